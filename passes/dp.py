@@ -27,6 +27,8 @@ class DataParallel(GraphPass):
         gathered = mesh.of("ep") if self.dispatch == "allgather" else ()
 
         def annotate(segment: Segment, op: Op) -> Op:
+            if op.on:
+                return op
             at_home = OPS[op.kind].tokens is Tokens.AT_HOME
             if "batch" in loop_dims(segment, op):
                 seen = tuple(a for a in batch if a not in gathered) if at_home else batch

@@ -14,9 +14,10 @@ from dagc.ir.least import Price
 from dagc.ir.mesh import Mesh
 from dagc.ir.moves import PLAIN_PRICES, Prices
 from dagc.ir.ops.attributes import CombineAttrs, DispatchAttrs, ExchangeAttrs
-from dagc.ir.ops.op_set import result_layout
+from dagc.ir.ops.kind import Tokens
+from dagc.ir.ops.op_set import OPS, result_layout
 from dagc.ir.routed_dims import Rows, routed, routers
-from dagc.ir.sharding import Axes
+from dagc.ir.sharding import AT_EXPERTS, Axes
 
 
 @record
@@ -39,7 +40,9 @@ class ExpertParallel(GraphPass):
         batch = mesh.batch_axes
         gathered = mesh.of("ep") if self.dispatch == "allgather" else ()  # these see all tokens
         cut = {
-            (s.name, rows.slot): () if gathered else sliced(s, rows, mesh, price, graph.kind, self.whole)
+            (s.name, rows.slot): ()
+            if gathered or mesh.apart is not None
+            else sliced(s, rows, mesh, price, graph.kind, self.whole)
             for s in graph.segments
             for rows in routers(s)
         }
@@ -48,6 +51,8 @@ class ExpertParallel(GraphPass):
             rows = routed(segment, op)
             if rows is None:
                 return op
+            if mesh.apart is not None:
+                return at_experts(op, rows, experts)
             tokens = cut[segment.name, rows.slot]
             home = tuple(a for a in (*_token_axes(segment, rows, batch), *tokens) if a not in gathered)
             exchange = tuple(a for a in mesh.of("ep") if a in home)
@@ -68,6 +73,14 @@ class ExpertParallel(GraphPass):
         """Weights of experts in the order in which their slots are placed."""
         weights = (replace(w, placed=self.placed) if w.scope == "experts" else w for w in segment.weights)
         return replace(segment, weights=tuple(weights))
+
+
+def at_experts(op: Op, rows: Rows, experts: Axes) -> Op:
+    """The op as experts on GPUs of their own have it: tokens become rows, and rows tokens, on the ranks that own the tokens; all
+    between runs there."""
+    if OPS[op.kind].tokens is Tokens.AT_HOME:
+        return op
+    return replace(op.annotate(rows.expert, experts).annotate(rows.slot, ()), on=AT_EXPERTS)
 
 
 def stored_order(mesh: Mesh) -> Axes:

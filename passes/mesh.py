@@ -13,7 +13,19 @@ from dagc.base.frozen import record, replace
 from dagc.ir.axes import is_tensor_dim, priority
 from dagc.ir.graph import Graph
 from dagc.ir.graph_pass import GraphPass, PassError
-from dagc.ir.mesh import Factors, GpuMap, Mesh, MeshError, Side, axis_coordinates, head_cuts, nested, nics_of, refine
+from dagc.ir.mesh import (
+    Apart,
+    Factors,
+    GpuMap,
+    Mesh,
+    MeshError,
+    Side,
+    axis_coordinates,
+    head_cuts,
+    nested,
+    nics_of,
+    refine,
+)
 
 MOST_RANKS = 10**6
 
@@ -23,6 +35,7 @@ class MakeMesh(GraphPass):
     """The mesh of a phase. `sides`, `rules`: how it factors the ranks of each of `stages` (see Factors). `gpus`: ids that are
     dealt out in the `order` of axes, none: 0, 1, ..; or `place`: the id of every rank, stage by stage, in mesh order.
     `per_node`, `further`, `nics`: GPUs in a domain of each level of links, and (NICs, GPUs that have so many); see GpuMap.
+    `experts`: degrees of experts on GPUs of their own, `expert_gpus`; then `sides` are of all other ranks.
     `dcp`: ranks of `tp`, its innermost, that a further pass takes apart. `zigzag`: the tokens of a sequence are dealt out in zigzag. `beside`: how the other phases on these GPUs factor them."""
 
     name: ClassVar[str] = "mesh"
@@ -39,6 +52,8 @@ class MakeMesh(GraphPass):
     zigzag: bool = False
     beside: tuple[Factors, ...] = ()
     dcp: int = 1
+    experts: Side = ()
+    expert_gpus: tuple[int, ...] = ()
 
     def run(self, graph: Graph) -> Graph:
         for name, number in (("stages", self.stages), ("per_node", self.per_node)):
@@ -59,7 +74,24 @@ class MakeMesh(GraphPass):
         mesh = self.cut_alike(mesh, graph)
         dealt = mesh.of("sp") if self.zigzag and graph.takes_prompts else ()
         mesh = replace(mesh, stages=self.stages, degrees={STAGES: self.stages, **mesh.degrees}, zigzag=dealt)
-        return replace(graph, mesh=replace(mesh, gpus=self.gpu_map(mesh)), level="annotated")
+        mesh = replace(mesh, gpus=self.gpu_map(mesh))
+        return replace(graph, mesh=self.with_experts(mesh) if self.expert_gpus else mesh, level="annotated")
+
+    def with_experts(self, mesh: Mesh) -> Mesh:
+        """The mesh and, beside its ranks, those that have the experts alone."""
+        ranks = mesh.stages * prod(size for _, size in self.experts)
+        if len(self.expert_gpus) != ranks:
+            raise PassError(f"{len(self.expert_gpus)} GPUs for {ranks} ranks of experts", at="experts")
+        if set(self.expert_gpus) & set(mesh.the_gpus.ids):
+            raise PassError("a GPU is among those of the experts and the others", at="experts")
+        atoms = tuple((name, size) for name, size in self.experts if size > 1)
+        own = tuple(name for name, _ in atoms)
+        if twice := set(own) & set(mesh.sizes):
+            raise PassError(f"experts and other ranks both have an axis {min(twice)}", at="experts")
+        axes = {**mesh.axes, **{name: (name,) if size > 1 else () for name, size in self.experts}}
+        gpus = replace(mesh.the_gpus, ids=self.expert_gpus)
+        degrees = {**mesh.degrees, **dict(self.experts)}
+        return replace(mesh, atoms=(*mesh.atoms, *atoms), axes=axes, degrees=degrees, apart=Apart(own, gpus))
 
     def apart(self) -> list[int]:
         """The cut that `dcp` asks for."""

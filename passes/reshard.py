@@ -146,16 +146,16 @@ class Resharder:
         for name in op.inputs:
             need = input_layout(self.segment, op, name)
             if name.startswith("@"):
-                self.place_weight(name, need)
+                self.place_weight(name, need, op.on)
                 inputs.append(name)
                 continue
             keep = carried if self.layout[name].partial and carried else ()
-            want = Sharding(need, keep, "sum")
+            want = Sharding(need, keep, "sum", op.on)
             inputs.append(self.reach(name, want))
         inputs = self.ring(op, inputs)
         own = result_layout(self.segment, op)
         partial = self.mesh.sort((*carried, *own.partial))
-        layout = Sharding(own.dims, partial, own.reduce if own.partial else "sum")
+        layout = Sharding(own.dims, partial, own.reduce if own.partial else "sum", op.on)
         self.add(replace(op, inputs=tuple(inputs), sharding=layout, more=further_results(op, layout)), op.name)
 
     def add(self, op: Op, origin: str) -> None:
@@ -175,7 +175,7 @@ class Resharder:
         """Axes whose partial sum may pass through this op unreduced."""
         definition = OPS[op.kind]
         held = {i: self.layout[n] for i, n in enumerate(op.inputs) if not n.startswith("@") and self.layout[n].partial}
-        if not held or any(s.reduce != "sum" for s in held.values()):
+        if not held or any(s.reduce != "sum" or s.on != op.on for s in held.values()):
             return ()
         if any(i not in definition.linear for i in held):
             return ()
@@ -199,12 +199,12 @@ class Resharder:
     def scope(self, name: str) -> str:
         return self.segment.scope_of(self.origin.get(name, name))
 
-    def place_weight(self, name: str, need: tuple[Axes, ...]) -> None:
-        """A weight is stored as its first consumer needs it; weights are never moved at run time."""
-        known = self.weights.get(name)
-        if known is not None and known.sharding is not None and known.sharding.dims != need:
+    def place_weight(self, name: str, need: tuple[Axes, ...], on: str) -> None:
+        """A weight is stored as, and where, its first consumer needs it; weights are never moved at run time."""
+        known, layout = self.weights.get(name), Sharding(need, on=on)
+        if known is not None and known.sharding not in (None, layout):
             raise NoRoute(f"weight {name[1:]} is needed in two layouts")
-        self.weights[name] = replace(self.segment.weight[name], sharding=Sharding(need))
+        self.weights[name] = replace(self.segment.weight[name], sharding=layout)
 
     def ring(self, op: Op, inputs: list[str]) -> list[str]:
         """Ring attention: keys and values travel round the ring, one op for all its steps."""
@@ -284,6 +284,6 @@ class Resharder:
         block = "" if made is None else made.block
         group = self.mesh.sort(axes)
         typed = self.dims[name], self.dtype(name), block, self.scope(name)
-        op = Op(new, kind, operands, *typed, attrs, (), group, result)
+        op = Op(new, kind, operands, *typed, attrs, (), group, result, on=result.on)
         self.add(replace(op, more=moved_results(op, result, list(map(self.value, operands)))), origin)
         return new

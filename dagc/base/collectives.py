@@ -17,7 +17,8 @@ class Collective:
     `steps(n)` steps of a ring; `buffer(n)` bytes of its largest buffer, which is what nccl-tests calls the size.
     `reduces`: it resolves partial values. `scatters`: every rank gets another part of what a rank has, so that the
     payload is cut into n parts. `uneven`: between experts and the owners of tokens, ranks have unequal payloads, and
-    all wait for the busiest."""
+    all wait for the busiest. `across`: the ranks of one set, which share what is sent, send to each rank of another; the payload is
+    what a rank gets, and what one sends is that times the ranks which get over those which send."""
 
     name: str
     wire: Callable[[int], float]
@@ -27,6 +28,10 @@ class Collective:
     reduces: bool = False
     scatters: bool = False
     uneven: bool = False
+    across: bool = False
+
+
+TO_EXPERTS, FROM_EXPERTS = "to_experts", "from_experts"
 
 
 def _share(ranks: int) -> float:
@@ -56,9 +61,13 @@ COLLECTIVES: dict[str, Collective] = {
         Collective("reduce_scatter", _share, _around, reduces=True, scatters=True),
         Collective("all_to_all", _share, _around, scatters=True, uneven=True),
         Collective("permute", _once, _one_step, sends_result=True),
+        # Where experts have GPUs of their own: M2N and N2M of MegaScale-Infer (arXiv 2504.02263).
+        Collective(TO_EXPERTS, _once, _one_step, sends_result=True, uneven=True, across=True),
+        Collective(FROM_EXPERTS, _once, _one_step, sends_result=True, uneven=True, across=True),
     )
 }
 """Those between ranks of one stage, which are ops of the graph."""
+ACROSS = tuple(one.name for one in COLLECTIVES.values() if one.across)
 
 SEND = Collective("send", _once, _one_step)
 """From a stage to the next."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..base.diagnostics import Collector, Diagnostic, SpecError
@@ -39,7 +40,7 @@ def run(args: Namespace) -> int:
         names = args.phase or [phase.name for phase in spec.phases]
         fit = Fit(spec)
         found = {name: list(fit.largest(name)) for name in names}
-        groups = together(fit, names)
+        groups = [] if apart(fit, names) else together(fit, names)
         counts = [(fewest(fit, group), fewest(fit, group, sequences=1)) for group in groups]
     except SpecError as error:
         tell(error.diagnostics)
@@ -73,7 +74,7 @@ def text(name: str, fit: Fit, found: dict[str, list[Largest]], counts: list[tupl
     lines = [f"{name}: what fits, all else as written"]
     for phase in found:
         own = fit.plan.spec.phase(phase)
-        lines += ["", f"{phase} on {len(own.gpus)} GPU{'s' if len(own.gpus) > 1 else ''}"]
+        lines += ["", f"{phase} on {own.gpu_count} GPU{'s' if own.gpu_count > 1 else ''}"]
         rows = [["", "written", "fits", "fullest GPU there", ""]]
         rows += [row(one, own) for one in found[phase]]
         widths = [max(len(cells[i]) for cells in rows) for i in range(3)]
@@ -82,10 +83,16 @@ def text(name: str, fit: Fit, found: dict[str, list[Largest]], counts: list[tupl
             lines.append(f"  {first.ljust(widths[0])}  {'  '.join(aligned)}  {held}".rstrip())
             lines += [f"    {following}"] if following else []
     lines += ["", "fewest GPUs"]
+    lines += [f"  not looked for: experts of {name} have GPUs of their own" for name in apart(fit, found)]
     for pair in counts:
         for one in pair:
             lines += gpus_lines(one)
     return narrow(lines)
+
+
+def apart(fit: Fit, names: Iterable[str]) -> list[str]:
+    """Phases whose experts have GPUs of their own, for which the fewest are not looked for."""
+    return [name for name in names if fit.plan.spec.phase(name).strategy.apart is not None]
 
 
 def row(one: Largest, phase: Phase) -> list[str]:

@@ -60,6 +60,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     from ..execute.torch.processes import LaunchError, launched
+    from ..optimize.own_gpus import refuse
 
     try:
         if args.spec == "-":
@@ -78,6 +79,7 @@ def run(args: Namespace) -> int:
             if name not in known:
                 raise SpecError([Diagnostic("E14", f"unknown phase `{name}`", help=(f"phases: {', '.join(known)}",))])
         chosen = [p for p in spec.phases if not args.phase or p.name in args.phase]
+        refuse(chosen, "dagc run", "`dagc verify` runs its ranks in NumPy")
         if not launched():
             return max(start(args, spec, phase) for phase in chosen)
         return max(work(args, spec, phase) for phase in chosen)

@@ -79,6 +79,7 @@ def run(args: Namespace) -> int:
     from ..base.syntax.input import folder_of, read_source
     from ..lang.open_spec import load_open
     from ..optimize.clusters import ClusterError
+    from ..optimize.own_gpus import refuse
     from ..optimize.search.optimum import Asked, search
     from ..optimize.search.plain_answer import findings
     from ..optimize.search.refusals import REFUSALS
@@ -95,6 +96,11 @@ def run(args: Namespace) -> int:
         source = read_source(args.spec, args.allow_import)
         spec = load_open(source, Collector(), settings(args), folder_of(args.spec), args.allow_import)
         _check_phases(spec, args.phase)
+        refuse(
+            (p for p in spec.spec.phases if p.name in {one.phase for one in spec.choices}),
+            "dagc search",
+            "compare such plans with `dagc sweep`, by a param in `experts`",
+        )
         today = _today(args)
         check_cluster(args.on)
         if args.output:

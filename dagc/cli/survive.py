@@ -45,6 +45,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     from ..optimize.lost import lost_gpus
+    from ..optimize.own_gpus import refuse
     from ..optimize.survive import survive
 
     try:
@@ -52,6 +53,7 @@ def run(args: Namespace) -> int:
             help = ("dagc survive SPEC --lose gpu:17",)
             raise SpecError([Diagnostic("E14", "nothing is lost", help=help)])
         opened = read(args)
+        refuse(opened.spec.phases, "dagc survive", "`dagc compile` judges the plan on other `gpus`")
         if args.output:
             check_folder(Path(args.output))
         found = survive(opened, lost_gpus(args.lose, opened.spec), top=int(args.top))

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from ..base.collectives import COLLECTIVES
+from ..base.collectives import ACROSS, COLLECTIVES
 from ..base.dtypes import DTYPE_BYTES
 from ..calib import all_to_all, cluster_collective, cluster_exchange, collective, custom_allreduce, domain_a2a, moe_a2a
 from ..calib.calibration import Calibration
@@ -55,6 +55,7 @@ KERNELS: Mapping[str, tuple[Kernel, ...]] = {
     "reduce_scatter": (_nccl("reduce_scatter"),),
     "all_to_all": (Kernel(all_to_all.FAMILY, "all_to_all", "all_to_all"),),
     "permute": (),
+    **{kind: () for kind in ACROSS},
 }
 """Measured families of each collective, the first that was measured on so many ranks decides: an engine's times are those of
 its choice between its kernels and NCCL. None where only the model of the network prices it."""

@@ -12,7 +12,8 @@ from ..spec.phase import EngineMemory
 @record
 class StageMemory:
     """Bytes on one GPU of a stage (the fullest one). `engine_B`: CUDA graphs, communication buffers and padding of
-    weights. `capacity_B`: what the sum may be at most, by the engine's share of the GPU."""
+    weights. `capacity_B`: what the sum may be at most, by the engine's share of the GPU. `on`: of its ranks which (see Sharding);
+    ranks that have experts alone count on behind the stages, as stages of their own."""
 
     stage: int
     weights_B: float
@@ -23,6 +24,7 @@ class StageMemory:
     capacity_B: float
     engine_B: float = 0.0
     drafter_B: float = 0.0  # of the weights, those of what drafts tokens
+    on: str = ""
 
     @property
     def peak_B(self) -> float:

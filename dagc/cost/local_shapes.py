@@ -135,7 +135,7 @@ class LocalShapes:
         tokens, _ = routed_tokens(self.segment, first.loop(rows.slot), self.mesh, self.phase.batching)
         return ExpertShape(
             rows, products, ops, self.segment.dtype_of(first.inputs[1]), tokens, self.segment.sizes[rows.choice],
-            self.size(first, summed), self.size(first, first.dims[-1:]), bool(dispatch.of(DispatchAttrs).exchange),
+            self.size(first, summed), self.size(first, first.dims[-1:]), bool(dispatch.of(DispatchAttrs).exchange or first.on),
             self.segment.size(first.dims[-1], first.scope), self.segment.sizes[rows.expert],
         )  # fmt: skip
 

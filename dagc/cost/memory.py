@@ -29,27 +29,33 @@ def stage_memory(graph: Graph, costs: Costs, unit: Unit) -> Memory:
     policy = cache_policy(unit.phase)
     stages = []
     engine = unit.phase.memory
-    live_B = {s.name: graph.lanes * peak_live_bytes(s, graph, costs.imbalance, policy) for s in graph.segments}
-    profiled_B = {s.name: live_B[s.name] * profile_ratio(s, graph, engine.tokens) for s in graph.segments[:-1]}
-    head = graph.head
-    profiled_B[head.name] = max(live_B[head.name], SCORE_B * engine.sequences * _vocabulary(head))
-    for stage in graph.stages:
-        weights = kv = live = buffers = padding = 0.0
-        tables = graph.embedding.weight if stage.index == 0 else {}
-        for name, count in stage.layers:
-            segment = graph.segment(name)
-            weights += count * weight_bytes(segment, mesh, tables)
-            padding += count * padding_bytes(segment, mesh, engine)
-            kv += count * cache_bytes(segment, mesh, graph.kind, policy) * graph.microbatches * graph.lanes
-            live = max(live, profiled_B[name])
-            buffers = max(buffers, staging_bytes(segment, costs))
-        if mesh.stages > 1:
-            buffers += 2 * max(edge.payload_B for edge in costs.edges)  # one micro-batch arriving while one leaves
-        padding = padding if engine.padding_B is None else engine.padding_B
-        beside = engine.graphs_B + engine.communication_B + padding
-        need = StageMemory(stage.index, weights, kv, live, buffers, hardware.reserve_B, hardware.memory_B, beside)
-        stages.append(replace(need, capacity_B=capacity(need, hardware.memory_B, engine)))
-    return Memory(tuple(stages), hardware.memory_B, live_B, engine)
+    most_B: dict[str, float] = {}
+    for on in graph.sides:
+        live_B = {s.name: graph.lanes * peak_live_bytes(s, graph, costs.imbalance, policy, on) for s in graph.segments}
+        profiled_B = {s.name: live_B[s.name] * profile_ratio(s, graph, engine.tokens) for s in graph.segments[:-1]}
+        head = graph.head
+        sampled_B = 0.0 if on else SCORE_B * engine.sequences * _vocabulary(head)
+        profiled_B[head.name] = max(live_B[head.name], sampled_B)
+        most_B = most_B or live_B
+        for stage in graph.stages:
+            weights = kv = live = buffers = padding = 0.0
+            tables = graph.embedding.weight if stage.index == 0 else {}
+            for name, count in stage.layers:
+                segment = graph.segment(name)
+                weights += count * weight_bytes(segment, mesh, tables, on)
+                padding += count * padding_bytes(segment, mesh, engine, on)
+                if not on:
+                    kv += count * cache_bytes(segment, mesh, graph.kind, policy) * graph.microbatches * graph.lanes
+                live = max(live, profiled_B[name])
+                buffers = max(buffers, staging_bytes(segment, costs, on))
+            if mesh.stages > 1 and not on:
+                buffers += 2 * max(edge.payload_B for edge in costs.edges)  # one micro-batch arriving while one leaves
+            padding = padding if engine.padding_B is None else engine.padding_B
+            beside = engine.graphs_B + engine.communication_B + padding
+            index = stage.index + (len(graph.stages) if on else 0)
+            need = StageMemory(index, weights, kv, live, buffers, hardware.reserve_B, hardware.memory_B, beside, on=on)
+            stages.append(replace(need, capacity_B=capacity(need, hardware.memory_B, engine)))
+    return Memory(tuple(stages), hardware.memory_B, most_B, engine)
 
 
 def capacity(need: StageMemory, total_B: float, engine: EngineMemory) -> float:
@@ -114,15 +120,17 @@ def profile_ratio(segment: Segment, graph: Graph, tokens: int) -> float:
     return max(1.0, tokens / own)
 
 
-def padding_bytes(segment: Segment, mesh: Mesh, engine: EngineMemory) -> float:
+def padding_bytes(segment: Segment, mesh: Mesh, engine: EngineMemory, on: str = "") -> float:
     """What kernels add to the weights of a layer on one rank: tiles of experts that they fill, and 16-bit copies of quantised
     weights that each head multiplies with its own part (absorbed projections of latent attention)."""
     tiles = {name: (hidden, inner) for name, hidden, inner in engine.tiles}
-    total = sum(copied_bytes(segment, op, mesh) for op in segment.ops) if engine.copies else 0.0
+    total = sum(copied_bytes(segment, op, mesh) for op in segment.ops) if engine.copies and not on else 0.0
     for weight in segment.weights:
         if weight.dtype not in tiles or weight.scope != "experts":
             continue
         assert weight.sharding is not None
+        if weight.sharding.on != on:
+            continue
         filled = 1.0
         for dim, axes in zip(weight.dims, weight.sharding.dims, strict=True):
             if stem(dim) != "expert":
@@ -152,12 +160,14 @@ def copied_bytes(segment: Segment, op: Op, mesh: Mesh) -> float:
     return count * dtype(op.dtype).bytes
 
 
-def weight_bytes(segment: Segment, mesh: Mesh, tables: Mapping[str, Weight]) -> float:
-    """Weights of one layer on one rank, each by its own sharding. `tables`: weights of the first layer, where it is on
+def weight_bytes(segment: Segment, mesh: Mesh, tables: Mapping[str, Weight], on: str = "") -> float:
+    """Weights of one layer on one of the ranks `on`, each by its own sharding. `tables`: weights of the first layer, where it is on
     the same stage: a tied head in the same layout is stored once."""
     total = 0.0
     for weight in segment.weights:
         if weight.tied in tables and _lies(weight) == _lies(tables[weight.tied]):
+            continue
+        if weight.sharding is not None and weight.sharding.on != on:
             continue
         total += weight_size(segment, weight, mesh)
     return total
@@ -183,8 +193,8 @@ def _lies(weight: Weight) -> dict[str, Axes]:
     return dict(zip(weight.dims, weight.sharding.dims, strict=True))
 
 
-def peak_live_bytes(segment: Segment, graph: Graph, imbalance: float, policy: CachePolicy) -> float:
-    """Largest sum of live tensors in program order. Of a cache, only what it does not keep is an activation; fused
+def peak_live_bytes(segment: Segment, graph: Graph, imbalance: float, policy: CachePolicy, on: str = "") -> float:
+    """Largest sum of live tensors of one of the ranks `on` in program order. Of a cache, only what it does not keep is an activation; fused
     results replace inputs."""
     mesh = graph.the_mesh
     last: dict[str, int] = {segment.output: len(segment.ops)}
@@ -195,12 +205,14 @@ def peak_live_bytes(segment: Segment, graph: Graph, imbalance: float, policy: Ca
         if OPS[op.kind].view:  # what it looks at stays until nobody looks through it
             last[op.inputs[0]] = max(last[op.inputs[0]], last.get(op.name, -1))
     size: dict[str, float] = {}
-    if segment.entry is not None:
+    if segment.entry is not None and not on:
         size[segment.input] = local_bytes(segment, segment.input, segment.entry.dims, mesh)
     live = peak = size.get(segment.input, 0.0)
     for i, op in enumerate(segment.ops):
         assert op.sharding is not None
-        if OPS[op.kind].tokens is Tokens.CACHE:
+        if op.sharding.on != on:
+            own = 0.0
+        elif OPS[op.kind].tokens is Tokens.CACHE:
             own = passing_bytes(segment, op, mesh, policy, graph)
         elif OPS[op.kind].view:
             own = 0.0
@@ -218,7 +230,10 @@ def peak_live_bytes(segment: Segment, graph: Graph, imbalance: float, policy: Ca
     return peak
 
 
-def staging_bytes(segment: Segment, costs: Costs) -> float:
-    """One staging buffer, as large as the largest collective's local input."""
-    sizes = [costs.ops[segment.name, op.name].payload_B for op in segment.ops if op.is_collective]
+def staging_bytes(segment: Segment, costs: Costs, on: str = "") -> float:
+    """One staging buffer of the ranks `on`, as large as the largest collective's local input; of what goes across what they send
+    or get."""
+    calls = [(op, costs.ops[segment.name, op.name]) for op in segment.ops if op.is_collective]
+    sizes = [cost.payload_B for op, cost in calls if op.on == on]
+    sizes += [cost.wire_B for op, cost in calls if op.is_across and op.on != on]
     return max(sizes, default=0.0)

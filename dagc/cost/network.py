@@ -17,6 +17,7 @@ from typing import Generic, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ..base.collectives import ACROSS
 from ..base.frozen import record
 from ..ir.groups import GroupShape, Spread
 from ..spec.hardware import Link
@@ -57,6 +58,8 @@ def collective_time(
 
     An array of payloads gets one algorithm, the fastest at the largest of them, and an array of times.
     """
+    if shape.ends is not None:
+        return crossing_time(payload_B, shape, *links, floor=floor)
     if shape.ranks == 1:
         return CollectiveTime(0.0 * payload_B, "none", (0.0 * payload_B,) * len(links))
     own, used, kept = _at_bandwidth(shape, links) if floor else spanned(shape, links)
@@ -67,6 +70,49 @@ def collective_time(
     sent = dict(zip(kept, line.sent, strict=True))
     level_B = tuple(sent.get(i, 0.0) * payload_B for i in range(len(links)))
     return CollectiveTime(line.at(payload_B), best, level_B)
+
+
+def crossing_time(
+    payload_B: Size, shape: GroupShape, *links: Link, floor: bool = False, sent: float = 1.0, received: float = 1.0
+) -> CollectiveTime[Size]:
+    """Every rank of one set sends to every rank of another, all at once (M2N of MegaScale-Infer, arXiv 2504.02263): the latency
+    of the outermost links between, and the time of the slower end on the level that takes longest. `payload_B`: what a rank gets,
+    on average; `sent`, `received`: times the mean on the busiest rank of each end."""
+    ends = shape.ends
+    assert ends is not None
+    share = ends.receivers / ends.senders
+    leaving, latest = _to_peers(shape, links, ends.near_senders, ends.receivers)
+    arriving, _ = _to_peers(shape, links, ends.near_receivers, ends.senders)
+    used = _shared_ports(shape, links)
+    s_per_B = max(
+        share * sent * max(one / link.bandwidth_Bps for one, link in zip(leaving, used, strict=True)),
+        received * max(one / link.bandwidth_Bps for one, link in zip(arriving, used, strict=True)),
+    )
+    latency_s = 0.0 if floor else links[latest].latency_s
+    own = [one - leaving[i + 1] if i + 1 < len(links) and links[i + 1].onward else one for i, one in enumerate(leaving)]
+    return CollectiveTime(latency_s + s_per_B * payload_B, "m2n", tuple(share * one * payload_B for one in own))
+
+
+def _to_peers(shape: GroupShape, links: Links, near: tuple[int, ...], peers: int) -> tuple[list[float], int]:
+    """Of what a rank exchanges with its peers of the other end, the share that passes each level of links, and the outermost that
+    any does. `near`: peers in its domain of each level but the outermost."""
+    reached = (*near, peers)
+    passing = []
+    for i in range(len(links)):
+        end = i + 1
+        while end < len(links) and links[end].onward:
+            end += 1
+        passing.append((reached[end - 1] - (reached[i - 1] if i else 0)) / peers)
+    return passing, max(i for i in range(len(links)) if i == 0 or reached[i] > reached[i - 1])
+
+
+def _shared_ports(shape: GroupShape, links: Links) -> Links:
+    """The links, those behind NICs that GPUs share as fast as each GPU's part."""
+    if shape.sharing == 1:
+        return links
+    outside = next((i for i, link in enumerate(links) if i and not link.onward), len(links))
+    shared = (Link(one.bandwidth_Bps / shape.sharing, one.latency_s, one.onward) for one in links[outside:])
+    return (*links[:outside], *shared)
 
 
 @record
@@ -99,10 +145,7 @@ def beyond_ports(kind: str, payload_B: float, shape: GroupShape, links: Links) -
 def spanned(shape: GroupShape, links: Links) -> tuple[GroupShape, Links, tuple[int, ...]]:
     """A group on the levels that it crosses alone, their links, and which they are; the innermost is always there. GPUs that
     share a NIC at once divide what it carries."""
-    if shape.sharing > 1:
-        outside = next((i for i, link in enumerate(links) if i and not link.onward), len(links))
-        shared = (Link(one.bandwidth_Bps / shape.sharing, one.latency_s, one.onward) for one in links[outside:])
-        links = (*links[:outside], *shared)
+    links = _shared_ports(shape, links)
     if not shape.further:
         kept: tuple[int, ...] = (0,) if shape.nodes == 1 else (0, len(links) - 1)
         return shape, tuple(links[i] for i in kept), kept
@@ -373,5 +416,6 @@ ALGORITHMS: dict[str, Algorithms] = {
     "send": _message,
     "scatter": _handed_out,
     "gather": _handed_in,
+    **dict.fromkeys(ACROSS, _message),  # from one rank to one; between sets of ranks: `crossing_time`
 }
 """Of each kind of transfer."""

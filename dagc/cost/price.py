@@ -48,7 +48,11 @@ def price(graph: Graph, unit: Unit, hardware: Hardware | None = None, kept: Kept
             plain, dropped, error = experts.ranks.plain, experts.ranks.dropped, experts.ranks.error
             if unit.routing.layers:
                 by_layer |= {own.layer: own for own in experts.by_layer}
-        own = None if kept is None else kept.of(segment, graph.the_mesh, unit.phase, loads)
+        own = (
+            None
+            if kept is None or graph.the_mesh.apart is not None
+            else kept.of(segment, graph.the_mesh, unit.phase, loads)
+        )
         measured = _measured(segment, graph.the_mesh, unit, hardware, loads, own)
         exchanges = _exchanges(segment, unit, hardware)
         for op in segment.ops:

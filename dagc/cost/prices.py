@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from functools import lru_cache
 from typing import ClassVar
 
 from ..base.traced import is_traced, number
 from ..ir.groups import GroupShape
 from ..ir.least import Price
-from ..ir.mesh import GpuMap, Mesh
+from ..ir.mesh import Mesh
 from ..ir.sharding import Axes
 from ..spec.hardware import Link
 from .network import collective_time
@@ -20,7 +21,7 @@ Known = dict[tuple[str, float, GroupShape], float]
 
 @lru_cache(maxsize=64)
 def _kept(
-    links: tuple[Link, ...], atoms: tuple[tuple[str, int], ...], gpus: GpuMap | None
+    links: tuple[Link, ...], atoms: tuple[tuple[str, int], ...], where: Hashable
 ) -> dict[tuple[str, float, Axes], float]:
     return {}
 
@@ -42,7 +43,7 @@ class LinkPrices(tuple[Link, ...]):
 
     def of(self, mesh: Mesh) -> Price:
         """Seconds of a collective between the GPUs of the mesh, memoised: the searches ask the same few questions again."""
-        kept, known = _kept(self, mesh.atoms, mesh.gpus), _known(self)
+        kept, known = _kept(self, mesh.atoms, mesh.where), _known(self)
         own: dict[tuple[str, float, Axes], float] = {}
 
         def price(kind: str, payload_B: float, axes: Axes) -> float:
@@ -51,7 +52,7 @@ class LinkPrices(tuple[Link, ...]):
             memo = own if traced else kept
             found = memo.get(key)
             if found is None:
-                shape = mesh.group(axes)
+                shape = mesh.group_of(kind, axes)
                 if traced:
                     found = number(collective_time(kind, payload_B, shape, *self).time_s)
                 else:

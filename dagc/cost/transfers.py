@@ -19,7 +19,7 @@ from ..ir.ops.sizes import local_bytes
 from ..ir.requests import request_moves
 from ..spec.hardware import Hardware, Tier
 from .expert_load import ExpertLoad
-from .network import CollectiveTime, beyond_ports, collective_time, spanned
+from .network import CollectiveTime, beyond_ports, collective_time, crossing_time, spanned
 from .records import NO_TRANSFER, Array, OpCost, Transfer
 
 if TYPE_CHECKING:
@@ -60,7 +60,9 @@ def _call_cost(
     op: Op, payload: float, worst: float, mesh: Mesh, hardware: Hardware, exchanges: Exchanges | None
 ) -> OpCost:
     """Of a payload on the mean rank, `worst` times as much on the busiest."""
-    group = mesh.group(op.axes)
+    group = mesh.group_of(op.kind, op.axes)
+    if group.ends is not None:
+        return _across_cost(op, payload, worst, group, mesh, hardware)
     steps = _steps(op)
     found = collective_time(op.runtime_kind, payload * worst, group, *hardware.links)
     floor = collective_time(op.runtime_kind, payload, group, *hardware.links, floor=True)
@@ -90,6 +92,22 @@ def _call_cost(
         found.algorithm,
         level_B=level_B,
     )
+
+
+def _across_cost(op: Op, payload: float, worst: float, group: GroupShape, mesh: Mesh, hardware: Hardware) -> OpCost:
+    """Between attention and experts on other GPUs. `payload`: what a rank gets; the busiest rank is one of the experts."""
+    assert group.ends is not None
+    sent, received = (1.0, worst) if op.on else (worst, 1.0)
+    found = crossing_time(payload, group, *hardware.links, sent=sent, received=received)
+    moving = crossing_time(payload, group, *hardware.links, floor=True, sent=sent, received=received)
+    floor = crossing_time(payload, group, *hardware.links, floor=True)
+    one = np.ones((1,) * len(mesh.atoms))
+    wire = payload * group.ends.receivers / group.ends.senders
+    bound = _link_bound(float(found.time_s), float(moving.time_s), _crossed(group, hardware).bound)
+    return OpCost(
+        one * float(found.time_s), one * float(floor.time_s), bound, 0.0, 0.0, payload, wire, group, found.algorithm,
+        level_B=_by_level(found, wire, hardware),
+    )  # fmt: skip
 
 
 def _by_level(found: CollectiveTime[float], wire_B: float, hardware: Hardware) -> dict[str, float]:

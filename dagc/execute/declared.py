@@ -20,12 +20,12 @@ def check(shards: Shards, segment: Segment, op: Op, results: Results) -> None:
     for result, values in zip(op.results, results, strict=True):
         layout = result.sharding or Sharding(((),) * len(result.dims))
         if isinstance(op.attrs, RingTurnAttrs):  # all blocks have passed a rank
-            layout = Sharding(tuple(tuple(a for a in axes if a not in op.axes) for axes in layout.dims))
+            layout = Sharding(tuple(tuple(a for a in axes if a not in op.axes) for axes in layout.dims), on=layout.on)
         if any(isinstance(value, Ragged) for value in values):
             _routed(shards, segment, op, layout, values)
             continue
         whole = shards.whole(segment, result.dims, op.scope)
-        for rank, value in zip(shards.ranks, values, strict=True):
+        for rank, value in zip(shards.at(layout.on), values, strict=True):
             shape = tuple(p.stop - p.start for p in shards.parts(whole, layout.dims, rank))
             if not isinstance(value, np.ndarray):
                 raise Wrong(f"{result.name}: a rank has {type(value).__name__}")
@@ -38,7 +38,7 @@ def check(shards: Shards, segment: Segment, op: Op, results: Results) -> None:
 def _routed(shards: Shards, segment: Segment, op: Op, layout: Sharding, values: list[object]) -> None:
     """The rank's experts, its part of every row, and the rows that its layout gives it."""
     rows = shards.rows(segment, op.name)
-    for rank, value in zip(shards.ranks, values, strict=True):
+    for rank, value in zip(shards.at(layout.on), values, strict=True):
         if not isinstance(value, Ragged):
             raise Wrong(f"{op.name}: a rank has no routed rows")
         if value.held != rows.experts(op.dims, layout, rank):

@@ -117,9 +117,9 @@ class Host(Protocol):
     shards: Shards
     backend: Backend
 
-    @property
-    def here(self) -> Sequence[Coordinates]:
-        """The ranks that run in this process; every value is a list of theirs, in this order."""
+    def here(self, on: str) -> Sequence[Coordinates]:
+        """Of the ranks that an op or a value is `on` (see Sharding), those in this process; every value is a list of theirs, in this
+        order."""
 
     def weight(self, segment: Segment, layer: int, name: str, rank: Coordinates) -> object:
         """A rank's part of a weight."""
@@ -154,7 +154,7 @@ def run_op(host: Host, place: RunPlace, env: Mapping[str, list[object]]) -> Resu
         return host.collective(place, [env[name] for name in op.inputs])
     dims, own = tuple(map(segment.dims_of, op.inputs)), segment.within(op.scope)
     results: Results = [[] for _ in op.results]
-    for i, rank in enumerate(host.here):
+    for i, rank in enumerate(host.here(op.on)):
         x = [host.weight(segment, layer, n, rank) if n.startswith("@") else env[n][i] for n in op.inputs]
         call = OpCall(host.shards, own, layer, op, rank, dims, op.dims, host.lend(place, rank))
         made = host.backend.compute(call, x)

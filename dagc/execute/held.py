@@ -28,25 +28,30 @@ def wrong_memory(shards: Shards, record: Record, costed: Graph, memory: Memory, 
     of; where its sizes are not those that ran, the arrays of a rank are taken as large as they make them."""
     wrong = []
     parts = costed.microbatches * costed.lanes
-    for stage, stated in zip(costed.stages, memory.stages, strict=True):
-        weights, cache = np.zeros(len(shards.ranks)), np.zeros(len(shards.ranks))
+    for stated in memory.stages:
+        stage, ranks = costed.stages[stated.stage % len(costed.stages)], len(shards.at(stated.on))
+        weights, cache = np.zeros(ranks), np.zeros(ranks)
         for name, count in stage.layers:
-            weights += count * weight_bytes(shards, costed.segment(name), first=stage.index == 0)
-            cache += count * parts * cache_bytes(shards, record, costed.segment(name), costed.kind, policy)
+            weights += count * weight_bytes(shards, costed.segment(name), stated.on, first=stage.index == 0)
+            if not stated.on:
+                cache += count * parts * cache_bytes(shards, record, costed.segment(name), costed.kind, policy)
         for what, found, said in (("weights", weights, stated.weights_B), ("KV cache", cache, stated.kv_cache_B)):
             if not isclose(found.max(), said, rel_tol=CLOSE):
-                wrong.append(f"{what} of stage {stage.index}")
+                wrong.append(f"{what} of {f'the {stated.on}' if stated.on else f'stage {stage.index}'}")
     return wrong
 
 
-def weight_bytes(shards: Shards, plan: Segment, first: bool) -> Floats:
-    """Of one layer. `first`: its stage has the first layer too, whose table a tied head shares where both have the
+def weight_bytes(shards: Shards, plan: Segment, on: str, first: bool) -> Floats:
+    """Of one layer, on each of the ranks `on`. `first`: its stage has the first layer too, whose table a tied head shares where both have the
     same layout."""
     segment = shards.graph.segment(plan.name)
     layer = next(at for s, at in shards.graph.layers if s.name == plan.name)
-    total = np.zeros(len(shards.ranks))
+    ranks = shards.at(on)
+    total = np.zeros(len(ranks))
     for weight in segment.weights:
-        for i, rank in enumerate(shards.ranks):
+        for i, rank in enumerate(ranks):
+            if weight.sharding is not None and weight.sharding.on != on:
+                break
             if first and weight.tied and _shared(shards, segment, weight, rank):
                 continue
             shard = shards.weight(segment, layer, weight.name, rank)

@@ -53,9 +53,8 @@ class RankMachine:
     def __post_init__(self) -> None:
         self.shards = Shards(self.graph, self.inputs, self.mesh)
 
-    @property
-    def here(self) -> Sequence[Coordinates]:
-        return self.shards.ranks
+    def here(self, on: str = "") -> Sequence[Coordinates]:
+        return self.shards.at(on)
 
     # -- running ---------------------------------------------------------------------------------
 
@@ -81,8 +80,8 @@ class RankMachine:
         """Token ids, as the first segment takes them."""
         whole, first = self.shards.dealt(tokens, ("batch", "seq")), self.graph.embedding
         if first.input != "tokens" or first.entry is None:
-            return [whole] * len(self.here)
-        return [self.shards.shard(whole, first.entry.dims, rank) for rank in self.here]
+            return [whole] * len(self.here())
+        return [self.shards.shard(whole, first.entry.dims, rank) for rank in self.here()]
 
     def hand_over(self, stage: int, values: list[object]) -> None:
         """Every rank sends its shard to its equal on the next stage, as the edge between them says."""
@@ -92,7 +91,7 @@ class RankMachine:
         segment = self.graph.segment(self.graph.stages[stage].layers[0][0])
         shape = self.shards.whole(segment, edge.dims)
         sent = self.record.sent.setdefault((edge.source, edge.target), [])
-        for rank, value in zip(self.here, values, strict=True):
+        for rank, value in zip(self.here(), values, strict=True):
             block = tuple(p.stop - p.start for p in self.shards.parts(shape, edge.sharding.dims, rank))
             if not isinstance(value, np.ndarray) or value.shape != block:
                 raise ExecutionError(f"send {stage - 1} -> {stage}", f"the edge carries blocks of {block}")
@@ -105,7 +104,7 @@ class RankMachine:
         axis = dims.index("batch")
         axes = layout.dims[axis] if layout is not None else ()
         pieces: dict[int, Ints | Floats] = {}
-        for rank, result in zip(self.here, values, strict=True):
+        for rank, result in zip(self.here(), values, strict=True):
             assert isinstance(result, np.ndarray)
             if not alike(pieces.setdefault(self.shards.block(axes, rank), result), result):
                 raise ExecutionError(f"{segment.name}/{segment.output}", "replicas of the result differ")

@@ -181,7 +181,7 @@ def compared(
     places = [place for place in (first, *moved, *work) if place]
     return Proof(
         placed.phase,
-        len(unit.phase.gpus),
+        unit.phase.gpu_count,
         check.error["logits"],
         check.error["cache"],
         same,
@@ -201,11 +201,11 @@ def broken_off(graph: Graph, unit: Unit, error: ExecutionError) -> Proof:
     if not error.wrong:
         return not_run(graph.phase, unit, f"the executor breaks off at {where}")
     lines = around(graph, error.where)
-    return Proof(graph.phase, len(unit.phase.gpus), np.inf, np.inf, False, where, lines=lines)
+    return Proof(graph.phase, unit.phase.gpu_count, np.inf, np.inf, False, where, lines=lines)
 
 
 def not_run(phase: str, unit: Unit, why: str) -> Proof:
-    return Proof(phase, len(unit.phase.gpus), np.inf, np.inf, False, why=why)
+    return Proof(phase, unit.phase.gpu_count, np.inf, np.inf, False, why=why)
 
 
 def around(graph: Graph, where: str) -> tuple[str, ...]:
@@ -343,7 +343,7 @@ class Comparison:
         whole = shards.dealt(whole, op.dims)
         sums: dict[tuple[int, ...], Floats] = {}
         worst = 0.0
-        for rank, value in zip(shards.ranks, values, strict=True):
+        for rank, value in zip(shards.at(layout.on), values, strict=True):
             part = shards.shard(whole, layout.dims, rank)
             if not isinstance(value, np.ndarray) or part.shape != value.shape:
                 return np.inf

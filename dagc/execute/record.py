@@ -12,12 +12,14 @@ OpKey = tuple[str, str]
 class Moved:
     """Of one collective, per rank and call: elements in the local buffer, and elements put on the wire.
     `routed`: rows of routed tokens, whose number differs from rank to rank; of those `crossing`, the part of the payload
-    that crosses the wire where every row is equally likely."""
+    that crosses the wire where every row is equally likely. `across`: between two sets of ranks, `payload` of those that get and
+    `wire` of those that send."""
 
     routed: bool = False
     crossing: float | None = None
     payload: list[float] = field(default_factory=list)
     wire: list[float] = field(default_factory=list)
+    across: bool = False
 
 
 @dataclass

@@ -17,7 +17,7 @@ from ..ir.graph import Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.ops.attributes import DispatchAttrs
 from ..ir.routed_dims import group_limit, rows_of
-from ..ir.sharding import Sharding
+from ..ir.sharding import Axes, Sharding
 from ..spec.workload import Routing
 from .failure import CannotRun
 from .values import Ints
@@ -38,6 +38,12 @@ def dispatch_of(segment: Segment, name: str) -> Op:
     raise CannotRun(f"`{name}` comes from no dispatch")
 
 
+def split_experts(segment: Segment, dispatch: Op) -> Axes:
+    """The axes that split the experts of a dispatch's rows: its own, or those of the ranks that have experts alone."""
+    users = (op for op in segment.ops if op.on and not op.is_collective and op.dims[:2] == dispatch.dims[:2])
+    return next((op.loop(dispatch.dims[0]) for op in users), dispatch.loop(dispatch.dims[0]))
+
+
 @record(slots=False)
 class RoutedRows:
     """The routed rows of one dispatch. `slots`: the expert of every physical expert; `copies`: the physical experts of
@@ -56,7 +62,7 @@ class RoutedRows:
         choice = segment.dims_of(dispatch.inputs[1])[-1]
         count, top_k = int(segment.sizes[expert]), int(segment.sizes[choice])
         p = expert_probabilities(routing, count, top_k)
-        axes, rows = dispatch.loop(expert), rows_of(dispatch.dims)
+        axes, rows = split_experts(segment, dispatch), rows_of(dispatch.dims)
         groups = 1 if rows is None else group_limit(segment, rows).groups
         nodes = mesh.group(axes).nodes if redundant or how else 1  # the graph of the model alone has no GPUs
         slots = place_experts(p, mesh.size(axes), redundant, groups, nodes, how).slots.ravel().tolist()
@@ -107,7 +113,8 @@ class RoutedRows:
 
     def digit(self, axis: str) -> tuple[int, int]:
         """(stride, size) of an axis over which tokens repeat: rows are dealt out along it by their number."""
-        idle = [a for a, _ in self.mesh.atoms if a not in self.homes]
+        own = self.mesh.on(self.mesh.place_of((axis,)))  # ranks of other experts have no part in it
+        idle = [a for a in own if a not in self.homes]
         after = idle[idle.index(axis) + 1 :]
         return prod(self.mesh.sizes[a] for a in after), self.mesh.sizes[axis]
 

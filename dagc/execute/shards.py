@@ -16,7 +16,7 @@ from ..ir.ops.attributes import DispatchAttrs
 from ..ir.ops.op_set import state_of
 from ..ir.ops.packing import sequences_of_row
 from ..ir.ops.sequence import SEQUENCE_DIMS, order
-from ..ir.sharding import Axes
+from ..ir.sharding import AT_EXPERTS, Axes
 from .inputs import Inputs, random_tensor
 from .routed import RoutedRows, dispatch_of
 from .values import Floats, Ints
@@ -29,19 +29,28 @@ Coordinates = Mapping[str, int]
 class Shards:
     """The parts of one graph, of every rank of a stage (every stage has the same mesh). `offset`: first global sequence (of a
     mixed step first packed row) of the part of the batch that runs. `wholes`: weights by layer and name; `placements`: of routed rows by segment,
-    dispatch and the way to place experts."""
+    dispatch and the way to place experts. `expert_ranks`: those that have experts alone, where there are any; all others are `ranks`."""
 
     graph: Graph
     inputs: Inputs
     mesh: Mesh
     offset: int = 0
     ranks: list[dict[str, int]] = field(init=False)
+    expert_ranks: list[dict[str, int]] = field(init=False)
     wholes: dict[tuple[int, str], Floats] = field(default_factory=dict)
     placements: dict[tuple[str, str, str], RoutedRows] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        names = [name for name, _ in self.mesh.atoms]
-        self.ranks = [dict(zip(names, index, strict=True)) for index in np.ndindex(self.mesh.shape)]
+        self.ranks = self._all("")
+        self.expert_ranks = self._all(AT_EXPERTS) if self.mesh.apart is not None else []
+
+    def _all(self, on: str) -> list[dict[str, int]]:
+        names = self.mesh.on(on)
+        return [dict(zip(names, at, strict=True)) for at in np.ndindex(*(self.mesh.sizes[name] for name in names))]
+
+    def at(self, on: str) -> list[dict[str, int]]:
+        """The ranks that have a value, or run an op, which is `on` them (see Sharding)."""
+        return self.expert_ranks if on else self.ranks
 
     # -- blocks of a tensor ------------------------------------------------------------------------
 

@@ -11,11 +11,12 @@ from ..base.dtypes import DTYPE_BYTES
 from ..cost.records import Costs, OpCost
 from ..ir.graph import Graph, Op, Segment
 from ..ir.ops.attributes import RingTurnAttrs
+from ..ir.sharding import Sharding
 from .record import Moved, Record
 from .routed import RoutedRows
 from .shards import Shards
 from .twin import scale
-from .values import Ragged
+from .values import Ints, Ragged
 
 
 def count(shards: Shards, segment: Segment, op: Op, inputs: Sequence[object], results: Sequence[object]) -> Moved:
@@ -26,9 +27,11 @@ def count(shards: Shards, segment: Segment, op: Op, inputs: Sequence[object], re
     """
     have, got = segment.sharding_of(op.inputs[0]), op.sharding
     assert have is not None and got is not None
+    if op.is_across:
+        return _across(shards, segment, op, inputs, results)
     group = shards.mesh.size(op.axes)
     moved = Moved(isinstance(inputs[0], Ragged))
-    for rank, before, after in zip(shards.ranks, inputs, results, strict=True):
+    for rank, before, after in zip(shards.at(op.on), inputs, results, strict=True):
         held, made = _elements(before), _elements(after)
         if isinstance(op.attrs, RingTurnAttrs):
             wire = made - held  # every block but its own has passed
@@ -50,6 +53,42 @@ def count(shards: Shards, segment: Segment, op: Op, inputs: Sequence[object], re
     return moved
 
 
+def _across(shards: Shards, segment: Segment, op: Op, inputs: Sequence[object], results: Sequence[object]) -> Moved:
+    """From one set of ranks to another: what each taker got, and what each sender sent of it. Those that have the same elements
+    send equal parts of them."""
+    have, got = segment.sharding_of(op.inputs[0]), op.sharding
+    assert have is not None and got is not None
+    places = [_places(shards, segment, op, at, values) for at, values in ((have, inputs), (got, results))]
+    rows = np.unique(np.concatenate([codes for end in places for codes, _ in end]))
+    routed = isinstance(inputs[0], Ragged)
+    inner = op.dims[2:] if routed else op.dims
+    counts = np.zeros((2, len(rows), *shards.whole(segment, inner, op.scope)))
+    at = [[(np.searchsorted(rows, codes), *box) for codes, box in end] for end in places]
+    for end, ranks in zip(counts, at, strict=True):
+        for place in ranks:
+            end[place] += 1
+    copies, asked = counts
+    each = np.divide(asked, copies, out=np.zeros_like(asked), where=copies > 0)
+    sent = [float(each[place].sum()) for place in at[0]]
+    return Moved(routed, None, list(map(_elements, results)), sent, across=True)
+
+
+def _places(
+    shards: Shards, segment: Segment, op: Op, layout: Sharding, values: Sequence[object]
+) -> list[tuple[Ints, tuple[slice, ...]]]:
+    """Of each rank its rows by number, and its part of a row; of a plain array one row."""
+    found = []
+    for rank, value in zip(shards.at(layout.on), values, strict=True):
+        if isinstance(value, Ragged):
+            rows = shards.rows(segment, op.inputs[0])
+            codes = rows.code(value.physical, value.keys, shards.offset)
+            found.append((codes, rows.box(op.dims, layout, rank)))
+        else:
+            whole = shards.whole(segment, op.dims, op.scope)
+            found.append((np.zeros(1, dtype=np.int64), shards.parts(whole, layout.dims, rank)))
+    return found
+
+
 def _run(numbers: range) -> slice:
     return slice(numbers.start, numbers.stop)
 
@@ -61,7 +100,7 @@ def crossing(shards: Shards, segment: Segment, op: Op) -> float:
     rows, group = shards.rows(segment, op.inputs[0]), shards.mesh.size(op.axes)
     keys = rows.every_key(shards.offset)
     payload = wire = 0.0
-    for rank in shards.ranks:
+    for rank in shards.at(op.on):
         before, after = ([_run(rows.experts(op.dims, at, rank)), *rows.box(op.dims, at, rank)] for at in (have, got))
         held, made = (rows.mine(op.dims, at, rank, keys, shards.offset) for at in (have, got))
         had = float(held.sum()) * prod(edges.stop - edges.start for edges in before)
@@ -123,6 +162,8 @@ def compare_bytes(shards: Shards, record: Record, costs: Costs, costed: Graph) -
 
 def _right(moved: Moved, cost: OpCost, each_B: float, balanced: bool) -> bool:
     payload, wire = np.asarray(moved.payload) * each_B, np.asarray(moved.wire) * each_B
+    if moved.across:
+        return _equal(payload.mean(), cost.payload_B) and _equal(wire.mean(), cost.wire_B)
     if moved.routed:
         stated = cost.wire_B if moved.crossing is not None else 0.0
         likely = isclose(cost.payload_B * (moved.crossing or 0.0), stated, rel_tol=1e-9)

@@ -104,7 +104,7 @@ def wrong_work(shards: Shards, record: Record) -> list[str]:
         segment = shards.graph.segment(name)
         op = segment.by_name[op_name]
         stated = local_flops(segment, op, mesh)
-        each = np.broadcast_to(stated * rank_share(segment, op, mesh), mesh.shape).ravel()
+        each = np.broadcast_to(stated * rank_share(segment, op, mesh), mesh.side_shape(op.on)).ravel()
         for call in calls:
             flops = np.asarray(call)
             if op.scope == "experts" or op.kind == "combine" or op.loop("context"):

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from ..base.axes import STAGES
+from ..base.collectives import ACROSS
 from ..base.frozen import record
+from ..ir.graph import COMM, COMPUTE
 from ..plan.result import PhaseResult
 from ..view.facts.critical import Visit, critical
 from ..view.facts.timeline import (
@@ -21,10 +21,14 @@ from ..view.facts.timeline import (
     classes,
     everyone,
     labels,
+    rank_of,
     representatives,
     slices,
 )
+from ..view.facts.unroll import lane_letter
 
+FURTHER = 1 << 32
+"""Tracks from here on are those of what goes across."""
 PATH_FLOW = 1
 """The flow id of the critical path."""
 Value = str | int | float | bool
@@ -101,7 +105,7 @@ class _Writer:
 
     def __post_init__(self) -> None:
         path = critical(self.result)
-        self.kinds = {s.index: labels(self.result, s.index)[0] for s in self.result.graph.stages}
+        self.kinds = {s.index: labels(self.result, s.index)[0] for s in self.result.seats}
         self.members = [] if self.all else [*self.chosen(path)]
         self.shown = {(m.stage, m.index) for m in self.members}
         self.on_path: dict[tuple[int, Index], dict[Key, str]] = {}
@@ -115,22 +119,21 @@ class _Writer:
 
     def home(self, visit: Visit) -> Index | None:
         """The rank that a visit is drawn on: one that behaves as it does, if any is shown."""
-        if self.all or (visit.stage, visit.index) in self.shown:
-            return _whole(self.result, visit.index)
+        own = _whole(self.result, visit)
+        if self.all or (visit.stage, own) in self.shown:
+            return own
         return next((m.index for m in self.members if (m.stage, m.group) == (visit.stage, self.kind(visit))), None)
 
     def kind(self, visit: Visit) -> int:
         """The class of the rank that a visit is on."""
-        shape = self.result.graph.the_mesh.shape
-        rank = int(np.ravel_multi_index(visit.index, shape)) if visit.index else 0
-        return int(self.kinds[visit.stage][rank])
+        return int(self.kinds[visit.stage][rank_of(self.result, visit.stage, visit.index)])
 
     def chosen(self, path: Iterable[Visit]) -> Iterator[Member]:
         """The representatives, and of each stage a rank of the class that the critical path is most on."""
         visited = Counter((visit.stage, self.kind(visit)) for visit in path)
         wanted = {stage: kind for (stage, kind), _ in reversed(visited.most_common())}
         members = representatives(self.result)
-        for stage in range(len(self.result.graph.stages)):
+        for stage in range(len(self.result.seats)):
             mine = [m for m in members if m.stage == stage]
             kind = wanted.get(stage, mine[0].group)
             known = any(m.group == kind for m in mine)
@@ -141,27 +144,31 @@ class _Writer:
         alike = f", one of {member.alike} alike" if member.alike > 1 else ""
         base = 16 + 4 * gpu
         tracks = {
-            "compute": Track(base, pid, 4 * gpu, f"GPU {gpu} compute (stage {member.stage}{alike})"),
-            "comm": Track(base + 1, pid, 4 * gpu + 1, f"GPU {gpu} communication"),
+            COMPUTE: Track(base, pid, 4 * gpu, f"GPU {gpu} compute ({self.result.seats[member.stage].name}{alike})"),
+            COMM: Track(base + 1, pid, 4 * gpu + 1, f"GPU {gpu} communication"),
         }
+        for k, kind in enumerate(
+            ACROSS if self.result.takes_turns else ()
+        ):  # each way beside the other, and beside all else
+            tracks[kind] = Track(FURTHER + len(ACROSS) * gpu + k, pid, 4 * gpu + 1, f"GPU {gpu} {kind}")
         memory = Track(base + 2, pid, 4 * gpu + 2, f"GPU {gpu} memory", "B")
         link = Track(base + 3, pid, 4 * gpu + 3, f"GPU {gpu} link", "B/s")
         yield from (*tracks.values(), memory, link)
         spans = self.slices(member)
         yield from self.memory(memory, member, spans)
-        ends = {"compute": 0, "comm": 0}
+        ends = dict.fromkeys(tracks, 0)
         first: set[tuple[int, int]] = set()
         for piece in spans:
             start = max(nanoseconds(piece.start_s), ends[piece.stream])
             end = max(nanoseconds(piece.end_s), start)
             opens = piece.kind != "send" and (piece.microbatch, piece.lane) not in first
             first.add((piece.microbatch, piece.lane))
-            if piece.stream == "comm":
-                yield from _link(link, start, end, ends["comm"], self.wire(piece, member.stage))
+            if piece.stream == COMM:
+                yield from _link(link, start, end, ends[COMM], self.wire(piece, member.stage))
             ends[piece.stream] = end
             yield self.span(tracks[piece.stream], member, piece, start, end, opens)
-        if ends["comm"]:
-            yield Count(link, ends["comm"], 0.0)
+        if ends[COMM]:
+            yield Count(link, ends[COMM], 0.0)
 
     def slices(self, member: Member) -> list[Slice]:
         """Of one rank; equal neighbours share them."""
@@ -200,7 +207,7 @@ class _Writer:
         """Bytes, FLOPs, group, layer and bound of a slice."""
         out: dict[str, Value] = {"kind": piece.kind, "microbatch": piece.microbatch}
         if self.result.graph.lanes > 1:
-            out["lane"] = "ab"[piece.lane]
+            out["lane"] = lane_letter(piece.lane)
         if piece.kind == "send":
             transfer = self.result.costs.edges[member.stage]
             return out | {
@@ -218,7 +225,7 @@ class _Writer:
         if op.is_collective:
             mesh = self.result.graph.the_mesh
             group = "+".join(mesh.label(op.axes, op.scope))
-            out |= {"group": group, "group_size": mesh.size(op.axes), "algorithm": cost.algorithm}
+            out |= {"group": group, "group_size": mesh.ranks_of(op.kind, op.axes), "algorithm": cost.algorithm}
             out |= {"payload_B": cost.payload_B, "wire_B": cost.wire_B}
         else:
             out |= {"flops": cost.flops, "bytes": cost.bytes}
@@ -247,9 +254,10 @@ class _Writer:
         yield Count(track, end, base)
 
 
-def _whole(result: PhaseResult, index: Index) -> Index:
+def _whole(result: PhaseResult, visit: Visit) -> Index:
     """The path tells ranks apart only where they differ: the coordinates of one rank."""
-    return tuple(min(i, n - 1) for i, n in zip(index, result.graph.the_mesh.shape, strict=True))
+    shape = result.graph.the_mesh.side_shape(result.seats[visit.stage].on)
+    return tuple(min(i, n - 1) for i, n in zip(visit.index, shape, strict=True))
 
 
 def _link(track: Track, start: int, end: int, before: int, wire_B: float) -> Iterable[Count]:

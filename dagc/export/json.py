@@ -129,9 +129,9 @@ def phase_object(plan: CompiledPlan, result: PhaseResult) -> dict[str, Any]:
             "placed_edges": edges,
         },
         "collectives": [
-            {"stage": s.index, **asdict(c)}
-            for s in graph.stages
-            for c in collective_totals(graph, result.costs, s.index)
+            {"stage": seat.index, **asdict(c)}
+            for seat in result.seats
+            for c in collective_totals(graph, result.costs, seat.index % len(graph.stages), seat.on)
         ],
         **({"requests": ends} if ends else {}),
         "kernels": [asdict(one) for one in result.kernels],
@@ -230,12 +230,13 @@ def _memory(plan: CompiledPlan, result: PhaseResult) -> dict[str, Any]:
         "stages": [
             {
                 "stage": s.stage,
-                "gpus": sorted(stage.gpus),
+                **({"on": s.on} if s.on else {}),
+                "gpus": sorted(seat.gpus),
                 **parts(s),
                 "capacity_B": s.capacity_B,
                 "kv_tokens": _tokens(room),
             }
-            for stage, s, room in zip(result.graph.stages, memory.stages, rooms, strict=True)
+            for seat, s, room in zip(result.seats, memory.stages, rooms, strict=True)
         ],
     }
 

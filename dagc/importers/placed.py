@@ -150,7 +150,7 @@ def graph_of(lines: list[Any]) -> Graph:
         if graph.level != "placed":
             raise DataError("ir", f"is at level {graph.level!r}, not placed")
         ids = placement_ids(graph)
-        if len(np.unique(ids)) != ids.size or ids.min() < 0:
+        if len(np.unique(ids)) != len(ids) or min(ids) < 0:
             raise DataError("ir", "a GPU id occurs twice")
         verify(graph)
         return graph
@@ -164,22 +164,25 @@ def graph_of(lines: list[Any]) -> Graph:
         raise DataError("ir", f"is inconsistent: {type(error).__name__} {error}") from None
 
 
-def placement_ids(graph: Graph) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+def placement_ids(graph: Graph) -> tuple[int, ...]:
+    """Of all ranks. Raises ValueError where they are others than the mesh has."""
     mesh = graph.the_mesh
-    return np.asarray([s.gpus for s in graph.stages], dtype=np.int64).reshape(mesh.stages, *mesh.shape)
+    assert mesh.ids.size == sum(len(stage.gpus) for stage in graph.stages) and mesh.expert_ids.size >= 0
+    return mesh.all_gpus
 
 
 def on_nodes(graph: Graph, hardware: Hardware) -> Graph:
     """The graph on the nodes of the file's hardware."""
     mesh, domains = graph.the_mesh, hardware.domains
-    return replace(graph, mesh=replace(mesh, gpus=GpuMap(mesh.the_gpus.ids, domains[0], domains[1:], hardware.nics)))
+    gpus = GpuMap(mesh.the_gpus.ids, domains[0], domains[1:], hardware.nics)
+    apart = None if mesh.apart is None else replace(mesh.apart, gpus=replace(gpus, ids=mesh.apart.gpus.ids))
+    return replace(graph, mesh=replace(mesh, gpus=gpus, apart=apart))
 
 
 def unit_of(data: Any, graph: Graph, reach: Reach) -> Unit:
     """The compilation that the costing passes see."""
     parts = check_object(data, ("hardware", "model", "workload", "phase"), "plan")
-    ids = placement_ids(graph)
-    gpus = tuple(sorted(ids.ravel().tolist()))
+    gpus = tuple(sorted(graph.the_mesh.the_gpus.ids))
     hardware: Hardware = hardware_of(parts["hardware"], "plan.hardware")
     nothing: dict[str, Any] = {"blocks": {}, "checkpoint": {}}
     model: Model = from_data(Model, parts["model"], "plan.model", SKIP, nothing)

@@ -8,18 +8,22 @@ from itertools import groupby
 from math import prod
 from typing import Any, TypeVar
 
-from ..base.collectives import is_token_exchange
+from ..base.collectives import ACROSS, FROM_EXPERTS, is_token_exchange
 from ..base.frozen import record, replace
 from ..base.phase_kinds import PHASE_KINDS, PROMPT, SAMPLED, PhaseKind, is_part
 from .mesh import Mesh
 from .ops.attributes import NONE, AttendAttrs, Attrs, CollectiveAttrs
-from .sharding import Axes, Sharding
+from .sharding import AT_EXPERTS, Axes, Sharding
 
 A = TypeVar("A", bound=Attrs)
 Loops = tuple[tuple[str, Axes], ...]
 
 SCOPES = ("dense", "experts")
 """Scopes of weights. Ops may also be in that of a part of a mixed step, or of its sampled rows."""
+
+COMPUTE, COMM = STREAMS = ("compute", "comm")
+APART_STREAMS = (*STREAMS, *(f"{AT_EXPERTS} {own}" for own in STREAMS), *ACROSS)
+TURNS_STREAMS = (*APART_STREAMS, *(f"{own} between" for own in STREAMS))
 
 PACKED_BATCH = "packed:batch"
 """Ranks that have tokens of their own, in the sizes that a part of a mixed step sees."""
@@ -61,7 +65,7 @@ class Op:
     `more` are the results after the first: the other half of a pair, statistics of each row. They are small: prices
     and memory count the first alone. `loops` is what the strategy passes annotate: dimension -> mesh axes over which
     the op's iteration space is split. `axes` is the group of a collective. `sharding` is the result's layout, set by
-    reshard."""
+    reshard. `on`: the ranks that it runs on, or that get what a collective takes across (see Sharding)."""
 
     name: str
     kind: str
@@ -75,6 +79,7 @@ class Op:
     axes: Axes = ()
     sharding: Sharding | None = None
     more: tuple[Value, ...] = ()
+    on: str = ""
 
     @property
     def results(self) -> tuple[Value, ...]:
@@ -120,8 +125,21 @@ class Op:
         return is_token_exchange(self.kind, self.scope)
 
     @property
+    def is_across(self) -> bool:
+        """A collective from the ranks of one set to those of another."""
+        return self.kind in ACROSS
+
+    def is_at(self, on: str) -> bool:
+        """Whether ranks of one set take part in it."""
+        return self.is_across or self.on == on
+
+    @property
     def stream(self) -> str:
-        return "comm" if self.is_collective else "compute"
+        """What goes each way between two sets of ranks has a stream of its own, and so has each set."""
+        if self.is_across:
+            return self.kind
+        own = COMM if self.is_collective else COMPUTE
+        return f"{self.on} {own}" if self.on else own
 
 
 @record(slots=False)
@@ -224,6 +242,13 @@ class Segment:
         """A value of the segment by its name."""
         op = self.by_name[name]
         return op if op.name == name else next(value for value in op.more if value.name == name)
+
+    @cached_property
+    def between(self) -> frozenset[str]:
+        """Ops that follow the last return from experts on GPUs of their own. Where lanes take turns they run as soon as what they read
+        is there, between two kernels of another lane; the time that they take that lane follows its layer."""
+        last = max((k for k, op in enumerate(self.ops) if op.kind == FROM_EXPERTS), default=len(self.ops))
+        return frozenset(op.name for op in self.ops[last + 1 :] if not op.on)
 
     @cached_property
     def weight(self) -> dict[str, Weight]:
@@ -383,6 +408,22 @@ class Graph:
 
     def segment(self, name: str) -> Segment:
         return self._by_name[name]
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """The sets of ranks that a stage has."""
+        return ("",) if self.mesh is None or self.mesh.apart is None else ("", AT_EXPERTS)
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """On which the ops of a stage run in order."""
+        if self.mesh is None or self.mesh.apart is None:
+            return STREAMS
+        return TURNS_STREAMS if self.lanes > 1 else APART_STREAMS
+
+    def stream_of(self, segment: Segment, op: Op) -> str:
+        """The one on which an op runs."""
+        return f"{op.stream} between" if self.lanes > 1 and op.name in segment.between else op.stream
 
     @property
     def the_mesh(self) -> Mesh:

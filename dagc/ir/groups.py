@@ -23,16 +23,28 @@ class Spread:
 
 
 @record
+class Ends:
+    """Ranks of which each sends to each of another set. `near_senders`, `near_receivers`: of the rank that has fewest, the ranks
+    of the other end in its domain of each level of links but the outermost, innermost first: of a sender, and of a receiver."""
+
+    senders: int
+    receivers: int
+    near_senders: tuple[int, ...]
+    near_receivers: tuple[int, ...]
+
+
+@record
 class GroupShape:
     """`ranks` in all; the most ranks on one node; the nodes touched. A node is a domain of the innermost links; `further`: the
     levels between those and the outermost links, which join all. `sharing`: the most GPUs that use one NIC at once when all
-    groups alike communicate."""
+    groups alike communicate. `ends`: where one part of the ranks sends to the other."""
 
     ranks: int
     per_node: int
     nodes: int
     further: tuple[Spread, ...] = ()
     sharing: int = 1
+    ends: Ends | None = None
 
     @property
     def rails(self) -> int:
@@ -115,3 +127,22 @@ def _sharing(ids: Ints, count: int, gpus: int) -> int:
     """The most GPUs that use one NIC; neighbours share one."""
     used = np.sort(ids.ravel() * count // gpus)
     return int(_runs(_starts(used[None])).max())
+
+
+def between(
+    senders: Ints, receivers: Ints, per_node: int, beyond: tuple[int, ...] = (), nics: tuple[int, int] | None = None
+) -> GroupShape:
+    """The shape of two sets of ranks in every stage (ids [stages, ranks]), of which the one sends to the other."""
+    whole = group_shape(np.concatenate([senders, receivers], axis=1), per_node, beyond)
+    near = [_near(senders // size, receivers // size) for size in (per_node, *beyond)]
+    ends = Ends(senders.shape[1], receivers.shape[1], tuple(of[0] for of in near), tuple(of[1] for of in near))
+    sharing = 1
+    if nics is not None and whole.nodes > 1:  # ports carry both directions at once
+        sharing = max(_sharing(stage, *nics) for end in (senders, receivers) for stage in end)
+    return GroupShape(whole.ranks, whole.per_node, whole.nodes, whole.further, sharing, ends)
+
+
+def _near(senders: Ints, receivers: Ints) -> tuple[int, int]:
+    """The fewest receivers in the domain of a sender, and the fewest senders in that of a receiver."""
+    same = senders[:, :, None] == receivers[:, None, :]
+    return int(same.sum(axis=2).min()), int(same.sum(axis=1).min())

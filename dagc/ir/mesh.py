@@ -7,7 +7,7 @@ refinement of both factorisations. A logical axis (`tp`, `ep`) is an ordered tup
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import field
 from functools import cached_property, lru_cache
 from math import gcd, prod
@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..base.axes import DATA, EXPERT, EXPERT_SIDE, EXPERT_TENSOR, REPLICA, STAGES
+from ..base.collectives import ACROSS, TO_EXPERTS
 from ..base.frozen import record
-from .groups import GroupShape, group_shape
-from .sharding import Axes
+from .groups import GroupShape, between, group_shape
+from .sharding import AT_EXPERTS, Axes
 
 
 class MeshError(ValueError):
@@ -60,11 +61,21 @@ def nics_of(nics: Sequence[int]) -> bool:
     return not nics or (len(nics) == 2 and 1 <= nics[0] < nics[1])
 
 
+@record
+class Apart:
+    """Ranks that have the routed experts and nothing else: the atoms that split them, which are theirs alone, and the GPU of each."""
+
+    atoms: Axes
+    gpus: GpuMap
+
+
 @record(slots=False)
 class Mesh:
     """`atoms`: (name, size), outermost first, without axes of size one; `axes`: logical name -> atoms;
     `degrees`: logical name -> degree, ones included; `zigzag`: the axes over which the tokens of a sequence are dealt out
-    in zigzag instead of in order (see `dagc.ir.ops.sequence`); `gpus`: which GPU every rank is, where that is known."""
+    in zigzag instead of in order (see `dagc.ir.ops.sequence`); `gpus`: which GPU every rank is, where that is known. `apart`:
+    the ranks of the experts, where these have their own. A rank of one side has no place along the atoms of the other; arrays per
+    rank have a dimension for every atom, which is of length 1 along those of the other side."""
 
     atoms: tuple[tuple[str, int], ...]
     axes: Mapping[str, Axes]
@@ -72,6 +83,7 @@ class Mesh:
     stages: int = 1
     zigzag: Axes = ()
     gpus: GpuMap | None = None
+    apart: Apart | None = None
     _groups: dict[Axes, GroupShape] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @cached_property
@@ -87,12 +99,28 @@ class Mesh:
     def shape(self) -> tuple[int, ...]:
         return tuple(size for _, size in self.atoms)
 
+    def on(self, place: str) -> Axes:
+        """The atoms of the ranks that have the experts alone, or of all other ranks."""
+        own = () if self.apart is None else self.apart.atoms
+        return own if place else tuple(name for name, _ in self.atoms if name not in own)
+
+    def side_shape(self, place: str) -> tuple[int, ...]:
+        """Ranks of one side along every atom: 1 along those of the other."""
+        own = self.on(place)
+        return tuple(size if name in own else 1 for name, size in self.atoms)
+
     def size(self, axes: Axes) -> int:
         """Ranks in a group over `axes`."""
         size = 1
         for axis in axes:
             size *= self.sizes[axis]
         return size
+
+    def ranks_of(self, kind: str, axes: Axes) -> int:
+        """Ranks in a group of a collective of this kind."""
+        if kind in ACROSS:
+            return self.size(self.on("")) + self.size(self.on(AT_EXPERTS))
+        return self.size(axes)
 
     def part(self, size: int, axes: Axes, at: Mapping[str, int]) -> slice:
         """The block that the rank at these coordinates has of a dimension split over `axes`, major first. An axis that does not
@@ -128,8 +156,24 @@ class Mesh:
 
     @cached_property
     def ids(self) -> NDArray[np.int64]:
-        """GPU id of every rank, shape (stages, *shape). Raises MeshError where they are not known."""
-        return np.asarray(self.the_gpus.ids, dtype=np.int64).reshape(self.stages, *self.shape)
+        """GPU id of every rank, shape (stages, *shape); of length 1 along atoms that experts alone have. Raises MeshError where they
+        are not known."""
+        return np.asarray(self.the_gpus.ids, dtype=np.int64).reshape(self.stages, *self.side_shape(""))
+
+    @cached_property
+    def expert_ids(self) -> NDArray[np.int64]:
+        """The same of the ranks that have the experts alone: of length 1 along all other atoms."""
+        ids = () if self.apart is None else self.apart.gpus.ids
+        return np.asarray(ids, dtype=np.int64).reshape(self.stages, *self.side_shape(AT_EXPERTS))
+
+    def ids_on(self, place: str) -> NDArray[np.int64]:
+        """As `ids`, or as `expert_ids`."""
+        return self.expert_ids if place else self.ids
+
+    @property
+    def all_gpus(self) -> tuple[int, ...]:
+        """Ids of all ranks, those that have the experts alone behind the others."""
+        return self.the_gpus.ids + (() if self.apart is None else self.apart.gpus.ids)
 
     @property
     def the_gpus(self) -> GpuMap:
@@ -141,19 +185,44 @@ class Mesh:
         """GPU ids of every group over `axes`: shape (groups, group size); stages are in the group axis."""
         key = self.sort(axes)
         position = [1 + self.index[a] for a in key]
-        moved = np.moveaxis(self.ids, position, range(self.ids.ndim - len(position), self.ids.ndim))
+        ids = self.ids_on(self.place_of(axes))
+        moved = np.moveaxis(ids, position, range(ids.ndim - len(position), ids.ndim))
         return moved.reshape(-1, self.size(key))
 
     def group(self, axes: Axes) -> GroupShape:
         """Ranks, nodes and ranks per node of the groups over some axes; where groups differ, of the widest spread one."""
         found = self._groups.get(axes)
         if found is None:
-            alike = _shapes(self.shape, self.the_gpus)
+            alike = _shapes(self.shape, self.where)
             places = tuple([self.index[axis] for axis in self.sort(axes)])
             if places not in alike:
-                alike[places] = self.shape_of(self.groups(axes))
+                of = self.apart.gpus if self.apart is not None and self.place_of(axes) else self.the_gpus
+                alike[places] = group_shape(self.groups(axes), of.per_node, of.beyond, of.nics)
             found = self._groups[axes] = alike[places]
         return found
+
+    def group_of(self, kind: str, axes: Axes) -> GroupShape:
+        """The same of a collective of this kind."""
+        return self.crossing(kind) if kind in ACROSS else self.group(axes)
+
+    def place_of(self, axes: Axes) -> str:
+        """The side that has these axes."""
+        return AT_EXPERTS if self.apart is not None and axes and set(axes) <= set(self.apart.atoms) else ""
+
+    def crossing(self, kind: str) -> GroupShape:
+        """The ranks of a stage that send to those which have the experts alone, or get from them."""
+        key = (kind,)
+        if key not in self._groups:
+            ends = [self.ids_on(place).reshape(self.stages, -1) for place in ("", AT_EXPERTS)]
+            senders, receivers = ends if kind == TO_EXPERTS else ends[::-1]
+            of = self.the_gpus
+            self._groups[key] = between(senders, receivers, of.per_node, of.beyond, of.nics)
+        return self._groups[key]
+
+    @property
+    def where(self) -> Hashable:
+        """On which GPUs its ranks are: what the shapes of groups follow from."""
+        return self.gpus if self.apart is None else (self.gpus, self.apart)
 
     @property
     def asked(self) -> tuple[Axes, ...]:
@@ -186,7 +255,7 @@ class Mesh:
 
 
 @lru_cache(maxsize=64)
-def _shapes(sizes: tuple[int, ...], gpus: GpuMap) -> dict[tuple[int, ...], GroupShape]:
+def _shapes(sizes: tuple[int, ...], where: Hashable) -> dict[tuple[int, ...], GroupShape]:
     """Of groups on meshes of these sizes, by the dimensions that the axes are."""
     return {}
 

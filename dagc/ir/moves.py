@@ -13,13 +13,13 @@ from itertools import combinations
 from math import inf, prod
 from typing import ClassVar, Protocol, TypeAlias
 
-from ..base.collectives import COLLECTIVES, TRANSFERS, wire_bytes
+from ..base.collectives import ACROSS, COLLECTIVES, FROM_EXPERTS, TO_EXPERTS, TRANSFERS, wire_bytes
 from ..base.frozen import record
 from ..base.traced import is_traced
 from .cuts import Cuts, cut_layout, cut_mesh, trades, useful
 from .least import CALL_S, MOST_ATOMS, RANK_S, Calls, Price
-from .mesh import GpuMap, Mesh
-from .sharding import Axes, Move, Sharding
+from .mesh import Mesh
+from .sharding import AT_EXPERTS, Axes, Move, Sharding
 
 
 class Prices(Hashable, Protocol):
@@ -39,6 +39,10 @@ class PlainPrices:
     def of(self, mesh: Mesh) -> Price:
         def price(kind: str, payload_B: float, axes: Axes) -> float:
             ranks = mesh.size(axes)
+            if kind in ACROSS:
+                ends = [mesh.size(mesh.on(place)) for place in ("", AT_EXPERTS)]
+                senders, receivers = ends if kind == TO_EXPERTS else ends[::-1]
+                return 1e-6 + max(1.0, receivers / senders) * payload_B / 100e9
             return TRANSFERS[kind].steps(ranks) * 1e-6 + wire_bytes(kind, payload_B, ranks) / 100e9
 
         return price
@@ -52,14 +56,14 @@ class Chains:
 
     def __init__(self, prices: Prices, mesh: Mesh) -> None:
         self.prices, self.mesh, self.price = prices, mesh, prices.of(mesh)
-        self.known = _known(prices, mesh.atoms, mesh.gpus)
+        self.known = _known(prices, mesh.atoms, mesh.where)
 
     @cached_property
     def calls(self) -> Calls | None:
         """What calls cost on meshes like this one; None: no prices may be asked but those of a search without bounds."""
-        if self.prices.noted or len(self.mesh.atoms) > MOST_ATOMS:
+        if self.prices.noted or len(self.mesh.atoms) > MOST_ATOMS or self.mesh.apart is not None:
             return None
-        made = _calls(self.prices, self.mesh.shape, self.mesh.gpus)
+        made = _calls(self.prices, self.mesh.shape, self.mesh.where)
         if not made:
             made.append(Calls(self.price, self.mesh))
         return made[0]
@@ -78,7 +82,7 @@ class Chains:
 
     def cuts(self, source: Sharding, target: Sharding, shape: TensorSizes) -> Cuts:
         """Cuts of axes that make the chain cheaper; mostly none."""
-        found = useful(source, target, self.mesh)
+        found = useful(source, target, self.mesh) if source.on == target.on else {}
         if not found:
             return {}
         finer = Chains(self.prices, cut_mesh(self.mesh, found))
@@ -97,13 +101,13 @@ MOST_CHAINS = 4096
 
 @lru_cache(maxsize=64)
 def _known(
-    prices: Prices, atoms: tuple[tuple[str, int], ...], gpus: GpuMap | None
+    prices: Prices, atoms: tuple[tuple[str, int], ...], where: Hashable
 ) -> dict[tuple[Sharding, Sharding, TensorSizes], tuple[Move, ...]]:
     return {}
 
 
 @lru_cache(maxsize=64)
-def _calls(prices: Prices, sizes: tuple[int, ...], gpus: GpuMap | None) -> list[Calls]:
+def _calls(prices: Prices, sizes: tuple[int, ...], where: Hashable) -> list[Calls]:
     """Of meshes of these sizes, once they were made."""
     return []
 
@@ -137,13 +141,15 @@ def cheapest(
 ) -> list[Move]:
     """Moves from `source` to `target` (whose partial set must be a subset). Ties go to fewer moves. A partial softmax is merged
     in the first move, over all its axes. `calls`: of the mesh, so that fewer chains are looked at."""
+    if source.on != target.on:
+        return _across(source, target, shape, mesh, price)
     if source.reduce != "softmax":
         return _search(source, target, shape, mesh, price, calls)[1]
     moves = _Moves(target, shape, mesh)
     payload = moves.local_bytes(source.dims)
     chains = []
     for step in moves.reduced((source.dims, source.partial, source.reduce), source.partial):
-        (move,) = _as_moves((None, step))
+        (move,) = _as_moves((None, step), source.on)
         cost, chain = _search(move.result, target, shape, mesh, price, calls)
         cost += CALL_S + RANK_S * mesh.size(move.axes) + price(move.kind, payload, move.axes)
         chains.append((cost, len(chain), [move, *chain]))
@@ -168,7 +174,7 @@ def _search(
     while queue:
         cost, steps, _, state, chain = heapq.heappop(queue)
         if state == goal:
-            return cost, _as_moves(chain)
+            return cost, _as_moves(chain, source.on)
         if state in done:
             continue
         done.add(state)
@@ -263,12 +269,41 @@ Chain: TypeAlias = "tuple[Chain, Step] | None"
 """The steps to a state, the last one first."""
 
 
-def _as_moves(chain: Chain) -> list[Move]:
+def _as_moves(chain: Chain, on: str) -> list[Move]:
     moves: list[Move] = []
     while chain is not None:
         chain, (kind, axes, result, source_dim, target_dim) = chain
-        moves.append(Move(kind, axes, Sharding(*result), source_dim, target_dim))
+        moves.append(Move(kind, axes, Sharding(*result, on), source_dim, target_dim))
     return moves[::-1]
+
+
+def _across(source: Sharding, target: Sharding, shape: TensorSizes, mesh: Mesh, price: Price) -> list[Move]:
+    """From one set of ranks to another: partial sums joined first, whole or each rank its part; then the ranks of the other set get
+    their blocks, each at once or a part that they gather among themselves."""
+    if source.reduce != "sum" or target.partial:
+        raise NoRoute(f"{source} -> {target}: what goes to other ranks is whole")
+    kind = TO_EXPERTS if target.on else FROM_EXPERTS
+    every = tuple(name for name, _ in mesh.atoms)
+    chains: list[tuple[float, int, list[Move]]] = []
+    whole = source.resolved()
+    leaving = [whole, *(_split(whole, shape, mesh, source.partial) if source.partial else ())]
+    idle = tuple(a for a in mesh.on(target.on) if a not in target.used)
+    parts = [axes for count in range(1, len(idle) + 1) for axes in combinations(idle, count)]
+    for left in leaving:
+        before_s, before = _search(source, left, shape, mesh, price, None)
+        for landed in (target, *(one for axes in parts for one in _split(target, shape, mesh, axes))):
+            after_s, after = _search(landed, target, shape, mesh, price, None)
+            own_s = price(kind, shape.local_bytes(landed, mesh), every) + CALL_S
+            chain = [*before, Move(kind, every, landed), *after]
+            chains.append((before_s + own_s + after_s, len(chain), chain))
+    return min(chains, key=lambda one: one[:2])[2]
+
+
+def _split(layout: Sharding, shape: TensorSizes, mesh: Mesh, axes: Axes) -> Iterator[Sharding]:
+    """The layout with one dim split over further axes."""
+    for dim, held in enumerate(layout.dims):
+        if shape.splits(dim, mesh.size((*held, *axes))):
+            yield layout.with_dim(dim, (*held, *axes))
 
 
 class _Moves:
@@ -276,7 +311,7 @@ class _Moves:
 
     def __init__(self, target: Sharding, shape: TensorSizes, mesh: Mesh) -> None:
         self.target, self.shape, self.mesh = target, shape, mesh
-        self.atoms = [name for name, _ in mesh.atoms]
+        self.atoms = list(mesh.on(target.on))
         self.whole = prod(shape.sizes)
         self.sizes: dict[Axes, int] = {}
         self.divides: dict[tuple[int, Axes], bool] = {}

@@ -22,6 +22,10 @@ MOST_BALANCED = 1024
 """Layers of a stack that is cut into balanced stages: each run of them is looked at."""
 
 
+MOST_TURNS = 26
+"""Micro-batches that are scheduled side by side; with 3 or 4 neither side waits where they take equally long."""
+
+
 class StrategyFit:
     """The shape checks of one phase: products against GPUs, and everything that must divide."""
 
@@ -29,9 +33,14 @@ class StrategyFit:
         self.phase, self.body, self.model, self.workload, self.out = phase, body, model, workload, out
         self.s = phase.strategy
         self.folded = self.s.attention is not None
+        self.apart = self.s.apart is not None
 
     def check(self) -> None:
-        if not (self._folded_products() if self.folded else self._flat_product()):
+        if self.apart:
+            fits = self._products_apart()
+        else:
+            fits = self._folded_products() if self.folded else self._flat_product()
+        if not fits:
             return
         self._layers()
         self._experts()
@@ -106,9 +115,46 @@ class StrategyFit:
         )  # fmt: skip
         return False
 
-    def _degrees_that_fit(self, fold: Fold, stage: int, *, exact: bool) -> list[str]:
+    def _products_apart(self) -> bool:
+        """Where experts have GPUs of their own: what does not go with that, and the product of each side."""
+        s = self.s
+        assert s.attention is not None and s.experts is not None and s.apart is not None
+        if not self.model.count("experts.count", 0):
+            self.out.add(
+                "E03",
+                f"the experts of `{self.phase.name}` have GPUs, but `{self.model.name}` has no routed experts",
+                self.at("experts"),
+            )
+            return False
+        wrong = False
+        for name, why, instead in not_with_own_gpus(self.phase):
+            self.out.add(
+                "E03", f"experts on GPUs of their own and `{name}` cannot be combined", self.at(name, "place gpu", "experts"),
+                because=(why,), help=(instead,),
+            )  # fmt: skip
+            wrong = True
+        if s.microbatches > MOST_TURNS:
+            self.out.add(
+                "E09",
+                f"at most {MOST_TURNS} micro-batches take turns at attention and at experts",
+                self.at("microbatches"),
+            )
+            wrong = True
+        if wrong:
+            return False
+        for side, fold, gpus in (("attention", s.attention, self.phase.gpus), ("experts", s.experts, s.apart.gpus)):
+            product = prod(n for _, n in fold.degrees)
+            if product != len(gpus):
+                self.out.add(
+                    "E03", f"the degrees of `{side}` of `{self.phase.name}` multiply to {product}, but it has {len(gpus)} GPUs", self.at(side, "gpus"),
+                    because=(f"{_times(fold)} = {product}",), help=self._degrees_that_fit(fold, len(gpus), exact=True, side=side),
+                )  # fmt: skip
+                wrong = True
+        return not wrong
+
+    def _degrees_that_fit(self, fold: Fold, stage: int, *, exact: bool, side: str = "") -> list[str]:
         """One degree of a side changed, the others kept: attention fills the stage, experts divide it."""
-        total, side = prod(n for _, n in fold.degrees), "attention" if exact else "experts"
+        total, side = prod(n for _, n in fold.degrees), side or ("attention" if exact else "experts")
         found = []
         for axis, n in fold.degrees:
             rest = total // n
@@ -250,10 +296,10 @@ class StrategyFit:
     def _batch(self) -> None:
         """Any number of sequences will do; ranks that are idle for lack of them are worth a warning."""
         s, batching = self.s, self.phase.batching
-        lanes = 2 if s.overlap == "two_batch" else 1
-        parts = s.microbatches * lanes * batching.ranks
+        lanes = s.lanes
+        parts = s.rounds * lanes * batching.ranks
         empty = max(batching.places, batching.ranks) - batching.sequences
-        few = batching.microbatches * batching.lanes < s.microbatches * lanes
+        few = batching.microbatches * batching.lanes < s.rounds * lanes
         if empty <= IDLE * batching.places and not few:
             return
         terms = [
@@ -262,12 +308,12 @@ class StrategyFit:
             ("dp", self.degree("attention", "dp")),
         ]
         terms += [] if self.folded else [("ep", s.ep)]
-        terms += [("lanes", lanes)]
+        terms += [("lanes", lanes)] if not self.apart else []
         shown = " x ".join(f"{n} {v}" for n, v in terms if v > 1)
         because = [f"{shown} = {parts} parts; the fullest has {_sequences(batching.each)}"]
         if few:
             because.append(
-                f"they fill {batching.microbatches} of {s.microbatches} micro-batches"
+                f"they fill {batching.microbatches * batching.lanes if self.apart else batching.microbatches} of {s.microbatches} micro-batches"
                 if s.microbatches > 1
                 else "they fill one lane of the two"
             )
@@ -372,6 +418,24 @@ class StrategyFit:
                     rules.assigns[dim].name_span,
                     help=(f"did you mean `{near}`?",) if near else (),
                 )
+
+
+def not_with_own_gpus(phase: Phase) -> list[tuple[str, str, str]]:
+    """What a phase says that does not go with experts on GPUs of their own: the attribute, why, and what to do instead."""
+    s, alone = phase.strategy, "give its experts no GPUs of their own"
+    return [
+        (name, why, instead)
+        for name, said, why, instead in (
+            ("pp", s.pp > 1, "all layers take turns on the same two sets of GPUs", "write `pp = 1`"),
+            ("replicas", s.replicas > 1, "the experts would serve several copies of attention", "more ranks of `dp` in `attention` share the same experts"),
+            ("dispatch", s.dispatch != "all_to_all", "tokens are sent to the ranks of their experts", "leave out `dispatch`"),
+            ("exchange", phase.exchange is not None, "these kernels exchange tokens within one group of ranks", "leave out `exchange`"),
+            ("overlap", s.overlap != "none", "micro-batches take turns already: one at the experts, others at attention", f"write `microbatches = {2 * s.microbatches}`"),
+            ("place", s.best or s.place is not None, "it orders the ranks of one set of GPUs", "the ids in `gpus` say which GPU each rank is"),
+            ("drafter", phase.drafter != "none", "the layers that draft have experts too", alone),
+        )
+        if said
+    ]  # fmt: skip
 
 
 def cached_heads(model: Model) -> int:

@@ -273,7 +273,8 @@ def _strategy(s: Strategy) -> Iterator[str]:
     yield f"sequence_parallel = {_value(s.sequence_parallel)}"
     for name, fold in (("attention", s.attention), ("experts", s.experts)):
         if fold is not None:
-            yield f"{name} {{ {', '.join(f'{a} = {n}' for a, n in fold.degrees)} }}"
+            own = f"gpus = [{show_runs(s.apart.gpus)}], " if s.apart is not None and name == "experts" else ""
+            yield f"{name} {{ {own}{', '.join(f'{a} = {n}' for a, n in fold.degrees)} }}"
     if s.balanced:
         yield "stages = balanced"
     elif s.layers_per_stage is not None:

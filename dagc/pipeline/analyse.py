@@ -57,7 +57,7 @@ def assembled(
 ) -> PhaseResult:  # fmt: skip
     """The result of a phase. `end`: a whole chunk at the end of the prompt; `flops`: of all passes, over all places."""
     tokens, total = phase_tokens(unit.phase), unit.phase.batching.filled * flops
-    peak = unit.spec.hardware.peak_flops(unit.spec.model.weight_dtype) * len(unit.phase.gpus)
+    peak = unit.spec.hardware.peak_flops(unit.spec.model.weight_dtype) * unit.phase.gpu_count
     time_s = passes_s(passes)
     return PhaseResult(
         graph=graph,
@@ -67,7 +67,7 @@ def assembled(
         chunks=passes,
         memory=memory,
         collectives=collectives,
-        gpus=graph.the_mesh.the_gpus.ids,
+        gpus=graph.the_mesh.all_gpus,
         flops_per_token=total / tokens,
         utilization=total / (time_s * peak) if time_s else 0.0,
         throughput_tok_s=tokens / time_s if time_s else 0.0,

@@ -331,7 +331,7 @@ def batch_parts(phase: Phase) -> int:
     """Equal parts that the strategy splits the batch into."""
     s = phase.strategy
     ranks = dict(s.attention.degrees).get("dp", 1) if s.attention is not None else s.dp * s.ep
-    return s.microbatches * s.replicas * ranks * (2 if s.overlap == "two_batch" else 1)
+    return s.rounds * s.replicas * ranks * s.lanes
 
 
 def more_gpus(spec: Spec, phase: Phase) -> Iterator[PlanChange]:

@@ -210,6 +210,8 @@ class Layout:
         self.memories: Ranges[None] = Ranges(self._memory)
         self.work: Ranges[None] = Ranges(self._work)
         self.calls_made: tuple[CollectiveTotal, ...] | None = None  # once somebody counts them
+        if graph.the_mesh.apart is not None:
+            raise Untraceable("its experts have GPUs of their own")
         if not self.schedule.known:
             raise Untraceable("its micro-batches are too many")
 

@@ -192,6 +192,7 @@ CODECS: dict[Any, Codec] = {
     str: Codec(_word, _word),
     tuple[int, ...]: Codec(_show_ids, _ids),
     tuple[str, ...]: Codec(_show_words, _words),
+    Side: Codec(_show_side, _side),
     tuple[Side, ...]: Codec(_show_sides, _sides),
     tuple[Factors, ...]: Codec(_show_factors, _factors),
     Prices: Codec(_show_prices, _prices),

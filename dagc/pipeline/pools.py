@@ -35,9 +35,9 @@ def run(phases: Mapping[str, PhaseResult]) -> tuple[Pool, ...]:
     if not phases:
         return ()
     sharing = Sharing(list(phases.values()))
-    by_phases: dict[tuple[str, ...], list[Pool]] = {}
+    by_phases: dict[tuple[tuple[str, ...], str], list[Pool]] = {}
     for pool in sharing.alike():
-        by_phases.setdefault(pool.phases, []).append(pool)
+        by_phases.setdefault((pool.phases, pool.hardware), []).append(pool)
     return tuple(sorted((_merged(parts) for parts in by_phases.values()), key=sharing.place))
 
 
@@ -72,21 +72,21 @@ class Seats(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def _seats(phases: tuple[tuple[str, tuple[int, ...], int], ...]) -> Seats:
-    """`phases`: hardware section, GPUs and stages of each; the same for all sizes of one plan."""
+def _seats(phases: tuple[tuple[tuple[str, tuple[int, ...]], ...], ...]) -> Seats:
+    """`phases`: hardware section and GPUs of each stage of each; the same for all sizes of one plan."""
     # np.unique would import numpy.ma, a twentieth of a whole compilation.
-    hardware = tuple(dict.fromkeys(own for own, _, _ in phases))
-    span = 1 + max(max(gpus) for _, gpus, _ in phases)
-    starts = [span * hardware.index(own) for own, _, _ in phases]
-    used = {start + gpu for start, (_, gpus, _) in zip(starts, phases, strict=True) for gpu in gpus}
+    hardware = tuple(dict.fromkeys(own for stages in phases for own, _ in stages))
+    span = 1 + max(max(gpus) for stages in phases for _, gpus in stages)
+    starts = {own: span * k for k, own in enumerate(hardware)}
+    used = {starts[own] + gpu for stages in phases for own, gpus in stages for gpu in gpus}
     every: Ids = np.asarray(sorted(used), dtype=np.int64)
     stage: Ids = np.full((len(phases), len(every)), -1)
     rank: Ids = np.full_like(stage, -1)
-    for i, (_, gpus, stages) in enumerate(phases):
-        ids = starts[i] + np.asarray(gpus, dtype=np.int64).reshape(stages, -1)
-        at = np.searchsorted(every, ids)
-        stage[i, at] = np.arange(ids.shape[0])[:, None]
-        rank[i, at] = np.arange(ids.shape[1])
+    for i, stages in enumerate(phases):
+        for k, (own, gpus) in enumerate(stages):
+            at = np.searchsorted(every, starts[own] + np.asarray(gpus, dtype=np.int64))
+            stage[i, at] = k
+            rank[i, at] = np.arange(len(gpus))
     of_gpu = list(map(tuple, stage.T.tolist()))
     kinds = {stages: k for k, stages in enumerate(sorted(set(of_gpu)))}
     which = np.asarray([kinds[stages] for stages in of_gpu])
@@ -100,11 +100,11 @@ class Sharing:
 
     def __init__(self, results: Sequence[PhaseResult]) -> None:
         self.results = results
-        seats = _seats(tuple((r.hardware, r.gpus, len(r.graph.stages)) for r in results))
+        seats = _seats(tuple(tuple((seat.hardware, seat.gpus) for seat in r.seats) for r in results))
         self.hardware, self.span, self.gpus, self.stage, self.rank, self.together = seats
         self.kinds: dict[tuple[object, ...], int] = {}
         self.kind_B: list[float] = []
-        self.blocks: dict[tuple[int, str], dict[tuple[bool, str], Ids]] = {}
+        self.blocks: dict[tuple[int, str, str], dict[tuple[bool, str], Ids]] = {}
 
     def alike(self) -> list[Pool]:
         """A pool for each combination of phases and their stages on a GPU."""
@@ -160,6 +160,7 @@ class Sharing:
                 result.hardware,
                 result.gpus,
                 graph.the_mesh.atoms,
+                graph.the_mesh.apart,
                 tuple(s.layers for s in graph.stages),
                 weights,
                 sizes,
@@ -181,22 +182,26 @@ class Sharing:
         for held, count in counts.items():
             found: dict[str, list[Ids]] = {}
             for i, name in held:
-                for (tied, weight), blocks in self.held(i, name).items():
+                on = self.results[i].memory.stages[stages[i]].on
+                for (tied, weight), blocks in self.held(i, name, on).items():
                     (tables if tied else found).setdefault(weight, []).append(blocks[self.rank[i, at]])
             total += count * sum(self.distinct(blocks) for blocks in found.values())
         return total + sum(self.distinct(blocks) for blocks in tables.values())
 
-    def held(self, phase: int, segment: str) -> dict[tuple[bool, str], Ids]:
-        """(whether the model has it once for several layers, name) of a weight -> the block of it on each rank."""
-        key = (phase, segment)
+    def held(self, phase: int, segment: str, on: str) -> dict[tuple[bool, str], Ids]:
+        """(whether the model has it once for several layers, name) of a weight -> the block of it on each of the ranks `on`."""
+        key = (phase, segment, on)
         if key not in self.blocks:
             graph = self.results[phase].graph
             shared = {w.tied for s in graph.segments for w in s.weights if w.tied}
             mesh, found = graph.the_mesh, graph.segment(segment)
-            coordinates = np.indices(mesh.shape).reshape(len(mesh.shape), prod(mesh.shape))
+            shape = mesh.side_shape(on)
+            coordinates = np.indices(shape).reshape(len(shape), prod(shape))
             first = segment == graph.embedding.name
             out: dict[tuple[bool, str], Ids] = {}
             for weight in found.weights:
+                if weight.sharding is not None and weight.sharding.on != on:
+                    continue
                 name = weight.tied or weight.name
                 tied = bool(weight.tied) or (first and name in shared)
                 out[tied, name] = self.block(found, weight, mesh, coordinates)
@@ -229,6 +234,7 @@ class Sharing:
 
 def _layers(result: PhaseResult, stage: int) -> list[tuple[int, int, str]]:
     """Runs of equal layers of a stage: (first layer, the one after the last, kind)."""
+    stage %= len(result.graph.stages)
     at = sum(count for before in result.graph.stages[:stage] for _, count in before.layers)
     out = []
     for name, count in result.graph.stages[stage].layers:

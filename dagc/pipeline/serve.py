@@ -259,7 +259,7 @@ class Servings:
         result = self.result(phase)
         apart, together = structure(result)
         ranks = apart * together // copies
-        lanes = 2 if phase.strategy.overlap == "two_batch" else 1
+        lanes = phase.strategy.lanes
         return Source(phase.name, copies, ranks, in_flight, 1 + phase.speculative, grain(result, phase), lanes)
 
     def result(self, phase: Phase) -> PhaseResult:

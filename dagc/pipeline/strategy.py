@@ -18,7 +18,7 @@ from ..passes.pp import PipelineParallel
 from ..passes.reshard import Reshard
 from ..passes.sp import SequenceParallel
 from ..passes.tp import TensorParallel
-from ..spec.factors import even_stages, factorisations, neighbours
+from ..spec.factors import even_stages, expert_side, factorisations, neighbours
 from ..spec.strategy import Strategy
 from ..spec.unit import Unit
 from .gpu_ids import placed_ids
@@ -54,6 +54,8 @@ def _with_options(unit: Unit) -> tuple[GraphPass, ...]:
             zigzag=s.sp_layout == "zigzag",
             beside=tuple(_factors(other) for other in neighbours(unit.spec, phase)),
             dcp=s.dcp,
+            experts=expert_side(s),
+            expert_gpus=() if s.apart is None else s.apart.gpus,
         ),
         TensorParallel(tuple(d for d, axis in dict(s.shard).items() if axis == TENSOR)),
         SequenceParallel(cast(Method, s.sp_method), s.sequence_parallel, s.dcp),

@@ -37,10 +37,11 @@ def stage_rows(plan: CompiledPlan, result: PhaseResult, *, brief: bool = False) 
     """Cells of `HEAD`, or of `BRIEF`, for every stage; neighbours that hold the same share a row."""
     rooms = dict(zip(result.memory.stages, plan.kv_tokens(result.name), strict=True))
     out = []
-    for cells, stages in groupby(result.memory.stages, lambda s: _cells(s, rooms[s], brief)):
-        numbers = [s.stage for s in stages]
+    for (_, cells), stages in groupby(result.memory.stages, lambda s: (s.on, _cells(s, rooms[s], brief))):
+        alike = list(stages)
+        numbers = [s.stage for s in alike]
         name = str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}..{numbers[-1]}"
-        out.append((name, *cells))
+        out.append((alike[0].on or name, *cells))
     return out
 
 

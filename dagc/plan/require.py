@@ -248,7 +248,8 @@ def _gpu(node: ast.CallExpr, spec: Spec, phases: Mapping[str, PhaseResult], out:
     phase = spec.phase(name)
     mesh = graph.the_mesh
     coordinates = axis_coordinates(mesh, factorisations(phase.strategy)[0])
-    ids = np.asarray(phases[name].gpus).reshape(mesh.stages, *mesh.shape)
+    asked = {atom for axis, _ in node.kwargs for atom in mesh.of(axis)}
+    ids = np.broadcast_to(mesh.ids_on(mesh.place_of(mesh.sort([*asked]))), (mesh.stages, *mesh.shape))
     chosen = np.ones(ids.shape, dtype=bool)
     for axis, value in node.kwargs:
         if axis not in coordinates or not isinstance(value, ast.Number):

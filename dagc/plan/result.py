@@ -12,7 +12,7 @@ from ..cost.footprint import Memory
 from ..cost.records import Costs, OpCost
 from ..cost.schedule.records import PathStep, Schedule
 from ..ir.graph import Graph
-from ..ir.sharding import Axes
+from ..ir.sharding import AT_EXPERTS, Axes
 from .placement import Placement
 
 
@@ -29,6 +29,22 @@ class CollectiveTotal:
     wire_B: float
     time_s: float
     level_B: Mapping[str, float] = field(default_factory=dict)  # of `wire_B`, on the links of each level
+
+
+@record
+class Seat:
+    """Ranks of a stage, of one side (see Sharding): its number among all, its layers, and the GPUs with their pool, ranks in mesh
+    order."""
+
+    index: int
+    layers: tuple[tuple[str, int], ...]
+    on: str
+    hardware: str
+    gpus: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        return f"the {self.on}" if self.on else f"stage {self.index}"
 
 
 @record
@@ -124,6 +140,37 @@ class PhaseResult:
     @property
     def name(self) -> str:
         return self.graph.phase
+
+    @property
+    def batches(self) -> int:
+        """Micro-batches of a pass: one after the other, or as lanes that take turns at attention and at experts elsewhere."""
+        return self.graph.microbatches * (self.graph.lanes if self.takes_turns else 1)
+
+    @property
+    def takes_turns(self) -> bool:
+        return self.graph.the_mesh.apart is not None
+
+    @property
+    def seats(self) -> tuple[Seat, ...]:
+        """Its stages as its memory counts them: behind them those of ranks that have experts alone."""
+        mesh, stages = self.graph.the_mesh, self.graph.stages
+        if mesh.apart is None:
+            return tuple(Seat(s.index, s.layers, "", self.hardware, s.gpus) for s in stages)
+        routed = {segment.name for segment in self.graph.segments if any(op.on for op in segment.ops)}
+        own, each = mesh.apart.gpus.ids, len(mesh.apart.gpus.ids) // len(stages)
+        return (
+            *(Seat(s.index, s.layers, "", self.hardware, s.gpus) for s in stages),
+            *(
+                Seat(
+                    len(stages) + s.index,
+                    tuple(run for run in s.layers if run[0] in routed),
+                    AT_EXPERTS,
+                    self.hardware,
+                    own[s.index * each :][:each],
+                )
+                for s in stages
+            ),
+        )
 
     @property
     def of_pool(self) -> str:

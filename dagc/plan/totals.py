@@ -15,9 +15,11 @@ from ..ir.requests import request_moves
 from .result import CollectiveTotal
 
 
-def collective_totals(graph: Graph, costs: Costs, stage: int | None = None) -> tuple[CollectiveTotal, ...]:
+def collective_totals(
+    graph: Graph, costs: Costs, stage: int | None = None, on: str | None = None
+) -> tuple[CollectiveTotal, ...]:
     """Collectives by (kind, group, payload): calls of one device of a stage, or along one pipeline path, in one pass of
-    all micro-batches."""
+    all micro-batches. `on`: of the ranks of one side alone (see Sharding)."""
     mesh = graph.the_mesh
     stages = graph.stages if stage is None else (graph.stages[stage],)
     layers: Counter[str] = Counter()
@@ -45,20 +47,21 @@ def collective_totals(graph: Graph, costs: Costs, stage: int | None = None) -> t
 
     for segment in (s for s in graph.segments if layers[s.name]):
         for op in segment.ops:
-            if op.runtime_kind not in COLLECTIVES:
+            if op.runtime_kind not in COLLECTIVES or (on is not None and not op.is_at(on)):
                 continue
             cost = costs.ops[segment.name, op.name]
             calls = layers[segment.name] * passes
             steps = op.attrs.steps if isinstance(op.attrs, RingTurnAttrs) else 1
+            gets = op.is_across and op.on == on  # of two sets of ranks the other one sends
             add(
                 op.runtime_kind,
                 mesh.label(op.axes, op.scope),
-                mesh.size(op.axes),
+                mesh.ranks_of(op.kind, op.axes),
                 calls * steps,
                 cost.payload_B,
-                cost.wire_B * calls,
+                0.0 if gets else cost.wire_B * calls,
                 float(cost.time_s.max()) * calls,
-                {name: size * calls for name, size in cost.level_B.items()},
+                {} if gets else {name: size * calls for name, size in cost.level_B.items()},
             )
     if mesh.stages > 1:
         for one in stages:

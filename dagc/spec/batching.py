@@ -38,8 +38,8 @@ class Batching:
         attention = strategy.attention
         ranks = dict(attention.degrees).get(DATA, 1) if attention is not None else strategy.dp * strategy.ep
         ranks *= strategy.replicas
-        lanes = 2 if strategy.overlap == "two_batch" else 1
-        each = -(-sequences // (strategy.microbatches * lanes * ranks))
+        lanes = strategy.lanes
+        each = -(-sequences // (strategy.rounds * lanes * ranks))
         parts = -(-sequences // (each * ranks))
         lanes = min(lanes, parts)
         return Batching(sequences, each, ranks, lanes, -(-parts // lanes))

@@ -13,12 +13,14 @@ Side = tuple[tuple[str, int], ...]
 
 
 def factorisations(strategy: Strategy) -> tuple[Side, ...]:
-    """The attention side, then (folded) the expert side; each outermost first as `order` says, replicas outermost of
+    """Of ranks that attention has: the attention side, then (folded) the expert side; each outermost first as `order` says, replicas outermost of
     all and expert replicas outermost of their side."""
     if strategy.attention is None and strategy.experts is None:
         flat = [(a, getattr(strategy, a)) for a in strategy.order if a != STAGES]
         return (((REPLICA, strategy.replicas), *flat),)
     attention = in_order(strategy, strategy.attention)
+    if strategy.apart is not None:
+        return (((REPLICA, strategy.replicas), *attention),)
     experts = [(AXES[a].among_experts, n) for a, n in in_order(strategy, strategy.experts)]
     total = prod(n for _, n in attention)
     inner = prod(n for _, n in experts)
@@ -26,6 +28,13 @@ def factorisations(strategy: Strategy) -> tuple[Side, ...]:
         ((REPLICA, strategy.replicas), *attention),
         ((REPLICA, strategy.replicas), (EXPERT_REPLICA, total // inner), *experts),
     )
+
+
+def expert_side(strategy: Strategy) -> Side:
+    """How experts factor the ranks that they have alone; nothing where they have none."""
+    if strategy.apart is None:
+        return ()
+    return tuple((AXES[a].among_experts, n) for a, n in in_order(strategy, strategy.experts))
 
 
 def even_stages(layers: int, stages: int) -> tuple[int, ...]:

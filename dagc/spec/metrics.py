@@ -220,7 +220,7 @@ _PHASES: tuple[Metric, ...] = (
     ),
     _phase("stages", SCALAR, "", lambda s: float(s.mesh.stages), "pipeline stages"),
     _phase("sequences", SCALAR, "", lambda s: float(s.phase.sequences), "sequences in its batch"),
-    _phase("microbatches", SCALAR, "", lambda s: float(s.result.graph.microbatches), "micro-batches of a pass"),
+    _phase("microbatches", SCALAR, "", lambda s: float(s.result.batches), "micro-batches of a pass"),
     _phase(
         "layers_per_stage", SCALAR, "", lambda s: s.spec.model.layers / s.mesh.stages, "mean number of layers of a stage"
     ),

@@ -99,9 +99,18 @@ class Phase:
     span: Span | None = field(default=None, compare=False, repr=False)
     spans: Mapping[str, Span] = field(default_factory=dict, compare=False, repr=False)
 
+    @property
+    def all_gpus(self) -> tuple[int, ...]:
+        """With those that its experts have alone."""
+        return self.gpus if self.strategy.apart is None else (*self.gpus, *self.strategy.apart.gpus)
+
+    @property
+    def gpu_count(self) -> int:
+        return len(self.all_gpus)
+
     def shares(self, other: Phase) -> bool:
         """Whether some GPU serves both."""
-        return self.hardware == other.hardware and not set(self.gpus).isdisjoint(other.gpus)
+        return self.hardware == other.hardware and not set(self.all_gpus).isdisjoint(other.all_gpus)
 
     @property
     def new_tokens(self) -> int:

@@ -65,7 +65,7 @@ class Spec:
 
     def unused(self, phase: Phase) -> Iterator[int]:
         """GPUs of the phase's pool that no phase uses."""
-        used = {gpu for own in self.phases if own.hardware == phase.hardware for gpu in own.gpus}
+        used = {gpu for own in self.phases if own.hardware == phase.hardware for gpu in own.all_gpus}
         return (gpu for gpu in range(self.of(phase).hardware.gpus) if gpu not in used)
 
     def pool_link(self, one: str, other: str) -> PoolLink | None:

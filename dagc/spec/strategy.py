@@ -15,9 +15,18 @@ class Fold:
 
 
 @record
+class ExpertGpus:
+    """GPUs that have the routed experts and nothing else. `hardware`: their pool where it is another one than the phase's."""
+
+    gpus: tuple[int, ...]
+    hardware: str = ""
+
+
+@record
 class Strategy:
     """Degrees as written. Flat: dp, ep, sp, tp. Folded: `attention` and `experts` are set and override them. `balanced`: the layers of each
-    stage are those of the least busy cut, `layers_per_stage` once found. `best`: which GPU each rank is, is searched for; `ids` are what was found, stage by stage, ranks in mesh order."""
+    stage are those of the least busy cut, `layers_per_stage` once found. `best`: which GPU each rank is, is searched for; `ids` are what was found, stage by stage, ranks in mesh order. `apart`: experts have
+    GPUs of their own, which `experts` factors; micro-batches then take turns, one at the experts while others are at attention."""
 
     pp: int = 1
     dp: int = 1
@@ -44,6 +53,17 @@ class Strategy:
     overlap: str = "none"  # none | two_batch
     shard: tuple[tuple[str, str], ...] = ()  # extra rules: (dimension, axis name)
     passes: tuple[str, ...] = ()  # of installed plugins
+    apart: ExpertGpus | None = None
+
+    @property
+    def lanes(self) -> int:
+        """Parts of a batch that overlap."""
+        return self.microbatches if self.apart is not None else 2 if self.overlap == "two_batch" else 1
+
+    @property
+    def rounds(self) -> int:
+        """Parts of a batch that go through the stages one after the other, each in as many `lanes`."""
+        return 1 if self.apart is not None else self.microbatches
 
     @property
     def placing(self) -> str:

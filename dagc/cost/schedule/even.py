@@ -10,17 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from ...ir.graph import Graph, Segment
-from ...ir.mesh import Mesh
+from ...ir.graph import COMM, Graph, Segment
 from ...ir.ops.attributes import RingTurnAttrs
 from ..records import Costs
-from .layer import RESOLUTION_S, lane_program
+from .layer import RESOLUTION_S, between, lane_program
 from .microbatches import LEAST
 from .pipelines import PIPELINES
 from .scheduler import schedule
 
-Entry = tuple[tuple[Any, ...], Any, Any]
-"""When each lane's input is ready and the two streams are free; numbers, or where ranks differ arrays of them."""
+Entry = tuple[tuple[Any, ...], tuple[Any, ...]]
+"""When each lane's input is ready and each stream is free; numbers, or where ranks differ arrays of them."""
 
 
 Memo = dict[tuple[object, ...], tuple[Entry, Entry]]
@@ -40,7 +39,7 @@ class Step(NamedTuple):
     end alone; `entry`: it waits for the layer's input; `axes`: dimensions of the mesh whose ranks wait for each other."""
 
     time: int
-    comm: bool
+    stream: int
     lane: int
     takes: tuple[int, ...]
     rings: tuple[int, ...]
@@ -55,8 +54,9 @@ class Program(NamedTuple):
     results: tuple[int | None, ...]
 
 
-def program(segment: Segment, mesh: Mesh, lanes: int, times: Mapping[str, int]) -> Program:
+def program(graph: Graph, segment: Segment, times: Mapping[str, int]) -> Program:
     """`times`: where the time of each op is in the list that a schedule is given."""
+    lanes, streams, mesh = graph.lanes, graph.streams, graph.the_mesh
     at: dict[tuple[str, int], int] = {}
     steps: list[Step] = []
     for op, lane in lane_program(segment, lanes):
@@ -70,7 +70,10 @@ def program(segment: Segment, mesh: Mesh, lanes: int, times: Mapping[str, int]) 
                 takes.append(at[name, lane])
         at[op.name, lane] = len(steps)
         axes = tuple([mesh.index[axis] for axis in op.axes])
-        steps.append(Step(times[op.name], op.is_collective, lane, tuple(takes), tuple(rings), entry, axes))
+        stream = streams.index(graph.stream_of(segment, op))
+        steps.append(Step(times[op.name], stream, lane, tuple(takes), tuple(rings), entry, axes))
+    for op, lane in between(segment, lanes):
+        steps.append(Step(times[op.name], streams.index(op.stream), lane, (), (), False, ()))
     ends = tuple(None if segment.output == segment.input else at[segment.output, lane] for lane in range(lanes))
     return Program(tuple(steps), ends)
 
@@ -100,9 +103,7 @@ class EvenSchedule:
 
     def __post_init__(self) -> None:
         self.programs = {
-            s.name: program(
-                s, self.graph.the_mesh, self.graph.lanes, {op.name: self.times[s.name, op.name] for op in s.ops}
-            )
+            s.name: program(self.graph, s, {op.name: self.times[s.name, op.name] for op in s.ops})
             for s in self.graph.segments
         }
 
@@ -153,7 +154,7 @@ class EvenSchedule:
         """Of a step in steady state, without the host."""
         graph, pipeline = self.graph, PIPELINES[self.graph.kind]
         assert pipeline.step is not None
-        idle: Entry = ((0.0,) * graph.lanes, 0.0, 0.0)
+        idle: Entry = ((0.0,) * graph.lanes, (0.0,) * len(graph.streams))
         alone = [self.latest(self._cell(i, idle, times, memo)[0]) for i in range(len(graph.stages))]
         return pipeline.step(alone, list(sends_s), return_s, graph.microbatches).time_s
 
@@ -164,20 +165,23 @@ class EvenSchedule:
         graph = self.graph
         stages, lanes = len(graph.stages), graph.lanes
         cells = PIPELINES[graph.kind].cells(stages)
-        free: list[tuple[Any, Any]] = [(0.0, 0.0)] * stages
+        free: list[tuple[Any, ...]] = [(0.0,) * len(graph.streams)] * stages
+        talks = graph.streams.index(COMM)
         latest = 0.0
         for _ in range(microbatches):
             arrived: dict[int | None, tuple[Any, ...]] = {None: (host_s,) * lanes}
             done = 0.0
             for stage, takes, gives in cells:
-                ready, compute, comm = self._cell(stage, (arrived[takes], *free[stage]), times, memo)
+                ready, streams = self._cell(stage, (arrived[takes], free[stage]), times, memo)
                 if gives is not None:
                     sent = []
+                    comm = streams[talks]
                     for moment in ready:
                         comm = self.later(moment, comm) + sends_s[stage]
                         sent.append(comm)
                     arrived[stage] = tuple(sent)
-                free[stage] = compute, comm
+                    streams = (*streams[:talks], comm, *streams[talks + 1 :])
+                free[stage] = streams
                 done = max(done, self.latest(ready))
             latest = max(latest, done)
         return latest
@@ -212,18 +216,19 @@ class EvenSchedule:
 
     def key(self, state: Entry) -> tuple[object, ...]:
         """As `entry_key`: what differs by less than the resolution, or by how long a stream has been idle, is the same."""
-        ready, compute, comm = state
+        ready, streams = state
         least = min(ready)
-        numbers = (*ready, compute if compute > least else least, comm if comm > least else least)
+        numbers = (*ready, *[each if each > least else least for each in streams])
         return tuple([round(each / RESOLUTION_S) for each in numbers])
 
     def layer(self, program: Program, entry: Entry, times: Sequence[Any]) -> Entry:
         """Of a layer: from when its inputs are ready and the streams free to when its results are."""
-        ready, compute, comm = entry
+        ready, streams = entry
+        free = list(streams)
         starts: list[float] = []
         ends: list[float] = []
-        for time, is_comm, lane, takes, rings, enters, _ in program.steps:
-            at = comm if is_comm else compute
+        for time, stream, lane, takes, rings, enters, _ in program.steps:
+            at = free[stream]
             if enters and ready[lane] > at:
                 at = ready[lane]
             for k in takes:
@@ -238,16 +243,13 @@ class EvenSchedule:
                     end = ends[k]
             starts.append(at)
             ends.append(end)
-            if is_comm:
-                comm = end
-            else:
-                compute = end
+            free[stream] = end
         left = tuple(ready[lane] if k is None else ends[k] for lane, k in enumerate(program.results))
-        return left, compute, comm
+        return left, tuple(free)
 
 
 def _shifted(state: Entry, by: float) -> Entry:
     if by == 0.0:
         return state
-    ready, compute, comm = state
-    return tuple([each + by for each in ready]), compute + by, comm + by
+    ready, streams = state
+    return tuple([each + by for each in ready]), tuple([each + by for each in streams])

@@ -22,18 +22,15 @@ RESOLUTION_S = 1e-13
 Rank = tuple[int, ...]
 Node = tuple[str, int]
 """(op, lane)."""
+Turn = tuple[Op, int, str]
+"""An op of a lane, and its stream."""
 
 
 class State(NamedTuple):
-    """When each lane's input is ready and each stream is free, per rank."""
+    """When each lane's input is ready and each stream of the graph is free, per rank."""
 
     ready: tuple[Array, ...]
-    compute: Array
-    comm: Array
-
-    @property
-    def arrays(self) -> tuple[Array, ...]:
-        return (*self.ready, self.compute, self.comm)
+    streams: tuple[Array, ...]
 
 
 @record(slots=False)
@@ -48,6 +45,15 @@ class Evaluation:
     entry: State
     exit: State
     last: Mapping[str, Node | None]  # last node of each stream
+    taken: Mapping[
+        Node, tuple[Array, Array]
+    ]  # start and end of the time that ops between kernels take others (`Segment.between`)
+
+    def start(self, node: Node) -> Array:
+        return self.taken[node][0] if node in self.taken else self.starts[node]
+
+    def finish(self, node: Node) -> Array:
+        return self.taken[node][1] if node in self.taken else self.finishes[node]
 
 
 @dataclass
@@ -58,7 +64,7 @@ class Layers:
     costs: Costs
     floor: bool
     memo: dict[tuple[str, bytes], Evaluation] = field(default_factory=dict)
-    programs: dict[str, list[tuple[Op, int]]] = field(default_factory=dict)
+    programs: dict[str, list[Turn]] = field(default_factory=dict)
 
     def time(self, segment: str, op: str) -> Array:
         cost = self.costs.ops[segment, op]
@@ -70,21 +76,25 @@ class Layers:
             self.memo[key] = self._simulate(segment, entry)
         return self.memo[key]
 
-    def _program(self, segment: Segment) -> list[tuple[Op, int]]:
+    def _program(self, segment: Segment) -> list[Turn]:
         if segment.name not in self.programs:
-            self.programs[segment.name] = lane_program(segment, self.graph.lanes)
+            streams = {op.name: self.graph.stream_of(segment, op) for op in segment.ops}
+            self.programs[segment.name] = [
+                (op, lane, streams[op.name]) for op, lane in lane_program(segment, self.graph.lanes)
+            ]
         return self.programs[segment.name]
 
     def _simulate(self, segment: Segment, entry: State) -> Evaluation:
         axis = self.graph.the_mesh.index
-        free = {"compute": entry.compute, "comm": entry.comm}
-        last: dict[str, Node | None] = {"compute": None, "comm": None}
+        streams = self.graph.streams
+        free = dict(zip(streams, entry.streams, strict=True))
+        last: dict[str, Node | None] = dict.fromkeys(streams)
         arrivals: dict[Node, Array] = {}
         starts: dict[Node, Array] = {}
         finishes: dict[Node, Array] = {}
         before: dict[Node, Node | None] = {}
-        for op, lane in self._program(segment):
-            at = free[op.stream]
+        for op, lane, stream in self._program(segment):
+            at = free[stream]
             end = None
             for name in segment.sources(op):
                 if name == segment.input:
@@ -101,9 +111,16 @@ class Layers:
             if end is not None:
                 finish = np.maximum(finish, end)
             starts[node], finishes[node] = start, finish
-            before[node] = last[op.stream]
-            last[op.stream] = node
-            free[op.stream] = finish
+            before[node] = last[stream]
+            last[stream] = node
+            free[stream] = finish
+        taken: dict[Node, tuple[Array, Array]] = {}
+        for op, lane in between(segment, self.graph.lanes):
+            node = (op.name, self.graph.lanes + lane)
+            start = free[op.stream]
+            free[op.stream] = start + self.time(segment.name, op.name)
+            taken[node] = start, free[op.stream]
+            before[node], last[op.stream] = last[op.stream], node
         ready = tuple(self._output_time(segment, entry, finishes, lane) for lane in range(self.graph.lanes))
         return Evaluation(
             segment.name,
@@ -112,8 +129,9 @@ class Layers:
             finishes,
             before,
             entry,
-            State(ready, free["compute"], free["comm"]),
+            State(ready, tuple(free.values())),
             last,
+            taken,
         )
 
     def _output_time(self, segment: Segment, entry: State, finishes: Mapping[Node, Array], lane: int) -> Array:
@@ -127,26 +145,38 @@ def ring_inputs(segment: Segment, op: Op, lane: int) -> list[Node]:
 
 
 def lane_program(segment: Segment, lanes: int) -> list[tuple[Op, int]]:
-    """Program order; two lanes alternate at every change of stream, so that one computes while one talks."""
+    """Program order; two lanes alternate at every change of stream, so that one computes while one talks. Lanes that take turns at
+    attention and at experts elsewhere alternate where tokens go across."""
+    across = any(op.is_across for op in segment.ops)
     chunks: list[list[Op]] = []
+    turn: str | None = None
     for op in segment.ops:
-        if not chunks or chunks[-1][-1].stream != op.stream:
+        own = op.stream if op.is_across or not across else op.on
+        if own != turn:
             chunks.append([])
+        turn = own
         chunks[-1].append(op)
     return [(op, lane) for chunk in chunks for lane in range(lanes) for op in chunk]
+
+
+def between(segment: Segment, lanes: int) -> list[tuple[Op, int]]:
+    """Ops whose time follows on their streams, as they ran between kernels of other lanes."""
+    return (
+        [(op, lane) for lane in range(lanes) for op in segment.ops if op.name in segment.between] if lanes > 1 else []
+    )
 
 
 def shifted(state: State, by: float) -> State:
     """The same state, later."""
     if by == 0.0:
         return state
-    return State(tuple(a + by for a in state.ready), state.compute + by, state.comm + by)
+    return State(tuple(a + by for a in state.ready), tuple(a + by for a in state.streams))
 
 
 def entry_key(state: State) -> bytes:
     """Entry states that differ by less than the resolution, or by how long a stream has been idle, are one."""
     floor = min(float(a.min()) for a in state.ready)
-    parts = [*state.ready, np.maximum(state.compute, floor), np.maximum(state.comm, floor)]
+    parts = [*state.ready, *(np.maximum(stream, floor) for stream in state.streams)]
     # Adding zero makes -0.0 and 0.0 one.
     return b"".join((np.round(a / RESOLUTION_S) + 0.0).tobytes() + bytes(str(a.shape), "ascii") for a in parts)
 

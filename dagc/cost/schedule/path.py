@@ -56,7 +56,7 @@ class Paths:
         target: Node = ("ready", 0),
         rank: Rank | None = None,
     ) -> tuple[Path, Node, Rank]:
-        """Path through the layers of one cell, from an exit (ready lane, compute or comm) back to an entry."""
+        """Path through the layers of one cell, from an exit (ready lane, or a stream) back to an entry."""
         total: Path = Path()
         if rank is None:
             lanes = trace[-1][0].exit.ready
@@ -85,21 +85,28 @@ class Paths:
         else:
             node = ev.last[kind]
         counted = True
+        lanes = self.layers.graph.lanes
         while node is not None:
             op = segment.by_name[node[0]]
+            taken = node[1] >= lanes
             own_s = at_rank(self.layers.time(ev.segment, op.name), rank)
-            if op.ring and at_rank(ev.finishes[node], rank) > at_rank(ev.starts[node], rank) + own_s + RESOLUTION_S:
+            if (
+                op.ring
+                and not taken
+                and at_rank(ev.finishes[node], rank) > at_rank(ev.starts[node], rank) + own_s + RESOLUTION_S
+            ):
                 # The ring's last block came later than the attention was done with the others.
                 node = max(ring_inputs(segment, op, node[1]), key=lambda n: at_rank(ev.finishes[n], rank))
                 continue
             if counted:
                 found.step((ev.segment, op.name), own_s)
             counted = True
-            rank = self._slowest(ev, node, op, rank)
-            moment = at_rank(ev.arrivals[node], rank)
+            rank = rank if taken else self._slowest(ev, node, op, rank)
+            moment = at_rank(ev.start(node) if taken else ev.arrivals[node], rank)
+            stream = op.stream if taken else self.layers.graph.stream_of(segment, op)
             options: list[tuple[float, Node, Node | None, bool]] = []
             ring = ring_inputs(segment, op, node[1]) if op.ring else []
-            for name in segment.sources(op):
+            for name in () if taken else segment.sources(op):
                 before = (name, node[1])
                 if name == segment.input:
                     options.append((at_rank(ev.entry.ready[node[1]], rank), ("ready", node[1]), None, True))
@@ -109,10 +116,10 @@ class Paths:
                     options.append((at_rank(ev.finishes[before], rank), ("", 0), before, True))
             previous = ev.before[node]
             if previous is None:
-                free = ev.entry.compute if op.stream == "compute" else ev.entry.comm
-                options.append((at_rank(free, rank), (op.stream, 0), None, True))
+                free = ev.entry.streams[self.layers.graph.streams.index(stream)]
+                options.append((at_rank(free, rank), (stream, 0), None, True))
             else:
-                options.append((at_rank(ev.finishes[previous], rank), ("", 0), previous, True))
+                options.append((at_rank(ev.finish(previous), rank), ("", 0), previous, True))
             usable = [o for o in options if o[0] <= moment + RESOLUTION_S]
             _, target, node, counted = max(usable, key=lambda o: o[0])
         return found, target, rank

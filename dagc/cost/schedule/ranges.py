@@ -22,7 +22,7 @@ def range_times_s(graph: Graph, costs: Costs) -> NDArray[np.float64]:
     ends = tuple(Stage(i, runs(names[i:])) for i in range(count))
     scheduler = Scheduler(replace(graph, stages=ends), costs)
     zero = np.zeros((1,) * len(graph.the_mesh.atoms))
-    idle = State((zero,) * graph.lanes, zero, zero)
+    idle = State((zero,) * graph.lanes, (zero,) * len(graph.streams))
     for i in range(count):
         done = i
         for run in scheduler.cell(i, idle)[0]:

@@ -13,7 +13,7 @@ from math import fsum
 import numpy as np
 
 from ...base.frozen import record
-from ...ir.graph import Graph
+from ...ir.graph import COMM, Graph
 from ..records import Array, Costs
 from .layer import Layers, Rank, State, entry_key, shifted
 from .microbatches import Column, Columns, walk
@@ -67,7 +67,7 @@ class Scheduler:
         stages = range(len(self.graph.stages))
         zero = np.zeros((1,) * len(self.graph.the_mesh.atoms))
         host = zero if self.floor else zero + self.costs.host_s
-        idle = State((zero,) * self.graph.lanes, zero, zero)
+        idle = State((zero,) * self.graph.lanes, (zero,) * len(self.graph.streams))
         columns = walk(lambda before: self.column(before, host), self.graph.microbatches)
         latency = max(c.ready_s for c in columns.columns)
         alone = [self.cell(i, idle) for i in stages]
@@ -99,21 +99,22 @@ class Scheduler:
 
     def column(self, before: Column[Cells] | None, host: Array) -> Column[Cells]:
         """The micro-batch after another one, through all stages."""
-        p, lanes = len(self.graph.stages), self.graph.lanes
-        states = list(before.states) if before is not None else [np.zeros_like(host)] * (2 * p)
+        p, lanes, count = len(self.graph.stages), self.graph.lanes, len(self.graph.streams)
+        states = list(before.states) if before is not None else [np.zeros_like(host)] * (count * p)
         # The host is done with all of a pass before the GPUs begin.
         arrived: dict[int | None, tuple[Array, ...]] = {None: (host,) * lanes}
         cells, sends, traces, departures = [], [], [], []
         done = 0.0
         for stage, takes, gives in self.cells:
-            runs, trace, out = self.cell(stage, State(arrived[takes], *states[2 * stage : 2 * stage + 2]))
+            own = slice(count * stage, count * (stage + 1))
+            runs, trace, out = self.cell(stage, State(arrived[takes], tuple(states[own])))
             if gives is not None:
                 out, arrived[stage], sent, left = self.send(stage, out)
                 sends.append(sent)
                 departures.append(left)
             cells.append(tuple(runs))
             traces.append(trace)
-            states[2 * stage : 2 * stage + 2] = out.compute, out.comm
+            states[own] = out.streams
             done = max(done, max(float(a.max()) for a in out.ready))
         return Column(tuple(cells), tuple(sends), tuple(states), done, Cells(tuple(traces), tuple(departures)))
 
@@ -145,7 +146,8 @@ class Scheduler:
 
     def send(self, stage: int, out: State) -> tuple[State, tuple[Array, ...], tuple[float, float], Departures]:
         """The communication stream sends each lane's result to the next stage."""
-        comm, send_s = out.comm, self.send_s(stage)
+        at = self.graph.streams.index(COMM)
+        comm, send_s = out.streams[at], self.send_s(stage)
         arrivals, departures = [], []
         begin = 0.0
         for ready in out.ready:
@@ -154,7 +156,8 @@ class Scheduler:
             comm = start + send_s
             begin = float(start.max())
             arrivals.append(comm)
-        return State(out.ready, out.compute, comm), tuple(arrivals), (begin, float(comm.max())), tuple(departures)
+        streams = (*out.streams[:at], comm, *out.streams[at + 1 :])
+        return State(out.ready, streams), tuple(arrivals), (begin, float(comm.max())), tuple(departures)
 
     # -- critical path ---------------------------------------------------------------------------
 

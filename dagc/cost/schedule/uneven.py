@@ -24,18 +24,19 @@ class UnevenSchedule(EvenSchedule):
         return max(a, b) if type(a) is float and type(b) is float else np.maximum(a, b)
 
     def key(self, state: Entry) -> tuple[object, ...]:
-        ready, compute, comm = state
+        ready, streams = state
         least = min([each if type(each) is float else float(each.min()) for each in ready])
-        moments = (*ready, self.later(compute, least), self.later(comm, least))
+        moments = (*ready, *[self.later(each, least) for each in streams])
         return tuple([_rounded(each) for each in moments])
 
     def layer(self, program: Program, entry: Entry, times: Sequence[Any]) -> Entry:
-        ready, compute, comm = entry
+        ready, streams = entry
+        free = list(streams)
         later = self.later
         starts: list[Any] = []
         ends: list[Any] = []
-        for time, is_comm, lane, takes, rings, enters, axes in program.steps:
-            at = comm if is_comm else compute
+        for time, stream, lane, takes, rings, enters, axes in program.steps:
+            at = free[stream]
             if enters:
                 at = later(at, ready[lane])
             for k in takes:
@@ -50,12 +51,9 @@ class UnevenSchedule(EvenSchedule):
                 end = later(end, ends[k])
             starts.append(at)
             ends.append(end)
-            if is_comm:
-                comm = end
-            else:
-                compute = end
+            free[stream] = end
         left = tuple(ready[lane] if k is None else ends[k] for lane, k in enumerate(program.results))
-        return left, compute, comm
+        return left, tuple(free)
 
 
 def _rounded(moment: Any) -> object:

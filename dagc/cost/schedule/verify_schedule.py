@@ -23,7 +23,7 @@ def verify_schedule(graph: Graph, schedule: Schedule) -> None:
                     start, finish = run.starts[op.name, lane], run.finishes[op.name, lane]
                     require(bool((finish >= start - 1e-12).all()), segment, op, "finishes before it starts")
                     first = tuple(0 for _ in start.shape)
-                    ends.setdefault(op.stream, []).append(
+                    ends.setdefault(graph.stream_of(segment, op), []).append(
                         (float(start[first]), float(finish[tuple(0 for _ in finish.shape)]))
                     )
             for times in ends.values():

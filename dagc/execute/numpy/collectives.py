@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...base.collectives import REDUCTIONS
+from ...base.collectives import ACROSS, REDUCTIONS
 from ...base.frozen import record
 from ...ir.graph import Op, Segment
 from ...ir.ops.attributes import MoveAttrs, RingTurnAttrs
@@ -47,13 +47,16 @@ def collective(shards: Shards, segment: Segment, op: Op, operands: Sequence[Memb
     exchange = COLLECTIVES.get(op.kind)
     if exchange is None:
         raise CannotRun(f"no exchange for `{op.kind}`")
+    if op.is_across:
+        return [list(each) for each in exchange(Group(shards, segment, op, shards.at(have.on), have, got), operands)]
+    ranks = shards.at(op.on)
     groups: dict[tuple[int, ...], list[int]] = {}
-    for i, rank in enumerate(shards.ranks):
+    for i, rank in enumerate(ranks):
         key = tuple(v for a, v in rank.items() if a not in op.axes)
         groups.setdefault(key, []).append(i)
-    out: list[list[object]] = [[None] * len(shards.ranks) for _ in op.results]
+    out: list[list[object]] = [[None] * len(ranks) for _ in op.results]
     for members in groups.values():
-        group = Group(shards, segment, op, [shards.ranks[i] for i in members], have, got)
+        group = Group(shards, segment, op, [ranks[i] for i in members], have, got)
         _may_move(op, have)
         results = exchange(group, [[values[i] for i in members] for values in operands])
         if len(results) != len(out):
@@ -61,6 +64,21 @@ def collective(shards: Shards, segment: Segment, op: Op, operands: Sequence[Memb
         for result, values in zip(out, results, strict=True):
             for i, value in zip(members, values, strict=True):
                 result[i] = value
+    return out
+
+
+def _across(group: Group, operands: Sequence[Members]) -> Sequence[Members]:
+    """Of each operand what every rank of another set gets from those of the group; `got` says which set."""
+    takers = group.shards.at(group.got.on)
+    if group.have.partial:
+        raise Wrong(f"{group.op.name}: sends what is still partial over {group.have.partial}")
+    out: list[Members] = []
+    for values in operands:
+        if isinstance(values[0], Ragged):
+            out.append(move_rows(group.shards, group.segment, group.op, group.ranks, values, takers))
+        else:
+            take = _reassemble(group, values)
+            out.append([take(rank, group.got).astype(values[0].dtype) for rank in takers])
     return out
 
 
@@ -157,6 +175,7 @@ COLLECTIVES: Mapping[str, Exchange] = {
     "ring_turn": _each(_ring),
     "softmax_merge": _softmax_merge,
     "softmax_scatter": _softmax_scatter,
+    **dict.fromkeys(ACROSS, _across),
 }
 
 

@@ -18,9 +18,11 @@ AGREE = 1e-9
 
 
 def move_rows(
-    shards: Shards, segment: Segment, op: Op, ranks: Sequence[Coordinates], values: Sequence[Ragged]
-) -> list[Ragged]:
-    """What each member of a group has after a collective (or a slice: a group of one) on routed rows."""
+    shards: Shards, segment: Segment, op: Op, ranks: Sequence[Coordinates], values: Sequence[Ragged],
+    takers: Sequence[Coordinates] | None = None,
+) -> list[Ragged]:  # fmt: skip
+    """What each member of a group has after a collective (or a slice: a group of one) on routed rows. `takers`: who gets them, if
+    not the members."""
     have, got = segment.sharding_of(op.inputs[0]), op.sharding
     assert have is not None and got is not None
     rows, offset = shards.rows(segment, op.inputs[0]), shards.offset
@@ -32,7 +34,7 @@ def move_rows(
     total, seen = np.zeros((len(codes), *inner)), np.zeros((len(codes), *inner), dtype=np.int64)
     for rank, at, value in zip(ranks, code, values, strict=True):
         place: Any = (np.searchsorted(codes, at), *rows.box(op.dims, have, rank))
-        if op.kind == "permute":  # of ranks with the same rows any one sends
+        if op.kind == "permute" or op.is_across:  # of ranks with the same rows any one sends
             _agree(op, value.data, total[place], seen[place])
             total[place], seen[place] = value.data, 1
             continue
@@ -42,7 +44,7 @@ def move_rows(
     if (seen > wanted).any():
         raise Wrong(f"{op.name}: two members of a group send the row of one token")
     out = []
-    for rank in ranks:
+    for rank in ranks if takers is None else takers:
         experts, box = rows.experts(op.dims, got, rank), rows.box(op.dims, got, rank)
         mine = (owner >= experts.start) & (owner < experts.stop) & rows.mine(op.dims, got, rank, labels, offset)
         where: Any = (mine, *box)

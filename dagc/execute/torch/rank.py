@@ -51,8 +51,7 @@ class Rank:
     def __post_init__(self) -> None:
         self.resident = Resident(self.shards, self.ranks.coordinates, self.device, self.dtype)
 
-    @property
-    def here(self) -> Sequence[Coordinates]:
+    def here(self, on: str = "") -> Sequence[Coordinates]:
         return [self.ranks.coordinates]
 
     # -- running ---------------------------------------------------------------------------------

@@ -93,6 +93,11 @@ def traces(result: PhaseResult, ranks: Ranks, first_B: int = 1) -> Iterator[tupl
 def folder(plan: CompiledPlan, phase: str, *, target: Path) -> dict[str, Callable[[Path], None]]:
     """What fills the folder that will be called `target`. Raises SpecError for a name that the simulator cannot read."""
     check_name(target)
+    if plan.phases[phase].takes_turns:
+        message = f"Chakra traces have no collective from `{phase}`'s attention to experts on GPUs of their own"
+        because = ("its collectives are among one group of ranks, all of which do the same",)
+        help = ("`--emit perfetto` and `--emit json` have what goes across",)
+        raise SpecError([Diagnostic("E05", message, plan.units[phase].phase.span, because=because, help=help)])
     return {"chakra": partial(write, plan, phase, name=target.name)}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...base.axes import REPLICA
+from ...base.diagnostics import Diagnostic, SpecError
 from ...base.frozen import record
 from ...ir.graph import Graph
 from ...ir.mesh import axis_coordinates
@@ -137,6 +138,11 @@ def _named(at: Mapping[str, int]) -> str:
 def layout(graph: Graph, gpus: Sequence[int], unit: Unit) -> EngineDegrees:
     """Of a lowered phase; `gpus`: of its ranks in the order of the mesh."""
     mesh, strategy = graph.the_mesh, unit.phase.strategy
+    if strategy.apart is not None:
+        message = f"no release of an engine runs `{unit.phase.name}`: its experts have GPUs of their own"
+        because = ("attention and experts of a server share its GPUs in vLLM, SGLang, TensorRT-LLM and Megatron Core",)
+        help = ("leave out `gpus` in `experts`",)
+        raise SpecError([Diagnostic("E05", message, unit.phase.span, because=because, help=help)])
     sides = factorisations(strategy)
     coordinates = axis_coordinates(mesh, sides[0])
     size = {"pp": strategy.pp, **{a: n for side in sides for a, n in side}}

@@ -22,7 +22,7 @@ def further_results(op: Op, layout: Sharding | None) -> tuple[Value, ...]:
     if layout is None:
         return ()
     if layout.reduce == "softmax":
-        rows = Sharding(layout.dims[:-1], layout.partial, "max")
+        rows = Sharding(layout.dims[:-1], layout.partial, "max", layout.on)
         return (
             Value(f"{op.name}.max", op.dims[:-1], STATISTIC, rows),
             Value(f"{op.name}.sum", op.dims[:-1], STATISTIC, replace(rows, reduce="softmax")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ...base.collectives import FROM_EXPERTS, TO_EXPERTS
 from ..graph import Op, Segment, Value
 from ..mesh import Mesh
 from ..sharding import Axes, Sharding
@@ -22,6 +23,7 @@ def _leaves(got: Sharding, wanted: Sharding) -> None:
 def shown(layout: Sharding) -> str:
     """`[dp, -, ep+tp] partial(sum tp)`, dims by their axes alone."""
     text = f"[{', '.join('+'.join(axes) or '-' for axes in layout.dims)}]"
+    text += f" on {layout.on}" if layout.on else ""
     return f"{text} partial({layout.reduce} {'+'.join(layout.partial)})" if layout.partial else text
 
 
@@ -113,6 +115,17 @@ def _permute(segment: Segment, op: Op, have: Sharding, got: Sharding, mesh: Mesh
         raise Misfit("layout of the result", shown(got), f"partial as the operand, {shown(have)}")
     if not all(mesh.size(g) % mesh.size(h) == 0 for h, g in pairs):
         raise Misfit("layout of the result", shown(got), f"blocks that single ranks hold, of {shown(have)}")
+
+
+def _across(segment: Segment, op: Op, have: Sharding, got: Sharding, mesh: Mesh) -> None:
+    """The ranks of one set send to those of another what their layout gives them."""
+    _only(op)
+    if set(op.axes) != set(mesh.sizes):
+        raise Misfit("group", op.axes, "all axes of both sets of ranks")
+    if have.partial or got.partial:
+        raise Misfit("operand", shown(have), "a reduced one")
+    if len(have.dims) != len(got.dims) or bool(got.on) != (op.kind == TO_EXPERTS):
+        raise Misfit("layout of the result", shown(got), f"one of {len(have.dims)} dims at the other ranks")
 
 
 def _ring_turn(segment: Segment, op: Op, have: Sharding, got: Sharding, mesh: Mesh) -> None:
@@ -220,6 +233,14 @@ KINDS = (
     OpKind(
         name="permute", about="each rank gets its block from one that has it", attrs=MoveAttrs, dims=_moved, dtype=AS_OPERAND,
         idle=NO_WORK, local=True, move=_permute,
+    ),
+    OpKind(
+        name=TO_EXPERTS, about="ranks that have experts alone get their parts from all others", attrs=MoveAttrs, dims=_moved,
+        dtype=AS_OPERAND, idle=NO_WORK, local=True, move=_across,
+    ),
+    OpKind(
+        name=FROM_EXPERTS, about="they send them back", attrs=MoveAttrs, dims=_moved, dtype=AS_OPERAND, idle=NO_WORK, local=True,
+        move=_across,
     ),
     OpKind(
         name="ring_turn", about="the blocks of a value pass every rank of a ring once", attrs=RingTurnAttrs, dims=_moved,

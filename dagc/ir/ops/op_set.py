@@ -65,7 +65,7 @@ def result_layout(segment: Segment, op: Op) -> Sharding:
     if kind.makes is not None:
         return kind.makes(segment, op)
     summed = tuple(a for d in loop_dims(segment, op) if d not in op.dims for a in op.loop(d))
-    return Sharding(by_loops(op, op.dims), summed, kind.reduce if summed else "sum")
+    return Sharding(by_loops(op, op.dims), summed, kind.reduce if summed else "sum", op.on)
 
 
 def whole_dims(segment: Segment, op: Op) -> set[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ...base.axes import STAGES
-from ..mesh import GpuMap, Mesh, nested, nics_of
+from ..mesh import Apart, GpuMap, Mesh, nested, nics_of
 from ..sharding import Axes
 from . import implied
 from .implied import AxisNames
@@ -33,6 +33,7 @@ def a_mesh(at: Cursor) -> Mesh:
     beyond: list[int] = []
     nics: tuple[int, int] | None = None
     ids: tuple[int, ...] = ()
+    apart: tuple[Axes, tuple[int, ...]] | None = None
     while at.rest():
         if at.takes("atoms"):
             atoms = tuple(at.list("[", lambda: pair(at), "]"))
@@ -53,12 +54,20 @@ def a_mesh(at: Cursor) -> Mesh:
             count = at.count()
             at.mark("/")
             nics = count, at.count()
+        elif at.takes("experts"):
+            own = tuple(at.list("[", at.name, "]"))
+            at.mark("on")
+            apart = own, gpu_ids(at)
         else:
             at.mark("gpus")
             ids = gpu_ids(at)
     mesh = Mesh(atoms, axes, {**({STAGES: stages} if others is None else others), **degrees}, stages)
     gpus = gpu_map(ids, per_node, tuple(beyond), nics)
-    return replace(mesh, zigzag=AxisNames(mesh).atoms(zigzag[0] if zigzag else ()), gpus=gpus)
+    mesh = replace(mesh, zigzag=AxisNames(mesh).atoms(zigzag[0] if zigzag else ()), gpus=gpus)
+    if apart is None:
+        return mesh
+    known = gpus or GpuMap((), implied.PER_NODE)
+    return replace(mesh, apart=Apart(apart[0], replace(known, ids=apart[1])))
 
 
 def older_mesh(at: Cursor) -> Mesh:

@@ -29,7 +29,7 @@ from ...base.phase_kinds import PHASE_KINDS
 from ...base.schema import PLACINGS
 from ..graph import Graph, Loops, Op, Segment, Stage, StageEdge, Value, Weight, is_scope
 from ..mesh import GpuMap
-from ..sharding import Axes, Sharding
+from ..sharding import AT_EXPERTS, Axes, Sharding
 from . import attr_words, implied, older
 from .implied import AxisNames
 from .mesh_line import MOST, a_mesh, gpu_ids, older_mesh
@@ -173,11 +173,14 @@ class Reader:
         pairs = at.list("[", lambda: (at.name(), self.axes(at) if at.takes("/") else ()), "]")
         partial: Axes = ()
         reduce = "sum"
+        on = at.name() if at.takes("on") else ""
         if at.takes("partial"):
             at.mark("(")
             reduce, partial = at.name(), self.axes(at)
             at.mark(")")
-        layout = Sharding(tuple(axes for _, axes in pairs), partial, reduce)
+        if on not in ("", AT_EXPERTS):
+            raise TextError(f"no ranks are called {on}")
+        layout = Sharding(tuple(axes for _, axes in pairs), partial, reduce, on)
         of_dtype = self.dtype if not self.older and at.ends_type() else at.name()
         return Type(tuple(dim for dim, _ in pairs), layout, of_dtype, mark)
 
@@ -280,7 +283,7 @@ class Body:
         if self.reader.older:
             kind, values = older.renamed(kind, values)
         given = attr_words.attributes(kind, values)
-        op = Op(name, kind, inputs, of.dims, of.dtype, block, scope, given, (), over, layout, tuple(more))
+        op = Op(name, kind, inputs, of.dims, of.dtype, block, scope, given, (), over, layout, tuple(more), of.layout.on)
         if order is None:
             order = other if self.reader.older else implied.corrected(self.said(op, of), other)
         op = replace(op, loops=order)

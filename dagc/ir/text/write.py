@@ -96,7 +96,10 @@ class Form:
         text += "" if mesh.gpus.per_node == implied.PER_NODE else f" per_node={mesh.gpus.per_node}"
         text += f" domains [{', '.join(map(str, mesh.gpus.beyond))}]" if mesh.gpus.beyond else ""
         text += "" if mesh.gpus.nics is None else f" nics={mesh.gpus.nics[0]}/{mesh.gpus.nics[1]}"
-        return text + ("" if placed else f" gpus {show_runs(mesh.gpus.ids)}")
+        text += "" if placed else f" gpus {show_runs(mesh.gpus.ids)}"
+        if mesh.apart is not None:
+            text += f" experts [{', '.join(mesh.apart.atoms)}] on {show_runs(mesh.apart.gpus.ids)}"
+        return text
 
     def stage(self, stage: Stage) -> str:
         layers = ", ".join(name if count == 1 else f"{name} x {count}" for name, count in stage.layers)
@@ -142,7 +145,7 @@ class Form:
         if op.sharding is None and self.level not in implied.SHARDED:
             split = tuple(op.loop(d) for d in op.dims)
             said = tuple((d, a) for d, a in zip(op.dims, split, strict=True) if a)
-            shown = self.dims(op.dims, split, op.scope)
+            shown = self.dims(op.dims, split, op.scope) + (f" on {op.on}" if op.on else "")
         else:
             operands = [(segment.dims_of(n), segment.sharding_of(n)) for n in op.inputs if _known(segment, n)]
             said = implied.loops(op, operands)
@@ -174,6 +177,7 @@ class Form:
         if layout is None:
             return ("?" if sharded else "") + self.dims(dims, ((),) * len(dims), scope)
         text = ("" if sharded else "=") + self.dims(dims, layout.dims, scope)
+        text += f" on {layout.on}" if layout.on else ""
         if layout.partial:
             text += f" partial({layout.reduce} {self.names.show(layout.partial, scope)})"
         return text

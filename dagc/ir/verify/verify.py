@@ -16,7 +16,7 @@ from ..ops.op_set import OPS, flops, input_layout, local_flops, result_layout
 from ..ops.sequence import SEQUENCE_DIMS
 from ..ops.sizes import loop_axes, loop_dims
 from ..routed_dims import stem
-from ..sharding import Axes, Sharding
+from ..sharding import AT_EXPERTS, Axes, Sharding
 from .operands import verify_op
 from .violation import VerifyError, require, violation
 
@@ -56,8 +56,13 @@ def verify(graph: Graph) -> None:
 def _gpus(mesh: Mesh) -> None:
     """Every rank has a GPU of its own."""
     ids = mesh.gpus.ids if mesh.gpus is not None else ()
-    if mesh.gpus is not None and len(ids) != mesh.stages * mesh.size(tuple(mesh.sizes)):
-        raise VerifyError(f"the mesh has {len(ids)} GPU ids for {mesh.stages} stages of {mesh.shape} ranks")
+    if mesh.gpus is not None and len(ids) != mesh.stages * mesh.size(mesh.on("")):
+        raise VerifyError(f"the mesh has {len(ids)} GPU ids for {mesh.stages} stages of {mesh.side_shape('')} ranks")
+    if mesh.apart is not None:
+        own = mesh.apart.gpus.ids
+        if len(own) != mesh.stages * mesh.size(mesh.apart.atoms):
+            raise VerifyError(f"the mesh has {len(own)} GPU ids for the experts' ranks {mesh.side_shape(AT_EXPERTS)}")
+        ids = (*ids, *own)
     if len(set(ids)) != len(ids):
         raise VerifyError("a GPU has two ranks")
 
@@ -123,6 +128,8 @@ def _layout(segment: Segment, op: Op, mesh: Mesh) -> None:
     used = [a for axes in op.sharding.dims for a in axes] + list(op.sharding.partial)
     if len(set(used)) != len(used):
         raise Misfit("layout", shown(op.sharding), "each axis once")
+    if mesh.apart is not None and not set(used) <= set(mesh.on(op.sharding.on)):
+        raise Misfit("layout", shown(op.sharding), f"axes of the ranks that have it, {mesh.on(op.sharding.on)}")
     if len(op.sharding.dims) != len(op.dims):
         raise Misfit("layout", shown(op.sharding), f"one of {len(op.dims)} dims")
     if OPS[op.kind].move is None:
@@ -135,12 +142,24 @@ def _moved(segment: Segment, op: Op, mesh: Mesh) -> None:
     """A collective or slice does exactly the move it says, over more than one rank."""
     kind, have = OPS[op.kind], segment.sharding_of(op.inputs[0])
     assert have is not None and op.sharding is not None and kind.move is not None
-    if kind.is_collective and mesh.size(op.axes) < 2:
+    if kind.is_collective and mesh.size(op.axes) < 2 and not op.is_across:
         raise Misfit("group", f"{mesh.size(op.axes)} rank", "more than one")
+    if op.on != op.sharding.on or (have.on == op.on) == op.is_across:
+        raise Misfit(
+            "ranks that get the result",
+            _side(op.sharding.on),
+            f"those of the operand, {_side(have.on)}, or others where it goes across",
+        )
+    if not set(op.axes) <= set(mesh.on(op.on)) and not op.is_across:
+        raise Misfit("group", op.axes, f"axes of its ranks, {mesh.on(op.on)}")
     if have.reduce == "softmax" and not isinstance(op.attrs, (SoftmaxMergeAttrs, SoftmaxScatterAttrs)):
         raise Misfit("operand", shown(have), "one that is not to be merged as a softmax")
     kind.move(segment, op, have, op.sharding, mesh)
     check_moved_results(segment, op, op.sharding)
+
+
+def _side(on: str) -> str:
+    return f"those of the {on}" if on else "those of the phase"
 
 
 def _computed(segment: Segment, op: Op, mesh: Mesh) -> None:
@@ -152,7 +171,11 @@ def _computed(segment: Segment, op: Op, mesh: Mesh) -> None:
         assert have is not None
         need = input_layout(segment, op, name)
         if have.dims != need:
-            raise Misfit(f"layout of operand {i + 1} %{name}", shown(have), shown(Sharding(need)))
+            raise Misfit(f"layout of operand {i + 1} %{name}", shown(have), shown(Sharding(need, on=op.on)))
+        if have.on != op.on:
+            raise Misfit(
+                f"ranks that have operand {i + 1} %{name}", _side(have.on), f"those that compute, {_side(op.on)}"
+            )
         if have.partial and (i not in kind.linear or have.reduce != "sum"):
             raise Misfit(f"operand {i + 1} %{name}", f"a partial value {shown(have)}", "a reduced one")
         if have.partial:
@@ -164,7 +187,7 @@ def _computed(segment: Segment, op: Op, mesh: Mesh) -> None:
         raise Misfit("operands", f"{len(carried)} partial values", "one at most")
     own = result_layout(segment, op)
     partial = mesh.sort((*(carried[0] if carried else ()), *own.partial))
-    wanted = Sharding(own.dims, partial, own.reduce)
+    wanted = Sharding(own.dims, partial, own.reduce, op.on)
     if layout != wanted:
         raise Misfit("layout of the result", shown(layout), shown(wanted))
     if op.more != further_results(op, layout):

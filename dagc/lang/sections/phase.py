@@ -9,8 +9,9 @@ from dataclasses import replace
 from ...base import coming
 from ...base.axes import ATTENTION_SIDE, AXES, EXPERT_SIDE, IN_EXPERTS, REPLICA, TENSOR
 from ...base.diagnostics import Collector, Label
+from ...base.frozen import record
 from ...base.phase_kinds import MIXED, PHASE_KINDS
-from ...base.schema import BESIDE, FOLD_ATTENTION, FOLD_EXPERTS, OPEN, PHASE, Attribute
+from ...base.schema import BESIDE, EXPERT_GPUS, FOLD_ATTENTION, FOLD_EXPERTS, OPEN, PHASE, Attribute
 from ...base.source import Span
 from ...base.syntax import ast
 from ...base.units import SCALAR, Quantity
@@ -19,7 +20,7 @@ from ...spec.engines import ENGINES, engine_memory
 from ...spec.hardware import Hardware
 from ...spec.model import AttrValue, Model, Precision
 from ...spec.phase import EngineMemory, Launches, Phase
-from ...spec.strategy import Fold, Strategy
+from ...spec.strategy import ExpertGpus, Fold, Strategy
 from ...spec.workload import Workload
 from ..body import Body
 from ..fits import StrategyFit
@@ -32,6 +33,7 @@ from .mixed_step import belongs, read_parts
 from .token_choice import read_routing
 
 DTYPES = ("weight_dtype", "kv_dtype", "attention_dtype")
+NOTHING_MORE: Mapping[str, Attribute] = {}
 SECTIONS = ("attention", "experts", "shard", "memory", ALTERNATIVE)
 
 
@@ -70,7 +72,7 @@ def read_phase(
     pool = pools.named_by(values["hardware"], body, section, names)
     hardware = None if pool is None else pools.of(pool)
     gpus = _gpus(values.get("gpus"), body, hardware, out, pool)
-    strategy = _strategy(values, body, names)
+    strategy = _strategy(values, body, names, Seats(pool, hardware, gpus))
     if later or pool is None or strategy is None or gpus is None or kind is None or model is None or workload is None:
         return None
     context = values["context"]
@@ -211,7 +213,7 @@ def _short(ids: list[int]) -> str:
     return ", ".join(map(str, ids[:5])) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
 
 
-def _strategy(values: Mapping[str, Value | None], body: Body, names: Names) -> Strategy | None:
+def _strategy(values: Mapping[str, Value | None], body: Body, names: Names, seats: Seats) -> Strategy | None:
     out = names.out
     counts = {
         k: int(v.value)
@@ -220,8 +222,13 @@ def _strategy(values: Mapping[str, Value | None], body: Body, names: Names) -> S
     }
     if len(counts) < len(AXES) + 4:
         return None
-    attention = _fold(body, "attention", FOLD_ATTENTION, counts, names)
-    experts = _fold(body, "experts", FOLD_EXPERTS, counts, names)
+    attention, _, _ = _fold(body, "attention", FOLD_ATTENTION, counts, names)
+    experts, inner, gpus = _fold(body, "experts", FOLD_EXPERTS, counts, names, EXPERT_GPUS)
+    apart = None
+    if gpus is not None and inner is not None:
+        apart = seats.for_experts(gpus, inner, body, names.out)
+        if apart is None:
+            return None
     if experts is not None and attention is None:
         attention = Fold(tuple((a, counts[a]) for a in ATTENTION_SIDE))
     if attention is not None and experts is None:
@@ -258,16 +265,19 @@ def _strategy(values: Mapping[str, Value | None], body: Body, names: Names) -> S
         overlap=str(values["overlap"]),
         shard=_shard(body, names),
         passes=passes,
+        apart=apart,
     )
 
 
 def _fold(
-    body: Body, section: str, schema: Mapping[str, Attribute], counts: Mapping[str, int], names: Names
-) -> Fold | None:
-    """`attention { dp = 8, tp }`: a bare name takes the phase's value, else a param's or let's."""
+    body: Body, section: str, schema: Mapping[str, Attribute], counts: Mapping[str, int], names: Names,
+    more: Mapping[str, Attribute] = NOTHING_MORE,
+) -> tuple[Fold | None, Body | None, Value | None]:  # fmt: skip
+    """`attention { dp = 8, tp }`: a bare name takes the phase's value, else a param's or let's. `more`: what else the section
+    takes. Its degrees, itself, and the GPUs that it gives."""
     inner = body.sub(section, names.out)
     if inner is None:
-        return None
+        return None, None, None
     degrees: dict[str, int] = {}
     bare = dict(inner.bare)
     inner.bare.clear()
@@ -283,12 +293,33 @@ def _fold(
             continue
         constant = None if axis in body.assigns else names.constants.get(axis)
         degrees[axis] = counts[axis] if constant is None else _degree(axis, constant, statement.span, names.out)
-    read = Reader(section, inner, schema, names, open=schema).read()
+    read = Reader(section, inner, {**schema, **more}, names, open=schema).read()
     for axis in schema:
         value = read[axis]
         if axis not in degrees:
             degrees[axis] = int(value.value) if isinstance(value, Quantity) else 1
-    return Fold(tuple((axis, degrees[axis]) for axis in schema))
+    return Fold(tuple((axis, degrees[axis]) for axis in schema)), inner, read.get("gpus")
+
+
+@record
+class Seats:
+    """Of a phase: its pool, by name where there are several, and its GPUs, as far as these can be read."""
+
+    pool: str | None
+    hardware: Hardware | None
+    gpus: tuple[int, ...] | None
+
+    def for_experts(self, value: Value, experts: Body, body: Body, out: Collector) -> ExpertGpus | None:
+        """What `experts { gpus = 16..31 }` gives to experts alone; None where it is wrong."""
+        own = _gpus(value, experts, self.hardware, out, self.pool)
+        both = sorted({*(own or ())} & {*(self.gpus or ())})
+        if both:
+            out.add(
+                "E03", f"GPU {_short(both)} {'is' if len(both) == 1 else 'are'} in `gpus` of the experts and of the phase",
+                experts.span_of("gpus"), also=(Label(body.span_of("gpus"), "attention and all else here"),),
+                help=("experts have GPUs of their own, or leave out `gpus` and share those of the phase",),
+            )  # fmt: skip
+        return None if own is None or both else ExpertGpus(own)
 
 
 def _degree(axis: str, constant: AttrValue, span: Span, out: Collector) -> int:

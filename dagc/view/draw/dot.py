@@ -22,6 +22,8 @@ COLORS = {
     "send": "#D55E00",
     "scatter": "#0072B2",
     "gather": "#0072B2",
+    "to_experts": "#332288",
+    "from_experts": "#44AA99",
 }
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 from math import ceil, isclose, sqrt
 
+from ...base.collectives import TO_EXPERTS
 from ...base.units import BYTES, TIME, TOKEN_RATE, show, show_runs
 from ...cost.footprint import StageMemory
-from ...ir.graph import Stage
 from ...plan.plan import CompiledPlan
-from ...plan.result import PhaseResult
+from ...plan.result import PhaseResult, Seat
+from ..facts.timeline import cell_of
 from ..report.terminal import axes_text
 from .dot import COLORS, COMPUTE, CRITICAL, SOFT, Html, digraph, edge, html, node, quote
 
@@ -35,7 +36,8 @@ def draw(plan: CompiledPlan, phase: str) -> str:
     shown = shown_cards(result)
     across = columns(shown)
     body = [
-        node(f"stage {card[0]}", label=_card(result, card), shape="plaintext", tooltip=name_of(card)) for card in shown
+        node(f"stage {card[0]}", label=_card(result, card), shape="plaintext", tooltip=name_of(result, card))
+        for card in shown
     ]
     for k, (a, b) in enumerate(itertools.pairwise(shown)):
         body.append(_send(result, a, b, wraps=across > 1 and (k + 1) % across == 0))
@@ -50,7 +52,7 @@ def draw(plan: CompiledPlan, phase: str) -> str:
     return digraph(f"{phase} overview", title, body, rankdir="TB", ranksep=0.35)
 
 
-def layers_of(stage: Stage) -> dict[str, int]:
+def layers_of(stage: Seat) -> dict[str, int]:
     """The segments of a stage, and how many layers of each."""
     counts: dict[str, int] = {}
     for name, count in stage.layers:
@@ -72,7 +74,7 @@ def columns(shown: list[Card]) -> int:
 def cards(result: PhaseResult) -> list[Card]:
     """One card per stage; a long pipeline has one per run of equal stages."""
     run_cards: list[Card] = []
-    for stage in result.graph.stages:
+    for stage in result.seats:
         i = stage.index
         if run_cards and len(result.graph.stages) > MAX_UNFOLDED and _alike(result, run_cards[-1][0], i):
             run_cards[-1] = (*run_cards[-1], i)
@@ -83,12 +85,13 @@ def cards(result: PhaseResult) -> list[Card]:
 
 def _alike(result: PhaseResult, a: int, b: int) -> bool:
     """The same layers, as much memory and time, as many GPUs."""
-    left, right = result.graph.stages[a], result.graph.stages[b]
+    left, right = result.seats[a], result.seats[b]
     same = left.layers == right.layers and len(left.gpus) == len(right.gpus)
     return (
         same
         and sizes(result.memory.stages[a]) == sizes(result.memory.stages[b])
-        and isclose(result.schedule.stage_s[a], result.schedule.stage_s[b], rel_tol=1e-9)
+        and left.on == right.on
+        and isclose(time_s(result, a), time_s(result, b), rel_tol=1e-9)
     )
 
 
@@ -103,25 +106,53 @@ def sizes(memory: StageMemory) -> tuple[float, ...]:
     )
 
 
-def name_of(card: Card) -> str:
+def name_of(result: PhaseResult, card: Card) -> str:
+    if result.seats[card[0]].on:
+        return result.seats[card[0]].name
     return f"stage {card[0]}" if len(card) == 1 else f"stages {card[0]}..{card[-1]}"
 
 
-def _send(result: PhaseResult, a: Card, b: Card, *, wraps: bool) -> str:
+def time_s(result: PhaseResult, seat: int) -> float:
+    """Of a micro-batch on a stage."""
+    return result.schedule.stage_s[cell_of(result, seat)]
+
+
+def handed_on(result: PhaseResult, a: Card, b: Card) -> tuple[list[str], int, str]:
+    """What goes from one card to the next in words, stages between that are not drawn, and which kind it is."""
+    if result.seats[b[0]].on:
+        found = [
+            (op, cost)
+            for s in result.graph.segments
+            for op in s.ops
+            if op.is_across and (cost := result.costs.ops[s.name, op.name])
+        ]
+        return (
+            [
+                f"{op.kind} {show(cost.wire_B, BYTES, 3)} of each, {show(float(cost.time_s.max()), TIME, 3)}"
+                for op, cost in found[:2]
+            ],
+            0,
+            TO_EXPERTS,
+        )
     transfer = result.costs.edges[a[-1]]
-    text = f"  send {show(transfer.payload_B, BYTES, 3)}  \n  {show(transfer.time_s, TIME, 3)}  "
-    missing = b[0] - a[-1] - 1
+    said = [f"send {show(transfer.payload_B, BYTES, 3)}", show(transfer.time_s, TIME, 3)]
+    return said, b[0] - a[-1] - 1, "send"
+
+
+def _send(result: PhaseResult, a: Card, b: Card, *, wraps: bool) -> str:
+    said, missing, kind = handed_on(result, a, b)
+    text = "".join(("  ", "  \n  ".join(said), "  "))
     if missing:
         text += f"\n{missing} more stages, not drawn"
     # A send that goes on in the next row must not pull its card down.
     more = {"constraint": "false"} if wraps else {}
-    return edge(f"stage {a[0]}", f"stage {b[0]}", label=text, color=COLORS["send"], penwidth="2", **more)
+    return edge(f"stage {a[0]}", f"stage {b[0]}", label=text, color=COLORS[kind], penwidth="2", **more)
 
 
 def facts(result: PhaseResult) -> list[str]:
     """The phase's figures in a few lines."""
     metric = result.phase_kind.metric
-    batches = result.graph.microbatches
+    batches = result.batches
     stages = len(result.graph.stages)
     chunks = f"{result.passes} passes (below: the last whole chunk), " if result.passes > 1 else ""
     folded = [f"{stages} stages: identical neighbours share a card"] if len(cards(result)) < stages else []
@@ -135,12 +166,12 @@ def facts(result: PhaseResult) -> list[str]:
 
 
 def _card(result: PhaseResult, card: Card) -> Html:
-    stage = result.graph.stages[card[0]]
+    stage = result.seats[card[0]]
     memory = result.memory.stages[card[0]]
     capacity = memory.capacity_B
     layers = ", ".join(name if count == 1 else f"{count} x {name}" for name, count in layers_of(stage).items())
-    head = f"<b>{html(name_of(card))}</b>   {html(layers)}{' each' if len(card) > 1 else ''}"
-    gpus = sorted(g for i in card for g in result.graph.stages[i].gpus)
+    head = f"<b>{html(name_of(result, card))}</b>   {html(layers)}{' each' if len(card) > 1 else ''}"
+    gpus = sorted(g for i in card for g in result.seats[i].gpus)
     full = f"<b>{html(show(memory.peak_B, BYTES, 3))}</b> of {html(show(capacity, BYTES, 3))} per GPU"
     rows = [
         head,
@@ -159,18 +190,19 @@ def _card(result: PhaseResult, card: Card) -> Html:
 
 def _time(result: PhaseResult, index: int) -> str:
     times = result.schedule.stage_s
+    index = cell_of(result, index)
     text = html(f"{show(times[index], TIME, 3)} per micro-batch")
     # Red only where one stage delays the others.
     slowest = times[index] == max(times) and min(times) < max(times) * (1 - 1e-9)
     return f'<font color="{CRITICAL}"><b>{text}, the slowest</b></font>' if slowest else text
 
 
-def collectives_of(result: PhaseResult, layer: str) -> dict[tuple[str, str], int]:
-    """Collectives of one layer by (kind, axes)."""
+def collectives_of(result: PhaseResult, layer: str, on: str = "") -> dict[tuple[str, str], int]:
+    """Collectives of one layer by (kind, axes), of ranks of one side."""
     mesh = result.graph.the_mesh
     counts: dict[tuple[str, str], int] = {}
     for op in result.graph.segment(layer).ops:
-        if op.is_collective:
+        if op.is_collective and op.is_at(on):
             key = (op.runtime_kind, "+".join(mesh.label(op.axes, op.scope)))
             counts[key] = counts.get(key, 0) + 1
     return counts
@@ -179,8 +211,8 @@ def collectives_of(result: PhaseResult, layer: str) -> dict[tuple[str, str], int
 def _collectives(result: PhaseResult, index: int) -> list[str]:
     """One line per segment: its collectives, folded."""
     rows = []
-    for name in layers_of(result.graph.stages[index]):
-        counts = collectives_of(result, name)
+    for name in layers_of(result.seats[index]):
+        counts = collectives_of(result, name, result.seats[index].on)
         swatches = [
             f'<font color="{COLORS[kind]}">&#9632;</font> {n} {html(kind)}({html(over)})'
             for (kind, over), n in counts.items()

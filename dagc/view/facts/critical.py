@@ -11,7 +11,8 @@ import numpy as np
 
 from ...base.frozen import record
 from ...cost.records import Array
-from ...ir.graph import Op, Segment
+from ...cost.schedule.layer import lane_program
+from ...ir.graph import Graph, Segment
 from ...ir.ops.attributes import RingTurnAttrs
 from ...plan.result import PhaseResult
 from .timeline import Index, Layer, at, layers
@@ -31,7 +32,7 @@ class PathNode(NamedTuple):
 
 @record
 class Visit:
-    """An execution on the critical path, on the rank that it waited for."""
+    """An execution on the critical path, on the rank that it waited for. Stages are numbered as `PhaseResult.seats`."""
 
     stage: int
     microbatch: int
@@ -69,7 +70,7 @@ class _Walk:
             if stage < len(graph.stages) - 1:
                 self.depart(stage)
         for segment in graph.segments:
-            self.orders[segment.name] = _program(segment, graph.lanes)
+            self.orders[segment.name] = _program(graph, segment)
 
     def depart(self, stage: int) -> None:
         """When each send of a stage starts, over its ranks."""
@@ -126,7 +127,7 @@ class _Walk:
                 layer = None if node.place < 0 else self.layer(node)
                 name = "" if layer is None else layer.run.segment
                 number = None if layer is None else layer.number
-                yield Visit(node.stage, node.microbatch, number, name, node.op, node.lane, index, start, end)
+                yield Visit(self.seat(node), node.microbatch, number, name, node.op, node.lane, index, start, end)
             found = self.before(node, index)
             if found is None:
                 host_s = self.result.schedule.host_s
@@ -134,6 +135,11 @@ class _Walk:
                     yield Visit(0, 0, None, "", "host", 0, index, 0.0, host_s)
                 return
             node, index, counted = found
+
+    def seat(self, node: PathNode) -> int:
+        """Where a node runs, or what it takes across arrives."""
+        away = node.place >= 0 and self.segment(node).by_name[node.op].on
+        return node.stage + (len(self.result.graph.stages) if away else 0)
 
     def end(self) -> tuple[PathNode, Index]:
         """What finishes last: the output of the last layer of some cell of the last stage."""
@@ -184,12 +190,13 @@ class _Walk:
                 nodes += self.entry(stage, microbatch, place, lane)
             else:
                 nodes.append(PathNode(stage, microbatch, place, source, lane))
-        order = self.orders[segment.name][op.stream]
+        stream = self.result.graph.stream_of(segment, op)
+        order = self.orders[segment.name][stream]
         k = order.index((name, lane))
         if k:
             nodes.append(PathNode(stage, microbatch, place, *order[k - 1]))
         else:
-            nodes += self.stream_before(stage, microbatch, place, op.stream)
+            nodes += self.stream_before(stage, microbatch, place, stream)
         return nodes
 
     def before_send(self, stage: int, microbatch: int, lane: int) -> list[PathNode]:
@@ -231,10 +238,9 @@ class _Walk:
         return [PathNode(node.stage, node.microbatch, node.place, n, node.lane) for n in turns]
 
 
-def _program(segment: Segment, lanes: int) -> dict[str, list[tuple[str, int]]]:
-    """Order of each stream: two lanes alternate at every change of stream."""
-    order: dict[str, list[tuple[str, int]]] = {"compute": [], "comm": []}
-    for stream, chunk in itertools.groupby(segment.ops, key=lambda op: op.stream):
-        ops: list[Op] = list(chunk)
-        order[stream] += [(op.name, lane) for lane in range(lanes) for op in ops]
+def _program(graph: Graph, segment: Segment) -> dict[str, list[tuple[str, int]]]:
+    """Order of each stream."""
+    order: dict[str, list[tuple[str, int]]] = {stream: [] for stream in graph.streams}
+    for op, lane in lane_program(segment, graph.lanes):
+        order[graph.stream_of(segment, op)].append((op.name, lane))
     return order

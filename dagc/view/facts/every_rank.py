@@ -23,18 +23,28 @@ def expand_ranks(result: PhaseResult, items: Iterator[Node | Edge]) -> Iterator[
             for gpu in item.gpus:
                 yield replace(item, id=f"{item.id}@{gpu}", gpus=groups.get(gpu, (gpu,)))
         else:
-            for a, b in zip(held[item.src], held[item.dst], strict=True):
+            for a, b in _joined(held[item.src], held[item.dst]):
                 yield replace(item, src=f"{item.src}@{a}", dst=f"{item.dst}@{b}")
+
+
+def _joined(source: tuple[int, ...], target: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """Rank by rank; where one end has ranks of several sets, those that both have."""
+    if len(source) == len(target):
+        return zip(source, target, strict=True)
+    both = set(source) & set(target)
+    return ((gpu, gpu) for gpu in source if gpu in both)
 
 
 def _group_members(result: PhaseResult) -> dict[tuple[str, ...], dict[int, tuple[int, ...]]]:
     """(axes label) -> GPU -> the GPUs of its group, itself included."""
     mesh = result.graph.the_mesh
-    ids = np.asarray(result.gpus).reshape(mesh.stages, *mesh.shape)
     out: dict[tuple[str, ...], dict[int, tuple[int, ...]]] = {}
     used = {(op.axes, op.scope) for s in result.graph.segments for op in s.ops if op.axes}
     for axes, scope in used | {(move.axes, "dense") for move in request_moves(result.graph)}:
-        position = [1 + mesh.index[a] for a in axes]
-        rows = np.moveaxis(ids, position, range(ids.ndim - len(position), ids.ndim)).reshape(-1, mesh.size(axes))
-        out[mesh.label(axes, scope)] = {int(g): tuple(int(x) for x in row) for row in rows for g in row}
+        across = mesh.apart is not None and set(axes) == set(mesh.sizes)
+        sides = result.graph.sides if across else (mesh.place_of(axes),)
+        rows = [mesh.ids_on(on).reshape(mesh.stages, -1) for on in sides] if across else [mesh.groups(axes)]
+        out[mesh.label(axes, scope)] = {
+            int(g): tuple(int(x) for x in row) for row in np.concatenate(rows, axis=1) for g in row
+        }
     return out

@@ -105,7 +105,7 @@ def _what(result: PhaseResult, step: PathStep) -> str:
     mesh = result.graph.the_mesh
     cost = result.costs.ops[step.segment, step.op]
     nodes = f" on {cost.group.nodes} nodes" if cost.group is not None and cost.group.nodes > 1 else ""
-    return f"{show(cost.payload_B, BYTES, 3)} over {'+'.join(mesh.label(op.axes, op.scope))}, {mesh.size(op.axes)} GPUs{nodes}, {times}"
+    return f"{show(cost.payload_B, BYTES, 3)} over {'+'.join(mesh.label(op.axes, op.scope))}, {mesh.ranks_of(op.kind, op.axes)} GPUs{nodes}, {times}"
 
 
 def step_name(step: PathStep) -> str:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ...base.frozen import record
 from ...cost.records import Array
 from ...cost.schedule.records import Run
-from ...ir.graph import Segment
+from ...ir.graph import COMM, COMPUTE, Op, Segment
 from ...plan.result import PhaseResult
 
 Index = tuple[int, ...]
@@ -19,7 +19,8 @@ Index = tuple[int, ...]
 
 @record
 class Member:
-    """A rank that represents `alike` ranks of its stage, itself included; `group` numbers the class in the stage."""
+    """A rank that represents `alike` ranks of its stage, itself included; `group` numbers the class in the stage. Stages are
+    numbered as `PhaseResult.seats`."""
 
     stage: int
     index: Index
@@ -67,8 +68,8 @@ def at(array: Array, index: Index) -> float:
 
 def classes(result: PhaseResult, stage: int) -> list[Member]:
     """One member a class of ranks that do everything at the same moments, the slowest class first."""
-    shape = result.graph.the_mesh.shape
-    gpus = result.graph.stages[stage].gpus
+    seat = result.seats[stage]
+    shape, gpus = result.graph.the_mesh.side_shape(seat.on), seat.gpus
     found, busy = labels(result, stage)
     _, firsts, counts = np.unique(found, return_index=True, return_counts=True)
     order = sorted(range(len(firsts)), key=lambda k: (-busy[firsts[k]], int(firsts[k])))
@@ -84,16 +85,38 @@ def classes(result: PhaseResult, stage: int) -> list[Member]:
     ]
 
 
+def cell_of(result: PhaseResult, seat: int) -> int:
+    """The stage of the graph whose cells ranks of a seat run."""
+    return seat % len(result.graph.stages)
+
+
+def rank_of(result: PhaseResult, seat: int, index: Index) -> int:
+    """Number of a rank in its seat, from its place along all axes."""
+    shape = result.graph.the_mesh.side_shape(result.seats[seat].on)
+    return (
+        int(np.ravel_multi_index(tuple(min(i, n - 1) for i, n in zip(index, shape, strict=True)), shape))
+        if index
+        else 0
+    )
+
+
+def track(op: Op) -> str:
+    """Of the streams of one GPU that on which an op is: what goes across has tracks of its own."""
+    return op.kind if op.is_across else COMM if op.is_collective else COMPUTE
+
+
 def labels(result: PhaseResult, stage: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """Class and busy seconds of every rank of a stage, in rank order."""
-    shape = result.graph.the_mesh.shape
-    ranks = len(result.graph.stages[stage].gpus)
+    seat = result.seats[stage]
+    shape, ranks = result.graph.the_mesh.side_shape(seat.on), len(seat.gpus)
     rows: list[NDArray[np.float64]] = []
     busy: NDArray[np.float64] = np.zeros(ranks)
-    for run in result.schedule.cells[stage][0]:
+    for run in result.schedule.cells[cell_of(result, stage)][0]:
+        ops = [op for op in result.graph.segment(run.segment).ops if op.is_at(seat.on)]
+        here = {op.name for op in ops}
         for arrays in (run.starts, run.finishes):
-            rows += [_over(a, shape) for a in arrays.values() if a.size > 1]
-        for op in result.graph.segment(run.segment).ops:
+            rows += [_over(a, shape) for (name, _), a in arrays.items() if a.size > 1 and name in here]
+        for op in ops:
             if not op.is_collective:
                 busy = busy + run.count * _over(result.costs.ops[run.segment, op.name].time_s, shape)
     if not rows:
@@ -110,7 +133,7 @@ def _over(array: Array, shape: Index) -> NDArray[np.float64]:
 def representatives(result: PhaseResult, most: int = 3) -> list[Member]:
     """Of each stage a rank a class; where classes are many, the slowest, the fastest and evenly between."""
     found: list[Member] = []
-    for stage in result.graph.stages:
+    for stage in result.seats:
         members = classes(result, stage.index)
         if len(members) > most:
             picks = {round(k * (len(members) - 1) / (most - 1)) for k in range(most)} if most > 1 else {0}
@@ -121,8 +144,8 @@ def representatives(result: PhaseResult, most: int = 3) -> list[Member]:
 
 def everyone(result: PhaseResult) -> Iterator[Member]:
     """Every rank, stage by stage."""
-    shape = result.graph.the_mesh.shape
-    for stage in result.graph.stages:
+    for stage in result.seats:
+        shape = result.graph.the_mesh.side_shape(stage.on)
         found, _ = labels(result, stage.index)
         for rank, gpu in enumerate(stage.gpus):
             index = tuple(int(i) for i in np.unravel_index(rank, shape))
@@ -131,6 +154,7 @@ def everyone(result: PhaseResult) -> Iterator[Member]:
 
 def layers(result: PhaseResult, stage: int, microbatch: int) -> list[Layer]:
     """The layers of a cell in order, repeats unfolded."""
+    stage = cell_of(result, stage)
     number = result.graph.first_layer(stage)
     found = []
     for run in result.schedule.cells[stage][microbatch]:
@@ -143,7 +167,8 @@ def layers(result: PhaseResult, stage: int, microbatch: int) -> list[Layer]:
 def slices(result: PhaseResult, member: Member) -> Iterator[Slice]:
     """What a rank executes, in order of start on each stream; ops that take no time are left out."""
     graph, schedule = result.graph, result.schedule
-    last = member.stage == len(graph.stages) - 1
+    on = result.seats[member.stage].on
+    last = bool(on) or member.stage == len(graph.stages) - 1
     held: dict[int, tuple[object, list[tuple[float, float, str, str, str, int]]]] = {}
     comm_free = 0.0
     if member.stage == 0 and schedule.host_s:
@@ -152,7 +177,7 @@ def slices(result: PhaseResult, member: Member) -> Iterator[Slice]:
         cell = layers(result, member.stage, microbatch)
         for layer in cell:
             if id(layer.run) not in held:  # the run is kept too: an id is another's once its object is gone
-                steps = _steps(result, graph.segment(layer.run.segment), layer.run, member.index)
+                steps = _steps(result, graph.segment(layer.run.segment), layer.run, member.index, on)
                 held[id(layer.run)] = layer.run, steps
             for start, end, op, kind, stream, lane in held[id(layer.run)][1]:
                 begin = layer.start_s + start
@@ -173,13 +198,13 @@ def slices(result: PhaseResult, member: Member) -> Iterator[Slice]:
 
 
 def _steps(
-    result: PhaseResult, segment: Segment, run: Run, index: Index
+    result: PhaseResult, segment: Segment, run: Run, index: Index, on: str
 ) -> list[tuple[float, float, str, str, str, int]]:
     """(start, end, op, kind, stream, lane) of a layer on one rank, relative to the layer's start."""
     found = []
     for op in segment.ops:
-        for lane in range(result.graph.lanes):
+        for lane in range(result.graph.lanes if op.is_at(on) else 0):
             start, end = at(run.starts[op.name, lane], index), at(run.finishes[op.name, lane], index)
             if end > start:
-                found.append((start, end, op.name, op.runtime_kind, op.stream, lane))
+                found.append((start, end, op.name, op.runtime_kind, track(op), lane))
     return sorted(found)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from string import ascii_lowercase
 
 from ...base.axes import STAGES
 from ...base.collectives import GATHER, REQUESTS, SCATTER
 from ...base.dtypes import DTYPE_BYTES
 from ...cost.records import Array
 from ...cost.schedule.records import Run
-from ...ir.graph import Graph, Op, Segment
+from ...ir.graph import COMM, Graph, Op, Segment
 from ...ir.ops.sizes import local_count
 from ...ir.requests import RequestMove, request_moves
 from ...plan.result import PhaseResult
@@ -70,8 +71,8 @@ def counts(result: PhaseResult) -> tuple[int, int]:
             )
         nodes += sends + receives
         edges += sends * 2  # the value into the send, and the transfer
-        cell = [op.stream for segment, count in per_cell for op in segment.ops * count]
-        used = {s: cell.count(s) + (sends if s == "comm" else 0) for s in ("compute", "comm")}
+        cell = [graph.stream_of(segment, op) for segment, count in per_cell for op in segment.ops * count]
+        used = {s: cell.count(s) + (sends if s == COMM else 0) for s in graph.streams}
         passes = graph.microbatches * graph.lanes
         streams += sum(max(0, n * passes - 1) for n in used.values())
     passes = graph.microbatches * graph.lanes
@@ -265,8 +266,8 @@ def _op_node(
         layer=layer,
         stage=stage,
         microbatch=microbatch,
-        gpus=graph.stages[stage].gpus,
-        stream=op.stream,
+        gpus=_gpus(result, op, stage),
+        stream=graph.stream_of(segment, op),
         start_s=start,
         time_s=float(cost.time_s.max()),
         flops=cost.flops,
@@ -292,7 +293,17 @@ def _end_id(graph: Graph, kind: str, stage: int, microbatch: int, lane: int) -> 
 
 
 def _lane(lanes: int, lane: int) -> str:
-    return "" if lanes == 1 else f".{'ab'[lane]}"
+    return "" if lanes == 1 else f".{lane_letter(lane)}"
+
+
+def lane_letter(lane: int) -> str:
+    return ascii_lowercase[lane]
+
+
+def _gpus(result: PhaseResult, op: Op, stage: int) -> tuple[int, ...]:
+    """Those of its ranks, in rank order; of what goes across both ends."""
+    seats = result.seats[stage :: len(result.graph.stages)]
+    return tuple(gpu for seat in seats if op.is_at(seat.on) for gpu in seat.gpus)
 
 
 def _low(array: Array) -> float:

@@ -294,7 +294,7 @@ def _collectives(result: PhaseResult) -> dict[str, int]:
         for op in segment.ops:
             if op.is_collective:
                 over = "+".join(mesh.label(op.axes, op.scope))
-                key = f"{op.runtime_kind} over {over} ({mesh.size(op.axes)}) in each {segment.name}"
+                key = f"{op.runtime_kind} over {over} ({mesh.ranks_of(op.kind, op.axes)}) in each {segment.name}"
                 found[key] = found.get(key, 0) + 1
     if mesh.stages > 1:
         found["send between stages"] = mesh.stages - 1

@@ -46,7 +46,7 @@ def _op(result: PhaseResult, segment: Segment, op: Op, critical_s: float) -> Row
         "block": op.block,
         "stream": op.stream,
         "group": "+".join(mesh.label(op.axes, op.scope)) if op.axes else "",
-        "group_size": mesh.size(op.axes),
+        "group_size": mesh.ranks_of(op.kind, op.axes),
         "time_s": float(cost.time_s.max()),
         "time_min_s": float(cost.time_s.min()),
         "floor_s": float(cost.floor_s.max()),

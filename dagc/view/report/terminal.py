@@ -168,7 +168,9 @@ def axes_text(result: PhaseResult) -> str:
 
 def _batches(result: PhaseResult) -> str:
     lanes = ", two-batch overlap" if result.graph.lanes == 2 else ""
-    m = result.graph.microbatches
+    m = result.batches
+    if result.takes_turns:
+        lanes = " in turn at attention and at experts" if m > 1 else ""
     chunks = f"; {result.passes} passes, one a chunk" if result.passes > 1 else ""
     return f"{m} micro-batch{'es' if m > 1 else ''}{lanes}{chunks}"
 
@@ -176,7 +178,7 @@ def _batches(result: PhaseResult) -> str:
 def _memory(plan: CompiledPlan, result: PhaseResult) -> list[str]:
     w = result.memory.worst
     text = " + ".join(f"{name} {show(getattr(w, field), BYTES, 3)}" for name, field in PARTS if getattr(w, field))
-    head = f"  memory per GPU (stage {w.stage}, the fullest): {show(w.peak_B, BYTES)}, {result.memory.fraction:.1%}"
+    head = f"  memory per GPU ({result.seats[w.stage].name}, the fullest): {show(w.peak_B, BYTES)}, {result.memory.fraction:.1%}"
     limit = limit_text(result, plan.spec.phase(result.name).memory)
     lines = [f"{head} of {limit}{beside(plan, result.name)}", f"    {text}"]
     room = room_text(plan, result.name)

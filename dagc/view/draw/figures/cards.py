@@ -7,10 +7,9 @@ import itertools
 from ....base.frozen import record
 from ....base.units import BYTES, TIME, show, show_runs
 from ....cost.footprint import StageMemory
-from ....cost.records import Transfer
 from ....plan.result import PhaseResult
 from ..dot import COLORS, identifier
-from ..overview import PARTS, Card, collectives_of, columns, layers_of, name_of, shown_cards, sizes
+from ..overview import PARTS, Card, collectives_of, columns, handed_on, layers_of, name_of, shown_cards, sizes, time_s
 from .markup import Markup, fit, join, tag, width, wrapped
 from .svg import Figure, Keys, figure, rect, title, words
 
@@ -41,8 +40,8 @@ def draw(result: PhaseResult) -> Figure:
         y += height + DOWN
     body = [_card(result, card, chips, place) for card, chips, place in zip(shown, lines, places, strict=True)]
     for (a, source), (b, target) in itertools.pairwise(zip(shown, places, strict=True)):
-        key = identifier(result.name, name_of(a), "to", name_of(b))
-        body.append(_send(result.costs.edges[a[-1]], key, b[0] - a[-1] - 1, source, target))
+        key = identifier(result.name, name_of(result, a), "to", name_of(result, b))
+        body.append(_send(handed_on(result, a, b), key, source, target))
     wide = CARD + (across - 1) * (CARD + ACROSS)
     return figure("overview", wide + 2, y - DOWN + 2, f"{len(result.graph.stages)} stages of {result.name}", *body)
 
@@ -59,8 +58,8 @@ def keys(result: PhaseResult) -> Keys:
 def _chips(result: PhaseResult, card: Card) -> list[list[tuple[str, str]]]:
     """The collectives of a layer of each kind, in lines of (kind, words)."""
     lines: list[list[tuple[str, str]]] = []
-    for name in layers_of(result.graph.stages[card[0]]):
-        counts = collectives_of(result, name)
+    for name in layers_of(result.seats[card[0]]):
+        counts = collectives_of(result, name, result.seats[card[0]].on)
         if not counts:
             continue
         lines.append([("", f"{name}:")])
@@ -83,19 +82,23 @@ def _height(result: PhaseResult, card: Card, chips: list[list[tuple[str, str]]])
 
 def _card(result: PhaseResult, card: Card, chips: list[list[tuple[str, str]]], place: CardPlace) -> Markup:
     x, y = place.x, place.y
-    stage, memory = result.graph.stages[card[0]], result.memory.stages[card[0]]
+    stage, memory = result.seats[card[0]], result.memory.stages[card[0]]
     layers = ", ".join(name if count == 1 else f"{count} × {name}" for name, count in layers_of(stage).items())
     each = " each" if len(card) > 1 else ""
-    gpus = sorted(g for i in card for g in result.graph.stages[i].gpus)
+    gpus = sorted(g for i in card for g in result.seats[i].gpus)
     times = result.schedule.stage_s
-    slowest = times[card[0]] == max(times) and min(times) < max(times) * (1 - 1e-9)
+    own_s = time_s(result, card[0])
+    slowest = own_s == max(times) and min(times) < max(times) * (1 - 1e-9)
     room = CARD - 2 * PAD
     share = memory.peak_B / memory.capacity_B
     peak = f"{show(memory.peak_B, BYTES, 3)} of {show(memory.capacity_B, BYTES, 3)} per GPU ({share:.1%})"
-    top = [(f"{name_of(card)}: {layers}{each}", "strong"), (f"GPU {show_runs(gpus, most=6)}{result.of_pool}", "")]
+    top = [
+        (f"{name_of(result, card)}: {layers}{each}", "strong"),
+        (f"GPU {show_runs(gpus, most=6)}{result.of_pool}", ""),
+    ]
     top.append(
         (
-            f"{show(times[card[0]], TIME, 3)} per micro-batch{', the slowest' if slowest else ''}",
+            f"{show(own_s, TIME, 3)} per micro-batch{', the slowest' if slowest else ''}",
             "late" if slowest else "",
         )
     )
@@ -112,7 +115,7 @@ def _card(result: PhaseResult, card: Card, chips: list[list[tuple[str, str]]], p
     for k, said in enumerate(_held(memory)):
         parts.append(words(x + PAD, at + 11 + 13 * k, said, "small"))
     hint = "; ".join([*(text for text, _ in top), peak, *_held(memory)])
-    return tag("g", title(hint), join(parts), id=identifier(result.name, name_of(card)), cls="node")
+    return tag("g", title(hint), join(parts), id=identifier(result.name, name_of(result, card)), cls="node")
 
 
 def _held(memory: StageMemory) -> list[str]:
@@ -146,9 +149,9 @@ def _bar(memory: StageMemory, capacity_B: float, x: float, y: float) -> list[Mar
     return out
 
 
-def _send(transfer: Transfer, key: str, missing: int, source: CardPlace, target: CardPlace) -> Markup:
+def _send(handed: tuple[list[str], int, str], key: str, source: CardPlace, target: CardPlace) -> Markup:
     """An arrow to the next card: down, to the right, or down to the beginning of the next row."""
-    said = [f"send {show(transfer.payload_B, BYTES, 3)}", show(transfer.time_s, TIME, 3)]
+    said, missing, kind = handed
     said += [f"{missing} more stages"] if missing else []
     if source.y == target.y:
         a, b, m = source.x + CARD, target.x, source.y + source.height / 2
@@ -165,5 +168,5 @@ def _send(transfer: Transfer, key: str, missing: int, source: CardPlace, target:
         path = f"M{a:.0f} {low:.0f}{bend}V{v - 7:.0f}"
         point = f"M{b - 4:.0f} {v - 8:.0f}L{b:.0f} {v:.0f}L{b + 4:.0f} {v - 8:.0f}z"
         texts = [words(a + 10, low + DOWN / 2 + 4 if a == b else low + 14, ", ".join(said), "soft small")]
-    arrow = [tag("path", d=path, cls="edge sent"), tag("path", d=point, cls="k-send")]
+    arrow = [tag("path", d=path, cls="edge sent"), tag("path", d=point, cls=f"k-{kind}")]
     return tag("g", title(", ".join(said)), join([*arrow, *texts]), id=key)

@@ -29,9 +29,9 @@ def draw(result: PhaseResult) -> Figure:
     for card in rows:
         parts = sizes(result.memory.stages[card[0]])
         body += _bar(
-            identifier(result.name, "memory", name_of(card)),
+            identifier(result.name, "memory", name_of(result, card)),
             y,
-            name_of(card),
+            name_of(result, card),
             parts,
             scale,
             f"{sum(parts) / capacity:.1%}",
@@ -41,8 +41,8 @@ def draw(result: PhaseResult) -> Figure:
         y += 18
         body += [words(LABEL, y - 6, f"the same bars, {capacity / peak:.0f} times as wide", "soft")]
         for card in rows:
-            key = identifier(result.name, "memory", name_of(card), "wide")
-            body += _bar(key, y, name_of(card), sizes(result.memory.stages[card[0]]), peak, "")
+            key = identifier(result.name, "memory", name_of(result, card), "wide")
+            body += _bar(key, y, name_of(result, card), sizes(result.memory.stages[card[0]]), peak, "")
             y += ROW
     body.append(
         line(LABEL + BAR * capacity / scale, 16, LABEL + BAR * capacity / scale, 20 + ROW * len(rows) - 6, "limit")

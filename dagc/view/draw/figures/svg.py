@@ -7,8 +7,10 @@ from functools import cache
 from importlib import resources
 from math import ceil, floor, log10
 
+from ....base.collectives import ACROSS
 from ....base.frozen import record
 from ....base.units import TIME, show
+from ..dot import COLORS
 from .markup import Markup, fit, join, tag
 
 Keys = list[tuple[str, str]]
@@ -19,6 +21,10 @@ Keys = list[tuple[str, str]]
 def style() -> str:
     """Colours and line widths of every figure, light and dark."""
     return (resources.files(__package__) / "figures.css").read_text(encoding="utf-8")
+
+
+ACROSS_LOOK = "".join(f".k-{kind} {{ fill: {COLORS[kind]}; background: {COLORS[kind]}; }} " for kind in ACROSS)
+"""Of what goes to experts on GPUs of their own and back, where it is drawn."""
 
 
 @cache

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from ....base.units import BYTES, FLOPS, TIME, show
+from ....ir.graph import COMPUTE, STREAMS
 from ....plan.result import PhaseResult
 from ...facts.critical import Visit, critical
 from ...facts.timeline import Member, Slice, classes, representatives, slices
+from ...facts.unroll import lane_letter
 from ..dot import COLORS, identifier
 from ..layer_digraph import heaviest
 from .markup import Markup, fit, tag, width
@@ -71,7 +73,7 @@ def _row(result: PhaseResult, member: Member, y: float, end: float, place: int, 
     if kinds > shown:
         alike = f"{('slowest', 'middle', 'fastest')[place]} of {kinds} kinds"
     out = [
-        words(0, y + 13, f"stage {member.stage}", "strong"),
+        words(0, y + 13, result.seats[member.stage].name, "strong"),
         words(0, y + 26, f"GPU {member.gpu}, {alike}", "soft", room=LABEL - 4),
     ]
     batches: dict[int, list[Slice]] = {}
@@ -88,7 +90,7 @@ def _row(result: PhaseResult, member: Member, y: float, end: float, place: int, 
         work = [s for s in mine if s.kind != "send"] or mine
         start, stop = min(s.start_s for s in work), max(s.end_s for s in work)
         x, w = LABEL + start / end * BAR, (stop - start) / end * BAR
-        busy = {t: sum(s.end_s - s.start_s for s in mine if s.stream == t) for t in ("compute", "comm")}
+        busy = {t: sum(s.end_s - s.start_s for s in mine if (s.stream == COMPUTE) == (t == COMPUTE)) for t in STREAMS}
         hint = (
             f"GPU {member.gpu}, micro-batch {number}: {show(start, TIME)} to {show(stop, TIME)}; "
             f"computes {show(busy['compute'], TIME, 3)}, communicates {show(busy['comm'], TIME, 3)}"
@@ -134,7 +136,7 @@ def _critical(visits: list[Visit], y: float, end: float) -> Markup:
 def one_layer(result: PhaseResult) -> Figure | None:
     """The heaviest layer on the slowest rank of the first stage that has it, two streams a lane."""
     segment = heaviest(result)[0]
-    stage = next(s.index for s in result.graph.stages if any(name == segment.name for name, _ in s.layers))
+    stage = next(s.index for s in result.seats if any(name == segment.name for name, _ in s.layers))
     member = next(m for m in representatives(result) if m.stage == stage)
     numbers = [s.layer for s in slices(result, member) if s.segment == segment.name and s.microbatch == 0]
     number = numbers[-1] if numbers else None
@@ -157,7 +159,7 @@ def one_layer(result: PhaseResult) -> Figure | None:
         if s.op in on_path:
             body.append(rect(x, y + 29, w, 3, "path critical"))
         name = s.op.split(".", 1)[-1].split(".")[-1]
-        lane = f"{'AB'[s.lane]} " if result.graph.lanes > 1 else ""
+        lane = f"{lane_letter(s.lane).upper()} " if result.graph.lanes > 1 else ""
         if w > 16 and width(lane + name[:4] + "…", 10) <= w - 4:
             body.append(
                 words(x + 3, y + 18, fit(lane + name, w - 5, 10), "on" if s.stream == "compute" else "dark small")
@@ -170,7 +172,7 @@ def _hint(result: PhaseResult, s: Slice) -> str:
     cost = result.costs.ops[s.segment, s.op]
     size = (
         f"{show(cost.payload_B, BYTES, 3)}, {cost.algorithm}"
-        if s.stream == "comm"
+        if s.stream != COMPUTE
         else f"{show(cost.flops, FLOPS, 3)}, {show(cost.bytes, BYTES, 3)}"
     )
     return f"{s.op}: {s.kind}, {show(s.end_s - s.start_s, TIME, 3)}, {size}, bound by {cost.bound}"

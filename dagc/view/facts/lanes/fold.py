@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ....base.frozen import record
 from ....plan.result import PhaseResult
-from ..timeline import labels
+from ..timeline import cell_of, labels
 from .select import Masks, select
 from .shown_part import DEFAULT, FOLDS, Choice, refused
 from .steps import Mask, Part, Program, Step
@@ -226,7 +226,7 @@ def _joined(alike: Sequence[tuple[Group, ...]]) -> tuple[Group, ...]:
 def _columns(program: Program, stage: int, masks: list[Mask], fold: bool, merged: set[int]) -> tuple[Column, ...]:
     """The GPUs that do anything, in the order of their ids; with `fold` one of each class, and of many classes the
     slowest, the middle and the fastest: how many there were goes to `merged`."""
-    gpus = program.result.graph.stages[stage].gpus
+    gpus = program.result.seats[stage].gpus
     used = np.logical_or.reduce([m.any(axis=0) for m in masks])
     ranks = np.flatnonzero(used)
     if not fold:
@@ -263,7 +263,7 @@ def _alike_stages(program: Program, bands: list[Band]) -> list[Band]:
     for band in bands:
         if out and _signature(out[-1]) == _signature(band):
             a, b = out[-1].stages[0], band.stages[0]
-            if isclose(times[a], times[b], rel_tol=1e-9):
+            if isclose(times[cell_of(program.result, a)], times[cell_of(program.result, b)], rel_tol=1e-9):
                 groups = _joined((out[-1].groups, band.groups))
                 out[-1] = replace(out[-1], stages=(*out[-1].stages, *band.stages), groups=groups)
                 continue
@@ -272,7 +272,7 @@ def _alike_stages(program: Program, bands: list[Band]) -> list[Band]:
 
 
 def _signature(band: Band) -> tuple[object, ...]:
-    groups = tuple((g.part.segment, len(g.numbers), g.microbatches, key(g.mask)) for g in band.groups)
+    groups = tuple((g.part.segment, g.part.on, len(g.numbers), g.microbatches, key(g.mask)) for g in band.groups)
     return groups, tuple(c.ranks for c in band.columns)
 
 

@@ -114,8 +114,8 @@ def _heads(out: Grid, number: int, band: Band) -> None:
     """The stage, its nodes and its GPUs."""
     left, result = out.left[number], out.picture.program.result
     first, last = band.stages[0], band.stages[-1]
-    if len(result.graph.stages) > 1:
-        name = f"stage {first}" if first == last else f"stages {first}..{last}, identical"
+    if len(result.seats) > 1:
+        name = result.seats[first].name if first == last else f"stages {first}..{last}, identical"
         out.labels.append(Label(left - WHAT - START, 0, START + WHAT, name, "stage"))
     out.labels.append(Label(left - WHAT - START, TOP - 24, START - 8, "start", "start"))
     out.labels.append(Label(left - WHAT, TOP - 24, WHAT - 8, "GPU", "head"))
@@ -196,9 +196,9 @@ class _Letters:
         self.groups: NDArray[np.intp] | None = None
         if any(len(c.ranks) > 1 for c in band.columns):
             return
-        self.groups = out.picture.program.groups(axes)
+        self.groups = out.picture.program.groups(axes, band.stages[0])
         out.lettered = True
-        self.size = out.picture.program.result.graph.the_mesh.size(axes)
+        self.size = out.picture.program.size(axes)
         order = dict.fromkeys(int(self.groups[c.rank]) for c in band.columns)
         self.letter = {group: words.letter(k) for k, group in enumerate(order)}
 

@@ -23,7 +23,7 @@ def select(program: Program, choice: Choice) -> Masks:
     """The steps that are in the picture, on which ranks.
 
     Raises SpecError when a text is not understood or nothing is selected."""
-    everything = {part: _shared(program, len(program.steps(part))) for part in program.parts}
+    everything = {part: _shared(program, part) for part in program.parts}
     found = everything
     for text in choice.select:
         chosen = _one(program, text, everything)
@@ -39,8 +39,8 @@ def select(program: Program, choice: Choice) -> Masks:
     return {part: found[part] for part in program.parts if part in found}
 
 
-def _shared(program: Program, steps: int) -> Mask:
-    return np.broadcast_to(np.True_, (steps, program.ranks))
+def _shared(program: Program, part: Part) -> Mask:
+    return np.broadcast_to(np.True_, (len(program.steps(part)), program.ranks(part.stage)))
 
 
 def _one(program: Program, text: str, everything: Masks) -> Masks:
@@ -94,7 +94,7 @@ class _Values:
 
 
 def _gpu(program: Program, values: _Values, everything: Masks) -> Masks:
-    stages = program.result.graph.stages
+    stages = program.result.seats
     wanted = values.only_numbers(program.result.gpus)
     columns = {s.index: np.isin(np.asarray(s.gpus), sorted(wanted)) for s in stages}
     return {part: mask & columns[part.stage] for part, mask in everything.items() if columns[part.stage].any()}
@@ -143,8 +143,8 @@ def _critical(program: Program) -> Masks:
     masks: Masks = {}
     for visit in (v for v in critical(program.result) if not v.is_host):
         part = program.at[visit.stage, visit.microbatch, visit.layer]
-        mask = masks.setdefault(part, np.zeros((len(program.steps(part)), program.ranks), bool))
-        mask[program.row(part, visit.op, visit.lane), program.rank(visit.index)] = True
+        mask = masks.setdefault(part, np.zeros((len(program.steps(part)), program.ranks(part.stage)), bool))
+        mask[program.row(part, visit.op, visit.lane), program.rank(visit.stage, visit.index)] = True
     return masks
 
 
@@ -156,7 +156,7 @@ def _grown(program: Program, found: Masks) -> Masks:
     def mark(part: Part, row: int, ranks: Mask) -> None:
         if ranks.any():
             if part not in out:
-                out[part] = np.zeros((len(program.steps(part)), program.ranks), bool)
+                out[part] = np.zeros((len(program.steps(part)), program.ranks(part.stage)), bool)
             out[part][row] |= ranks
 
     for part in program.parts:
@@ -178,6 +178,6 @@ def _closed(program: Program, part: Part, mask: Mask) -> Mask:
     out = mask.copy()
     for row, step in enumerate(program.steps(part)):
         if step.op is not None and step.axes and out[row].any() and not out[row].all():
-            groups = program.groups(step.axes)
+            groups = program.groups(step.axes, part.stage)
             out[row] = np.isin(groups, np.unique(groups[out[row]]))
     return out

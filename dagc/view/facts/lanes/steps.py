@@ -17,7 +17,8 @@ from ....ir.requests import RequestMove, request_moves
 from ....ir.sharding import Axes
 from ....plan.result import PhaseResult
 from ..request_times import begin_s, took_s
-from ..timeline import Index, layers
+from ..timeline import Index, layers, rank_of
+from ..unroll import lane_letter
 
 Mask = NDArray[np.bool_]
 """Of a part: shape (steps, ranks of the stage), true where a step is in the picture."""
@@ -64,13 +65,14 @@ class Part:
     run: Run | None = field(compare=False)
     start_s: float = field(compare=False)
     end: str = ""
+    on: str = ""
 
     @property
-    def alike(self) -> tuple[str, int, int]:
+    def alike(self) -> tuple[str, int, int, str]:
         """Equal for parts that do the same at the same moments from their start: they share what is made of them."""
         if self.run is None:
-            return self.end, self.stage, self.microbatch if self.end in REQUESTS else 0
-        return self.run.segment, id(self.run.starts), id(self.run.finishes)
+            return self.end, self.stage, self.microbatch if self.end in REQUESTS else 0, ""
+        return self.run.segment, id(self.run.starts), id(self.run.finishes), self.on
 
     @property
     def segment(self) -> str:
@@ -95,9 +97,9 @@ class Program:
     _needs: dict[object, tuple[Need, ...]] = field(default_factory=dict)
     _rows: dict[object, dict[tuple[str, int], int]] = field(default_factory=dict)
 
-    @cached_property
-    def ranks(self) -> int:
-        return len(self.result.graph.stages[0].gpus)
+    def ranks(self, seat: int) -> int:
+        """Of a stage; where experts have GPUs of their own, these are a stage behind the others (`PhaseResult.seats`)."""
+        return len(self.result.seats[seat].gpus)
 
     @cached_property
     def parts(self) -> tuple[Part, ...]:
@@ -105,12 +107,14 @@ class Program:
 
     def _all(self) -> Iterator[Part]:
         graph, schedule = self.result.graph, self.result.schedule
-        for stage in range(len(graph.stages)):
+        for stage in range(len(self.result.seats)):
             for m in range(graph.microbatches):
                 cell = layers(self.result, stage, m)
                 yield from self._ends(SCATTER.name, stage, m, -1)
                 for place, layer in enumerate(cell):
-                    yield Part(stage, m, place, layer.number, layer.run, layer.start_s)
+                    if not self.does_anything(stage, layer.run):
+                        continue
+                    yield Part(stage, m, place, layer.number, layer.run, layer.start_s, on=self.result.seats[stage].on)
                 if (stage, m) in schedule.sends:
                     begin = schedule.sends[stage, m][1] - self.result.costs.edges[stage].time_s * graph.lanes
                     yield Part(stage, m, len(cell), None, None, begin, SEND.name)
@@ -125,6 +129,11 @@ class Program:
     @cached_property
     def moves(self) -> dict[str, RequestMove]:
         return {move.kind: move for move in request_moves(self.result.graph)}
+
+    def does_anything(self, stage: int, run: Run) -> bool:
+        """Experts on GPUs of their own have nothing of layers without experts."""
+        on = self.result.seats[stage].on
+        return not on or any(op.is_at(on) for op in self.result.graph.segment(run.segment).ops)
 
     @cached_property
     def at(self) -> dict[tuple[int, int, int | None], Part]:
@@ -143,6 +152,8 @@ class Program:
         known = {(p.stage, p.microbatch, p.place): p for p in self.parts}
         found = {}
         for p in self.parts:
+            if self.result.seats[p.stage].on:  # what its first step takes comes from the same layer elsewhere
+                continue
             source = known.get((p.stage, p.microbatch, p.place - 1)) or self.at.get((p.stage - 1, p.microbatch, None))
             if source is not None:
                 found[p] = source
@@ -151,9 +162,9 @@ class Program:
     def segment(self, part: Part) -> Segment:
         return self.result.graph.segment(part.segment)
 
-    def flat(self, array: NDArray[np.float64]) -> NDArray[np.float64]:
-        """One value per rank, in rank order."""
-        return np.broadcast_to(array, self.result.graph.the_mesh.shape).ravel()
+    def flat(self, array: NDArray[np.float64], stage: int) -> NDArray[np.float64]:
+        """One value per rank of a stage, in rank order."""
+        return np.broadcast_to(array, self.result.graph.the_mesh.side_shape(self.result.seats[stage].on)).ravel()
 
     def steps(self, part: Part) -> tuple[Step, ...]:
         """In order of their start."""
@@ -164,26 +175,28 @@ class Program:
 
     def _made(self, part: Part) -> tuple[Step, ...]:
         if part.run is not None:
-            return self._ordered(self.segment(part), part.run)
+            return self._ordered(self.segment(part), part.run, part.stage)
         return self._send(part.stage) if part.end == SEND.name else self._requests(part, self.moves[part.end])
 
     def _requests(self, part: Part, move: RequestMove) -> tuple[Step, ...]:
         """Of each lane; from the part's start, which is that of the first."""
         found = []
         for lane in range(self.result.graph.lanes):
-            start = np.full(self.ranks, begin_s(self.result, move, part.microbatch, lane) - part.start_s)
+            start = np.full(self.ranks(part.stage), begin_s(self.result, move, part.microbatch, lane) - part.start_s)
             found.append(Step(None, lane, start, start + took_s(self.result, move), part.end, move.axes))
         return tuple(found)
 
     def _send(self, stage: int) -> tuple[Step, ...]:
         time = self.result.costs.edges[stage].time_s
-        starts = [np.full(self.ranks, lane * time) for lane in range(self.result.graph.lanes)]
+        starts = [np.full(self.ranks(stage), lane * time) for lane in range(self.result.graph.lanes)]
         return tuple(Step(None, lane, start, start + time, SEND.name) for lane, start in enumerate(starts))
 
-    def _ordered(self, segment: Segment, run: Run) -> tuple[Step, ...]:
+    def _ordered(self, segment: Segment, run: Run, stage: int) -> tuple[Step, ...]:
+        on = self.result.seats[stage].on
         found = [
-            Step(op, lane, self.flat(run.starts[op.name, lane]), self.flat(run.finishes[op.name, lane]), axes=op.axes)
+            Step(op, lane, *(self.flat(at[op.name, lane], stage) for at in (run.starts, run.finishes)), axes=op.axes)
             for op in segment.ops
+            if op.is_at(on)
             for lane in range(self.result.graph.lanes)
         ]
         return tuple(sorted(found, key=lambda s: (float(s.start_s.min()), s.lane)))
@@ -225,21 +238,28 @@ class Program:
             )
         return self._needs[key]
 
-    def rank(self, index: Index) -> int:
+    def rank(self, stage: int, index: Index) -> int:
         """Number of a rank in its stage, from its mesh coordinates."""
-        return int(np.ravel_multi_index(index, self.result.graph.the_mesh.shape)) if index else 0
+        return rank_of(self.result, stage, index)
 
-    def groups(self, over: Axes) -> NDArray[np.intp]:
-        """The group of every rank in a collective over some axes: equal numbers exchange with each other."""
+    def size(self, over: Axes) -> int:
+        """Ranks in a group over some axes; over all of two sets of ranks the ranks of both."""
         mesh = self.result.graph.the_mesh
+        across = mesh.apart is not None and set(over) == set(mesh.sizes)
+        return sum(mesh.size(mesh.on(on)) for on in self.result.graph.sides) if across else mesh.size(over)
+
+    def groups(self, over: Axes, stage: int) -> NDArray[np.intp]:
+        """The group of every rank of a stage in a collective over some axes: equal numbers exchange with each other."""
+        mesh = self.result.graph.the_mesh
+        own = mesh.side_shape(self.result.seats[stage].on)
         axes = [mesh.index[a] for a in over]
-        shape = tuple(1 if k in axes else n for k, n in enumerate(mesh.shape))
+        shape = tuple(1 if k in axes else n for k, n in enumerate(own))
         numbers = np.arange(int(np.prod(shape))).reshape(shape)
-        return np.broadcast_to(numbers, mesh.shape).ravel()
+        return np.broadcast_to(numbers, own).ravel()
 
     def id(self, part: Part, step: Step, rank: int) -> str:
         """As in a placed graph, and the GPU: `s0.m0.sparse.3/gqa.q@5`."""
         graph = self.result.graph
-        lane = "" if graph.lanes == 1 else f".{'ab'[step.lane]}"
+        lane = "" if graph.lanes == 1 else f".{lane_letter(step.lane)}"
         layer = "" if part.number is None else f".{graph.layer_name(part.segment, part.number)}"
-        return f"s{part.stage}.m{part.microbatch}{lane}{layer}/{step.name}@{graph.stages[part.stage].gpus[rank]}"
+        return f"s{part.stage}.m{part.microbatch}{lane}{layer}/{step.name}@{self.result.seats[part.stage].gpus[rank]}"

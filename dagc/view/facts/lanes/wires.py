@@ -133,7 +133,7 @@ class _Maker:
             number, group = self.home[part]
             # Equal layers may run their steps in another order: they are found by name.
             held = self.holder.get((group.part, self.program.row(group.part, visit.op, visit.lane)))
-            column = columns[number].get(self.program.rank(visit.index))
+            column = columns[number].get(self.program.rank(visit.stage, visit.index))
             box = held[1].boxes.get(column) if held is not None and column is not None else None
             if box is not None and column is not None:
                 box.critical = True

@@ -55,7 +55,7 @@ def group_title(program: Program, group: Group) -> str:
 
 def describe(program: Program, part: Part, steps: Sequence[Step]) -> str:
     """A row: `all_gather of k over sp, 10.5 MB`, or the ops that are in it."""
-    lane = f"batch {'AB'[steps[0].lane]}: " if program.result.graph.lanes == 2 else ""
+    lane = f"batch {letter(steps[0].lane)}: " if program.result.graph.lanes > 1 else ""
     if len(steps) == 1 and steps[0].is_exchange:
         return lane + exchange(program, part, steps[0])
     blocks = itertools.groupby(steps, key=lambda s: s.block)

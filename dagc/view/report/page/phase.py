@@ -26,7 +26,7 @@ def _fold(head: str, *body: object, open: bool = True, key: str = "") -> Markup:
 
 
 def phase(plan: CompiledPlan, result: PhaseResult, buys: Sequence[Sensitivity]) -> Iterator[Markup]:
-    batches = result.graph.microbatches
+    batches = result.batches
     yield tag(
         "p",
         f"{len(result.gpus)} GPU{'s' if len(result.gpus) > 1 else ''}{result.of_pool}: {axes_text(result)}; {batches} micro-batch{'es' if batches > 1 else ''}",

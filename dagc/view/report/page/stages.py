@@ -7,7 +7,7 @@ import itertools
 from ....base.units import BYTES, TIME, show, show_runs
 from ....plan.result import PhaseResult
 from ...draw.figures.markup import Markup, join, tag
-from ...draw.overview import Card, collectives_of, layers_of, name_of, shown_cards
+from ...draw.overview import Card, collectives_of, handed_on, layers_of, name_of, shown_cards, time_s
 
 
 def draw(result: PhaseResult) -> Markup:
@@ -20,32 +20,34 @@ def draw(result: PhaseResult) -> Markup:
 
 
 def _send(result: PhaseResult, before: Card, after: Card) -> Markup:
-    transfer, missing = result.costs.edges[before[-1]], after[0] - before[-1] - 1
+    said, missing, kind = handed_on(result, before, after)
     more = f", {missing} more stages" if missing else ""
-    what = f"{show(transfer.payload_B, BYTES, 3)}, {show(transfer.time_s, TIME, 3)}{more}"
-    return tag("li", tag("b", "→", aria_hidden="true"), tag("span", "send"), tag("span", what), cls="hop")
+    what = ", ".join(said).removeprefix("send ") + more
+    name = "send" if kind == "send" else "experts"
+    return tag("li", tag("b", "→", aria_hidden="true"), tag("span", name), tag("span", what), cls="hop")
 
 
 def _card(result: PhaseResult, card: Card) -> Markup:
-    stage = result.graph.stages[card[0]]
+    stage = result.seats[card[0]]
     memory = result.memory.stages[card[0]]
     capacity = memory.capacity_B
     layers = ", ".join(name if count == 1 else f"{count} × {name}" for name, count in layers_of(stage).items())
-    gpus = sorted(g for i in card for g in result.graph.stages[i].gpus)
+    gpus = sorted(g for i in card for g in result.seats[i].gpus)
     times = result.schedule.stage_s
-    slowest = times[card[0]] == max(times) and min(times) < max(times) * (1 - 1e-9)
+    own_s = time_s(result, card[0])
+    slowest = own_s == max(times) and min(times) < max(times) * (1 - 1e-9)
     lines = [
-        tag("h5", name_of(card)),
+        tag("h5", name_of(result, card)),
         tag("p", layers + (" each" if len(card) > 1 else "")),
         tag("p", f"GPU {show_runs(gpus, most=4)}{result.of_pool}"),
-        tag("p", f"{show(times[card[0]], TIME, 3)} per micro-batch{', the slowest' if slowest else ''}", cls="time"),
+        tag("p", f"{show(own_s, TIME, 3)} per micro-batch{', the slowest' if slowest else ''}", cls="time"),
         tag(
             "p",
             f"{show(memory.peak_B, BYTES, 3)} of {show(capacity, BYTES, 3)} per GPU ({memory.peak_B / capacity:.1%})",
         ),
     ]
     for name in layers_of(stage):
-        counts = collectives_of(result, name)
+        counts = collectives_of(result, name, stage.on)
         if counts:
             chips = [
                 tag("span", tag("i", cls=f"sw k-{kind}"), f"{n} {kind}({over})", cls="key")
