@@ -152,6 +152,16 @@ def change_weight_layout(graph: Graph) -> Iterator[Mutant]:
                 yield Mutant("change a weight's layout", f"{segment.name}/{weight.name}: {what}", changed)
 
 
+def change_weight_placement(graph: Graph) -> Iterator[Mutant]:
+    """The experts of a weight, or of all of a layer, put on ranks as they are numbered."""
+    for segment in graph.segments:
+        stored = [w for w in segment.weights if w.placed]
+        for some in [*([w] for w in stored), *([stored] if stored else [])]:
+            weights = tuple(replace(w, placed="") if w in some else w for w in segment.weights)
+            changed = with_segment(graph, segment, replace(segment, weights=weights))
+            yield Mutant("put experts elsewhere", f"{segment.name}: {', '.join(w.name for w in some)}", changed)
+
+
 def change_entry_layout(graph: Graph) -> Iterator[Mutant]:
     for segment in graph.segments:
         assert segment.entry is not None
@@ -302,6 +312,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     change_partial,
     change_layout,
     change_weight_layout,
+    change_weight_placement,
     change_entry_layout,
     change_loops,
     swap_inputs,
