@@ -420,3 +420,9 @@ def test_one_refused_server_keeps_no_other_from_being_written(tmp_path: Path, ca
     assert [p.name for p in where.iterdir()] == ["two.prefill.vllm.sh"]
     said = capsys.readouterr()
     assert "cannot express `decode`" in said.err and "two.prefill.vllm.sh" in said.out
+
+
+@pytest.mark.parametrize("engine", SERVING)
+def test_how_experts_are_placed_is_left_to_the_engine_and_said(engine: str) -> None:
+    made = "".join(files(engine, f"decode: gpus = 0..7, expert_placement = linear\n{SIDES}").values())
+    assert "not fixed by flags: expert_placement = linear: the engine places experts by its own rule" in made

@@ -242,6 +242,7 @@ STRATEGY = {
         "ids",
         "layers_per_stage",
         "balanced",
+        "apart",
     ),
     "flags and rules of an engine": (
         "sequence_parallel",
@@ -253,6 +254,7 @@ STRATEGY = {
         "overlap",
     ),
     "common_rules": ("replicas", "microbatches", "shard", "passes"),
+    "left_open": ("expert_placement",),
 }
 PHASE = {
     "identity": ("name", "kind", "hardware", "precision", "gpus", "strategy", "constants", "span", "spans"),
