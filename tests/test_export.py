@@ -242,7 +242,6 @@ STRATEGY = {
         "ids",
         "layers_per_stage",
         "balanced",
-        "apart",
     ),
     "flags and rules of an engine": (
         "sequence_parallel",
@@ -254,7 +253,6 @@ STRATEGY = {
         "overlap",
     ),
     "common_rules": ("replicas", "microbatches", "shard", "passes"),
-    "left_open": ("expert_placement",),
 }
 PHASE = {
     "identity": ("name", "kind", "hardware", "precision", "gpus", "strategy", "constants", "span", "spans"),

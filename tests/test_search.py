@@ -27,8 +27,7 @@ from dagc.optimize.clusters import ClusterError
 from dagc.optimize.search.answer import Answer
 from dagc.optimize.search.apart import Apart
 from dagc.optimize.search.best_first import Found
-from dagc.optimize.search.bound import OPS, pieces_of
-from dagc.optimize.search.bound import Pieces as Learnt
+from dagc.optimize.search.bound import OPS, Learnt, pieces_of
 from dagc.optimize.search.domains import domains
 from dagc.optimize.search.exact import METRICS, Judge
 from dagc.optimize.search.glance import glanced, own_ops
@@ -348,6 +347,13 @@ def test_no_plan_takes_less_than_its_bound(text: str) -> None:
             rows.values(row)
         )
         close.append(float(after[1][row]) / scores[1])
+    bounds = pieces.bounds
+    assert bounds is not None
+    for row, plan in pieces.known.items():
+        pieces.look([row])
+        stages = plan.the_estimate.memory.stages
+        least_B = bounds.over_B[row] + bounds.room_B[row]
+        assert 0 < least_B <= max(one.weights_B + one.kv_cache_B for one in stages)
     assert sorted(close)[len(close) // 2] > 0.6  # and says something
 
 
@@ -361,11 +367,13 @@ def test_a_glance_tells_of_ops_what_compiling_tells(kind: str) -> None:
         phase = spec.phase(kind, space.rows.values(row), Collector())
         assert phase is not None
         own = own_ops(space.judge, Unit(spec.spec, phase, Collector()))
-        space.judge.plan(phase, lambda graph, costs, own=own: compiled.append(pieces_of(graph, costs, own)[1]))  # type: ignore[misc]
+        space.judge.plan(phase, lambda graph, costs, own=own: compiled.append(pieces_of(graph, costs, own)))  # type: ignore[misc]
         seen = glanced(space.judge, phase)
         assert seen is not None
-        for k, piece in enumerate(seen[1]):
-            assert (piece is not None) == (k in OPS) and (piece is None or np.array_equal(piece, compiled[-1][k]))  # type: ignore[arg-type]
+        for k, piece in enumerate(seen.pieces):
+            assert (piece is not None) == (k in OPS) and (
+                piece is None or np.array_equal(piece, compiled[-1].pieces[k])
+            )  # type: ignore[arg-type]
 
 
 PLANS = int(os.environ.get("DAGC_PLANS", "15"))

@@ -8,6 +8,7 @@ import re
 from dataclasses import replace
 from functools import cache
 from io import StringIO
+from pathlib import Path
 from xml.etree import ElementTree
 
 import jsonschema
@@ -220,3 +221,27 @@ def test_the_documented_answer_is_that_of_the_command(
 def _words(text: str) -> list[str]:
     """Without numbers and units of times, whose width moves the ends of lines."""
     return re.sub(r"[+-]?\d[\d,.]*%?|\b[mun]?s\b", "", text).split()
+
+
+HUGE = spec_text(kind="decode", gpus=64, phase="gpus = any, strategy = any, sequences = any, redundant = any")
+
+
+def test_time_is_up_while_plans_are_still_listed() -> None:
+    found = search(
+        load_open(Source("x", HUGE.replace("gpus = any,", "gpus = 0..63,")), Collector()), Asked(budget_s=0.0)
+    )
+    own = found.certificate
+    assert found.best is None and not found.complete and own.left == own.size == own.counted
+    assert said.verdict(findings(found, "x")).startswith("nothing was looked at yet; not complete")
+
+
+def test_a_space_that_is_too_large_says_what_to_bound_and_where(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    spec = tmp_path / "plan.moe"
+    spec.write_text(HUGE.replace("gpus = 64", "gpus = 4096", 1))
+    assert main(["search", str(spec)]) == 2
+    told = capsys.readouterr().err
+    assert "too many of which pass the first rules" in told and "bound `gpus`, which has" in told
+    line = next(n for n, text in enumerate(spec.read_text().splitlines(), 1) if "gpus = any" in text)
+    assert f"plan.moe:{line}:" in told

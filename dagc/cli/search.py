@@ -205,7 +205,7 @@ def _refusal(error: Exception) -> Diagnostic:
     from ..optimize.search.domains import Unbounded
     from ..optimize.search.objectives import NoObjective
     from ..optimize.search.optimum import Nothing
-    from ..optimize.search.space import TooLarge
+    from ..optimize.search.space import MOST_ROWS, TooLarge
     from ..optimize.search.within import Wrong
 
     if isinstance(error, Nothing):
@@ -215,11 +215,14 @@ def _refusal(error: Exception) -> Diagnostic:
         path = error.choice.path
         return Diagnostic("E09", str(error), error.choice.span, help=(f"list its values: `{path} = any(...)`",))
     if isinstance(error, TooLarge):
-        widest = sorted(error.domains, key=lambda d: -len(d.values))[:3]
-        shown = ", ".join(f"`{d.path}` {len(d.values):,}" for d in widest)
+        path, count = error.widest.path, len(error.widest.values)
         return Diagnostic(
-            "E09", f"the space has {error.size:,} plans, and more than {error.rows:,} of them pass the first rules",
-            because=(f"the widest choices: {shown} values",), help=(f"bound one: `{widest[0].path} = any(...)`",),
+            "E09", f"the space has {error.size:,} plans, too many of which pass the first rules", None if error.choice is None else error.choice.span,
+            because=(
+                f"{error.rows:,} pass them before `{error.path}` is chosen, {error.grown:,} with each of its values; "
+                f"{MOST_ROWS:,} can be listed",
+            ),
+            help=(f"bound `{path}`, which has {count:,} values: `{path} = any(...)`, or restrict it: `--within`",),
         )  # fmt: skip
     if isinstance(error, TooMany):
         return Diagnostic(

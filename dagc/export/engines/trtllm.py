@@ -127,6 +127,7 @@ VALUES: dict[str, Value] = {
     "divided_attention": lambda draft: draft.layout.degree["dp"] > 1,
     "layers": lambda draft: list(draft.layout.layers) if len(set(draft.layout.layers)) > 1 else None,
     "per_node": lambda draft: len(draft.layout.nodes[0]),
+    "cache_dtype": lambda draft: "fp8" if draft.layout.spec.model.kv_dtype == "fp8" else "auto",
     "prefix": values.prefix_cache,
     "moe_backend": moe_backend,
     "slots": slots,

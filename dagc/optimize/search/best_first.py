@@ -46,6 +46,8 @@ class Limit:
     label: str
 
 
+MEMORY = "memory"
+"""The rule of plans that do not fit."""
 LEFT, COSTED, BOUNDED, REFUSED = 0, 1, 2, 3
 """What became of a row; from REFUSED on, a place in `Fates.rules`."""
 
@@ -91,6 +93,7 @@ class Search:
     news: Callable[[int], News]
     unseen: Callable[[int], News]
     look: Callable[[Sequence[int]], None]
+    too_full: Callable[[], Flags]
     tally: Tally
     size: int
     alike: Callable[[int, Plan], Flags] | None = None
@@ -116,8 +119,11 @@ class Search:
             while open_.any():
                 if self.budget_s is not None and perf_counter() - self.began > self.budget_s:
                     break
+                self.refuse_certain(open_)
                 scores = self.bound(self.objectives)
                 at = np.flatnonzero(open_)
+                if not len(at):
+                    break
                 row = int(at[np.argmin(scores[0][at])])
                 if self.passed(scores, row):
                     out = at[self.all_passed(scores, at)]
@@ -137,6 +143,21 @@ class Search:
             self.stopped = True
         return self.outcome(np.flatnonzero(open_))
 
+    def refuse_certain(self, open_: Flags) -> None:
+        """Rows that do not fit, or fail a requirement, for certain."""
+        self._refuse(open_, open_ & self.too_full(), MEMORY, "E04")
+        for limit in self.limits:
+            (least,) = self.bound((limit.objective,))
+            over = open_ & (least > limit.score + abs(limit.score) * SLACK)
+            self._refuse(open_, over, f"requirement: {limit.label}", "R07")
+
+    def _refuse(self, open_: Flags, those: Flags, rule: str, code: str) -> None:
+        out = np.flatnonzero(those)
+        if len(out):
+            self.tally.add(rule, rule, code, len(out), self.rows.values(int(out[0])))
+            self.fate[out] = self.refusal(rule)
+            open_[out] = False
+
     def refusal(self, rule: str) -> int:
         """The fate of rows that this rule refuses."""
         if rule not in self.refusing:
@@ -145,25 +166,16 @@ class Search:
 
     def batch(self, scores: Sequence[Floats], at: Ints, open_: Flags) -> tuple[list[int], list[int]]:
         """The rows that are costed next: the best bounds, each of which tells something that those before it do not; or the rows that are
-        glanced at before. Rows that fail a requirement for certain are rejected on the way. Always at least one leaves the open ones, or
-        is glanced at."""
-        few = at[np.argpartition(scores[0][at], LOOKED_AT - 1)[:LOOKED_AT]] if len(at) > LOOKED_AT else at
+        glanced at before. Always at least one leaves the open ones, or is glanced at."""
+        few = at[self.first(scores, at)]
         few = few[np.lexsort((few, *reversed([column[few] for column in scores])))]
-        over = self.over(few)
         out: list[int] = []
         glances: list[int] = []
         told: set[tuple[int, int]] = set()
         passed = self.all_passed(scores, few)
-        for k, (row, worse) in enumerate(zip(few.tolist(), passed.tolist(), strict=True)):
+        for row, worse in zip(few.tolist(), passed.tolist(), strict=True):
             if worse or len(out) == BATCH or len(glances) == GLANCES:
                 break
-            limit = next((limit for limit, found in over if found[k]), None)
-            if limit is not None:
-                open_[row] = False
-                rule = f"requirement: {limit.label}"
-                self.tally.add(rule, rule, "R07", 1, self.rows.values(row))
-                self.fate[row] = self.refusal(rule)
-                continue
             unseen = self.unseen(row)
             if unseen and not out:
                 if not unseen <= told:
@@ -180,24 +192,23 @@ class Search:
             open_[row] = False
         return out, glances
 
+    @staticmethod
+    def first(scores: Sequence[Floats], at: Ints) -> Ints:
+        """Places of some rows of the best bounds: of two objectives, and equals in the first, by the second."""
+        first = scores[0][at]
+        equal = np.flatnonzero(first == first.min())
+        by, among = (
+            (scores[1][at[equal]], equal) if len(scores) > 1 and len(equal) > BATCH else (first, np.arange(len(at)))
+        )
+        return among[np.argpartition(by, LOOKED_AT - 1)[:LOOKED_AT]] if len(by) > LOOKED_AT else among
+
     def sighted(self, glances: Sequence[int], open_: Flags) -> list[int]:
         """The best of the rows that were glanced at, which is costed at once where nothing was found yet: somebody waits for a first plan."""
+        self.refuse_certain(open_)
         scores = self.bound(self.objectives)[0]
-        over = np.any([found for _, found in self.over(np.asarray(glances))], axis=0) | np.zeros(
-            len(glances), dtype=bool
-        )
-        fine = [row for row, bad in zip(glances, over.tolist(), strict=True) if not bad]
-        best = sorted(fine, key=lambda row: (scores[row], row))[:1]
+        best = sorted((row for row in glances if open_[row]), key=lambda row: (scores[row], row))[:1]
         open_[best] = False
         return best
-
-    def over(self, at: Ints) -> list[tuple[Limit, Flags]]:
-        """Of each requirement, the rows of which a bound proves that it does not hold."""
-        out = []
-        for limit in self.limits:
-            least = self.bound((limit.objective,))[0][at]
-            out.append((limit, least > limit.score + abs(limit.score) * SLACK))
-        return out
 
     def passed(self, scores: Sequence[Floats], row: int) -> bool:
         """Whether the bound of a row proves that it is worse than what was found."""
@@ -212,10 +223,9 @@ class Search:
             return found
         better = np.zeros(len(at), dtype=np.int64)
         for one in self.edge:
-            least = [s + abs(s) * SLACK for s in one.scores]
             own = [column[at] for column in scores]
-            as_good = np.all([b >= s for s, b in zip(least, own, strict=True)], axis=0)
-            better += as_good & np.any([b > s for s, b in zip(least, own, strict=True)], axis=0)
+            as_good = np.all([b >= s for s, b in zip(one.scores, own, strict=True)], axis=0)
+            better += as_good & np.any([b > s + abs(s) * SLACK for s, b in zip(one.scores, own, strict=True)], axis=0)
         beaten: Flags = better >= self.band
         return beaten
 

@@ -21,7 +21,7 @@ from ...ir.graph import Graph, Op, Segment
 from ...ir.ops.attributes import ExchangeAttrs, RingTurnAttrs
 from .objectives import Floats
 from .rules import PARTS, Facts, batching
-from .space import Flags, Ints, Rows, packed
+from .space import Flags, Ints, Pause, Rows, never, packed
 
 ATTENTION, ROUTED, EXCHANGE = 0, 1, 2
 """Sides of a layer: what attention's degrees decide, what those of the experts do, and what both do: taking tokens there and back."""
@@ -138,6 +138,7 @@ class Bounds:
     rows: Rows
     facts: Facts
     strides: Mapping[int, int] | None = None
+    pause: Pause = never
     time_s: Floats = field(init=False)
     layers: list[Layer] = field(default_factory=list)
     tables: list[Table] = field(init=False)
@@ -152,15 +153,31 @@ class Bounds:
         chunk = np.broadcast_to(rows.number("chunk"), (count,))
         self.passes = np.maximum(facts.new // chunk, 1) if not facts.phase.generates else np.ones(count, dtype=np.int64)
         self.tables = [
-            Table(_numbered(columns), np.broadcast_to(np.asarray(tokens, dtype=np.float64), (count,)), rising)
+            Table(
+                _numbered(columns, self.pause), np.broadcast_to(np.asarray(tokens, dtype=np.float64), (count,)), rising
+            )
             for columns, tokens, rising in keys(rows, facts, each, self.strides)
         ]
+        self.tables, self.memory = self.tables[:-2], self.tables[-2:]
+        self.memory[0].widen(2)
+        self.memory[1].widen(1)
+        self.room_B = np.full(count, np.inf)
+        for name, own in facts.pools.items():
+            at = np.broadcast_to(rows.is_("hardware", name) if len(facts.pools) > 1 else True, (count,))
+            engine = facts.phase.memory
+            most_B = own.memory_B * (engine.fraction if engine.of == "all" else 1.0)
+            self.room_B[at] = most_B - own.reserve_B
+        self.over_B = -self.room_B
 
-    def learn(self, row: int, layers: Sequence[Layer], pieces: Pieces) -> None:
+    def learn(self, row: int, learnt: Learnt) -> None:
         """From a plan that was costed, or glanced at: what `pieces_of` or `ops_of` finds of it."""
+        layers, pieces = learnt.layers, learnt.pieces
+        if learnt.stored is not None:
+            self._store(row, learnt.stored)
         if not self.layers:
             self.layers = list(layers)
-            ops, edges = sum(len(one.ops) for one in layers), sum(len(one.edges) + 1 for one in layers)
+            ops = sum(len(one.ops) + SUMS for one in layers)
+            edges = sum(len(one.edges) + 1 for one in layers)
             for k, table in enumerate(self.tables):
                 table.widen(ops if k in OPS else edges)
         touched = np.zeros(len(self.rows), dtype=bool)
@@ -174,6 +191,23 @@ class Bounds:
     def news(self, row: int) -> News:
         """Cells that a row would tell of and nobody knows."""
         return frozenset((k, int(t.cell[row])) for k, t in enumerate(self.tables) if not t.known(row))
+
+    @property
+    def too_full(self) -> Flags:
+        """Rows whose weights and cache alone do not fit."""
+        return self.over_B > 0
+
+    def _store(self, row: int, stored: Stored) -> None:
+        """Weights lie on stages, all of which have as much as their mean on some."""
+        dense, routed = self.memory
+        changed = np.zeros(len(self.rows), dtype=bool)
+        for table, found in ((dense, (stored.dense_B, stored.cache_B)), (routed, (stored.routed_B,))):
+            more = table.put(row, np.asarray([found, found]))
+            changed = changed if more is None else changed | more
+        at = np.flatnonzero(changed)
+        (dense_B, cache_B), (routed_B,) = dense.at(at), routed.at(at)
+        held_B = (dense_B + routed_B + cache_B * self.micro[at] * self.lanes[at]) / self.stages[at]
+        self.over_B[at] = held_B * (1.0 - 1e-9) - self.room_B[at]
 
     def unseen(self, row: int) -> News:
         """Groups of ops that a glance at a row would tell something of."""
@@ -196,42 +230,64 @@ class Bounds:
         return out
 
     def one_pass(self, compute: Floats, move: Floats, at: Ints) -> Floats:
-        """Seconds of one pass: `compute` [ops, rows], `move` [edges and a sum of each layer, rows]."""
-        chain, busy, sent = (np.zeros(len(at)) for _ in range(3))
+        """Seconds of one pass: `compute` [ops and two sums of each layer, rows], `move` [edges and a sum of each layer, rows]."""
+        chain, tail, first, second, sent = (np.zeros(len(at)) for _ in range(5))
         op_at = edge_at = 0
         for layer in self.layers:
             own = compute[op_at : op_at + len(layer.ops)]
             moved = move[edge_at : edge_at + len(layer.edges)]
             chain += layer.repeat * _laid_out(layer, own, moved)
-            busy += layer.repeat * own.sum(axis=0)
+            tail = np.maximum(tail, moved[-1])
+            first += layer.repeat * compute[op_at + len(layer.ops)]
+            second += layer.repeat * compute[op_at + len(layer.ops) + 1]
             sent += layer.repeat * move[edge_at + len(layer.edges)]
-            op_at += len(layer.ops)
+            op_at += len(layer.ops) + SUMS
             edge_at += len(layer.edges) + 1
         lanes, micro, stages = self.lanes[at], self.micro[at], self.stages[at]
-        streams = np.maximum(busy, sent)
+        streams = lanes * np.maximum(np.maximum(first, second), sent)
         if self.facts.phase.generates:
-            around = np.maximum(chain, streams * lanes)
+            around = np.maximum(chain, streams)
             step: Floats = np.maximum(around, micro * around / stages)
             return step
-        # On any stage all parts pass its streams, after the stages before it and before those behind; the mean over stages.
-        makespan: Floats = np.maximum(chain, lanes * micro * streams / stages + chain * (1.0 - 1.0 / stages))
+        # A stage computes for one micro-batch after the other, each from its first op to its last, whatever it waits for in between. On
+        # any stage all of them do, after the stages before it and before those behind; the mean over stages.
+        each = np.maximum(chain - stages * tail, streams)
+        makespan: Floats = np.maximum(chain, micro * each / stages + chain * (1.0 - 1.0 / stages))
         return makespan
 
 
-def pieces_of(graph: Graph, costs: Costs, own: Mapping[str, frozenset[str]]) -> tuple[tuple[Layer, ...], Pieces]:
+@record
+class Stored:
+    """Bytes that a rank would store with one stage: weights outside of experts, of experts, and the cache of one lane of one micro-batch."""
+
+    dense_B: float
+    routed_B: float
+    cache_B: float
+
+
+@record(slots=False)
+class Learnt:
+    """What a plan shows. `pieces`: one for each table; None: not known."""
+
+    layers: tuple[Layer, ...]
+    pieces: tuple[Floats | None, ...]
+    stored: Stored | None = None
+
+
+def pieces_of(graph: Graph, costs: Costs, own: Mapping[str, frozenset[str]]) -> Learnt:
     """The layers of a plan that was costed, and its pieces, one for each table. `costs`: of its first pass, which is that of the shortest
     context; `own`: ops by segment that are no collectives."""
     layers = tuple(Layer.of(s, own[s.name]) for s in graph.segments)
     moves = [_moves(layer, graph.segment(layer.name), costs) for layer in layers]
     computed = _computed(layers, costs)
     moved = [np.concatenate([each[k] for each in moves], axis=1) for k in range(len(moves[0]))]
-    return layers, tuple(piece for pair in zip(computed, moved, strict=True) for piece in pair)
+    return Learnt(layers, tuple(piece for pair in zip(computed, moved, strict=True) for piece in pair))
 
 
-def ops_of(graph: Graph, costs: Costs, own: Mapping[str, frozenset[str]]) -> tuple[tuple[Layer, ...], Pieces]:
-    """The same of a graph without collectives: ops alone."""
+def ops_of(graph: Graph, costs: Costs, own: Mapping[str, frozenset[str]], stored: Stored) -> Learnt:
+    """The same of a graph without collectives: ops alone, and what is stored."""
     layers = tuple(Layer.of(s, own[s.name]) for s in graph.segments)
-    return layers, tuple(piece for each in _computed(layers, costs) for piece in (each, None))
+    return Learnt(layers, tuple(piece for each in _computed(layers, costs) for piece in (each, None)), stored)
 
 
 def _computed(layers: Sequence[Layer], costs: Costs) -> list[Floats]:
@@ -242,8 +298,6 @@ def _computed(layers: Sequence[Layer], costs: Costs) -> list[Floats]:
 
 News = frozenset[tuple[int, int]]
 """What nobody knows yet: tables and their cells or groups."""
-Pieces = tuple[Floats | None, ...]
-"""One for each table; None: not known."""
 OPS = (0, 2, 4)
 """Tables of ops; those between are of moves."""
 BLOCK = 2048
@@ -267,17 +321,38 @@ def _laid_out(layer: Layer, compute: Floats, move: Floats) -> Floats:
 
 
 def _ops(layer: Layer, costs: Costs) -> list[Floats]:
-    """Of a layer: ops of attention, of experts, and those that take tokens to experts and back: seconds, zeros where another one has it."""
-    compute = [np.zeros((2, len(layer.ops))) for _ in (ATTENTION, ROUTED, EXCHANGE)]
+    """Of a layer: ops of attention, of experts, and those that take tokens to experts and back: seconds, zeros where another one has it, and
+    two sums of what one rank computes.
+
+    Each side counts with the rank that works longest on it. Where ranks of attention differ, in the place of their tokens, so do the
+    tokens, and no expert begins before it has the tokens of all ranks that share it. One and the same rank computes as long as the
+    longest of one side and the least of the other."""
     found = [costs.ops[layer.name, name] for name, _ in layer.ops]
-    arrays, floors = [c.time_s for c in found], [c.floor_s if c.family else c.time_s for c in found]
-    uneven = any(arrays[k].size > 1 for k, (_, s) in enumerate(layer.ops) if s == ATTENTION)
-    for side in (ATTENTION, ROUTED, EXCHANGE):
-        at = [k for k, (_, s) in enumerate(layer.ops) if s == side]
-        rank = _rank([arrays[k] for k in at], least=side == EXCHANGE or (side == ROUTED and uneven))
-        compute[side][0, at] = [_at(arrays[k], rank) for k in at]
-        compute[side][1, at] = [_at(floors[k], rank) for k in at]
-    return compute
+    out = [np.zeros((2, len(layer.ops) + SUMS)) for _ in (ATTENTION, ROUTED, EXCHANGE)]
+    for row, arrays in enumerate(
+        ([c.time_s for c in found], [c.floor_s if c.family else c.time_s for c in found]),
+    ):
+        for side in (ATTENTION, ROUTED, EXCHANGE):
+            at = [k for k, (_, s) in enumerate(layer.ops) if s == side]
+            own = [arrays[k] for k in at]
+            rank = None if side == EXCHANGE else _rank([found[k].time_s for k in at])
+            out[side][row, at] = [_at(each, rank) for each in own]
+            most, least = _totals(own)
+            out[side][row, len(layer.ops) :] = {
+                ATTENTION: (most, least), ROUTED: (least, most), EXCHANGE: (least, least),
+            }[side]  # fmt: skip
+    return out
+
+
+SUMS = 2
+
+
+def _totals(arrays: Sequence[Floats]) -> tuple[float, float]:
+    """What the busiest rank computes in all, and the idlest."""
+    if not arrays:
+        return 0.0, 0.0
+    total = np.sum(np.broadcast_arrays(*arrays), axis=0)
+    return float(total.max()), float(total.min())
 
 
 def _moves(layer: Layer, segment: Segment, costs: Costs) -> list[Floats]:
@@ -324,9 +399,9 @@ def _least(cost: OpCost) -> float:
     return float(cost.time_s.min())
 
 
-def _rank(arrays: Sequence[Floats], *, least: bool) -> tuple[int, ...] | None:
-    """The rank that works longest on these ops; None: the least of any rank counts."""
-    if least or not arrays:
+def _rank(arrays: Sequence[Floats]) -> tuple[int, ...] | None:
+    """The rank that works longest on these ops."""
+    if not arrays:
         return None
     total = np.sum(np.broadcast_arrays(*arrays), axis=0)
     return tuple(int(k) for k in np.unravel_index(int(total.argmax()), total.shape))
@@ -349,12 +424,13 @@ def usable(rows: Rows, facts: Facts) -> bool:
     )
 
 
-Key = tuple[Sequence[Ints | Floats], Ints, bool]
+Key = tuple[Sequence[Ints | Floats], Ints | Floats, bool]
 """Columns that must be equal, tokens, and whether a piece of fewer tokens says something of more."""
 
 
 def keys(rows: Rows, facts: Facts, each: Ints, strides: Mapping[int, int] | None = None) -> list[Key]:
-    """Of ops of attention, moves before the experts, ops of experts, moves from there on, and ops that take tokens there and back.
+    """Of ops of attention, moves before the experts, ops of experts, moves from there on, and ops that take tokens there and back; of what is
+    stored, weights outside of experts with the cache, and experts.
 
     Which chains of moves there are follows from where axes are cut: by the groups of both sides, by dcp, and by heads (`strides`). Ranks of
     tp and of sp have the same tokens of a decode step, so of these axes the cuts alone matter to moves from the experts on."""
@@ -378,8 +454,6 @@ def keys(rows: Rows, facts: Facts, each: Ints, strides: Mapping[int, int] | None
     method, residual, dispatch, dcp = (_word(rows, name, matters) for name, matters in words.items())
     inner = ep * etp
     dense = tp * sp
-    tensor = np.minimum(inner, tp)
-    sequence = np.minimum(np.maximum(inner // tp, 1), sp)
     data = np.maximum(inner // dense, 1)
     batch = column("sequences")
     groups = np.maximum(dp * copies // data, 1)
@@ -406,32 +480,31 @@ def keys(rows: Rows, facts: Facts, each: Ints, strides: Mapping[int, int] | None
         *(np.where(powers, 0, one) for one in (np.minimum(etp, dense), np.minimum(inner, dense))),
     ]
     sent = np.broadcast_to(rows.is_("dispatch", "all_to_all"), (count,)) & (ep > 1) & (inner > dense)
-    routed = [ep, etp, sent.astype(np.int64), share, *others, *place]
-    if not facts.phase.generates:
-        routed += [tensor, sequence, tp // tensor, sp // sequence, residual, method, dispatch, data]
+    uneven = [np.where(powers, 0, one) for one in (tp, sp, dcp)]
+    if facts.phase.generates:
+        routed, tokens = [ep, etp, sent.astype(np.int64), share, *others], each * data
+    else:
+        # Of a prompt, ranks of sp have different tokens, and so have ranks of tp where the residual stream is split.
+        split = np.broadcast_to(rows.is_("sequence_parallel", True), (count,))
+        near = np.minimum(inner, dense)
+        here = np.where(split, near, np.maximum(near // tp, 1))
+        routed = [ep, etp, dispatch, share, here * data, *others]
+        tokens = each * data * here / np.where(split, dense, sp)
     layout = [ep, etp, dispatch, share, dp * copies, sp, tp, dcp, method, residual, *others, *place]
     regular = plain and facts.folded
-    steps = [
-        ep,
-        etp,
-        dispatch,
-        share,
-        data,
-        dense,
-        *ends,
-        *cuts,
-        *(np.where(powers, 0, one) for one in (tp, sp, dcp)),
-        *others,
-        *place,
-    ]
-    moved = steps if regular and facts.phase.generates else layout
+    moved = layout
+    if regular:
+        apart = [] if facts.phase.generates else [tp, sp, residual]
+        moved = [ep, etp, dispatch, share, data, dense, *apart, *ends, *cuts, *uneven, *others, *place]
     return [
         (attention, each, True),
         ([*attention, *cuts, *place], each, False),
-        (routed, each * data, True) if regular else (layout, each, True),
+        (routed, tokens, True) if regular else (layout, each, True),
         (moved, each, False),
         (moved, each, True),
         (moved, each, False),
+        ([*attention, *cuts[1:], *uneven, *place], each, True),
+        ([ep, etp, *others] if regular else layout, np.zeros(count), False),
     ]
 
 
@@ -441,8 +514,12 @@ def _word(rows: Rows, name: str, matters: Flags) -> Ints:
     return np.where(matters, found, -1)
 
 
-def _numbered(columns: Sequence[Ints | Floats]) -> Ints:
-    """Equal rows of columns have equal numbers."""
-    return packed(
-        [c if c.dtype == np.int64 else np.unique(c, return_inverse=True)[1] for c in map(np.asarray, columns)]
-    )
+def _numbered(columns: Sequence[Ints | Floats], pause: Pause) -> Ints:
+    """Equal rows of columns have equal numbers, from zero. Raises Late."""
+    whole = [
+        c if np.issubdtype(c.dtype, np.integer) else np.unique(c, return_inverse=True)[1]
+        for c in map(np.asarray, columns)
+    ]
+    number = packed([column.astype(np.int64, copy=False) for column in whole], pause)
+    pause()
+    return np.unique(number, return_inverse=True)[1].astype(np.int64, copy=False)

@@ -12,10 +12,14 @@ from itertools import takewhile
 from ...base.axes import TENSOR
 from ...base.diagnostics import Collector, SpecError
 from ...cost import chunks
+from ...cost.kv_cache import cache_bytes, cache_policy
+from ...cost.memory import weight_size
 from ...cost.price import price
 from ...ir.graph import Graph
 from ...ir.graph_pass import GraphPass, PassError
 from ...ir.mesh import Factors
+from ...ir.ops.op_set import input_layout, result_layout
+from ...ir.sharding import Sharding
 from ...passes.mesh import wanted_cuts, with_cuts
 from ...passes.reshard import Reshard
 from ...pipeline.analyse import of_size
@@ -24,17 +28,17 @@ from ...pipeline.lower import passes_of
 from ...pipeline.run_passes import run
 from ...spec.phase import Phase
 from ...spec.unit import Unit
-from .bound import Layer, Pieces, ops_of
+from .bound import Learnt, Stored, ops_of
 from .exact import Judge, plain_ops
 
 
-def glanced(judge: Judge, phase: Phase) -> tuple[tuple[Layer, ...], Pieces] | None:
+def glanced(judge: Judge, phase: Phase) -> Learnt | None:
     """What bounds learn from the ops of a plan; None where it is not legal, which compiling it says."""
     unit = Unit(judge.spec, phase, Collector())
     try:
         graph = annotated(judge, unit)
         first = of_size(graph, phase, chunks.sizes(phase)[0])
-        return ops_of(first, price(first, unit), own_ops(judge, unit))
+        return ops_of(first, price(first, unit), own_ops(judge, unit), stored(graph, unit))
     except (SpecError, PassError, ArithmeticError, *LOST):
         return None
 
@@ -50,6 +54,27 @@ def annotated(judge: Judge, unit: Unit) -> Graph:
 
 def _annotates(one: GraphPass) -> bool:
     return not isinstance(one, Reshard)
+
+
+def stored(graph: Graph, unit: Unit) -> Stored:
+    """Weights lie as their first op needs them, caches as their op makes them. What is tied may be stored once, so it counts for nothing."""
+    mesh, policy = graph.the_mesh, cache_policy(unit.phase)
+    dense_B = routed_B = cache_B = 0.0
+    for segment in graph.segments:
+        layout: dict[str, Sharding] = {}
+        for op in segment.ops:
+            for name in op.inputs:
+                if name.startswith("@"):
+                    layout.setdefault(name, Sharding(input_layout(segment, op, name)))
+        for weight in segment.weights:
+            if weight.name in layout and not weight.tied:
+                size_B = segment.repeat * weight_size(segment, replace(weight, sharding=layout[weight.name]), mesh)
+                dense_B, routed_B = (
+                    (dense_B, routed_B + size_B) if weight.scope == "experts" else (dense_B + size_B, routed_B)
+                )
+        laid = replace(segment, ops=tuple(replace(op, sharding=result_layout(segment, op)) for op in segment.ops))
+        cache_B += segment.repeat * cache_bytes(laid, mesh, graph.kind, policy)
+    return Stored(dense_B, routed_B, cache_B)
 
 
 def own_ops(judge: Judge, unit: Unit) -> Mapping[str, frozenset[str]]:

@@ -11,7 +11,7 @@ from ...lang.values.evaluate import compare
 from ...plan.require import is_share
 from ...spec.metrics import percent
 from .apart import Apart, limits
-from .best_first import REFUSED, Outcome
+from .best_first import MEMORY, REFUSED, Outcome
 from .exact import Judge, Plan, plain_test, value
 from .rules import fixed, names, rules
 from .space import Tally, Values, legal
@@ -39,8 +39,12 @@ def near_of(space: Apart, outcome: Outcome) -> tuple[Near, ...]:
 
 
 def _closest(space: Apart, outcome: Outcome) -> list[int]:
-    """Of each requirement that bounds prove not to hold, the plan whose bound is nearest to it: not one may have been compiled."""
+    """Of each requirement that bounds prove not to hold, the plan whose bound is nearest to it, and the emptiest of those that do not fit:
+    not one may have been compiled."""
     fates, out = outcome.fates, []
+    if space.pieces.bounds is not None and MEMORY in fates.rules:
+        rows = np.flatnonzero(fates.code == REFUSED + fates.rules.index(MEMORY))
+        out.append(int(rows[np.argmin(space.pieces.bounds.over_B[rows])]))
     for limit in limits(space.judge, space.name):
         rule = f"requirement: {limit.label}"
         if rule in fates.rules:

@@ -199,7 +199,7 @@ def _joined(answers: Sequence[Answer]) -> Joined | None:
 def _one(
     spec: OpenSpec, asked: Asked, until: float | None, told: Told | None, text: Text | None, run: Run | None
 ) -> Answer:
-    kinds = _open(spec, asked)
+    kinds, began = _open(spec, asked), perf_counter()
     open_ = [*kinds]
     if not open_ and not spec.spec.alternatives and not any(spec.of(name) for name in spec.serves):
         raise Nothing
@@ -222,10 +222,21 @@ def _one(
         )
     others = closed_phases(spec)
     merged = not served and asked.allowed is None
-    spaces = {
-        name: Apart(spec, name, others, asked.within, open_, merged=merged, text=text, run=run, allowed=asked.allowed)
-        for name in open_
-    }
+    spaces: dict[str, Apart] = {}
+    for name in open_:
+        when = began if any(one.stopped for one in spaces.values()) else until  # Ctrl-C is for all of them
+        spaces[name] = Apart(
+            spec,
+            name,
+            others,
+            asked.within,
+            open_,
+            merged=merged,
+            text=text,
+            run=run,
+            allowed=asked.allowed,
+            until=when,
+        )
     if served:
         check_given(served, spec.spec.pools)
         return Served(spec, spaces, settings, until, told).search(served, asked.top)

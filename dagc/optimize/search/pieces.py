@@ -16,13 +16,12 @@ from ...lang.open_spec import OpenSpec
 from ...pipeline.estimates import Estimate
 from ...spec.hardware import Hardware
 from ...spec.unit import Unit
-from .bound import Bounds, Layer, News, pieces_of, usable
-from .bound import Pieces as Learnt
+from .bound import Bounds, Learnt, News, pieces_of, usable
 from .exact import BLOCKS, Judge, Plan
 from .glance import glanced, head_strides, own_ops
 from .objectives import Floats, Objective, Terms
 from .rules import Facts
-from .space import Flags, Rows
+from .space import Flags, Pause, Rows, never
 from .workers import Costed, Run, Task, Text
 
 FEW = 64
@@ -41,10 +40,12 @@ class Pieces:
         judge: Judge,
         text: Text | None = None,
         run: Run | None = None,
+        pause: Pause = never,
     ) -> None:
+        """Raises Late."""
         self.text, self.run = text, run
         self.spec, self.name, self.facts, self.rows, self.judge = spec, name, facts, rows, judge
-        self.bounds = Bounds(rows, facts, self._strides()) if usable(rows, facts) else None
+        self.bounds = Bounds(rows, facts, self._strides(), pause) if usable(rows, facts) else None
         self.seen: set[int] = set()  # rows that were glanced at
         self.known: dict[int, Plan] = {}
         count = len(rows)
@@ -101,9 +102,9 @@ class Pieces:
                 self._learn(row, found.learnt)
         self.seen.update(rows)
 
-    def _learn(self, row: int, learnt: tuple[tuple[Layer, ...], Learnt] | None) -> None:
+    def _learn(self, row: int, learnt: Learnt | None) -> None:
         if learnt is not None and self.bounds is not None:
-            self.bounds.learn(row, *learnt)
+            self.bounds.learn(row, learnt)
 
     def _wanted(self, row: int) -> bool:
         return self.bounds is not None and not self.bounds.known(row)
@@ -138,6 +139,10 @@ class Pieces:
     def unseen(self, row: int) -> News:
         """What a glance at a row would tell something of."""
         return frozenset() if self.bounds is None or row in self.seen else self.bounds.unseen(row)
+
+    def too_full(self) -> Flags:
+        """Rows whose weights and cache alone do not fit, as far as is known."""
+        return np.zeros(len(self.rows), dtype=bool) if self.bounds is None else self.bounds.too_full
 
     def alike(self, row: int, plan: Plan) -> Flags:
         """Rows that are refused for the same reason as one that was."""

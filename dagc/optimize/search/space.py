@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...base.frozen import record
+from ...spec.choice import Choice
 
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -128,11 +129,27 @@ class Rejected:
 
 
 class TooLarge(ValueError):
-    """A space with more legal plans than can be listed: `rows` at least, and how many values each choice has."""
+    """A space with more legal plans than can be listed: `rows` pass the first rules before the choice `path` makes `grown` of them. `size`: of
+    the whole space; `widest`: the choice with the most values so far."""
 
-    def __init__(self, rows: int, size: int, domains: Sequence[Domain]) -> None:
-        super().__init__(f"{rows:,} plans")
-        self.rows, self.size, self.domains = rows, size, tuple(domains)
+    def __init__(self, rows: int, size: int, domain: Domain, known: Sequence[Domain]) -> None:
+        super().__init__(f"{size:,} plans")
+        self.rows, self.size, self.path, self.grown = rows, size, domain.path, rows * len(domain.values)
+        self.widest = max((*known, domain), key=lambda one: len(one.values))
+        self.choice: Choice | None = None
+        """The widest as the spec writes it."""
+
+
+class Late(Exception):
+    """Time is up."""
+
+
+Pause = Callable[[], None]
+"""Called between steps of whatever takes long; raises Late where it has taken long enough."""
+
+
+def never() -> None:
+    """Nobody waits."""
 
 
 @dataclass(slots=True)
@@ -163,16 +180,21 @@ def size(domains: Sequence[Domain]) -> int:
 
 
 def legal(
-    domains: Sequence[Domain], fixed: Mapping[str, Word], names: Mapping[str, str], rules: Sequence[Rule], tally: Tally
+    domains: Sequence[Domain],
+    fixed: Mapping[str, Word],
+    names: Mapping[str, str],
+    rules: Sequence[Rule],
+    tally: Tally,
+    pause: Pause = never,
 ) -> Rows:
-    """The plans that no rule rejects, in the order of the grid. Counts of the others are added to `tally`. Raises TooLarge."""
+    """The plans that no rule rejects, in the order of the grid. Counts of the others are added to `tally`. Raises TooLarge, Late."""
     rows = Rows(tuple(domains), fixed, (), names)
     done: set[tuple[str, int]] = set()
     for k in range(len(domains) + 1):
         if k:
             grown = len(rows) * len(domains[k - 1].values)
             if grown > MOST_ROWS:
-                raise TooLarge(grown, size(domains), domains)
+                raise TooLarge(len(rows), size(domains), domains[k - 1], domains[: k - 1])
             rows = rows.grown()
         left = size(domains[k:])
         for rule in rules:
@@ -180,6 +202,7 @@ def legal(
                 if (rule.name, number) in done or not all(map(rows.knows, asked)):
                     continue
                 done.add((rule.name, number))
+                pause()
                 kept = np.broadcast_to(test(rows), (len(rows),))
                 if kept.all():
                     continue
@@ -194,22 +217,24 @@ def legal(
     return rows
 
 
-def distinct(rows: Rows, key: Sequence[Ints]) -> Ints:
-    """The first row of every distinct key, in order."""
+def distinct(rows: Rows, key: Sequence[Ints], pause: Pause = never) -> Ints:
+    """The first row of every distinct key, in order. Raises Late."""
     if not key:
         return np.arange(min(1, len(rows)))
-    number = packed([np.broadcast_to(column, (len(rows),)) for column in key])
+    number = packed([np.broadcast_to(column, (len(rows),)) for column in key], pause)
+    pause()
     _, first = np.unique(number, return_index=True)
     return np.sort(first)
 
 
-def packed(columns: Sequence[Ints]) -> Ints:
-    """One number for each row: equal where the rows are equal in all columns."""
+def packed(columns: Sequence[Ints], pause: Pause = never) -> Ints:
+    """One number for each row: equal where the rows are equal in all columns. Raises Late."""
     out = np.zeros(len(columns[0]), dtype=np.int64)
     count = 1  # numbers so far are below it
     for column in columns:
         if not len(column):
             return out
+        pause()
         least = int(column.min())
         values = int(column.max()) - least + 1
         if values >= MOST_PACKED // count:

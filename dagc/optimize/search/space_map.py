@@ -35,7 +35,7 @@ class _Axis:
 def map_of(name: str, one: Searched) -> SpaceMap | None:
     """`name`: of the space. None of one with fewer than two choices."""
     axes = _axes(one.outcome.fates)
-    if axes is None:
+    if axes is None or one.certificate.left == one.certificate.size:
         return None
     objective = one.objectives[0]
     measure = Measure(objective.name, objective.phase, objective.better, objective.dim)

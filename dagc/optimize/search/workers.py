@@ -22,7 +22,7 @@ from ...lang.open_spec import OpenSpec, load_open
 from ...spec.unit import Unit
 from ..clusters import cluster
 from ..points import end_on_request, process_pool, processes
-from .bound import Layer, Pieces, pieces_of
+from .bound import Learnt, pieces_of
 from .exact import Allowed, Judge, Told, closed_phases
 from .glance import glanced, own_ops
 from .space import Word
@@ -67,7 +67,7 @@ class Costed:
     refused: tuple[str, str] | None
     why: str
     figures: tuple[float, float, float, Memory] | None
-    learnt: tuple[tuple[Layer, ...], Pieces] | None
+    learnt: Learnt | None
 
 
 Run = Callable[[Sequence[Task]], Sequence[Costed]]
@@ -86,7 +86,7 @@ def cost(task: Task) -> Costed:
     phase = opened.phase(task.phase, dict(task.values), Collector())
     if task.glance:
         return Costed(None, "", None, None if phase is None else glanced(judge, phase))
-    learnt: list[tuple[tuple[Layer, ...], Pieces]] = []
+    learnt: list[Learnt] = []
     told: Told | None = None
     if task.pieces and phase is not None:
         own = own_ops(judge, Unit(judge.spec, phase, Collector()))

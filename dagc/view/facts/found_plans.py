@@ -141,6 +141,8 @@ def _extra(found: Findings) -> list[Measure]:
 
 def verdict(found: Findings) -> str:
     """The answer in one line."""
+    if found.best is None and found.left == found.size:
+        return f"nothing was looked at yet; {proof(found)}"
     if found.best is None:
         missing = "no plan is legal and meets" if found.complete else "none of the plans looked at is legal and meets"
         return f"{missing} every requirement; {proof(found)}"
