@@ -7,11 +7,13 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import product
 from math import log
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -26,16 +28,17 @@ from dagc.lang.open_spec import OpenSpec, load_open
 from dagc.optimize.clusters import ClusterError
 from dagc.optimize.search.answer import Answer
 from dagc.optimize.search.apart import Apart
-from dagc.optimize.search.best_first import Found
+from dagc.optimize.search.best_first import Found, News, Search
 from dagc.optimize.search.bound import OPS, Learnt, pieces_of
 from dagc.optimize.search.domains import domains
 from dagc.optimize.search.exact import METRICS, Judge
+from dagc.optimize.search.exact import Plan as SearchPlan
 from dagc.optimize.search.glance import glanced, own_ops
 from dagc.optimize.search.objectives import TABLE
 from dagc.optimize.search.optimum import Asked, search
 from dagc.optimize.search.pieces import Pieces
 from dagc.optimize.search.rules import Facts, fixed, key, names, rules
-from dagc.optimize.search.space import Tally, Values, distinct, legal, size
+from dagc.optimize.search.space import Rows, Tally, Values, distinct, legal, size
 from dagc.optimize.search.workers import Text
 from dagc.spec.unit import Unit
 
@@ -425,6 +428,38 @@ def test_a_search_that_stops_says_what_is_left_and_how_much_better_it_could_be()
             assert found.best.figures[0] * (1 + found.gap) >= best * (1 - 1e-9)
 
 
+class FewRows:
+    """Rows without values."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def values(self, row: int) -> Values:
+        return {}
+
+
+def test_a_search_by_several_objectives_ends_where_its_first_row_is_beaten() -> None:
+    """Of two rows with the same first score the beaten one comes first in the order of all scores, the other one by its place."""
+    spec = opened(SMALL).spec
+    seen: list[int] = []
+
+    def evaluate(rows: Sequence[int]) -> list[SearchPlan]:
+        seen.extend(rows)
+        assert len(seen) < 9
+        return [SearchPlan(spec.phase("decode"), None, ("a rule", "E03")) for _ in rows]
+
+    bounds = [np.array(column) for column in ((1.0, 1.0), (5.0, 2.0), (1.0, 9.0))]
+    best = Found(7, {}, SearchPlan(spec.phase("decode"), None), (0.5, 1.0, 8.0))
+    objectives = [TABLE["tpot"], TABLE["gpus"], TABLE["ttft"]]
+    nothing: News = frozenset()
+    own = Search(
+        cast(Rows, FewRows()), lambda _: bounds, objectives, (), evaluate, lambda o, p: 0.0, lambda row: nothing, lambda row: nothing,
+        lambda rows: None, lambda: np.zeros(2, dtype=bool), Tally(), 2, found=[best], edge=[best], budget_s=20.0,
+    )  # fmt: skip
+    found = own.run()
+    assert seen == [0] and found.certificate.bounded == 1 and not found.certificate.left
+
+
 def test_time_is_up_even_where_nothing_was_found() -> None:
     text = everything("decode", 8, extra="") + 'require "never" decode.tpot <= 1 ns\n'
     found = search(opened(text), Asked(("throughput",), budget_s=0.0))
@@ -533,7 +568,11 @@ def test_the_answer_is_the_same_on_a_dask_cluster_and_a_lost_cluster_is_said() -
     text = everything("decode", 8)
     spec, readable = opened(text), Text(text, "plan.moe", None)
     here = search(spec, Asked(("throughput",)), text=readable)
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+    dask = pytest.importorskip("dask")
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+    ):
         url = f"dask://{cluster.scheduler_address.removeprefix('tcp://')}"
         there = search(spec, Asked(("throughput",), on=url), text=readable)
 

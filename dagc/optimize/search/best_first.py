@@ -174,6 +174,11 @@ class Search:
         told: set[tuple[int, int]] = set()
         passed = self.all_passed(scores, few)
         for row, worse in zip(few.tolist(), passed.tolist(), strict=True):
+            if worse and len(self.objectives) > 1:  # what follows need not be beaten too
+                open_[row] = False
+                self.bounded += 1
+                self.fate[row] = BOUNDED
+                continue
             if worse or len(out) == BATCH or len(glances) == GLANCES:
                 break
             unseen = self.unseen(row)

@@ -8,7 +8,7 @@ plans are alone; each that turns out to be refused, or worse, takes one such pro
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 
 import numpy as np
@@ -109,7 +109,8 @@ class Deployed:
         system = any(isinstance(one, System) for one in self.asked)
         known = {one.name for one in own}
         more = [*(["throughput"] if system else []), *(["gpus"] if self.is_open(name) else [])]
-        return [*own, *(TABLE[one] for one in more if one not in known)] or [TABLE["throughput_per_gpu"]]
+        added = [one for one in more if one not in known] or ([] if own else ["throughput_per_gpu"])
+        return [*own, *(replace(TABLE[one], phase=name) for one in added)]
 
     def is_open(self, name: str) -> bool:
         return any(choice.path == GPUS for choice in self.spec.of(name))

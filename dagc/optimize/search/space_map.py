@@ -13,6 +13,7 @@ from .answer import Searched
 from .best_first import BOUNDED, LEFT, REFUSED, Fates
 from .plain_answer import word
 from .space import Domain, Flags, Ints, Tally, TooLarge, legal
+from .within import WITHIN
 
 MOST_VALUES = 16
 """Of a choice that are drawn."""
@@ -89,4 +90,4 @@ def _rule(one: Searched, across: _Axis, a: int, up: _Axis, b: int) -> str:
     rejected = max(tally, key=lambda found: found.count, default=None)
     if rejected is None or len(left):
         return "another plan in other words"
-    return rejected.rule
+    return rejected.rule if rejected.rule.startswith(WITHIN) else f"not so: {rejected.about}"

@@ -12,6 +12,10 @@ FORM = re.compile(r"\s*([A-Za-z_][\w.]*)\s*(<=|>=|==|!=|=|<|>)\s*([A-Za-z_]\w*|-
 """NAME, comparison, value."""
 
 
+WITHIN = "within "
+"""Begins the name of a rule that a command line adds."""
+
+
 class Wrong(ValueError):
     """A restriction that cannot be read; `help`: what would."""
 
@@ -37,7 +41,10 @@ def restrictions(texts: Sequence[str], phase: str, phases: Collection[str], path
         name = FOLDED.get(name, name)
         found.append(
             Rule(
-                f"within {text.strip()}", "asked for on the command line", (((name,), _test(name, sign, value)),), "E14"
+                f"{WITHIN}{text.strip()}",
+                "asked for on the command line",
+                (((name,), _test(name, sign, value)),),
+                "E14",
             )
         )
     return tuple(found)
