@@ -17,8 +17,10 @@ from conftest import ROOT, spec_text
 from state_specs import LINEAR, SPARSE, state_spec
 
 import dagc
+from dagc.base.collectives import REQUESTS
 from dagc.cli import main
 from dagc.execute.torch.processes import LaunchError, launched, spawn
+from dagc.ir.requests import request_moves
 
 needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="torch is not installed: pip install -e '.[torch]'"
@@ -119,6 +121,8 @@ def test_processes_compute_what_the_model_computes(name: str, tmp_path: Path) ->
     assert ("routing" in classes) == ("experts" in PLANS[name])
     assert all(c["measured_s"] > 0 and c["calls"] > 0 for c in classes.values())
     assert ("send" in classes) == ("stages" in name or "axes" in name)
+    (phase,) = dagc.compile_text(PLANS[name]).phases.values()
+    assert {move.kind for move in request_moves(phase.graph)} == REQUESTS.keys() & classes.keys()
 
 
 @needs_torch

@@ -75,8 +75,8 @@ def verdict(proof: Proof) -> str:
     own = "" if proof.reference_error is None else f", model against reference {proof.reference_error:.1e}"
     lines = [
         f"{proof.phase}: {proof.verdict} on {proof.ranks} ranks, largest error of logits {proof.error:.1e}, KV cache "
-        f"{proof.cache_error:.1e}{own} (allowed {TOLERANCE:.0e}); counted: bytes of {proof.collectives} collectives, "
-        "FLOPs, weights and cache of every rank"
+        f"{proof.cache_error:.1e}{own} (allowed {TOLERANCE:.0e}); counted: bytes of {proof.collectives} collectives"
+        f"{' and of requests' if proof.requests else ''}, FLOPs, weights and cache of every rank"
     ]
     if proof.first:
         lines.append(f"  first at {proof.first}")

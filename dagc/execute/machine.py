@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from ..base.collectives import GATHER, SCATTER
 from ..ir.graph import Graph, Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.ops.kind import Tokens
 from ..ir.ops.op_set import OPS, state_of
+from ..ir.requests import IDS, RequestMove, request_moves
 from .checkpoint import CheckpointError
 from .declared import check, finite
 from .dispatcher import Backend, OpCall, Results, RunPlace, run_layer
@@ -23,7 +25,7 @@ from .failure import ExecutionError, Wrong
 from .inputs import Inputs
 from .numpy.collectives import collective
 from .numpy.rules import BACKEND, Notes
-from .record import Record
+from .record import Handed, Record
 from .shards import Coordinates, Shards
 from .traffic import count
 from .values import Floats, Ints
@@ -46,12 +48,14 @@ class RankMachine:
     watch: Watch | None = None
     record: Record = field(default_factory=Record)
     shards: Shards = field(init=False)
+    moves: dict[str, RequestMove] = field(init=False)
     backend: Backend = field(default=BACKEND, init=False)
     _states: list[Floats] = field(default_factory=list)
     _work: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.shards = Shards(self.graph, self.inputs, self.mesh)
+        self.moves = {move.kind: move for move in request_moves(self.graph)}
 
     def here(self, on: str = "") -> Sequence[Coordinates]:
         return self.shards.at(on)
@@ -79,9 +83,24 @@ class RankMachine:
     def entry(self, tokens: Ints) -> list[object]:
         """Token ids, as the first segment takes them."""
         whole, first = self.shards.dealt(tokens, ("batch", "seq")), self.graph.embedding
-        if first.input != "tokens" or first.entry is None:
+        if first.input != IDS or first.entry is None:
             return [whole] * len(self.here())
-        return [self.shards.shard(whole, first.entry.dims, rank) for rank in self.here()]
+        move = self.moves.get(SCATTER.name)
+        if move is None:
+            return [self.shards.shard(whole, first.entry.dims, rank) for rank in self.here()]
+        return self.scattered(move, whole)
+
+    def scattered(self, move: RequestMove, whole: Ints) -> list[object]:
+        """The front end gives every rank of a group its part of what the root holds."""
+        ranks = self.here()
+        out: list[Ints] = [whole] * len(ranks)
+        for members in self.shards.groups(move.axes):
+            held = self.shards.shard(whole, move.whole.dims, ranks[members[0]])
+            for i in members:
+                out[i] = self.shards.shard(held, move.cut, ranks[i])
+            sent = sum(out[i].size for i in members[1:])
+            self.record.requests.setdefault(move.kind, []).append(Handed(held.size, sent))
+        return [*out]
 
     def hand_over(self, stage: int, values: list[object]) -> None:
         """Every rank sends its shard to its equal on the next stage, as the edge between them says."""
@@ -98,12 +117,17 @@ class RankMachine:
             sent.append(value.size)
 
     def gathered(self, values: list[object]) -> Ints | Floats:
-        """The last value is split over the batch only: put its pieces together, the batch first."""
+        """The last value is split over the batch only: the front end puts its pieces together, the batch first."""
         segment = self.graph.head
         layout, dims = segment.sharding_of(segment.output), segment.dims_of(segment.output)
         axis = dims.index("batch")
         axes = layout.dims[axis] if layout is not None else ()
         pieces: dict[int, Ints | Floats] = {}
+        sizes = [value.size if isinstance(value, np.ndarray) else 0 for value in values]
+        move = self.moves.get(GATHER.name)
+        for first, *others in self.shards.groups(move.axes) if move is not None else ():
+            taken = Handed(sizes[first], sum(sizes[i] for i in others))
+            self.record.requests.setdefault(GATHER.name, []).append(taken)
         for rank, result in zip(self.here(), values, strict=True):
             assert isinstance(result, np.ndarray)
             if not alike(pieces.setdefault(self.shards.block(axes, rank), result), result):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from ..base.frozen import record
 from ..cost.footprint import Memory
 from ..cost.kv_cache import cache_policy
-from ..cost.records import Costs
+from ..cost.records import Costs, OpCost
 from ..ir.graph import Graph, Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.ops.kind import Tokens
@@ -27,7 +28,7 @@ from .held import wrong_memory
 from .inputs import History, Inputs, WeightSource, random_weight
 from .machine import RankMachine, alike
 from .shards import Shards
-from .traffic import compare_bytes
+from .traffic import compare_bytes, compare_requests
 from .twin import NoTwin, Twin, otherwise, twin_of
 from .values import Floats, Ints
 from .work import wrong_work
@@ -45,8 +46,8 @@ class Proof:
     """`verdict`: equal; differs, the lowering computes or moves something else; not run, `why`: nothing is known.
     `error`: of the logits, `cache_error`: of the KV cache, the largest difference relative to their scale; `same`:
     the chosen tokens agree, but for near ties; `first`: where the two runs part, when they do: segment[layer]/op.
-    `bytes_wrong`: the collectives and sends, by name, whose counted bytes are not the compiler's. `collectives`: how
-    many were counted. `reference_error`: of the model's own logits against another program's. `lines`: of the IR
+    `bytes_wrong`: the collectives, sends and requests, by name, whose counted bytes are not the compiler's. `collectives`: how
+    many were counted, and `requests`: whether a scatter and a gather were. `reference_error`: of the model's own logits against another program's. `lines`: of the IR
     around `first`. `work_wrong`: ops whose FLOPs, counted on every rank, are not the compiler's; `memory_wrong`:
     stages whose weights or cache are not."""
 
@@ -63,6 +64,7 @@ class Proof:
     lines: tuple[str, ...] = ()
     work_wrong: tuple[str, ...] = ()
     memory_wrong: tuple[str, ...] = ()
+    requests: int = 0
 
     @property
     def verdict(self) -> str:
@@ -82,7 +84,8 @@ def prove(plan: CompiledPlan, phase: str, **given: object) -> Proof:
     """Run a phase at its full dims on one rank and on all of its ranks, and count what its collectives move. For
     small models: everything is float64 and every rank is in memory at once. `given`: see `prove_graph`."""
     result = plan.phases[phase]
-    return prove_graph(result.graph, plan.units[phase], result.costs, memory=result.memory_without_drafts, **given)  # type: ignore[arg-type]
+    stated = {"memory": result.memory_without_drafts, "requests": result.requests}
+    return prove_graph(result.graph, plan.units[phase], result.costs, **stated, **given)  # type: ignore[arg-type]
 
 
 def prove_small(plan: CompiledPlan, phase: str) -> Proof:
@@ -97,7 +100,8 @@ def prove_small(plan: CompiledPlan, phase: str) -> Proof:
     if differs:
         return not_run(phase, unit, f"the twin was lowered otherwise: {differs}")
     given = {"inputs": twin_inputs(twin), "model": twin.model, "costed": result.graph}
-    return prove_graph(twin.placed, unit, result.costs, memory=result.memory_without_drafts, **given)  # type: ignore[arg-type]
+    given |= {"memory": result.memory_without_drafts, "requests": result.requests}
+    return prove_graph(twin.placed, unit, result.costs, **given)  # type: ignore[arg-type]
 
 
 def twin_of_phase(plan: CompiledPlan, phase: str) -> Twin:
@@ -131,15 +135,16 @@ def prove_graph(
     model: Graph | None = None,
     costed: Graph | None = None,
     memory: Memory | None = None,
+    requests: Mapping[str, OpCost] | None = None,
 ) -> Proof:
     """Like prove, of a placed graph that may not be the plan's own. Without `costs` bytes are not compared.
     `expected`: logits [sequences, .., vocab] that the model itself must give. `model`: what it was lowered from; `costed`:
-    the graph that `costs` and `memory` are of, where its sizes are others."""
+    the graph that `costs`, `memory` and `requests` are of, where its sizes are others."""
     model = model if model is not None else model_graph(unit)
     inputs = inputs or random_inputs(unit, weights)
     reference, machine = RankMachine(model, inputs, single()), RankMachine(placed, inputs, placed.the_mesh)
     try:
-        return compared(reference, machine, unit, Stated(costed or placed, costs, memory), expected)
+        return compared(reference, machine, unit, Stated(costed or placed, costs, memory, requests), expected)
     except CheckpointError:
         raise
     except Exception as error:  # nothing is known of the lowering, whatever it is
@@ -153,6 +158,7 @@ class Stated:
     graph: Graph
     costs: Costs | None
     memory: Memory | None
+    requests: Mapping[str, OpCost] | None
 
 
 def compared(
@@ -175,6 +181,8 @@ def compared(
     first = check.first or check.missed() or ("" if same else "the result")
     ran = machine.shards, machine.record
     moved = tuple(compare_bytes(*ran, stated.costs, stated.graph)) if stated.costs is not None else ()
+    if stated.requests is not None:
+        moved += tuple(compare_requests(*ran, stated.requests, stated.graph))
     work = tuple(wrong_work(*ran))
     policy = cache_policy(unit.phase)
     wrong = tuple(wrong_memory(*ran, stated.graph, stated.memory, policy)) if stated.memory is not None else ()
@@ -192,6 +200,7 @@ def compared(
         lines=around(placed, places[0]) if places else (),
         work_wrong=work,
         memory_wrong=wrong,
+        requests=len(machine.record.requests),
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..base.frozen import record
+
 OpKey = tuple[str, str]
 """(segment, op)."""
 
@@ -22,12 +24,22 @@ class Moved:
     across: bool = False
 
 
+@record
+class Handed:
+    """Between the front end, which is at the root of a group, and its ranks: elements of the local input of one call (of a scatter
+    the root's, of a gather a rank's), and elements that the root sends or takes in."""
+
+    payload: int
+    wire: int
+
+
 @dataclass
 class Record:
-    """`traffic`: of each collective every call; `sent`: elements that ranks hand over, by stages; `work`: FLOPs of each op,
+    """`traffic`: of each collective every call; `requests`: of scatter and gather every call of every group; `sent`: elements that ranks hand over, by stages; `work`: FLOPs of each op,
     every call, a number per rank; `caches`: shapes of each rank's part of a cache or state."""
 
     traffic: dict[OpKey, list[Moved]] = field(default_factory=dict)
+    requests: dict[str, list[Handed]] = field(default_factory=dict)
     sent: dict[tuple[int, int], list[int]] = field(default_factory=dict)
     work: dict[OpKey, list[list[float]]] = field(default_factory=dict)
     caches: dict[OpKey, list[tuple[int, ...]]] = field(default_factory=dict)

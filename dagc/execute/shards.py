@@ -3,7 +3,7 @@ runs in NumPy and in torch, the twin's checks and the counting of bytes all ask 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,6 +67,13 @@ class Shards:
     def parts(self, shape: tuple[int, ...], layout: tuple[Axes, ...], rank: Coordinates) -> tuple[slice, ...]:
         """The block of a tensor of this shape that a layout gives a rank."""
         return tuple(self.part(n, axes, rank) for n, axes in zip(shape, layout, strict=True))
+
+    def groups(self, axes: Axes, on: str = "") -> Iterator[list[int]]:
+        """Ranks, by their place among those that are `on`, of each group over some axes; the first of a group first."""
+        found: dict[tuple[int, ...], list[int]] = {}
+        for i, rank in enumerate(self.at(on)):
+            found.setdefault(tuple(at for axis, at in rank.items() if axis not in axes), []).append(i)
+        yield from found.values()
 
     def shard(self, whole: NDArray[Any], layout: tuple[Axes, ...], rank: Coordinates) -> NDArray[Any]:
         return whole[self.parts(whole.shape, layout, rank)]

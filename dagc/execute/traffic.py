@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isclose, prod
 
 import numpy as np
@@ -11,6 +11,7 @@ from ..base.dtypes import DTYPE_BYTES
 from ..cost.records import Costs, OpCost
 from ..ir.graph import Graph, Op, Segment
 from ..ir.ops.attributes import RingTurnAttrs
+from ..ir.requests import request_moves
 from ..ir.sharding import Sharding
 from .record import Moved, Record
 from .routed import RoutedRows
@@ -131,6 +132,24 @@ def kept(rows: RoutedRows, before: Ragged, after: Ragged, boxes: tuple[tuple[sli
     """Elements of the rows that a rank has both before and after a move. `boxes`: its part of a row before, after."""
     had, has = (rows.code(value.physical, value.keys, offset) for value in (before, after))
     return float(np.isin(has, had).sum()) * _overlap(*boxes)
+
+
+def compare_requests(shards: Shards, record: Record, stated: Mapping[str, OpCost], costed: Graph) -> list[str]:
+    """The scatter and the gather, where their counted bytes are not the stated ones at any call of any group, and those that are
+    stated and never ran. `costed`: as in `compare_bytes`."""
+    wrong = []
+    moves = {move.kind: move for move in request_moves(shards.graph)}
+    for kind in sorted(set(stated) | set(record.requests)):
+        calls, cost, move = record.requests.get(kind, []), stated.get(kind), moves.get(kind)
+        if not calls or cost is None or move is None:
+            wrong.append(kind)
+            continue
+        here, plan = shards.graph.segment(move.segment), costed.segment(move.segment)
+        scope, dims = here.scope_of(move.value), here.dims_of(move.value)
+        each_B = DTYPE_BYTES[here.dtype_of(move.value)] * scale(plan, here, dims, scope)
+        if not all(_equal(c.payload * each_B, cost.payload_B) and _equal(c.wire * each_B, cost.wire_B) for c in calls):
+            wrong.append(kind)
+    return wrong
 
 
 def compare_bytes(shards: Shards, record: Record, costs: Costs, costed: Graph) -> list[str]:

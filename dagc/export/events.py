@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ..base.axes import STAGES
 from ..base.collectives import ACROSS
 from ..base.frozen import record
 from ..ir.graph import COMM, COMPUTE
+from ..ir.requests import request_moves
 from ..plan.result import PhaseResult
 from ..view.facts.critical import Visit, critical
 from ..view.facts.timeline import (
@@ -23,6 +24,7 @@ from ..view.facts.timeline import (
     labels,
     rank_of,
     representatives,
+    requests,
     slices,
 )
 from ..view.facts.unroll import lane_letter
@@ -94,6 +96,31 @@ def events(result: PhaseResult, ranks: str = "folded") -> Iterator[Event]:
             nodes.add(node)
             yield Process(node + 1, f"node {node}, pid")  # viewers write the pid behind the name
         yield from writer.rank(member)
+    yield from front_end(result, nodes)
+
+
+def front_end(result: PhaseResult, known: Collection[int]) -> Iterator[Event]:
+    """What it hands out and takes in, on tracks of their own at the node of the phase's first GPU, where it is. `known`: nodes that
+    have been named."""
+    graph, ids = result.graph, result.gpus
+    node = graph.stages[0].gpus[0] // result.per_node
+    moves = {move.kind: move for move in request_moves(graph)}
+    if moves and node not in known:
+        yield Process(node + 1, f"node {node}")
+    order = 4 * (max(ids) + 1)
+    for k, (kind, move) in enumerate(moves.items()):
+        track, cost = Track(2 * FURTHER + k, node + 1, order + k, f"front end, {kind}"), result.requests[kind]
+        yield track
+        end = 0
+        for piece in (one for one in requests(result, move.stage) if one.kind == kind):
+            start = max(nanoseconds(piece.start_s), end)
+            end = max(nanoseconds(piece.end_s), start)
+            args: dict[str, Value] = {"kind": kind, "microbatch": piece.microbatch}
+            args |= {"lane": "ab"[piece.lane]} if graph.lanes > 1 else {}
+            args |= {"bound": cost.bound, "group": "+".join(graph.the_mesh.label(move.axes))}
+            args |= {"group_size": graph.the_mesh.size(move.axes), "algorithm": cost.algorithm}
+            args |= {"payload_B": cost.payload_B, "wire_B": cost.wire_B, "time_us": float(cost.time_s.max()) * 1e6}
+            yield EventSpan(track, kind, kind, start, end, args)
 
 
 @dataclass

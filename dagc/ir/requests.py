@@ -39,6 +39,11 @@ class RequestMove:
         held = self.whole if self.kind == SCATTER.name else self.layout
         return local_bytes(graph.segment(self.segment), self.value, held.dims, graph.the_mesh)
 
+    @property
+    def cut(self) -> tuple[Axes, ...]:
+        """How what the root holds is cut into what ranks have."""
+        return tuple(() if own == held else own for own, held in zip(self.layout.dims, self.whole.dims, strict=True))
+
     def group(self, mesh: Mesh) -> GroupShape:
         """Where its GPUs are; of groups that differ the widest spread one."""
         groups = mesh.groups(self.axes)

@@ -50,12 +50,8 @@ def collective(shards: Shards, segment: Segment, op: Op, operands: Sequence[Memb
     if op.is_across:
         return [list(each) for each in exchange(Group(shards, segment, op, shards.at(have.on), have, got), operands)]
     ranks = shards.at(op.on)
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for i, rank in enumerate(ranks):
-        key = tuple(v for a, v in rank.items() if a not in op.axes)
-        groups.setdefault(key, []).append(i)
     out: list[list[object]] = [[None] * len(ranks) for _ in op.results]
-    for members in groups.values():
+    for members in shards.groups(op.axes, op.on):
         group = Group(shards, segment, op, [ranks[i] for i in members], have, got)
         _may_move(op, have)
         results = exchange(group, [[values[i] for i in members] for values in operands])

@@ -9,6 +9,7 @@ import numpy as np
 import torch.distributed as dist
 
 from ...ir.graph import Graph
+from ...ir.requests import request_moves
 from ...ir.sharding import Axes
 
 Position = tuple[int, ...]
@@ -53,7 +54,8 @@ class Group:
 def make_groups(ranks: Ranks) -> dict[Axes, Group]:
     """Every process makes every group, its own and the others', in one order."""
     mesh = ranks.graph.the_mesh
-    wanted = sorted({mesh.sort(op.axes) for s in ranks.graph.segments for op in s.ops if op.axes})
+    used = {mesh.sort(op.axes) for s in ranks.graph.segments for op in s.ops if op.axes}
+    wanted = sorted(used | {move.axes for move in request_moves(ranks.graph)})
     groups: dict[Axes, Group] = {}
     for axes in wanted:
         position = [1 + mesh.index[a] for a in axes]

@@ -17,24 +17,26 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from ...base.collectives import GATHER, SCATTER
 from ...ir.graph import Segment
 from ..chosen import chooses_tokens
 from ..dispatcher import Backend, OpCall, Results, RunPlace, run_layer
 from ..shards import Coordinates, Shards
 from .comm import collective
 from .communicator import Communicator
+from .front_end import FrontEnd
 from .groups import Ranks
 from .resident import Resident
 from .rules import BACKEND
 
 Key = tuple[str, str]
-"""(segment, op); ("", "send") and ("", "recv") between stages."""
+"""(segment, op); ("", "send") and ("", "recv") between stages; ("", "scatter") and ("", "gather") with the front end."""
 
 
 @dataclass
 class Rank:
     """`times`: seconds of each op in the last run; `watched`: values of one op, by first sequence; `chosen`: tokens, where
-    the model's end is here, in the same way."""
+    the model's end is here, in the same way; `taken`: those that the front end took in, where it is here."""
 
     shards: Shards
     ranks: Ranks
@@ -45,10 +47,13 @@ class Rank:
     times: dict[Key, float] = field(default_factory=dict)
     watched: dict[int, np.ndarray[Any, Any]] = field(default_factory=dict)
     chosen: dict[int, np.ndarray[Any, Any]] = field(default_factory=dict)
+    taken: dict[int, np.ndarray[Any, Any]] = field(default_factory=dict)
     backend: Backend = field(default=BACKEND, init=False)
     resident: Resident = field(init=False)
+    front_end: FrontEnd = field(init=False)
 
     def __post_init__(self) -> None:
+        self.front_end = FrontEnd(self.comm)
         self.resident = Resident(self.shards, self.ranks.coordinates, self.device, self.dtype)
 
     def here(self, on: str = "") -> Sequence[Coordinates]:
@@ -70,7 +75,8 @@ class Rank:
             torch.cuda.synchronize()
 
     def run(self) -> float:
-        """Every part of the batch through this rank's stage; the seconds that it took."""
+        """Every part of the batch through this rank's stage; the seconds that it took. Ids are handed out before, and what was chosen
+        is taken in behind: no step waits for that."""
         self.times.clear()
         graph = self.shards.graph
         parts = graph.microbatches * graph.lanes
@@ -78,12 +84,13 @@ class Rank:
         stage = self.ranks.at[0]
         before = sum(n for s in graph.stages[:stage] for _, n in s.layers)
         sent: list[tuple[Any, Any]] = []
+        ids = [self.tokens(part * size, size) for part in range(parts)] if not stage else []
         self.wait()
         dist.barrier()
         start = time.perf_counter()
         for part in range(parts):
             self.shards.offset = part * size
-            value = self.received(stage) if stage else self.tokens(size)
+            value = self.received(stage) if stage else ids[part]
             for segment, layer in islice(graph.layers, before, before + sum(n for _, n in graph.stages[stage].layers)):
                 (value,) = run_layer(self, segment, layer, [value])
             if stage == len(graph.stages) - 1 and chooses_tokens(graph):
@@ -96,12 +103,23 @@ class Rank:
         for work, _ in sent:
             work.wait()
         self.wait()
-        return time.perf_counter() - start
+        took_s = time.perf_counter() - start
+        if self.front_end.move(GATHER.name) is not None:
+            for offset, value in self.chosen.items():
+                with self.timed(("", GATHER.name)):
+                    taken = self.front_end.gathered(torch.as_tensor(value))
+                if taken is not None:
+                    self.taken[offset] = taken
+        return took_s
 
-    def tokens(self, size: int) -> Any:
+    def tokens(self, offset: int, size: int) -> Any:
+        """This rank's ids of some sequences."""
         first = self.shards.graph.embedding
-        whole = self.shards.inputs.tokens[self.shards.offset : self.shards.offset + size]
-        whole = self.shards.dealt(whole, first.input_dims)
+        whole = self.shards.dealt(self.shards.inputs.tokens[offset : offset + size], first.input_dims)
+        if self.front_end.move(SCATTER.name) is not None:
+            with self.timed(("", SCATTER.name)):
+                mine = self.front_end.scattered(whole)
+            return self.resident.exact(mine)
         dims = first.entry.dims if first.entry is not None else ((),) * whole.ndim
         return self.resident.exact(self.shards.shard(whole, dims, self.ranks.coordinates).copy())
 

@@ -12,8 +12,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from ...base.collectives import GATHER, SEND
 from ...base.frozen import record
 from ...ir.graph import Graph
+from ...ir.requests import request_moves
 from ...pipeline.analyse import cost_graph
 from ...plan.plan import CompiledPlan
 from ...plan.result import PhaseResult
@@ -137,14 +139,14 @@ def measured(job: Job, options: Options, device: Any) -> Outcome | None:
     rank.watch = logits_of(job.model)
     with torch.inference_mode():
         rank.run()  # makes the weights, and warms up
-        shown = Shown(dict(rank.watched), dict(rank.chosen))
+        shown = Shown(dict(rank.watched), dict(rank.chosen), dict(rank.taken))
         rank.watch = ""
         walls, runs = [], []
         for _ in range(options.repeat):
             walls.append(rank.run())
             runs.append(dict(rank.times))
     times = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
-    mine = (by_class(result, ranks, times), statistics.median(walls), shown if options.check else Shown({}, {}))
+    mine = (by_class(result, ranks, times), statistics.median(walls), shown if options.check else Shown({}, {}, {}))
     everyone: list[Any] | None = [None] * dist.get_world_size() if ranks.rank == 0 else None
     dist.gather_object(mine, everyone)
     if everyone is None:
@@ -170,10 +172,11 @@ def measured(job: Job, options: Options, device: Any) -> Outcome | None:
 
 @record
 class Shown:
-    """What a rank has of the logits, and the tokens that it chose, by first sequence."""
+    """What a rank has of the logits, the tokens that it chose, and those that the front end took in where it is, by first sequence."""
 
     logits: dict[int, Any]
     chosen: dict[int, Any]
+    taken: dict[int, Any]
 
 
 Times = dict[str, tuple[int, float, float]]
@@ -194,12 +197,19 @@ def by_class(result: PhaseResult, ranks: Ranks, times: dict[Key, float]) -> Time
             each = float(cost[tuple(min(i, n - 1) for i, n in zip(ranks.at[1:], cost.shape, strict=True))])
             calls = layers[key[0]] * parts
         else:
-            each = result.costs.edges[stage].time_s if key[1] == "send" else 0.0
+            each = outside_s(result, stage, key[1])
             calls = parts
         name = class_of(result, key)
         before = out.get(name, (0, 0.0, 0.0))
         out[name] = (before[0] + calls, before[1] + measured_s, before[2] + calls * each)
     return out
+
+
+def outside_s(result: PhaseResult, stage: int, kind: str) -> float:
+    """Estimate of what is outside of the layers of a stage; a receive takes no time of its own."""
+    if kind in result.requests:
+        return float(result.requests[kind].time_s.max())
+    return result.costs.edges[stage].time_s if kind == SEND.name else 0.0
 
 
 def averaged(ranks: list[Times]) -> tuple[ClassTime, ...]:
@@ -216,7 +226,7 @@ def compared(
     result: PhaseResult, model: RankMachine, places: dict[int, tuple[int, ...]], shown: list[Shown], allowed: float
 ) -> tuple[float, bool]:
     """Error of the logits against a run of the whole model, of every part of the batch on every rank, and whether every
-    rank chose tokens whose logits are the largest there, up to `allowed`."""
+    rank chose, and the front end took in, tokens whose logits are the largest there, up to `allowed`."""
     seen = Recording(model)
     model.run()
     layer, name = seen.logits
@@ -231,12 +241,14 @@ def compared(
     size = whole.shape[0] // (graph.microbatches * graph.lanes)
     worst, same = 0.0, True
     end = graph.head.sharding_of(graph.head.output)
+    taken = next((move.whole for move in request_moves(graph) if move.kind == GATHER.name), None)
     for offset in order[0].logits:
         part = whole[offset : offset + size]
         values: list[object] = [found.logits[offset] for found in order]
         worst = max(worst, check.difference(part, op, values))
         for at, found in zip(placed.ranks, order, strict=True):
-            if end is not None and offset in found.chosen:
-                mine = placed.shard(placed.dealt(part, op.dims), (*end.dims, ()), at)
-                same = same and are_largest(mine, found.chosen[offset], allowed)
+            for layout, tokens in ((end, found.chosen), (taken, found.taken)):
+                if layout is not None and offset in tokens:
+                    mine = placed.shard(placed.dealt(part, op.dims), (*layout.dims, ()), at)
+                    same = same and are_largest(mine, tokens[offset], allowed)
     return worst, same

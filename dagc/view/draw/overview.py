@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 from math import ceil, isclose, sqrt
 
-from ...base.collectives import TO_EXPERTS
+from ...base.collectives import SEND, TO_EXPERTS
 from ...base.units import BYTES, TIME, TOKEN_RATE, show, show_runs
 from ...cost.footprint import StageMemory
+from ...ir.requests import request_moves
 from ...plan.plan import CompiledPlan
 from ...plan.result import PhaseResult, Seat
 from ..facts.timeline import cell_of
@@ -178,6 +179,7 @@ def _card(result: PhaseResult, card: Card) -> Html:
         f"GPU {html(show_runs(gpus, most=6))}{html(result.of_pool)}",
         _time(result, card[0]),
         *_collectives(result, card[0]),
+        *_requests(result, card),
         _bar(memory, capacity),
         f"{full} ({memory.peak_B / capacity:.1%})",
         f'<font point-size="9">{html(_parts(memory))}</font>',
@@ -206,6 +208,20 @@ def collectives_of(result: PhaseResult, layer: str, on: str = "") -> dict[tuple[
             key = (op.runtime_kind, "+".join(mesh.label(op.axes, op.scope)))
             counts[key] = counts.get(key, 0) + 1
     return counts
+
+
+def requests_of(result: PhaseResult, card: Card) -> list[tuple[str, str]]:
+    """What the stages of a card exchange with the front end: (kind, axes)."""
+    graph = result.graph
+    return [(m.kind, "+".join(graph.the_mesh.label(m.axes))) for m in request_moves(graph) if m.stage in card]
+
+
+def _requests(result: PhaseResult, card: Card) -> list[str]:
+    swatches = [
+        f'<font color="{COLORS[kind]}">&#9632;</font> {html(kind)}({html(over)})'
+        for kind, over in requests_of(result, card)
+    ]
+    return [f"requests: {'  '.join(swatches)}"] if swatches else []
 
 
 def _collectives(result: PhaseResult, index: int) -> list[str]:
@@ -247,7 +263,7 @@ def _cell(color: str, width: int) -> str:
 
 def _legend(result: PhaseResult) -> Html:
     drawn = {op.runtime_kind for s in result.graph.segments for op in s.ops if op.is_collective}
-    kinds = [k for k in COLORS if k in drawn or (k == "send" and len(result.graph.stages) > 1)]
+    kinds = [k for k in COLORS if k in drawn or (k == SEND.name and len(result.graph.stages) > 1)]
     rows = _swatches("memory:", list(PARTS))
     if kinds:
         rows += _swatches("collectives per layer:" if drawn else "", [(k, COLORS[k]) for k in kinds])

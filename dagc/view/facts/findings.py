@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from ...base.collectives import SCATTER
 from ...base.phase_kinds import DECODE, PREFILL
 from ...base.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, show
 from ...cost.schedule.records import PathStep
 from ...ir.ops.op_set import attention_imbalance
+from ...ir.requests import request_moves
 from ...plan.placement import Placement
 from ...plan.plan import CompiledPlan
 from ...plan.pools import listed
@@ -282,6 +284,27 @@ def placement_text(plan: CompiledPlan, result: PhaseResult) -> str:
     """Both as sentences."""
     lines = (line.strip() for line in (*placement_lines(result), *expert_lines(plan, result)))
     return " ".join(f"{line[0].upper()}{line[1:]}." for line in lines)
+
+
+def requests_lines(result: PhaseResult) -> Iterator[str]:
+    """What passes between the front end and the ranks; nothing where every rank has the whole batch."""
+    graph = result.graph
+    calls = graph.microbatches * graph.lanes
+    for move in request_moves(graph):
+        cost, over = result.requests[move.kind], "+".join(graph.the_mesh.label(move.axes))
+        size = show(cost.payload_B, BYTES, 3) + (" of token ids" if move.kind == SCATTER.name else " from each rank")
+        times = f", {calls} times" if calls > 1 else ""
+        took = show(float(cost.time_s.max()), TIME, 3)
+        yield f"{move.kind} of {size} over {over} ({graph.the_mesh.size(move.axes)} ranks{times}): {took}"
+
+
+REQUESTS_HEAD = "requests, which no step waits for"
+
+
+def requests_text(result: PhaseResult) -> str:
+    """The same as a sentence."""
+    said = "; ".join(requests_lines(result))
+    return f"{REQUESTS_HEAD[0].upper()}{REQUESTS_HEAD[1:]}: {said}." if said else ""
 
 
 def searched(one: Placement) -> str:

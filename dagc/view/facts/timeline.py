@@ -11,7 +11,9 @@ from ...base.frozen import record
 from ...cost.records import Array
 from ...cost.schedule.records import Run
 from ...ir.graph import COMM, COMPUTE, Op, Segment
+from ...ir.requests import request_moves
 from ...plan.result import PhaseResult
+from .request_times import begin_s, took_s
 
 Index = tuple[int, ...]
 """Mesh coordinates of a rank within its stage."""
@@ -208,3 +210,14 @@ def _steps(
             if end > start:
                 found.append((start, end, op.name, op.runtime_kind, track(op), lane))
     return sorted(found)
+
+
+def requests(result: PhaseResult, stage: int) -> Iterator[Slice]:
+    """Scatters and gathers of a stage, in order of each; what is before the pass as of its first moment. GPUs take no part in it."""
+    graph = result.graph
+    for move in (m for m in request_moves(graph) if m.stage == stage):
+        for microbatch in range(graph.microbatches):
+            for lane in range(graph.lanes):
+                begin = begin_s(result, move, microbatch, lane)
+                end = begin + took_s(result, move)
+                yield Slice(move.kind, move.kind, "host", "", None, microbatch, lane, max(0.0, begin), max(0.0, end))

@@ -11,7 +11,7 @@ from ...plan.held_memory import HEAD, room_text, shared_lines, stage_rows
 from ...plan.plan import CompiledPlan
 from ...plan.pools import listed
 from ...plan.result import PhaseResult, Sensitivities, Sensitivity
-from ..facts.findings import HELPS, binding, error_range, placement_text
+from ..facts.findings import HELPS, binding, error_range, placement_text, requests_text
 from . import headline
 from .terminal import axes_text
 
@@ -117,6 +117,9 @@ def _phase(plan: CompiledPlan, result: PhaseResult, buys: Sequence[Sensitivity])
     yield from _folded(
         "collectives", table(["collective", "over", "ranks", "calls", "payload", "time"], rows, "<<>>>>")
     )
+    if ends := requests_text(result):
+        yield escaped(ends)
+        yield ""
     total = sum(s.time_s for s in result.path) or 1.0
     steps = sorted(result.path, key=lambda s: -s.time_s)[:10]
     path = [

@@ -15,7 +15,16 @@ from ...plan.result import PhaseResult, Sensitivities, Sensitivity
 from ...spec.hardware import Hardware
 from ...spec.workload import Routing
 from ..facts.experts import expert_lines
-from ..facts.findings import drafter_lines, own_precision, placement_lines, pool_link, spared, worst_layer
+from ..facts.findings import (
+    REQUESTS_HEAD,
+    drafter_lines,
+    own_precision,
+    placement_lines,
+    pool_link,
+    requests_lines,
+    spared,
+    worst_layer,
+)
 from .headline import alternative_text, headline, others
 from .terminal_text import WIDTH, Paint, table, within
 
@@ -204,9 +213,11 @@ def _collectives(result: PhaseResult) -> list[str]:
                 show(c.time_s, TIME, 3),
             ]
         )
+    ends = [f"    {text}" for text in requests_lines(result)]
+    ends = [f"  {REQUESTS_HEAD}", *ends] if ends else []
     if len(rows) == 1:
-        return ["  no collectives"]
-    return [f"  {collectives_heading(result)}", *table(rows, "<<>>>>>")]
+        return ["  no collectives", *ends]
+    return [f"  {collectives_heading(result)}", *table(rows, "<<>>>>>"), *ends]
 
 
 def collectives_heading(result: PhaseResult) -> str:

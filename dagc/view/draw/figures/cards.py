@@ -7,9 +7,22 @@ import itertools
 from ....base.frozen import record
 from ....base.units import BYTES, TIME, show, show_runs
 from ....cost.footprint import StageMemory
+from ....ir.requests import request_moves
 from ....plan.result import PhaseResult
 from ..dot import COLORS, identifier
-from ..overview import PARTS, Card, collectives_of, columns, handed_on, layers_of, name_of, shown_cards, sizes, time_s
+from ..overview import (
+    PARTS,
+    Card,
+    collectives_of,
+    columns,
+    handed_on,
+    layers_of,
+    name_of,
+    requests_of,
+    shown_cards,
+    sizes,
+    time_s,
+)
 from .markup import Markup, fit, join, tag, width, wrapped
 from .svg import Figure, Keys, figure, rect, title, words
 
@@ -52,6 +65,7 @@ def keys(result: PhaseResult) -> Keys:
     parts = [(f"p{k}", name) for k, ((name, _), size) in enumerate(zip(PARTS, largest, strict=True)) if size > 0]
     kinds = {op.runtime_kind for s in result.graph.segments for op in s.ops}
     kinds |= {"send"} if len(result.graph.stages) > 1 else set()
+    kinds |= {move.kind for move in request_moves(result.graph)}
     return [*parts, *((f"k-{k}", k) for k in COLORS if k in kinds)]
 
 
@@ -72,7 +86,8 @@ def _chips(result: PhaseResult, card: Card) -> list[list[tuple[str, str]]]:
                 x = 16.0
             lines[-1].append((kind, chip))
             x += need
-    return lines
+    ends = [(kind, f"{kind}({over})") for kind, over in requests_of(result, card)]
+    return [*lines, [("", "requests:"), *ends]] if ends else lines
 
 
 def _height(result: PhaseResult, card: Card, chips: list[list[tuple[str, str]]]) -> float:

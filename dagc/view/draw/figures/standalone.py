@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ....base.collectives import ACROSS
 from ....base.frozen import record
 from ....plan.plan import CompiledPlan
 from ....plan.result import PhaseResult
@@ -16,7 +15,7 @@ from ..layer_digraph import subtitle
 from ..overview import facts
 from . import cards, lanes, layers, memory, tracks, waterfall
 from .markup import Markup, fit, tag, width, wrapped
-from .svg import ACROSS_LOOK, Figure, Keys, rect, standalone_style, words
+from .svg import Figure, Keys, further_look, rect, standalone_style, words
 
 PAD = 16
 ROW = 18
@@ -100,7 +99,7 @@ def document(sheet: Sheet, titles: Sequence[str], style: str = "") -> str:
     entries, lines = _legend(sheet.keys, w)
     top = PAD + 12 + HEAD * len(rest) + 14
     height = top + figure.height + 10 + ROW * lines + PAD
-    style += ACROSS_LOOK if {cls.removeprefix("k-") for cls, _ in sheet.keys} & {*ACROSS} else ""
+    style += further_look({cls.removeprefix("k-") for cls, _ in sheet.keys})
     look = standalone_style(style + ".head { font-size: 14px; font-weight: bold; } .paper { fill: var(--paper); }")
     made = tag(
         "svg",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from functools import cache
 from importlib import resources
 from math import ceil, floor, log10
 
-from ....base.collectives import ACROSS
+from ....base.collectives import ACROSS, REQUESTS
 from ....base.frozen import record
 from ....base.units import TIME, show
 from ..dot import COLORS
@@ -23,8 +24,10 @@ def style() -> str:
     return (resources.files(__package__) / "figures.css").read_text(encoding="utf-8")
 
 
-ACROSS_LOOK = "".join(f".k-{kind} {{ fill: {COLORS[kind]}; background: {COLORS[kind]}; }} " for kind in ACROSS)
-"""Of what goes to experts on GPUs of their own and back, where it is drawn."""
+def further_look(drawn: Collection[str]) -> str:
+    """Of what few plans have, where it is drawn: what goes to experts on GPUs of their own and back, and requests."""
+    kinds = (kind for kind in (*ACROSS, *REQUESTS) if kind in drawn)
+    return "".join(f".k-{kind} {{ fill: {COLORS[kind]}; background: {COLORS[kind]}; }} " for kind in kinds)
 
 
 @cache

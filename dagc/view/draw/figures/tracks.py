@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 from ....base.units import BYTES, FLOPS, TIME, show
 from ....ir.graph import COMPUTE, STREAMS
+from ....ir.requests import request_moves
 from ....plan.result import PhaseResult
 from ...facts.critical import Visit, critical
-from ...facts.timeline import Member, Slice, classes, representatives, slices
+from ...facts.timeline import Member, Slice, classes, representatives, requests, slices
 from ...facts.unroll import lane_letter
 from ..dot import COLORS, identifier
 from ..layer_digraph import heaviest
@@ -16,7 +19,7 @@ from .svg import Figure, Keys, figure, line, moment_text, rect, ticks, title, wo
 LABEL, BAR, ROW, TOP = 180, 890, 46, 24
 MAX_ROWS = 24
 MAX_CELLS = 1500
-COMPUTE_H, COMM_H = 14, 10
+COMPUTE_H, COMM_H, REQUEST_H = 14, 10, 2
 
 
 def draw(result: PhaseResult) -> Figure:
@@ -54,6 +57,7 @@ def keys(result: PhaseResult) -> Keys:
     """What the colours mean."""
     kinds = {op.runtime_kind for s in result.graph.segments for op in s.ops if op.is_collective}
     kinds |= {"send"} if len(result.graph.stages) > 1 else set()
+    kinds |= {move.kind for move in request_moves(result.graph)}
     comm = [(f"k-{k}", k) for k in COLORS if k in kinds]
     return [("busy", "compute"), *comm, ("path", "the critical path is in this stage")]
 
@@ -100,6 +104,8 @@ def _row(result: PhaseResult, member: Member, y: float, end: float, place: int, 
         if w >= 14:
             out.append(words(x + 3, y + 10, str(number), "tiny"))
     out.append(_busy([s for s in pieces if s.stream == "compute"], y + 12, COMPUTE_H - 2, end, "busy"))
+    for kind, ends in itertools.groupby(requests(result, member.stage), key=lambda s: s.kind):
+        out.append(_busy([s for s in ends if s.start_s < end], y, REQUEST_H, end, f"k-{kind}"))
     for kind in COLORS:
         mine = [s for s in pieces if s.kind == kind]
         if mine:

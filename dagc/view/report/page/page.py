@@ -10,6 +10,7 @@ from importlib import resources
 from pathlib import PurePath
 from string import Template
 
+from ....base.collectives import ACROSS
 from ....base.source import Source
 from ....base.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, show
 from ....base.version import VERSION
@@ -18,7 +19,7 @@ from ....plan.plan import CompiledPlan
 from ....plan.result import Sensitivities
 from ....spec.hardware import Hardware
 from ...draw.figures.markup import Markup, join, tag, text
-from ...draw.figures.svg import ACROSS_LOOK, legend, style
+from ...draw.figures.svg import further_look, legend, style
 from ...facts.findings import assumptions, error_range, origins, pool_link
 from ..terminal import routing_text
 from . import listing
@@ -29,8 +30,8 @@ from .phase import phase
 def page(plan: CompiledPlan, sensitivities: Sensitivities) -> str:
     """One HTML document. It loads nothing, and its policy forbids loading."""
     look, script = style() + asset("page.css") + _served_look(plan), asset("page.js")
-    if any(result.takes_turns for result in plan.phases.values()):
-        look += ACROSS_LOOK
+    drawn = {kind for result in plan.phases.values() for kind in result.requests}
+    look += further_look(drawn | ({*ACROSS} if any(result.takes_turns for result in plan.phases.values()) else set()))
     sources = listing.sources(plan)
     name = plan_name(plan, sources)
     body = join([_header(plan, name), tag("main", join(_sections(plan, sources, sensitivities))), _footer()])

@@ -13,7 +13,7 @@ from ...draw.figures import buys as buys_
 from ...draw.figures import layers, memory, tracks, waterfall
 from ...draw.figures.markup import Markup, join, tag
 from ...draw.figures.svg import legend
-from ...facts.findings import binding, own_precision, placement_text, spared, worst_layer
+from ...facts.findings import binding, own_precision, placement_text, requests_text, spared, worst_layer
 from ...facts.size import too_many
 from ..headline import alternative_text, headline, others
 from ..terminal import axes_text, collectives_heading
@@ -125,10 +125,12 @@ def _collectives(result: PhaseResult) -> Markup:
                     show(c.time_s, TIME, 3),
                 ]
             )
+    said = requests_text(result)
+    ends = tag("p", said, cls="soft") if said else Markup()
     if not rows:
-        return tag("p", "None.")
+        return join([tag("p", "None."), ends])
     head = ["collective", "over", "ranks", "calls", "payload of a call", "on the wire", "time"]
-    return table(head, rows, numbers=(2, 3, 4, 5, 6))
+    return join([table(head, rows, numbers=(2, 3, 4, 5, 6)), ends])
 
 
 def _steps(result: PhaseResult) -> Markup:
