@@ -167,7 +167,8 @@ def graph_of(lines: list[Any]) -> Graph:
 def placement_ids(graph: Graph) -> tuple[int, ...]:
     """Of all ranks. Raises ValueError where they are others than the mesh has."""
     mesh = graph.the_mesh
-    assert mesh.ids.size == sum(len(stage.gpus) for stage in graph.stages) and mesh.expert_ids.size >= 0
+    assert mesh.ids.size == sum(len(stage.gpus) for stage in graph.stages)
+    assert mesh.apart is None or mesh.expert_ids.size
     return mesh.all_gpus
 
 
