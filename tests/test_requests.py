@@ -148,8 +148,10 @@ def test_slow_links_to_the_front_end_delay_nothing() -> None:
     text = spec_text(phase="gpus = 0..15, dp = 16", kind="decode", model=DENSE)
     slow = text.replace("latency = 6 us", "latency = 6 s")
     for one in (text, slow):
-        result = dagc.compile_text(one).phases["decode"]
+        plan = dagc.compile_text(one)
+        result = plan.phases["decode"]
         assert not result.collectives and set(result.requests) == {"scatter", "gather"}
+        assert ("longer than the pass" in plan.report()) == (one is slow)
     assert float(result.requests["gather"].time_s.max()) > 1e3 * result.time_s
     assert result.time_s == dagc.compile_text(text).phases["decode"].time_s
     assert {step.kind for step in result.path}.isdisjoint(REQUESTS)

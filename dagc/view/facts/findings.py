@@ -294,8 +294,10 @@ def requests_lines(result: PhaseResult) -> Iterator[str]:
         cost, over = result.requests[move.kind], "+".join(graph.the_mesh.label(move.axes))
         size = show(cost.payload_B, BYTES, 3) + (" of token ids" if move.kind == SCATTER.name else " from each rank")
         times = f", {calls} times" if calls > 1 else ""
-        took = show(float(cost.time_s.max()), TIME, 3)
-        yield f"{move.kind} of {size} over {over} ({graph.the_mesh.size(move.axes)} ranks{times}): {took}"
+        took_s = float(cost.time_s.max())
+        late = ", longer than the pass: ranks would wait" if took_s * calls > result.schedule.period_s else ""
+        ranks = f"{graph.the_mesh.size(move.axes)} ranks{times}"
+        yield f"{move.kind} of {size} over {over} ({ranks}): {show(took_s, TIME, 3)}{late}"
 
 
 REQUESTS_HEAD = "requests, which no step waits for"
