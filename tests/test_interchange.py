@@ -127,9 +127,11 @@ def _of_version_2(found: re.Match[bytes]) -> bytes:
 
 
 def phase_figures(plan: Plan, phase: str) -> Any:
-    """Without what other phases leave: a placed graph is of one phase, on the GPUs of its pool alone; nor how its GPUs were found."""
+    """Without what other phases leave: a placed graph is of one phase, on the GPUs of its pool alone; nor how its GPUs were found, nor of which
+    layouts it was chosen."""
     found = orjson.loads(dumps(plan.to_json()))["phases"][phase]
     found.pop("placement", None)
+    found.pop("alternative", None)
     found.pop("hardware", None)
     for held in (found["memory"], *found["memory"]["stages"]):
         for name in ("shared_peak_B", "kv_tokens", "kv_tokens_per_dp_rank"):

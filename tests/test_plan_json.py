@@ -45,20 +45,31 @@ def test_the_schemas_are_schemas(number: int) -> None:
         jsonschema.validate(json.loads(OLD.read_text()), SCHEMAS[2])
 
 
-def numbers(schema: Any, path: str = "") -> list[tuple[str, str]]:
-    """(path, description) of every number."""
+def numbers(schema: Any, path: str = "", above: str = "") -> list[tuple[str, str]]:
+    """(path, description) of every number; of the members of a list or map that of the whole."""
     found = []
     if isinstance(schema, dict):
         kinds = schema.get("type")
-        if kinds == "number" or (isinstance(kinds, list) and "number" in kinds):
-            found.append((path, schema.get("description", "")))
-        found += [item for key, part in schema.items() for item in numbers(part, f"{path}.{key}")]
+        words = schema.get("description", above)
+        if {"number", "integer"} & {*(kinds if isinstance(kinds, list) else [kinds])}:
+            found.append((path, words))
+        for key, part in schema.items():
+            found += numbers(part, f"{path}.{key}", words if key in ("items", "additionalProperties") else "")
     return found
 
 
-def test_units_are_in_the_names_and_descriptions() -> None:
-    for path, words in numbers(SCHEMAS[2]):
+GRAPH = json.loads((ROOT / "dagc" / "export" / "graph.schema.json").read_text())
+
+
+@pytest.mark.parametrize("schema", [SCHEMAS[2], GRAPH], ids=["plan", "graph"])
+def test_units_are_in_the_names_and_descriptions(schema: Any) -> None:
+    found = numbers(schema)
+    assert len(found) > 5
+    for path, words in found:
         name = path.rpartition(".")[2]
+        assert words, f"{path}: no description"
+        if name == "bytes":
+            assert words.startswith("bytes: "), path
         if name.endswith("_B"):
             assert words.startswith("bytes: "), path
         elif name.endswith("_tok_s"):

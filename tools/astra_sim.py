@@ -52,7 +52,11 @@ def run(spec: Path, given: argparse.Namespace) -> bool:
     for phase in plan.phases:
         with tempfile.TemporaryDirectory(prefix="traces") as folder:
             directory = Path(folder)
-            write(plan, phase, directory, name=directory.name)
+            try:
+                write(plan, phase, directory, name=directory.name)
+            except dagc.SpecError as error:
+                print(f"{spec.stem} {phase}: {error.diagnostics[0].message}")
+                continue
             about = json.loads((directory / "ranks.json").read_text())
             system = json.loads((directory / f"system{'.roofline' if given.roofline else ''}.json").read_text())
             system |= {"replay-only": int(given.replay), "trace-enabled": int(given.calls)}
