@@ -47,6 +47,9 @@ MORE: dict[str, tuple[str, str, str, str]] = {
     "decode, context over sp and tp": ("decode", "gpus = 0..7, sp = 2, tp = 4, dcp = 2", GQA, EXPERTS),
     "decode, context over tp, experts too": ("decode", "gpus = 0..7, dcp = 2\nattention { dp = 2, tp = 4 }\nexperts { ep = 4, tp = 2 }", GQA, EXPERTS),
     "decode, drafts, context over tp": ("decode", "gpus = 0..3, tp = 4, dcp = 2, draft = 1", GQA, EXPERTS),
+    "experts on GPUs of their own": ("prefill", "gpus = 0..1\nattention { dp = 2 }\nexperts { gpus = 2..5, ep = 2, tp = 2 }", GQA, EXPERTS),
+    "decode, experts on GPUs of their own": ("decode", "gpus = [3, 1]\nattention { tp = 2 }\nexperts { gpus = [6, 2, 5, 4], ep = 4 }", MLA, SHARED),
+    "turns, experts on GPUs of their own": ("decode", "gpus = 0..3, microbatches = 2\nattention { dp = 2, tp = 2 }\nexperts { gpus = 4..7, ep = 2, tp = 2 }", GQA, SHARED),
     "decode, experts by load": ("decode", "gpus = 0..3, ep = 2, tp = 2, expert_placement = eplb, routing = histogram([5, 4, 1, 2])", GQA, SHARED),
 }  # fmt: skip
 """Plans for what those of placed graphs leave out."""

@@ -3,10 +3,11 @@ GPUs make a group. Written without the passes, to compare what they do with it."
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from math import gcd, prod
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.ops.attributes import AttendAttrs, DispatchAttrs
@@ -35,6 +36,9 @@ def degrees(strategy: Strategy) -> dict[str, int]:
 
 def not_carried_out(graph: Graph, phase: Phase) -> str:
     """The first op whose loops are split otherwise than the strategy says, and how; or nothing."""
+    own = degrees(phase.strategy)
+    if phase.strategy.apart is not None and any(graph.the_mesh.degrees.get(a, 1) != own[a] for a in ("ep", "etp")):
+        return "degrees of experts"
     for segment in graph.segments:
         for op in segment.ops:
             if op.is_collective or op.kind in ("slice", "row_sum", "row_square_sum"):
@@ -44,6 +48,9 @@ def not_carried_out(graph: Graph, phase: Phase) -> str:
                 phase.strategy.expert_placement or usual(phase.strategy)
             ):
                 return f"{segment.name}/{op.name}: experts placed {sent or 'as usual'}"
+            apart = phase.strategy.apart is not None and op.scope == "experts" and op.kind not in ROUTED
+            if bool(op.on) != apart:
+                return f"{segment.name}/{op.name}: runs on other ranks"
             if op.kind == "attend" and bool(op.ring) != rings(graph.kind, phase.strategy):
                 return f"{segment.name}/{op.name}: a ring or none"
             stray = [d for d, _ in op.loops if d not in loop_dims(segment, op)]
@@ -81,7 +88,8 @@ def wanted_splits(segment: Segment, op: Op, kind: str, strategy: Strategy) -> It
     """(dims, over how many ranks together)."""
     n, dims = degrees(strategy), loop_dims(segment, op)
     if op.scope == "experts" or op.kind in ROUTED:
-        yield ("expert",), n["ep"]
+        away = strategy.apart is not None and op.kind in ROUTED  # at home, with tokens of these ranks alone
+        yield ("expert",), 1 if away else n["ep"]
         if op.kind == "contract":
             widths = (*(d for d, _ in strategy.shard if d in dims), "ffn")
             yield widths, n["etp"]
@@ -131,17 +139,27 @@ def seen_in_part(segment: Segment, op: Op) -> bool:
 def wrong_ids(graph: Graph, phase: Phase) -> bool:
     """The groups of every axis, read off the placed graph, against mixed radix over the phase's ids."""
     found = graph.the_mesh
-    ids = np.array([stage.gpus for stage in graph.stages]).reshape(len(graph.stages), *found.shape)
+    ids = np.array([stage.gpus for stage in graph.stages]).reshape(len(graph.stages), *found.side_shape(""))
     if phase.strategy.best:  # the ids that were found are those of the search; tests/test_place_best.py says which
         return ids.ravel().tolist() != list(phase.strategy.ids)
     if phase.strategy.place is not None:  # the one expression of the plans, written anew
         at = np.indices(ids.shape)
         dp, tp = (sum(at[1 + found.index[a]] * inner for a, inner in _weights(graph, axis)) for axis in ("dp", "tp"))
         return not np.array_equal(ids, 7 - (dp * 4 + tp))
-    where = {gpu: i for i, gpu in enumerate(phase.gpus)}
+    apart = phase.strategy.apart
+    if apart is None:
+        return _off(graph, ids, phase.gpus, radix(phase.strategy))
+    attention, experts = (list(radix(phase.strategy, side)) for side in (0, 1))
+    others = [gpu for gpu in phase.gpus if gpu not in apart.gpus]
+    return _off(graph, ids, others, attention) or _off(graph, found.expert_ids, apart.gpus, experts)
+
+
+def _off(graph: Graph, ids: NDArray[np.int64], gpus: Sequence[int], sides: Iterable[tuple[str, int, int]]) -> bool:
+    """Whether the ids of ranks are others than `radix` makes of a list of GPUs."""
+    found, where = graph.the_mesh, {gpu: i for i, gpu in enumerate(gpus)}
     if not where.keys() >= set(ids.ravel().tolist()):
         return True
-    for axis, degree, stride in radix(phase.strategy):
+    for axis, degree, stride in sides:
         axes = [0] if axis == "pp" else [1 + found.index[atom] for atom in found.of(axis)]
         if int(np.prod([ids.shape[a] for a in axes])) != degree:
             return True
@@ -162,14 +180,14 @@ def _weights(graph: Graph, axis: str) -> Iterator[tuple[str, int]]:
         inner *= graph.the_mesh.sizes[atom]
 
 
-def radix(strategy: Strategy) -> Iterator[tuple[str, int, int]]:
-    """(axis, degree, stride in the list of GPU ids) of either side; outermost: replicas, then the order of the axes."""
+def radix(strategy: Strategy, only: int | None = None) -> Iterator[tuple[str, int, int]]:
+    """(axis, degree, stride in the list of GPU ids) of either side, or of one; outermost: replicas, then the order of the axes."""
     if strategy.attention is None:
         sides = [{axis: int(getattr(strategy, axis)) for axis in strategy.order}]
     else:
         experts = strategy.experts.degrees if strategy.experts is not None else ()
         sides = [dict(strategy.attention.degrees), {"etp" if a == "tp" else a: n for a, n in experts}]
-    for side in sides:
+    for side in sides if only is None else sides[only : only + 1]:
         stride = 1
         for axis in sorted(side, key=lambda a: -strategy.order.index("tp" if a == "etp" else a)):
             if side[axis] > 1:
