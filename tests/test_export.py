@@ -115,6 +115,33 @@ def test_trtllm_attention_is_all_data_or_all_tensor_parallel() -> None:
     assert "numbers GPUs by pp, edp, etp, ep" in text  # its experts are inside, the plan's outside
 
 
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("balance = 60", {"enable_balance": True, "timeout_iters": 60, "batching_wait_iters": 0}),
+        ("balance = 50, gather = 10", {"enable_balance": True, "timeout_iters": 50, "batching_wait_iters": 10}),
+        ("balance = 0", None),
+        ("", None),
+    ],
+)
+def test_prompts_that_wait_for_other_ranks_are_a_setting_of_trtllm(said: str, expected: object) -> None:
+    """All three are written, since the engine's own values are others."""
+    serve = f"serve chat {{ arrivals = burst, requests = 2, {said} }}"
+    phase = "gpus = 0..7, decode = 64\nattention { dp = 8 }\nexperts { ep = 8 }"
+    config = dict(
+        line.split(": ", 1)
+        for line in written("trtllm", kind="mixed", phase=phase, extra=serve)["yaml"].splitlines()
+        if line[0] != "#"
+    )
+    assert json.loads(config.get("attention_dp_config", "null")) == expected
+    whole = written(
+        "trtllm", kind="mixed", phase="gpus = 0..7, decode = 64\nattention { tp = 8 }\nexperts { ep = 8 }", extra=serve
+    )["yaml"]
+    assert "attention_dp_config" not in whole
+    other = written("sglang", kind="mixed", phase=phase, extra=serve)["sh"]
+    assert ("whether prompts wait for those of other ranks" in other) == (expected is not None)
+
+
 def test_megatron_folds_freely() -> None:
     found = options(written("megatron", phase="gpus = 0..7\nattention { dp = 4, tp = 2 }\nexperts { ep = 4 }")["sh"])
     assert found["--tensor-model-parallel-size"] == "2" and found["--expert-model-parallel-size"] == "4"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ...base.units import TIME, show
 from ...spec.spec import Spec
 from .draft import ServerDraft
+from .shared_values import serving_that_says
 
 
 def left_open(draft: ServerDraft) -> None:
@@ -19,6 +20,11 @@ def left_open(draft: ServerDraft) -> None:
     draft.note(
         f"the plan counts {one.spec.model.precision.partition(' weights')[0]} weights: use a checkpoint in these dtypes"
     )
+    serve = serving_that_says(draft, "balance")
+    if serve is not None and serve.balance and not draft.has("balance"):
+        draft.note(
+            f"balance = {serve.balance} of `{serve.name}`: whether prompts wait for those of other ranks is the engine's"
+        )
     own = {p.name for p in one.phases}
     for other in one.spec.phases:
         if other.name not in own and one.serves(other):

@@ -83,7 +83,7 @@ def graph_tokens(draft: ServerDraft) -> object:
 def rank_sequences(draft: ServerDraft) -> object:
     """Sequences of a rank at once: in decode, or of prompts where the server only takes these in."""
     one = draft.layout
-    said = _said(draft, "slots")
+    said = serving_that_says(draft, "slots")
     if said is not None:
         return said.slots
     return ceil((one.sequences("decode") or one.sequences("prefill")) / one.degree["dp"]) or None
@@ -93,7 +93,9 @@ def all_sequences(draft: ServerDraft) -> object:
     """Of all ranks together."""
     each = rank_sequences(draft)
     own = draft.layout.sequences("decode") or draft.layout.sequences("prefill")
-    return each * draft.layout.degree["dp"] if isinstance(each, int) and _said(draft, "slots") else own or None
+    return (
+        each * draft.layout.degree["dp"] if isinstance(each, int) and serving_that_says(draft, "slots") else own or None
+    )
 
 
 def step_tokens(draft: ServerDraft) -> int:
@@ -101,7 +103,7 @@ def step_tokens(draft: ServerDraft) -> int:
     pass where the server does nothing else, or where the plan has mixed steps; else a chunk, or a prompt, or what the
     engine does by itself."""
     one = draft.layout
-    said = _said(draft, "batch_tokens")
+    said = serving_that_says(draft, "batch_tokens")
     if said is not None:
         return said.batch_tokens
     if not one.batch_tokens:
@@ -137,7 +139,7 @@ DEFAULT_MAX_NUM_BATCHED_TOKENS_FOR_BATCHED_DP)."""
 
 def chunk(draft: ServerDraft) -> int:
     """Tokens of one prompt in a step, 0: as many as there are."""
-    said = _said(draft, "chunk")
+    said = serving_that_says(draft, "chunk")
     if said is not None:
         return said.chunk or 0
     return max((p.chunk for p in draft.layout.phases if p.takes_prompts and p.passes > 1), default=0)
@@ -145,9 +147,9 @@ def chunk(draft: ServerDraft) -> int:
 
 def prefix_cache(draft: ServerDraft) -> bool | None:
     """Whether prefixes are to be cached; None: the plan does not say."""
-    said = _said(draft, "prefix_cache")
-    if said is not None:
-        return said.prefix_cache
+    serve = serving_that_says(draft, "prefix_cache")
+    if serve is not None:
+        return serve.prefix_cache
     work = draft.layout.spec.workload
     prompts = [p for p in draft.layout.phases if p.takes_prompts and not p.parts]
     return True if any(work.prompt > p.new_tokens for p in prompts) else None
@@ -159,7 +161,7 @@ def drafted(draft: ServerDraft) -> int:
     return max((p.speculative for p in draft.layout.phases), default=0) if layers else 0
 
 
-def _said(draft: ServerDraft, attribute: str) -> Serve | None:
+def serving_that_says(draft: ServerDraft, attribute: str) -> Serve | None:
     """A serving of these phases that says so itself."""
     names = {p.name for p in draft.layout.phases}
     serves = draft.layout.spec.serves

@@ -7,6 +7,7 @@ import json
 import shlex
 from collections.abc import Mapping
 
+from ...spec.serve import Serve
 from . import shared_values as values
 from .draft import NOTHING, Check, ServerDraft, Value, fill, judge, word
 from .rules import COMMON
@@ -84,6 +85,12 @@ def expert_degree(axis: str) -> Value:
     return lambda draft: draft.layout.degree[axis] if draft.layout.moe else None
 
 
+def balance(draft: ServerDraft) -> Serve | None:
+    """A serving of these phases whose prompts wait for one another; without ranks that have sequences of their own there is nobody to wait for."""
+    said = values.serving_that_says(draft, "balance")
+    return said if said is not None and said.balance and draft.layout.degree["dp"] > 1 else None
+
+
 def slots(draft: ServerDraft) -> object:
     one = draft.layout
     by_load = one.moe and values.placed_by_load(draft)
@@ -125,6 +132,9 @@ VALUES: dict[str, Value] = {
     "ep": expert_degree("ep"),
     "etp": expert_degree("etp"),
     "divided_attention": lambda draft: draft.layout.degree["dp"] > 1,
+    "balanced": lambda draft: True if balance(draft) else None,
+    "balance_steps": lambda draft: said.balance if (said := balance(draft)) else None,
+    "gather_steps": lambda draft: said.gather if (said := balance(draft)) else None,
     "layers": lambda draft: list(draft.layout.layers) if len(set(draft.layout.layers)) > 1 else None,
     "per_node": lambda draft: len(draft.layout.nodes[0]),
     "cache_dtype": lambda draft: "fp8" if draft.layout.spec.model.kv_dtype == "fp8" else "auto",
