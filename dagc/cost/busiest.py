@@ -8,6 +8,7 @@ choices are drawn for every number of ranks, so that more tokens never mean less
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from math import ceil, comb
 from statistics import NormalDist
@@ -27,6 +28,8 @@ DRAWS = 512
 """Random steps at most. The standard error of a mean over them is stated with it."""
 CELLS = 2**21
 """Random numbers at most: layers of very many experts are drawn less often."""
+BLOCK = 2**14
+"""Of them used at once: these stay in a core's cache."""
 EXACT = 10**6
 """Products of coefficients up to which a maximum is counted exactly."""
 CHOICES = 256
@@ -67,16 +70,21 @@ def busiest_rank(
         exact = most_of_one_token(slots.shape[0], slots.shape[1], round(float(p.sum())))
         return Busiest(exact, exact, exact, 0.0, 0.0)
     if tokens * p.sum() <= CHOICES + 0.5:
-        rows = _rows_by_token(p, slots, tokens, most_draws, limit)
-        of_rank = _over_slots(rows, MANY_SLOTS)
+        drawn = _rows_by_token(p, slots, tokens, most_draws, limit)
+        found = iter([(drawn, _over_slots(drawn, MANY_SLOTS))])
     else:
-        rows, of_rank = _rows_by_expert(p, slots, tokens, most_draws, limit)
-    taken, dropped = rows, 0.0
-    if not np.isinf(most_rows):
-        taken = np.minimum(rows, most_rows / copies[slots])
-        of_rank, dropped = taken.sum(axis=2), 1.0 - float(taken.sum() / rows.sum())
-    loads = (of_rank, _over_slots(_whole(taken / tile), MANY_SLOTS), _over_slots(rows != 0, MANY_SLOTS))
-    most = np.array([each.max(axis=1) for each in loads], dtype=float)  # [rows, tiles and distinct, draws]
+        at_once = BLOCK if np.isinf(most_rows) else CELLS
+        found = _rows_by_expert(p, slots, tokens, most_draws, limit, max(1, at_once // slots.size))
+    dropped = 0.0
+    blocks: list[Floats] = []
+    for rows, of_rank in found:
+        taken = rows
+        if not np.isinf(most_rows):
+            taken = np.minimum(rows, most_rows / copies[slots])
+            of_rank, dropped = taken.sum(axis=2), 1.0 - float(taken.sum() / rows.sum())
+        loads = (of_rank, _over_slots(_whole(taken / tile), MANY_SLOTS), _over_slots(rows != 0, MANY_SLOTS))
+        blocks.append(np.array([each.max(axis=1) for each in loads], dtype=float))
+    most = np.concatenate(blocks, axis=1)  # [rows, tiles and distinct, draws]
     means = most.mean(axis=1)
     error = float((most.std(axis=1) / means).max()) / most.shape[1] ** 0.5
     return Busiest(float(means[0]), float(means[1]), float(means[2]), dropped, error)
@@ -191,36 +199,48 @@ def _spread(p: Floats, slots: Counts, copies: Counts, limit: GroupLimit) -> Floa
     return np.asarray(np.sqrt((within + between) / np.maximum((each * (1 - each)).sum(axis=1), 1e-300)))
 
 
-def _rows_by_expert(p: Floats, slots: Counts, tokens: int, most_draws: int, limit: GroupLimit) -> tuple[Floats, Floats]:
+def _rows_by_expert(
+    p: Floats, slots: Counts, tokens: int, most_draws: int, limit: GroupLimit, at_once: int
+) -> Iterator[tuple[Floats, Floats]]:
     """Rows of each slot [draws, ranks, slots] and of each rank [draws, ranks], binomial, adding up to all choices: by
-    their first three moments (Cornish and Fisher, 1938), and zero with the probability that there is none."""
+    their first three moments (Cornish and Fisher, 1938), and zero with the probability that there is none. `at_once`: draws of
+    each block."""
     copies = np.bincount(slots.ravel(), minlength=len(p))
     each = np.minimum((p / np.maximum(copies, 1))[slots].ravel(), 1.0)
     mean, variance = tokens * each, np.maximum(tokens * each * (1 - each), 1e-12)
     share = variance / variance.sum()
     draws = _draws(each.size, most_draws)
-    away = _normal(draws, each.size) * np.sqrt(variance / np.maximum(1 - share, 0.5))
-    away -= away.sum(axis=1, keepdims=True) * share
-    z = away / np.sqrt(variance)
-    some = z > _quantiles(each, tokens)
-    # mean + away + (1 - 2 each) (z z - 1) / 6, in place: these are the largest arrays of a price.
-    z *= z
-    z -= 1
-    z *= 1 - 2 * each
-    z /= 6
-    z += mean + away
-    np.rint(z, out=z)
-    np.maximum(z, some, out=z)
-    rows = np.minimum(z, tokens, out=z).reshape(draws, *slots.shape)
-    # Rounding would widen the sums.
-    rank_away, rank_variance = (_over_slots(x.reshape(-1, *slots.shape)) for x in (away, variance))
-    if limit.limits:
-        spread = _spread(p, slots, copies, limit)
-        rank_away, rank_variance = rank_away * spread, rank_variance * spread**2
-    skew = (1 - 2 * mean.reshape(slots.shape).sum(axis=1) / (tokens * slots.shape[1])) / 6
-    of_rank = mean.reshape(slots.shape).sum(axis=1) + rank_away + skew * (rank_away**2 / rank_variance - 1)
+    normal, width, deviation = (
+        _normal(draws, each.size), np.sqrt(variance / np.maximum(1 - share, 0.5)), np.sqrt(variance)
+    )  # fmt: skip
+    none, slope = _quantiles(each, tokens), 1 - 2 * each
+    rank_variance = _over_slots(variance.reshape(-1, *slots.shape))
+    spread = _spread(p, slots, copies, limit) if limit.limits else None
+    if spread is not None:
+        rank_variance = rank_variance * spread**2
+    rank_mean = mean.reshape(slots.shape).sum(axis=1)
+    skew = (1 - 2 * rank_mean / (tokens * slots.shape[1])) / 6
     most = tokens * min(slots.shape[1], ceil(p.sum() - 1e-9))  # a token never picks an expert twice
-    return rows, np.clip(of_rank, 0.0, most)
+    for first in range(0, draws, at_once):
+        away = normal[first : first + at_once] * width
+        away -= away.sum(axis=1, keepdims=True) * share
+        z = away / deviation
+        some = z > none
+        # mean + away + (1 - 2 each) (z z - 1) / 6, in place: these are the largest arrays of a price.
+        z *= z
+        z -= 1
+        z *= slope
+        z /= 6
+        z += mean + away
+        np.rint(z, out=z)
+        np.maximum(z, some, out=z)
+        rows = np.minimum(z, tokens, out=z).reshape(-1, *slots.shape)
+        # Rounding would widen the sums.
+        rank_away = _over_slots(away.reshape(-1, *slots.shape))
+        if spread is not None:
+            rank_away = rank_away * spread
+        of_rank = rank_mean + rank_away + skew * (rank_away**2 / rank_variance - 1)
+        yield rows, np.clip(of_rank, 0.0, most)
 
 
 def _normal(draws: int, size: int) -> Floats:

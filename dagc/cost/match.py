@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from ..ir.graph import Segment
 from ..ir.mesh import Mesh
@@ -20,10 +19,7 @@ from ..spec.model import Model
 from ..spec.phase import Phase
 from . import attention, linear_attention, products, sparse_attention
 from .expert_load import ExpertLoad
-from .measured import RIDING, Match, Measured
-
-if TYPE_CHECKING:
-    from .kept_costs import SegmentCosts
+from .measured import RIDING, Kept, Match, Measured
 
 KERNELS: Mapping[str, Callable[[Match], None]] = {
     "attend": attention.match,
@@ -45,7 +41,7 @@ ROOFLINE: Mapping[str, str] = {
 
 def measured_times(
     segment: Segment, mesh: Mesh, model: Model, phase: Phase, hardware: Hardware, loads: Mapping[Rows, ExpertLoad],
-    kept: SegmentCosts | None = None,
+    kept: Kept | None = None,
 ) -> dict[str, Measured]:  # fmt: skip
     """Op -> measured time over its ranks, for every op that a measured kernel does. `loads`: the work of the expert ranks of
     each router of the segment. `hardware` names a calibration."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -29,9 +29,6 @@ from ..spec.model import Model
 from ..spec.phase import Phase
 from .expert_load import ExpertLoad
 from .local_shapes import LocalShapes
-
-if TYPE_CHECKING:
-    from .kept_costs import SegmentCosts
 
 C = TypeVar("C")
 SCALED = {"math_flops": "compute", "tile_flops": "compute", "hbm_Bps": "hbm", "link_Bps": "link"}
@@ -124,6 +121,22 @@ def _rates(names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     return tuple((name, SCALED[name]) for name in names if name in SCALED)
 
 
+class Kept(Protocol):
+    """Times that plans of one model graph share (`kept_costs.py`). `even`, `placed`: what keys begin with that say by how many ranks, or
+    by which, ops are split."""
+
+    even: tuple[Hashable, ...]
+    placed: tuple[Hashable, ...]
+
+    def split(self, op: Op) -> tuple[Hashable, ...]: ...
+
+    def placed_split(self, op: Op) -> tuple[Hashable, ...]: ...
+
+    def times(
+        self, key: tuple[Hashable, ...], make: Callable[[], dict[str, Measured]], load: ExpertLoad | None = None
+    ) -> dict[str, Measured]: ...
+
+
 @dataclass
 class Match:
     """The measured times of one segment, while they are being gathered. `loads`: the work of the expert ranks of each of its
@@ -136,7 +149,7 @@ class Match:
     hardware: Hardware
     loads: Mapping[Rows, ExpertLoad]
     times: dict[str, Measured] = field(default_factory=dict)
-    kept: SegmentCosts | None = None
+    kept: Kept | None = None
     calibration: Calibration = field(init=False)
     faster: Faster | None = field(init=False)
     shapes: LocalShapes = field(init=False)

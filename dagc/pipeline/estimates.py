@@ -13,7 +13,7 @@ from ..cost.footprint import Memory
 from ..cost.kept_costs import KeptCosts
 from ..cost.price import price
 from ..cost.records import Costs
-from ..cost.schedule.even import period_s
+from ..cost.schedule.period import period_s
 from ..ir.graph import Graph
 from ..plan.result import PhaseResult
 from ..spec.model import Precision

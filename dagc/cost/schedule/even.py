@@ -12,11 +12,9 @@ from typing import Any, NamedTuple
 
 from ...ir.graph import COMM, Graph, Segment
 from ...ir.ops.attributes import RingTurnAttrs
-from ..records import Costs
 from .layer import RESOLUTION_S, between, lane_program
 from .microbatches import LEAST
 from .pipelines import PIPELINES
-from .scheduler import schedule
 
 Entry = tuple[tuple[Any, ...], tuple[Any, ...]]
 """When each lane's input is ready and each stream is free; numbers, or where ranks differ arrays of them."""
@@ -76,21 +74,6 @@ def program(graph: Graph, segment: Segment, times: Mapping[str, int]) -> Program
         steps.append(Step(times[op.name], streams.index(op.stream), lane, (), (), False, ()))
     ends = tuple(None if segment.output == segment.input else at[segment.output, lane] for lane in range(lanes))
     return Program(tuple(steps), ends)
-
-
-def period_s(graph: Graph, costs: Costs) -> float:
-    """Seconds of a step, whether or not ranks run alike."""
-    times = {key: cost.time_s for key, cost in costs.ops.items()}
-    places = {key: k for k, key in enumerate(times)}
-    each_s = [each if each.size > 1 else float(each.item()) for each in times.values()]
-    found: EvenSchedule = EvenSchedule(graph, places)
-    if any(each.size > 1 for each in times.values()):
-        from .uneven import UnevenSchedule
-
-        found = UnevenSchedule(graph, places)
-    sends_s = [edge.time_s for edge in costs.edges]
-    step_s = found.step_s(each_s, sends_s, costs.token_return.time_s, costs.host_s, costs.launched_s)
-    return schedule(graph, costs).period_s if step_s is None else step_s
 
 
 @dataclass
