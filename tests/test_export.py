@@ -150,6 +150,14 @@ def test_megatron_folds_freely() -> None:
     assert "redundant" in refused("megatron", phase="gpus = 0..7, ep = 8, redundant = 8")
 
 
+def test_megatron_takes_uneven_stages() -> None:
+    """A letter a layer: embedding, transformer, loss."""
+    phase = "gpus = 0..7, pp = 2, tp = 4{}"
+    found = options(written("megatron", phase=phase.format(", layers_per_stage = [3, 1]"))["sh"])
+    assert found["--pipeline-model-parallel-layout"] == "Et*3|t*1L"
+    assert "layout" not in written("megatron", phase=phase.format(""))["sh"]
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_what_no_engine_expresses(engine: str) -> None:
     for method in ("allgather", "ring", "ulysses"):

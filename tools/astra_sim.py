@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import dagc
-from dagc.export.chakra.folder import write
+from dagc.export.chakra.folder import folder
 
 ROOT = Path(__file__).resolve().parent.parent
 FINISHED = re.compile(r"sys\[(\d+)\] finished, (\d+) cycles")
@@ -50,10 +50,10 @@ def run(spec: Path, given: argparse.Namespace) -> bool:
     whole = True
     plan = dagc.compile(spec)
     for phase in plan.phases:
-        with tempfile.TemporaryDirectory(prefix="traces") as folder:
-            directory = Path(folder)
+        with tempfile.TemporaryDirectory(prefix="traces") as made:
+            directory = Path(made)
             try:
-                write(plan, phase, directory, name=directory.name)
+                folder(plan, phase, target=directory)["chakra"](directory)
             except dagc.SpecError as error:
                 print(f"{spec.stem} {phase}: {error.diagnostics[0].message}")
                 continue

@@ -23,13 +23,14 @@ def write(draft: ServerDraft) -> Mapping[str, str]:
     )
     draft.refuse(one.dcp > 1, f"dcp = {one.dcp} has no argument")
     draft.refuse(strategy.overlap != "none", "overlap = two_batch has no argument for a forward pass")
-    draft.lack(len(set(one.layers)) > 1, f"stages of {', '.join(map(str, one.layers))} layers: they are cut evenly")
     draft.refuse(model.kv_dtype != model.dtype, f"a KV cache in {model.kv_dtype}")
     draft.refuse(model.dtype not in ("bf16", "fp16"), f"dtype {model.dtype}")
     if d["tp"] > 1:
         draft.environment["CUDA_DEVICE_MAX_CONNECTIONS"] = "1"  # asked for with tp on GPUs before Blackwell
     draft.flag("tp", d["tp"])
     draft.flag("pp", d["pp"])
+    if len(set(one.layers)) > 1:  # without it layers are cut evenly
+        draft.flag("layout", "E" + "|".join(f"t*{count}" for count in one.layers) + "L")
     if one.moe:
         draft.flag("ep", d["ep"])
         draft.flag("etp", d["etp"])
@@ -42,4 +43,5 @@ def write(draft: ServerDraft) -> Mapping[str, str]:
     command = ["torchrun", f"--nproc-per-node={len(one.nodes[0])}"]
     if len(one.nodes) > 1:
         command += [f"--nnodes={len(one.nodes)}", Shell('--node-rank="$NODE"'), Shell('--master-addr="$HEAD"')]
+        command += [Shell('--master-port="${PORT:-29500}"')]
     return {"sh": script(draft, [*command, Shell('"${SCRIPT:?}"'), *draft.flags, Shell('"$@"')])}
