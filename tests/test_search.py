@@ -37,10 +37,12 @@ from dagc.optimize.search.glance import glanced, own_ops
 from dagc.optimize.search.objectives import TABLE
 from dagc.optimize.search.optimum import Asked, search
 from dagc.optimize.search.pieces import Pieces
+from dagc.optimize.search.plain_answer import findings
 from dagc.optimize.search.rules import Facts, fixed, key, names, rules
 from dagc.optimize.search.space import Rows, Tally, Values, distinct, legal, size
 from dagc.optimize.search.workers import Text
 from dagc.spec.unit import Unit
+from dagc.view.facts import found_plans as said
 
 SPACES = int(os.environ.get("DAGC_SPACES", "8"))
 """Random spaces that are searched and compiled plan by plan; 200 of them take some minutes."""
@@ -203,7 +205,7 @@ def two_phases(rng: random.Random, *, divided: bool) -> str:
     return text.replace("memory = 64 GB", f"{memory}, price = 2 $/h, power = 700 W")
 
 
-def pairs(text: str) -> list[tuple[dict[str, Values], Plan]]:
+def pairs(text: str, *, passing: bool = True) -> list[tuple[dict[str, Values], Plan]]:
     """All plans of a spec of two open phases that pass, each compiled from its own text."""
     spec = opened(text)
     spaces = []
@@ -230,7 +232,7 @@ def pairs(text: str) -> list[tuple[dict[str, Values], Plan]]:
             plan = dagc.compile_text(spec.text(values))
         except SpecError:
             continue
-        if plan.passed:
+        if plan.passed or not passing:
             out.append((values, plan))
     return out
 
@@ -413,6 +415,59 @@ def test_an_empty_space_has_a_plan_that_breaks_one_rule_alone() -> None:
     full = searched(spec_text(kind="decode", phase=base).replace("memory = 64 GB", "memory = 20 kB"), ["throughput"])
     assert full.searched["decode"].near[0].rule == "memory"
     assert {r.code for r in full.certificate.rejected} >= {"E04"}
+
+
+DIVIDED = "gpus = any(1, 2), tp = any"
+EMPTY = {
+    "both": (
+        "gpus = 0..3, tp = any",
+        'require "both" prefill.ttft + decode.tpot <= 1 us',
+        "requirement: both",
+        "not <= 1 us",
+    ),
+    "divided": (DIVIDED, 'require "both" prefill.ttft + decode.tpot <= 1 us', "requirement: both", "not <= 1 us"),
+    "several": (
+        DIVIDED,
+        'require "a" prefill.ttft + decode.tpot <= 1 us\nrequire "b" prefill.ttft + 2 * decode.tpot <= 1 us',
+        "2 requirements",
+        "b: ",
+    ),
+    "gpus": ("gpus = any(3, 4), dp = any", "", "gpus", "6 GPUs for both, of 4"),
+}
+
+
+@pytest.mark.parametrize("what", EMPTY)
+def test_phases_of_which_no_pair_works_have_the_rule_and_the_nearest_pair(what: str) -> None:
+    phase, extra, rule, words = EMPTY[what]
+    text = spec_text(kind="prefill", gpus=4, phase=phase, extra=f"phase decode {{\n{phase}\n}}\n{extra}")
+    found = search(opened(text), Asked(("rate",)))
+    assert not found.ranked and found.complete and found.joined is not None
+    near = found.joined.near[0]
+    assert (
+        near.rule == rule
+        and words in near.words
+        and {"prefill", "decode"} == {path.partition(".")[0] for path in near.values}
+    )
+    assert found.joined.reasons[rule] == max(1, found.joined.refused)
+    shown = said.near_text(near.rule, near.words, {})
+    assert ("alone" in shown) == (what != "several") and rule in said.joined_text(
+        findings(found, "a.moe").joined
+    ) + shown
+    if what != "gpus":  # no pair fails by less
+        values: dict[str, Values] = {name: {} for name in ("prefill", "decode")}
+        for path, value in near.values.items():
+            name, _, own = path.partition(".")
+            values[name][own] = value  # type: ignore[index]
+        both = [sum(phase.time_s for phase in plan.phases.values()) for _, plan in pairs(text, passing=False)]
+        plan = dagc.compile_text(opened(text).text(values))
+        assert sum(phase.time_s for phase in plan.phases.values()) == pytest.approx(min(both), rel=1e-9)
+
+
+def test_where_every_plan_fails_several_requirements_one_that_fails_fewest_is_shown() -> None:
+    base = "gpus = 0..7, attention { dp = any, tp = any }\nexperts { ep = any }"
+    extra = 'require "fast" decode.tpot <= 1 us\nrequire "few" decode.gpus <= 2'
+    (near,) = searched(spec_text(kind="decode", phase=base, extra=extra), ["throughput"]).searched["decode"].near
+    assert near.rule == "2 requirements" and "fast: " in near.words and "few: 8, not <= 2" in near.words
 
 
 def test_a_search_that_stops_says_what_is_left_and_how_much_better_it_could_be() -> None:

@@ -38,7 +38,10 @@ def as_object(found: Findings) -> dict[str, Any]:
             for plan in found.plans
         ],
         "spaces": {space.phase: _space(space) for space in found.spaces},
-        "joined": None if found.joined is None else dict(zip(("tried", "refused", "left"), found.joined, strict=True)),
+        "joined": None if (joined := found.joined) is None else {
+            "tried": joined.tried, "refused": joined.refused, "left": joined.left, "reasons": dict(joined.reasons),
+            "near": [{"rule": rule, "how": how, "choices": dict(choices)} for rule, how, choices in joined.near],
+        },
         "why": {
             "versus": [
                 {

@@ -98,6 +98,18 @@ class Space:
     near: tuple[tuple[str, str, Mapping[str, str]], ...] = ()
 
 
+@record(slots=False)
+class Joined:
+    """How plans of several phases were put together: `tried` were compiled, of these `refused` do not work together (by `reasons`), `left`
+    were not looked at. `near`: where none works, the nearest: (rule, how, choices)."""
+
+    tried: int
+    refused: int
+    left: int
+    reasons: Mapping[str, int]
+    near: tuple[tuple[str, str, Mapping[str, str]], ...]
+
+
 @record
 class Cell:
     """Plans with one value of each of two choices. `figure`: the best that was costed, in SI units; None: none was, because of `why`."""
@@ -199,8 +211,7 @@ class Against:
 
 @record(slots=False)
 class Findings:
-    """The answer of a search. `front`: the plans are those that no other is better than in all measures. `joined`: combinations of
-    plans of several phases that were compiled together, of these those that are refused, and those that were not looked at."""
+    """The answer of a search. `front`: the plans are those that no other is better than in all measures."""
 
     spec: str
     measures: tuple[Measure, ...]
@@ -210,7 +221,7 @@ class Findings:
     gap: float | None
     seconds: float
     interrupted: bool
-    joined: tuple[int, int, int] | None
+    joined: Joined | None
     errors: tuple[Error, ...] = ()
     versus: tuple[Versus, ...] = ()
     served: tuple[ServedVersus, ...] = ()

@@ -47,11 +47,12 @@ class Searched:
         return self.outcome.certificate
 
 
-@record
+@record(slots=False)
 class Joined:
     """How plans of several phases were put together. `tried`: pairs that were compiled together; `refused`: of them, those that do not fit or
     fail a requirement together; `complete`: no other pair can be better. `broken`: pairs that are better than their parts are alone. `gap`: share by
-    which a pair that was not looked at could be better at most (None: unknown, or nothing is left). `left`: combinations that were not looked at."""
+    which a pair that was not looked at could be better at most (None: unknown, or nothing is left). `left`: combinations that were not looked at. `reasons`: how many are refused by each
+    rule; `near`: where none is left, the nearest of them."""
 
     tried: int
     refused: int
@@ -59,6 +60,8 @@ class Joined:
     broken: int = 0
     gap: float | None = None
     left: int = 0
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    near: tuple[Near, ...] = ()
 
 
 @record(slots=False)

@@ -6,7 +6,7 @@ No bound of a simulated figure is known, so only a search that has simulated all
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from math import prod
 from time import perf_counter
@@ -26,8 +26,8 @@ from .answer import Answer, Joined, Ranked, Searched
 from .apart import Apart, Told
 from .best_first import Found, dominates
 from .domains import Unbounded
-from .joint import placed
-from .nearest import near_of
+from .joint import AT_LEAST, placed
+from .nearest import REQUIREMENT, Reasons, near_of
 from .objectives import TABLE, Objective
 from .rules import GPUS
 from .space import Domain, Word
@@ -55,6 +55,7 @@ class Served:
     serves: Mapping[str, tuple[Domain, ...]]
     until: float | None
     told: Told | None
+    reasons: Reasons = field(default_factory=Reasons)
 
     def search(self, objectives: Sequence[Objective], top: int) -> Answer:
         """By figures of servings. Raises TooMany."""
@@ -73,7 +74,7 @@ class Served:
         whole = not stopped and all(outcome.certificate.complete for outcome, _ in found.values())
         try:
             for plans, given in self._pairs(lists, settings):
-                if self.until is not None and perf_counter() > self.until and out:
+                if (stopped or (self.until is not None and perf_counter() > self.until)) and (out or tried >= AT_LEAST):
                     whole = False
                     break
                 tried += 1
@@ -82,13 +83,12 @@ class Served:
                 }
                 for (name, domains), chosen in zip(self.serves.items(), given, strict=True):
                     values[name] = dict(zip((d.path for d in domains), chosen, strict=True))
-                if self.divides and not self._placed(plans, values):
-                    refused += 1
-                    continue
-                plan = self._simulated(values, objectives)
+                plan = self._simulated(values, objectives) if not self.divides or self._placed(plans, values) else None
                 found_scores = None if plan is None else scores_of(plan, objectives)
                 if plan is None or found_scores is None:
                     refused += 1
+                    if plan is not None:
+                        self.reasons.add("no figure", "too few requests end", float("inf"), values)
                     continue
                 figures = tuple(o.shown(s) for o, s in zip(objectives, found_scores, strict=True))
                 chosen_plans = {name: p.plan for name, p in zip(self.spaces, plans, strict=True)}
@@ -114,7 +114,14 @@ class Served:
             for name, (outcome, _) in found.items()
         }
         kept = [one for _, one in out][: top if len(objectives) == 1 else None]
-        joined = Joined(tried, refused, whole, left=count - tried)
+        joined = Joined(
+            tried,
+            refused,
+            whole,
+            left=count - tried,
+            reasons=self.reasons.counts,
+            near=() if out else self.reasons.nearest,
+        )
         return Answer(
             tuple(objectives),
             tuple(kept),
@@ -139,6 +146,10 @@ class Served:
         ids = placed(self.spec.spec, [one.plan.phase for one in plans])
         for name, own in zip(self.spaces, ids or (), strict=ids is not None):
             values[name][GPUS] = own
+        if ids is None:
+            wanted = sum(len(one.plan.phase.gpus) for one in plans)
+            most = self.spec.spec.of(plans[0].plan.phase).hardware.gpus
+            self.reasons.add("gpus", f"{wanted} GPUs for both, of {most}", wanted / most - 1, values)
         return ids is not None
 
     def _pairs(
@@ -158,17 +169,31 @@ class Served:
         self, values: Mapping[str, Mapping[str, Word | range]], objectives: Sequence[Objective]
     ) -> CompiledPlan | None:
         """The whole spec compiled and served; None where it is refused."""
-        spec = self.spec.closed({name: dict(own) for name, own in values.items()}, Collector())
+        out = Collector()
+        spec = self.spec.closed({name: dict(own) for name, own in values.items()}, out)
         if spec is None:
+            wrong = next(d for d in out.items if d.code.startswith("E"))
+            self.reasons.add("the spec as it is read", wrong.message, float("inf"), values)
             return None
         allowed = next((space.allowed for space in self.spaces.values()), None)
-        if allowed is not None and allowed([Unit(spec, phase, Collector()) for phase in spec.phases]) is not None:
+        why = None if allowed is None else allowed([Unit(spec, phase, Collector()) for phase in spec.phases])
+        if why is not None:
+            self.reasons.add(*why, float("inf"), values)
             return None
         try:
             plan = compile_spec(spec, Collector(), servings={o.phase for o in objectives})
-        except SpecError:
+        except SpecError as error:
+            wrong = next(d for d in error.diagnostics if d.code.startswith("E"))
+            self.reasons.add("layout", wrong.message, float("inf"), values)
             return None
-        return plan if plan.passed else None
+        if plan.passed:
+            return plan
+        failed = [v for v in plan.requirements if not v.passed]
+        rule = f"{REQUIREMENT}{failed[0].requirement.label}" if failed else "memory"
+        words = "; ".join(f"{v.shown(v.value)}, not {v.requirement.test.op} {v.shown(v.bound)}" for v in failed)
+        excess = sum(abs(v.value - v.bound) / (abs(v.bound) or 1.0) for v in failed) if plan.fits else float("inf")
+        self.reasons.add(rule, words or "it does not fit", excess, values)
+        return None
 
 
 def scores_of(plan: CompiledPlan, objectives: Sequence[Objective]) -> tuple[float, ...] | None:

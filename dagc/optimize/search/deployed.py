@@ -97,7 +97,15 @@ class Deployed:
             for name, outcome in found.items()
         }  # fmt: skip
         gap = None if sure and looked_at else self.gap(found, ranked)
-        joined = Joined(joint.tried, joint.refused, sure and not joint.broken, joint.broken, gap)
+        joined = Joined(
+            joint.tried,
+            joint.refused,
+            sure and not joint.broken,
+            joint.broken,
+            gap,
+            reasons=joint.reasons.counts,
+            near=() if ranked else joint.reasons.nearest,
+        )
         objectives = tuple(one.as_objective if isinstance(one, System) else one for one in self.asked)
         return Answer(
             objectives, tuple(ranked), searched, perf_counter() - began, joined, joint.stopped, front=self.front
@@ -193,6 +201,8 @@ class Deployed:
         if not first.found or not second.found:
             return [], 0
         pairs = self.pairs(first, second)
+        if not pairs.fits.any():
+            self.too_few(first, second)
         try:
             if self.front:
                 return self.best_front(sides, pairs, done)
@@ -200,6 +210,14 @@ class Deployed:
         except KeyboardInterrupt:
             self.joint.stopped = True
             return self.ordered([one for one in done.values() if one is not None], top), len(pairs.gpus)
+
+    def too_few(self, first: Side, second: Side) -> None:
+        """No pair has GPUs of its own: the one that asks fewest."""
+        one, other = (min(side.found, key=lambda found: len(found.plan.phase.gpus)) for side in (first, second))
+        wanted = len(one.plan.phase.gpus) + len(other.plan.phase.gpus)
+        pool = self.pool(one.plan.phase.hardware)
+        chosen = {name: dict(found.values) for name, found in zip(self.spaces, (one, other), strict=True)}
+        self.joint.reasons.add("gpus", f"{wanted} GPUs for both, of {pool.gpus}", wanted / pool.gpus - 1, chosen)
 
     def best(
         self, sides: Sequence[Side], pairs: Pairs, top: int, done: dict[tuple[int, int], Ranked | None]

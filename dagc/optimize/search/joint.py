@@ -13,6 +13,7 @@ from ...spec.phase import Phase
 from ...spec.spec import Spec
 from .apart import Apart
 from .exact import Judge, Plan
+from .nearest import Reasons, failing
 from .space import Word
 
 PATIENCE_S = 1.0
@@ -33,6 +34,7 @@ class Joint:
     refused: int = 0
     broken: int = 0
     stopped: bool = False
+    reasons: Reasons = field(default_factory=Reasons)
     apart: dict[tuple[str, tuple[tuple[str, Word | range], ...]], Plan] = field(default_factory=dict)
     """What was compiled of phases that share no GPU with another, by their values."""
 
@@ -73,7 +75,8 @@ class Joint:
             if not shared:
                 self.apart[key] = plan
             if plan.refused is not None:
-                self.refused += 1
+                judge = Judge(spec, name, others, unknown=frozenset(phases) - {name}, allowed=allowed)
+                self.refuse(*failing(judge, plan), chosen)
                 return None
             plans[name] = plan
         last = list(phases)[-1]
@@ -82,10 +85,18 @@ class Joint:
         if shared or crossing:
             results = {name: plan.the_estimate.result for name, plan in plans.items() if name != last}
             judge = Judge(spec, last, {**others, **results}, allowed=allowed)
-            if judge.judged(plans[last]).refused is not None:
-                self.refused += 1
+            judged = judge.judged(plans[last])
+            if judged.refused is not None:
+                self.refuse(*failing(judge, judged), chosen)
                 return None
         return plans
+
+    def refuse(
+        self, rule: str, words: str, excess: float, chosen: Mapping[str, tuple[Phase, Mapping[str, Word | range]]]
+    ) -> None:
+        """Counts a combination that is refused."""
+        self.refused += 1
+        self.reasons.add(rule, words, excess, {name: values for name, (_, values) in chosen.items()})
 
 
 def gpus_of(plans: Mapping[str, Plan]) -> int:

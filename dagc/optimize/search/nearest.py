@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
 import numpy as np
 
 from ...base.diagnostics import Collector
@@ -14,8 +18,12 @@ from .apart import Apart, limits
 from .best_first import MEMORY, REFUSED, Outcome
 from .exact import Judge, Plan, plain_test, value
 from .rules import fixed, names, rules
-from .space import Tally, Values, legal
+from .space import Tally, Word, legal
 
+REQUIREMENT = "requirement: "
+"""Begins the rule of a requirement."""
+SEVERAL = " requirements"
+"""Ends the rule of a plan that fails more than one."""
 NAMED = 3
 """Plans that are shown at most."""
 
@@ -25,9 +33,49 @@ class Near:
     """A plan that breaks `rule` alone. `words`: how; `excess`: by how much, as a share, where that is known."""
 
     rule: str
-    values: Values
+    values: Mapping[str, Word | range]
     words: str
     excess: float = float("inf")
+
+
+@dataclass
+class Reasons:
+    """Why combinations of plans are refused: how many by each rule, and the nearest of them."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    near: dict[str, Near] = field(default_factory=dict)
+
+    def add(self, rule: str, words: str, excess: float, values: Mapping[str, Mapping[str, Word | range]]) -> None:
+        """`values`: by phase or serving."""
+        self.counts[rule] += 1
+        if rule not in self.near or excess < self.near[rule].excess:
+            flat = {f"{owner}.{path}": one for owner, own in values.items() for path, one in own.items()}
+            self.near[rule] = Near(rule, flat, words, excess)
+
+    @property
+    def nearest(self) -> tuple[Near, ...]:
+        return tuple(sorted(self.near.values(), key=lambda one: one.excess)[:NAMED])
+
+
+def failing(judge: Judge, plan: Plan) -> tuple[str, str, float]:
+    """(rule, how, by which share) of a plan that is refused."""
+    assert plan.refused is not None
+    rule = plan.refused[0]
+    if plan.estimate is None:
+        return rule, plan.why or rule, float("inf")
+    if not plan.estimate.fits:
+        return "memory", *_too_full(plan)
+    failed = _failed(judge, plan) if rule.startswith(REQUIREMENT) else []
+    if not failed:
+        return rule, plan.why or rule, float("inf")
+    words = "; ".join(f"{label}: {how}" if len(failed) > 1 else how for label, how, _ in failed)
+    return rule if len(failed) == 1 else f"{len(failed)}{SEVERAL}", words, sum(excess for _, _, excess in failed)
+
+
+def _too_full(plan: Plan) -> tuple[str, float]:
+    worst = plan.the_estimate.memory.worst
+    words = f"{show(worst.peak_B, BYTES)} on the fullest GPU, of {show(worst.capacity_B, BYTES)}"
+    return words, worst.peak_B / worst.capacity_B - 1
 
 
 def near_of(space: Apart, outcome: Outcome) -> tuple[Near, ...]:
@@ -54,12 +102,26 @@ def _closest(space: Apart, outcome: Outcome) -> list[int]:
 
 
 def nearest(space: Apart) -> tuple[Near, ...]:
-    """The nearest first: plans that were compiled and fail one thing, else plans that one rule rejects and no other."""
+    """The nearest first: plans that were compiled and fail one thing; where rules let none pass, plans that one of them rejects and no other."""
     found = [near for row, plan in space.pieces.known.items() if (near := _compiled(space, row, plan)) is not None]
     best: dict[str, Near] = {}
     for near in sorted(found, key=lambda one: one.excess):
         best.setdefault(near.rule, near)
-    return tuple(best.values())[:NAMED] or tuple(_illegal(space))[:NAMED]
+    if not best and not len(space.rows):
+        return tuple(_illegal(space))[:NAMED]
+    return tuple(best.values())[:NAMED] or _several(space)
+
+
+def _several(space: Apart) -> tuple[Near, ...]:
+    """Where every plan fails several requirements: the one that fails fewest, by the least."""
+    known = [(row, plan) for row, plan in space.pieces.known.items() if plan.refused is not None]
+    found = [
+        Near(rule, space.rows.values(row), how, by)
+        for row, plan in known
+        for rule, how, by in (failing(space.judge, plan),)
+    ]
+    several = [near for near in found if near.rule.endswith(SEVERAL)]
+    return tuple(sorted(several, key=lambda one: (int(one.rule.removesuffix(SEVERAL)), one.excess))[:1])
 
 
 def _illegal(space: Apart) -> list[Near]:
@@ -67,8 +129,6 @@ def _illegal(space: Apart) -> list[Near]:
     own = (*space.asked, *rules(space.facts, [d.path for d in space.domains]))
     out = []
     for rule in own:
-        if space.tally.found.get(rule.name) is None and len(space.rows):
-            continue
         others = [one for one in own if one is not rule]
         rows = legal(space.domains, fixed(space.facts), names(space.facts), others, Tally())
         if len(rows):
@@ -83,13 +143,13 @@ def _compiled(space: Apart, row: int, plan: Plan) -> Near | None:
     failed = _failed(judge, plan)
     fits = plan.estimate.fits
     if plan.refused[0] == "memory" and not failed:
-        worst = plan.estimate.memory.worst
-        words = f"{show(worst.peak_B, BYTES)} on the fullest GPU, of {show(worst.capacity_B, BYTES)}"
-        return Near("memory", values, words, worst.peak_B / worst.capacity_B - 1)
-    if not fits or len(failed) != 1 or not plan.refused[0].startswith("requirement"):
+        return Near("memory", values, *_too_full(plan))
+    if fits and not failed and plan.why:
+        return Near(plan.refused[0], values, plan.why)
+    if not fits or len(failed) != 1 or not plan.refused[0].startswith(REQUIREMENT):
         return None
     label, words, excess = failed[0]
-    return Near(f"requirement: {label}", values, words, excess)
+    return Near(f"{REQUIREMENT}{label}", values, words, excess)
 
 
 def _failed(judge: Judge, plan: Plan) -> list[tuple[str, str, float]]:

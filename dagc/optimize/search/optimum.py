@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
@@ -15,7 +16,7 @@ from .best_first import Found, dominates
 from .by_serving import Served, domains_of
 from .deployed import Deployed
 from .exact import Allowed, closed_phases
-from .nearest import near_of
+from .nearest import NAMED, near_of
 from .objectives import (
     TOGETHER,
     NoObjective,
@@ -192,8 +193,20 @@ def _joined(answers: Sequence[Answer]) -> Joined | None:
     if not found:
         return None
     tried, refused, broken = (sum(getattr(one, what) for one in found) for what in ("tried", "refused", "broken"))
+    reasons = sum((Counter(one.reasons) for one in found), Counter[str]())
+    nearest = sorted((near for one in found for near in one.near), key=lambda near: near.excess)
+    near = () if any(answer.ranked for answer in answers) else tuple(nearest[:NAMED])
     gaps = [one.gap for one in found if one.gap is not None]
-    return Joined(tried, refused, all(one.complete for one in found), broken, max(gaps, default=None))
+    return Joined(
+        tried,
+        refused,
+        all(one.complete for one in found),
+        broken,
+        max(gaps, default=None),
+        sum(one.left for one in found),
+        dict(reasons),
+        near,
+    )
 
 
 def _one(

@@ -7,8 +7,9 @@ from math import isinf
 
 from ...base.units import BYTES, SCALAR
 from ...calib.accuracy import PRICED, kernels_of, phase_errors
-from ...plan.searched import Error, Findings, Measure, PhasePlan, PlanFound, Refusal, Space
+from ...plan.searched import Error, Findings, Joined, Measure, PhasePlan, PlanFound, Refusal, Space
 from .answer import Answer, Searched
+from .answer import Joined as AnswerJoined
 from .exact import Plan
 from .objectives import TIMES, TOGETHER, Objective
 from .space import Rejected, Word
@@ -37,7 +38,7 @@ def findings(answer: Answer, spec: str) -> Findings:
         finite(answer.gap),
         answer.seconds,
         answer.interrupted,
-        None if answer.joined is None else (answer.joined.tried, answer.joined.refused, answer.joined.left),
+        None if answer.joined is None else _joined(answer.joined),
         errors,
         front=answer.front,
     )
@@ -127,6 +128,11 @@ def _space(name: str, one: Searched) -> Space:
         own.complete, tuple(phase_plan(one.name, found.values, found.plan) for found in one.outcome.found),
         {d.path: len(d.values) for d in one.domains}, tuple((near.rule, near.words, words(near.values)) for near in one.near),
     )  # fmt: skip
+
+
+def _joined(one: AnswerJoined) -> Joined:
+    near = tuple((near.rule, near.words, words(near.values)) for near in one.near)
+    return Joined(one.tried, one.refused, one.left, dict(one.reasons), near)
 
 
 def _refusal(one: Rejected) -> Refusal:

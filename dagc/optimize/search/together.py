@@ -57,7 +57,14 @@ class Together:
             )
             for name, outcome in found.items()
         }
-        joined = Joined(joint.tried, joint.refused, sure and not joint.broken, joint.broken)
+        joined = Joined(
+            joint.tried,
+            joint.refused,
+            sure and not joint.broken,
+            joint.broken,
+            reasons=joint.reasons.counts,
+            near=() if ranked else joint.reasons.nearest,
+        )
         return Answer(objectives, tuple(ranked), searched, perf_counter() - began, joined, joint.stopped)
 
     def joined(

@@ -12,6 +12,7 @@ from ...plan.searched import (
     Against,
     Binding,
     Findings,
+    Joined,
     Measure,
     Part,
     PhasePlan,
@@ -32,7 +33,10 @@ EQUAL = "="
 TIED = "\u00a0"
 """A space at which no line is broken."""
 REQUIREMENT = "requirement: "
+SEVERAL = " requirements"
+MOST_REASONS = 3
 PLAIN = {
+    "gpus": "there are not enough GPUs for both",
     "memory": "it does not fit into the memory of a GPU",
     "shared memory": "it does not fit together with the phases on the same GPUs",
 }
@@ -290,10 +294,19 @@ def versus_text(one: Versus) -> str:
     return text
 
 
-def joined_text(tried: int, refused: int, left: int) -> str:
+def joined_text(one: Joined) -> str:
     """How plans of several phases were put together."""
-    text = f"put together: {counted(tried, 'combination')}, of which {refused:,} do not work together"
-    return f"{text}; {left:,} more not looked at" if left else text
+    text = f"put together: {counted(one.tried, 'combination')}, of which {one.refused:,} do not work together"
+    if one.reasons:
+        most = sorted(one.reasons.items(), key=lambda pair: -pair[1])
+        text += f" ({'; '.join(f'{count:,}: {why_text(rule)}' for rule, count in most[:MOST_REASONS])})"
+    return f"{text}; {one.left:,} more not looked at" if one.left else text
+
+
+def near_text(rule: str, how: str, choices: Mapping[str, str]) -> str:
+    """A plan that breaks one rule alone, or where there is none `2 requirements`."""
+    breaks = rule if rule.endswith(SEVERAL) and rule[0].isdigit() else f"`{rule}` alone"
+    return f"breaks {breaks} ({how}): {choices_text(choices)}"
 
 
 def served_versus_text(one: ServedVersus) -> str:

@@ -19,7 +19,8 @@ def answer(found: Findings, *, color: bool = False) -> str:
     for space in found.spaces:
         lines += ["", *certificate(space, several=len(found.spaces) > 1)]
     if found.joined is not None:
-        lines += hung("    ", said.joined_text(*found.joined), "      ")
+        lines += hung("    ", said.joined_text(found.joined), "      ")
+        lines += [line for near in found.joined.near for line in hung("    nearest: ", said.near_text(*near))]
     return "\n".join(lines) + "\n"
 
 
@@ -88,4 +89,4 @@ def certificate(space: Space, *, several: bool) -> Iterator[str]:
         if example:
             yield from hung(f"    {'':>{room}}  such as ", example)
     for rule, how, choices in space.near:
-        yield from hung("    nearest: ", f"breaks `{rule}` alone ({how}): {said.choices_text(choices)}")
+        yield from hung("    nearest: ", said.near_text(rule, how, choices))

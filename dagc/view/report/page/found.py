@@ -87,7 +87,9 @@ def _plans(found: Findings) -> Iterator[Markup]:
     if words := said.equal_text(found):
         yield tag("p", words)
     if found.joined is not None:
-        yield tag("p", said.joined_text(*found.joined), cls="soft")
+        yield tag("p", said.joined_text(found.joined), cls="soft")
+        for near in found.joined.near:
+            yield tag("p", f"nearest: {said.near_text(*near)}".replace(said.TIED, " "))
 
 
 def _why(found: Findings) -> Iterator[Markup]:
