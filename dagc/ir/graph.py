@@ -244,6 +244,11 @@ class Segment:
         return op if op.name == name else next(value for value in op.more if value.name == name)
 
     @cached_property
+    def crosses(self) -> bool:
+        """Whether something goes to experts on GPUs of their own."""
+        return any(op.kind in ACROSS for op in self.ops)
+
+    @cached_property
     def between(self) -> frozenset[str]:
         """Ops that follow the last return from experts on GPUs of their own. Where lanes take turns they run as soon as what they read
         is there, between two kernels of another lane; the time that they take that lane follows its layer."""

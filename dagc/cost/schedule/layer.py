@@ -147,7 +147,7 @@ def ring_inputs(segment: Segment, op: Op, lane: int) -> list[Node]:
 def lane_program(segment: Segment, lanes: int) -> list[tuple[Op, int]]:
     """Program order; two lanes alternate at every change of stream, so that one computes while one talks. Lanes that take turns at
     attention and at experts elsewhere alternate where tokens go across."""
-    across = any(op.is_across for op in segment.ops)
+    across = segment.crosses
     chunks: list[list[Op]] = []
     turn: str | None = None
     for op in segment.ops:

@@ -103,7 +103,6 @@ class Paths:
             counted = True
             rank = rank if taken else self._slowest(ev, node, op, rank)
             moment = at_rank(ev.start(node) if taken else ev.arrivals[node], rank)
-            stream = op.stream if taken else self.layers.graph.stream_of(segment, op)
             options: list[tuple[float, Node, Node | None, bool]] = []
             ring = ring_inputs(segment, op, node[1]) if op.ring else []
             for name in () if taken else segment.sources(op):
@@ -116,6 +115,7 @@ class Paths:
                     options.append((at_rank(ev.finishes[before], rank), ("", 0), before, True))
             previous = ev.before[node]
             if previous is None:
+                stream = op.stream if taken else self.layers.graph.stream_of(segment, op)
                 free = ev.entry.streams[self.layers.graph.streams.index(stream)]
                 options.append((at_rank(free, rank), (stream, 0), None, True))
             else:
