@@ -35,7 +35,8 @@ class MakeMesh(GraphPass):
     """The mesh of a phase. `sides`, `rules`: how it factors the ranks of each of `stages` (see Factors). `gpus`: ids that are
     dealt out in the `order` of axes, none: 0, 1, ..; or `place`: the id of every rank, stage by stage, in mesh order.
     `per_node`, `further`, `nics`: GPUs in a domain of each level of links, and (NICs, GPUs that have so many); see GpuMap.
-    `experts`: degrees of experts on GPUs of their own, `expert_gpus`; then `sides` are of all other ranks.
+    `experts`: degrees of experts on GPUs of their own, `expert_gpus`; then `sides` are of all other ranks. `expert_domains`,
+    `expert_nics`: of another pool, where these GPUs are of one: GPUs in a domain of each level, and as `nics`.
     `dcp`: ranks of `tp`, its innermost, that a further pass takes apart. `zigzag`: the tokens of a sequence are dealt out in zigzag. `beside`: how the other phases on these GPUs factor them."""
 
     name: ClassVar[str] = "mesh"
@@ -54,6 +55,8 @@ class MakeMesh(GraphPass):
     dcp: int = 1
     experts: Side = ()
     expert_gpus: tuple[int, ...] = ()
+    expert_domains: tuple[int, ...] = ()
+    expert_nics: tuple[int, ...] = ()
 
     def run(self, graph: Graph) -> Graph:
         for name, number in (("stages", self.stages), ("per_node", self.per_node)):
@@ -90,8 +93,14 @@ class MakeMesh(GraphPass):
             raise PassError(f"experts and other ranks both have an axis {min(twice)}", at="experts")
         axes = {**mesh.axes, **{name: (name,) if size > 1 else () for name, size in self.experts}}
         gpus = replace(mesh.the_gpus, ids=self.expert_gpus)
+        if self.expert_domains:
+            if not nested(self.expert_domains[0], self.expert_domains[1:]) or not nics_of(self.expert_nics):
+                raise PassError("the levels of links do not nest, or the NICs are not (NICs, GPUs)", at="experts")
+            nics = (self.expert_nics[0], self.expert_nics[1]) if self.expert_nics else None
+            gpus = GpuMap(self.expert_gpus, self.expert_domains[0], self.expert_domains[1:], nics)
         degrees = {**mesh.degrees, **dict(self.experts)}
-        return replace(mesh, atoms=(*mesh.atoms, *atoms), axes=axes, degrees=degrees, apart=Apart(own, gpus))
+        apart = Apart(own, gpus, bool(self.expert_domains))
+        return replace(mesh, atoms=(*mesh.atoms, *atoms), axes=axes, degrees=degrees, apart=apart)
 
     def apart(self) -> list[int]:
         """The cut that `dcp` asks for."""

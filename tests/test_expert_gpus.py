@@ -308,6 +308,113 @@ def test_micro_batches_take_turns(count: int) -> None:
     assert busy_s <= result.schedule.period_s * (1 + 1e-9)
 
 
+# -- two pools ------------------------------------------------------------------------------------------
+
+POOLS = """moe 1
+hardware near { gpus = 12, per_node = 4
+  compute = 400 TFLOP/s, mfu = 60%, memory = 64 GB, hbm = 2 TB/s, mbu = 80%, price = 2 $/h
+  link node { bandwidth = 400 GB/s, latency = 2 us }
+  link cluster { bandwidth = 50 GB/s, latency = 6 us }
+}
+hardware far { gpus = 8, per_node = 8
+  compute = 400 TFLOP/s, mfu = 60%, memory = 96 GB, hbm = 4 TB/s, mbu = 80%, price = 3 $/h
+  link node { bandwidth = 800 GB/s, latency = 1 us }
+  link cluster { bandwidth = 50 GB/s, latency = 6 us }
+}
+link near to far { bandwidth = 40 GB/s, latency = 10 us }
+model small {
+layers = 2, hidden = 64, vocab = 64, dtype = fp32
+attention { kind = gqa, heads = 4, kv_heads = 2, head_dim = 16 }
+experts { count = 8, top_k = 2, hidden = 64 }
+}
+workload { sequences = 16, prompt = 16 tok, output = 4 tok }
+phase decode { hardware = near, gpus = 0..3, microbatches = 2, attention { dp = 4 }, experts { hardware = far, gpus = 0..1, ep = 2 } }
+"""
+
+
+def test_experts_in_another_pool() -> None:
+    """The same ids in both pools are other GPUs; each side computes at its own speed, and what goes across takes the link between."""
+    plan = dagc.compile_text(POOLS)
+    proof = prove(plan, "decode")
+    assert proof.holds and proof.ranks == 6, proof
+    result = plan.phases["decode"]
+    assert [(seat.hardware, seat.on, seat.ids) for seat in result.seats] == [
+        ("near", "", (0, 1, 2, 3)),
+        ("far", "experts", (0, 1)),
+    ]
+    assert [stage.capacity_B for stage in result.memory.stages] == [64e9, 96e9]
+    ops = {op.name: (op, result.costs.ops[s.name, op.name]) for s in result.graph.segments for op in s.ops}
+    there = next(cost for op, cost in ops.values() if op.kind == TO_EXPERTS)
+    # 8 sequences of a micro-batch, 2 choices, 64 numbers of 4 bytes; each of 4 ranks sends a quarter, each of 2 gets a half.
+    assert there.payload_B == 8 * 2 * 64 * 4 / 2 and there.level_B == {"pools": there.payload_B / 2}
+    slower_s = there.payload_B * float(there.time_s.max() > 0) / 40e9
+    assert float(there.floor_s.max()) == pytest.approx(slower_s) and float(there.time_s.max()) > 10e-6
+    faster = dagc.compile_text(POOLS.replace("hbm = 4 TB/s", "hbm = 40 TB/s")).phases["decode"].costs.ops
+    changed = {
+        key for key, cost in result.costs.ops.items() if float(cost.floor_s.max()) != float(faster[key].floor_s.max())
+    }
+    assert changed == {
+        (s.name, op.name)
+        for s in result.graph.segments
+        for op in s.ops
+        if op.on and not op.is_collective and result.costs.ops[s.name, op.name].floor_s.any()
+    }
+    assert plan.subject("decode").price_per_s == pytest.approx((4 * 2 + 2 * 3) / 3600)
+    graph = result.graph
+    assert parse_graph(print_graph(graph)) == graph
+
+
+def test_pools_of_experts_that_are_wrong() -> None:
+    for change, message in (
+        ({"link near to far { bandwidth = 40 GB/s, latency = 10 us }": ""}, "no link joins `near` and `far`, which has the experts of `decode`"),
+        ({"hardware = far, gpus = 0..1": "hardware = fare, gpus = 0..1"}, "there is no pool `fare`"),
+        ({"hardware = far, gpus = 0..1, ": "hardware = far, "}, "`hardware` in `experts` needs `gpus` there"),
+        ({"hardware = far, gpus = 0..1": "hardware = far, gpus = 7..8"}, "GPU 8 is not in the 8 of the pool `far`"),
+    ):  # fmt: skip
+        text = POOLS
+        for old, new in change.items():
+            text = text.replace(old, new)
+        with pytest.raises(SpecError) as raised:
+            dagc.compile_text(text)
+        assert [d.message for d in raised.value.diagnostics if d.severity == "error"] == [message]
+
+
+def test_files_of_two_pools(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "plan.moe"
+    path.write_text(POOLS)
+    assert main(["compile", str(path), "--emit", "json,html,svg", "-o", str(tmp_path / "out")]) == 0
+    plan = json.loads((tmp_path / "out" / "plan.json").read_text())
+    jsonschema.validate(plan, json.loads((ROOT / "dagc" / "export" / "plan.schema.json").read_text()))
+    phase = plan["phases"]["decode"]
+    assert phase["gpus"] == [0, 1, 2, 3] and phase["expert_gpus"] == {"hardware": "far", "gpus": [0, 1]}
+    capsys.readouterr()
+    assert main(["compile", str(tmp_path / "out" / "plan.decode.graph.json"), "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)["phases"]["decode"]
+    assert again["tpot_s"] == phase["tpot_s"]
+
+
+def test_the_example() -> None:
+    """What its comments say: each side of the plan has 32 GPUs, three micro-batches take turns, and it outruns the alternative, which
+    misses the requirement."""
+    path = ROOT / "examples" / "deepseek_v3_expert_gpus.moe"
+    apart, together = dagc.compile(path), dagc.compile(path, settings={"decode": "together"})
+    result = apart.phases["decode"]
+    assert [len(seat.gpus) for seat in result.seats] == [32, 32] and result.batches == 3
+    assert result.throughput_tok_s > together.phases["decode"].throughput_tok_s
+    assert [v.passed for v in apart.requirements] == [True, True] and [v.passed for v in together.requirements] == [
+        False,
+        True,
+    ]
+    experts_share = 256 // 32
+    held = {
+        w.sharding.dims[0]
+        for s in result.graph.segments
+        for w in s.weights
+        if w.scope == "experts" and w.sharding is not None
+    }
+    assert held == {("ep",)} and result.graph.the_mesh.size(("ep",)) * experts_share == 256
+
+
 # -- what is refused -----------------------------------------------------------------------------------
 
 WRONG = {

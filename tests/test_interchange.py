@@ -144,7 +144,10 @@ def test_examples_compile_again_to_the_same_cost(example: Plan) -> None:
         data = dumps(graph_object(example, phase))
         again = Plan.of(plan_of(orjson.loads(data)))
         assert again.phases[phase].graph == example.phases[phase].graph
-        assert phase_figures(again, phase) == phase_figures(example, phase)
+        # Of a phase with alternatives the file has the one that it is of.
+        assert phase_figures(again, phase) == {
+            k: v for k, v in phase_figures(example, phase).items() if k != "alternative"
+        }
         assert again.params == example.params
         assert dumps(graph_object(again, phase)) == data
 

@@ -386,11 +386,12 @@ SERVE: dict[str, Attribute] = {
 FOLD_ATTENTION = {a: _count(f"degree of {a} in attention", 1, high=1e6) for a in ATTENTION_SIDE}
 FOLD_EXPERTS = {a: _count(f"degree of {a} in the experts", 1, high=1e6) for a in IN_EXPERTS}
 EXPERT_GPUS = {
+    "hardware": _word("pool of these GPUs (default: the phase's)", None),
     "gpus": Attribute(
         "GPU ids that have the experts and nothing else, e.g. 16..31 (default: those of attention)",
         "counts",
         default=None,
-    )
+    ),
 }
 """Of a phase's section `experts`, beside the degrees."""
 

@@ -41,6 +41,12 @@ class Memory:
     total_B: float
     live_B: Mapping[str, float] = field(default_factory=dict, repr=False)
     engine: EngineMemory | None = field(default=None, repr=False)
+    experts_total_B: float | None = None  # of a GPU that has experts alone, where it may be another
+
+    def total_at(self, stage: int) -> float:
+        """Of a GPU of a stage."""
+        there = self.experts_total_B if self.stages[stage].on else None
+        return self.total_B if there is None else there
 
     @property
     def worst(self) -> StageMemory:

@@ -25,12 +25,12 @@ def stage_memory(graph: Graph, costs: Costs, unit: Unit) -> Memory:
     """Bytes per GPU by stage. Does not judge. Activations are at least those of the largest batch of tokens that
     the engine profiles: it keeps that much free of cache."""
     mesh = graph.the_mesh
-    hardware = unit.spec.hardware
     policy = cache_policy(unit.phase)
     stages = []
     engine = unit.phase.memory
     most_B: dict[str, float] = {}
     for on in graph.sides:
+        hardware = unit.spec.experts_on(unit.phase) if on else unit.spec.hardware
         live_B = {s.name: graph.lanes * peak_live_bytes(s, graph, costs.imbalance, policy, on) for s in graph.segments}
         profiled_B = {s.name: live_B[s.name] * profile_ratio(s, graph, engine.tokens) for s in graph.segments[:-1]}
         head = graph.head
@@ -55,7 +55,7 @@ def stage_memory(graph: Graph, costs: Costs, unit: Unit) -> Memory:
             index = stage.index + (len(graph.stages) if on else 0)
             need = StageMemory(index, weights, kv, live, buffers, hardware.reserve_B, hardware.memory_B, beside, on=on)
             stages.append(replace(need, capacity_B=capacity(need, hardware.memory_B, engine)))
-    return Memory(tuple(stages), hardware.memory_B, most_B, engine)
+    return Memory(tuple(stages), unit.spec.hardware.memory_B, most_B, engine, hardware.memory_B)
 
 
 def capacity(need: StageMemory, total_B: float, engine: EngineMemory) -> float:

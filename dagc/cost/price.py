@@ -19,6 +19,7 @@ from ..ir.graph import Graph, Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.ops.op_set import OPS, local_flops, rank_share, traffic
 from ..ir.routed_dims import Rows, routers, rows_of
+from ..ir.sharding import AT_EXPERTS
 from ..spec.hardware import Hardware
 from ..spec.phase import Phase
 from ..spec.unit import Unit
@@ -55,14 +56,22 @@ def price(graph: Graph, unit: Unit, hardware: Hardware | None = None, kept: Kept
         )
         measured = _measured(segment, graph.the_mesh, unit, hardware, loads, own)
         exchanges = _exchanges(segment, unit, hardware)
+        sides = {"": (hardware, measured, exchanges)}
+        sides[AT_EXPERTS] = sides[""]
+        link = unit.spec.expert_link(unit.phase)
+        if link is not None:  # experts are in another pool
+            there = unit.spec.experts_on(unit.phase)
+            measured_there = _measured(segment, graph.the_mesh, unit, there, loads, own)
+            sides[AT_EXPERTS] = there, measured_there, _exchanges(segment, unit, there)
         for op in segment.ops:
             rows = rows_of(op.dims)
             busy = loads[rows] if rows is not None else None
+            here, known, calls = sides[op.on]
             if op.is_collective:
-                cost = collective_cost(segment, op, graph.the_mesh, hardware, busy, exchanges, own)
+                cost = collective_cost(segment, op, graph.the_mesh, here, busy, calls, own, link)
             else:
-                found = measured.get(op.name)
-                make = partial(_launched, segment, op, graph.the_mesh, unit, hardware, busy, found)
+                found = known.get(op.name)
+                make = partial(_launched, segment, op, graph.the_mesh, unit, here, busy, found)
                 cost = make() if own is None else own.compute(op, busy, found, make)
             costs[segment.name, op.name] = cost
     # Before collectives are there nothing is sent: ops alone have a price.

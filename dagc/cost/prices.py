@@ -6,6 +6,8 @@ from collections.abc import Hashable
 from functools import lru_cache
 from typing import ClassVar
 
+from ..base.collectives import ACROSS
+from ..base.frozen import record
 from ..base.traced import is_traced, number
 from ..ir.groups import GroupShape
 from ..ir.least import Price
@@ -61,6 +63,25 @@ class LinkPrices(tuple[Link, ...]):
                     memo.clear()
                 memo[key] = found
             return found
+
+        return price
+
+
+@record
+class PoolPrices:
+    """Of a phase whose experts are in another pool: calls of each side on the links of its own, and what goes across on `between`."""
+
+    noted: ClassVar[bool] = False
+    own: LinkPrices
+    experts: LinkPrices
+    between: Link
+
+    def of(self, mesh: Mesh) -> Price:
+        own, experts, across = self.own.of(mesh), self.experts.of(mesh), LinkPrices(self.between).of(mesh)
+
+        def price(kind: str, payload_B: float, axes: Axes) -> float:
+            side = across if kind in ACROSS else experts if mesh.place_of(axes) else own
+            return side(kind, payload_B, axes)
 
         return price
 

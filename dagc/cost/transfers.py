@@ -17,7 +17,7 @@ from ..ir.mesh import Mesh
 from ..ir.ops.attributes import RingTurnAttrs
 from ..ir.ops.sizes import local_bytes
 from ..ir.requests import request_moves
-from ..spec.hardware import Hardware, Tier
+from ..spec.hardware import Hardware, Link, Tier
 from .expert_load import ExpertLoad
 from .network import CollectiveTime, beyond_ports, collective_time, crossing_time, spanned
 from .records import NO_TRANSFER, Array, OpCost, Transfer
@@ -38,12 +38,16 @@ def collective_cost(
     experts: ExpertLoad | None,
     exchanges: Exchanges | None,
     kept: SegmentCosts | None = None,
+    between: Link | None = None,
 ) -> OpCost:
+    """`between`: what joins the phase's pool and that of its experts, where they are two."""
     source = op.inputs[0]
     layout = op.sharding if COLLECTIVES[op.runtime_kind].sends_result else segment.sharding_of(source)
     assert layout is not None
     payload = local_bytes(segment, source, layout.dims, mesh)
     worst = experts.most if experts is not None and op.is_token_exchange else 1.0
+    if op.is_across and between is not None:
+        return _linked_cost(op, payload, worst, mesh, between)
     if kept is None:
         return _call_cost(op, payload, worst, mesh, hardware, exchanges)
     sent = exchanges.tokens(op, payload * worst) if exchanges is not None and op.is_token_exchange else None
@@ -107,6 +111,28 @@ def _across_cost(op: Op, payload: float, worst: float, group: GroupShape, mesh: 
     return OpCost(
         one * float(found.time_s), one * float(floor.time_s), bound, 0.0, 0.0, payload, wire, group, found.algorithm,
         level_B=_by_level(found, wire, hardware),
+    )  # fmt: skip
+
+
+LINKED = "pools"
+"""Names the links between pools among what bounds a time, and among levels."""
+
+
+@called
+def _linked_cost(op: Op, payload: float, worst: float, mesh: Mesh, link: Link) -> OpCost:
+    """The same to experts in another pool."""
+    group = mesh.crossing(op.kind)
+    assert group.ends is not None
+    sent, received = (1.0, worst) if op.on else (worst, 1.0)
+    found = crossing_time(payload, group, link, sent=sent, received=received)
+    moving = crossing_time(payload, group, link, floor=True, sent=sent, received=received)
+    floor = crossing_time(payload, group, link, floor=True)
+    one = np.ones((1,) * len(mesh.atoms))
+    wire = payload * group.ends.receivers / group.ends.senders
+    bound = _link_bound(float(found.time_s), float(moving.time_s), LINKED)
+    return OpCost(
+        one * float(found.time_s), one * float(floor.time_s), bound, 0.0, 0.0, payload, wire, group, found.algorithm,
+        level_B={LINKED: wire},
     )  # fmt: skip
 
 

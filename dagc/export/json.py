@@ -109,7 +109,8 @@ def phase_object(plan: CompiledPlan, result: PhaseResult) -> dict[str, Any]:
     ]
     return {
         **({"hardware": result.hardware} if result.hardware else {}),
-        "gpus": list(result.gpus),
+        "gpus": [gpu for seat in result.seats if not seat.first for gpu in seat.gpus],
+        **({"expert_gpus": _other_pool(result)} if result.experts_in else {}),
         "axes": axes,
         **({"alternative": asdict(known)} if (known := plan.spec.alternatives.get(result.name)) is not None else {}),
         **_figures(plan, result),
@@ -138,6 +139,11 @@ def phase_object(plan: CompiledPlan, result: PhaseResult) -> dict[str, Any]:
         "critical_path": _path(result),
         "bound_by": dict(result.bound_by),
     }
+
+
+def _other_pool(result: PhaseResult) -> dict[str, Any]:
+    """GPUs that have the experts in a pool of their own."""
+    return {"hardware": result.experts_in, "gpus": [gpu for seat in result.seats if seat.first for gpu in seat.ids]}
 
 
 def _figures(plan: CompiledPlan, result: PhaseResult) -> dict[str, Any]:
@@ -231,7 +237,8 @@ def _memory(plan: CompiledPlan, result: PhaseResult) -> dict[str, Any]:
             {
                 "stage": s.stage,
                 **({"on": s.on} if s.on else {}),
-                "gpus": sorted(seat.gpus),
+                **({"hardware": seat.hardware} if seat.first else {}),
+                "gpus": sorted(seat.ids),
                 **parts(s),
                 "capacity_B": s.capacity_B,
                 "kv_tokens": _tokens(room),

@@ -7,7 +7,7 @@ Costs are worked out from `ir` (the textual IR) and `plan` (hardware, workload, 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import inf, isclose
 from pathlib import Path
@@ -28,7 +28,7 @@ from ..ir.verify.violation import VerifyError
 from ..plan.graph_file import FIELDS, READ_SCHEMAS, SKIP
 from ..plan.plan import CompiledPlan
 from ..plan.result import PhaseResult
-from ..spec.hardware import Hardware
+from ..spec.hardware import Hardware, PoolLink
 from ..spec.model import Model
 from ..spec.phase import Phase
 from ..spec.spec import Spec
@@ -176,13 +176,19 @@ def on_nodes(graph: Graph, hardware: Hardware) -> Graph:
     """The graph on the nodes of the file's hardware."""
     mesh, domains = graph.the_mesh, hardware.domains
     gpus = GpuMap(mesh.the_gpus.ids, domains[0], domains[1:], hardware.nics)
-    apart = None if mesh.apart is None else replace(mesh.apart, gpus=replace(gpus, ids=mesh.apart.gpus.ids))
+    apart = mesh.apart
+    if apart is not None and not apart.linked:
+        apart = replace(apart, gpus=replace(gpus, ids=apart.gpus.ids))
     return replace(graph, mesh=replace(mesh, gpus=gpus, apart=apart))
 
 
 def unit_of(data: Any, graph: Graph, reach: Reach) -> Unit:
     """The compilation that the costing passes see."""
-    parts = check_object(data, ("hardware", "model", "workload", "phase"), "plan")
+    experts = data.get("experts") if isinstance(data, dict) else None
+    parts = check_object(
+        {k: v for k, v in data.items() if k != "experts"} if experts is not None else data,
+        ("hardware", "model", "workload", "phase"), "plan",
+    )  # fmt: skip
     gpus = tuple(sorted(graph.the_mesh.the_gpus.ids))
     hardware: Hardware = hardware_of(parts["hardware"], "plan.hardware")
     nothing: dict[str, Any] = {"blocks": {}, "checkpoint": {}}
@@ -197,7 +203,32 @@ def unit_of(data: Any, graph: Graph, reach: Reach) -> Unit:
     if (phase.name, kind) != (graph.phase, graph.kind):
         raise DataError("plan.phase", f"is {phase.name} ({kind}), the IR is that of {graph.phase} ({graph.kind})")
     spec = Spec(hardware, model, workload, (phase,), (), {}, {})
+    apart, linked = phase.strategy.apart, graph.the_mesh.apart is not None and graph.the_mesh.apart.linked
+    if (experts is not None) != linked or (apart is not None and bool(apart.hardware)) != linked:
+        raise DataError("plan.experts", "says another pool of GPUs than the IR")
+    if experts is not None and apart is not None:
+        given = check_object(experts, ("hardware", "link"), "plan.experts")
+        other: Hardware = hardware_of(given["hardware"], "plan.experts.hardware")
+        check_ranges(other, "plan.experts.hardware")
+        _check_calibration(other, reach)
+        link = check_object(given["link"], ("bandwidth_Bps", "latency_s"), "plan.experts.link")
+        pair = phase.hardware, apart.hardware
+        between = PoolLink(pair, _positive(link, "bandwidth_Bps"), _positive(link, "latency_s"))
+        spec = replace(spec, others=(replace(other, name=apart.hardware),), pool_links=(between,))
     return Unit(spec, phase, Collector())
+
+
+def _positive(link: Mapping[str, Any], name: str) -> float:
+    """A number of a link. Raises DataError."""
+    value = link[name]
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not 0 <= value <= 1e15
+        or (name == "bandwidth_Bps" and value < 1)
+    ):
+        raise DataError(f"plan.experts.link.{name}", "is no number of a link")
+    return float(value)
 
 
 def _check_calibration(hardware: Hardware, reach: Reach) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from functools import cached_property, lru_cache
 from math import gcd, prod
 
@@ -63,10 +63,12 @@ def nics_of(nics: Sequence[int]) -> bool:
 
 @record
 class Apart:
-    """Ranks that have the routed experts and nothing else: the atoms that split them, which are theirs alone, and the GPU of each."""
+    """Ranks that have the routed experts and nothing else: the atoms that split them, which are theirs alone, and the GPU of each.
+    `linked`: GPUs of another pool, whose ids count on behind the others', reached over links of their own."""
 
     atoms: Axes
     gpus: GpuMap
+    linked: bool = False
 
 
 @record(slots=False)
@@ -216,7 +218,12 @@ class Mesh:
             ends = [self.ids_on(place).reshape(self.stages, -1) for place in ("", AT_EXPERTS)]
             senders, receivers = ends if kind == TO_EXPERTS else ends[::-1]
             of = self.the_gpus
-            self._groups[key] = between(senders, receivers, of.per_node, of.beyond, of.nics)
+            linked = self.apart is not None and self.apart.linked
+            found = between(senders, receivers, of.per_node, () if linked else of.beyond, None if linked else of.nics)
+            if linked and found.ends is not None:  # all of it goes over one level, the link of the pools
+                alone = replace(found.ends, near_senders=(), near_receivers=())
+                found = GroupShape(found.ranks, max(found.ends.senders, found.ends.receivers), 2, (), 1, alone)
+            self._groups[key] = found
         return self._groups[key]
 
     @property

@@ -29,7 +29,7 @@ from .huggingface.config import Config
 from .math_units import check_units
 from .open_words import leaves_open
 from .params import Constants
-from .pools import Pools, read_pool_links, read_pools, several
+from .pools import Pools, check_expert_link, read_pool_links, read_pools, several
 from .presets import Presets
 from .requirements import read_requirements
 from .sections.checkpoint import read_checkpoint
@@ -117,6 +117,8 @@ class Elaborator:
         requirements = read_requirements(self.statements, self.values, names, served, pools.names, unnamed=unnamed)
         joined = read_pool_links(self.statements.joinings, pools, self.names())
         known = tuple(own for own in pools.known.values() if own is not None)
+        for phase in phases:
+            check_expert_link(phase, joined, self.out)
         if not pools.whole or model is None or workload is None:
             return None
         plain = {

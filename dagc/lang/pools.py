@@ -12,6 +12,7 @@ from ..base.source import Span
 from ..base.syntax import ast
 from ..base.units import BYTE_RATE, TIME, Quantity
 from ..spec.hardware import Hardware, PoolLink
+from ..spec.phase import Phase
 from .body import Body
 from .doubts import doubt_link
 from .reader import Reader
@@ -184,3 +185,13 @@ def _link(joining: ast.Joining, names: Names) -> PoolLink | None:
         body, {"bandwidth": Quantity(bandwidth.value, BYTE_RATE), "latency": Quantity(latency.value, TIME)}, names.out
     )
     return PoolLink(joining.names, bandwidth.value, latency.value, joining.kind_span)
+
+
+def check_expert_link(phase: Phase, links: Sequence[PoolLink], out: Collector) -> None:
+    """Experts in another pool than their phase need a link to it."""
+    apart = phase.strategy.apart
+    if apart is None or not apart.hardware or any(set(one.pools) == {phase.hardware, apart.hardware} for one in links):
+        return
+    message = f"no link joins `{phase.hardware}` and `{apart.hardware}`, which has the experts of `{phase.name}`"
+    help_ = (f"write `link {phase.hardware} to {apart.hardware} {{ bandwidth = ..., latency = ... }}`",)
+    out.add("E03", message, phase.spans.get("experts", phase.span), help=help_)

@@ -274,6 +274,7 @@ def _strategy(s: Strategy) -> Iterator[str]:
     for name, fold in (("attention", s.attention), ("experts", s.experts)):
         if fold is not None:
             own = f"gpus = [{show_runs(s.apart.gpus)}], " if s.apart is not None and name == "experts" else ""
+            own = f"hardware = {s.apart.hardware}, {own}" if s.apart is not None and own and s.apart.hardware else own
             yield f"{name} {{ {own}{', '.join(f'{a} = {n}' for a, n in fold.degrees)} }}"
     if s.balanced:
         yield "stages = balanced"

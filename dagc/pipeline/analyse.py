@@ -57,7 +57,9 @@ def assembled(
 ) -> PhaseResult:  # fmt: skip
     """The result of a phase. `end`: a whole chunk at the end of the prompt; `flops`: of all passes, over all places."""
     tokens, total = phase_tokens(unit.phase), unit.phase.batching.filled * flops
-    peak = unit.spec.hardware.peak_flops(unit.spec.model.weight_dtype) * unit.phase.gpu_count
+    dtype, own = unit.spec.model.weight_dtype, len(unit.phase.gpus)
+    peak = unit.spec.hardware.peak_flops(dtype) * own
+    peak += unit.spec.experts_on(unit.phase).peak_flops(dtype) * (unit.phase.gpu_count - own)
     time_s = passes_s(passes)
     return PhaseResult(
         graph=graph,
@@ -75,6 +77,8 @@ def assembled(
         bound_by=bound_by,
         tokens_per_step=1.0 if unit.phase.parts or not graph.generates else unit.phase.tokens_per_step,
         hardware=unit.phase.hardware,
+        experts_in=apart.hardware if (apart := unit.phase.strategy.apart) is not None else "",
+        first_expert_id=unit.spec.first_expert_id(unit.phase),
         kind=unit.phase.kind,
     )
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 from ..base.axes import DEGREES, STAGES
 from ..base.diagnostics import did_you_mean
 from ..base.units import runs
-from ..cost.prices import LinkPrices
+from ..cost.prices import LinkPrices, PoolPrices
 from ..ir.mesh import Factors, Side
 from ..ir.moves import PLAIN_PRICES, Prices
 from ..spec.hardware import Link
@@ -168,12 +168,18 @@ def _show_prices(prices: Prices) -> str:
             f"{_show_number(a.bandwidth_Bps)}/{_show_number(a.latency_s)}" + ("/onward" if a.onward else "")
             for a in prices
         )
+    if isinstance(prices, PoolPrices):
+        return "&".join(map(_show_prices, (prices.own, prices.experts, LinkPrices(prices.between))))
     raise OptionError(f"prices of {type(prices).__name__} have no text")
 
 
 def _prices(text: str) -> Prices:
     if text == "plain":
         return PLAIN_PRICES
+    if text.count("&") == 2:
+        own, experts, between = map(_prices, text.split("&"))
+        if isinstance(own, LinkPrices) and isinstance(experts, LinkPrices) and isinstance(between, LinkPrices):
+            return PoolPrices(own, experts, between[0])
     links = [part.split("/") for part in text.split("|")]
     if len(links) > MOST_LEVELS or any(len(link) not in (2, 3) or link[2:] not in ([], ["onward"]) for link in links):
         raise OptionError(

@@ -100,7 +100,7 @@ class Sharing:
 
     def __init__(self, results: Sequence[PhaseResult]) -> None:
         self.results = results
-        seats = _seats(tuple(tuple((seat.hardware, seat.gpus) for seat in r.seats) for r in results))
+        seats = _seats(tuple(tuple((seat.hardware, seat.ids) for seat in r.seats) for r in results))
         self.hardware, self.span, self.gpus, self.stage, self.rank, self.together = seats
         self.kinds: dict[tuple[object, ...], int] = {}
         self.kind_B: list[float] = []
@@ -129,8 +129,8 @@ class Sharing:
         reserve_B = max(need.reserve_B for need in needs.values())
         cache_B = max(need.kv_cache_B for need in needs.values())
         held = StageMemory(-1, float(weights_B[fullest]), cache_B, work_B, 0.0, reserve_B, 0.0)
-        memories = [self.results[i].memory for i in here]
-        limit_B = min(capacity(held, m.total_B, m.engine) if m.engine is not None else m.total_B for m in memories)
+        memories = [(m := self.results[i].memory, m.total_at(stages[i])) for i in here]
+        limit_B = min(capacity(held, total_B, m.engine) if m.engine is not None else total_B for m, total_B in memories)
         return Pool(
             tuple(self.results[i].name for i in here),
             tuple((self.gpus[at] % self.span).tolist()),
@@ -142,7 +142,7 @@ class Sharing:
             reserve_B,
             limit_B,
             {(self.results[i].name, int(stages[i])): limit_B - held.peak_B + cache_B for i in here},
-            self.results[here[0]].hardware,
+            self.results[here[0]].seats[stages[here[0]]].hardware,
         )
 
     @cached_property

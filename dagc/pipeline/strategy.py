@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 from ..base.axes import TENSOR
-from ..cost.prices import LinkPrices
+from ..cost.prices import LinkPrices, PoolPrices
 from ..ir.axes import Dispatch, Method
 from ..ir.graph_pass import GraphPass
 from ..ir.mesh import Factors
@@ -39,7 +39,11 @@ def _with_options(unit: Unit) -> tuple[GraphPass, ...]:
     phase, hardware = unit.phase, unit.spec.hardware
     s = phase.strategy
     factors = _factors(s)
-    prices = LinkPrices(*hardware.links)
+    prices: LinkPrices | PoolPrices = LinkPrices(*hardware.links)
+    link, other = unit.spec.expert_link(phase), unit.spec.experts_on(phase)
+    if link is not None:
+        prices = PoolPrices(LinkPrices(*hardware.links), LinkPrices(*other.links), link)
+    first = unit.spec.first_expert_id(phase)
     return (
         MakeMesh(
             sides=factors.sides,
@@ -55,7 +59,9 @@ def _with_options(unit: Unit) -> tuple[GraphPass, ...]:
             beside=tuple(_factors(other) for other in neighbours(unit.spec, phase)),
             dcp=s.dcp,
             experts=expert_side(s),
-            expert_gpus=() if s.apart is None else s.apart.gpus,
+            expert_gpus=() if s.apart is None else tuple(first + gpu for gpu in s.apart.gpus),
+            expert_domains=() if link is None else other.domains,
+            expert_nics=() if link is None else other.nics or (),
         ),
         TensorParallel(tuple(d for d, axis in dict(s.shard).items() if axis == TENSOR)),
         SequenceParallel(cast(Method, s.sp_method), s.sequence_parallel, s.dcp),

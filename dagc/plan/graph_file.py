@@ -42,7 +42,14 @@ def plan_section(plan: CompiledPlan, phase: str) -> dict[str, Any]:
     own = plan.spec.phase(phase)
     spec = plan.spec.of(own)
     parts = {"hardware": spec.hardware, "model": spec.model, "workload": spec.workload, "phase": own}
-    return {name: to_data(part, SKIP) for name, part in parts.items()} | {"hardware": hardware_data(spec.hardware)}
+    data = {name: to_data(part, SKIP) for name, part in parts.items()} | {"hardware": hardware_data(spec.hardware)}
+    if own.strategy.apart is None:
+        data["phase"]["strategy"].pop("apart", None)
+    link = spec.expert_link(own)
+    if link is not None:
+        joined = {"bandwidth_Bps": link.bandwidth_Bps, "latency_s": link.latency_s}
+        data["experts"] = {"hardware": hardware_data(spec.experts_on(own)), "link": joined}
+    return data
 
 
 def hardware_data(hardware: Hardware) -> dict[str, Any]:

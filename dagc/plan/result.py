@@ -34,13 +34,19 @@ class CollectiveTotal:
 @record
 class Seat:
     """Ranks of a stage, of one side (see Sharding): its number among all, its layers, and the GPUs with their pool, ranks in mesh
-    order."""
+    order, numbered as in the graph: `first` more than in their pool."""
 
     index: int
     layers: tuple[tuple[str, int], ...]
     on: str
     hardware: str
     gpus: tuple[int, ...]
+    first: int = 0
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Of its GPUs in their pool."""
+        return tuple(gpu - self.first for gpu in self.gpus) if self.first else self.gpus
 
     @property
     def name(self) -> str:
@@ -131,6 +137,10 @@ class PhaseResult:
 
     requests: Mapping[str, OpCost] = field(default_factory=dict)  # scatter and gather, which no pass waits for
 
+    experts_in: str = ""  # the pool of its experts, where it is another one
+
+    first_expert_id: int = 0  # what their GPUs' ids in the graph have more than in that pool
+
     kind: str = ""  # of its phase; a mixed step that has one part has the graph of another kind
 
     @property
@@ -165,8 +175,9 @@ class PhaseResult:
                     len(stages) + s.index,
                     tuple(run for run in s.layers if run[0] in routed),
                     AT_EXPERTS,
-                    self.hardware,
+                    self.experts_in or self.hardware,
                     own[s.index * each :][:each],
+                    self.first_expert_id,
                 )
                 for s in stages
             ),
@@ -175,11 +186,15 @@ class PhaseResult:
     @property
     def of_pool(self) -> str:
         """` of NAME` behind its GPUs, where there are several pools."""
-        return f" of {self.hardware}" if self.hardware else ""
+        and_other = f" and {self.experts_in}" if self.experts_in else ""
+        return f" of {self.hardware}{and_other}" if self.hardware else ""
 
     def shares(self, other: PhaseResult) -> bool:
         """Whether some GPU serves both."""
-        return self.hardware == other.hardware and not set(self.gpus).isdisjoint(other.gpus)
+        if not (self.experts_in or other.experts_in):
+            return self.hardware == other.hardware and not set(self.gpus).isdisjoint(other.gpus)
+        mine, theirs = ({(s.hardware, g) for s in one.seats for g in s.ids} for one in (self, other))
+        return not mine.isdisjoint(theirs)
 
     @property
     def batch_ways(self) -> int:

@@ -79,8 +79,11 @@ class Subject:
     def _together(self, each: Callable[[Hardware], float | None]) -> float | None:
         """What one GPU has, summed over those of the phase or serving."""
         if self.name not in self.servings:
-            own = each(self.hardware)
-            return None if own is None else own * self.gpus
+            own = there = each(self.hardware)
+            home = self.gpus
+            if self.name in self.phases:
+                there, home = each(self.spec.of(self.phase).experts_on(self.phase)), float(len(self.phase.gpus))
+            return None if own is None or there is None else own * home + there * (self.gpus - home)
         serve, total = self.spec.serve(self.name), 0.0
         for role in self.serving.roles:
             phase = serve.prefill if role.role == PREFILL.name else serve.decode or serve.mixed or serve.prefill
@@ -225,7 +228,8 @@ def kv_transfer(prefill: PhaseResult, decode: PhaseResult, spec: Spec) -> tuple[
 def joined(one: PhaseResult, other: PhaseResult, spec: Spec) -> Link | None:
     """The links between the GPUs of two phases; None where no link joins their pools."""
     if one.hardware == other.hardware:
-        return joining(spec.of(spec.phase(one.name)).hardware, (*one.gpus, *other.gpus))
+        ids = (gpu for result in (one, other) for gpu in result.graph.the_mesh.the_gpus.ids)
+        return joining(spec.of(spec.phase(one.name)).hardware, tuple(ids))
     found = spec.pool_link(one.hardware, other.hardware)
     return None if found is None else found.link
 
@@ -241,4 +245,4 @@ def joining(hardware: Hardware, gpus: Sequence[int]) -> Link:
 
 def _ranks_of_a_sequence(result: PhaseResult) -> int:
     """GPUs that hold the cache of one sequence."""
-    return max(1, len(result.gpus) // result.batch_ways)
+    return max(1, len(result.graph.the_mesh.the_gpus.ids) // result.batch_ways)

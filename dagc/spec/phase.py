@@ -100,17 +100,22 @@ class Phase:
     spans: Mapping[str, Span] = field(default_factory=dict, compare=False, repr=False)
 
     @property
-    def all_gpus(self) -> tuple[int, ...]:
-        """With those that its experts have alone."""
-        return self.gpus if self.strategy.apart is None else (*self.gpus, *self.strategy.apart.gpus)
+    def seats(self) -> frozenset[tuple[str, int]]:
+        """(pool, id) of its GPUs, those that its experts have alone included."""
+        apart = self.strategy.apart
+        own = [(self.hardware, gpu) for gpu in self.gpus]
+        own += [(apart.hardware or self.hardware, gpu) for gpu in apart.gpus] if apart is not None else []
+        return frozenset(own)
 
     @property
     def gpu_count(self) -> int:
-        return len(self.all_gpus)
+        return len(self.gpus) + (0 if self.strategy.apart is None else len(self.strategy.apart.gpus))
 
     def shares(self, other: Phase) -> bool:
         """Whether some GPU serves both."""
-        return self.hardware == other.hardware and not set(self.all_gpus).isdisjoint(other.all_gpus)
+        if self.strategy.apart is None and other.strategy.apart is None:
+            return self.hardware == other.hardware and not set(self.gpus).isdisjoint(other.gpus)
+        return not self.seats.isdisjoint(other.seats)
 
     @property
     def new_tokens(self) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..base.frozen import record
 from .choice import Alternatives
-from .hardware import Hardware, PoolLink
+from .hardware import Hardware, Link, PoolLink
 from .model import AttrValue, Model
 from .phase import Phase
 from .requirement import Requirement
@@ -65,8 +65,30 @@ class Spec:
 
     def unused(self, phase: Phase) -> Iterator[int]:
         """GPUs of the phase's pool that no phase uses."""
-        used = {gpu for own in self.phases if own.hardware == phase.hardware for gpu in own.all_gpus}
+        used = {gpu for own in self.phases for pool, gpu in own.seats if pool == phase.hardware}
         return (gpu for gpu in range(self.of(phase).hardware.gpus) if gpu not in used)
+
+    def experts_on(self, phase: Phase) -> Hardware:
+        """The pool that has a phase's experts, asked of the spec as the phase sees it."""
+        apart = phase.strategy.apart
+        return self.hardware if apart is None or not apart.hardware else self.pools[apart.hardware]
+
+    def expert_link(self, phase: Phase) -> Link | None:
+        """What joins the phase's own pool and that of its experts; None where they are one."""
+        apart = phase.strategy.apart
+        if apart is None or not apart.hardware:
+            return None
+        found = self.pool_link(phase.hardware, apart.hardware)
+        assert found is not None, "checked when the spec was read"
+        return found.link
+
+    def first_expert_id(self, phase: Phase) -> int:
+        """What ids in the graph have more than those of the experts' pool: there they count on behind the phase's own pool, from a
+        whole domain on."""
+        if self.expert_link(phase) is None:
+            return 0
+        outer = self.experts_on(phase).domains[-1]
+        return -(-self.hardware.gpus // outer) * outer
 
     def pool_link(self, one: str, other: str) -> PoolLink | None:
         """What joins two pools."""

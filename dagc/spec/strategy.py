@@ -16,7 +16,7 @@ class Fold:
 
 @record
 class ExpertGpus:
-    """GPUs that have the routed experts and nothing else. `hardware`: their pool where it is another one than the phase's."""
+    """GPUs that have the routed experts and nothing else, by their ids in `hardware`, their pool: nothing where it is the phase's."""
 
     gpus: tuple[int, ...]
     hardware: str = ""

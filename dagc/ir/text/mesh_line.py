@@ -34,6 +34,8 @@ def a_mesh(at: Cursor) -> Mesh:
     nics: tuple[int, int] | None = None
     ids: tuple[int, ...] = ()
     apart: tuple[Axes, tuple[int, ...]] | None = None
+    linked: list[int] = []
+    ports: tuple[int, int] | None = None
     while at.rest():
         if at.takes("atoms"):
             atoms = tuple(at.list("[", lambda: pair(at), "]"))
@@ -58,6 +60,13 @@ def a_mesh(at: Cursor) -> Mesh:
             own = tuple(at.list("[", at.name, "]"))
             at.mark("on")
             apart = own, gpu_ids(at)
+        elif at.takes("linked"):
+            linked = at.list("[", at.count, "]")
+        elif at.takes("ports"):
+            at.mark("=")
+            count = at.count()
+            at.mark("/")
+            ports = count, at.count()
         else:
             at.mark("gpus")
             ids = gpu_ids(at)
@@ -67,7 +76,9 @@ def a_mesh(at: Cursor) -> Mesh:
     if apart is None:
         return mesh
     known = gpus or GpuMap((), implied.PER_NODE)
-    return replace(mesh, apart=Apart(apart[0], replace(known, ids=apart[1])))
+    if linked:
+        known = gpu_map(apart[1], linked[0], tuple(linked[1:]), ports) or known
+    return replace(mesh, apart=Apart(apart[0], replace(known, ids=apart[1]), bool(linked)))
 
 
 def older_mesh(at: Cursor) -> Mesh:

@@ -98,7 +98,10 @@ class Form:
         text += "" if mesh.gpus.nics is None else f" nics={mesh.gpus.nics[0]}/{mesh.gpus.nics[1]}"
         text += "" if placed else f" gpus {show_runs(mesh.gpus.ids)}"
         if mesh.apart is not None:
-            text += f" experts [{', '.join(mesh.apart.atoms)}] on {show_runs(mesh.apart.gpus.ids)}"
+            own = mesh.apart.gpus
+            text += f" experts [{', '.join(mesh.apart.atoms)}] on {show_runs(own.ids)}"
+            text += f" linked [{', '.join(map(str, (own.per_node, *own.beyond)))}]" if mesh.apart.linked else ""
+            text += f" ports={own.nics[0]}/{own.nics[1]}" if mesh.apart.linked and own.nics is not None else ""
         return text
 
     def stage(self, stage: Stage) -> str:

@@ -72,7 +72,7 @@ def read_phase(
     pool = pools.named_by(values["hardware"], body, section, names)
     hardware = None if pool is None else pools.of(pool)
     gpus = _gpus(values.get("gpus"), body, hardware, out, pool)
-    strategy = _strategy(values, body, names, Seats(pool, hardware, gpus))
+    strategy = _strategy(values, body, names, Seats(pools, pool, gpus))
     if later or pool is None or strategy is None or gpus is None or kind is None or model is None or workload is None:
         return None
     context = values["context"]
@@ -223,10 +223,10 @@ def _strategy(values: Mapping[str, Value | None], body: Body, names: Names, seat
     if len(counts) < len(AXES) + 4:
         return None
     attention, _, _ = _fold(body, "attention", FOLD_ATTENTION, counts, names)
-    experts, inner, gpus = _fold(body, "experts", FOLD_EXPERTS, counts, names, EXPERT_GPUS)
+    experts, inner, more = _fold(body, "experts", FOLD_EXPERTS, counts, names, EXPERT_GPUS)
     apart = None
-    if gpus is not None and inner is not None:
-        apart = seats.for_experts(gpus, inner, body, names.out)
+    if inner is not None and not inner.assigns.keys().isdisjoint(EXPERT_GPUS):
+        apart = seats.for_experts(more, inner, body, names)
         if apart is None:
             return None
     if experts is not None and attention is None:
@@ -272,12 +272,12 @@ def _strategy(values: Mapping[str, Value | None], body: Body, names: Names, seat
 def _fold(
     body: Body, section: str, schema: Mapping[str, Attribute], counts: Mapping[str, int], names: Names,
     more: Mapping[str, Attribute] = NOTHING_MORE,
-) -> tuple[Fold | None, Body | None, Value | None]:  # fmt: skip
+) -> tuple[Fold | None, Body | None, Mapping[str, Value | None]]:  # fmt: skip
     """`attention { dp = 8, tp }`: a bare name takes the phase's value, else a param's or let's. `more`: what else the section
-    takes. Its degrees, itself, and the GPUs that it gives."""
+    takes. Its degrees, itself, and what it says."""
     inner = body.sub(section, names.out)
     if inner is None:
-        return None, None, None
+        return None, None, {}
     degrees: dict[str, int] = {}
     bare = dict(inner.bare)
     inner.bare.clear()
@@ -298,28 +298,50 @@ def _fold(
         value = read[axis]
         if axis not in degrees:
             degrees[axis] = int(value.value) if isinstance(value, Quantity) else 1
-    return Fold(tuple((axis, degrees[axis]) for axis in schema)), inner, read.get("gpus")
+    return Fold(tuple((axis, degrees[axis]) for axis in schema)), inner, read
 
 
 @record
 class Seats:
-    """Of a phase: its pool, by name where there are several, and its GPUs, as far as these can be read."""
+    """Of a phase: the pools, its own by name where there are several, and its GPUs, as far as these can be read."""
 
+    pools: Pools
     pool: str | None
-    hardware: Hardware | None
     gpus: tuple[int, ...] | None
 
-    def for_experts(self, value: Value, experts: Body, body: Body, out: Collector) -> ExpertGpus | None:
+    def for_experts(
+        self, said: Mapping[str, Value | None], experts: Body, body: Body, names: Names
+    ) -> ExpertGpus | None:
         """What `experts { gpus = 16..31 }` gives to experts alone; None where it is wrong."""
-        own = _gpus(value, experts, self.hardware, out, self.pool)
-        both = sorted({*(own or ())} & {*(self.gpus or ())})
+        out, pool = names.out, said["hardware"]
+        if "gpus" not in experts.assigns:
+            out.add(
+                "E10",
+                "`hardware` in `experts` needs `gpus` there",
+                experts.span_of("hardware"),
+                help=("write `gpus = 0..7`, ids in that pool",),
+            )
+            return None
+        if isinstance(pool, str) and pool not in self.pools.known:
+            if self.pools.sure:
+                out.add(
+                    "E02",
+                    f"there is no pool `{pool}`",
+                    experts.span_of("hardware"),
+                    help=(self.pools.meant(pool, out),),
+                )
+            return None
+        other = pool if isinstance(pool, str) and self.pools.several and pool != self.pool else ""
+        name = other or self.pool
+        own = _gpus(said["gpus"], experts, None if name is None else self.pools.of(name), out, name)
+        both = sorted({*(own or ())} & {*(self.gpus or ())}) if not other else []
         if both:
             out.add(
                 "E03", f"GPU {_short(both)} {'is' if len(both) == 1 else 'are'} in `gpus` of the experts and of the phase",
                 experts.span_of("gpus"), also=(Label(body.span_of("gpus"), "attention and all else here"),),
                 help=("experts have GPUs of their own, or leave out `gpus` and share those of the phase",),
             )  # fmt: skip
-        return None if own is None or both else ExpertGpus(own)
+        return None if own is None or both else ExpertGpus(own, other)
 
 
 def _degree(axis: str, constant: AttrValue, span: Span, out: Collector) -> int:

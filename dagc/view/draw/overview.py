@@ -113,6 +113,12 @@ def name_of(result: PhaseResult, card: Card) -> str:
     return f"stage {card[0]}" if len(card) == 1 else f"stages {card[0]}..{card[-1]}"
 
 
+def pool_of(result: PhaseResult, card: Card) -> str:
+    """` of NAME` behind the GPUs of a card, where there are several pools."""
+    pool = result.seats[card[0]].hardware
+    return f" of {pool}" if pool else ""
+
+
 def time_s(result: PhaseResult, seat: int) -> float:
     """Of a micro-batch on a stage."""
     return result.schedule.stage_s[cell_of(result, seat)]
@@ -172,11 +178,11 @@ def _card(result: PhaseResult, card: Card) -> Html:
     capacity = memory.capacity_B
     layers = ", ".join(name if count == 1 else f"{count} x {name}" for name, count in layers_of(stage).items())
     head = f"<b>{html(name_of(result, card))}</b>   {html(layers)}{' each' if len(card) > 1 else ''}"
-    gpus = sorted(g for i in card for g in result.seats[i].gpus)
+    gpus = sorted(g for i in card for g in result.seats[i].ids)
     full = f"<b>{html(show(memory.peak_B, BYTES, 3))}</b> of {html(show(capacity, BYTES, 3))} per GPU"
     rows = [
         head,
-        f"GPU {html(show_runs(gpus, most=6))}{html(result.of_pool)}",
+        f"GPU {html(show_runs(gpus, most=6))}{html(pool_of(result, card))}",
         _time(result, card[0]),
         *_collectives(result, card[0]),
         *_requests(result, card),

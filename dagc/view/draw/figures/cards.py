@@ -18,6 +18,7 @@ from ..overview import (
     handed_on,
     layers_of,
     name_of,
+    pool_of,
     requests_of,
     shown_cards,
     sizes,
@@ -100,7 +101,7 @@ def _card(result: PhaseResult, card: Card, chips: list[list[tuple[str, str]]], p
     stage, memory = result.seats[card[0]], result.memory.stages[card[0]]
     layers = ", ".join(name if count == 1 else f"{count} × {name}" for name, count in layers_of(stage).items())
     each = " each" if len(card) > 1 else ""
-    gpus = sorted(g for i in card for g in result.seats[i].gpus)
+    gpus = sorted(g for i in card for g in result.seats[i].ids)
     times = result.schedule.stage_s
     own_s = time_s(result, card[0])
     slowest = own_s == max(times) and min(times) < max(times) * (1 - 1e-9)
@@ -109,7 +110,7 @@ def _card(result: PhaseResult, card: Card, chips: list[list[tuple[str, str]]], p
     peak = f"{show(memory.peak_B, BYTES, 3)} of {show(memory.capacity_B, BYTES, 3)} per GPU ({share:.1%})"
     top = [
         (f"{name_of(result, card)}: {layers}{each}", "strong"),
-        (f"GPU {show_runs(gpus, most=6)}{result.of_pool}", ""),
+        (f"GPU {show_runs(gpus, most=6)}{pool_of(result, card)}", ""),
     ]
     top.append(
         (

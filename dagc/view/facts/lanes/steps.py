@@ -194,10 +194,11 @@ class Program:
     def _ordered(self, segment: Segment, run: Run, stage: int) -> tuple[Step, ...]:
         on = self.result.seats[stage].on
         found = [
-            Step(op, lane, *(self.flat(at[op.name, lane], stage) for at in (run.starts, run.finishes)), axes=op.axes)
+            Step(op, lane, self.flat(start, stage), self.flat(run.finishes[op.name, lane], stage), axes=op.axes)
             for op in segment.ops
             if op.is_at(on)
             for lane in range(self.result.graph.lanes)
+            for start in (run.starts[op.name, lane],)
         ]
         return tuple(sorted(found, key=lambda s: (float(s.start_s.min()), s.lane)))
 

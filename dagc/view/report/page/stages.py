@@ -7,7 +7,7 @@ import itertools
 from ....base.units import BYTES, TIME, show, show_runs
 from ....plan.result import PhaseResult
 from ...draw.figures.markup import Markup, join, tag
-from ...draw.overview import Card, collectives_of, handed_on, layers_of, name_of, shown_cards, time_s
+from ...draw.overview import Card, collectives_of, handed_on, layers_of, name_of, pool_of, shown_cards, time_s
 
 
 def draw(result: PhaseResult) -> Markup:
@@ -32,14 +32,14 @@ def _card(result: PhaseResult, card: Card) -> Markup:
     memory = result.memory.stages[card[0]]
     capacity = memory.capacity_B
     layers = ", ".join(name if count == 1 else f"{count} × {name}" for name, count in layers_of(stage).items())
-    gpus = sorted(g for i in card for g in result.seats[i].gpus)
+    gpus = sorted(g for i in card for g in result.seats[i].ids)
     times = result.schedule.stage_s
     own_s = time_s(result, card[0])
     slowest = own_s == max(times) and min(times) < max(times) * (1 - 1e-9)
     lines = [
         tag("h5", name_of(result, card)),
         tag("p", layers + (" each" if len(card) > 1 else "")),
-        tag("p", f"GPU {show_runs(gpus, most=4)}{result.of_pool}"),
+        tag("p", f"GPU {show_runs(gpus, most=4)}{pool_of(result, card)}"),
         tag("p", f"{show(own_s, TIME, 3)} per micro-batch{', the slowest' if slowest else ''}", cls="time"),
         tag(
             "p",
