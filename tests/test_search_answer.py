@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import random
 import re
 from dataclasses import replace
 from functools import cache
@@ -12,6 +13,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import jsonschema
+import numpy as np
 import pytest
 from conftest import ROOT, spec_text
 
@@ -25,6 +27,7 @@ from dagc.export.searched_files import as_csv, files
 from dagc.lang.open_spec import load_open
 from dagc.optimize.search import why
 from dagc.optimize.search.answer import Answer
+from dagc.optimize.search.apart import Apart
 from dagc.optimize.search.optimum import Asked, search
 from dagc.optimize.search.plain_answer import findings
 from dagc.optimize.search.space_map import BOUND, map_of
@@ -247,3 +250,26 @@ def test_a_space_that_is_too_large_says_what_to_bound_and_where(
     assert "too many of which pass the first rules" in told and "bound `gpus`, which has" in told
     line = next(n for n, text in enumerate(spec.read_text().splitlines(), 1) if "gpus = any" in text)
     assert f"plan.moe:{line}:" in told
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm", "megatron"])
+def test_what_an_engine_refuses_at_sight_it_refuses_whatever_the_sizes(engine: str) -> None:
+    phase = "gpus = any(4, 16), attention { dp = any, tp = any }, experts { ep = any, tp = any }, sequences = any(8, 65536), overlap = any, dispatch = any"
+    runs = Runs(engine)
+    spec = load_open(Source("x", spec_text(kind="decode", gpus=16, phase=phase)), Collector())
+    space = Apart(spec, "decode", {}, merged=False, allowed=runs)
+    pieces, refused, draw = space.pieces, 0, random.Random(engine)
+    for row in draw.sample(range(len(space.rows)), 40):
+        pieces.sighted.clear()
+        at_sight = pieces.sight(row)
+        if at_sight is None:
+            continue
+        rule, why, same = at_sight
+        assert same[row]
+        for other in {row, draw.choice(np.flatnonzero(same).tolist())}:
+            chosen = spec.phase("decode", space.rows.values(other), Collector())
+            assert chosen is not None
+            found = runs(space.judge.units(chosen))
+            assert found is not None and found[0] == rule and (other != row or why.startswith(found[1][:12]))
+            refused += 1
+    assert refused > 20

@@ -113,3 +113,5 @@ COMMON: dict[str, Check] = {
     "dcp_windows": dcp_windows,
     "cache_dtype": cache_dtype,
 }
+OF_SIZES = frozenset({"latency_tokens"})
+"""Rules that ask how many tokens a step has; all others ask layouts alone."""

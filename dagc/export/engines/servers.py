@@ -32,12 +32,13 @@ Write = Callable[[ServerDraft], Mapping[str, str]]
 
 @record
 class Refused:
-    """A plan that an engine does not run. `rules`: those that it breaks; `change`: parts of the plan that may be changed to keep them;
-    `lacking`: the engine could run it, but files for that are not written yet."""
+    """A plan that an engine does not run. `rules`: those that it breaks, in words; `change`: parts of the plan that may be changed to keep them;
+    `lacking`: the engine could run it, but files for that are not written yet; `names`: of the rules."""
 
     rules: tuple[str, ...]
     lacking: bool
     change: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 def writer(engine: str) -> Write:
@@ -60,7 +61,8 @@ def refused(layouts: list[EngineDegrees], engine: str | Facts) -> Refused | None
     if not broken:
         return None
     change = tuple(dict.fromkeys(part for one in broken for part in one.rule.change))
-    return Refused(tuple(one.text for one in broken), all(one.rule.lacking for one in broken), change)
+    names = tuple(one.rule.name for one in broken)
+    return Refused(tuple(one.text for one in broken), all(one.rule.lacking for one in broken), change, names)
 
 
 def merged(layouts: Sequence[EngineDegrees]) -> tuple[list[EngineDegrees], list[Diagnostic]]:

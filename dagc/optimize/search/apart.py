@@ -124,7 +124,7 @@ class Apart:
         began = perf_counter()
         own = Search(
             self.rows, self.pieces.bound, objectives, limits(self.judge, self.name), self.pieces.evaluate,
-            self.judge.score, self.pieces.news, self.pieces.unseen, self.pieces.look, self.pieces.too_full, tally, self.size, self.pieces.alike,
+            self.judge.score, self.pieces.news, self.pieces.unseen, self.pieces.look, self.pieces.too_full, tally, self.size, self.pieces.alike, self.pieces.sight,
              self.equal, top=top, band=band, budget_s=None if until is None else until - began, began=began, told=told,
         )  # fmt: skip
         return replace(own.run(), rules=(*self.asked, *self.rules)), own.stopped

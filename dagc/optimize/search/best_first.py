@@ -97,6 +97,7 @@ class Search:
     tally: Tally
     size: int
     alike: Callable[[int, Plan], Flags] | None = None
+    sight: Callable[[int], tuple[str, str, Flags] | None] | None = None
     equal: int = 0
     top: int = 1
     band: int = 1
@@ -115,6 +116,7 @@ class Search:
     def run(self) -> Outcome:
         open_ = np.ones(len(self.rows), dtype=bool)
         self.fate = np.full(len(self.rows), LEFT, dtype=np.int64)
+        pending: list[int] = []
         try:
             while open_.any():
                 if self.budget_s is not None and perf_counter() - self.began > self.budget_s:
@@ -137,9 +139,12 @@ class Search:
                     if self.found:
                         continue
                     batch = self.sighted(glances, open_)
+                pending = batch
                 for row, plan in zip(batch, self.evaluate(batch), strict=True):
                     self.visit(row, plan, scores, open_)
+                pending = []
         except KeyboardInterrupt:
+            open_[pending] = self.fate[pending] == LEFT  # nobody knows them yet
             self.stopped = True
         return self.outcome(np.flatnonzero(open_))
 
@@ -151,10 +156,10 @@ class Search:
             over = open_ & (least > limit.score + abs(limit.score) * SLACK)
             self._refuse(open_, over, f"requirement: {limit.label}", "R07")
 
-    def _refuse(self, open_: Flags, those: Flags, rule: str, code: str) -> None:
+    def _refuse(self, open_: Flags, those: Flags, rule: str, code: str, why: str = "") -> None:
         out = np.flatnonzero(those)
         if len(out):
-            self.tally.add(rule, rule, code, len(out), self.rows.values(int(out[0])))
+            self.tally.add(rule, why or rule, code, len(out), self.rows.values(int(out[0])))
             self.fate[out] = self.refusal(rule)
             open_[out] = False
 
@@ -181,13 +186,15 @@ class Search:
                 continue
             if worse or len(out) == BATCH or len(glances) == GLANCES:
                 break
+            if not open_[row]:
+                continue
             unseen = self.unseen(row)
             if unseen and not out:
                 if not unseen <= told:
                     told |= unseen
                     glances.append(row)
                 continue
-            if unseen or glances:
+            if unseen or glances or self.not_run(row, open_):
                 continue
             news = self.news(row)
             if news and news <= told:
@@ -196,6 +203,15 @@ class Search:
             out.append(row)
             open_[row] = False
         return out, glances
+
+    def not_run(self, row: int, open_: Flags) -> bool:
+        """Whether the layout of a row is refused at sight, and with it all others like it."""
+        found = None if self.sight is None else self.sight(row)
+        if found is None:
+            return False
+        rule, why, same = found
+        self._refuse(open_, open_ & same, rule, "E05", why)
+        return True
 
     @staticmethod
     def first(scores: Sequence[Floats], at: Ints) -> Ints:
@@ -211,7 +227,8 @@ class Search:
         """The best of the rows that were glanced at, which is costed at once where nothing was found yet: somebody waits for a first plan."""
         self.refuse_certain(open_)
         scores = self.bound(self.objectives)[0]
-        best = sorted((row for row in glances if open_[row]), key=lambda row: (scores[row], row))[:1]
+        fine = [row for row in glances if open_[row] and not self.not_run(row, open_)]
+        best = sorted(fine, key=lambda row: (scores[row], row))[:1]
         open_[best] = False
         return best
 

@@ -178,11 +178,13 @@ class Judge:
 
     def not_run(self, phase: Phase) -> tuple[str, str] | None:
         """Asked last, as nothing is known of it before a plan is lowered."""
-        if self.allowed is None:
-            return None
+        return None if self.allowed is None else self.allowed(self.units(phase))
+
+    def units(self, phase: Phase) -> list[Unit]:
+        """The phase and those on the same GPUs."""
         phases = tuple(phase if p.name == self.name else p for p in self.spec.phases if p.name not in self.unknown)
         spec = replace(self.spec, phases=phases)
-        return self.allowed([Unit(spec, p, Collector()) for p in phases if p.name == self.name or p.shares(phase)])
+        return [Unit(spec, p, Collector()) for p in phases if p.name == self.name or p.shares(phase)]
 
     def score(self, objective: Objective, plan: Plan) -> float:
         """Of a plan that was costed; infinite where it has no such figure."""

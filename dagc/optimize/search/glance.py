@@ -5,9 +5,8 @@ Sharding passes annotate ops alone; finding chains of moves, scheduling and memo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import takewhile
 
 from ...base.axes import TENSOR
 from ...base.diagnostics import Collector, SpecError
@@ -20,7 +19,9 @@ from ...ir.graph_pass import GraphPass, PassError
 from ...ir.mesh import Factors
 from ...ir.ops.op_set import input_layout, result_layout
 from ...ir.sharding import Sharding
-from ...passes.mesh import wanted_cuts, with_cuts
+from ...passes import GRAPH_PASSES
+from ...passes.mesh import MakeMesh, wanted_cuts, with_cuts
+from ...passes.pp import PipelineParallel
 from ...passes.reshard import Reshard
 from ...pipeline.analyse import of_size
 from ...pipeline.kept import LOST
@@ -43,17 +44,25 @@ def glanced(judge: Judge, phase: Phase) -> Learnt | None:
         return None
 
 
+def meshed(judge: Judge, unit: Unit) -> Graph | None:
+    """The graph as far as its mesh and its stages go; None where there is none."""
+    try:
+        return _lowered(judge, unit, (MakeMesh, PipelineParallel))
+    except (SpecError, PassError, ArithmeticError, *LOST):
+        return None
+
+
 def annotated(judge: Judge, unit: Unit) -> Graph:
     """The graph before collectives. Raises SpecError, PassError, Untraceable."""
+    return _lowered(judge, unit, GRAPH_PASSES[: GRAPH_PASSES.index(Reshard)])
+
+
+def _lowered(judge: Judge, unit: Unit, kinds: Sequence[type[GraphPass]]) -> Graph:
     template, sizes = judge.estimates.layouts.expansions.at(unit)
     batching = unit.phase.batching
     graph = replace(template.at(sizes), microbatches=batching.microbatches, lanes=batching.lanes)
-    *_, (_, graph) = run([*takewhile(_annotates, passes_of(unit))], graph)
+    *_, (_, graph) = run([one for one in passes_of(unit) if type(one) in kinds], graph)
     return graph
-
-
-def _annotates(one: GraphPass) -> bool:
-    return not isinstance(one, Reshard)
 
 
 def stored(graph: Graph, unit: Unit) -> Stored:

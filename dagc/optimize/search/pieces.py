@@ -7,6 +7,7 @@ fraction of what it costs to compile it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 
@@ -18,12 +19,14 @@ from ...spec.hardware import Hardware
 from ...spec.unit import Unit
 from .bound import Bounds, Learnt, News, pieces_of, usable
 from .exact import BLOCKS, Judge, Plan
-from .glance import glanced, head_strides, own_ops
+from .glance import glanced, head_strides, meshed, own_ops
 from .objectives import Floats, Objective, Terms
 from .rules import Facts
-from .space import Flags, Pause, Rows, never
+from .space import Flags, Ints, Pause, Rows, never, packed
 from .workers import Costed, Run, Task, Text
 
+SIZES = {"sequences", "chunk", "microbatches"}
+"""Choices that are of sizes alone."""
 FEW = 64
 """Rows of a space below which this process costs all: others would take longer to begin."""
 
@@ -46,6 +49,7 @@ class Pieces:
         self.text, self.run = text, run
         self.spec, self.name, self.facts, self.rows, self.judge = spec, name, facts, rows, judge
         self.bounds = Bounds(rows, facts, self._strides(), pause) if usable(rows, facts) else None
+        self.sighted: set[int] = set()  # layouts that were looked at
         self.seen: set[int] = set()  # rows that were glanced at
         self.known: dict[int, Plan] = {}
         count = len(rows)
@@ -139,6 +143,32 @@ class Pieces:
     def unseen(self, row: int) -> News:
         """What a glance at a row would tell something of."""
         return frozenset() if self.bounds is None or row in self.seen else self.bounds.unseen(row)
+
+    def sight(self, row: int) -> tuple[str, str, Flags] | None:
+        """(rule, why, all rows that it refuses) where who must run plans refuses the layout of a row before collectives are there. Layouts
+        are looked at once."""
+        at_sight = getattr(self.judge.allowed, "at_sight", None)
+        if at_sight is None or int(self.layouts[row]) in self.sighted:
+            return None
+        layouts = self.layouts
+        self.sighted.add(int(layouts[row]))
+        phase = self.spec.phase(self.name, self.rows.values(row), Collector())
+        if phase is None or phase.strategy.best or phase.strategy.balanced:
+            return None
+        units = self.judge.units(phase)
+        graphs = [graph for unit in units if (graph := meshed(self.judge, unit)) is not None]
+        found = at_sight(units, graphs) if len(graphs) == len(units) else None
+        if found is None:
+            return None
+        rule, why, whatever_sizes = found
+        same = layouts == layouts[row]
+        return rule, why, same if whatever_sizes else same & (np.arange(len(self.rows)) == row)
+
+    @cached_property
+    def layouts(self) -> Ints:
+        """A number for the layout of each row."""
+        own = [column for column, d in zip(self.rows.places, self.rows.domains, strict=True) if d.path not in SIZES]
+        return packed(own) if own else np.zeros(len(self.rows), dtype=np.int64)
 
     def too_full(self) -> Flags:
         """Rows whose weights and cache alone do not fit, as far as is known."""
