@@ -149,6 +149,8 @@ def wrong_ids(graph: Graph, phase: Phase) -> bool:
     apart = phase.strategy.apart
     if apart is None:
         return _off(graph, ids, phase.gpus, radix(phase.strategy))
+    if found.apart is None:
+        return True
     attention, experts = (list(radix(phase.strategy, side)) for side in (0, 1))
     others = [gpu for gpu in phase.gpus if gpu not in apart.gpus]
     return _off(graph, ids, others, attention) or _off(graph, found.expert_ids, apart.gpus, experts)
