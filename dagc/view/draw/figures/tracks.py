@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 
 from ....base.units import BYTES, FLOPS, TIME, show
 from ....ir.graph import COMPUTE, STREAMS
-from ....ir.requests import request_moves
 from ....plan.result import PhaseResult
 from ...facts.critical import Visit, critical
 from ...facts.timeline import Member, Slice, classes, representatives, requests, slices
@@ -57,7 +57,7 @@ def keys(result: PhaseResult) -> Keys:
     """What the colours mean."""
     kinds = {op.runtime_kind for s in result.graph.segments for op in s.ops if op.is_collective}
     kinds |= {"send"} if len(result.graph.stages) > 1 else set()
-    kinds |= {move.kind for move in request_moves(result.graph)}
+    kinds |= {s.kind for stage in result.graph.stages for s in _requests(result, stage.index)}
     comm = [(f"k-{k}", k) for k in COLORS if k in kinds]
     return [("busy", "compute"), *comm, ("path", "the critical path is in this stage")]
 
@@ -104,13 +104,18 @@ def _row(result: PhaseResult, member: Member, y: float, end: float, place: int, 
         if w >= 14:
             out.append(words(x + 3, y + 10, str(number), "tiny"))
     out.append(_busy([s for s in pieces if s.stream == "compute"], y + 12, COMPUTE_H - 2, end, "busy"))
-    for kind, ends in itertools.groupby(requests(result, member.stage), key=lambda s: s.kind):
-        out.append(_busy([s for s in ends if s.start_s < end], y, REQUEST_H, end, f"k-{kind}"))
+    for kind, ends in itertools.groupby(_requests(result, member.stage), key=lambda s: s.kind):
+        out.append(_busy(list(ends), y, REQUEST_H, end, f"k-{kind}"))
     for kind in COLORS:
         mine = [s for s in pieces if s.kind == kind]
         if mine:
             out.append(_busy(mine, y + 24, COMM_H, end, f"k-{kind}"))
     return out
+
+
+def _requests(result: PhaseResult, stage: int) -> Iterator[Slice]:
+    """What is exchanged with the front end during the pass; the rest is before it or behind."""
+    return (s for s in requests(result, stage) if s.end_s > 0 and s.start_s < result.schedule.latency_s)
 
 
 def _busy(found: list[Slice], y: float, h: float, end: float, cls: str) -> Markup:
