@@ -287,7 +287,7 @@ STRATEGY = {
         "dispatch",
         "overlap",
     ),
-    "common_rules": ("replicas", "microbatches", "shard", "passes"),
+    "common_rules": ("replicas", "microbatches", "shard", "passes", "expert_placement", "apart"),
 }
 PHASE = {
     "identity": ("name", "kind", "hardware", "precision", "gpus", "strategy", "constants", "span", "spans"),

@@ -227,7 +227,7 @@ def _positive(link: Mapping[str, Any], name: str) -> float:
         or not 0 <= value <= 1e15
         or (name == "bandwidth_Bps" and value < 1)
     ):
-        raise DataError(f"plan.experts.link.{name}", "is no number of a link")
+        raise DataError(f"plan.experts.link.{name}", "is not a number")
     return float(value)
 
 
