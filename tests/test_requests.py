@@ -143,6 +143,24 @@ def test_every_rank_has_one_before_its_ids_are_needed_and_one_behind_its_results
     assert not [e for e in edges if e.kind == "stream" and "host" in (nodes[e.src].stream, nodes[e.dst].stream)]
 
 
+def test_a_mixed_step_is_given_the_ids_of_both_parts() -> None:
+    """16 sequences in decode and a prompt of 256 tokens on each of 4 ranks; each has 17 results."""
+    text = spec_text(
+        kind="step", phase="kind = mixed, gpus = 0..7, dp = 4, tp = 2, decode = 64, prompt_tokens = 1024 tok"
+    )
+    requests = dagc.compile_text(text).phases["step"].requests
+    assert requests["scatter"].payload_B == 4 * (16 + 256) * ID_B and requests["scatter"].wire_B == 3 * 272 * ID_B
+    assert requests["gather"].payload_B == 17 * RESULT_B and requests["gather"].wire_B == 3 * 17 * RESULT_B
+
+
+def test_gpus_that_have_experts_alone_are_given_no_ids() -> None:
+    text = spec_text(kind="decode", phase="gpus = 0..3\nattention { dp = 4 }\nexperts { gpus = 4..7, ep = 4 }")
+    result = dagc.compile_text(text).phases["decode"]
+    ends = [item for item in unroll(result) if isinstance(item, Node) and item.stream == "host"]
+    assert [(node.kind, node.gpus) for node in ends] == [("scatter", (0, 1, 2, 3)), ("gather", (0, 1, 2, 3))]
+    assert result.requests["scatter"].wire_B == 3 * 16 * ID_B
+
+
 def test_slow_links_to_the_front_end_delay_nothing() -> None:
     """A step on links so slow that ids take longer than the step costs what its own collectives cost."""
     text = spec_text(phase="gpus = 0..15, dp = 16", kind="decode", model=DENSE)
