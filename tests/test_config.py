@@ -45,7 +45,12 @@ def checked(folder: Path, case: str, text: str | None = None, **fields: object) 
         ("mixtral", "dtype", "auto", "`dtype` cannot be `auto`"),
         ("mixtral", "rope_scaling", {"type": "longrope"}, "a `rope_scaling` and a `rope_parameters` that differ"),
         ("mixtral", "rope_parameters", {"rope_type": "dynamic"}, "`scaling` cannot be `dynamic`"),
-        ("mixtral", "rope_parameters", {"full_attention": {"rope_theta": 1e4}}, "not one object of the rotary fields"),
+        (
+            "mixtral",
+            "rope_parameters",
+            {"a": {"rope_theta": 1e4}, "b": {"rope_theta": 1e5}},
+            "not one object of the rotary",
+        ),
         ("mixtral", "rope_parameters", "yarn", "not one object of the rotary fields"),
         ("dbrx", "attn_config", 2, "`attn_config` of `config.json` is 2, not an object"),
         ("gpt_oss_yarn", "layer_types", ["full_attention"], "layer_types of another length than num_hidden_layers"),
@@ -65,6 +70,26 @@ def test_a_wrong_field(
 ) -> None:
     assert checked(tmp_path, case, **{field: value}) == 2
     assert message in capsys.readouterr().err
+
+
+def test_rotary_fields_by_type_of_layer_are_those_of_all_where_they_agree(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Newer configs group them; only the types that the model has count."""
+    given = json.loads((REFERENCE / "gpt_oss_yarn" / "config.json").read_text())
+    whole, used = given["rope_parameters"], sorted(set(given["layer_types"]))
+    assert len(used) == 2
+    same = dict.fromkeys(used, whole) | {"none_of_it": {"rope_theta": 1.0}}
+    assert checked(tmp_path, "gpt_oss_yarn", rope_parameters=same) == 0
+    assert checked(tmp_path, "gpt_oss_yarn", rope_parameters=same | {used[0]: {"rope_theta": 1.0}}) == 2
+    assert "not one object of the rotary fields" in capsys.readouterr().err
+
+
+def test_what_several_fields_say_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shared = {"indexer_types": ["full", "shared"], "index_topk_freq": 4}
+    assert checked(tmp_path, "glm_moe_dsa", **shared) == 2
+    text = capsys.readouterr().err
+    assert text.count("layers that share what an indexer selects") == 1 and text.count("= because:") == 2
 
 
 @pytest.mark.parametrize(

@@ -135,20 +135,22 @@ class Presets:
         self.config = config
         self._check_precision(section, config, path, span)
         inner = self.statements.adopt(parse(architecture, self.out), library.architecture_folder())
+        broken: dict[str, list[str]] = {}
         for rule in inner.requires:
-            self._refuse(rule, path, span)
+            if because := self._broken(rule):
+                broken.setdefault(rule.label or rule.text, []).append(because)
+        for what, reasons in broken.items():  # what several fields say is said once
+            self.out.add("E05", f"`{path}` cannot be expressed: {what}", span, because=tuple(reasons))
         return [s for s, _ in inner.sections if s.kind == "model"]
 
-    def _refuse(self, rule: ast.Require, path: str, span: Span) -> None:
-        """A `require` of an architecture is what a config.json must have to be expressed."""
+    def _broken(self, rule: ast.Require) -> str:
+        """How a `require` of an architecture, which is what a config.json must have to be expressed, does not hold."""
         lookup = env(self.names(), words=True)
         left, right = evaluate(rule.test.left, lookup, self.out), evaluate(rule.test.right, lookup, self.out)
         if left is None or right is None:
-            return  # a field that it needs is missing, and reported
+            return ""  # a field that it needs is missing, and reported
         if isinstance(left, Quantity) and isinstance(right, Quantity):
             held = holds(rule.test.op, left.value, right, None)
         else:
             held = rule.test.op == "==" and left == right
-        if not held:
-            because = f"{rule.text}, but it is {shown(left)}"
-            self.out.add("E05", f"`{path}` cannot be expressed: {rule.label or rule.text}", span, because=(because,))
+        return "" if held else f"{rule.text}, but it is {shown(left)}"

@@ -128,6 +128,7 @@ def read_config(
     if data["model_type"] not in known:
         _unknown_architecture(data["model_type"], shown, known, span, out)
         return None
+    data |= {name: _of_all_layers(data[name], data) for name in ROPE_SECTIONS if data.get(name) is not None}
     sections = {name: data[name] for name in ROPE_SECTIONS if data.get(name) is not None}
     for name, section in sections.items():
         if not isinstance(section, dict) or any(isinstance(v, dict) for v in section.values()):
@@ -198,6 +199,15 @@ def _left_out(data: Mapping[str, object]) -> list[str]:
 
 
 ROPE_SECTIONS = ("rope_scaling", "rope_parameters")
+
+
+def _of_all_layers(section: object, data: Mapping[str, object]) -> object:
+    """Rotary fields by type of layer as those of all layers, where the types that the model has agree."""
+    if not isinstance(section, dict) or not section or not all(isinstance(own, dict) for own in section.values()):
+        return section
+    types = data.get("layer_types")
+    used = [own for name, own in section.items() if not isinstance(types, list) or name in types]
+    return used[0] if used and all(own == used[0] for own in used) else section
 
 
 def _rope(data: Mapping[str, object]) -> dict[str, object]:
