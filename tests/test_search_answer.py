@@ -32,7 +32,7 @@ from dagc.optimize.search.optimum import Asked, search
 from dagc.optimize.search.plain_answer import findings
 from dagc.optimize.search.space_map import BOUND, map_of
 from dagc.optimize.search.why import Explainer
-from dagc.plan.searched import ENGINE, Findings
+from dagc.plan.searched import ENGINE, Findings, Step
 from dagc.view.draw.figures.searched import front
 from dagc.view.facts import found_plans as said
 from dagc.view.report.search_report import answer, reasons
@@ -103,6 +103,17 @@ def test_the_binding_requirement_says_what_it_costs() -> None:
     own, free = found(), found(extra="")
     assert own.binding is not None and own.binding.label == "fast" and own.binding.refused > 0 and own.binding.sure
     assert own.binding.without == free.plans[0].figures[0] > own.plans[0].figures[0]
+
+
+def test_what_a_stopped_search_may_better_is_at_least_or_at_most() -> None:
+    shown = found()
+    step = Step("decode", 4, 1.0, 0.25, complete=False)
+    assert "at least " in said.step_text(shown, step) and "(+25.0%)" in said.step_text(shown, step)
+    lower = replace(shown, measures=(replace(shown.measures[0], name="cost_per_token", better="lower"),))
+    assert "at most " in said.step_text(lower, step) and "at most " not in said.step_text(
+        lower, replace(step, complete=True)
+    )
+    assert "(the same)" in said.step_text(lower, replace(step, change=-1e-5))
 
 
 def test_the_next_number_of_gpus_is_the_best_there() -> None:

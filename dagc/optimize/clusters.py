@@ -102,6 +102,8 @@ def _ray(address: str) -> Iterator[Submit]:
                     yield None
         except ConnectionError as error:
             raise ClusterError(f"the cluster at {address} went away: {error}") from None
+        except ray.exceptions.RaySystemError as error:
+            raise ClusterError(f"the cluster at {address} failed: {error}") from None
         except (ImportError, ray.exceptions.RuntimeEnvSetupError) as error:
             raise ClusterError(f"a worker of {address} cannot run dagc: {error}") from None
 

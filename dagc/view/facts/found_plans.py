@@ -273,7 +273,12 @@ def binding_text(found: Findings, one: Binding) -> str:
     without = f"{measure_name(first)} {figure(first, one.without)}"
     if one.gain <= 0:
         return f"{text}; without it {'no plan is better' if one.sure else 'nothing better was found in time'}"
-    return f"{text}; without it {'' if one.sure else 'at least '}{without}, {one.gain:.1%} better"
+    return f"{text}; without it {'' if one.sure else _at_best(first)}{without}, {one.gain:.1%} better"
+
+
+def _at_best(measure: Measure) -> str:
+    """Before a figure that a longer search might better."""
+    return "at least " if measure.better == "higher" else "at most "
 
 
 def step_text(found: Findings, step: Step) -> str:
@@ -283,7 +288,7 @@ def step_text(found: Findings, step: Step) -> str:
     if step.figure is None or step.change is None:
         return f"{counted(step.gpus, 'GPU')}{of}: no plan passes"
     how = f"{step.change:+.1%}" if abs(step.change) >= 5e-4 else "the same"
-    return f"{counted(step.gpus, 'GPU')}{of}: {measure_name(first)} {'' if step.complete else 'at least '}{figure(first, step.figure)} ({how})"
+    return f"{counted(step.gpus, 'GPU')}{of}: {measure_name(first)} {'' if step.complete else _at_best(first)}{figure(first, step.figure)} ({how})"
 
 
 def versus_text(one: Versus) -> str:
