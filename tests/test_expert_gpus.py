@@ -19,7 +19,7 @@ from dagc.base.collectives import FROM_EXPERTS, TO_EXPERTS
 from dagc.base.diagnostics import SpecError
 from dagc.cli import main
 from dagc.cost.network import crossing_time
-from dagc.cost.schedule.even import period_s
+from dagc.cost.schedule.period import period_s
 from dagc.execute.numpy import row_moves
 from dagc.execute.prove import prove, prove_graph
 from dagc.export.engines.launch import export
@@ -391,6 +391,17 @@ def test_files_of_two_pools(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert main(["compile", str(tmp_path / "out" / "plan.decode.graph.json"), "--json"]) == 0
     again = json.loads(capsys.readouterr().out)["phases"]["decode"]
     assert again["tpot_s"] == phase["tpot_s"]
+
+
+def test_a_serving_counts_the_experts_gpus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Four that take prompts, two that attend in decode and two that have its experts."""
+    path = tmp_path / "plan.moe"
+    decode = "phase decode { gpus = 4..5, attention { dp = 2 }, experts { gpus = 6..7, ep = 2 } }"
+    serve = "serve chat { arrivals = constant(100 req/s), requests = 20 }"
+    path.write_text(spec_text(phase="gpus = 0..3, ep = 4", extra=f"{decode}\n{serve}"))
+    assert main(["serve", str(path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["servings"]["chat"]
+    assert [role["gpus"] for role in found["roles"]] == [4, 4]
 
 
 def test_the_example() -> None:

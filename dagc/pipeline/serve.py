@@ -145,11 +145,11 @@ class Servings:
         if blocks < 1:
             raise CannotServe(f"`{main.name}` has no room for a block of cache beside all else")
         count = serve.prefill_workers if role.role == PREFILL.name else serve.workers
-        gpus = set(main.gpus)
+        gpus = set(main.seats)
         if role.apart:
             count += serve.prefill_workers
         else:
-            gpus.update(gpu for phase in role.phases for gpu in phase.gpus)
+            gpus.update(gpu for phase in role.phases for gpu in phase.seats)
         engine = Engine(
             prices=prices,
             ranks=lockstep,
@@ -179,8 +179,8 @@ class Servings:
             count * copies,
             engine,
             len(gpus) // copies,
-            prompt_gpus=len(set(prompts.gpus)) // copies,
-            decode_gpus=len(set((role.mixed or main).gpus)) // copies,
+            prompt_gpus=len(prompts.seats) // copies,
+            decode_gpus=len((role.mixed or main).seats) // copies,
             hardware=main.hardware,
         )
 

@@ -79,19 +79,25 @@ class Subject:
     def _together(self, each: Callable[[Hardware], float | None]) -> float | None:
         """What one GPU has, summed over those of the phase or serving."""
         if self.name not in self.servings:
-            own = there = each(self.hardware)
-            home = self.gpus
-            if self.name in self.phases:
-                there, home = each(self.spec.of(self.phase).experts_on(self.phase)), float(len(self.phase.gpus))
-            return None if own is None or there is None else own * home + there * (self.gpus - home)
+            own = self._mean(self.name, each) if self.name in self.phases else each(self.hardware)
+            return None if own is None else own * self.gpus
         serve, total = self.spec.serve(self.name), 0.0
         for role in self.serving.roles:
             phase = serve.prefill if role.role == PREFILL.name else serve.decode or serve.mixed or serve.prefill
-            own = each(self.of(str(phase)).hardware)
+            own = self._mean(str(phase), each)
             if own is None:
                 return None
             total += own * role.gpus
         return total
+
+    def _mean(self, name: str, each: Callable[[Hardware], float | None]) -> float | None:
+        """Of the GPUs of a phase, which may be of two pools."""
+        phase = self.spec.phase(name)
+        own, count = each(self.of(name).hardware), len(phase.gpus)
+        if phase.strategy.apart is None or own is None:
+            return own
+        there = each(self.spec.of(phase).experts_on(phase))
+        return None if there is None else (own * count + there * (phase.gpu_count - count)) / phase.gpu_count
 
     @cached_property
     def phase(self) -> Phase:

@@ -261,7 +261,7 @@ class _Checks:
         for other in (self.prefill, self.mixed):
             if other is None or makes is None or other is makes:
                 continue
-            own, others = set(makes.gpus), set(other.gpus) if other.hardware == makes.hardware else set()
+            own, others = makes.seats, other.seats
             if others and (own <= others or others <= own):
                 continue
             if own & others or other is self.mixed:

@@ -297,7 +297,7 @@ def _lane(lanes: int, lane: int) -> str:
 
 
 def lane_letter(lane: int) -> str:
-    return ascii_lowercase[lane]
+    return ascii_lowercase[lane] if lane < len(ascii_lowercase) else f"z{lane}"
 
 
 def _gpus(result: PhaseResult, op: Op, stage: int) -> tuple[int, ...]:
