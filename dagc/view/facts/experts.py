@@ -23,15 +23,18 @@ def expert_lines(plan: CompiledPlan, result: PhaseResult) -> list[str]:
     how = PLACED_AS[str(plan.spec.phase(result.name).strategy.expert_placement)]
     several = len(layers) > 1
     mean = "in the mean of the layers " if several else ""
+    moved = any(own.ranks.before != own.ranks.after for own in layers)
+    numbered = f", {fmean(own.ranks.before for own in layers):.3f} as they are numbered" if moved else ""
     worst = max(layers, key=lambda own: own.ranks.after)
     line = (
         f"experts {how}: the busiest of {len(worst.experts)} ranks {mean}{fmean(own.ranks.after for own in layers):.3f} times the mean "
-        f"load, {fmean(own.ranks.before for own in layers):.3f} as they are numbered; no placement of these copies below "
+        f"load{numbered}; no placement of these copies below "
         f"{fmean(own.least for own in layers):.3f}"
     )
     name = worst.kind if worst.layer is None else f"layer {worst.layer}"
     line += f"; most in {name}: {worst.ranks.after:.3f}" if several else ""
     nodes = [own.nodes for own in layers if own.nodes is not None]
     if nodes:
-        line += f"; busiest node {fmean(n.after for n in nodes):.3f}, {fmean(n.before for n in nodes):.3f} as they are numbered"
+        line += f"; busiest node {fmean(n.after for n in nodes):.3f}"
+        line += f", {fmean(n.before for n in nodes):.3f} as they are numbered" if moved else ""
     return [line]
