@@ -362,6 +362,15 @@ def test_experts_in_another_pool() -> None:
     assert plan.subject("decode").price_per_s == pytest.approx((4 * 2 + 2 * 3) / 3600)
     graph = result.graph
     assert parse_graph(print_graph(graph)) == graph
+    apart = graph.the_mesh.apart
+    assert apart is not None and apart.linked and (apart.gpus.per_node, graph.the_mesh.the_gpus.per_node) == (8, 4)
+    assert apart.gpus.ids == (16, 17), "behind the 12 of the phase's pool, from a whole node on"
+    with_nics = POOLS.replace(
+        "50 GB/s, latency = 6 us }\n}\nlink near", "50 GB/s, latency = 6 us, nics = 4 }\n}\nlink near"
+    )
+    shared = dagc.compile_text(with_nics).phases["decode"].graph.the_mesh
+    assert shared.apart is not None and (shared.apart.gpus.nics, shared.the_gpus.nics) == ((1, 2), None)
+    assert parse_graph(print_graph(dagc.compile_text(with_nics).phases["decode"].graph)).the_mesh == shared
 
 
 def test_pools_of_experts_that_are_wrong() -> None:
