@@ -62,17 +62,19 @@ class ExpertParallel(GraphPass):
                 seq = tuple(a for a in (*op.loop("seq"), *tokens) if a not in gathered)
                 op = op.annotate("seq", seq) if seq != op.loop("seq") else op
                 op = replace(op, attrs=op.of(ExchangeAttrs).but(exchange=exchange))
-                if self.placed and isinstance(op.attrs, DispatchAttrs):
-                    op = replace(op, attrs=op.attrs.but(placed=self.placed))
             return op
 
         annotated = graph.map_ops(annotate, "annotated")
         return replace(annotated, segments=tuple(map(self.stored, annotated.segments))) if self.placed else annotated
 
     def stored(self, segment: Segment) -> Segment:
-        """Weights of experts in the order in which their slots are placed."""
+        """Weights of experts in the order in which their slots are placed, and rows sent there."""
         weights = (replace(w, placed=self.placed) if w.scope == "experts" else w for w in segment.weights)
-        return replace(segment, weights=tuple(weights))
+        ops = (
+            replace(op, attrs=op.attrs.but(placed=self.placed)) if isinstance(op.attrs, DispatchAttrs) else op
+            for op in segment.ops
+        )
+        return replace(segment, ops=tuple(ops), weights=tuple(weights))
 
 
 def at_experts(op: Op, rows: Rows, experts: Axes) -> Op:

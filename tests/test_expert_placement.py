@@ -210,7 +210,13 @@ def misplaced(graph: Graph, how: str) -> Graph:
 
 @pytest.mark.parametrize("kind", ["prefill", "decode"])
 @pytest.mark.parametrize(
-    "phase", ["gpus = 0..3, ep = 4", "gpus = 0..7, ep = 4, tp = 2", "gpus = 0..3, ep = 4, redundant = 4"]
+    "phase",
+    [
+        "gpus = 0..3, ep = 4",
+        "gpus = 0..7, ep = 4, tp = 2",
+        "gpus = 0..3, ep = 4, redundant = 4",
+        "gpus = 0..3, attention { dp = 4 }, experts { gpus = 4..7, ep = 4 }",
+    ],
 )
 def test_a_placed_plan_computes_the_same_and_a_misplaced_one_does_not(phase: str, kind: str) -> None:
     plan = dagc.compile_text(text(f"{phase}, expert_placement = balanced", kind=kind))
