@@ -144,5 +144,11 @@ def between(
 
 def _near(senders: Ints, receivers: Ints) -> tuple[int, int]:
     """The fewest receivers in the domain of a sender, and the fewest senders in that of a receiver."""
-    same = senders[:, :, None] == receivers[:, None, :]
-    return int(same.sum(axis=2).min()), int(same.sum(axis=1).min())
+    stages = list(zip(senders, receivers, strict=True))
+    return min(_fewest(one, other) for one, other in stages), min(_fewest(other, one) for one, other in stages)
+
+
+def _fewest(domains: Ints, others: Ints) -> int:
+    """Of some ranks the fewest others that are in one's domain."""
+    found = np.sort(others)
+    return int((np.searchsorted(found, domains, "right") - np.searchsorted(found, domains, "left")).min())
