@@ -326,6 +326,51 @@ def test_trtllm_runs_on_no_gpu_of_amd() -> None:
     assert "GPUs of AMD" in error.value.diagnostics[0].because[0] and export(plan, "vllm", "m", "p")
 
 
+@pytest.mark.parametrize("engine", SERVING)
+def test_a_cache_in_nvfp4_is_of_whole_heads_on_gpus_that_compute_in_it(engine: str) -> None:
+    def made(gpu: str, model: str) -> str:
+        text = (
+            f'moe 1\nhardware from "{gpu}" {{ gpus = 8 }}\nmodel from "{model}" {{ kv_dtype = nvfp4 }}\n'
+            "workload { sequences = 8, prompt = 64 tok, output = 8 tok }\nphase decode { gpus = 0..7, tp = 8 }\n"
+        )
+        return "".join(v.decode() for v in export(compiled_text(text), engine, None, "p").values())
+
+    assert re.search(r'(kv-cache-dtype |"dtype": ")nvfp4', made("b200-sxm", "mixtral-8x7b"))
+    for gpu, model, why in (
+        ("h200-sxm", "mixtral-8x7b", "on `h200_sxm`"),
+        ("b200-sxm", "kimi-k2", "of latent attention"),
+    ):
+        with pytest.raises(SpecError) as error:
+            made(gpu, model)
+        assert f"a KV cache in nvfp4 {why}" in error.value.diagnostics[0].because[0]
+
+
+def test_exchanges_use_links_between_hosts() -> None:
+    """Of a rack whose hosts share one domain of NVLink; across racks they do not."""
+
+    def made(gpus: str) -> str:
+        text = (
+            'moe 1\nhardware from "gb200-nvl72" { gpus = 144 }\nmodel from "qwen3-30b-a3b" {}\n'
+            "workload { sequences = 64, prompt = 64 tok, output = 8 tok }\n"
+            f"phase decode {{ gpus = {gpus}, attention {{ dp = 8 }}, experts {{ ep = 8 }} }}\n"
+        )
+        return "".join(v.decode() for v in export(compiled_text(text), "vllm", None, "p").values())
+
+    assert "export VLLM_DEEPEP_LOW_LATENCY_USE_MNNVL=1" in made("0..7")
+    assert "MNNVL" not in made("68..75")
+
+
+def test_exchanges_on_gpus_of_amd() -> None:
+    text = spec_text(kind="decode", phase=f"gpus = 0..7\n{SIDES}", dtype="bf16").replace(
+        "gpus = 64,", "gpus = 64, vendor = amd,"
+    )
+    made = {
+        e: "".join(v.decode() for v in export(compiled_text(text), e, None, "p").values()) for e in ("vllm", "sglang")
+    }
+    assert "--all2all-backend mori_low_latency" in made["vllm"] and "--moe-a2a-backend mori" in made["sglang"]
+    assert "deepep" not in made["vllm"].lower() + made["sglang"].lower()
+
+
 # -- refusals --------------------------------------------------------------------------------------
 
 
@@ -375,3 +420,9 @@ def test_one_refused_server_keeps_no_other_from_being_written(tmp_path: Path, ca
     assert [p.name for p in where.iterdir()] == ["two.prefill.vllm.sh"]
     said = capsys.readouterr()
     assert "cannot express `decode`" in said.err and "two.prefill.vllm.sh" in said.out
+
+
+@pytest.mark.parametrize("engine", SERVING)
+def test_how_experts_are_placed_is_left_to_the_engine_and_said(engine: str) -> None:
+    made = "".join(files(engine, f"decode: gpus = 0..7, expert_placement = linear\n{SIDES}").values())
+    assert "not fixed by flags: expert_placement = linear: the engine places experts by its own rule" in made

@@ -129,6 +129,23 @@ def test_an_estimate_is_what_compile_finds(name: str) -> None:
     assert held >= 3
 
 
+def test_a_layout_with_skewed_experts_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At further sizes nothing is lowered, and ranks differ all the same."""
+    spec = spec_of("skewed")
+    phase = spec.phase("decode")
+    strategy = replace(phase.strategy, attention=Fold((("dp", 4), ("tp", 2))), experts=Fold((("ep", 8), ("tp", 1))))
+    phase = replace(phase, strategy=strategy)
+    estimates = Estimates(spec)
+    for context in (1000, 2000):
+        estimates(replace(phase, context=context))
+    monkeypatch.setattr(estimates.layouts, "lowered_and_kept", lambda unit: pytest.fail("lowered"))
+    for sequences, context in ((64, 3000), (64, 3001), (128, 3000)):
+        own = replace(phase, sequences=sequences, context=context)
+        result = compiled(spec, own)
+        assert isinstance(result, PhaseResult) and any(cost.time_s.size > 1 for cost in result.costs.ops.values())
+        assert check(estimates(own), result, own)
+
+
 @settings(deadline=None, max_examples=examples(12), suppress_health_check=list(HealthCheck))
 @given(plans())
 def test_any_plan_is_estimated_as_it_compiles(case: tuple[str, str]) -> None:

@@ -277,6 +277,7 @@ STRATEGY = {
         "ids",
         "layers_per_stage",
         "balanced",
+        "apart",
     ),
     "flags and rules of an engine": (
         "sequence_parallel",
@@ -287,7 +288,8 @@ STRATEGY = {
         "dispatch",
         "overlap",
     ),
-    "common_rules": ("replicas", "microbatches", "shard", "passes", "expert_placement", "apart"),
+    "common_rules": ("replicas", "microbatches", "shard", "passes"),
+    "left_open": ("expert_placement",),
 }
 PHASE = {
     "identity": ("name", "kind", "hardware", "precision", "gpus", "strategy", "constants", "span", "spans"),

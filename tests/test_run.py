@@ -126,6 +126,26 @@ def test_processes_compute_what_the_model_computes(name: str, tmp_path: Path) ->
 
 
 @needs_torch
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_cpu_is_not_compared_with_the_estimate_of_a_gpu(device: str) -> None:
+    from dagc.cli.run import table
+    from dagc.execute.torch.trial import ClassTime, Outcome
+
+    classes = (ClassTime("matmul", 8, 0.004, 0.001),)
+    outcome = Outcome("decode", 2, device, "fp64", 0.005, 0.002, None, 1e-9, classes)
+    text, found = table(outcome), outcome.to_json()
+    header, row = text.splitlines()[1:3]
+    if device == "cuda":
+        assert header.split() == ["class", "calls", "measured", "ms", "estimated", "ms", "ratio"]
+        assert row.split() == ["matmul", "8", "4.000", "1.000", "4.00"] and found["estimated_s"] == 0.002
+    else:
+        assert header.split() == ["class", "calls", "CPU", "time", "ms"] and row.split() == ["matmul", "8", "4.000"]
+        assert "GPU" in text.splitlines()[-1]
+        assert found["estimated_s"] is found["classes"][0]["estimated_s"] is None
+    assert found["compares"] is (device == "cuda")
+
+
+@needs_torch
 def test_torchrun_starts_it_too(tmp_path: Path) -> None:
     spec = tmp_path / "p.moe"
     spec.write_text(spec_text(phase="gpus = 0..1, tp = 2"))
@@ -152,6 +172,7 @@ def test_full_dims_and_other_dtypes(tmp_path: Path) -> None:
     spec.write_text(spec_text(phase="gpus = 0..1, ep = 2", workload="sequences = 4, prompt = 16 tok"))
     done = run(spec, "--full-dims")
     assert done.returncode == 0 and "fp32; logits not compared" in done.stdout
+    assert "CPU time ms" in done.stdout and "ratio" not in done.stdout
     done = run(spec, "--dtype", "fp32")
     assert done.returncode == 0 and "fp32; logits equal" in done.stdout, done.stdout + done.stderr
 

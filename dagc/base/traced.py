@@ -2,8 +2,8 @@
 
 Code that computes with numbers is run once on `Traced` ones. What it did becomes a straight line of arithmetic in the same order,
 so its results are the same bit for bit. Where the code looked at a number (`if a < b`), the line has a guard: at sizes where the
-answer is another one it gives no results, and the code is run again. Where a number would leave the line unseen (as a float, as an
-array of several), tracing raises `Untraceable`.
+answer is another one it gives no results, and the code is run again. Where a number would leave the line unseen (as a float, into
+an array of several), tracing raises `Untraceable`; arrays that calls in the line make are steps of it, of one shape.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from operator import attrgetter
 from typing import Any, NoReturn, TypeVar, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 F = TypeVar("F", bound=Callable[..., Any])
 Function = Callable[..., "tuple[Any, ...] | None"]
@@ -56,6 +57,11 @@ class Tape:
             found = self.known[code] = Traced(self, name, value, shape)
         return found if found.shape == shape else Traced(self, found.name, value, shape)
 
+    def array(self, code: str, value: Any, takes: tuple[str, ...]) -> TracedArray:
+        """The result of a step that is an array of several numbers."""
+        found = self.node(code, value, takes)
+        return TracedArray(self, found.name, value)
+
     def guard(self, code: str, holds: bool, takes: tuple[str, ...]) -> bool:
         """An answer that the code went on with."""
         if self.sealed:
@@ -82,6 +88,10 @@ class Tape:
                 codes.append(each.of.name)
                 takes.append(each.of.name)
                 values.append(each.of.value)
+            elif isinstance(each, TracedArray):
+                codes.append(each.name)
+                takes.append(each.name)
+                values.append(each.value)
             elif isinstance(each, Traced):
                 codes.append(f"np.full({each.shape}, {each.name})" if each.shape else each.name)
                 takes.append(each.name)
@@ -98,6 +108,10 @@ class Tape:
             line = f"_alone({line})"
         kept = f"k{len(self.scope)}"
         self.scope[kept] = _remembering(eval(f"lambda {', '.join(keys)}: {line}", self.scope))
+        if isinstance(found, np.ndarray) and found.size > 1 and found.dtype.kind == "f":
+            made = self.array(f"{kept}({', '.join(keys)})", found, keys)
+            self.guard(f"(np.shape({made.name}) == {found.shape})", True, (made.name,))
+            return made
         if not line.startswith("_alone"):
             return TracedObject(self, self.node(f"{kept}({', '.join(keys)})", found, keys))
         shape = found.shape if isinstance(found, np.ndarray) else ()
@@ -106,8 +120,9 @@ class Tape:
     def function(self, results: Sequence[Any]) -> Function:
         """The line as a function of the inputs, in their order. Ends the tape."""
         self.sealed = True
-        codes = [each.name if isinstance(each, Traced) else self.constant(each) for each in results]
-        needed = {each.name for each in results if isinstance(each, Traced)}
+        traced = (Traced, TracedArray)
+        codes = [each.name if isinstance(each, traced) else self.constant(each) for each in results]
+        needed = {each.name for each in results if isinstance(each, traced)}
         body: list[str] = []
         for name, code, takes in reversed(self.lines):
             if not name:
@@ -199,6 +214,8 @@ class Traced:
         return self.tape.constant(other), other, (), ()
 
     def _step(self, form: str, how: Callable[[Any, Any], Any], other: Any, swapped: bool = False) -> Traced:
+        if isinstance(other, TracedArray):
+            return cast(Traced, NotImplemented)  # which takes the step itself
         if isinstance(other, Traced) and other.tape is not self.tape:
             raise Untraceable("of another tape")
         code, value, names, shape = self._with(other)
@@ -289,9 +306,89 @@ class Traced:
         if form is None or method != "__call__" or options or len(inputs) != 2:
             self._leaves()
         a, b = inputs
+        if isinstance(b, TracedArray):
+            return cast(Traced, b.__array_ufunc__(ufunc, method, a, b))
         if isinstance(a, Traced):
             return a._step(form, lambda x, y: float(ufunc(x, y)), b)
         return cast(Traced, b)._step(form, lambda x, y: float(ufunc(x, y)), a, swapped=True)
+
+
+class TracedArray:
+    """An array of several numbers on a tape. `value`: what it is as the code runs."""
+
+    __slots__ = ("name", "tape", "value")
+
+    def __init__(self, tape: Tape, name: str, value: NDArray[np.float64]) -> None:
+        self.tape, self.name, self.value = tape, name, value
+
+    __hash__ = object.__hash__
+
+    def __repr__(self) -> str:
+        return f"<{self.name}: {self.shape}>"
+
+    @property
+    def size(self) -> int:
+        return self.value.size
+
+    @property
+    def ndim(self) -> int:
+        return self.value.ndim
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.value.shape
+
+    def max(self) -> Traced:
+        return self.tape.node(f"float({self.name}.max())", float(self.value.max()), (self.name,))
+
+    def any(self) -> bool:
+        return self.tape.guard(f"bool({self.name}.any())", bool(self.value.any()), (self.name,))
+
+    def _leaves(self, *_: Any, **__: Any) -> NoReturn:
+        raise Untraceable(f"{self!r} is looked at as numbers")
+
+    __float__ = __int__ = __index__ = __iter__ = __len__ = __array__ = __bool__ = _leaves
+    __lt__ = __le__ = __gt__ = __ge__ = __getitem__ = _leaves
+
+    def _step(self, form: str, how: Callable[[Any, Any], Any], other: Any, swapped: bool = False) -> TracedArray:
+        names: tuple[str, ...] = ()
+        if isinstance(other, (Traced, TracedArray)):
+            if other.tape is not self.tape:
+                raise Untraceable("of another tape")
+            code, value, names = other.name, other.value, (other.name,)
+        else:
+            value = other.item() if isinstance(other, np.ndarray) and other.size == 1 else other
+            code = self.tape.constant(value)
+        a, b = (code, self.name) if swapped else (self.name, code)
+        x, y = (value, self.value) if swapped else (self.value, value)
+        return self.tape.array(form.format(a, b), how(x, y), (self.name, *names))
+
+    def __add__(self, other: Any) -> TracedArray:
+        return self._step("{0} + {1}", lambda a, b: a + b, other)
+
+    def __radd__(self, other: Any) -> TracedArray:
+        return self._step("{0} + {1}", lambda a, b: a + b, other, swapped=True)
+
+    def __sub__(self, other: Any) -> TracedArray:
+        return self._step("{0} - {1}", lambda a, b: a - b, other)
+
+    def __mul__(self, other: Any) -> TracedArray:
+        return self._step("{0} * {1}", lambda a, b: a * b, other)
+
+    def __rmul__(self, other: Any) -> TracedArray:
+        return self._step("{0} * {1}", lambda a, b: a * b, other, swapped=True)
+
+    def __truediv__(self, other: Any) -> TracedArray:
+        return self._step("{0} / {1}", lambda a, b: a / b, other)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> TracedArray:
+        form = ARRAY_UFUNCS.get(ufunc.__name__)
+        if form is None or method != "__call__" or options or len(inputs) != 2:
+            self._leaves()
+        a, b = inputs
+        if isinstance(a, TracedArray):
+            return a._step(form, ufunc, b)
+        return cast(TracedArray, b)._step(form, ufunc, a, swapped=True)
 
 
 class TracedObject:
@@ -328,9 +425,11 @@ UFUNCS = {
     "minimum": "({0} if {0} <= {1} else {1})",
 }
 """Functions of arrays that are steps on numbers."""
+ARRAY_UFUNCS = UFUNCS | {name: f"np.{name}({{0}}, {{1}})" for name in ("maximum", "minimum")}
+"""And on arrays of several."""
 
 
-TRACED = frozenset((Traced, TracedObject))
+TRACED = frozenset((Traced, TracedArray, TracedObject))
 
 
 def called(function: F) -> F:

@@ -1,4 +1,4 @@
-"""`dagc run`: the placed graph on real devices, measured times beside the estimates."""
+"""`dagc run`: the placed graph on real devices, on GPUs with measured times beside the estimates."""
 
 from __future__ import annotations
 
@@ -174,19 +174,24 @@ def plan_to_run(spec: Spec, phase: Phase, full: bool) -> tuple[CompiledPlan, Twi
 
 
 def table(outcome: Outcome) -> str:
-    """Measured against estimated, one line per class of op."""
+    """One line per class of op: measured against estimated on GPUs, and on a CPU its time alone."""
     checked = "logits not compared"
     if outcome.error is not None:
         word = "equal to" if outcome.error <= outcome.allowed else "differ from"
         checked = f"logits {word} the whole model's: error {outcome.error:.1e}, allowed {outcome.allowed:.0e}"
         checked += "" if outcome.same else "; other tokens are chosen"
+    titles = ("measured ms", "estimated ms", "ratio") if outcome.compares else ("CPU time ms",)
     lines = [
         f"{outcome.phase}: {outcome.ranks} processes on {outcome.device}, {outcome.dtype}; {checked}",
-        f"{'class':<16}{'calls':>8}{'measured ms':>14}{'estimated ms':>14}{'ratio':>10}",
+        "".join([f"{'class':<16}{'calls':>8}", *(f"{title:>14}" for title in titles)]),
     ]
     rows = [(c.name, str(c.calls), c.measured_s, c.estimated_s) for c in outcome.classes]
     rows.append(("one pass", "", outcome.measured_s, outcome.estimated_s))
     for name, calls, measured, estimated in rows:
         ratio = f"{measured / estimated:.2f}" if estimated >= NEGLIGIBLE_S else "-"
-        lines.append(f"{name:<16}{calls:>8}{measured * 1e3:>14.3f}{estimated * 1e3:>14.3f}{ratio:>10}")
+        cells = (f"{measured * 1e3:.3f}", f"{estimated * 1e3:.3f}", ratio)[: len(titles)]
+        lines.append("".join([f"{name:<16}{calls:>8}", *(f"{cell:>14}" for cell in cells)]))
+    lines.append("ops run one after the other, none overlaps: in the plan's pass a class may hide behind another")
+    if not outcome.compares:
+        lines.append("the plan's times are a GPU's: a CPU's say nothing about them")
     return "\n".join(lines)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import fields
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
@@ -76,8 +77,11 @@ class SegmentCosts:
 
     def placed_split(self, op: Op) -> Key:
         """By which ranks."""
-        attrs = [self.at(getattr(op.attrs, name)) for name in _axes_of(type(op.attrs))]
-        return op.name, op.inputs, tuple([(dim, self.at(axes)) for dim, axes in op.loops]), *attrs
+        made = [
+            self.at(getattr(op.attrs, name)) if is_axes else getattr(op.attrs, name)
+            for name, is_axes in _made(type(op.attrs))
+        ]
+        return op.name, op.inputs, tuple([(dim, self.at(axes)) for dim, axes in op.loops]), *made
 
     def compute(self, op: Op, load: ExpertLoad | None, measured: Measured | None, make: Callable[[], OpCost]) -> OpCost:
         """The cost of an op that is no collective."""
@@ -120,17 +124,13 @@ class SegmentCosts:
         return times
 
 
-def _axes_of(attrs: type[Attrs]) -> tuple[str, ...]:
-    found = _AXES.get(attrs)
-    if found is None:
-        found = _AXES[attrs] = tuple(f.name for f in attrs.fields if f.attribute.kind == "axes")
-    return found
-
-
-_AXES: dict[type[Attrs], tuple[str, ...]] = {}
+@lru_cache(maxsize=256)
+def _made(attrs: type[Attrs]) -> tuple[tuple[str, bool], ...]:
+    """Attributes that passes set, and whether they are axes."""
+    return tuple((f.name, f.attribute.kind == "axes") for f in attrs.fields if f.made)
 
 
 def _asks_where(kind: str) -> bool:
     """Whether the cost of such ops may follow from more than how many ranks split them."""
     own = OPS[kind]
-    return bool(own.needs or own.makes or own.share or own.reads or own.state or _axes_of(own.attrs))
+    return bool(own.needs or own.makes or own.share or own.reads or own.state or _made(own.attrs))

@@ -55,7 +55,8 @@ def stage_memory(graph: Graph, costs: Costs, unit: Unit) -> Memory:
             index = stage.index + (len(graph.stages) if on else 0)
             need = StageMemory(index, weights, kv, live, buffers, hardware.reserve_B, hardware.memory_B, beside, on=on)
             stages.append(replace(need, capacity_B=capacity(need, hardware.memory_B, engine)))
-    return Memory(tuple(stages), unit.spec.hardware.memory_B, most_B, engine, hardware.memory_B)
+    experts_B = hardware.memory_B if len(graph.sides) > 1 else None
+    return Memory(tuple(stages), unit.spec.hardware.memory_B, most_B, engine, experts_B)
 
 
 def capacity(need: StageMemory, total_B: float, engine: EngineMemory) -> float:

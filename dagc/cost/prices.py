@@ -21,7 +21,7 @@ KEPT = 1 << 14
 Known = dict[tuple[str, float, GroupShape], float]
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=512)
 def _kept(
     links: tuple[Link, ...], atoms: tuple[tuple[str, int], ...], where: Hashable
 ) -> dict[tuple[str, float, Axes], float]:

@@ -25,6 +25,7 @@ MOST_ATOMS = 8
 """Of meshes that are bounded: a table of more has too many sets of axes."""
 MOST_TABLES = 4096
 MOVING = ("all_gather", "all_to_all", "permute")
+REDUCING = ("all_reduce", "reduce_scatter")
 
 
 class Calls:
@@ -36,22 +37,28 @@ class Calls:
         self.axes = [tuple(name for i, name in enumerate(names) if one >> i & 1) for one in range(self.every + 1)]
         self.ranks = [mesh.size(axes) for axes in self.axes]
         self.price = price
-        self.known: dict[tuple[str, float, int], float] = {}
+        self.known: dict[tuple[str, float], list[float]] = {}
         self.tables: dict[tuple[float, int, int], Left] = {}
 
-    def __call__(self, kind: str, payload_B: float, axes: int) -> float:
-        key = kind, payload_B, axes
+    def row(self, kind: str, payload_B: float) -> list[float]:
+        """Seconds by axes, as far as somebody asked; others are below zero."""
+        key = kind, payload_B
         found = self.known.get(key)
         if found is None:
-            own_s = CALL_S + RANK_S * self.ranks[axes]
-            found = self.known[key] = own_s + self.price(kind, payload_B, self.axes[axes])
+            found = self.known[key] = [-1.0] * (self.every + 1)
         return found
+
+    def ask(self, kind: str, payload_B: float, axes: int) -> float:
+        """Into its row."""
+        own_s = CALL_S + RANK_S * self.ranks[axes] + self.price(kind, payload_B, self.axes[axes])
+        self.row(kind, payload_B)[axes] = own_s
+        return own_s
 
     @cached_property
     def moving(self) -> list[float]:
         """For each set of axes, seconds of the cheapest calls of no bytes in which each of them takes part."""
         every = range(1, self.every + 1)
-        least = [0.0, *(min(self(kind, 0.0, axes) for kind in MOVING) for axes in every)]
+        least = [0.0, *(min(self.ask(kind, 0.0, axes) for kind in MOVING) for axes in every)]
         out = [0.0]
         for axes in every:
             out.append(min(least[one] + out[axes & ~one] for one in every if one & axes))
@@ -97,13 +104,17 @@ class Left:
         if not partial:
             return self.gathered(split, astray)
         calls, payload_B, best = self.calls, self.whole_B / self.calls.ranks[split], inf
-        for axes in _subsets(partial):
-            if not axes:
-                break
-            for kind, after in (("all_reduce", split), ("reduce_scatter", split | axes)):
-                cost = calls(kind, payload_B, axes)
+        rows = [(kind, calls.row(kind, payload_B)) for kind in REDUCING]
+        axes = partial
+        while axes:
+            for kind, row in rows:
+                cost = row[axes]
+                if cost < 0:
+                    cost = calls.ask(kind, payload_B, axes)
                 if cost < best:
+                    after = split if kind == "all_reduce" else split | axes
                     best = min(best, cost + self(after, astray, partial & ~axes))
+            axes = (axes - 1) & partial
         return best
 
     def gathered(self, split: int, astray: int) -> float:
@@ -115,16 +126,19 @@ class Left:
         found = self.gathers.get(key)
         if found is None:
             payload_B, found = self.whole_B / calls.ranks[split], inf
+            row = calls.row("all_gather", payload_B)
             for axes in _subsets(split):
                 if axes & wrong:
-                    cost = calls("all_gather", payload_B, axes)
+                    cost = row[axes] if row[axes] >= 0 else calls.ask("all_gather", payload_B, axes)
                     if cost < found:  # a part of what was gathered may be split again
                         some = (split & ~gone for gone in _subsets(axes & wrong) if gone)
                         found = min(found, *(cost + self.gathered(one, astray & ~axes) for one in some))
             if calls.ranks[self.target] % calls.ranks[wrong] == 0:  # whichever axes of the target split it by then
                 result_B, moved = self.whole_B / calls.ranks[self.target], wrong | astray
-                more = (calls("permute", result_B, moved | axes) for axes in _subsets(self.every & ~moved))
-                found = min(found, *more)
+                row = calls.row("permute", result_B)
+                for more in _subsets(self.every & ~moved):
+                    cost = row[moved | more]
+                    found = min(found, cost if cost >= 0 else calls.ask("permute", result_B, moved | more))
             self.gathers[key] = found
         return found
 

@@ -99,7 +99,7 @@ class Chains:
 MOST_CHAINS = 4096
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=512)
 def _known(
     prices: Prices, atoms: tuple[tuple[str, int], ...], where: Hashable
 ) -> dict[tuple[Sharding, Sharding, TensorSizes], tuple[Move, ...]]:
@@ -189,7 +189,7 @@ def _search(
             before = known.get(result)
             if before is None or there < before:  # of equal ways the first one is taken
                 if left is not None:
-                    if there[0] + left(result) > most:
+                    if there[0] > most or there[0] + left(result) > most:
                         continue
                     if result == goal:
                         most = min(most, there[0] * ROUNDING)
@@ -214,7 +214,7 @@ def _most(start: State, goal: State, search: _Moves, price: Price, left: _Left) 
             there = cost if own is None else cost + own
             if result == goal:
                 return there * ROUNDING
-            if result in seen:
+            if result in seen or (best is not None and there > best[0]):
                 continue
             more = left(result)
             if best is None or (there + more, more) < best[:2]:

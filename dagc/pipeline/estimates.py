@@ -138,7 +138,7 @@ def _at(phase: Phase, layout: Layout, numbers: Numbers) -> tuple[float, Memory, 
     whole: Figures | None = None
     for size, own in layout.passes(phase, numbers):
         found = layout.figures(own, phase)
-        passes_s += size.count * layout.times_s(found).period_s
+        passes_s += size.count * layout.step_s(found)
         whole = found if own is numbers else whole
     if whole is None:
         whole = layout.figures(numbers, phase)

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..base.diagnostics import SpecError
 from ..base.frozen import record
-from ..base.traced import Function, Tape, Traced, Untraceable
+from ..base.traced import Function, Tape, Traced, TracedArray, Untraceable
 from ..cost import chunks
 from ..cost.chunks import PassSize
 from ..cost.footprint import Memory, StageMemory
@@ -25,6 +25,7 @@ from ..cost.memory import stage_memory
 from ..cost.price import price
 from ..cost.records import NO_TRANSFER, Costs, OpCost
 from ..cost.schedule.even import EvenSchedule, Times
+from ..cost.schedule.uneven import UnevenSchedule
 from ..ir.graph import Graph
 from ..ir.routed_dims import stem
 from ..plan.result import CollectiveTotal
@@ -85,7 +86,10 @@ class Ranges(Generic[T]):
     def at(self, numbers: Numbers) -> tuple[Numbers, T]:
         """The results at some numbers. Raises Untraceable."""
         for k, (line, own) in enumerate(self.found):
-            results = line(*numbers)
+            try:
+                results = line(*numbers)
+            except Untraceable:  # all ranks were equal where it was traced, and are not here
+                results = None
             if results is not None:
                 if k:
                     self.found.insert(0, self.found.pop(k))
@@ -182,7 +186,8 @@ def _of_places(places: Any) -> Batching:
 
 class Figures(NamedTuple):
     """What a pass costs: times of all ops, of sends from each stage to the next and of tokens back, of all launches, and the
-    first three at datasheet peaks; local inputs of collectives, of sends; load of the busiest expert rank over the mean."""
+    first three at datasheet peaks; local inputs of collectives, of sends; load of the busiest expert rank over the mean. Times of ops are
+    arrays where ranks differ."""
 
     times_s: Numbers
     floors_s: Numbers
@@ -197,15 +202,15 @@ class Figures(NamedTuple):
 
 
 class Layout:
-    """A lowered graph of phases that differ in sizes alone. `unit`: one of them, with these sizes of the graph. Raises Untraceable
-    where ranks differ."""
+    """A lowered graph of phases that differ in sizes alone. `unit`: one of them, with these sizes of the graph. Raises Untraceable."""
 
     def __init__(self, unit: Unit, template: Template, sizes: Numbers) -> None:
         self.unit, self.template, self.sizes = unit, template, sizes
         graph = template.graph
         self.keys = [(s.name, op.name) for s in graph.segments for op in s.ops]
         self.calls = [(s.name, op.name) for s in graph.segments for op in s.ops if op.is_collective]
-        self.schedule = EvenSchedule(graph, {key: k for k, key in enumerate(self.keys)})
+        places = {key: k for k, key in enumerate(self.keys)}
+        self.schedule, self.uneven = EvenSchedule(graph, places), UnevenSchedule(graph, places)
         self.prices: Ranges[None] = Ranges(self._priced)
         self.memories: Ranges[None] = Ranges(self._memory)
         self.work: Ranges[None] = Ranges(self._work)
@@ -239,12 +244,23 @@ class Layout:
                 yield size, self.template.numbers(graph)
 
     def times_s(self, found: Figures) -> Times:
-        host_s = self.unit.phase.host_s
-        return self.schedule.times_s(found.times_s, found.sends_s, found.return_s, host_s, found.launched_s)
+        host_s, times = self.unit.phase.host_s, found.times_s
+        return self._schedule(times).times_s(times, found.sends_s, found.return_s, host_s, found.launched_s)
+
+    def step_s(self, found: Figures) -> float:
+        """The period alone."""
+        host_s, times = self.unit.phase.host_s, found.times_s
+        step_s = self._schedule(times).step_s(times, found.sends_s, found.return_s, host_s, found.launched_s)
+        assert step_s is not None
+        return step_s
+
+    def _schedule(self, times: Numbers) -> EvenSchedule:
+        return self.uneven if any(isinstance(each, np.ndarray) for each in times) else self.schedule
 
     def floor_s(self, found: Figures) -> Times:
         """At datasheet peaks, without the host."""
-        return self.schedule.times_s(found.floors_s, found.send_floors_s, found.return_floor_s, 0.0, 0.0)
+        times = found.floors_s
+        return self._schedule(times).times_s(times, found.send_floors_s, found.return_floor_s, 0.0, 0.0)
 
     def flops(self, sizes: Numbers, size: PassSize) -> float:
         """FLOPs of all micro-batches in one pass of so many tokens, over all ranks. Raises Untraceable."""
@@ -308,12 +324,10 @@ def _fields(stage: StageMemory) -> tuple[Any, ...]:
 
 
 def _one(time_s: Any) -> Any:
-    """The time of all ranks. Raises Untraceable."""
-    if isinstance(time_s, Traced):
+    """The time of all ranks, or an array of theirs where they differ."""
+    if isinstance(time_s, (Traced, TracedArray)):
         return time_s
-    if time_s.size != 1:
-        raise Untraceable("ranks differ")
-    return float(time_s.item())
+    return float(time_s.item()) if time_s.size == 1 else time_s
 
 
 SIZES = ("context", "tokens", "sequences", "passes", "last", "parts", "chunk", "constants", "span", "spans")

@@ -68,7 +68,7 @@ class ClassTime:
 @record
 class Outcome:
     """`error`: of the logits against the whole model's, relative; None when not compared. `same`: the chosen tokens are
-    those of its largest logits."""
+    those of its largest logits. Estimates are of the GPUs that the spec names."""
 
     phase: str
     ranks: int
@@ -85,8 +85,19 @@ class Outcome:
     def holds(self) -> bool:
         return self.error is None or (self.error <= self.allowed and self.same)
 
+    @property
+    def compares(self) -> bool:
+        """Whether the estimates say anything about what ran: those of GPUs say nothing about a CPU."""
+        return self.device != "cpu"
+
     def to_json(self) -> dict[str, Any]:
-        return {"schema": 1, **asdict(self), "holds": self.holds}
+        """Without estimates (None) where they are of another kind of device."""
+        found = {"schema": 2, **asdict(self), "compares": self.compares, "holds": self.holds}
+        if not self.compares:
+            found["estimated_s"] = None
+            for row in found["classes"]:
+                row["estimated_s"] = None
+        return found
 
 
 def class_of(result: PhaseResult, key: Key) -> str:

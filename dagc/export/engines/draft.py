@@ -65,6 +65,11 @@ class ServerDraft:
         words: dict[str | None, str] = self.facts.words.get("exchanges", {})
         return words.get(named.pop()) if len(named) == 1 else None
 
+    def by_vendor(self, key: str) -> str:
+        """The engine's word on GPUs of this vendor."""
+        words: dict[str, str] = self.facts.words[key]
+        return words[self.layout.spec.hardware.vendor]
+
     def has(self, key: str) -> bool:
         return key in self.facts.options
 

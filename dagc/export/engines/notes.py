@@ -13,6 +13,8 @@ def left_open(draft: ServerDraft) -> None:
     one, work, strategy = draft.layout, draft.layout.spec.workload, draft.layout.strategy
     if strategy.microbatches > 1:
         draft.note(f"microbatches = {strategy.microbatches}: the engine forms its own batches as requests come")
+    if strategy.expert_placement is not None:
+        draft.note(f"expert_placement = {strategy.expert_placement}: the engine places experts by its own rule")
     if strategy.redundant:
         draft.note("redundant experts are placed by the load that the engine sees, not by the plan's routing")
     elif strategy.placing != "linear":

@@ -92,8 +92,12 @@ def dcp_windows(draft: ServerDraft) -> str:
 
 
 def cache_dtype(draft: ServerDraft) -> str:
-    model = draft.layout.spec.model
-    return f"a KV cache in {model.kv_dtype}" if model.kv_dtype not in (model.dtype, "fp8") else ""
+    """In nvfp4 where GPUs compute in it, and of whole heads alone."""
+    spec = draft.layout.spec
+    dtype, latent = spec.model.kv_dtype, spec.model.count("attention.kv_latent", 0) > 0
+    if dtype in (spec.model.dtype, "fp8") or (dtype == "nvfp4" and not latent and dtype in spec.hardware.compute_flops):
+        return ""
+    return f"a KV cache in {dtype}" + (" of latent attention" if latent else f" on `{spec.hardware.name}`")
 
 
 COMMON: dict[str, Check] = {

@@ -118,7 +118,7 @@ def shared_follows(draft: ServerDraft) -> object:
 def exchange(draft: ServerDraft) -> object:
     if not values.whole_experts(draft):
         return None
-    return "deepep" if draft.layout.exchanges else "none"
+    return draft.by_vendor("exchange") if draft.layout.exchanges else "none"
 
 
 def exchange_mode(draft: ServerDraft) -> object:
@@ -136,7 +136,7 @@ def latency_tokens(draft: ServerDraft) -> object:
 
 
 def cache_dtype(draft: ServerDraft) -> object:
-    return "fp8_e4m3" if draft.layout.spec.model.kv_dtype == "fp8" else "auto"
+    return {"fp8": "fp8_e4m3"}.get(str(values.cache_dtype(draft)), values.cache_dtype(draft))
 
 
 def server_sequences(draft: ServerDraft) -> object:

@@ -53,6 +53,11 @@ def dtype(draft: ServerDraft) -> object:
     return DTYPES.get(draft.layout.spec.model.dtype, "auto")
 
 
+def cache_dtype(draft: ServerDraft) -> object:
+    kv = draft.layout.spec.model.kv_dtype
+    return kv if kv in ("fp8", "nvfp4") else "auto"
+
+
 def remote_code(draft: ServerDraft) -> object:
     """Checkpoints that bring code of their own do not load without leave to run it."""
     if draft.layout.spec.model.name not in draft.facts.words.get("remote_code", ()):
@@ -152,7 +157,11 @@ def prefix_cache(draft: ServerDraft) -> bool | None:
         return serve.prefix_cache
     work = draft.layout.spec.workload
     prompts = [p for p in draft.layout.phases if p.takes_prompts and not p.parts]
-    return True if any(work.prompt > p.new_tokens for p in prompts) else None
+    if any(work.prompt > p.new_tokens for p in prompts):
+        return True
+    if prompts:
+        draft.note("whether prefixes are cached is the engine's default; the plan counts no hits")
+    return None
 
 
 def drafted(draft: ServerDraft) -> int:
@@ -224,6 +233,7 @@ SHARED: dict[str, Value] = {
     "stage_layers": stage_layers,
     "dtype": dtype,
     "remote_code": remote_code,
+    "cache_dtype": cache_dtype,
     "context": context,
     "no_graphs": no_graphs,
     "graph_sequences": graph_sequences,

@@ -137,7 +137,6 @@ VALUES: dict[str, Value] = {
     "gather_steps": lambda draft: said.gather if (said := balance(draft)) else None,
     "layers": lambda draft: list(draft.layout.layers) if len(set(draft.layout.layers)) > 1 else None,
     "per_node": lambda draft: len(draft.layout.nodes[0]),
-    "cache_dtype": lambda draft: "fp8" if draft.layout.spec.model.kv_dtype == "fp8" else "auto",
     "prefix": values.prefix_cache,
     "moe_backend": moe_backend,
     "slots": slots,

@@ -69,15 +69,6 @@ def two_batch(draft: ServerDraft) -> str:
     return "overlap = two_batch needs dp and an exchange of tokens" if lacks else ""
 
 
-def cache_refused(draft: ServerDraft) -> str:
-    """With latent attention there is no cache in nvfp4."""
-    model = draft.layout.spec.model
-    latent = model.count("attention.kv_latent", 0) > 0
-    if model.kv_dtype in (model.dtype, "fp8") or (model.kv_dtype == "nvfp4" and not latent):
-        return ""
-    return f"a KV cache in {model.kv_dtype}{' of latent attention' if latent else ''}"
-
-
 def rank_and_node(draft: ServerDraft) -> str:
     one = draft.layout
     each, held = one.degree["pp"] * one.degree["tp"], len(one.nodes[0])
@@ -92,7 +83,7 @@ LATENCY_TOKENS = 1024
 
 def latency_tokens(draft: ServerDraft) -> str:
     tokens = draft.layout.decode_tokens
-    if exchange(draft) != draft.facts.words["latency"] or tokens <= LATENCY_TOKENS:
+    if exchange(draft) not in draft.facts.words["buffered"] or tokens <= LATENCY_TOKENS:
         return ""
     return f"{tokens:,} tokens of a rank in a step of decode: the exchange for latency takes up to {LATENCY_TOKENS}"
 
@@ -103,7 +94,6 @@ CHECKS: dict[str, Check] = {
     "experts_order": experts_order,
     "redundant_without_ep": redundant_without_ep,
     "two_batch": two_batch,
-    "cache_dtype": cache_refused,
     "rank_and_node": rank_and_node,
     "latency_tokens": latency_tokens,
 }
@@ -116,13 +106,12 @@ def exchange(draft: ServerDraft) -> object:
         return None
     if not one.exchanges:
         return words["gathered"]
-    return draft.exchange or words["latency" if one.kinds == {"decode"} else "throughput"]
+    return draft.exchange or draft.by_vendor("latency" if one.kinds == {"decode"} else "throughput")
 
 
 def exchange_said(draft: ServerDraft) -> object:
     chosen, one = exchange(draft), draft.layout
-    captured = (draft.facts.words["latency"], draft.facts.words["gathered"])
-    if chosen is not None and chosen not in captured and "decode" in one.kinds and one.graphs:
+    if chosen in draft.facts.words["uncaptured"] and "decode" in one.kinds and one.graphs:
         draft.note("vLLM captures no CUDA graphs with this exchange; the times of decode steps assume them")
     return chosen
 
@@ -130,7 +119,7 @@ def exchange_said(draft: ServerDraft) -> object:
 def budget(draft: ServerDraft) -> object:
     """Its buffers have room for a step of so many tokens."""
     tokens = values.budget(draft)
-    if exchange(draft) != draft.facts.words["latency"] or not isinstance(tokens, int) or tokens <= LATENCY_TOKENS:
+    if exchange(draft) not in draft.facts.words["buffered"] or not isinstance(tokens, int) or tokens <= LATENCY_TOKENS:
         return tokens
     draft.note(f"the exchange for latency takes {LATENCY_TOKENS} tokens of a rank in a step, the plan {tokens:,}")
     return LATENCY_TOKENS
@@ -139,11 +128,6 @@ def budget(draft: ServerDraft) -> object:
 def redundant_experts(draft: ServerDraft) -> object:
     count = values.redundant(draft)
     return count and {"num_redundant_experts": count}
-
-
-def cache_dtype(draft: ServerDraft) -> object:
-    model = draft.layout.spec.model
-    return model.kv_dtype if model.kv_dtype in ("fp8", "nvfp4") else "auto"
 
 
 def prompt_chunk(draft: ServerDraft) -> object:
@@ -155,6 +139,17 @@ def prompt_chunk(draft: ServerDraft) -> object:
 def draft_config(draft: ServerDraft) -> object:
     count = values.drafted(draft)
     return {"method": "mtp", "num_speculative_tokens": count} if count else None
+
+
+def one_domain(chosen: str) -> Value:
+    """Whether hosts of a server are joined by the links that GPUs of one host have, so that this exchange may use them."""
+
+    def value(draft: ServerDraft) -> object:
+        one, size = draft.layout, draft.layout.spec.hardware.per_node
+        together = len(one.nodes) > 1 and len({gpu // size for gpu in one.gpus}) == 1
+        return True if together and exchange(draft) == draft.facts.words["domain"][chosen] else None
+
+    return value
 
 
 def transfer(draft: ServerDraft) -> object:
@@ -174,9 +169,10 @@ VALUES: dict[str, Value] = {
     "two_batch_tokens": lambda draft: (
         2 if values.two_batch(draft) else None
     ),  # a token for each batch: fewer are refused
-    "cache_dtype": cache_dtype,
     "chunk": prompt_chunk,
     "draft": draft_config,
+    "domain_latency": one_domain("latency"),
+    "domain_throughput": one_domain("throughput"),
     "transfer": transfer,
     "side_host": lambda draft: values.OWN if draft.split else None,
     "side_port": side_port,

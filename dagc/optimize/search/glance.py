@@ -38,8 +38,9 @@ def glanced(judge: Judge, phase: Phase) -> Learnt | None:
     unit = Unit(judge.spec, phase, Collector())
     try:
         graph = annotated(judge, unit)
+        template, _ = judge.estimates.layouts.expansions.at(unit)
         first = of_size(graph, phase, chunks.sizes(phase)[0])
-        return ops_of(first, price(first, unit), own_ops(judge, unit), stored(graph, unit))
+        return ops_of(first, price(first, unit, kept=template.costs), own_ops(judge, unit), stored(graph, unit))
     except (SpecError, PassError, ArithmeticError, *LOST):
         return None
 
