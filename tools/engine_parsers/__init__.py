@@ -1,0 +1,1 @@
+"""The argument parsers and checks of real engines, on a machine without GPUs."""
