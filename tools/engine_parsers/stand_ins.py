@@ -27,6 +27,10 @@ class Kernels(types.ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
+        if name.startswith("scalar_type"):  # an enumeration of dtypes, which have names of their own
+            return Kernels(name)
+        if name.startswith(("uint", "int", "float")):
+            return name
         return lambda *args, **kwargs: None
 
 
