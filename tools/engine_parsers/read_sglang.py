@@ -12,12 +12,14 @@ from typing import Any
 
 from stand_ins import report, stand_in, torch_with, words
 
-KERNELS = ("sgl_kernel", "deep_gemm", "deep_ep", "torchao", "sgl_deep_gemm", "flashinfer")
+KERNELS = ("sgl_kernel", "deep_gemm", "deep_ep", "torchao", "sgl_deep_gemm")
+WANTED = {"0.5.21": ("flashinfer",)}
+"""Modules that a version imports while it resolves its arguments, and others do without."""
 
 
 def prepare(machine: Mapping[str, Any], version: str) -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
-    stand_in(*KERNELS)
+    stand_in(*KERNELS, *WANTED.get(version, ()))
     torch_with(machine)
     import_module("torchvision")
     import_module("sglang.srt.server_args")
