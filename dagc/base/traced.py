@@ -216,6 +216,8 @@ class Traced:
     def _step(self, form: str, how: Callable[[Any, Any], Any], other: Any, swapped: bool = False) -> Traced:
         if isinstance(other, TracedArray):
             return cast(Traced, NotImplemented)  # which takes the step itself
+        if isinstance(other, np.ndarray) and other.size > 1:
+            return cast(Traced, self._spread(form, how, other, swapped))
         if isinstance(other, Traced) and other.tape is not self.tape:
             raise Untraceable("of another tape")
         code, value, names, shape = self._with(other)
@@ -223,6 +225,15 @@ class Traced:
         x, y = (value, self.value) if swapped else (self.value, value)
         widest = self.shape if len(self.shape) >= len(shape) else shape
         return self.tape.node(form.format(a, b), how(x, y), (self.name, *names), widest)
+
+    def _spread(self, form: str, how: Callable[[Any, Any], Any], other: Any, swapped: bool) -> TracedArray:
+        """With an array of several numbers that are always the same."""
+        if other.ndim < len(self.shape):
+            raise Untraceable("an array of fewer dimensions")
+        code = self.tape.constant(other)
+        a, b = (code, self.name) if swapped else (self.name, code)
+        x, y = (other, self.value) if swapped else (self.value, other)
+        return self.tape.array(form.format(a, b), how(x, y), (self.name,))
 
     def __add__(self, other: Any) -> Traced:
         return self._step("{0} + {1}", lambda a, b: a + b, other)
@@ -308,6 +319,9 @@ class Traced:
         a, b = inputs
         if isinstance(b, TracedArray):
             return cast(Traced, b.__array_ufunc__(ufunc, method, a, b))
+        if any(isinstance(each, np.ndarray) and each.size > 1 for each in inputs):
+            own, other, swapped = (a, b, False) if isinstance(a, Traced) else (b, a, True)
+            return cast(Traced, own._spread(ARRAY_UFUNCS[ufunc.__name__], ufunc, other, swapped))
         if isinstance(a, Traced):
             return a._step(form, lambda x, y: float(ufunc(x, y)), b)
         return cast(Traced, b)._step(form, lambda x, y: float(ufunc(x, y)), a, swapped=True)
