@@ -22,7 +22,7 @@ COLORS = {
     "send": "#D55E00",
     "scatter": "#0072B2",
     "gather": "#0072B2",
-    "to_experts": "#332288",
+    "to_experts": "#BBCC33",
     "from_experts": "#44AA99",
 }
 

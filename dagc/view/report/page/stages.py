@@ -23,8 +23,9 @@ def _send(result: PhaseResult, before: Card, after: Card) -> Markup:
     said, missing, kind = handed_on(result, before, after)
     more = f", {missing} more stages" if missing else ""
     what = ", ".join(said).removeprefix("send ") + more
-    name = "send" if kind == "send" else "experts"
-    return tag("li", tag("b", "→", aria_hidden="true"), tag("span", name), tag("span", what), cls="hop")
+    if kind == "send":
+        return tag("li", tag("b", "→", aria_hidden="true"), tag("span", "send"), tag("span", what), cls="hop")
+    return tag("li", tag("b", "⇄", aria_hidden="true"), tag("span", what), cls="hop both-ways")
 
 
 def _card(result: PhaseResult, card: Card) -> Markup:
