@@ -217,7 +217,7 @@ def describe(d: Drawing, box: str, ops: list[Op]) -> Text:
     cost = d.result.costs.ops[d.segment.name, first.name]
     if first.is_collective and first.name == box:
         over = "+".join(d.mesh.label(first.axes, first.scope))
-        size = f"{show(cost.payload_B, BYTES, 3)} over {over} ({d.mesh.size(first.axes)})"
+        size = f"{show(cost.payload_B, BYTES, 3)} over {over} ({d.mesh.ranks_of(first.kind, first.axes)})"
         hint = f"{first.name}: {cost.algorithm}, bound by {cost.bound}"
         return Text(first.runtime_kind, [size, show(d.seconds([first]), TIME, 3)], hint)
     if box == first.block:
