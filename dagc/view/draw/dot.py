@@ -12,7 +12,7 @@ PAPER = "#ffffff"
 COMPUTE = "#f3f4f6"
 CRITICAL = "#b3261e"
 
-# Okabe and Ito's palette for all kinds of colour vision.
+# Okabe and Ito's palette for all kinds of colour vision, as far as dark text can be read on it, and lighter ones.
 COLORS = {
     "all_reduce": "#E69F00",
     "all_gather": "#56B4E9",
@@ -20,8 +20,8 @@ COLORS = {
     "all_to_all": "#CC79A7",
     "permute": "#F0E442",
     "send": "#D55E00",
-    "scatter": "#0072B2",
-    "gather": "#0072B2",
+    "scatter": "#B5A8DC",
+    "gather": "#D4C2EE",
     "to_experts": "#BBCC33",
     "from_experts": "#44AA99",
 }
