@@ -37,7 +37,8 @@ class MakeMesh(GraphPass):
     `per_node`, `further`, `nics`: GPUs in a domain of each level of links, and (NICs, GPUs that have so many); see GpuMap.
     `experts`: degrees of experts on GPUs of their own, `expert_gpus`; then `sides` are of all other ranks. `expert_domains`,
     `expert_nics`: of another pool, where these GPUs are of one: GPUs in a domain of each level, and as `nics`.
-    `dcp`: ranks of `tp`, its innermost, that a further pass takes apart. `zigzag`: the tokens of a sequence are dealt out in zigzag. `beside`: how the other phases on these GPUs factor them."""
+    `dcp`: ranks of `tp`, its innermost, that a further pass takes apart. `zigzag`: the tokens of a sequence are dealt out in
+    zigzag. `beside`: how the other phases on these GPUs factor them."""
 
     name: ClassVar[str] = "mesh"
     levels: ClassVar[tuple[str, ...]] = ("model",)

@@ -83,6 +83,8 @@ PASSES = st.one_of(
         dcp=st.integers(1, 64),
         experts=SIDES.map(lambda sides: sides[0]),
         expert_gpus=IDS,
+        expert_domains=IDS,
+        expert_nics=st.sampled_from(((), (4, 8), (1, 3))),
     ),
     st.builds(TensorParallel, NAMES),
     st.builds(SequenceParallel, st.sampled_from(("allgather", "ring", "ulysses")), st.booleans(), st.integers(1, 64)),
@@ -98,7 +100,7 @@ PASSES = st.one_of(
 
 def test_every_pass_and_option_is_drawn() -> None:
     """A pass or an option that the property leaves out fails here."""
-    drawn = {MakeMesh: 14, TensorParallel: 1, SequenceParallel: 3, ExpertParallel: 4, DataParallel: 1}
+    drawn = {MakeMesh: 16, TensorParallel: 1, SequenceParallel: 3, ExpertParallel: 4, DataParallel: 1}
     drawn |= {PipelineParallel: 1, SplitNorms: 0, Reshard: 2, Place: 0}
     assert {one: len(fields(one)) for one in GRAPH_PASSES} == drawn  # type: ignore[arg-type]
     assert [one.name for one in ANALYSES] == list(ANALYSIS_NAMES) and parse(",".join(ANALYSIS_NAMES)) == ANALYSES
