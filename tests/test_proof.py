@@ -142,7 +142,7 @@ def test_a_forgotten_or_misplaced_reduction_cannot_pass() -> None:
 @pytest.mark.parametrize("path", [p for p in EXAMPLES if p.stem != "deepseek_v3_h800"], ids=lambda p: p.stem)
 def test_verify_proves_the_examples(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(path)]) == 0
-    assert capsys.readouterr().out.count("equal on") == 2
+    assert capsys.readouterr().out.count("equal on") == len(dagc.compile(path).phases)
 
 
 def test_verify_proves_a_wide_expert_decode(capsys: pytest.CaptureFixture[str]) -> None:
