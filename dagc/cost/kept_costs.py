@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import fields
 from functools import lru_cache
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..ir.graph import Op, Segment
 from ..ir.mesh import Mesh
@@ -20,8 +20,10 @@ from ..ir.ops.op_set import OPS
 from ..ir.sharding import Axes
 from ..spec.phase import Phase
 from .expert_load import ExpertLoad
-from .measured import RIDING, Measured
 from .records import OpCost
+
+if TYPE_CHECKING:
+    from .measured import Measured
 
 NOT_PRICED = ("context", "tokens", "sequences", "passes", "last", "parts", "chunk", "constants", "span", "spans", "strategy", "gpus", "memory")  # fmt: skip
 """Of phases: what prices see in the graph alone, if at all."""
@@ -111,6 +113,8 @@ class SegmentCosts:
         self, key: Key, make: Callable[[], dict[str, Measured]], load: ExpertLoad | None = None
     ) -> dict[str, Measured]:
         """Measured times of kernels, laid over the mesh."""
+        from .measured import RIDING  # a plan without a calibration needs no families
+
         key = key if load is None else (*key, id(load.ranks), self.at(load.axes), load.filled)
         found = self.known.get(key)
         if found is None:
