@@ -448,6 +448,15 @@ def test_other_commands_load_nothing_of_it() -> None:
     assert shown.stdout.splitlines()[-1] == "[]"
 
 
+def test_without_a_calibration_no_kernel_families_are_loaded() -> None:
+    code = (
+        "import sys, dagc; dagc.compile('examples/plan_a.moe')\n"
+        "print([n for n in sys.modules if n.startswith(('dagc.calib.famil', 'dagc.cost.measured'))])"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert shown.stdout.splitlines()[-1] == "[]"
+
+
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
     path = tmp_path / "small.moe"
