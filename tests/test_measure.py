@@ -439,20 +439,22 @@ def test_fit_without_scipy_is_told_before_anything_is_timed(monkeypatch: pytest.
     assert "pip install -e '.[fit]'" in capsys.readouterr().err
 
 
-def test_other_commands_load_nothing_of_it() -> None:
-    code = (
-        "import sys; from dagc.cli import main; main(['check', 'examples/mixtral_8xh100.moe'])\n"
-        "print([n for n in sys.modules if n.split('.')[0] in ('torch', 'scipy') or n.startswith(('dagc.measure', 'dagc.calib.fitting'))])"
-    )
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert shown.stdout.splitlines()[-1] == "[]"
-
-
-def test_without_a_calibration_no_kernel_families_are_loaded() -> None:
-    code = (
-        "import sys, dagc; dagc.compile('examples/plan_a.moe')\n"
-        "print([n for n in sys.modules if n.startswith(('dagc.calib.famil', 'dagc.cost.measured'))])"
-    )
+@pytest.mark.parametrize(
+    ("work", "unwanted"),
+    [
+        (
+            "from dagc.cli import main; main(['check', 'examples/mixtral_8xh100.moe'])",
+            ("torch", "scipy", "dagc.measure", "dagc.calib.fitting"),
+        ),
+        (
+            "import dagc; dagc.compile('examples/plan_a.moe')",
+            ("dagc.calib.families", "dagc.calib.family", "dagc.cost.measured"),
+        ),
+    ],
+    ids=("measuring and fitting", "kernel families without a calibration"),
+)
+def test_what_is_not_needed_is_not_loaded(work: str, unwanted: tuple[str, ...]) -> None:
+    code = f"{work}\nimport sys; print([n for n in sys.modules if any(f'{{n}}.'.startswith(f'{{m}}.') for m in {unwanted})])"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert shown.stdout.splitlines()[-1] == "[]"
 

@@ -52,10 +52,7 @@ def a_mesh(at: Cursor) -> Mesh:
         elif at.takes("domains"):
             beyond = at.list("[", at.count, "]")
         elif at.takes("nics"):
-            at.mark("=")
-            count = at.count()
-            at.mark("/")
-            nics = count, at.count()
+            nics = _share(at)
         elif at.takes("experts"):
             own = tuple(at.list("[", at.name, "]"))
             at.mark("on")
@@ -63,10 +60,7 @@ def a_mesh(at: Cursor) -> Mesh:
         elif at.takes("linked"):
             linked = at.list("[", at.count, "]")
         elif at.takes("ports"):
-            at.mark("=")
-            count = at.count()
-            at.mark("/")
-            ports = count, at.count()
+            ports = _share(at)
         else:
             at.mark("gpus")
             ids = gpu_ids(at)
@@ -138,3 +132,11 @@ def pair(at: Cursor) -> tuple[str, int]:
     name = at.name()
     at.mark("=")
     return name, at.count()
+
+
+def _share(at: Cursor) -> tuple[int, int]:
+    """NICs, and the GPUs that have so many: `= 4 / 8`."""
+    at.mark("=")
+    count = at.count()
+    at.mark("/")
+    return count, at.count()
