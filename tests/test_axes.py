@@ -19,6 +19,7 @@ from dagc.view.report.terminal import ALONE
 NAMING = {
     "dagc/base/axes.py": "the table",
     "dagc/base/synonyms.py": "what others call them",
+    "dagc/engines/": "what engines call them",
     "dagc/export/engines/": "what each engine makes of them",
     "dagc/lang/fits.py": "what must divide by which, in words",
     "dagc/pipeline/cures.py": "which degree to raise first, and which to lower for it",

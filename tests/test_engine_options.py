@@ -15,9 +15,9 @@ from conftest import ROOT, spec_text
 import dagc
 from dagc.base.diagnostics import SpecError
 from dagc.cli import main
+from dagc.engines.facts import _read, facts, order
 from dagc.export.engines import ENGINES
 from dagc.export.engines.exportable import CHANGES
-from dagc.export.engines.facts import _read, facts, order
 from dagc.export.engines.launch import export
 
 SERVING = ("vllm", "sglang", "trtllm")

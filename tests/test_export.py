@@ -14,8 +14,8 @@ from conftest import ROOT, compiled, spec_text
 import dagc
 from dagc.base.diagnostics import SpecError
 from dagc.cli import main
+from dagc.engines.facts import facts
 from dagc.export.engines import ENGINES
-from dagc.export.engines.facts import facts
 from dagc.export.engines.launch import export
 
 DENSE = "layers = 4, dense_first = 1, hidden = 64, vocab = 512, dtype = bf16\nattention { heads = 8, kv_heads = 4, head_dim = 8 }\nmlp { hidden = 64 }\nexperts { count = 8, top_k = 2, hidden = 32, shared = 1 }"

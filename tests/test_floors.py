@@ -18,7 +18,7 @@ import dagc
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("base",),
-    ("spec", "ir", "calib"),
+    ("spec", "ir", "calib", "engines"),
     ("lang", "cost", "serving"),
     ("plan",),
     ("passes",),

@@ -28,7 +28,7 @@ from typing import Any
 from engine_parsers.plans import plans
 
 import dagc
-from dagc.export.engines.facts import facts
+from dagc.engines.facts import facts
 from dagc.export.engines.launch import exported
 
 ROOT = Path(__file__).resolve().parent.parent

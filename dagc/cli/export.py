@@ -33,7 +33,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    from ..export.engines.facts import facts
+    from ..engines.facts import facts
 
     try:
         facts(args.to, args.engine_version)  # before a plan is compiled for nothing

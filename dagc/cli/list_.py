@@ -222,7 +222,7 @@ def engines() -> list[Record]:
 
 
 def _versions(engine: str) -> str:
-    from ..export.engines.facts import facts
+    from ..engines.facts import facts
 
     return ", ".join(facts(engine).versions)
 

@@ -1,5 +1,5 @@
 """Launch commands and configs of serving engines; an engine that cannot express a plan refuses it and says why."""
 
 ENGINES = ("vllm", "sglang", "trtllm", "megatron")
-"""Each has a module of its name here with `write(draft)`, and a file NAME.json: names of its flags, and the version
+"""Each has a module of its name here with `write(draft)`, and `dagc/engines/NAME.json`: names of its flags, and the version
 they are of."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from ...base.frozen import record
 from ...cost.footprint import Memory
+from ...engines.facts import Facts, Option, Rule
 from .degrees import EngineDegrees
-from .facts import Facts, Option, Rule
 
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 

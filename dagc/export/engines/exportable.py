@@ -9,6 +9,7 @@ from itertools import combinations, product
 from ...base.axes import AXES, DATA, EXPERT, SEQUENCE, STAGES, TENSOR
 from ...base.diagnostics import Collector, SpecError
 from ...base.frozen import record
+from ...engines.facts import Facts
 from ...ir.verify.violation import VerifyError
 from ...pipeline.changed import Changes, with_phases
 from ...pipeline.lower import unverified
@@ -17,7 +18,6 @@ from ...spec.strategy import Fold
 from ...spec.unit import Unit
 from .degrees import EngineDegrees, layout
 from .draft import ServerDraft
-from .facts import Facts
 from .servers import refused
 
 TRIED, LOOKED_AT = 24, 400

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from ...base.diagnostics import Diagnostic, SpecError
 from ...base.frozen import record
+from ...engines.facts import facts
 from ...plan.plan import CompiledPlan
 from .degrees import layout
 from .draft import ServerDraft
 from .exportable import nearest
-from .facts import facts
 from .notes import left_open, own_dtypes
 from .router import router
 from .servers import has_others, merged, writer

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...base.frozen import record, replace
+from ...engines.facts import facts
 from ...ir.graph import Graph
 from ...pipeline.lower import unverified
 from ...plan.searched import ENGINE, NOT_READY
 from ...spec.unit import Unit
 from .degrees import layout
-from .facts import facts
 from .rules import OF_SIZES
 from .servers import refused
 

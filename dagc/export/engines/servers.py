@@ -8,9 +8,9 @@ from importlib import import_module
 
 from ...base.diagnostics import Diagnostic
 from ...base.frozen import record
+from ...engines.facts import Facts, facts
 from .degrees import EngineDegrees
 from .draft import ServerDraft
-from .facts import Facts, facts
 from .script import degrees_text
 
 SERVER_WIDE = (

@@ -8,8 +8,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from ...base.diagnostics import Diagnostic, SpecError
-from ...base.frozen import record
+from ..base.diagnostics import Diagnostic, SpecError
+from ..base.frozen import record
 
 
 @record

@@ -1,0 +1,1 @@
+"""What serving engines call things: options and rules by version."""
