@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("passes",),
     ("pipeline",),
     ("view", "execute"),
-    ("export", "importers", "measure", "optimize"),
+    ("export", "importers", "measure", "observe", "optimize"),
     ("api",),
     ("dagc",),
     ("cli",),

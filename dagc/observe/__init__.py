@@ -1,0 +1,1 @@
+"""What a real run showed: profiler traces, beside the plan."""
