@@ -67,6 +67,9 @@ HARDWARE: dict[str, Attribute] = {
     "price": Attribute("money for one GPU over time, for costs", dim=MONEY_RATE, default=None, low=1e-12, high=1e6),
     "power": Attribute("what one GPU draws at most, for energies", dim=POWER, default=None, low=1e-3, high=1e6),
     "vendor": _word("who makes its GPUs: some engines run on one's alone", "nvidia", "nvidia", "amd"),
+    "kind": _word(
+        "what its devices are: of a CPU each process is one, and no serving engine is told of it", "gpu", "gpu", "cpu"
+    ),
 }
 
 LINK: dict[str, Attribute] = {

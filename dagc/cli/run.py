@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Collector, Diagnostic, SpecError
 from ..base.distribution import how_to_install
 from .arguments import at_least, spec_arguments
 from .common import put, settings, tell
+from .writing import check_folder, write_all
 
 if TYPE_CHECKING:
+    from ..execute.torch.spans import Timeline
     from ..execute.torch.trial import Outcome
     from ..execute.twin import Twin
     from ..plan.plan import CompiledPlan
@@ -55,6 +59,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="S",
         help="longest wait for another process, seconds (default: 600)",
     )
+    parser.add_argument(
+        "--trace",
+        metavar="DIR",
+        help="one more pass under PyTorch's profiler, a trace of each rank into DIR, and PHASE.timeline.pftrace with the measured "
+        "beside the planned timeline",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
 
 
@@ -80,6 +90,8 @@ def run(args: Namespace) -> int:
                 raise SpecError([Diagnostic("E14", f"unknown phase `{name}`", help=(f"phases: {', '.join(known)}",))])
         chosen = [p for p in spec.phases if not args.phase or p.name in args.phase]
         refuse(chosen, "dagc run", "`dagc verify` runs its ranks in NumPy")
+        if args.trace is not None:
+            check_folder(Path(args.trace))
         if not launched():
             return max(start(args, spec, phase) for phase in chosen)
         return max(work(args, spec, phase) for phase in chosen)
@@ -114,6 +126,7 @@ def start(args: Namespace, spec: Spec, phase: Phase) -> int:
     own += [f"--set={pair}" for pair in args.set]
     own += [f"--allow-import={folder}" for folder in args.allow_import]
     own += ["--dtype", args.dtype] if args.dtype else []
+    own += [f"--trace={args.trace}"] if args.trace is not None else []
     own += [flag for flag, given in (("--full-dims", args.full_dims), ("--json", args.json)) if given]
     return spawn(own, len(phase.gpus))
 
@@ -131,13 +144,18 @@ def work(args: Namespace, spec: Spec, phase: Phase) -> int:
             [Diagnostic("E16", message, help=("torchrun starts one process for each GPU id of the phase",))]
         )
     local = _from_environment("LOCAL_WORLD_SIZE") if "LOCAL_WORLD_SIZE" in os.environ else processes
-    device = device_of(args.device, local)
+    kind = spec.of(phase).hardware.kind
+    device = device_of("cpu" if (args.device, kind) == ("auto", "cpu") else args.device, local)
     plan, twin = plan_to_run(spec, phase, args.full_dims)
     kinds = ("fp64",) if not args.full_dims else (plan.spec.model.dtype, "bf16")
     dtype = args.dtype or next(kind for kind in kinds if kind in DTYPES)
-    outcome = measure(plan, phase.name, Options(device, dtype, args.repeat, not args.full_dims, args.timeout), twin)
+    trace = Path(args.trace) if args.trace is not None else None
+    options = Options(device, dtype, args.repeat, not args.full_dims, args.timeout, trace)
+    outcome = measure(plan, phase.name, options, twin)
     if outcome is None:
         return 0
+    if trace is not None and outcome.timeline is not None:
+        write_timeline(outcome, outcome.timeline, trace)
     if args.json:
         from ..export.json import dumps
 
@@ -145,6 +163,19 @@ def work(args: Namespace, spec: Spec, phase: Phase) -> int:
     else:
         print(table(outcome))
     return 0 if outcome.holds else 1
+
+
+def write_timeline(outcome: Outcome, timeline: Timeline, folder: Path) -> None:
+    """Raises SpecError with E05."""
+    from ..export import perfetto
+    from ..export.run_events import events
+
+    path = folder / f"{outcome.phase}.timeline.pftrace"
+    write_all({path: perfetto.written(events(timeline, outcome.device, outcome.planned))})
+    told = (
+        f"wrote {folder}: {outcome.phase}.rank0.json.gz and so on, of each rank; {path.name}, measured beside planned"
+    )
+    print(told, file=sys.stderr)
 
 
 def _from_environment(name: str) -> int:
@@ -180,7 +211,8 @@ def table(outcome: Outcome) -> str:
         word = "equal to" if outcome.error <= outcome.allowed else "differ from"
         checked = f"logits {word} the whole model's: error {outcome.error:.1e}, allowed {outcome.allowed:.0e}"
         checked += "" if outcome.same else "; other tokens are chosen"
-    titles = ("measured ms", "estimated ms", "ratio") if outcome.compares else ("CPU time ms",)
+    alone = f"{outcome.device.replace('cuda', 'gpu').upper()} time ms"
+    titles = ("measured ms", "estimated ms", "ratio") if outcome.compares else (alone,)
     lines = [
         f"{outcome.phase}: {outcome.ranks} processes on {outcome.device}, {outcome.dtype}; {checked}",
         "".join([f"{'class':<16}{'calls':>8}", *(f"{title:>14}" for title in titles)]),
@@ -193,5 +225,8 @@ def table(outcome: Outcome) -> str:
         lines.append("".join([f"{name:<16}{calls:>8}", *(f"{cell:>14}" for cell in cells)]))
     lines.append("ops run one after the other, none overlaps: in the plan's pass a class may hide behind another")
     if not outcome.compares:
-        lines.append("the plan's times are a GPU's: a CPU's say nothing about them")
+        mine, other = ("CPU", "GPU") if outcome.device == "cpu" else ("GPU", "CPU")
+        lines.append(f"the plan's times are a {other}'s: a {mine}'s say nothing about them")
+    elif outcome.planned_dtype != outcome.dtype:
+        lines.append(f"the estimates are of {outcome.planned_dtype} values, {outcome.dtype} ones ran: --dtype chooses")
     return "\n".join(lines)

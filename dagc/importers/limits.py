@@ -123,8 +123,9 @@ def hardware_of(data: Any, path: str) -> Hardware:
     if len({level.name for level in found.levels}) < len(found.levels):
         raise DataError(f"{path}.levels", "has a name twice")
     check_number(HARDWARE["per_host"], per_host, f"{path}.per_host")
-    if found.vendor not in HARDWARE["vendor"].words:
-        raise DataError(f"{path}.vendor", f"is none of {', '.join(HARDWARE['vendor'].words)}")
+    for key in ("vendor", "kind"):
+        if getattr(found, key) not in HARDWARE[key].words:
+            raise DataError(f"{path}.{key}", f"is none of {', '.join(HARDWARE[key].words)}")
     for fault in faults(found.levels, found.gpus, per_host):
         raise DataError(f"{path}.levels", fault.message)
     if "per_host" in data and per_host == 1:

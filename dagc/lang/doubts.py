@@ -39,8 +39,8 @@ WHAT = {
 
 
 def doubt_hardware(body: Body, values: Mapping[str, object], levels: Sequence[Level], out: Collector) -> None:
-    """W06 for what is out of range. `values`: read attributes by name, those of links as `link node.bandwidth`."""
-    for name, value in values.items():
+    """W06 for what is out of range of GPUs. `values`: read attributes by name, those of links as `link node.bandwidth`."""
+    for name, value in values.items() if values.get("kind") != "cpu" else ():
         low, high = PLAUSIBLE.get(name) or PLAUSIBLE.get(name.partition(".")[0]) or (-math.inf, math.inf)
         assign = _assign(body, name, out)
         if isinstance(value, Quantity) and assign is not None and not low <= value.value <= high:

@@ -88,6 +88,7 @@ def _hardware(h: Hardware) -> str:
             *([f"price = {number(h.price_per_s, '$/s')}"] if h.price_per_s is not None else []),
             *([f"power = {number(h.power_W, 'W')}"] if h.power_W is not None else []),
             *([f"vendor = {h.vendor}"] if h.vendor != "nvidia" else []),
+            *([f"kind = {h.kind}"] if h.kind != "gpu" else []),
             *(_level(level, h.short) for level in h.levels),
         ],
     )

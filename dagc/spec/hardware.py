@@ -77,7 +77,7 @@ SHORT = ("node", "cluster")
 class Hardware:
     """A pool of equal GPUs. `compute_flops` maps dtype -> peak FLOP/s; key "default" serves the rest. `levels`: of links,
     innermost first; `per_host`: GPUs of one host, the machine that processes and ports are on. `price_per_s`: money for one GPU over time; `power_W`: what one GPU draws
-    at most; None: not given. `vendor`: nvidia or amd."""
+    at most; None: not given. `vendor`: nvidia or amd; `kind`: gpu, or cpu: then a device is a process with its share of the machine."""
 
     name: str
     gpus: int
@@ -94,6 +94,7 @@ class Hardware:
     price_per_s: float | None = None
     power_W: float | None = None
     vendor: str = "nvidia"
+    kind: str = "gpu"
     span: Span | None = field(default=None, compare=False, repr=False)
 
     def peak_flops(self, dtype: str) -> float:

@@ -13,6 +13,9 @@ from collections.abc import Sequence
 
 from ...base.diagnostics import Diagnostic, SpecError
 
+QUIET = "6"
+"""A level of PyTorch's profiler that no message of it has."""
+
 
 class LaunchError(Exception):
     """A process failed. `rank`, and what it said last."""
@@ -40,7 +43,8 @@ def spawn(arguments: Sequence[str], processes: int) -> int:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
-    shared.setdefault("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
+    shared["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")
+    shared["KINETO_LOG_LEVEL"] = os.environ.get("KINETO_LOG_LEVEL", QUIET)
     command = [sys.executable, "-m", "dagc", *arguments]
     running: list[subprocess.Popen[bytes]] = []
     with tempfile.TemporaryFile() as said:

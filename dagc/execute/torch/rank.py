@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -21,6 +21,7 @@ from ...base.collectives import GATHER, SCATTER
 from ...ir.graph import Segment
 from ..chosen import chooses_tokens
 from ..dispatcher import Backend, OpCall, Results, RunPlace, run_layer
+from ..marks import Mark
 from ..shards import Coordinates, Shards
 from .comm import collective
 from .communicator import Communicator
@@ -28,6 +29,7 @@ from .front_end import FrontEnd
 from .groups import Ranks
 from .resident import Resident
 from .rules import BACKEND
+from .spans import Span
 
 Key = tuple[str, str]
 """(segment, op); ("", "send") and ("", "recv") between stages; ("", "scatter") and ("", "gather") with the front end."""
@@ -36,7 +38,8 @@ Key = tuple[str, str]
 @dataclass
 class Rank:
     """`times`: seconds of each op in the last run; `watched`: values of one op, by first sequence; `chosen`: tokens, where
-    the model's end is here, in the same way; `taken`: those that the front end took in, where it is here."""
+    the model's end is here, in the same way; `taken`: those that the front end took in, where it is here. `spans`: of the last
+    run, in order, as seconds since all ranks began; `marks`: each is named in the profiler's trace."""
 
     shards: Shards
     ranks: Ranks
@@ -44,6 +47,10 @@ class Rank:
     device: Any
     dtype: Any
     watch: str = ""
+    marks: bool = False
+    spans: list[Span] = field(default_factory=list)
+    part: int = field(default=0, init=False)
+    began_s: float = field(default=0.0, init=False)
     times: dict[Key, float] = field(default_factory=dict)
     watched: dict[int, np.ndarray[Any, Any]] = field(default_factory=dict)
     chosen: dict[int, np.ndarray[Any, Any]] = field(default_factory=dict)
@@ -62,13 +69,23 @@ class Rank:
     # -- running ---------------------------------------------------------------------------------
 
     @contextmanager
-    def timed(self, key: Key) -> Iterator[None]:
-        """Between points where the device has nothing left to do."""
+    def timed(self, key: Key, layer: int | None = None) -> Iterator[None]:
+        """Between points where the device has nothing left to do. `layer`: its index in the model, of what is inside of one."""
         self.wait()
-        start = time.perf_counter()
-        yield
-        self.wait()
-        self.times[key] = self.times.get(key, 0.0) + time.perf_counter() - start
+        with self.marked(key, layer):
+            start = time.perf_counter()
+            yield
+            self.wait()
+            end = time.perf_counter()
+        self.times[key] = self.times.get(key, 0.0) + end - start
+        self.spans.append(Span(*key, layer, self.part, start - self.began_s, end - self.began_s))
+
+    def marked(self, key: Key, layer: int | None) -> AbstractContextManager[object]:
+        if not self.marks:
+            return nullcontext()
+        graph = self.shards.graph
+        name = graph.layer_name(key[0], layer) if layer is not None else ""
+        return torch.profiler.record_function(Mark(graph.phase, self.part, name, key[1]).text)
 
     def wait(self) -> None:
         if self.device.type == "cuda":
@@ -78,18 +95,22 @@ class Rank:
         """Every part of the batch through this rank's stage; the seconds that it took. Ids are handed out before, and what was chosen
         is taken in behind: no step waits for that."""
         self.times.clear()
+        self.spans.clear()
+        self.began_s = time.perf_counter()
         graph = self.shards.graph
         parts = graph.microbatches * graph.lanes
         size = self.shards.inputs.tokens.shape[0] // parts
         stage = self.ranks.at[0]
         before = sum(n for s in graph.stages[:stage] for _, n in s.layers)
         sent: list[tuple[Any, Any]] = []
-        ids = [self.tokens(part * size, size) for part in range(parts)] if not stage else []
+        ids = [self.tokens(part, size) for part in range(parts)] if not stage else []
         self.wait()
         dist.barrier()
         start = time.perf_counter()
+        self.spans = [s.later(self.began_s - start) for s in self.spans]
+        self.began_s = start
         for part in range(parts):
-            self.shards.offset = part * size
+            self.shards.offset, self.part = part * size, part
             value = self.received(stage) if stage else ids[part]
             for segment, layer in islice(graph.layers, before, before + sum(n for _, n in graph.stages[stage].layers)):
                 (value,) = run_layer(self, segment, layer, [value])
@@ -106,16 +127,18 @@ class Rank:
         took_s = time.perf_counter() - start
         if self.front_end.move(GATHER.name) is not None:
             for offset, value in self.chosen.items():
+                self.part = offset // size
                 with self.timed(("", GATHER.name)):
                     taken = self.front_end.gathered(torch.as_tensor(value))
                 if taken is not None:
                     self.taken[offset] = taken
         return took_s
 
-    def tokens(self, offset: int, size: int) -> Any:
-        """This rank's ids of some sequences."""
+    def tokens(self, part: int, size: int) -> Any:
+        """This rank's ids of the sequences of a part."""
         first = self.shards.graph.embedding
-        whole = self.shards.dealt(self.shards.inputs.tokens[offset : offset + size], first.input_dims)
+        self.part = part
+        whole = self.shards.dealt(self.shards.inputs.tokens[part * size : (part + 1) * size], first.input_dims)
         if self.front_end.move(SCATTER.name) is not None:
             with self.timed(("", SCATTER.name)):
                 mine = self.front_end.scattered(whole)
@@ -157,7 +180,7 @@ class Rank:
             if name.startswith("@"):
                 self.resident.weight(segment, layer, name)
         self.resident.prepare(segment.within(op.scope), layer, op)
-        with self.timed((segment.name, op.name)):
+        with self.timed((segment.name, op.name), layer):
             results = step()
         if op.name == self.watch:
             value: Any = results[0][0]

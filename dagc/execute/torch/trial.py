@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import statistics
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from ...plan.result import PhaseResult
 from ..chosen import are_largest
 from ..inputs import Inputs, random_weight
 from ..machine import RankMachine
+from ..marks import about
 from ..prove import (
     Comparison,
     Recording,
@@ -36,7 +38,9 @@ from ..twin import Twin
 from .communicator import Communicator
 from .groups import Ranks, make_groups
 from .processes import LaunchError
+from .profiled import traced
 from .rank import Key, Rank
+from .spans import Timeline
 
 DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 TOLERANCE = {"fp64": 1e-9, "fp32": 1e-3, "bf16": 0.1, "fp16": 0.1}
@@ -48,11 +52,14 @@ MEMORY = ("rms_norm", "layer_norm", "row_sum", "row_square_sum", "lookup", "argm
 
 @record
 class Options:
+    """`trace`: the folder for traces of one more pass, under a profiler."""
+
     device: str
     dtype: str
     repeat: int
     check: bool
     timeout_s: float
+    trace: Path | None = None
 
 
 @record
@@ -67,8 +74,8 @@ class ClassTime:
 
 @record
 class Outcome:
-    """`error`: of the logits against the whole model's, relative; None when not compared. `same`: the chosen tokens are
-    those of its largest logits. Estimates are of the GPUs that the spec names."""
+    """`planned`: what the spec's devices are, gpu or cpu, which the estimates are of, with values of `planned_dtype`. `error`: of the logits against the whole model's, relative; None when not compared. `same`: the chosen tokens are
+    those of its largest logits. `timeline`: of the last timed pass, where it was asked for."""
 
     phase: str
     ranks: int
@@ -80,6 +87,9 @@ class Outcome:
     allowed: float
     classes: tuple[ClassTime, ...]
     same: bool = True
+    planned: str = "gpu"
+    planned_dtype: str = ""
+    timeline: Timeline | None = None
 
     @property
     def holds(self) -> bool:
@@ -87,12 +97,13 @@ class Outcome:
 
     @property
     def compares(self) -> bool:
-        """Whether the estimates say anything about what ran: those of GPUs say nothing about a CPU."""
-        return self.device != "cpu"
+        """Whether the estimates say anything about what ran: those of GPUs say nothing about a CPU, nor the other way round."""
+        return (self.device == "cpu") == (self.planned == "cpu")
 
     def to_json(self) -> dict[str, Any]:
         """Without estimates (None) where they are of another kind of device."""
-        found = {"schema": 2, **asdict(self), "compares": self.compares, "holds": self.holds}
+        found = {"schema": 2, **asdict(replace(self, timeline=None)), "compares": self.compares, "holds": self.holds}
+        del found["timeline"]
         if not self.compares:
             found["estimated_s"] = None
             for row in found["classes"]:
@@ -113,9 +124,10 @@ def class_of(result: PhaseResult, key: Key) -> str:
 def run(plan: CompiledPlan, phase: str, options: Options, twin: Twin | None = None) -> Outcome | None:
     """Every process of the job calls this; the first one gets the outcome. With a twin its sizes run, else the plan's."""
     result, unit = plan.phases[phase], plan.units[phase]
-    job = Job(result, model_graph(unit), random_inputs(unit, random_weight))
+    planned = (unit.spec.hardware.kind, unit.spec.model.dtype)
+    job = Job(result, model_graph(unit), random_inputs(unit, random_weight), *planned)
     if twin is not None:
-        job = Job(cost_graph(twin.placed, twin.unit(unit)), twin.model, twin_inputs(twin))
+        job = Job(cost_graph(twin.placed, twin.unit(unit)), twin.model, twin_inputs(twin), *planned)
     torch.manual_seed(0)
     cuda = options.device == "cuda"
     if cuda:
@@ -134,11 +146,13 @@ def run(plan: CompiledPlan, phase: str, options: Options, twin: Twin | None = No
 
 @record(slots=False)
 class Job:
-    """What runs, the model that it is of, and what both are given."""
+    """What runs, the model that it is of, what both are given, and the kind of device and the dtype that its estimates are of."""
 
     result: PhaseResult
     model: Graph
     inputs: Inputs
+    planned: str
+    planned_dtype: str
 
 
 def measured(job: Job, options: Options, device: Any) -> Outcome | None:
@@ -156,8 +170,17 @@ def measured(job: Job, options: Options, device: Any) -> Outcome | None:
         for _ in range(options.repeat):
             walls.append(rank.run())
             runs.append(dict(rank.times))
+        spans = tuple(rank.spans)
+        if options.trace is not None:
+            own = about(graph.phase, ranks.rank, options.dtype, options.device, options.check)
+            traced(rank, options.trace, own)
     times = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
-    mine = (by_class(result, ranks, times), statistics.median(walls), shown if options.check else Shown({}, {}, {}))
+    mine = (
+        by_class(result, ranks, times),
+        statistics.median(walls),
+        shown if options.check else Shown({}, {}, {}),
+        spans if options.trace is not None else (),
+    )
     everyone: list[Any] | None = [None] * dist.get_world_size() if ranks.rank == 0 else None
     dist.gather_object(mine, everyone)
     if everyone is None:
@@ -172,12 +195,15 @@ def measured(job: Job, options: Options, device: Any) -> Outcome | None:
         len(everyone),
         options.device,
         options.dtype,
-        max(wall for _, wall, _ in everyone),
+        max(wall for _, wall, _, _ in everyone),
         result.schedule.latency_s,
         error,
         TOLERANCE[options.dtype],
-        averaged([classes for classes, _, _ in everyone]),
+        averaged([classes for classes, _, _, _ in everyone]),
         same,
+        job.planned,
+        job.planned_dtype,
+        Timeline(result, tuple(m[3] for m in everyone)) if options.trace is not None else None,
     )
 
 

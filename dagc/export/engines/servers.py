@@ -67,6 +67,11 @@ def refused(layouts: list[EngineDegrees], engine: str | Facts) -> Refused | None
 
 def merged(layouts: Sequence[EngineDegrees]) -> tuple[list[EngineDegrees], list[Diagnostic]]:
     """Phases on the same GPUs are one server, which has one strategy; and why some are none."""
+    cpu = next((one for one in layouts if one.spec.hardware.kind == "cpu"), None)
+    if cpu is not None:
+        message = f"`{cpu.spec.hardware.name}` is a CPU (`kind = cpu`), and what engines are told here is for GPUs"
+        help = ("name the GPUs of the deployment in `hardware`; `dagc run` runs a plan on CPUs",)
+        return [], [Diagnostic("E05", message, cpu.spec.hardware.span, help=help)]
     groups: list[list[EngineDegrees]] = []
     for one in layouts:
         own = next((group for group in groups if any(other.serves(one.phases[0]) for other in group)), None)

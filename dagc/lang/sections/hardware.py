@@ -47,7 +47,7 @@ def read_hardware(name: str, body: Body, names: Names, base: Path | None, span: 
     return Hardware(
         name, int(q["gpus"]), compute, q["mfu"], q["memory"], q["hbm"], q["mbu"], q["launch"], q["reserve"],
         levels, per_host or node_size(levels, int(q["gpus"])), _calibration(values["calibration"], body, names, base),
-        q.get("price"), q.get("power"), str(values["vendor"]), span,
+        q.get("price"), q.get("power"), str(values["vendor"]), str(values["kind"]), span,
     )  # fmt: skip
 
 
