@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ..execute.marks import METADATA
+from .called import PREFIX, called
 from .json_stream import JsonStream
 from .kernel_classes import KernelClass, classes
 from .nccl_metadata import call_of
@@ -40,7 +42,7 @@ TP_RANK = re.compile(r"(?:^|[^A-Za-z])TP-(\d{1,6})(?!\d)")
 
 def read(path: Path) -> RankTrace:
     """Raises TraceFault. A trace without kernels has empty columns."""
-    stream = JsonStream(path, ("distributedInfo", "deviceProperties", "baseTimeNanoseconds"))
+    stream = JsonStream(path, ("distributedInfo", "deviceProperties", "baseTimeNanoseconds", METADATA))
     found = _Reading(stream)
     for text in stream.elements("traceEvents"):
         found.take(text)
@@ -114,8 +116,8 @@ class _Reading:
     def __init__(self, stream: JsonStream) -> None:
         self.stream, self.path = stream, stream.path
         self.names = _Names(MOST_NAMES, self.path)
-        self.calls = _Names(MOST_CALLS, self.path)
-        self.kernels, self.marks, self.host_calls = _Columns(), _Columns(), _Columns()
+        self.calls, self.plain_calls = _Names(MOST_CALLS, self.path), _Names(MOST_CALLS, self.path)
+        self.kernels, self.marks, self.host_calls, self.dispatched = _Columns(), _Columns(), _Columns(), _Columns()
         self.ops, self.launches = _Columns(), _Columns()
         self.events = self.broken = 0
 
@@ -154,6 +156,8 @@ class _Reading:
             call = self._call(args)
             if call >= 0:
                 self.host_calls.add(start, time, call)
+            elif name.startswith(PREFIX) and (plain := called(name, args)) is not None:
+                self.dispatched.add(start, time, self.plain_calls.of(plain))
             if external >= 0:
                 self._limit(self.ops, MOST_HOST_EVENTS, "ops")
                 self.ops.add(start, time, external, self._name(name), call)
@@ -175,6 +179,8 @@ class _Reading:
     # -- the whole -------------------------------------------------------------------------------
 
     def trace(self) -> RankTrace:
+        if not self.calls.number:
+            self.host_calls, self.calls = self.dispatched, self.plain_calls  # a library's metadata know more
         info = self.stream.fields.get("distributedInfo")
         info = info if isinstance(info, dict) else {}
         stated = _whole(info.get("rank"))
@@ -187,12 +193,14 @@ class _Reading:
         calls: tuple[Call, ...] = tuple(self.calls.number)
         kernels, found = self._kernels(origin_us, names, calls)
         marks = [np.asarray(column) for column in self.marks.whole] or [np.zeros(0)] * 2
+        about = self.stream.fields.get(METADATA)
         host = [np.asarray(column) for column in self.host_calls.whole] or [np.zeros(0)]
         return RankTrace(
             self.path, rank, max(0, _whole(info.get("world_size"), 0)), origin_ns, self._devices(), self.events, names, found,
             calls, kernels,
             Marks(*_times(self.marks, origin_us), marks[0].astype(np.int32), marks[1].astype(bool)),
             HostCalls(*_times(self.host_calls, origin_us), host[0].astype(np.int32)), notes,
+            about if isinstance(about, dict) else {},
         )  # fmt: skip
 
     def _sorted(self) -> list[_Columns]:

@@ -64,7 +64,14 @@ def call_of(args: Mapping[str, Any]) -> Call | None:
     known = size if isinstance(size, int) and 0 < size <= MOST_RANKS else len(ranks)
     group = args.get("Process Group Name")
     return Call(
-        kind, in_B, out_B, dtype, known, ranks if len(ranks) == known else (), str(group)[:100] if group else ""
+        kind,
+        in_B,
+        out_B,
+        dtype,
+        known,
+        ranks if len(ranks) == known else (),
+        str(group)[:100] if group else "",
+        -1 if sizes[0] is None else sizes[0],
     )
 
 

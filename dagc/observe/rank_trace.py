@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +21,7 @@ Ints = NDArray[np.int32]
 class Call:
     """What metadata say of a collective. `kind`: as in dagc/base/collectives.py, or another of NCCL's (`broadcast`, `send_recv`).
     `in_B`, `out_B`: buffers of this rank, of one call; NaN where nothing says so. `ranks`: of the group, as far as they are listed; `size`:
-    how many they are (0: unknown). `group`: its name in the framework."""
+    how many they are (0: unknown). `group`: its name in the framework. `elements`: of this rank's input, of a receive its output (-1: unknown)."""
 
     kind: str
     in_B: float
@@ -27,6 +30,7 @@ class Call:
     size: int
     ranks: tuple[int, ...]
     group: str
+    elements: int = -1
 
 
 @record(slots=False)
@@ -83,7 +87,8 @@ class HostCalls:
 @record(slots=False)
 class RankTrace:
     """`rank`: None where neither the trace nor its name says it. `origin_ns`: of all times, on the clock of the rank's host. `devices`: names
-    of the GPUs that the profiler lists. `events`: how many the file has. `notes`: what else to say of it."""
+    of the GPUs that the profiler lists. `events`: how many the file has. `notes`: what else to say of it.
+    `about`: what a trace of `dagc run` says of itself (dagc/execute/marks.py)."""
 
     path: Path
     rank: int | None
@@ -98,3 +103,4 @@ class RankTrace:
     marks: Marks
     host_calls: HostCalls
     notes: tuple[str, ...] = ()
+    about: Mapping[str, Any] = field(default_factory=dict)
