@@ -19,6 +19,7 @@ COMMANDS = {
     "verify": "prove the lowering: run the plan's small twin on NumPy, rank by rank",
     "run": "run the placed graph on real devices, measured beside the estimate",
     "export": "write the launch command or config of a serving engine",
+    "preflight": "compare machines with the spec before deployment: GPUs, memory, links, room for weights",
     "measure": "time the kernels of a plan on this machine (needs PyTorch)",
     "import": "print a Hugging Face config.json as a .moe model file",
     "list": "list the names that specs and command lines may use",

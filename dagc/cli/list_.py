@@ -73,18 +73,9 @@ def presets() -> list[Record]:
 
 
 def _hardware(name: str) -> Record:
-    from ..base.diagnostics import Collector
-    from ..base.files import Reach
-    from ..base.source import Source
-    from ..base.syntax import ast
-    from ..base.syntax.parse import parse
-    from ..lang.elaborate import Elaborator
-    from ..lang.statements import Statements
+    from ..lang.library_hardware import library_hardware
 
-    out = Collector()
-    file = parse(Source("<list>", f'moe 1\nhardware from "{name}" {{ }}\n'), out)
-    (section,) = (s for s in file.statements if isinstance(s, ast.Section))
-    hardware = Elaborator(Statements(out, Reach.of(None))).hardware(section, None)
+    hardware = library_hardware(name)
     if hardware is None:
         return {"kind": "hardware", "name": name, "about": "cannot be read"}
     peaks = {k: v for k, v in hardware.compute_flops.items() if k != "default"}

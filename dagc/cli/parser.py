@@ -127,12 +127,20 @@ def _unknown(parser: argparse.ArgumentParser, command: str | None, word: str) ->
     return UsageError(f"{own.prog} has no option `{name}`", hint)
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """argparse counts no indent for names of commands, and puts what a long one does on a line of its own."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog)
+        self._action_max_length = max(map(len, COMMANDS)) + 4
+
+
 def build_parser() -> Parser:
     parser = Parser(
         prog="dagc",
         description="Compile MoE deployment plans (.moe) to placed, costed, drawn execution graphs.",
         epilog=EXITS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
     )
     parser.add_argument(
         "--version", action="store_true", help="print the version, the distribution and where it is installed"

@@ -1,1 +1,1 @@
-"""Times of a plan's kernels on this machine, and a calibration fitted to them."""
+"""Machines beside a plan: whether they are the spec's, times of its kernels, and a calibration fitted to them."""

@@ -145,7 +145,7 @@ class Hardware:
         ones inside it, so that no level is faster than those.
         """
         out: list[Tier] = []
-        outside = self._outside
+        outside = self.outside
         for i, level in enumerate(self.levels):
             link = replace(level.link, onward=i not in (0, outside))
             if out and link.onward:
@@ -162,7 +162,7 @@ class Hardware:
         return tuple(out)
 
     @property
-    def _outside(self) -> int:
+    def outside(self) -> int:
         """The first level that goes over NICs."""
         if len(self.levels) == 1:
             return 1
