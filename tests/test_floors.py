@@ -55,6 +55,7 @@ TWICE: dict[str, str] = {
     ),
     **dict.fromkeys(("accuracy", "estimate", "fit", "summary"), "one subject: a script for it, and what is computed"),
     "doubts": "what is probably not meant: of a spec, of its plan",
+    "words": "names of a family of lanes; words of an engine's command",
     "functions": "functions of the language: in expressions, in blocks",
     "records": "what is found: costs of ops, a schedule",
     "result": "what is found: about a phase, about a serving",

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
 from pathlib import Path
 
-from ..base.diagnostics import SpecError
+from ..base.diagnostics import Diagnostic, SpecError
+from ..export.deploy.launchers import LAUNCHERS, launcher
+from ..export.deploy.launchers import names as launchers
 from ..export.engines import ENGINES
 from .arguments import any_of, spec_arguments
 from .common import compiled, stem, tell
@@ -27,6 +30,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="V",
         help="write for this version of the engine (default: the newest that was checked)",
     )
+    parser.add_argument(
+        "--launcher",
+        choices=launchers(),
+        metavar="L",
+        help="write what starts the whole deployment: " + "; ".join(f"{one.name} ({one.about})" for one in LAUNCHERS),
+    )
     parser.add_argument("--model", metavar="M", help="checkpoint to serve (default: the plan's name of the model)")
     parser.add_argument("-o", "--output", metavar="DIR", help="where files go (default: standard output)")
     parser.add_argument("--force", action="store_true", help="write into a directory that is not empty")
@@ -43,11 +52,18 @@ def run(args: Namespace) -> int:
         if plan is None:
             return 2
         tell(plan.diagnostics, requirements=False)
-        found = exported(plan, args.to, args.model, stem(args.spec), args.engine_version)
-        files = found.files
-        tell(found.refused)
-        if not files:
-            return 2
+        refused: tuple[Diagnostic, ...] = ()
+        if args.launcher:
+            from ..export.deploy.made import deployment
+
+            one = deployment(plan, args.to, args.model, stem(args.spec), args.engine_version)
+            files: Mapping[str, bytes] = launcher(args.launcher).files(one)
+        else:
+            found = exported(plan, args.to, args.model, stem(args.spec), args.engine_version)
+            files, refused = found.files, found.refused
+            tell(refused)
+            if not files:
+                return 2
         if args.output:
             directory = Path(args.output)
             refuse_existing(directory, args.force)
@@ -57,7 +73,7 @@ def run(args: Namespace) -> int:
         else:
             for name, data in files.items():
                 sys.stdout.write(f"# ---- {name}\n{data.decode()}")
-        if found.refused:
+        if refused:
             return 2
         return 0 if plan.fits else 1
     except SpecError as error:

@@ -10,14 +10,9 @@ from ...base.frozen import record
 from ...cost.footprint import Memory
 from ...engines.facts import Facts, Option, Rule
 from .degrees import EngineDegrees
+from .words import Shell
 
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
-
-
-class Shell(str):
-    """A word that the shell is to expand; every other word is quoted."""
-
-    __slots__ = ()
 
 
 @record

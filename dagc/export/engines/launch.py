@@ -24,6 +24,14 @@ class Exported:
     refused: tuple[Diagnostic, ...]
 
 
+@record
+class Drafted:
+    """Servers that the engine runs, each with its files by suffix, and why it does not run the others."""
+
+    servers: tuple[tuple[ServerDraft, Mapping[str, str]], ...]
+    refused: tuple[Diagnostic, ...]
+
+
 def export(
     plan: CompiledPlan, engine: str, model: str | None, stem: str, version: str | None = None
 ) -> dict[str, bytes]:
@@ -37,6 +45,20 @@ def export(
 def exported(plan: CompiledPlan, engine: str, model: str | None, stem: str, version: str | None = None) -> Exported:
     """What can be exported of a plan. `version`: of the engine; None: the newest one that was checked. Raises SpecError with E05 where the
     checkpoint or the version is none."""
+    made = drafted(plan, engine, model, version)
+    out: dict[str, bytes] = {}
+    for draft, files in made.servers:
+        for suffix, text in files.items():
+            name = draft.layout.name
+            out[f"{stem.removesuffix(f'.{name}')}.{name}.{engine}.{suffix}"] = text.encode()
+    drafts = [draft for draft, _ in made.servers]
+    for suffix, text in router(drafts, plan.spec).items() if not made.refused else ():
+        out[f"{stem}.router.{engine}.{suffix}"] = text.encode()
+    return Exported(out, made.refused)
+
+
+def drafted(plan: CompiledPlan, engine: str, model: str | None, version: str | None = None) -> Drafted:
+    """The servers of a plan. Raises SpecError with E05 where the checkpoint or the version is none."""
     known = facts(engine, version)
     write = writer(engine)
     checkpoint = model if model is not None else next(iter(plan.units.values())).spec.model.name
@@ -45,8 +67,7 @@ def exported(plan: CompiledPlan, engine: str, model: str | None, stem: str, vers
         raise SpecError([Diagnostic("E05", f"`{checkpoint}` is not a name or path of a checkpoint", help=help)])
     layouts = [layout(result.graph, result.gpus, plan.units[name]) for name, result in plan.phases.items()]
     servers, errors = merged(layouts)
-    out: dict[str, bytes] = {}
-    drafts = []
+    out = []
     for server in servers:
         memory = {p.name: plan.phases[p.name].memory for p in server.phases}
         draft = ServerDraft(known, server, checkpoint, has_others(server), memory, plan.overflow)
@@ -54,16 +75,12 @@ def exported(plan: CompiledPlan, engine: str, model: str | None, stem: str, vers
         own_dtypes(draft, plan.spec)
         if model is None:
             draft.note(f"`{draft.model}` is the model's name in the plan; --model gives the checkpoint's")
-        written = write(draft)
+        files = write(draft)
         if draft.refused:
             errors.append(_refusal(draft, nearest(draft, known)))
-            continue
-        drafts.append(draft)
-        for suffix, text in written.items():
-            out[f"{stem.removesuffix(f'.{server.name}')}.{server.name}.{engine}.{suffix}"] = text.encode()
-    for suffix, text in router(drafts, plan.spec).items() if not errors else ():
-        out[f"{stem}.router.{engine}.{suffix}"] = text.encode()
-    return Exported(out, tuple(errors))
+        else:
+            out.append((draft, files))
+    return Drafted(tuple(out), tuple(errors))
 
 
 def _refusal(draft: ServerDraft, near: str) -> Diagnostic:

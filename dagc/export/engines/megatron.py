@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .draft import ServerDraft, Shell, judge
+from .draft import ServerDraft, judge
 from .rules import COMMON
 from .script import script
+from .words import Shell
 
 
 def write(draft: ServerDraft) -> Mapping[str, str]:

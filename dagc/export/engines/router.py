@@ -3,31 +3,45 @@ server."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 
+from ...base.frozen import record
 from ...spec.spec import Spec
-from .draft import ServerDraft, Shell
+from .draft import ServerDraft
 from .script import broken
 from .shared_values import port_of
+from .words import Address, Beside, Listen, Port, Told
 
-LISTEN = Shell('"${HOST:-0.0.0.0}"'), Shell('"${PORT:-9000}"')
+Ends = Sequence[tuple[ServerDraft, int]]
+"""Servers and which of their replicas."""
+
+
+@record
+class Front:
+    """The words of a router's command, and the pieces of its file where it has one."""
+
+    command: tuple[str, ...]
+    file: tuple[str, ...] = ()
 
 
 def router(drafts: Sequence[ServerDraft], spec: Spec) -> Mapping[str, str]:
     """Files by suffix; none where there is one server, or where not all of a deployment was exported."""
-    ends = [(draft, replica) for draft in drafts for replica in range(draft.layout.copies)]
-    written = {p.name for draft in drafts for p in draft.layout.phases}
-    write = WRITERS.get(drafts[0].engine) if drafts else None
+    ends = ends_of(drafts)
+    made = front(ends, spec)
+    return {} if made is None else {"sh": _script(ends, made)}
+
+
+def ends_of(drafts: Sequence[ServerDraft]) -> Ends:
+    return [(draft, replica) for draft in drafts for replica in range(draft.layout.copies)]
+
+
+def front(ends: Ends, spec: Spec) -> Front | None:
+    """None where there is one server, where not all of a deployment was exported, or where the engine has no router for it."""
+    written = {p.name for draft, _ in ends for p in draft.layout.phases}
+    write = WRITERS.get(ends[0][0].engine) if ends else None
     if write is None or len(ends) < 2 or written != {p.name for p in spec.phases}:
-        return {}
+        return None
     return write(ends)
-
-
-def address(draft: ServerDraft, replica: int) -> str:
-    """Name of the variable that holds the address of node 0 of a server."""
-    name = "".join(c if c.isascii() and c.isalnum() else "_" for c in draft.layout.name).upper()
-    return f"{name}_{replica}" if draft.layout.copies > 1 else name
 
 
 def role(draft: ServerDraft) -> str:
@@ -36,50 +50,101 @@ def role(draft: ServerDraft) -> str:
     return kinds.pop() if draft.split and len(kinds) == 1 else ""
 
 
-Ends = Sequence[tuple[ServerDraft, int]]
-"""Servers and which of their replicas."""
-Writer = Callable[[Ends], Mapping[str, str]]
+FIRST_PORT = 9000
+"""Where routers listen, unless a server has that port."""
 
 
-def _url(draft: ServerDraft, replica: int) -> Shell:
-    return Shell(f'"http://${address(draft, replica)}:{port_of(draft, "http", replica)}"')
+def front_port(ends: Ends) -> int:
+    taken = {port_of(draft, what, replica) for draft, replica in ends for what in draft.facts.words["ports"]}
+    return next(port for port in range(FIRST_PORT, FIRST_PORT + len(taken) + 1) if port not in taken)
 
 
-def _script(ends: Ends, lines: Sequence[str]) -> str:
-    names = " ".join('"${' + address(*end) + ':?}"' for end in ends)
-    asked = " ".join(f"{address(*end)}=<address>" for end in ends)
+TAKEN = frozenset(
+    ["ENV", "EUID", "HOME", "HOST", "IFS", "LANG", "OLDPWD", "PATH", "PORT", "PPID", "PWD", "SHELL", "UID", "USER"]
+)
+"""Variables that mean something else to a shell, or to the script of a router."""
+
+
+def addresses(ends: Ends) -> Mapping[tuple[str, int], str]:
+    """Of each server and replica: name of the variable that holds the address of its node 0."""
+    out: dict[tuple[str, int], str] = {}
+    for draft, replica in ends:
+        name = "".join(c if c.isascii() and c.isalnum() else "_" for c in draft.layout.name).upper()
+        name = f"{name}_{replica}" if draft.layout.copies > 1 else name
+        while name in TAKEN or name.startswith("BASH") or name in out.values():
+            name = f"SERVER_{name}"
+        out[draft.layout.name, replica] = name
+    return out
+
+
+Writer = Callable[[Ends], Front | None]
+
+
+def _port(draft: ServerDraft, what: str, replica: int) -> Told:
+    return Told(str(port_of(draft, what, replica)), Port(what, draft.layout.name, replica))
+
+
+def _listen(ends: Ends) -> tuple[Told, Told]:
+    """Interface and port, as a script that may be told others."""
+    return Told("${HOST:-0.0.0.0}", Listen()), Told("${PORT:-" + str(front_port(ends)) + "}", Port("http"))
+
+
+def _quoted(word: Told) -> Told:
+    return Told(f'"{word}"', *word.parts)
+
+
+def _script(ends: Ends, made: Front) -> str:
+    variables = addresses(ends).values()
+    names = " ".join('"${' + name + ':?}"' for name in variables)
+    asked = " ".join(f"{name}=<address>" for name in variables)
     about = f"# {asked}: of node 0 of each server"
-    return "\n".join(["#!/usr/bin/env bash", about, f": {names}", *lines]) + "\n"
+    file = ['cat > "${0%.sh}.yaml" <<END', "".join(made.file), "END"] if made.file else []
+    command = broken(list(made.command)) if not made.file else " ".join(made.command)
+    return "\n".join(["#!/usr/bin/env bash", about, f": {names}", *file, command]) + "\n"
 
 
 def _balanced(program: Sequence[str], split: str) -> Writer:
     """Of a program with the options of the SGLang router, which the vLLM router has too."""
 
-    def write(ends: Ends) -> Mapping[str, str]:
-        command = [*program, "--host", LISTEN[0], "--port", LISTEN[1]]
+    def write(ends: Ends) -> Front:
+        names = addresses(ends)
+
+        def url(draft: ServerDraft, replica: int) -> Told:
+            at, port = (draft.layout.name, replica), _port(draft, "http", replica)
+            return Told(f'"http://${names[at]}:{port}"', "http://", Address(*at), ":", *port.parts)
+
+        host, port = (_quoted(word) for word in _listen(ends))
+        command = [*program, "--host", host, "--port", port]
         if all(role(draft) for draft, _ in ends):
             command.append(split)
             for draft, replica in ends:
-                command += [f"--{role(draft)}", _url(draft, replica)]
+                command += [f"--{role(draft)}", url(draft, replica)]
                 if role(draft) == "prefill" and "bootstrap" in draft.facts.words["ports"]:
-                    command.append(str(port_of(draft, "bootstrap", replica)))
+                    command.append(_port(draft, "bootstrap", replica))
         else:
-            command += ["--worker-urls", *(_url(draft, replica) for draft, replica in ends)]
-        return {"sh": _script(ends, [broken(command)])}
+            command += ["--worker-urls", *(url(draft, replica) for draft, replica in ends)]
+        return Front(tuple(command))
 
     return write
 
 
-def _trtllm(ends: Ends) -> Mapping[str, str]:
+def _trtllm(ends: Ends) -> Front | None:
     """Its own front end takes context and generation servers."""
     if not all(role(draft) for draft, _ in ends):
-        return {}
-    lines = ['cat > "${0%.sh}.yaml" <<END', "hostname: ${HOST:-0.0.0.0}", "port: ${PORT:-9000}", "backend: pytorch"]
+        return None
+    names = addresses(ends)
+    host, port = _listen(ends)
+    file: list[str] = ["hostname: ", host, "\nport: ", port, "\nbackend: pytorch"]
     for name, kind in (("context_servers", "prefill"), ("generation_servers", "decode")):
-        urls = [f"${{{address(draft, k)}}}:{port_of(draft, 'http', k)}" for draft, k in ends if role(draft) == kind]
-        lines += [f"{name}:", f"  num_instances: {len(urls)}", f"  urls: {json.dumps(urls)}"]
-    lines += ["END", 'trtllm-serve disaggregated -c "${0%.sh}.yaml"']
-    return {"sh": _script(ends, lines)}
+        own = [(draft, replica) for draft, replica in ends if role(draft) == kind]
+        file.append(f"\n{name}:\n  num_instances: {len(own)}\n  urls: [")
+        for k, (draft, replica) in enumerate(own):
+            at = (draft.layout.name, replica)
+            address = Told("${" + names[at] + "}", Address(*at))
+            file += [', "' if k else '"', address, ":", _port(draft, "http", replica), '"']
+        file.append("]")
+    config = Told('"${0%.sh}.yaml"', Beside("yaml"))
+    return Front(("trtllm-serve", "disaggregated", "-c", config), tuple(file))
 
 
 WRITERS: dict[str, Writer] = {

@@ -6,9 +6,10 @@ import shlex
 
 from ...base.units import show_runs
 from .degrees import EngineDegrees, hosts
-from .draft import ServerDraft, Shell
+from .draft import ServerDraft
+from .words import Address, Node, Shell, Told
 
-NODE, HEAD = Shell('"$NODE"'), Shell('"$HEAD"')
+NODE, HEAD = Told('"$NODE"', Node()), Told('"$HEAD"', Address())
 REPLICA = "REPLICA"
 
 
@@ -19,16 +20,20 @@ def degrees_text(one: EngineDegrees) -> str:
 
 
 def comments(draft: ServerDraft) -> list[str]:
+    return [f"# {line}" for line in remarks(draft)]
+
+
+def remarks(draft: ServerDraft) -> list[str]:
+    """What a reader of its files is told."""
     known = draft.facts
     between = " lies between versions that the options were checked against" if known.is_between else ""
-    lines = [
+    return [
         *draft.verdict,
         f"{draft.layout.name}: {degrees_text(draft.layout)}",
         f"{known.label}{between}" if between else f"flags checked against {known.label}",
         f"tp there: {known.tp}",
         *(f"not fixed by flags: {note}" for note in draft.notes),
     ]
-    return [f"# {line}" for line in lines]
 
 
 def script(draft: ServerDraft, command: list[str]) -> str:

@@ -46,6 +46,12 @@ def writer(engine: str) -> Write:
     return write
 
 
+def command(draft: ServerDraft) -> list[str]:
+    """The words of a server that serves over HTTP, on any of its nodes."""
+    words: list[str] = import_module(f".{draft.engine}", __package__).command(draft)
+    return words
+
+
 def refused(layouts: list[EngineDegrees], engine: str | Facts) -> Refused | None:
     """By the same rules, for phases without a plan around them; None: the engine runs them."""
     known = facts(engine) if isinstance(engine, str) else engine

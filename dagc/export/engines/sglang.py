@@ -7,9 +7,10 @@ from math import ceil
 
 from ...lang.fits import cached_heads
 from . import shared_values as values
-from .draft import Check, ServerDraft, Shell, Value, fill, judge
+from .draft import Check, ServerDraft, Value, fill, judge
 from .rules import COMMON
 from .script import NODE, script
+from .words import Address, Fabric, Told
 
 
 def write(draft: ServerDraft) -> Mapping[str, str]:
@@ -24,11 +25,12 @@ def write(draft: ServerDraft) -> Mapping[str, str]:
 def command(draft: ServerDraft) -> list[str]:
     out = ["python3", "-m", "sglang.launch_server", draft.name("model"), draft.model, *draft.flags]
     if draft.split:
-        out.append(Shell("${IB_DEVICE:+" + draft.name("fabric") + ' "$IB_DEVICE"}'))
+        option = draft.name("fabric")
+        out.append(Told("${IB_DEVICE:+" + option + ' "$IB_DEVICE"}', Fabric(option)))
     if len(draft.layout.nodes) > 1:
         out += [draft.name("nodes"), str(len(draft.layout.nodes)), draft.name("node"), NODE]
         port = values.own_port(draft, "master")
-        out += [draft.name("master"), Shell(f'"$HEAD":{port}')]
+        out += [draft.name("master"), Told(f'"$HEAD":{port}', Address(), ":", *port.parts)]
     return out
 
 

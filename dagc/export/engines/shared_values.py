@@ -6,8 +6,9 @@ from math import ceil
 
 from ...spec.engines import SCHEDULING, by_card
 from ...spec.serve import Serve
-from .draft import DTYPES, ServerDraft, Shell, Value
+from .draft import DTYPES, ServerDraft, Value
 from .memory import memory_share
+from .words import Listen, Own, Port, Told
 
 
 def degree(axis: str) -> Value:
@@ -177,9 +178,9 @@ def serving_that_says(draft: ServerDraft, attribute: str) -> Serve | None:
     return next((s for s in serves if attribute in s.spans and names & {s.prefill, s.decode, s.mixed}), None)
 
 
-HOST = Shell('"${HOST:-0.0.0.0}"')
+HOST = Told('"${HOST:-0.0.0.0}"', Listen())
 """Where a server listens: on every interface of its machine, unless the script is told."""
-OWN = Shell("\"${ADDRESS:-$(hostname -I | cut -d' ' -f1)}\"")
+OWN = Told("\"${ADDRESS:-$(hostname -I | cut -d' ' -f1)}\"", Own())
 """Under which address other machines reach this one."""
 
 
@@ -191,13 +192,13 @@ def port(draft: ServerDraft) -> object:
     return own_port(draft, "http")
 
 
-def own_port(draft: ServerDraft, what: str) -> object:
+def own_port(draft: ServerDraft, what: str) -> Told:
     """Of a server, or what the shell counts for the replica that it runs."""
     one = draft.layout
     if one.copies == 1:
-        return port_of(draft, what, 0)
+        return Told(str(port_of(draft, what, 0)), Port(what))
     first, step, within = draft.facts.words["ports"][what]
-    return Shell(f'"$(({first} + {step} * (GPU % {within or one.per_host})))"')
+    return Told(f'"$(({first} + {step} * (GPU % {within or one.per_host})))"', Port(what))
 
 
 def port_of(draft: ServerDraft, what: str, replica: int) -> int:

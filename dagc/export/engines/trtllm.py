@@ -9,9 +9,10 @@ from collections.abc import Mapping
 
 from ...spec.serve import Serve
 from . import shared_values as values
-from .draft import NOTHING, Check, ServerDraft, Value, fill, judge, word
+from .draft import NOTHING, Check, ServerDraft, Value, fill, judge
 from .rules import COMMON
 from .script import broken, comments, preamble
+from .words import Beside, Told
 
 
 def write(draft: ServerDraft) -> Mapping[str, str]:
@@ -31,12 +32,19 @@ def yaml(draft: ServerDraft) -> str:
 def launch(draft: ServerDraft) -> str:
     """One process per GPU, started by MPI or Slurm."""
     one = draft.layout
-    where = [draft.name("host"), values.HOST, draft.name("port"), word(values.port(draft))]
-    serve = f'trtllm-serve {shlex.quote(draft.model)} {draft.name("config")} "${{0%.sh}}.yaml"{broken(where)}'
+    program, model, config, path, *where = command(draft)
+    serve = f"{program} {shlex.quote(model)} {config} {path}{broken(where)}"
     if len(one.nodes) > 1:
         tasks = f"-N {len(one.nodes)} --ntasks-per-node={len(one.nodes[0])}"
         serve = f"srun {tasks} --mpi=pmix trtllm-llmapi-launch {serve}"
     return "\n".join(["#!/usr/bin/env bash", *comments(draft), *preamble(draft, by_node=False), serve]) + "\n"
+
+
+def command(draft: ServerDraft) -> list[str]:
+    """The server; over several nodes each of its ranks is started with it."""
+    config = Told('"${0%.sh}.yaml"', Beside("yaml"))
+    where = [draft.name("host"), values.HOST, draft.name("port"), values.own_port(draft, "http")]
+    return ["trtllm-serve", draft.model, draft.name("config"), config, *where]
 
 
 def vendor(draft: ServerDraft) -> str:

@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from . import shared_values as values
-from .draft import Check, ServerDraft, Shell, Value, fill, judge, word
+from .draft import Check, ServerDraft, Value, fill, judge
 from .rules import COMMON
 from .script import HEAD, NODE, script
+from .words import Others, Told
 
 
 def write(draft: ServerDraft) -> Mapping[str, str]:
@@ -26,8 +27,9 @@ def command(draft: ServerDraft) -> list[str]:
     if nodes == 1:
         return start
     # Which ranks a node runs follows from its number; a start rank on node 0 would ask for a server on every node.
-    others = Shell(f'$([ "$NODE" = 0 ] || echo {draft.name("headless")})')
-    port = word(values.own_port(draft, "master"))
+    option = draft.name("headless")
+    others = Told(f'$([ "$NODE" = 0 ] || echo {option})', Others(option))
+    port = values.own_port(draft, "master")
     where = [draft.name("nodes"), str(nodes), draft.name("node"), NODE, draft.name("master"), HEAD]
     return [*start, *where, draft.name("master_port"), port, others]
 

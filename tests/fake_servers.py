@@ -1,0 +1,87 @@
+"""Programs of serving engines, Slurm and ssh that only say what they were told, for tests of what starts them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dagc.export.deploy.deployment import Deployment, Server
+from dagc.export.engines.words import Address, Beside, Fabric, Listen, Parts
+
+SERVER = f"""#!{sys.executable} -SE
+import http.server, json, os, sys, threading
+argv = [os.path.basename(sys.argv[0]), *sys.argv[1:]]
+after = lambda option, other="": argv[argv.index(option) + 1] if option in argv else other
+files = [open(after(option)).read() for option in ("--config", "-c") if after(option)]
+seen = {{name: value for name, value in os.environ.items() if name.startswith(("VLLM", "SGLANG", "CUDA", "URL"))}}
+at = os.environ.get("FAKE_ADDRESS", "127.0.0.1")
+said = {{"argv": argv, "environment": seen, "at": at, "files": files, "pid": os.getpid(), "cwd": os.getcwd()}}
+with open(os.path.join(os.environ["FAKE_LOG"], str(os.getpid())), "w") as file:
+    json.dump(said, file)
+if os.environ.get("FAKE_FAILS", "nothing") in " ".join(argv):
+    sys.exit("no GPU here")
+port = after("--port") or next((line[6:] for text in files for line in text.split(chr(10)) if line[:6] == "port: "), "")
+if "--headless" in argv or after("--node-rank", "0") != "0" or not port:
+    threading.Event().wait()
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        sick = os.environ.get("FAKE_SICK", "nothing") in " ".join(argv)
+        self.send_response(404 if self.path != "/health" else 503 if sick else 200)
+        self.end_headers()
+    def log_message(self, *of):
+        pass
+http.server.HTTPServer((at, int(port)), Handler).serve_forever()
+"""
+SSH = """#!/usr/bin/env bash
+while [[ $1 == -* ]]; do shift 2; done
+export FAKE_ADDRESS=$1
+shift
+exec sh -c "$*"
+"""
+PROGRAMS = ("vllm", "vllm-router", "python3", "trtllm-serve", "mpirun")
+
+
+def install(folder: Path, **further: str) -> Path:
+    """The programs, in a folder for PATH."""
+    made = folder / "bin"
+    made.mkdir()
+    for name, text in {**dict.fromkeys(PROGRAMS, SERVER), "ssh": SSH, **further}.items():
+        (made / name).write_text(text)
+        (made / name).chmod(0o755)
+    (folder / "log").mkdir()
+    return made
+
+
+def heard(folder: Path) -> list[dict[str, Any]]:
+    """What each process was told."""
+    return [json.loads(path.read_text()) for path in sorted((folder / "log").iterdir()) if path.stat().st_size]
+
+
+def text(parts: Parts, one: Deployment, hosts: Sequence[str], work: str = "") -> str:
+    """Of a word, where addresses are known."""
+    out = ""
+    for part in parts:
+        match part:
+            case str():
+                out += part
+            case Address(server, replica, node):
+                out += hosts[one.server(server).places[replica][node].host]
+            case Listen():
+                out += "0.0.0.0"
+            case Beside(suffix):
+                out += f"{work}/config.{suffix}"
+            case _:
+                raise TypeError(part)
+    return out
+
+
+def told(
+    one: Deployment, server: Server, replica: int, node: int, hosts: Sequence[str]
+) -> tuple[list[str], dict[str, str]]:
+    """Command and environment of a node, from the record alone."""
+    words = [w for w in server.words(replica, node) if not isinstance(w[0], Fabric)]
+    argv = [text(word, one, hosts) for word in words]
+    return argv, {k: text(w, one, hosts) for k, w in server.variables(replica, node).items()}

@@ -1,0 +1,306 @@
+"""Launchers of whole deployments, run with programs that only say what they were told."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, spec_text
+from fake_servers import heard, install, told
+
+import dagc
+from dagc.base.diagnostics import SpecError
+from dagc.cli import main
+from dagc.export.deploy.deployment import Deployment, Place
+from dagc.export.deploy.launchers import LAUNCHERS, launcher
+from dagc.export.deploy.made import deployment
+from dagc.export.engines import SERVING
+
+TWO = "prefill: gpus = 0..3, tp = 4, sequences = 8 | decode: gpus = 4..7, tp = 4"
+NODES = "prefill: gpus = 0..7, tp = 8, sequences = 8 | decode: gpus = 8..23\nattention { dp = 16 }\nexperts { ep = 16 }"
+COPIES = "prefill: gpus = 0..7, replicas = 2, tp = 4, sequences = 8 | decode: gpus = 8..15, tp = 8"
+MANY = "experts { count = 16, top_k = 8, hidden = 64 }\nlayers = 2, hidden = 64, vocab = 512, dtype = bf16\nattention { heads = 16, kv_heads = 16, head_dim = 8 }"
+compiled_text = cache(dagc.compile_text)
+Capture = pytest.CaptureFixture[str]
+
+
+def deployed(engine: str, phases: str, head: str = "", name: str = "p", **given: str) -> Deployment:
+    bodies = dict(part.strip().split(": ", 1) for part in phases.split("|"))
+    first, *rest = bodies.items()
+    extra = "\n".join(f"phase {name} {{\n{body}\n}}" for name, body in rest) + head
+    given = {"model": MANY, **given}
+    text = spec_text(kind=first[0], phase=first[1], extra=extra, dtype="bf16", **given)
+    return deployment(compiled_text(text), engine, "org/model", name)
+
+
+class Started:
+    """A launcher under way, on hosts of the loopback network that nobody else uses."""
+
+    def __init__(self, folder: Path, one: Deployment, kind: str, *command: str, **further: str) -> None:
+        self.folder, self.one = folder, one
+        programs = install(folder)
+        self.hosts = [
+            f"127.{random.randrange(2, 250)}.{random.randrange(1, 250)}.{k + 2}" for k in range(len(one.hosts))
+        ]
+        (folder / "hosts").write_text("# addresses\n" + "".join(f"{host} slots=8\n" for host in self.hosts))
+        ((name, content),) = launcher(kind).files(one).items()
+        (folder / name).write_bytes(content)
+        env = {"PATH": f"{programs}:{os.environ['PATH']}", "FAKE_LOG": str(folder / "log"), "HOSTS": "hosts"}
+        env |= {"EVERY_S": "0.1", "LIMIT_S": "20", "GRACE_S": "3", "HOME": str(folder), **further}
+        self.process = subprocess.Popen(
+            ["bash", name, *command], cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    def ready(self) -> str:
+        assert self.process.stdout is not None
+        seen = ""
+        for line in self.process.stdout:
+            seen += line
+            if line.startswith("ready: "):
+                return seen
+        raise AssertionError(seen)
+
+    def ended(self) -> tuple[int, str]:
+        out, _ = self.process.communicate(timeout=20)
+        return self.process.returncode, out
+
+    def left(self) -> list[int]:
+        """Processes of it that still run."""
+        deadline = time.monotonic() + 5
+        while (left := [one["pid"] for one in heard(self.folder) if _runs(one["pid"])]) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return left
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[list[Started]]:
+    made: list[Started] = []
+    yield made
+    for one in made:
+        one.process.kill()
+        assert not one.left()
+
+
+# -- the record ---------------------------------------------------------------------------------
+
+
+def test_servers_have_hosts_gpus_and_ports_of_their_own() -> None:
+    one = deployed("vllm", COPIES)
+    prefill, decode = one.servers
+    assert prefill.places == ((Place(0, (0, 1, 2, 3)),), (Place(0, (4, 5, 6, 7)),)) and prefill.role == "prefill"
+    assert decode.places == ((Place(1, tuple(range(8))),),) and decode.has_whole_hosts and not prefill.has_whole_hosts
+    assert len(set(prefill.ports["http"])) == len(set(prefill.ports["side_channel"])) == 2
+    assert one.router is not None and one.entrance == (0, 9000)
+
+
+@pytest.mark.parametrize("engine", SERVING)
+def test_no_two_ports_of_a_host_are_the_same(engine: str) -> None:
+    one = deployed(engine, "prefill: gpus = 0..3, replicas = 4, sequences = 8 | decode: gpus = 4..7, tp = 4")
+    ports = [(s.places[r][0].host, p[r]) for s, r in one.ends for what, p in s.ports.items()]
+    assert one.router is not None
+    ports.append((0, one.router.port))
+    assert len(set(ports)) == len(ports)
+
+
+def test_the_workers_of_a_serving_are_replicas() -> None:
+    """As many as it has, on the next GPUs, and on hosts beyond the plan's where it has too few."""
+    head = "\nserve chat { arrivals = poisson(1 req/s), requests = 10, prefill_workers = 2, workers = 3 }"
+    one = deployed("vllm", TWO, head)
+    prefill, decode = one.servers
+    assert [len(s.places) for s in one.servers] == [2, 3]
+    assert [p.gpus[0] for (p,) in prefill.places] == [0, 0] and [p.host for (p,) in prefill.places] == [0, 1]
+    assert [(p.host, p.gpus[0]) for (p,) in decode.places] == [(0, 4), (1, 4), (2, 0)]
+    assert any("3 workers, as `chat` has" in note for note in one.notes)
+    assert len(one.hosts) == 3
+
+
+def test_a_pool_of_its_own_has_hosts_of_its_own() -> None:
+    plan = dagc.compile(ROOT / "examples/qwen3_235b_two_pools.moe")
+    one = deployment(plan, "vllm", "m", "q")
+    assert [(h.pool, h.number) for h in one.hosts] == [("compute", 0), ("memory", 0)]
+    assert [(p.host, p.gpus) for own in one.server("decode").places for p in own] == [
+        (1, (0, 1, 2, 3)),
+        (1, (4, 5, 6, 7)),
+    ]
+
+
+def test_megatron_has_no_server(capsys: Capture) -> None:
+    assert main(["export", str(ROOT / "examples/plan_b.moe"), "--to", "megatron", "--launcher", "shell"]) == 2
+    assert "Megatron Core has no server" in capsys.readouterr().err
+
+
+def test_a_refused_server_leaves_no_deployment(tmp_path: Path, capsys: Capture) -> None:
+    spec = str(ROOT / "examples/plan_a.moe")
+    assert main(["export", spec, "--to", "vllm", "--launcher", "shell", "-o", str(tmp_path / "o")]) == 2
+    assert not (tmp_path / "o").exists() and "share GPUs" in capsys.readouterr().err
+
+
+# -- the script ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine, phases", [("vllm", NODES), ("sglang", COPIES)])
+def test_every_node_is_told_what_the_record_says(
+    engine: str, phases: str, tmp_path: Path, started: list[Started]
+) -> None:
+    one = deployed(engine, phases)
+    run = Started(tmp_path, one, "shell")
+    started.append(run)
+    out = run.ready()
+    seen = heard(tmp_path)
+    for server, replica in one.ends:
+        for node, place in enumerate(server.places[replica]):
+            argv, environment = told(one, server, replica, node, run.hosts)
+            (own,) = [s for s in seen if s["argv"] == argv and s["at"] == run.hosts[place.host]]
+            if not server.has_whole_hosts:
+                environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, place.gpus))
+            assert own["environment"] == environment
+    (router,) = [s for s in seen if "router" in " ".join(s["argv"][:3])]
+    at = {f"http://{run.hosts[s.places[r][0].host]}:{s.ports['http'][r]}" for s, r in one.ends}
+    assert {word for word in router["argv"] if word.startswith("http")} == at
+    assert len(seen) == sum(len(own) for s in one.servers for own in s.places) + 1
+    assert f"ready: http://{run.hosts[0]}:9000" in out
+    run.process.send_signal(signal.SIGINT)
+    assert run.ended()[0] == 130 and not run.left()
+
+
+def test_trtllm_has_its_files_and_mpi(tmp_path: Path, started: list[Started]) -> None:
+    one = deployed("trtllm", NODES)
+    run = Started(tmp_path, one, "shell")
+    started.append(run)
+    run.ready()
+    mpi, serve, _ = sorted(heard(tmp_path), key=lambda s: (s["argv"][0], s["argv"][1] == "disaggregated"))
+    slots = ",".join(f"{run.hosts[k]}:8" for k in (1, 2))
+    assert mpi["argv"][:7] == ["mpirun", "-n", "16", "--host", slots, "trtllm-llmapi-launch", "trtllm-serve"]
+    assert serve["files"] == [one.server("prefill").files["yaml"]]
+    assert mpi["files"] == [one.server("decode").files["yaml"]]
+
+
+def test_waiting_has_an_end(tmp_path: Path, started: list[Started]) -> None:
+    run = Started(tmp_path, deployed("vllm", TWO), "shell", FAKE_SICK="--port 8004", LIMIT_S="2")
+    started.append(run)
+    code, out = run.ended()
+    assert code == 1 and "prefill is healthy" in out and "decode is not healthy after 2 s" in out and not run.left()
+
+
+def test_trtllm_has_a_front_end(tmp_path: Path, started: list[Started]) -> None:
+    one = deployed("trtllm", COPIES)
+    run = Started(tmp_path, one, "shell")
+    started.append(run)
+    run.ready()
+    (front,) = [s for s in heard(tmp_path) if "disaggregated" in s["argv"]]
+    a, b = run.hosts
+    assert f'urls: ["{a}:8000", "{a}:8004"]' in front["files"][0] and f'urls: ["{b}:8000"]' in front["files"][0]
+
+
+def test_a_server_that_ends_ends_all(tmp_path: Path, started: list[Started]) -> None:
+    run = Started(tmp_path, deployed("vllm", TWO), "shell", FAKE_FAILS="--port 8004")
+    started.append(run)
+    code, out = run.ended()
+    assert code == 1 and "decode has ended" in out and "no GPU here" in out and not run.left()
+
+
+def test_a_server_that_is_killed_later_ends_all(tmp_path: Path, started: list[Started]) -> None:
+    run = Started(tmp_path, deployed("vllm", TWO), "shell")
+    started.append(run)
+    run.ready()
+    os.kill(next(s["pid"] for s in heard(tmp_path) if "8004" in s["argv"]), signal.SIGKILL)
+    code, out = run.ended()
+    assert code == 1 and "decode has ended" in out and not run.left()
+
+
+def test_the_end_of_the_launcher_is_the_end_of_all(tmp_path: Path, started: list[Started]) -> None:
+    """Also where it has no time to say so."""
+    run = Started(tmp_path, deployed("vllm", NODES), "shell")
+    started.append(run)
+    run.ready()
+    run.process.kill()
+    assert not run.left()
+
+
+def test_a_command_runs_in_between(tmp_path: Path, started: list[Started]) -> None:
+    one = deployed("vllm", TWO)
+    run = Started(tmp_path, one, "shell", "sh", "-c", 'curl -fsS "$URL/health" && echo "asked $URL"; exit 7')
+    started.append(run)
+    found, out = run.ended()
+    assert found == 7 and f"asked http://{run.hosts[0]}:9000" in out and not run.left()
+
+
+@pytest.mark.parametrize(
+    "given, why",
+    [
+        ({"HOSTS": "nowhere"}, "cannot read nowhere"),
+        ({"HOSTS": "few"}, "on 3 hosts, and there are 1"),
+        ({"HOSTS": "twice"}, "b stands there twice"),
+        ({"HOSTS": "odd"}, "not the name or address of a host: $(reboot)"),
+        ({"HOSTS": "option"}, "not the name or address of a host: -oProxyCommand=x"),
+    ],
+)
+def test_hosts_that_are_none(given: Mapping[str, str], why: str, tmp_path: Path) -> None:
+    for name, lines in {
+        "few": "a",
+        "twice": "a\nb\nb",
+        "odd": "a\nb\n$(reboot)",
+        "option": "a\nb\n-oProxyCommand=x",
+    }.items():
+        (tmp_path / name).write_text(lines)
+    ((name, content),) = launcher("shell").files(deployed("vllm", NODES)).items()
+    (tmp_path / name).write_bytes(content)
+    done = subprocess.run(
+        ["bash", name], cwd=tmp_path, env={"PATH": os.environ["PATH"], **given}, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and why in done.stderr and not (tmp_path / "p.logs").exists()
+
+
+def test_phases_may_be_called_what_the_shell_knows(tmp_path: Path, started: list[Started]) -> None:
+    names = ("exec", "path", "hosts", "at")
+    phases = " | ".join(f"{name}: kind = prefill, gpus = {k}, tp = 1" for k, name in enumerate(names, 4))
+    one = deployed("vllm", f"decode: gpus = 0..3, tp = 4, sequences = 8 | {phases}")
+    run = Started(tmp_path, one, "shell", "true")
+    started.append(run)
+    assert run.ended()[0] == 0
+    (router,) = [s["argv"] for s in heard(tmp_path) if s["argv"][0] == "vllm-router"]
+    assert [word for word in router if word.startswith("http")] == [
+        f"http://{run.hosts[0]}:{8000 + k}" for k in (0, 4, 5, 6, 7)
+    ]
+
+
+@pytest.mark.parametrize("kind", [one.name for one in LAUNCHERS])
+@pytest.mark.parametrize("engine", SERVING)
+def test_scripts_are_words_to_the_shell(engine: str, kind: str, tmp_path: Path) -> None:
+    for name, data in launcher(kind).files(deployed(engine, COPIES, name="it's $(odd); `p`")).items():
+        assert name.startswith("it_s___odd_____p_") or "/" not in name
+        (tmp_path / name).write_bytes(data)
+        if name.endswith(("sh", "sbatch")):
+            subprocess.run(["bash", "-n", tmp_path / name], check=True)
+
+
+def test_a_model_is_a_word(tmp_path: Path, started: list[Started]) -> None:
+    model = 'it\'s "$HOME" `x` \\ & <y>'
+    text = spec_text(kind="decode", phase="gpus = 4..7, tp = 4", model=MANY, dtype="bf16")
+    one = deployment(compiled_text(text), "vllm", model, "p")
+    run = Started(tmp_path, one, "shell", "true")
+    started.append(run)
+    assert run.ended()[0] == 0
+    assert [s["argv"][2] for s in heard(tmp_path)] == [model]
+
+
+def test_an_unknown_version_is_none(capsys: Capture) -> None:
+    spec = str(ROOT / "examples/mixtral_8xh100.moe")
+    assert main(["export", spec, "--to", "vllm", "--launcher", "shell", "--engine-version", "9.9"]) == 2
+    assert "not known" in capsys.readouterr().err
+    with pytest.raises(SpecError):
+        deployment(dagc.compile(spec), "vllm", "-x", "p")
