@@ -48,6 +48,7 @@ class CommandParser(Parser):
     """Of one command, whose module fills it: `add_arguments(parser)` and `run(args) -> exit code`."""
 
     command = ""
+    mixing = False
 
     def fill(self) -> None:
         if not self.command:
@@ -59,7 +60,14 @@ class CommandParser(Parser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         self.fill()
-        return super().parse_known_args(args, namespace)
+        positional = [action.nargs for action in self._actions if not action.option_strings]
+        if self.mixing or "*" not in positional or argparse.REMAINDER in positional:
+            return super().parse_known_args(args, namespace)
+        self.mixing = True  # argparse gives a list no words that follow an option: `SPEC --phase P TRACE`
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self.mixing = False
 
 
 class UsageError(Exception):
