@@ -21,6 +21,7 @@ NAMING = {
     "dagc/base/synonyms.py": "what others call them",
     "dagc/engines/": "what engines call them",
     "dagc/export/engines/": "what each engine makes of them",
+    "dagc/importers/engines/": "what options of engines say of them",
     "dagc/lang/fits.py": "what must divide by which, in words",
     "dagc/pipeline/cures.py": "which degree to raise first, and which to lower for it",
     "passes/": "what each does to a graph",

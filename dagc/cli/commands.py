@@ -22,7 +22,7 @@ COMMANDS = {
     "export": "write the launch command or config of a serving engine",
     "preflight": "compare machines with the spec before deployment: GPUs, memory, links, room for weights",
     "measure": "time the kernels of a plan on this machine (needs PyTorch)",
-    "import": "print a Hugging Face config.json as a .moe model file",
+    "import": "a Hugging Face config.json as a .moe model file, or commands of serving engines as a plan",
     "list": "list the names that specs and command lines may use",
     "explain": "explain a diagnostic code",
     "fmt": "format specs in place",

@@ -1,4 +1,4 @@
-"""`dagc import`: a Hugging Face config.json as a `.moe` model file."""
+"""`dagc import`: a Hugging Face config.json as a `.moe` model file, or commands of servers as a `.moe` plan."""
 
 from __future__ import annotations
 
@@ -6,24 +6,77 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from ..base.diagnostics import SpecError
-from .arguments import allow_import_arguments
+from ..base.diagnostics import Diagnostic, SpecError
+from ..importers.sources import SOURCES
+from .arguments import allow_import_arguments, any_of, at_least
 from .common import tell
 from .writing import write_all
 
+PHASES = ("both", "prefill", "decode")
+OF_SERVERS = (
+    "gpu", "gpus", "preset", "config", "weight_dtype", "prompt_tokens", "output_tokens", "context_tokens", "prefix_tokens", "concurrency", "phases",
+    "role", "engine_version",
+)  # fmt: skip
+"""Options that only commands of servers have."""
+
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("config", metavar="CONFIG.json", help="config.json of a model")
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="CONFIG.json",
+        help="config.json of a model; with --from: `-- COMMAND ...`, what starts a server",
+    )
+    parser.add_argument(
+        "--from",
+        dest="source",
+        choices=tuple(SOURCES),
+        metavar="WHAT",
+        help=f"import servers: {any_of(tuple(SOURCES))}",
+    )
     parser.add_argument("-o", "--output", metavar="FILE", help=".moe file to write (default: standard output)")
+    servers = parser.add_argument_group("with --from")
+    servers.add_argument("--gpu", metavar="NAME", help="preset of the GPUs (default: h100-sxm, which is said)")
+    servers.add_argument(
+        "--gpus", type=at_least(1), metavar="N", help="GPUs of the pool (default: as many whole hosts as needed)"
+    )
+    servers.add_argument("--preset", metavar="NAME", help="preset of the model (default: by the checkpoint's name)")
+    servers.add_argument("--config", metavar="CONFIG.json", help="config.json of the model, in place of a preset")
+    servers.add_argument(
+        "--weight-dtype", metavar="DTYPE", help="what weights are stored in (default: by name and options)"
+    )
+    servers.add_argument("--prompt-tokens", type=at_least(1), metavar="TOK", help="tokens of a prompt")
+    servers.add_argument("--output-tokens", type=at_least(1), metavar="TOK", help="generated tokens")
+    servers.add_argument(
+        "--context-tokens",
+        type=at_least(1),
+        metavar="TOK",
+        help="KV length of a step of decode (default: prompt and output)",
+    )
+    servers.add_argument(
+        "--prefix-tokens", type=at_least(0), metavar="TOK", help="tokens of a prompt that are cached (default: none)"
+    )
+    servers.add_argument(
+        "--concurrency",
+        type=at_least(1),
+        metavar="N",
+        help="requests at once (default: the most that the server takes)",
+    )
+    servers.add_argument(
+        "--phases", choices=PHASES, metavar="P", help="which phases of a server that has both: both, prefill or decode"
+    )
+    servers.add_argument(
+        "--role", choices=PHASES[1:], metavar="P", help="prefill or decode, where a command does not say"
+    )
+    servers.add_argument(
+        "--engine-version", metavar="V", help="read as this version does (default: the newest that was checked)"
+    )
     allow_import_arguments(parser)
 
 
 def run(args: Namespace) -> int:
-    from ..importers.huggingface import import_config
-
     try:
-        imported = import_config(args.config, args.allow_import)
-        text = imported.text()
+        text, notes = _servers(args) if args.source else _config(args)
         if args.output is None:
             sys.stdout.write(text)
         else:
@@ -32,6 +85,54 @@ def run(args: Namespace) -> int:
     except SpecError as error:
         tell(error.diagnostics)
         return 2
-    for note in imported.notes:
-        print(f"note: {note}", file=sys.stderr)
+    for note in notes:
+        print(note, file=sys.stderr)
     return 0
+
+
+def _config(args: Namespace) -> tuple[str, list[str]]:
+    from ..importers.huggingface import import_config
+
+    if said := [name for name in OF_SERVERS if getattr(args, name) is not None]:
+        raise _usage(f"--{said[0].replace('_', '-')} goes with --from")
+    if len(args.words) != 1:
+        what = f"one config.json, and there are {len(args.words)}" if args.words else "the config.json of a model"
+        raise _usage(f"it takes {what}", "--from vllm -- vllm serve ... imports the command of a server")
+    imported = import_config(args.words[0], args.allow_import)
+    return imported.text(), [f"note: {note}" for note in imported.notes]
+
+
+def _servers(args: Namespace) -> tuple[str, list[str]]:
+    from ..importers.engines.given import Given
+    from ..importers.engines.imported import imported
+    from ..importers.sources import commands
+
+    given = Given(
+        args.gpu,
+        args.gpus,
+        args.preset,
+        None if args.config is None else Path(args.config),
+        args.weight_dtype,
+        args.prompt_tokens,
+        args.output_tokens,
+        args.context_tokens,
+        args.prefix_tokens or 0,
+        args.concurrency,
+        args.phases or PHASES[0],
+        args.role,
+        args.engine_version,
+        tuple(args.allow_import),
+    )
+    found = imported(commands(args.source, args.words), given)
+    several = len(found.servers) > 1
+    lines = [
+        f"{f'{server}: ' if several else ''}{line.option}: {line.outcome}{f', {line.words}' if line.words else ''}"
+        for server, line in found.lines
+    ]
+    return found.text, [*lines, *(f"assumed: {note}" for note in found.notes)]
+
+
+def _usage(message: str, *help: str) -> SpecError:
+    return SpecError(
+        [Diagnostic("E14", f"dagc import: {message}", help=help or ("`dagc import --help` lists what it takes",))]
+    )

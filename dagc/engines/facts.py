@@ -16,7 +16,9 @@ from ..base.frozen import record
 class Option:
     """How an engine spells one thing. `name`: a flag (`--tp-size`), a variable of the environment (capitals), or the path of a setting.
     `value`: what of the plan it is, by the name that the engine's module has for it; nothing: the module writes it itself.
-    `since`, `before`: the first version that has it, and the first that has it no more."""
+    `since`, `before`: the first version that has it, and the first that has it no more. Of commands that others wrote: `also`, its other
+    names; `switch`: it takes no value, `many`: several; `reads`: what of a plan it is read as, where that is not `value`; `default`: what holds
+    where it is left out."""
 
     key: str
     name: str
@@ -24,6 +26,11 @@ class Option:
     source: str = ""
     since: str = ""
     before: str = ""
+    also: tuple[str, ...] = ()
+    switch: bool = False
+    many: bool = False
+    reads: str = ""
+    default: object = None
 
     @property
     def is_flag(self) -> bool:
@@ -50,7 +57,8 @@ class Rule:
 
 @record
 class Facts:
-    """Of one version of an engine. `versions`: each that was checked, and why it is covered; `words`: further names of things."""
+    """Of one version of an engine. `versions`: each that was checked, and why it is covered; `words`: further names of things;
+    `read`: options that are read in commands and never written; `programs`: the words that start a server."""
 
     name: str
     engine: str
@@ -61,6 +69,8 @@ class Facts:
     options: Mapping[str, Option]
     rules: Mapping[str, Rule]
     words: Mapping[str, Any]
+    read: tuple[Option, ...] = ()
+    programs: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -89,8 +99,9 @@ def facts(engine: str, version: str | None = None) -> Facts:
             f"the options of {held['engine']}{said} are not known" if said[0] == " " else f"{held['engine']}{said}"
         )
         raise SpecError([Diagnostic("E05", message, help=(f"checked: {about}; versions between them are taken too",))])
-    options = [Option(**entry) for entry in held["options"]]
-    rules = [Rule(name, **_rule(entry)) for name, entry in held.get("rules", {}).items()]
+    options = [Option(**_listed(entry, "also")) for entry in held["options"]]
+    read = [Option(**_listed(entry, "also")) for entry in held.get("read", ())]
+    rules = [Rule(name, **_listed(entry, "change")) for name, entry in held.get("rules", {}).items()]
     return Facts(
         engine,
         held["engine"],
@@ -101,6 +112,8 @@ def facts(engine: str, version: str | None = None) -> Facts:
         {o.key: o for o in options if _holds(o, chosen)},
         {r.name: r for r in rules if _holds(r, chosen)},
         held.get("words", {}),
+        tuple(o for o in read if _holds(o, chosen)),
+        tuple(held.get("programs", ())),
     )
 
 
@@ -112,13 +125,19 @@ def _read(engine: str) -> dict[str, Any]:
     return found
 
 
-def _rule(entry: Mapping[str, Any]) -> dict[str, Any]:
-    return {**entry, "change": tuple(entry.get("change", ()))}
+def _listed(entry: Mapping[str, Any], field: str) -> dict[str, Any]:
+    """With a list of the file as a tuple."""
+    return {**entry, field: tuple(entry.get(field, ()))}
 
 
 def _holds(entry: Option | Rule, version: str) -> bool:
+    return is_within(version, entry.since, entry.before)
+
+
+def is_within(version: str, since: str, before: str) -> bool:
+    """Whether a version is `since` or later and earlier than `before`; nothing: no bound."""
     at = order(version)
-    return not (entry.since and at < order(entry.since)) and not (entry.before and at >= order(entry.before))
+    return not (since and at < order(since)) and not (before and at >= order(before))
 
 
 VERSION = r"\d{1,6}(\.\d{1,6}){0,3}((rc|\.post)\d{1,6})?"

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import field
 
 from ...base.frozen import record
+from ...base.source import Span
 
 
 @record
@@ -14,7 +15,7 @@ class ServerCommand:
     `environment`: of the program. `files`: text of configuration files by the path that `argv` has for them. `role`: prefill, decode or
     both; nothing: what the options say. `replicas`: servers of this command. `nodes`, `gpus_per_node`: of one of them, 0 where only its
     options say. `first_gpus`: id of the first GPU of each replica in its pool; nothing: not told. `where`: in which file, for messages;
-    `name`: what the deployment calls it."""
+    `span`: where there; `notes`: what else its launcher says of it; `name`: what the deployment calls it."""
 
     argv: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -26,3 +27,5 @@ class ServerCommand:
     first_gpus: tuple[int, ...] = ()
     where: str = "the command"
     name: str = ""
+    notes: tuple[str, ...] = ()
+    span: Span | None = None

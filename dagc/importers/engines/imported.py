@@ -1,0 +1,219 @@
+"""Commands of servers in, a spec out: each option is read, refused or said to be left out, and what is missing is assumed aloud."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+from ...base.diagnostics import Diagnostic, SpecError
+from ...base.frozen import record
+from ...base.harmless import harmless
+from ...engines.facts import Facts, Option, facts
+from .assemble import Text, spec_text
+from .command import ServerCommand
+from .given import Given
+from .known import Known, known_gpu, known_model
+from .options import Told, Words, split
+from .reading import IGNORED, MISSING, READ, UNKNOWN, Line, Reader, Reading, WrongValue
+from .server import Server
+
+ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "local", "HIP_VISIBLE_DEVICES": "local"}
+
+
+@record
+class ReadCommands:
+    """`text`: a `.moe` file, the assumptions in its head. `notes`: the same; `lines`: (server, option) and what became of it."""
+
+    text: str
+    notes: tuple[str, ...]
+    lines: tuple[tuple[str, Line], ...]
+    servers: tuple[Server, ...]
+
+
+def imported(commands: Sequence[tuple[str, ServerCommand]], given: Given) -> ReadCommands:
+    """Of (engine, command) of every server of a deployment. Raises SpecError."""
+    if not commands:
+        raise SpecError([Diagnostic("E05", "there is no command that starts a server")])
+    words = [(engine, command, *_split(engine, command, given)) for engine, command in commands]
+    checkpoints = list(dict.fromkeys(checkpoint for *_, checkpoint in words))
+    if len(checkpoints) > 1:
+        shown = ", ".join(f"`{harmless(c)[:80]}`" for c in checkpoints[:4])
+        raise SpecError([Diagnostic("E05", f"servers of one deployment serve one model, and these {shown}")])
+    model = known_model(checkpoints[0], given)
+    gpu, hardware, gpu_notes = known_gpu(given)
+    servers = [_server(engine, command, split_, model, given) for engine, command, split_, _ in words]
+    made: Text = spec_text(servers, model, checkpoints[0], gpu, hardware, given, (*model.notes, *gpu_notes))
+    lines = tuple((s.command.name or s.role, line) for s in servers for line in s.lines)
+    return ReadCommands(made.text, made.notes, lines, tuple(servers))
+
+
+def _split(engine: str, command: ServerCommand, given: Given) -> tuple[Words, str]:
+    """The words of a command, and the checkpoint that it serves."""
+    known = facts(engine, given.version)
+    found = split(_behind_program(known, command), known)
+    if found.faults:
+        raise SpecError([_fault(command, fault) for fault in found.faults])
+    said = [t.value for t in found.told if t.option is not None and t.option.reads == "checkpoint" and t.value]
+    named = list(dict.fromkeys([*found.plain, *said]))
+    if len(named) != 1:
+        what = (
+            f"names {len(named)} models: {', '.join(harmless(n)[:60] for n in named[:4])}"
+            if named
+            else "names no model"
+        )
+        guess = next((t for t in found.told if t.option is None and t.other is None and t.value), None)
+        help_ = (
+            (f"`{harmless(guess.text)[:100]}` is no option of {known.label}: its value may be the model",)
+            if guess and not named
+            else ()
+        )
+        raise SpecError([Diagnostic("E05", f"{command.where}: the command {what}", command.span, help=help_)])
+    return found, named[0]
+
+
+def _behind_program(known: Facts, command: ServerCommand) -> Sequence[str]:
+    at = after_program(known, command.argv)
+    if at is None:
+        shown = harmless(" ".join(command.argv[:4]))[:80]
+        help_ = (f"it begins with {' or '.join(f'`{p}`' for p in known.programs)}",)
+        message = f"{command.where}: `{shown}` does not start a server of {known.engine}"
+        raise SpecError([Diagnostic("E05", message, command.span, help=help_)])
+    return command.argv[at:]
+
+
+def after_program(known: Facts, argv: Sequence[str]) -> int | None:
+    """Where options begin, behind the program and what starts it (`numactl ...`, `srun ...`); None: it is not this engine's."""
+    plain = [word.rsplit("/", 1)[-1] for word in argv]
+    plain = [
+        "python" if word in ("python3", "python3.10", "python3.11", "python3.12", "python3.13") else word
+        for word in plain
+    ]
+    for program in known.programs:
+        words = program.split()
+        for start in range(min(len(plain), 64)):
+            if plain[start : start + len(words)] == words:
+                return start + len(words)
+    return None
+
+
+def engine_of(argv: Sequence[str], engines: Sequence[str], version: str | None = None) -> str | None:
+    """Whose program it is that a command starts."""
+    return next((e for e in engines if after_program(facts(e), argv) is not None), None)
+
+
+def _fault(command: ServerCommand, fault: str) -> Diagnostic:
+    return Diagnostic("E05", f"{command.where}: {harmless(fault)[:300]}", command.span)
+
+
+def _server(engine: str, command: ServerCommand, words: Words, model: Known, given: Given) -> Server:
+    known = facts(engine, given.version)
+    module = import_module(f".{engine}", __package__)
+    reading = Reading(known, model.model, command.where)
+    readers: Mapping[str, Reader] = module.READERS
+    _environment(reading, command, readers)
+    for told in words.told:
+        _one(reading, told, readers)
+    _contradictions(reading, words)
+    if extra := getattr(module, "extra", None):
+        extra(reading, command, readers)
+    fields: dict[str, Any] = module.resolved(reading)
+    if reading.faults:
+        raise SpecError([_fault(command, fault) for fault in reading.faults])
+    v = reading.values
+    role = command.role or v.get("role") or ""
+    if v.get("split") and not role:
+        role = given.role or ""
+        if not role:
+            help_ = ("--role prefill or --role decode",)
+            message = f"{command.where}: the server is one of two, and the command does not say which"
+            raise SpecError([Diagnostic("E05", message, command.span, help=help_)])
+    common: dict[str, Any] = {
+        "layers": v.get("layers", ()), "redundant": v.get("redundant", 0), "by_load": bool(v.get("by_load")), "two_batch": bool(v.get("two_batch")),
+        "dcp": v.get("dcp", 1), "dtype": v.get("dtype", ""), "kv_dtype": v.get("kv_dtype", ""), "weight_dtype": v.get("quantised", ""),
+        "kv_block": v.get("kv_block"), "context": v.get("context"), "memory": v.get("memory"), "graphs": not v.get("no_graphs"),
+        "prefix_cache": v.get("prefix_cache"), "policy": v.get("policy", ""), "draft": v.get("draft", 0), "drafter": v.get("drafter", "none"),
+        "local": v.get("local", ()), "replicas": command.replicas, "nodes": command.nodes or v.get("nodes", 0), "moe": reading.moe, "says_chunk": "chunk" in known.options, "split": bool(v.get("split")),
+        "kinds": ("prefill", "decode") if role in ("", "both") and given.phases == "both" else (given.phases if role in ("", "both") else role,),
+    }  # fmt: skip
+    return Server(
+        command, engine, known.version, role or "both", **{**common, **fields}, lines=tuple(reading.lines),
+        notes=(*(f"{command.where}: {n}" for n in command.notes), *reading.notes),
+    )  # fmt: skip
+
+
+def _one(reading: Reading, told: Told, readers: Mapping[str, Reader]) -> None:
+    option = told.option
+    if option is None:
+        outcome = (UNKNOWN, f"no option of {reading.facts.label}")
+        if told.other is not None:
+            outcome = (MISSING if told.other.missing else IGNORED, told.other.why)
+        _add(reading, told.text, outcome)
+        return
+    value: object = told.value
+    if told.path:
+        value = _nested(told.path, told.value)
+    elif (
+        not option.switch
+        and value is not None
+        and "$" in str(value)
+        and (option.reads or option.value) not in ("address", "nothing")
+    ):
+        reading.faults.append(f"`{told.text}`: a variable that nobody set")
+        return
+    _read(reading, told.text, option, value, readers)
+
+
+def _read(reading: Reading, shown: str, option: Option, value: object, readers: Mapping[str, Reader]) -> None:
+    reader = readers.get(option.reads or option.value)
+    if reader is None:
+        _add(reading, shown, (IGNORED, "nothing of the plan depends on it"))
+        return
+    try:
+        outcome = reader(reading, value)
+    except WrongValue as wrong:
+        reading.faults.append(f"`{shown}` takes {wrong}")
+        return
+    _add(reading, shown, outcome if isinstance(outcome, tuple) else (READ, outcome))
+
+
+def _add(reading: Reading, shown: str, outcome: tuple[str, str]) -> None:
+    reading.lines.append(Line(harmless(shown)[:300], *map(harmless, outcome)))
+
+
+def _nested(path: Sequence[str], value: str | None) -> dict[str, object]:
+    import json
+
+    try:
+        leaf: object = json.loads(value) if value is not None else True
+    except ValueError:
+        leaf = value
+    for step in reversed(path):
+        leaf = {step: leaf}
+    assert isinstance(leaf, dict)
+    return leaf
+
+
+def _environment(reading: Reading, command: ServerCommand, readers: Mapping[str, Reader]) -> None:
+    """Variables that the engine reads, and those that say which GPUs it sees; others are nobody's business here."""
+    known = {o.name: o for o in (*reading.facts.options.values(), *reading.facts.read) if o.is_environment}
+    for name, value in command.environment.items():
+        if name in known:
+            _read(reading, f"{name}={value}", known[name], value, readers)
+        elif name in ENVIRONMENT:
+            ids = value.split(",")
+            if all(i.strip().isdigit() and len(i) < 8 for i in ids):
+                reading.values["local"] = tuple(int(i) for i in ids)
+                _add(reading, f"{name}={value}", (READ, f"GPUs {value} of its host"))
+
+
+def _contradictions(reading: Reading, words: Words) -> None:
+    """The last of an option that is given twice holds, as in the engines."""
+    seen: dict[str, Told] = {}
+    for told in words.told:
+        if told.option is None or told.path:
+            continue
+        before = seen.get(told.option.key)
+        if before is not None and before.value != told.value:
+            reading.note(f"`{harmless(before.text)[:80]}` and `{harmless(told.text)[:80]}`: the last one holds")
+        seen[told.option.key] = told

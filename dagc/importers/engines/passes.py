@@ -1,0 +1,181 @@
+"""How much each phase takes at once, so that its engine is told what the command told it; and what is left for a serving to say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+
+from ...base.frozen import record
+from ...spec.engines import SCHEDULING, by_card
+from ...spec.hardware import Hardware
+from .given import Given
+from .server import Server
+
+USUAL_SEQUENCES = 64
+"""Of a data-parallel rank at once, where nobody says."""
+MANY_BATCHES = 8
+"""Micro-batches of a pass, up to which sequences of a prefill are taken for one pass: more are a limit that is seldom reached."""
+
+
+@record
+class Pass:
+    """Of a phase: `sequences` of all ranks and replicas; `chunk` of a prompt, 0 where it is whole."""
+
+    sequences: int
+    chunk: int = 0
+    microbatches: int = 1
+
+
+@record
+class Steps:
+    """`passes` by (id of the server, kind). `serve`: attributes of the serving. `clients`: requests at once, 0 where that follows from the phases.
+    `differs`: servers store caches in different dtypes."""
+
+    passes: dict[tuple[int, str], Pass]
+    serve: dict[str, str]
+    notes: tuple[str, ...]
+    clients: int = 0
+    differs: bool = False
+
+
+def steps(servers: Sequence[Server], new: int, given: Given, hardware: Hardware) -> Steps:
+    """`new`: tokens of a prompt that are not cached."""
+    notes: list[str] = []
+    passes: dict[tuple[int, str], Pass] = {}
+    serve: dict[str, str] = {}
+    serves = sorted(kind for one in servers for kind in one.kinds) == ["decode", "prefill"]
+    slots = _slots(servers, given) if serves else None
+    exact = True
+    for one in servers:
+        if "decode" in one.kinds:
+            passes[(id(one), "decode")] = Pass(_decode(one, given, slots, notes))
+        if "prefill" in one.kinds:
+            if "decode" in one.kinds:
+                passes[(id(one), "prefill")] = _beside(one, new, hardware, notes)
+            else:
+                found, fits = _alone(one, new, hardware, slots, notes)
+                passes[(id(one), "prefill")] = found
+                exact = exact and fits
+    clients = 0
+    if serves:
+        if slots is not None:
+            serve["slots"] = str(slots)
+            decode = next(one for one in servers if "decode" in one.kinds)
+            clients = slots * decode.dp * decode.replicas
+        exact = exact and all(_fits(one, passes[(id(one), "decode")]) for one in servers if one.kinds == ("decode",))
+        _limits(servers, serve, exact, notes)
+    caches = {one.kv_dtype for one in servers}
+    return Steps(passes, serve, tuple(notes), clients, len(caches) > 1)
+
+
+def _slots(servers: Sequence[Server], given: Given) -> int | None:
+    """Sequences of a rank that a server takes, where its phases have other ones; None: they have those."""
+    each = {one.rank_sequences for one in servers}
+    decode = next(one for one in servers if "decode" in one.kinds)
+    if decode.rank_sequences is None:
+        return None
+    wanted = (
+        ceil(given.concurrency / (decode.dp * decode.replicas))
+        if given.concurrency is not None
+        else decode.graph_sequences
+    )
+    if wanted is None or (not decode.graphs and given.concurrency is None):
+        return None
+    return decode.rank_sequences if 0 < wanted < decode.rank_sequences and len(each) == 1 else None
+
+
+def _decode(one: Server, given: Given, slots: int | None, notes: list[str]) -> int:
+    """Sequences of its step, over all ranks and replicas."""
+    if given.concurrency is not None:
+        return given.concurrency
+    if slots is not None and one.graph_sequences is not None:
+        notes.append(
+            f"a step of decode has {one.graph_sequences} sequences of a rank, the most that are CUDA graphs; up to {slots} are there at once"
+        )
+        return one.graph_sequences * one.dp * one.replicas
+    if one.sequences is not None:
+        return one.sequences * one.replicas
+    notes.append(
+        f"requests at once are not said: {USUAL_SEQUENCES} of each data-parallel rank, fewer than the engine takes (--concurrency)"
+    )
+    return USUAL_SEQUENCES * one.dp * one.replicas
+
+
+def usual_tokens(one: Server, hardware: Hardware) -> int:
+    """Tokens of prompts that a rank takes in a step unless its command says so."""
+    own = SCHEDULING[one.engine]
+    tokens = by_card(own.chunk or own.batch_tokens, hardware)
+    return max(1, tokens // one.dp) if "chunk" in own.divided and one.moe else tokens
+
+
+def _beside(one: Server, new: int, hardware: Hardware, notes: list[str]) -> Pass:
+    """Prompts of a step of a server that decodes too."""
+    tokens = one.step_tokens
+    if tokens is None:
+        tokens = usual_tokens(one, hardware)
+        notes.append(f"a step takes {tokens:,} tokens of a rank, as {one.engine} does by itself")
+    chunk = min(one.chunk or tokens, tokens)
+    if chunk >= new:
+        return Pass(max(1, tokens // new) * one.dp * one.replicas)
+    return Pass(max(1, tokens // chunk) * one.dp * one.replicas, chunk)
+
+
+def _alone(one: Server, new: int, hardware: Hardware, slots: int | None, notes: list[str]) -> tuple[Pass, bool]:
+    """A pass of a server that takes in prompts and does nothing else; and whether its engine is told the same for it."""
+    ranks = one.dp * one.replicas
+    most, tokens = one.rank_sequences, one.step_tokens
+    if tokens is None:
+        tokens = usual_tokens(one, hardware) if most is None else most * new
+        notes.append(f"a step takes {tokens:,} tokens of a rank")
+    pieces = [min(one.chunk or new, new), min(tokens, new)]
+    if most is not None and slots is None and tokens % most == 0:
+        pieces.append(min(tokens // most, new))
+    whole = one.chunk is None
+    for piece in pieces:
+        if most is None or slots is not None:
+            break
+        batches = ceil(most * piece / tokens)
+        told = piece < new and tokens > piece
+        if batches > max(MANY_BATCHES, 4 * one.pp) or (told == whole and one.says_chunk):
+            continue
+        if ceil(most / batches) * piece == tokens:
+            return Pass(_total(one, most), piece if piece < new else 0, batches), True
+    piece = pieces[0] if pieces[0] <= tokens else pieces[1]
+    count = max(1, tokens // piece)
+    if most is not None and most != count and slots is None:
+        notes.append(f"a pass over prompts has {count} sequences of a rank, as a step has room for; {most} is a limit")
+    return Pass(count * ranks, piece if piece < new else 0), False
+
+
+def _total(one: Server, most: int) -> int:
+    return one.replicas * (one.sequences if one.sequences is not None else most * one.dp)
+
+
+def _fits(one: Server, own: Pass) -> bool:
+    """Whether a server of decode alone is told the same for its phase: a step of all its sequences, drafts among them."""
+    if one.step_tokens is None:
+        return True
+    return one.step_tokens == ceil(own.sequences / (one.dp * one.replicas)) * (1 + one.draft)
+
+
+def _limits(servers: Sequence[Server], serve: dict[str, str], exact: bool, notes: list[str]) -> None:
+    """What a serving says of all of them."""
+    both = [one for one in servers if len(one.kinds) > 1]
+    told = {one.step_tokens for one in servers if one.step_tokens is not None and one.step_tokens != one.buffered}
+    if both or not exact:
+        if len(told) == 1 and (both or all(one.step_tokens is not None for one in servers)):
+            serve["batch_tokens"] = f"{told.pop()} tok"
+        elif told:
+            notes.append("steps of the servers have different limits, which one serving does not have")
+    chunks = {one.chunk for one in servers if one.chunk is not None}
+    if both and len(chunks) == 1:
+        serve["chunk"] = f"{chunks.pop()} tok"
+    caches = {one.prefix_cache for one in servers}
+    if len(caches) == 1 and (cached := caches.pop()) is not None:
+        serve["prefix_cache"] = str(cached).lower()
+    policies = {one.policy for one in servers if one.policy}
+    if len(policies) == 1 and (policy := policies.pop()) != "fcfs":
+        serve["policy"] = policy
+    for name in ("balance", "gather"):
+        if value := max(getattr(one, name) for one in servers):
+            serve[name] = str(value)

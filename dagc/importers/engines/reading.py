@@ -1,0 +1,289 @@
+"""What a command says of a plan while it is read: a value for each thing that an option is, and a line on how it was read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...base.frozen import record
+from ...engines.facts import Facts
+from ...spec.model import Model
+
+READ, LIMIT, IGNORED, MISSING, UNKNOWN = "read", "a limit", "ignored", "not in the plan", "unknown"
+"""What becomes of an option. A limit does not bind in the plan; what is missing, a plan could have and this language has not."""
+
+
+@record
+class Line:
+    """An option of a command: `outcome`, and in `words` what it was read as or why it was not."""
+
+    option: str
+    outcome: str
+    words: str = ""
+
+
+class WrongValue(Exception):
+    """The value of an option is none that its engine takes. The message says what was expected."""
+
+
+@dataclass
+class Reading:
+    """Of one command. `values`: by names that the readers know them by; `notes`: what is assumed; `faults`: what is contradictory or no
+    value."""
+
+    facts: Facts
+    model: Model
+    where: str = ""
+    values: dict[str, Any] = field(default_factory=dict)
+    lines: list[Line] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+    @property
+    def moe(self) -> bool:
+        return "experts.count" in self.model.attributes
+
+    def note(self, words: str) -> None:
+        if words not in self.notes:
+            self.notes.append(words)
+
+    def count(self, name: str, default: int = 1) -> int:
+        found = self.values.get(name, default)
+        assert isinstance(found, int)
+        return found
+
+    def word(self, name: str) -> str | None:
+        found = self.values.get(name)
+        return None if found is None else str(found)
+
+
+Outcome = str | tuple[str, str]
+"""What an option was read as; or what becomes of it, and words."""
+Reader = Callable[[Reading, Any], Outcome]
+
+MOST = 10**12
+SUFFIX = {"k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}
+"""Of whole numbers on command lines of vLLM: vllm/engine/arg_utils.py, human_readable_int."""
+
+
+def whole(value: object, low: int = 0) -> int:
+    """Raises WrongValue."""
+    text = str(value).strip()
+    found = re.fullmatch(r"(-?\d{1,18})([kKmMgG]?)", text) if not isinstance(value, bool) else None
+    if found is None:
+        raise WrongValue("a whole number")
+    number = int(found[1]) * SUFFIX.get(found[2], 1)
+    if not low <= number <= MOST:
+        raise WrongValue(f"a whole number from {low} on")
+    return number
+
+
+def share(value: object) -> float:
+    """Raises WrongValue."""
+    try:
+        number = float(str(value))
+    except ValueError:
+        number = -1.0
+    if isinstance(value, bool) or not 0.0 < number <= 1.0:
+        raise WrongValue("a number above 0 and up to 1")
+    return number
+
+
+def flag(value: object) -> bool:
+    """Of a switch, or of a setting. Raises WrongValue."""
+    if value is None or value is True or value is False:
+        return value is not False
+    if str(value).lower() in ("true", "1", "yes"):
+        return True
+    if str(value).lower() in ("false", "0", "no"):
+        return False
+    raise WrongValue("true or false")
+
+
+DEEPEST = 20
+
+
+def settings(value: object) -> Mapping[str, Any]:
+    """JSON text, or what a file had for it. Raises WrongValue."""
+    import json
+
+    found: object = value
+    if isinstance(value, str):
+        if len(value) > 1 << 20 or value.count("{") + value.count("[") > 1000:
+            raise WrongValue("a JSON object of a command's length")
+        try:
+            found = json.loads(value)
+        except ValueError:
+            raise WrongValue("a JSON object") from None
+    if not isinstance(found, dict):
+        raise WrongValue("a JSON object")
+    return found
+
+
+def count(name: str, words: str, low: int = 1) -> Reader:
+    """A whole number; `words` have it as `{}`."""
+
+    def read(reading: Reading, value: object) -> Outcome:
+        reading.values[name] = whole(value, low)
+        return words.format(reading.values[name])
+
+    return read
+
+
+def on(name: str, words: str) -> Reader:
+    def read(reading: Reading, value: object) -> Outcome:
+        reading.values[name] = flag(value)
+        return words if reading.values[name] else f"{words}: off"
+
+    return read
+
+
+def text(name: str, words: str) -> Reader:
+    def read(reading: Reading, value: object) -> Outcome:
+        reading.values[name] = str(value)
+        return words.format(reading.values[name])
+
+    return read
+
+
+def ignored(why: str) -> Reader:
+    return lambda reading, value: (IGNORED, why)
+
+
+def memory(reading: Reading, value: object) -> Outcome:
+    reading.values["memory"] = share(value)
+    return f"memory_fraction = {reading.values['memory']:g}"
+
+
+def stage_layers(reading: Reading, value: object) -> Outcome:
+    items = value if isinstance(value, list) else str(value).split(",")
+    if len(items) > 1024:
+        raise WrongValue("layers of each stage")
+    reading.values["layers"] = tuple(whole(item, 1) for item in items)
+    return f"layers_per_stage = {list(reading.values['layers'])}"
+
+
+DTYPES = {
+    "bfloat16": "bf16",
+    "bf16": "bf16",
+    "float16": "fp16",
+    "half": "fp16",
+    "fp16": "fp16",
+    "float32": "fp32",
+    "float": "fp32",
+    "fp32": "fp32",
+}
+
+
+def dtype(reading: Reading, value: object) -> Outcome:
+    if str(value) == "auto":
+        return f"dtype = {reading.model.dtype}: the checkpoint's"
+    if str(value) not in DTYPES:
+        raise WrongValue(f"one of auto, {', '.join(DTYPES)}")
+    reading.values["dtype"] = DTYPES[str(value)]
+    return f"dtype = {reading.values['dtype']}"
+
+
+CACHES = {
+    "fp8": "fp8",
+    "fp8_e4m3": "fp8",
+    "fp8_e5m2": "fp8",
+    "fp8_inc": "fp8",
+    "fp8_ds_mla": "fp8",
+    "nvfp4": "nvfp4",
+    "fp4_e2m1": "nvfp4",
+    "int8": "int8",
+    **DTYPES,
+}
+"""Words of engines for what a KV cache is stored in."""
+
+
+def cache_dtype(reading: Reading, value: object) -> Outcome:
+    if str(value) == "auto":
+        reading.values["kv_dtype"] = "auto"
+        return "kv_dtype: as the activations"
+    if str(value) not in CACHES:
+        raise WrongValue(f"one of auto, {', '.join(CACHES)}")
+    reading.values["kv_dtype"] = CACHES[str(value)]
+    return f"kv_dtype = {CACHES[str(value)]}"
+
+
+WEIGHTS = {
+    "fp8": "fp8",
+    "modelopt": "fp8",
+    "w8a8_fp8": "fp8",
+    "fbgemm_fp8": "fp8",
+    "ptpc_fp8": "fp8",
+    "modelopt_fp8": "fp8",
+    "modelopt_fp4": "nvfp4",
+    "nvfp4": "nvfp4",
+    "petit_nvfp4": "nvfp4",
+    "mxfp4": "mxfp4",
+    "awq": "int4_g128_zp",
+    "awq_marlin": "int4_g128_zp",
+    "gptq": "int4_g128",
+    "gptq_marlin": "int4_g128",
+    "moe_wna16": "int4_g128",
+    "w8a8_int8": "int8",
+}
+"""Methods of quantisation: what weights of such checkpoints are most often stored in."""
+
+
+def quantization(reading: Reading, value: object) -> Outcome:
+    method = str(value)
+    if method in ("None", "none", "auto"):
+        return "weights: as the checkpoint has them"
+    if method not in WEIGHTS:
+        return IGNORED, f"weights of `{method}` have the dtype that the model says: --weight-dtype gives another"
+    stored = "fp8_block" if WEIGHTS[method] == "fp8" and reading.model.weight_dtype == "fp8_block" else WEIGHTS[method]
+    reading.values["quantised"] = stored
+    return f"weight_dtype = {stored}"
+
+
+def context(reading: Reading, value: object) -> Outcome:
+    if str(value) in ("-1", "auto"):
+        return IGNORED, "the engine works out how long a sequence may be"
+    reading.values["context"] = whole(value, 1)
+    return f"a sequence has up to {reading.values['context']:,} tokens"
+
+
+def policy(reading: Reading, value: object) -> Outcome:
+    words = {"fcfs": "fcfs", "priority": "priority"}
+    if str(value) not in words:
+        return MISSING, f"requests in the order `{value}`"
+    reading.values["policy"] = words[str(value)]
+    return f"policy = {words[str(value)]}"
+
+
+def prefill_cp(reading: Reading, value: object) -> Outcome:
+    if whole(value, 1) == 1:
+        return "sp = 1"
+    return MISSING, "context parallelism of prompts, which moves other data than `sp`"
+
+
+SHARED: dict[str, Reader] = {
+    "checkpoint": text("checkpoint", "the model"),
+    "pp": count("pp", "pp = {}"),
+    "dcp": count("dcp", "dcp = {}"),
+    "redundant": count("redundant", "redundant = {}", 0),
+    "redundant_on": on("by_load", "experts are placed by their loads"),
+    "two_batch": on("two_batch", "overlap = two_batch"),
+    "stage_layers": stage_layers,
+    "dtype": dtype,
+    "cache_dtype": cache_dtype,
+    "quantization": quantization,
+    "context": context,
+    "memory": memory,
+    "no_graphs": on("no_graphs", "cuda_graph = false"),
+    "prefix_on": on("prefix_cache", "prefix_cache = true"),
+    "kv_block": count("kv_block", "kv_block = {} tok"),
+    "policy": policy,
+    "prefill_cp": prefill_cp,
+    "nodes": count("nodes", "on {} nodes"),
+    "nothing": ignored("nothing of the plan depends on it"),
+    "default": ignored("it is so anyway"),
+    "address": ignored("where servers run and reach each other"),
+}
+"""What several engines' options are read as, by the names that the data files have."""

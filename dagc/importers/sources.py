@@ -1,0 +1,40 @@
+"""Where servers are imported from: what `dagc import --from` takes, and who reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+
+from ..base.diagnostics import Diagnostic, SpecError
+from ..base.frozen import record
+from .engines.command import ServerCommand
+
+Found = list[tuple[str, ServerCommand]]
+"""Engines, and commands that start their servers."""
+
+
+@record
+class Source:
+    """`about` for help texts; `words`: it takes the words of a command and not files; `module`: has `commands(name, given)`, given the
+    words or the paths, which returns what was found and raises SpecError."""
+
+    about: str
+    words: bool
+    module: str
+
+
+SOURCES: Mapping[str, Source] = {
+    "vllm": Source("the command of a server of vLLM", True, "engines.command_line"),
+    "sglang": Source("of SGLang", True, "engines.command_line"),
+    "trtllm": Source("of TensorRT-LLM", True, "engines.command_line"),
+}
+
+
+def commands(name: str, given: Sequence[str]) -> Found:
+    """Raises SpecError with E05, also where there is nothing to read."""
+    source = SOURCES[name]
+    if not given:
+        what = "the words of its command, behind `--`" if source.words else "a file"
+        raise SpecError([Diagnostic("E14", f"--from {name} takes {what}")])
+    found: Found = import_module(f".{source.module}", __package__).commands(name, given)
+    return found
