@@ -7,6 +7,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Diagnostic, SpecError
+from . import compare_metrics
 from .arguments import at_least, percent, spec_arguments
 from .common import compiled, put, tell
 
@@ -46,15 +47,20 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="PERCENT",
         help="what is further from the plan is drift, exit code 1 (default: 20)",
     )
+    compare_metrics.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the report")
 
 
 def run(args: Namespace) -> int:
     try:
+        if args.traces and args.metrics:
+            help = ("traces are of a few passes of one phase, metrics of a serving",)
+            raise SpecError([Diagnostic("E14", "traces and `--metrics` are compared one at a time", help=help)])
+        if args.metrics:
+            return compare_metrics.run(args)
         if not args.traces:
-            raise SpecError(
-                [Diagnostic("E14", "there is nothing to compare with", help=("dagc compare SPEC TRACE...",))]
-            )
+            help = ("dagc compare SPEC TRACE...", "dagc compare SPEC --metrics FILE...")
+            raise SpecError([Diagnostic("E14", "there is nothing to compare with", help=help)])
         plan = compiled(args.spec, args)
         if plan is None:
             return 2

@@ -1,1 +1,1 @@
-"""What a real run showed: profiler traces, beside the plan."""
+"""What a real run showed: profiler traces, metrics and memory logs, beside the plan."""

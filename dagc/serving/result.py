@@ -156,6 +156,11 @@ class ServeResult:
         """Tokens of the busiest attention-DP rank over the mean, of the role where that is most."""
         return max(role.imbalance for role in self.roles)
 
+    @cached_property
+    def gpu_imbalance(self) -> float:
+        """Time in steps of the GPUs that work most, which serve every step of their worker, over the mean of all GPUs; 1 where none works."""
+        return max(role.busy for role in self.roles) / self.utilization if self.utilization else 1.0
+
     @property
     def queue_mean(self) -> float:
         """Requests that wait, for whichever role."""

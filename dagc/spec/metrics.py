@@ -47,7 +47,8 @@ class Metric:
     Where it appears beyond what can be named: `json`: its path in a phase of `dagc compile --json`; `row`: its column in
     `plan.rows("phases")`; `reported`: reports show it, in the format `brief` if there is one; `usual`: a column of every sweep;
     `gated`: `--fail-on-regression` heeds it; `compared`: `dagc diff` shows it (None: if one direction is better); `pooled`: it
-    counts all that the GPUs hold, for whatever phase; `needs`: an attribute of the hardware without which it has no value."""
+    counts all that the GPUs hold, for whatever phase; `needs`: an attribute of the hardware without which it has no value; `settled`: known
+    before anything runs, however a plan is laid out."""
 
     owner: str
     name: str
@@ -65,6 +66,7 @@ class Metric:
     compared: bool | None = None
     pooled: bool = False
     needs: str = ""
+    settled: bool = False
 
     @property
     def full(self) -> str:
@@ -125,7 +127,7 @@ _PHASES: tuple[Metric, ...] = (
     _phase("step", TIME, "lower", lambda s: s.result.schedule.period_s, "one pass in the steady state"),
     _phase(
         "floor", TIME, "", lambda s: s.result.floor_s, "the time at datasheet peaks without overheads", json="floor_s",
-        row="floor_s", reported=True, compared=True,
+        row="floor_s", reported=True, compared=True, settled=True,
     ),
     _phase(
         "throughput", TOKEN_RATE, "higher", lambda s: s.result.throughput_tok_s, "tokens per second of all GPUs of the phase",
@@ -216,7 +218,8 @@ _PHASES: tuple[Metric, ...] = (
     ),
     _phase("gpus", SCALAR, "", lambda s: s.gpus, "GPUs of the phase"),
     _phase(
-        "idle_gpus", SCALAR, "lower", lambda s: float(s.hardware.gpus) - s.gpus, "GPUs of the pool that the phase leaves out"
+        "idle_gpus", SCALAR, "lower", lambda s: float(s.hardware.gpus) - s.gpus, "GPUs of the pool that the phase leaves out",
+        settled=True,
     ),
     _phase("stages", SCALAR, "", lambda s: float(s.mesh.stages), "pipeline stages"),
     _phase("sequences", SCALAR, "", lambda s: float(s.phase.sequences), "sequences in its batch"),
@@ -246,9 +249,20 @@ _OF_THEM = {
 
 
 def _serve(
-    name: str, dim: Dim, better: str, how: How, about: str, *, share: bool = False, usual: bool = False, needs: str = ""
+    name: str,
+    dim: Dim,
+    better: str,
+    how: How,
+    about: str,
+    *,
+    share: bool = False,
+    usual: bool = False,
+    needs: str = "",
+    settled: bool = False,
 ) -> Metric:
-    return Metric(SERVE, name, dim, better, about, how, share=share, usual=usual, gated=usual, needs=needs)
+    return Metric(
+        SERVE, name, dim, better, about, how, share=share, usual=usual, gated=usual, needs=needs, settled=settled
+    )
 
 
 def _time_of(name: str, of: str) -> Metric:
@@ -294,6 +308,10 @@ _SERVINGS: tuple[Metric, ...] = (
         "imbalance", SCALAR, "lower", lambda s: s.serving.imbalance,
         "tokens of the attention-DP rank that serves most over the mean, of all workers of a role",
     ),
+    _serve(
+        "gpu_imbalance", SCALAR, "lower", lambda s: s.serving.gpu_imbalance,
+        "time in steps of the GPUs that work most over the mean of all GPUs",
+    ),
     _serve("running", REQUESTS, "", lambda s: s.serving.running_mean, "requests in the workers, mean over time"),
     _serve("queue", REQUESTS, "lower", lambda s: s.serving.queue_mean, "requests that wait, mean over time"),
     _serve("saturated", SCALAR, "lower", lambda s: s.serving.saturated, "share of the time in which requests wait", share=True),
@@ -315,7 +333,7 @@ _SERVINGS: tuple[Metric, ...] = (
     _serve("preemptions", SCALAR, "lower", lambda s: float(s.serving.count("preempted")), "how often a request loses its cache"),
     _serve("switches", SCALAR, "", lambda s: float(s.serving.count("switches")), "how often a worker changes its role"),
     _serve("duration", TIME, "", lambda s: s.serving.duration_s, "from the first arrival to the last token"),
-    _serve("gpus", SCALAR, "", lambda s: float(s.serving.gpus), "GPUs of all workers"),
+    _serve("gpus", SCALAR, "", lambda s: float(s.serving.gpus), "GPUs of all workers", settled=True),
     _serve(
         "cost_per_token", MONEY_PER_TOKEN, "lower", lambda s: _over(s.price_per_s, s.serving.throughput_tok_s),
         "price of all GPUs, busy or not, over the output tokens", needs="price",

@@ -1,0 +1,111 @@
+"""What an engine's log says of memory, line by line and rank by rank."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+from ...base.frozen import record
+from ...serving.lines import TraceError, lines
+
+NUMBER = r"([0-9][0-9,]*(?:\.[0-9]+)?)"
+UNITS = {"GiB": float(1 << 30), "tok": 1.0, "of_one": 1.0}
+MOST_BYTES = 2_000_000_000
+MOST_RANKS = 100_000
+
+
+@record
+class Line:
+    """A line of a log: `kind` of memory, `kv_tokens` or `imbalance`; `word`: what every such line has, looked for first."""
+
+    engine: str
+    kind: str
+    pattern: re.Pattern[str]
+    scale: float
+    word: str
+
+
+@record
+class Table:
+    lines: tuple[Line, ...]
+    ranks: tuple[re.Pattern[str], ...]
+    data_parallel: re.Pattern[str]
+    frames: tuple[tuple[str, re.Pattern[str]], ...]
+
+
+@cache
+def table() -> Table:
+    """The table of `lines.json`."""
+    data = json.loads((resources.files(__package__) / "lines.json").read_text())
+    found = []
+    for row in data["lines"]:
+        pattern = row["pattern"].replace("{n}", NUMBER).replace("{m}", NUMBER)
+        words = re.findall(
+            r"[A-Za-z][A-Za-z_ ]{5,}", re.sub(r"\(\?:[^)]*\)\??|\\.|\[[^\]]*\]|\{.\}", "|", row["pattern"])
+        )
+        word = max((w.strip() for w in words), key=len)
+        found.append(Line(row["engine"], row["kind"], re.compile(pattern), UNITS[row["unit"]], word))
+    ranks = tuple(re.compile(pattern) for pattern in data["ranks"])
+    frames = tuple((row["kind"], re.compile(row["pattern"])) for row in data["frames"])
+    return Table(tuple(found), ranks, re.compile(data["data_parallel"]), frames)
+
+
+@dataclass(slots=True)
+class Log:
+    """`sizes`: kind -> rank -> bytes, what several lines of one rank say of different things added up; `tokens`: of cache, by
+    data-parallel rank; `balances`: mean over largest of the experts' ranks, one of each line that says it."""
+
+    name: str = ""
+    engines: set[str] = field(default_factory=set)
+    sizes: dict[str, dict[str, float]] = field(default_factory=dict)
+    tokens: dict[str, float] = field(default_factory=dict)
+    balance_sum: float = 0.0
+    balance_count: int = 0
+
+    @property
+    def known(self) -> bool:
+        return bool(self.sizes or self.tokens or self.balance_count)
+
+    @property
+    def fullest(self) -> Mapping[str, float]:
+        """Kind -> bytes on the rank that has most of it."""
+        return {kind: max(ranks.values()) for kind, ranks in self.sizes.items()}
+
+
+def read(path: Path) -> Log:
+    """Raises TraceError."""
+    log, length = Log(path.name), 0
+    for number, line in lines(path):
+        length += len(line) + 1
+        if length > MOST_BYTES:
+            raise TraceError(path, number, f"the file is longer than {MOST_BYTES:,} bytes")
+        text = line[:4000].decode(errors="replace")
+        for one in table().lines:
+            if one.word in text and (found := one.pattern.search(text)) is not None:
+                numbers = [float(part.replace(",", "")) for part in found.groups() if part]
+                _take(log, one, sum(numbers) * one.scale, text[: found.start()])
+    return log
+
+
+def _take(log: Log, line: Line, value: float, before: str) -> None:
+    log.engines.add(line.engine)
+    if line.kind == "imbalance":
+        if 0 < value <= 1:
+            log.balance_sum += value
+            log.balance_count += 1
+        return
+    if line.kind == "kv_tokens":
+        found = table().data_parallel.search(before)
+        if len(log.tokens) < MOST_RANKS:
+            log.tokens[found["dp"] if found else ""] = value
+        return
+    ranks = [found[0] for pattern in table().ranks if (found := pattern.search(before)) is not None]
+    rank = " ".join(ranks)
+    of_kind = log.sizes.setdefault(line.kind, {})
+    if rank in of_kind or len(of_kind) < MOST_RANKS:
+        of_kind[rank] = max(of_kind.get(rank, 0.0), value)

@@ -1,0 +1,183 @@
+"""CSV of a run: samples that nvidia-smi or a dashboard wrote at moments, and requests one by one."""
+
+from __future__ import annotations
+
+import csv
+import re
+from array import array
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from math import isfinite, nan
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...base.frozen import record
+from ...serving.lines import TraceError, lines
+from .exposition import ABSENT, LABEL, MOST_BYTES
+from .series import MOST_SERIES, Labels, Server, TooMany
+from .sources import sources
+
+UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
+MOST_ROWS = 20_000_000
+MOST_COLUMNS = 10_000
+HEAD = re.compile(r"^([A-Za-z_][\w.:]*)\s*(?:\[([^\]]*)\])?\s*(\{.*\})?$")
+NUMBER = re.compile(r"^\s*([-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*(?:%|MiB|W|MHz|C)?\s*$")
+DATES = ("%Y/%m/%d %H:%M:%S.%f", "%Y-%m-%d %H:%M:%S.%f", "%Y/%m/%d %H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S")
+NOTHING = (
+    "",
+    "[n/a]",
+    "n/a",
+    "nan",
+    "[not supported]",
+    "[unknown error]",
+    "[not found]",
+    "[gpu is lost]",
+    "[insufficient permissions]",
+)
+
+Column = NDArray[np.float64]
+
+
+@record
+class Requests:
+    """Of a file, a column each, nan where a row has nothing: what `sources().columns` names, times in seconds."""
+
+    columns: dict[str, Column]
+    name: str
+
+    def __getitem__(self, name: str) -> Column | None:
+        return self.columns.get(name)
+
+
+def rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """(line, cells) of every row. Raises TraceError."""
+    length = 0
+    for number, line in lines(path):
+        length += len(line) + 1
+        if length > MOST_BYTES:
+            raise TraceError(path, number, f"the file is longer than {MOST_BYTES:,} bytes")
+        text = line.decode(errors="replace")
+        try:
+            cells = next(csv.reader([text], skipinitialspace=True))
+        except (csv.Error, StopIteration):
+            raise TraceError(path, number, "this is no row of CSV") from None
+        if len(cells) > MOST_COLUMNS:
+            raise TraceError(path, number, f"it has more than {MOST_COLUMNS:,} columns")
+        yield number, [cell.strip() for cell in cells]
+
+
+def request_columns(head: Sequence[str]) -> dict[str, tuple[int, float]]:
+    """What a head has of a request: name -> (column, to seconds or as it is). Empty where the file has something else."""
+    found: dict[str, tuple[int, float]] = {}
+    for place, cell in enumerate(head):
+        word = cell.strip().lower()
+        stem, _, unit = word.rpartition("_")
+        for name, words in sources().columns.items():
+            timed = name.endswith("_s")
+            if timed and stem in words and unit in UNITS:
+                found.setdefault(name, (place, UNITS[unit]))
+            elif not timed and word in words:
+                found.setdefault(name, (place, 1.0))
+    return found if found.keys() & {"ttft_s", "tpot_s", "e2e_s"} else {}
+
+
+def is_samples(head: Sequence[str]) -> bool:
+    """Does a head have a column that is known?"""
+    known = sources().names
+    return any((named := HEAD.match(cell)) and named[1] in known for cell in head)
+
+
+def read_requests(path: Path) -> Requests:
+    """Raises TraceError."""
+    body = rows(path)
+    _, head = next(body)
+    places = request_columns(head)
+    kept = {name: array("d") for name in places}
+    count = 0
+    for number, cells in body:
+        if cells == head:
+            continue
+        if len(cells) != len(head):
+            raise TraceError(path, number, f"{len(cells)} cells, and {len(head)} in the head")
+        count += 1
+        if count > MOST_ROWS:
+            raise TraceError(path, number, f"more than {MOST_ROWS:,} requests")
+        for name, (place, scale) in places.items():
+            text = cells[place]
+            try:
+                value = float(text) * scale if text else nan
+            except ValueError:
+                raise TraceError(path, number, f"column {place + 1} is not a number") from None
+            if value < 0 or value == float("inf"):
+                raise TraceError(path, number, f"column {place + 1} is {'negative' if value < 0 else 'infinite'}")
+            kept[name].append(value)
+    if not count:
+        raise TraceError(path, 0, "it has no requests")
+    return Requests({name: np.frombuffer(data, dtype=np.float64) for name, data in kept.items()}, path.name)
+
+
+def read_samples(path: Path, server: Server) -> int:
+    """Adds the cells of known columns to the server; the columns that name a GPU are its labels. Returns the number of samples. Raises TraceError."""
+    body = rows(path)
+    _, head = next(body)
+    known = sources()
+    values: list[tuple[int, str, Labels]] = []
+    labels: list[tuple[int, str]] = []
+    time = None
+    for place, cell in enumerate(head):
+        word = cell.strip()
+        named = HEAD.match(word)
+        if named and named[1] in known.names:
+            given = named[3].strip("{}") if named[3] else ""
+            values.append((place, named[1], tuple(sorted((m[1], m[2]) for m in LABEL.finditer(given)))))
+        elif word.lower() in known.gpu_columns:
+            labels.append((place, word.lower()))
+        elif word.lower() in known.time_columns and time is None:
+            time = place
+    found, moments = 0, set[float]()
+    for number, cells in body:
+        if cells == head:
+            continue
+        if len(cells) != len(head):
+            raise TraceError(path, number, f"{len(cells)} cells, and {len(head)} in the head")
+        at_s = _time(cells[time], path, number) if time is not None else None
+        if at_s is not None and len(moments) < MOST_SERIES:
+            moments.add(at_s)
+        gpu = tuple((name, cells[place][:200]) for place, name in labels)
+        for place, name, more in values:
+            text = cells[place]
+            if text.lower() in NOTHING:
+                continue
+            number_ = NUMBER.match(text)
+            if number_ is None:
+                raise TraceError(path, number, f"column {place + 1} is not a number")
+            value = float(number_[1])
+            if not isfinite(value) or value >= ABSENT:
+                continue
+            try:
+                server.add(name, tuple(sorted((*gpu, *more))), value, at_s)
+            except TooMany:
+                raise TraceError(path, number, f"it has more than {MOST_SERIES:,} series") from None
+            found += 1
+    server.scrapes += len(moments) or 1
+    return found
+
+
+def _time(text: str, path: Path, number: int) -> float | None:
+    """Seconds of a moment: a number, or a date."""
+    if text.lower() in NOTHING:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        for form in DATES:
+            try:
+                return datetime.strptime(text.removesuffix("Z"), form).replace(tzinfo=UTC).timestamp()
+            except ValueError:
+                continue
+        raise TraceError(path, number, "its time cannot be read", "seconds, or 2026/01/31 12:00:00.000") from None
+    if not isfinite(value):
+        raise TraceError(path, number, "its time is not a number")
+    return value / 1000 if abs(value) >= 1e11 else value

@@ -1,0 +1,200 @@
+"""What a run showed by the names of a spec: `traffic.ttft.p99`, `decode.memory.weights`, `hardware.memory.peak`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import field, replace
+
+from ...base.frozen import record
+from ...base.phase_kinds import DECODE, PHASE_KINDS
+from ...plan.goodput import limits
+from ...plan.plan import CompiledPlan
+from ...plan.subject import all_metrics
+from ...serving.result import Limits
+from ...spec.metrics import HARDWARE, metric
+from ..memory.memory_rows import Row, rows, together
+from . import benchmark, clients
+from .figures import Figure, figures
+from .run_files import Run
+
+SERVE = "SERVE."
+PHASE = "PHASE."
+RUN = "run"
+"""Owner of what a serving shows, where the spec has none."""
+
+
+@record
+class Measured:
+    """`figures`: by name; `planned`: of the plan, where it has the same; `memory`: by kind; `about`: a line on each file."""
+
+    figures: Mapping[str, Figure]
+    planned: Mapping[str, float]
+    memory: tuple[Row, ...]
+    about: tuple[str, ...]
+    doubts: tuple[str, ...] = field(default=())
+
+
+def measured(plan: CompiledPlan, run: Run, serve: str, window_s: float | None) -> Measured:
+    """`serve`: the serving of the spec that was run; nothing: it has none. `window_s`: see `figures.figures`."""
+    found: dict[str, Figure] = {}
+    doubts = list(run.doubts)
+    kept = limits(plan.spec, serve) if serve else Limits()
+    for one in run.requests:
+        found |= clients.figures(one, kept)
+    for name, result in run.results:
+        found = benchmark.figures(result, name) | found
+    found = figures(run.servers, window_s) | found
+    if window_s is not None:
+        found.setdefault("SERVE.duration", Figure.exact(window_s, "--window"))
+    memory, more = _memory(plan, run, found, doubts)
+    found = more | found
+    named = _named(plan, found, serve, doubts)
+    return Measured(
+        _with_derived(plan, named, serve),
+        {name: quantity.value for name, quantity in all_metrics(plan.subject()).items()},
+        tuple(memory),
+        tuple(run.about),
+        tuple(dict.fromkeys(doubts)),
+    )
+
+
+def _memory(
+    plan: CompiledPlan, run: Run, found: Mapping[str, Figure], doubts: list[str]
+) -> tuple[list[Row], dict[str, Figure]]:
+    """Rows by kind, and figures of phases, out of logs, snapshots and gauges of the same."""
+    groups = together(plan)
+    table: list[Row] = []
+    out: dict[str, Figure] = {}
+    gathered: dict[tuple[str, ...], tuple[dict[str, float], dict[str, float], list[str]]] = {}
+
+    def of(phase: str) -> tuple[dict[str, float], dict[str, float], list[str]] | None:
+        group = next((g for g in groups if phase in g), groups[0] if not phase and len(groups) == 1 else None)
+        return None if group is None else gathered.setdefault(group, ({}, {}, []))
+
+    for phase, log in run.logs:
+        into = of(phase)
+        if log.balance_count:
+            balance = log.balance_sum / log.balance_count
+            note = f"from the mean of mean over largest, {log.balance_count} times"
+            out[f"{phase or 'PHASE'}.imbalance"] = Figure.exact(1 / balance, log.name, note)
+        if into is None:
+            doubts.append(_which(log.name, groups))
+            continue
+        for kind, size in log.fullest.items():
+            into[0][kind] = max(into[0].get(kind, 0.0), size)
+        into[1].update({f"{log.name}:{rank}": tokens for rank, tokens in log.tokens.items()})
+        into[2].append(log.name)
+    for phase, one in run.snapshots:
+        into = of(phase)
+        if into is None:
+            doubts.append(_which(one.name, groups))
+            continue
+        for kind, size in one.sizes.items() if one.framed else ():
+            into[0][kind] = max(into[0].get(kind, 0.0), size)
+        into[2].append(one.name)
+    for name, figure in found.items():
+        owner, _, rest = name.partition(".")
+        kind = {"memory.weights": "weights", "memory.engine": "engine", "memory.kv_pool": "kv_pool"}.get(rest, "")
+        if kind and (into := of("" if owner == "PHASE" else owner)) is not None and kind not in into[0]:
+            into[0][kind] = figure.value
+            into[2].append(figure.source)
+    for group, (sizes, tokens, names) in gathered.items():
+        each = sum(tokens.values()) / len(tokens) if tokens else None
+        source = ", ".join(dict.fromkeys(names))
+        table += rows(plan, group, sizes, each, source)
+        for phase in group:
+            for kind in ("weights", "activations", "engine", "reserve"):
+                if kind in sizes:
+                    out[f"{phase}.memory.{kind}"] = Figure.exact(sizes[kind], source)
+            if each:
+                ways = plan.phases[phase].batch_ways
+                note = f"{ways} data-parallel ranks of {each:,.0f}" if ways > 1 else ""
+                out[f"{phase}.memory.kv_tokens"] = Figure.exact(each * ways, source, note)
+    return table, out
+
+
+def _which(name: str, groups: list[tuple[str, ...]]) -> str:
+    """What to say where a file is of one of several servers."""
+    return (
+        f"{name}: phases run on GPUs of their own, and the file does not say which: `--metrics {groups[-1][-1]}={name}`"
+    )
+
+
+def _named(plan: CompiledPlan, found: Mapping[str, Figure], serve: str, doubts: list[str]) -> dict[str, Figure]:
+    """Keys by the spec's names."""
+    groups = together(plan)
+    out: dict[str, Figure] = {}
+    for key, figure in found.items():
+        owner, _, rest = key.partition(".")
+        if owner == "SERVE":
+            out[f"{serve or RUN}.{rest}"] = figure
+        elif owner == "PHASE":
+            if len(groups) == 1:
+                for name in plan.phases:
+                    out.setdefault(f"{name}.{rest}", figure)
+            else:
+                doubts.append(
+                    f"{figure.source}: phases run on GPUs of their own, and it does not say of which it is: "
+                    f"`--metrics {groups[-1][-1]}=FILE`"
+                )
+        elif owner.startswith("PHASE:"):
+            of_kind = owner.removeprefix("PHASE:")
+            for name, result in plan.phases.items():
+                if result.phase_kind is PHASE_KINDS.get(of_kind):
+                    out[f"{name}.{rest}"] = figure
+        else:
+            out[key] = figure
+    peaks = [figure for name, figure in {**found, **out}.items() if name.endswith(".memory.peak")]
+    if peaks:
+        out.setdefault(f"{HARDWARE}.memory.peak", max(peaks, key=lambda figure: figure.value))
+    if plan.spec.others:
+        out = {name: figure for name, figure in out.items() if not name.startswith(f"{HARDWARE}.")}
+    return {name: figure for name, figure in out.items() if not name.endswith("kv_pool")}
+
+
+def _with_derived(plan: CompiledPlan, found: dict[str, Figure], serve: str) -> dict[str, Figure]:
+    """What follows from measured figures and from what the plan says of its GPUs."""
+    out = dict(found)
+
+    def put(name: str, of: str, scaled: float, turned: bool = False, note: str = "") -> None:
+        figure = found.get(of)
+        if figure is None or name in out or not scaled:
+            return
+        values = [
+            scaled / value if turned else value * scaled
+            for value in (figure.value, figure.low, figure.high)
+            if value or not turned
+        ]
+        if len(values) == 3:
+            low, high = sorted(values[1:])
+            out[name] = Figure(values[0], low, high, figure.source, note or figure.note)
+
+    owner = serve or RUN
+    if serve:
+        own = plan.subject(serve)
+        gpus = float(own.serving.gpus) if serve in plan.servings else 0.0
+        of_its = f"of the plan's {gpus:g} GPUs"
+        put(f"{serve}.throughput_per_gpu", f"{serve}.throughput", 1 / gpus if gpus else 0.0, note=of_its)
+        if serve in plan.servings and own.price_per_s is not None:
+            put(f"{serve}.cost_per_token", f"{serve}.throughput", own.price_per_s, turned=True)
+            put(f"{serve}.cost_per_request", f"{serve}.rate", own.price_per_s, turned=True)
+        put(f"{serve}.throughput_per_user", f"{serve}.tpot.p50", 1.0, turned=True)
+    for name, result in plan.phases.items():
+        capacity = result.memory.capacity_B
+        put(f"{name}.memory.fraction", f"{name}.memory.peak", 1 / capacity if capacity else 0.0)
+    decoding = [result for result in plan.phases.values() if result.phase_kind is DECODE]
+    if len(decoding) == 1:
+        result = decoding[0]
+        running = found.get(f"{owner}.running")
+        batch = plan.spec.phase(result.name).sequences
+        note = f"the phase has {batch:,} sequences" + (f", the run {running.value:.4g} requests" if running else "")
+        put(f"{result.name}.tpot", f"{owner}.tpot.mean", 1.0, note=note)
+        put(f"{result.name}.throughput", f"{owner}.throughput", 1.0, note=note)
+        put(f"{result.name}.throughput_per_gpu", f"{owner}.throughput", 1 / len(result.gpus), note=note)
+    if not plan.spec.others and f"{HARDWARE}.memory.fraction" not in out:
+        put(f"{HARDWARE}.memory.fraction", f"{HARDWARE}.memory.peak", 1 / plan.spec.hardware.memory_B)
+    return {
+        name: replace(figure, low=min(figure.low, figure.value), high=max(figure.high, figure.value))
+        for name, figure in out.items()
+        if metric(name) is not None
+    }

@@ -1,0 +1,143 @@
+"""A measured run beside its plan, for terminals and as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from typing import Any
+
+from ...base.harmless import harmless
+from ...base.units import show
+from ...plan.plan import CompiledPlan
+from ...spec.metrics import metric
+from ...view.report.terminal_text import Paint, table
+from ..memory.memory_rows import Row
+from .figures import Figure
+from .judge import FAILED, MET, NOT_MEASURED, OF_THE_PLAN, UNDECIDED, Judged
+from .named import Measured
+
+SCHEMA = 1
+ORDER = (FAILED, UNDECIDED, NOT_MEASURED, MET, OF_THE_PLAN)
+COLOURS = {FAILED: "31;1", UNDECIDED: "33", NOT_MEASURED: "33", MET: "32", OF_THE_PLAN: "2"}
+
+
+def report(plan: CompiledPlan, found: Measured, judged: Sequence[Judged], color: bool = False) -> str:
+    """Files, requirements, figures and memory."""
+    paint = Paint(color)
+    lines = [
+        f"{harmless(plan.spec.model.name)}: a measured run beside its plan",
+        *(f"  {harmless(a)}" for a in found.about),
+    ]
+    if judged:
+        lines += ["", f"requirements on the run: {summary(judged)}"]
+        shown = [one for one in judged if one.verdict != OF_THE_PLAN]
+        width = max((len(one.verdict) for one in shown), default=0)
+        for one in sorted(shown, key=lambda one: ORDER.index(one.verdict)):
+            verdict = paint(f"{one.verdict:{width}}", COLOURS[one.verdict])
+            lines.append(f"  {verdict}  {harmless(one.requirement.label)}{_sides(one)}")
+            lines += [f"  {'':{width}}    {harmless(why)}" for why in one.why]
+    if found.figures:
+        head = ("metric", "measured", "planned", "measured : planned", "from")
+        lines += ["", *_table([head, *(_row(name, figure, found.planned) for name, figure in _ordered(found.figures))])]
+    for phases in dict.fromkeys(row.phases for row in found.memory):
+        head = (f"memory of {' and '.join(phases)}", "actual", "theoretical", "actual : theoretical", "from")
+        lines += ["", *_table([head, *(_memory_row(row) for row in found.memory if row.phases == phases)])]
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    return [line[2:] for line in table([[harmless(cell) for cell in row] for row in rows], "<>>><")]
+
+
+def summary(judged: Sequence[Judged]) -> str:
+    """`2 met, 1 FAILED, 1 not measured, 3 of the plan`"""
+    counts = {
+        verdict: sum(one.verdict == verdict for one in judged) for verdict in (MET, FAILED, UNDECIDED, NOT_MEASURED)
+    }
+    of_plan = sum(one.verdict == OF_THE_PLAN for one in judged)
+    parts = [f"{count} {verdict}" for verdict, count in counts.items() if count]
+    return ", ".join([*parts, *([f"{of_plan} of the plan alone, which no run shows"] if of_plan else [])])
+
+
+def _sides(one: Judged) -> str:
+    if one.value is None or one.bound is None:
+        planned = f"  (planned {one.shown(one.planned.value)})" if one.planned else ""
+        return planned
+    text = f": {one.shown(one.value)} against {one.shown(one.bound)}"
+    return text + (f" (planned {one.shown(one.planned.value)})" if one.planned else "")
+
+
+def _ordered(figures: Mapping[str, Figure]) -> list[tuple[str, Figure]]:
+    return sorted(figures.items(), key=lambda item: (item[0].startswith("hardware."), item[0].partition(".")[0]))
+
+
+def _row(name: str, figure: Figure, planned: Mapping[str, float]) -> tuple[str, ...]:
+    known = metric(name)
+    shown = known.shown if known else str
+    value = shown(figure.value)
+    if not figure.is_exact:
+        value = f"{shown(figure.low)} to {shown(figure.high)}" if isfinite(figure.high) else f"over {shown(figure.low)}"
+    plan = planned.get(name)
+    ratio = figure.value / plan if plan else None
+    note = f"{figure.source}{f' ({figure.note})' if figure.note else ''}"
+    return name, value, "" if plan is None else shown(plan), _ratio(ratio), note
+
+
+def _memory_row(row: Row) -> tuple[str, ...]:
+    planned = "" if row.theoretical is None else show(row.theoretical, row.dim)
+    return row.what, show(row.actual, row.dim), planned, _ratio(row.ratio), row.source
+
+
+def _ratio(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def as_object(plan: CompiledPlan, found: Measured, judged: Sequence[Judged]) -> dict[str, Any]:
+    """For JSON: `run.schema.json`. What is not finite is null."""
+    return {
+        "schema": SCHEMA,
+        "model": plan.spec.model.name,
+        "files": list(found.about),
+        "doubts": list(found.doubts),
+        "requirements": [
+            {
+                "label": one.requirement.label,
+                "text": one.requirement.text,
+                "verdict": one.verdict.lower().replace(" ", "_"),
+                "value": _finite(one.value),
+                "low": _finite(one.low),
+                "high": _finite(one.high),
+                "bound": _finite(one.bound),
+                "planned": None if one.planned is None else _finite(one.planned.value),
+                "why": list(one.why),
+            }
+            for one in judged
+        ],
+        "metrics": {
+            name: {
+                "unit": known.unit if (known := metric(name)) else "",
+                "measured": _finite(figure.value),
+                "low": _finite(figure.low),
+                "high": _finite(figure.high),
+                "planned": _finite(found.planned.get(name)),
+                "source": figure.source,
+                "note": figure.note,
+            }
+            for name, figure in _ordered(found.figures)
+        },
+        "memory": [
+            {
+                "phases": list(row.phases),
+                "what": row.what,
+                "actual": _finite(row.actual),
+                "theoretical": _finite(row.theoretical),
+                "ratio": _finite(row.ratio),
+                "source": row.source,
+            }
+            for row in found.memory
+        ],
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and isfinite(value) else None

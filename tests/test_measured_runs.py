@@ -1,0 +1,230 @@
+"""`dagc compare --metrics`: what a run showed, and the spec's requirements judged on it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import spec_text
+
+from dagc.cli import main
+from dagc.observe.metrics.sources import sources
+
+Capture = pytest.CaptureFixture[str]
+EDGES = (0.1, 0.25, 0.5, 1.0, 2.5)
+SERVING = """
+serve chat { prefill = prefill, decode = decode, arrivals = poisson(50 req/s), requests = 60 }
+"""
+
+
+def served(*requirements: str, more: str = "") -> str:
+    """A small spec with a serving on 8 GPUs, and requirements."""
+    decode = "phase decode { gpus = 0..7, ep = 4, tp = 2 }\n"
+    asked = "".join(f'require "{k}" {text}\n' for k, text in enumerate(requirements))
+    return spec_text(gpus=8, extra=decode + SERVING + more + asked)
+
+
+def scrape(
+    counts: dict[str, tuple[int, ...]] | None = None, engines: int = 1, /, prefix: str = "vllm:", **values: float
+) -> str:
+    """Prometheus' text: histograms by their observations up to each edge, other names by their values."""
+    lines = []
+    for name, seen in (counts or {}).items():
+        lines += [f"# HELP {prefix}{name} Histogram.", f"# TYPE {prefix}{name} histogram"]
+        for engine in range(engines):
+            labels = f'engine="{engine}",model_name="m"'
+            for edge, count in zip((*EDGES, "+Inf"), seen, strict=True):
+                lines.append(f'{prefix}{name}_bucket{{{labels},le="{edge}"}} {float(count)}')
+            lines += [
+                f"{prefix}{name}_count{{{labels}}} {seen[-1]}",
+                f"{prefix}{name}_sum{{{labels}}} {seen[-1] * 0.3}",
+            ]
+    for name, value in values.items():
+        lines += [f"# HELP {prefix}{name} It.", f"# TYPE {prefix}{name} gauge"]
+        lines += [f'{prefix}{name}{{engine="{k}",model_name="m"}} {value}' for k in range(engines)]
+    return "\n".join(lines) + "\n"
+
+
+TTFT = "time_to_first_token_seconds"
+NONE = {TTFT: (0, 0, 0, 0, 0, 0)}
+SEEN = {TTFT: (0, 40, 90, 100, 100, 100)}
+
+
+@pytest.fixture
+def compared(tmp_path: Path, capsys: Capture) -> object:
+    """Runs the command on files of these texts: (exit code, JSON, standard error)."""
+
+    def run(spec: str, files: dict[str, str | bytes], *args: str) -> tuple[int, dict, str]:
+        (tmp_path / "p.moe").write_text(spec)
+        for name, text in files.items():
+            (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+        given = [str(tmp_path / name) for name in files] if "--metrics" not in args else []
+        words = [word.replace("@", f"{tmp_path}/") for word in args]
+        capsys.readouterr()
+        code = main(["compare", str(tmp_path / "p.moe"), *(["--metrics", *given] if given else []), "--json", *words])
+        out, err = capsys.readouterr()
+        return code, json.loads(out) if out else {}, err
+
+    return run
+
+
+def verdicts(found: dict) -> list[str]:
+    return [one["verdict"] for one in found["requirements"]]
+
+
+def test_percentiles_are_between_the_ends_of_their_buckets(compared) -> None:
+    """Met or failed only where every value in the bucket says the same; else open, and never met."""
+    spec = served(
+        "chat.ttft.p50 <= 500 ms", "chat.ttft.p50 <= 240 ms", "chat.ttft.p50 <= 300 ms", "chat.ttft.mean <= 301 ms"
+    )
+    code, found, _ = compared(spec, {"a.txt": scrape(NONE), "b.txt": scrape(SEEN)})
+    assert verdicts(found) == ["met", "failed", "undecided", "met"] and code == 1
+    p50 = found["metrics"]["chat.ttft.p50"]
+    assert (p50["low"], p50["high"]) == (0.25, 0.5)
+    assert p50["measured"] == pytest.approx(0.25 + 0.25 * 10 / 50)  # rank 50 is the 10th of 50 in the bucket
+    assert found["metrics"]["chat.ttft.mean"]["measured"] == pytest.approx(0.3)
+    assert p50["planned"] > 0 and p50["source"] == "vllm:time_to_first_token_seconds"
+
+
+def test_what_is_beyond_the_last_bucket_is_open_or_failed(compared) -> None:
+    spec = served("chat.ttft.p99 <= 10 s", "chat.ttft.p99 <= 2 s")
+    code, found, _ = compared(spec, {"a.txt": scrape({TTFT: (0, 0, 0, 10, 90, 100)})})
+    assert verdicts(found) == ["undecided", "failed"] and code == 1
+    assert found["metrics"]["chat.ttft.p99"]["high"] is None
+
+
+def test_what_was_not_measured_is_never_met(compared) -> None:
+    spec = served("chat.throughput >= 1 tok/s", "chat.kv_fill <= 90%", "prefill.ttft <= 100 s", "prefill.gpus == 8")
+    code, found, _ = compared(spec, {"a.txt": scrape(SEEN)})
+    assert verdicts(found) == ["not_measured"] * 3 + ["of_the_plan"] and code == 0
+    assert "--window" in found["requirements"][0]["why"][0] and "serving" in found["requirements"][2]["why"][0]
+    assert compared(spec, {"a.txt": scrape(SEEN)}, "--strict")[0] == 1
+
+
+def test_counters_are_rates_over_the_window(compared) -> None:
+    spec = served("chat.throughput >= 90 tok/s", "chat.rate >= 3 req/s", "chat.queue <= 2 req")
+    before = scrape({"request_queue_time_seconds": (0,) * 6}, 2, generation_tokens_total=1000, request_success_total=5)
+    after = scrape(
+        {"request_queue_time_seconds": (0, 40, 90, 100, 100, 100)},
+        2,
+        generation_tokens_total=4000,
+        request_success_total=55,
+    )
+    code, found, _ = compared(spec, {"a.txt": before, "b.txt": after}, "--window", "60")
+    metrics = found["metrics"]
+    assert metrics["chat.throughput"]["measured"] == pytest.approx(2 * 3000 / 60)
+    assert metrics["chat.rate"]["measured"] == pytest.approx(100 / 60)
+    assert metrics["chat.queue"]["measured"] == pytest.approx(2 * 100 * 0.3 / 60)  # seconds of waiting per second
+    assert metrics["chat.imbalance"]["measured"] == 1.0
+    assert verdicts(found) == ["met", "failed", "met"] and code == 1
+    together = compared(spec, {"all.txt": before + after}, "--window", "60")[1]
+    assert together["metrics"] == metrics  # one file with both scrapes is the same
+
+
+def test_levels_are_means_over_time_and_not_of_one_moment(compared) -> None:
+    spec = served("chat.kv_fill <= 50%")
+    texts = [scrape(kv_cache_usage_perc=level) for level in (0.2, 0.4, 0.9)]
+    assert verdicts(compared(spec, {"a.txt": texts[0], "b.txt": texts[1]})[1]) == ["not_measured"]
+    found = compared(spec, {f"{k}.txt": text for k, text in enumerate(texts)})[1]
+    assert verdicts(found) == ["met"] and found["metrics"]["chat.kv_fill"]["measured"] == pytest.approx(0.5)
+
+
+def test_gpus_of_nvidia_smi(compared) -> None:
+    spec = served(
+        "chat.utilization >= 85%", "chat.gpu_imbalance <= 110%", "hardware.memory.fraction <= 90%",
+        "decode.memory.peak <= 90% * hardware.memory",
+    )  # fmt: skip
+    rows = ["timestamp, index, utilization.gpu [%], memory.used [MiB], memory.total [MiB]"]
+    rows += [
+        f"2026/01/31 12:00:0{t}.000, {g}, {60 if g else 100} %, {900 + g} MiB, 1000 MiB"
+        for t in range(5)
+        for g in range(4)
+    ]
+    code, found, _ = compared(spec, {"gpu.csv": "\n".join(rows)})
+    metrics = found["metrics"]
+    assert metrics["chat.utilization"]["measured"] == pytest.approx(0.7)
+    assert metrics["chat.gpu_imbalance"]["measured"] == pytest.approx(100 / 70)
+    assert metrics["hardware.memory.fraction"]["measured"] == pytest.approx(0.903)
+    assert metrics["decode.memory.peak"]["measured"] == 903 * 2**20
+    assert verdicts(found) == ["failed", "failed", "failed", "met"] and code == 1
+
+
+def test_requests_are_exact(compared) -> None:
+    rng = np.random.default_rng(1)
+    ttft, tpot, output = rng.uniform(0.1, 1, 500), rng.uniform(0.01, 0.05, 500), rng.integers(2, 50, 500)
+    arrival = np.sort(rng.uniform(0, 60, 500))
+    rows = ["arrival_s,input_tokens,output_tokens,ttft_ms,tpot_ms"]
+    rows += [f"{a},100,{o},{1000 * t},{1000 * p}" for a, o, t, p in zip(arrival, output, ttft, tpot, strict=True)]
+    spec = served("chat.ttft.p99 <= 0.5 s", "chat.met <= 100%")
+    code, found, _ = compared(spec, {"requests.csv": "\n".join(rows)})
+    metrics, e2e = found["metrics"], ttft + tpot * (output - 1)
+    for name, column in (("ttft", ttft), ("tpot", tpot), ("e2e", e2e)):
+        for percent in (50, 90, 99):
+            assert metrics[f"chat.{name}.p{percent}"]["measured"] == pytest.approx(np.percentile(column, percent))
+    whole = (arrival + e2e).max() - arrival.min()
+    assert metrics["chat.throughput"]["measured"] == pytest.approx(output.sum() / whole)
+    assert metrics["chat.met"]["measured"] == pytest.approx((ttft <= 0.5).mean())
+    assert verdicts(found) == ["failed", "met"] and code == 1
+
+
+def test_a_simulated_serving_reads_back_as_a_run(compared, tmp_path: Path) -> None:
+    """The requests that `dagc serve` writes are a run that is as planned."""
+    (tmp_path / "p.moe").write_text(served())
+    assert main(["serve", str(tmp_path / "p.moe"), "-o", str(tmp_path / "out"), "--emit", "csv"]) == 0
+    (path,) = (tmp_path / "out").glob("*.requests.csv")
+    metrics = compared(served(), {"requests.csv": path.read_text()})[1]["metrics"]
+    names = [f"chat.{time}.{of}" for time in ("ttft", "tpot", "e2e") for of in ("mean", "p50", "p90", "p99")]
+    for name in (*names, "chat.rate", "chat.throughput", "chat.prompt_throughput", "chat.finished", "chat.duration"):
+        assert metrics[name]["measured"] == pytest.approx(metrics[name]["planned"], rel=1e-6), name
+
+
+def test_results_of_benchmarks(compared) -> None:
+    spec = served("chat.ttft.p99 <= 1 s", "chat.itl.p90 <= 30 ms")
+    one = {
+        "duration": 50.0, "completed": 100, "total_input_tokens": 25600, "request_throughput": 2.0, "output_throughput": 32.0,
+        "mean_ttft_ms": 400.0, "median_ttft_ms": 350.0, "p99_ttft_ms": 900.0, "itls": [[0.01, 0.02], [0.03]], "ttfts": [0.4, 0.0],
+    }  # fmt: skip
+    code, found, _ = compared(spec, {"result.json": json.dumps(one)})
+    metrics = found["metrics"]
+    assert metrics["chat.ttft.p50"]["measured"] == pytest.approx(0.35)
+    assert metrics["chat.ttft.p99"]["measured"] == pytest.approx(0.9)
+    assert metrics["chat.ttft.p90"]["measured"] == 0.4  # of those that have a first token
+    assert metrics["chat.itl.mean"]["measured"] == pytest.approx(0.02)
+    assert metrics["chat.prompt_throughput"]["measured"] == 512 and metrics["chat.throughput"]["measured"] == 32
+    assert verdicts(found) == ["met", "met"] and code == 0
+    perf = {"time_to_first_token": {"unit": "ms", "avg": 400.0, "p99": 1200.0}}
+    found = compared(spec, {"profile_export.json": json.dumps(perf)})[1]
+    assert verdicts(found) == ["failed", "not_measured"]
+
+
+def test_servers_of_two_roles_show_what_each_sees(compared) -> None:
+    decode = "phase decode { gpus = 8..15, ep = 4, tp = 2 }\n"
+    spec = spec_text(gpus=16, extra=decode + SERVING + 'require "first" chat.ttft.p99 <= 10 s\n')
+    files = {
+        "p.txt": scrape(SEEN, prompt_tokens_total=6000, generation_tokens_total=100),
+        "d.txt": scrape(SEEN, prompt_tokens_total=6000, generation_tokens_total=3000),
+    }
+    given = ("--metrics", "prefill=@p.txt", "--metrics", "decode=@d.txt", "--window", "60")
+    _, found, _ = compared(spec, files, *given)
+    metrics = found["metrics"]
+    assert metrics["chat.throughput"]["measured"] == 50 and metrics["chat.prompt_throughput"]["measured"] == 100
+    assert verdicts(found) == ["not_measured"] and "chat.ttft.p99" not in metrics
+
+
+def test_table_of_sources() -> None:
+    """Every metric that a source gives exists, and every form."""
+    from dagc.observe.metrics.figures import FORMS
+    from dagc.spec.metrics import TABLE
+
+    known = {metric.full for metric in TABLE}
+    for source in sources().series:
+        assert source.form in FORMS and source.source
+        names = (
+            [source.metric]
+            if source.form != "spread"
+            else [f"{source.metric}.{of}" for of in ("mean", "p50", "p90", "p99")]
+        )
+        assert source.metric.endswith("kv_pool") or set(names) <= known, source.name
+    assert {row.metric for row in sources().benchmark} <= known
