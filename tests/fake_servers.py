@@ -41,6 +41,38 @@ export FAKE_ADDRESS=$1
 shift
 exec sh -c "$*"
 """
+SRUN = f"""#!{sys.executable} -SE
+import os, signal, subprocess, sys
+options = dict(word[2:].split("=", 1) if "=" in word else (word[2:], "") for word in sys.argv[1:] if word.startswith("--"))
+at = next(k for k, word in enumerate(sys.argv) if k and not word.startswith("--"))
+nodes, each = options["nodelist"].split(","), int(options["ntasks-per-node"])
+assert len(nodes) == int(options["nodes"]) and int(options["ntasks"]) == len(nodes) * each and "overlap" in options
+with open(os.path.join(os.environ["FAKE_LOG"], "srun"), "a") as file:
+    print(*sys.argv[1:at], file=file)
+tasks = []
+def end(*of):
+    for task in tasks:
+        try:
+            os.killpg(task.pid, signal.SIGTERM)
+        except ProcessLookupError:
+            pass
+    sys.exit(1)
+signal.signal(signal.SIGTERM, end)
+for rank in range(len(nodes) * each):
+    name = nodes[rank // each]
+    own = dict(os.environ, SLURMD_NODENAME=name, FAKE_ADDRESS=name, SLURM_PROCID=str(rank))
+    tasks.append(subprocess.Popen(sys.argv[at:], env=own, start_new_session=True))
+os.wait()
+end()
+"""
+SCONTROL = """#!/usr/bin/env bash
+tr , '\\n' <<<"$3"
+"""
+LAUNCH = """#!/usr/bin/env bash
+[ "$SLURM_PROCID" = 0 ] || exec sleep 60
+exec "$@"
+"""
+SLURM = {"srun": SRUN, "scontrol": SCONTROL, "trtllm-llmapi-launch": LAUNCH}
 PROGRAMS = ("vllm", "vllm-router", "python3", "trtllm-serve", "mpirun")
 
 
@@ -48,7 +80,7 @@ def install(folder: Path, **further: str) -> Path:
     """The programs, in a folder for PATH."""
     made = folder / "bin"
     made.mkdir()
-    for name, text in {**dict.fromkeys(PROGRAMS, SERVER), "ssh": SSH, **further}.items():
+    for name, text in {**dict.fromkeys(PROGRAMS, SERVER), "ssh": SSH, **SLURM, **further}.items():
         (made / name).write_text(text)
         (made / name).chmod(0o755)
     (folder / "log").mkdir()
@@ -57,7 +89,7 @@ def install(folder: Path, **further: str) -> Path:
 
 def heard(folder: Path) -> list[dict[str, Any]]:
     """What each process was told."""
-    return [json.loads(path.read_text()) for path in sorted((folder / "log").iterdir()) if path.stat().st_size]
+    return [json.loads(path.read_text()) for path in sorted((folder / "log").glob("[0-9]*")) if path.stat().st_size]
 
 
 def text(parts: Parts, one: Deployment, hosts: Sequence[str], work: str = "") -> str:

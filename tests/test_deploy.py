@@ -53,6 +53,10 @@ class Started:
         ((name, content),) = launcher(kind).files(one).items()
         (folder / name).write_bytes(content)
         env = {"PATH": f"{programs}:{os.environ['PATH']}", "FAKE_LOG": str(folder / "log"), "HOSTS": "hosts"}
+        env |= {"SLURM_JOB_ID": "1", "SLURM_JOB_NODELIST": ",".join(self.hosts)} if kind == "slurm" else {}
+        for k, pool in enumerate(dict.fromkeys(host.pool for host in one.hosts)):
+            own = (self.hosts[i] for i, host in enumerate(one.hosts) if host.pool == pool)
+            env |= {f"SLURM_JOB_NODELIST_HET_GROUP_{k}": ",".join(own)} if pool else {}
         env |= {"EVERY_S": "0.1", "LIMIT_S": "20", "GRACE_S": "3", "HOME": str(folder), **further}
         self.process = subprocess.Popen(
             ["bash", name, *command], cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -152,12 +156,15 @@ def test_a_refused_server_leaves_no_deployment(tmp_path: Path, capsys: Capture) 
 # -- the script ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("engine, phases", [("vllm", NODES), ("sglang", COPIES)])
+@pytest.mark.parametrize(
+    "engine, phases, kind",
+    [("vllm", NODES, "shell"), ("sglang", COPIES, "shell"), ("vllm", COPIES, "slurm"), ("sglang", NODES, "slurm")],
+)
 def test_every_node_is_told_what_the_record_says(
-    engine: str, phases: str, tmp_path: Path, started: list[Started]
+    engine: str, phases: str, kind: str, tmp_path: Path, started: list[Started]
 ) -> None:
     one = deployed(engine, phases)
-    run = Started(tmp_path, one, "shell")
+    run = Started(tmp_path, one, kind)
     started.append(run)
     out = run.ready()
     seen = heard(tmp_path)
@@ -196,6 +203,50 @@ def test_waiting_has_an_end(tmp_path: Path, started: list[Started]) -> None:
     assert code == 1 and "prefill is healthy" in out and "decode is not healthy after 2 s" in out and not run.left()
 
 
+def test_slurm_starts_each_rank_of_trtllm(tmp_path: Path, started: list[Started]) -> None:
+    one = deployed("trtllm", NODES)
+    run = Started(tmp_path, one, "slurm")
+    started.append(run)
+    run.ready()
+    decode, prefill, router = sorted((tmp_path / "log" / "srun").read_text().splitlines(), key=len, reverse=True)
+    assert "--nodes=2 --ntasks=16 --ntasks-per-node=8 --gpus-per-node=8 --mpi=pmix" in decode
+    assert "--nodes=1 --ntasks=8 --ntasks-per-node=8 --gpus-per-node=8 --mpi=pmix" in prefill and "--mpi" not in router
+    assert decode.split("--nodelist=")[1].split()[0] == ",".join(run.hosts[1:])
+    files = [s["files"] for s in heard(tmp_path) if "--config" in s["argv"]]
+    assert sorted(files) == sorted([server.files["yaml"]] for server in one.servers)
+    run.process.terminate()
+    assert run.ended()[0] == 143 and not run.left()
+
+
+def test_pools_are_parts_of_a_job(tmp_path: Path, started: list[Started]) -> None:
+    plan = dagc.compile(ROOT / "examples/qwen3_235b_two_pools.moe")
+    run = Started(tmp_path, deployment(plan, "vllm", "m", "q"), "slurm", "true")
+    started.append(run)
+    assert run.ended()[0] == 0
+    steps = (tmp_path / "log" / "srun").read_text()
+    assert [sum(f"--het-group={k} " in line for line in steps.splitlines()) for k in (0, 1)] == [2, 2]
+    header = (tmp_path / "q.vllm.sbatch").read_text().partition("\nset ")[0]
+    first, second = header.split("#SBATCH hetjob")
+    assert all("#SBATCH --nodes=1\n" in part and "#SBATCH --gpus-per-node=8" in part for part in (first, second))
+
+
+def test_a_part_of_a_node_is_all_that_a_job_asks_for() -> None:
+    whole, part = (
+        launcher("slurm").files(deployed("vllm", f"decode: gpus = {gpus}, tp = {n}"))["p.vllm.sbatch"].decode()
+        for gpus, n in (("0..7", 8), ("0..3", 4))
+    )
+    assert "--gpus-per-node=8\n#SBATCH --exclusive" in whole
+    assert "--gpus-per-node=4\n" in part and "exclusive" not in part
+
+
+def test_a_job_is_submitted(tmp_path: Path) -> None:
+    ((name, content),) = launcher("slurm").files(deployed("vllm", TWO)).items()
+    (tmp_path / name).write_bytes(content)
+    env = {"PATH": os.environ["PATH"]}
+    done = subprocess.run(["bash", name], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 2 and "it is a job: sbatch" in done.stderr and len([*tmp_path.iterdir()]) == 1
+
+
 def test_trtllm_has_a_front_end(tmp_path: Path, started: list[Started]) -> None:
     one = deployed("trtllm", COPIES)
     run = Started(tmp_path, one, "shell")
@@ -213,8 +264,9 @@ def test_a_server_that_ends_ends_all(tmp_path: Path, started: list[Started]) -> 
     assert code == 1 and "decode has ended" in out and "no GPU here" in out and not run.left()
 
 
-def test_a_server_that_is_killed_later_ends_all(tmp_path: Path, started: list[Started]) -> None:
-    run = Started(tmp_path, deployed("vllm", TWO), "shell")
+@pytest.mark.parametrize("kind", ["shell", "slurm"])
+def test_a_server_that_is_killed_later_ends_all(kind: str, tmp_path: Path, started: list[Started]) -> None:
+    run = Started(tmp_path, deployed("vllm", TWO), kind)
     started.append(run)
     run.ready()
     os.kill(next(s["pid"] for s in heard(tmp_path) if "8004" in s["argv"]), signal.SIGKILL)

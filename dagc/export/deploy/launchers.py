@@ -29,6 +29,7 @@ class Launcher:
 
 LAUNCHERS: tuple[Launcher, ...] = (
     Launcher("shell", "one script: on this machine, and on others over ssh", "shell:write"),
+    Launcher("slurm", "one job, a step for each server", "slurm:write"),
 )
 
 

@@ -125,7 +125,7 @@ def _server(draft: ServerDraft, files: Mapping[str, str], index: Mapping[tuple[s
         pool,
         tuple(command(draft)),
         dict(draft.environment),
-        {suffix: text for suffix, text in files.items() if suffix != "sh"},
+        {suffix: _settings(text) for suffix, text in files.items() if suffix != "sh"},
         places,
         one.per_host,
         ports,
@@ -133,3 +133,8 @@ def _server(draft: ServerDraft, files: Mapping[str, str], index: Mapping[tuple[s
         draft.facts.words.get("by_rank", False),
         tuple(remarks(draft)),
     )
+
+
+def _settings(text: str) -> str:
+    """Of a file, without the remarks that the server has by itself."""
+    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith("#"))
