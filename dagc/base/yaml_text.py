@@ -1,4 +1,4 @@
-"""YAML from elsewhere, within bounds: values with the place in the text that each stands at."""
+"""YAML from elsewhere, within bounds: values, each with its place in the text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .source import Source, Span
 MAX_DEPTH = 100
 """Of values in values: a manifest has a dozen."""
 MAX_VALUES = 200_000
-"""Of a text, each as often as anchors repeat it: a text of a kilobyte can stand for billions."""
+"""Of a text, each as often as anchors repeat it: a kilobyte can repeat billions."""
 MAX_DOCUMENTS = 1_000
 MERGE = "<<"
 """The key under which a mapping takes over the entries of others."""
@@ -40,7 +40,7 @@ class Items:
 
 @record
 class Entries:
-    """A mapping. `keys`: where each key stands."""
+    """A mapping. `keys`: the place of each key."""
 
     entries: Mapping[str, Node]
     keys: Mapping[str, Span]
@@ -251,7 +251,9 @@ class _Reader:
     def count(self, more: int, event: Any) -> None:
         self.size += more
         if self.size > MAX_VALUES:
-            raise self.fault(f"this stands for more than {MAX_VALUES:,} values", event)
+            raise self.fault(
+                f"this has more than {MAX_VALUES:,} values, counted as often as anchors repeat them", event
+            )
 
     def fault(self, message: str, event: Any) -> SpecError:
         start, end = (event.start_mark.index, event.end_mark.index) if event is not None else (0, None)

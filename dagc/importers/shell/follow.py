@@ -1,0 +1,619 @@
+"""A script followed as the shell would, without running anything: values of variables, loops, branches, files that it writes.
+
+Programs are taken to succeed, loops that wait for them to end at once. Where a branch depends on what only the run knows, each of its
+arms is followed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from ...base.frozen import record
+from .conditions import Truth, compared, tested
+from .expand import Expansion
+from .parse import ShellError, parse_script
+from .sums import NoSum, value_of
+from .syntax import (
+    Arithmetic,
+    Assignment,
+    Case,
+    Chain,
+    Command,
+    Commands,
+    Count,
+    For,
+    Function,
+    Group,
+    If,
+    Pipe,
+    Redirect,
+    Simple,
+    Test,
+    While,
+    Word,
+)
+from .unknown import CLOSE, OPEN, is_known, named, shown
+
+MAX_STEPS = 100_000
+"""Commands that are followed."""
+MAX_COMMANDS = 10_000
+"""Programs that are started."""
+MAX_LETTERS = 20_000_000
+"""Of all values and files that are made: doubling a variable fifty times needs few steps."""
+MAX_CALLS = 20
+"""Functions in functions."""
+
+
+@record
+class Started:
+    """A program that the script starts. `argv` and `environment` (what the script exports and what the command is given before it) have what is
+    unknown as it is written; `unknown`: names of that. `start`, `end`: in the script."""
+
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+    unknown: tuple[str, ...]
+    start: int
+    end: int
+
+
+@record
+class Followed:
+    """`files`: that it writes. `unset`: variables that the script asks for and does not set. `branched`: whether arms were followed that exclude each other."""
+
+    started: tuple[Started, ...]
+    files: Mapping[str, str]
+    unset: tuple[str, ...]
+    branched: bool
+
+
+def follow(
+    text: str, given: Mapping[str, str] | None = None, arguments: Sequence[str] = (), name: str = "script.sh"
+) -> Followed:
+    """`given`: variables that it finds in its environment; `name`: of the script, which is its `$0`. Raises ShellError."""
+    for mark in (OPEN, CLOSE):
+        if mark in text:
+            raise ShellError("the script has a control character", text.index(mark))
+    shell = _Shell(dict(given or {}), arguments=[name, *arguments])
+    shell.exported.update(given or {})
+    with suppress(_Leave):
+        shell.all(parse_script(text))
+    files = {shown(path): shown(text) for path, text in shell.files.items()}
+    return Followed(tuple(shell.started), files, tuple(dict.fromkeys(shell.unset)), shell.branched)
+
+
+class _Leave(Exception):
+    """`exit`, `return`, `break` or `continue`."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+
+@dataclass(slots=True)
+class _Shell:
+    variables: dict[str, str]
+    arrays: dict[str, list[str]] = field(default_factory=dict)
+    arguments: list[str] = field(default_factory=list)
+    exported: set[str] = field(default_factory=set)
+    functions: dict[str, Command] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    started: list[Started] = field(default_factory=list)
+    unset: list[str] = field(default_factory=list)
+    branched: bool = False
+    steps: int = 0
+    letters: int = 0
+    calls: int = 0
+    quiet: int = 0  # inside of a substitution: what it starts is no server
+    said: list[str] = field(default_factory=list)  # what the commands of a substitution print
+
+    # Words
+
+    def expansion(self) -> Expansion:
+        return Expansion(self.variables, self.arrays, self.arguments, self.output, self.unset, self.spend)
+
+    def spend(self, letters: int, at: int = 0) -> None:
+        self.letters += letters
+        if self.letters > MAX_LETTERS:
+            raise ShellError(f"the script makes more than {MAX_LETTERS:,} letters", at)
+
+    def word(self, word: Word) -> str:
+        return self.expansion().joined(word)
+
+    def words(self, words: Iterable[Word]) -> list[str]:
+        expansion = self.expansion()
+        return [one for word in words for one in expansion.split(word)]
+
+    def output(self, body: Commands, text: str) -> str | None:
+        """What commands print; None where they start a program."""
+        saved = (self.said, self.variables, self.arrays, len(self.started))
+        self.said, self.variables, self.arrays = [], dict(self.variables), dict(self.arrays)
+        self.quiet += 1
+        if self.quiet > MAX_CALLS:
+            raise ShellError(f"commands are nested more than {MAX_CALLS} deep", 0)
+        with suppress(_Leave):
+            self.all(body)
+        self.quiet -= 1
+        said = "".join(self.said)
+        known = len(self.started) == saved[3]
+        del self.started[saved[3] :]
+        self.said, self.variables, self.arrays = saved[0], saved[1], saved[2]
+        return said.rstrip("\n") if known else None
+
+    # Commands
+
+    def all(self, commands: Commands) -> Truth:
+        truth = Truth(True, True)
+        for chain in commands:
+            truth = self.chain(chain)
+        return truth
+
+    def chain(self, chain: Chain) -> Truth:
+        truth = Truth(True, True)
+        for op, pipe in chain.pipes:
+            if (op == "&&" and truth.holds is False) or (op == "||" and truth.holds is True):
+                continue
+            if op and truth.holds is None:
+                other = self.apart(pipe)
+                truth = other if other.holds is None else Truth(None, False)
+                continue
+            truth = self.pipe(pipe)
+        return truth
+
+    def apart(self, pipe: Pipe) -> Truth:
+        """Something that may not come about: if it leaves, what follows is reached all the same."""
+        self.branched = True
+        try:
+            return self.pipe(pipe)
+        except _Leave:
+            return Truth(None, False)
+
+    def pipe(self, pipe: Pipe) -> Truth:
+        truth = Truth(True, True)
+        if len(pipe.commands) == 1:
+            truth = self.command(pipe.commands[0])
+        else:
+            before = len(self.started)
+            said, self.said = self.said, []
+            for command in pipe.commands:
+                printed, self.said = self.said, []
+                truth = self.piped(command, "".join(printed))
+            last, self.said = self.said, said
+            if len(self.started) == before:
+                self.said += last
+        return Truth(None if truth.holds is None else not truth.holds, truth.decided) if pipe.negated else truth
+
+    def piped(self, command: Command, given: str) -> Truth:
+        """One whose input is what another printed."""
+        if isinstance(command, Simple) and given:
+            words = self.words(command.words)
+            if words[:1] == ["tee"] or (words[:1] == ["cat"] and len(words) == 1):
+                self.store([one for one in words[1:] if not one.startswith("-")], given)
+                self.redirected(command.redirects, given)
+                return Truth(True, True)
+        try:
+            return self.command(command)
+        except _Leave:
+            return Truth(True, False)
+
+    def command(self, command: Command) -> Truth:
+        self.steps += 1
+        if self.steps > MAX_STEPS:
+            raise ShellError(f"following the script takes more than {MAX_STEPS:,} steps", 0)
+        if isinstance(command, Simple):
+            return self.simple(command)
+        if isinstance(command, Group):
+            return self.group(command)
+        if isinstance(command, For):
+            return self.loop(command)
+        if isinstance(command, Count):
+            return self.count(command)
+        if isinstance(command, While):
+            return self.again(command)
+        if isinstance(command, If):
+            return self.choice(command)
+        if isinstance(command, Case):
+            return self.case(command)
+        if isinstance(command, Function):
+            self.functions[command.name] = command.body
+            return Truth(True, True)
+        if isinstance(command, Test):
+            return compared(command.tokens, self.expansion())
+        return self.arithmetic(command)
+
+    def arithmetic(self, command: Arithmetic) -> Truth:
+        value = self.sum(command.word)
+        return Truth(None if value is None else bool(value), value is not None)
+
+    def sum(self, word: Word) -> int | None:
+        text = self.word(word)
+        try:
+            return value_of(text, self.variables) if is_known(text) else None
+        except NoSum:
+            return None
+
+    def group(self, group: Group) -> Truth:
+        said = len(self.said)
+        if not group.apart:
+            truth = self.all(group.body)
+        else:
+            saved = self.variables, self.arrays, self.exported
+            self.variables, self.arrays, self.exported = dict(saved[0]), dict(saved[1]), set(saved[2])
+            try:
+                truth = self.all(group.body)
+            except _Leave:
+                truth = Truth(True, False)
+            self.variables, self.arrays, self.exported = saved
+        if any(redirect.op in (">", ">>", ">|") for redirect in group.redirects):
+            printed = "".join(self.said[said:])
+            del self.said[said:]
+            self.redirected(group.redirects, printed)
+        return truth
+
+    def loop(self, loop: For) -> Truth:
+        words = self.arguments[1:] if loop.words is None else self.words(loop.words)
+        for word in words:
+            self.variables[loop.name] = word
+            if self.round(loop.body):
+                break
+        return Truth(True, True)
+
+    def count(self, loop: Count) -> Truth:
+        self.sum(loop.first)
+        while True:
+            self.steps += 1
+            holds = self.sum(loop.holds)
+            if holds is None:
+                self.round(loop.body)  # how often is not known: once
+                break
+            if not holds or self.round(loop.body):
+                break
+            if self.sum(loop.then) is None:
+                break
+        return Truth(True, True)
+
+    def again(self, loop: While) -> Truth:
+        while True:
+            truth = self.all(loop.condition)
+            holds = truth.holds if not loop.until or truth.holds is None else not truth.holds
+            if holds is False:
+                break
+            # A loop around programs ends when they say so: its commands are followed once.
+            if self.round(loop.body) or not truth.decided or not holds:
+                break
+        return Truth(True, True)
+
+    def round(self, body: Commands) -> bool:
+        """Whether the loop is left."""
+        try:
+            self.all(body)
+        except _Leave as left:
+            if left.what not in ("break", "continue"):
+                raise
+            return left.what == "break"
+        return False
+
+    def choice(self, choice: If) -> Truth:
+        for condition, body in choice.arms:
+            truth = Truth(True, True) if condition is None else self.all(condition)
+            if truth.holds is True:
+                return self.all(body)
+            if truth.holds is None:
+                self.arm(body)
+        return Truth(True, True)
+
+    def arm(self, body: Commands) -> None:
+        self.branched = True
+        try:
+            self.all(body)
+        except _Leave:
+            return
+
+    def case(self, case: Case) -> Truth:
+        expansion = self.expansion()
+        word = expansion.joined(case.word)
+        for patterns, body in case.arms:
+            if not is_known(word):
+                self.arm(body)
+            elif any(expansion.matches(word, pattern) for pattern in patterns):
+                return self.all(body)
+        return Truth(True, True)
+
+    # Simple commands
+
+    def assign(self, one: Assignment) -> None:
+        if isinstance(one.value, tuple):
+            old = self.arrays.get(one.name, []) if one.more else []
+            self.arrays[one.name] = [*old, *self.words(one.value)]
+            self.variables.pop(one.name, None)
+            return
+        value = self.word(one.value)
+        if one.index is not None:
+            self.element(one.name, self.word(one.index), value, one.more)
+            return
+        if one.more:
+            value = self.variables.get(one.name, "") + value
+        self.variables[one.name] = value
+        self.arrays.pop(one.name, None)
+
+    def element(self, name: str, index: str, value: str, more: bool) -> None:
+        try:
+            k = value_of(index, self.variables)
+        except NoSum:
+            return
+        held = self.arrays.setdefault(name, [])
+        if 0 <= k <= 10_000:
+            held += [""] * (k + 1 - len(held))
+            held[k] = held[k] + value if more else value
+
+    def simple(self, simple: Simple) -> Truth:
+        words = self.words(simple.words)
+        if not words:
+            for one in simple.assignments:
+                self.assign(one)
+            self.redirected(simple.redirects, "")
+            return Truth(True, True)
+        name = words[0]
+        builtin = BUILTINS.get(name)
+        if builtin is not None:
+            return builtin(self, simple, words)
+        body = self.functions.get(name)
+        if body is not None:
+            return self.call(body, words)
+        return self.start(simple, words)
+
+    def call(self, body: Command, words: list[str]) -> Truth:
+        self.calls += 1
+        if self.calls > MAX_CALLS:
+            raise ShellError(f"functions call each other more than {MAX_CALLS} deep", 0)
+        saved, self.arguments = self.arguments, [self.arguments[0], *words[1:]]
+        try:
+            return self.command(body)
+        except _Leave as left:
+            if left.what != "return":
+                raise
+            return Truth(True, True)
+        finally:
+            self.arguments = saved
+            self.calls -= 1
+
+    def start(self, simple: Simple, words: list[str]) -> Truth:
+        own = dict(self.variables)
+        saved, self.variables = self.variables, own
+        for one in simple.assignments:
+            self.assign(one)
+        names = {*self.exported, *(one.name for one in simple.assignments)}
+        environment = {name: own[name] for name in own if name in names}
+        self.variables = saved
+        given = self.redirected(simple.redirects, "")
+        if words[0] in ("cat", "tee") and given is not None:
+            # `cat > FILE <<END`, `tee FILE <<END`
+            self.store([one for one in words[1:] if not one.startswith("-")] if words[0] == "tee" else [], given)
+            if not any(r.op in (">", ">>", ">|") for r in simple.redirects) and words[0] == "cat":
+                self.say(given)
+            return Truth(True, True)
+        if words[0] == "seq" and (numbers := _sequence(words)) is not None:
+            self.say(numbers)
+            return Truth(True, True)
+        if len(self.started) >= MAX_COMMANDS:
+            raise ShellError(f"the script starts more than {MAX_COMMANDS:,} programs", simple.start)
+        self.spend(sum(map(len, words)) + sum(map(len, environment.values())), simple.start)
+        unknown = [name for word in words for name in named(word)]
+        self.started.append(
+            Started(
+                tuple(map(shown, words)),
+                {name: shown(value) for name, value in environment.items()},
+                tuple(dict.fromkeys(unknown)),
+                simple.start,
+                simple.end,
+            )
+        )
+        return Truth(True, False)
+
+    # Files and what is printed
+
+    def redirected(self, redirects: Sequence[Redirect], printed: str) -> str | None:
+        """Writes files that are written; the here-document that is read, if any."""
+        given = None
+        for one in redirects:
+            if one.op in ("<<", "<<<"):
+                given = self.word(one.target) + ("\n" if one.op == "<<<" else "")
+        for one in redirects:
+            if one.op in (">", ">>", ">|"):
+                content = given if given is not None else printed
+                self.store([self.word(one.target)], content, more=one.op == ">>")
+        return given
+
+    def store(self, paths: Sequence[str], content: str, *, more: bool = False) -> None:
+        for path in paths:
+            if path.startswith("/dev/") or not content:
+                continue
+            self.spend(len(content))
+            self.files[path] = (self.files.get(path, "") if more else "") + content
+
+    def say(self, text: str) -> None:
+        self.spend(len(text))
+        self.said.append(text)
+
+
+def _sequence(words: list[str]) -> str | None:
+    """What `seq` prints."""
+    between, numbers = "\n", []
+    rest = iter(words[1:])
+    for word in rest:
+        if word == "-s":
+            between = next(rest, "\n")
+        elif word.startswith("-s"):
+            between = word[2:]
+        elif word == "-w":
+            continue
+        else:
+            numbers.append(word)
+    try:
+        values = [int(one) for one in numbers if len(one) < 10]
+    except ValueError:
+        return None
+    if len(values) != len(numbers) or not 1 <= len(values) <= 3:
+        return None
+    first = values[0] if len(values) > 1 else 1
+    step = values[1] if len(values) == 3 else 1
+    if not step or abs((values[-1] - first) / step) > 10_000:
+        return None
+    return between.join(map(str, range(first, values[-1] + (1 if step > 0 else -1), step))) + "\n"
+
+
+# Commands of the shell itself
+
+
+def _export(shell: _Shell, simple: Simple, words: list[str]) -> Truth:
+    flags = [one for one in words[1:] if one.startswith("-")]
+    for one in simple.assignments:
+        shell.assign(one)
+    if words[0] == "export" or any("x" in flag for flag in flags):
+        names = [*(one.name for one in simple.assignments), *(one for one in words[1:] if not one.startswith("-"))]
+        shell.exported.difference_update(names) if "-n" in flags else shell.exported.update(names)
+    return Truth(True, True)
+
+
+def _unset(shell: _Shell, simple: Simple, words: list[str]) -> Truth:
+    for name in words[1:]:
+        shell.variables.pop(name, None)
+        shell.arrays.pop(name, None)
+    return Truth(True, True)
+
+
+def _echo(shell: _Shell, simple: Simple, words: list[str]) -> Truth:
+    rest = words[1:]
+    end = "\n"
+    while rest and rest[0] in ("-n", "-e", "-ne", "-en"):
+        end = "" if "n" in rest.pop(0) else end
+    return _printed(shell, simple, " ".join(rest) + end)
+
+
+def _printf(shell: _Shell, simple: Simple, words: list[str]) -> Truth:
+    rest = [one for one in words[1:] if one != "--"]
+    form, values = (rest[0], list(rest[1:])) if rest else ("", [])
+    form = form.replace("\\n", "\n").replace("\\t", "\t")
+    out = []
+    while True:
+        pieces = form.replace("%%", "\x02").split("%")
+        text = pieces[0]
+        for piece in pieces[1:]:
+            kind = next((k for k, c in enumerate(piece) if c.isalpha()), None)
+            taken = values.pop(0) if values else ""
+            text += taken + (piece[kind + 1 :] if kind is not None else "")
+        out.append(text.replace("\x02", "%"))
+        if not values or len(pieces) == 1:
+            break
+    return _printed(shell, simple, "".join(out))
+
+
+def _printed(shell: _Shell, simple: Simple, text: str) -> Truth:
+    if any(one.op in (">", ">>", ">|") for one in simple.redirects):
+        shell.redirected(simple.redirects, text)
+    else:
+        shell.say(text)
+    return Truth(True, True)
+
+
+def _test(shell: _Shell, simple: Simple, words: list[str]) -> Truth:
+    return tested(words[1:-1] if words[0] == "[" and words[-1] == "]" else words[1:])
+
+
+def _leave(shell: _Shell, simple: Simple, words: list[str]) -> Truth:
+    raise _Leave(words[0])
+
+
+def _shift(shell: _Shell, simple: Simple, words: list[str]) -> Truth:
+    del shell.arguments[1 : 1 + (int(words[1]) if len(words) > 1 and words[1].isdigit() and len(words[1]) < 6 else 1)]
+    return Truth(True, True)
+
+
+def _set(shell: _Shell, simple: Simple, words: list[str]) -> Truth:
+    if "--" in words:
+        shell.arguments[1:] = words[words.index("--") + 1 :]
+    return Truth(True, True)
+
+
+def _let(shell: _Shell, simple: Simple, words: list[str]) -> Truth:
+    value = 0
+    for word in words[1:]:
+        try:
+            value = value_of(word, shell.variables)
+        except NoSum:
+            return Truth(None, False)
+    return Truth(bool(value), True)
+
+
+def _eval(shell: _Shell, simple: Simple, words: list[str]) -> Truth:
+    text = " ".join(words[1:])
+    if not is_known(text):
+        # What is unknown stays one word: quoted, it is read as it was.
+        return shell.start(simple, words)
+    shell.calls += 1
+    if shell.calls > MAX_CALLS:
+        raise ShellError(f"functions call each other more than {MAX_CALLS} deep", simple.start)
+    before = len(shell.started)
+    truth = shell.all(parse_script(text))
+    shell.calls -= 1
+    moved = [_at(one, simple) for one in shell.started[before:]]
+    shell.started[before:] = moved
+    return truth
+
+
+def _at(one: Started, simple: Simple) -> Started:
+    return Started(one.argv, one.environment, one.unknown, simple.start, simple.end)
+
+
+def _command(shell: _Shell, simple: Simple, words: list[str]) -> Truth:
+    """`exec` and `command` start what follows."""
+    if len(words) < 2 or words[1].startswith("-"):
+        return Truth(True, False)
+    shell.start(simple, words[1:])
+    if words[0] == "exec":
+        raise _Leave("exit")
+    return Truth(True, False)
+
+
+def _read(shell: _Shell, simple: Simple, words: list[str]) -> Truth:
+    for name in words[1:]:
+        if not name.startswith("-"):
+            shell.variables.pop(name, None)
+    return Truth(True, False)
+
+
+def _nothing(shell: _Shell, simple: Simple, words: list[str]) -> Truth:
+    for one in simple.assignments:
+        shell.assign(one)
+    return Truth(True, True)
+
+
+def _false(shell: _Shell, simple: Simple, words: list[str]) -> Truth:
+    return Truth(False, True)
+
+
+def _waiting(shell: _Shell, simple: Simple, words: list[str]) -> Truth:
+    return Truth(True, False)
+
+
+BUILTINS = {
+    **dict.fromkeys(("export", "declare", "local", "readonly", "typeset"), _export),
+    **dict.fromkeys(("exit", "return", "break", "continue"), _leave),
+    **dict.fromkeys(("[", "test"), _test),
+    **dict.fromkeys(
+        (":", "cd", "pushd", "popd", "umask", "ulimit", "shopt", "trap", "hash", "alias", "disown"), _nothing
+    ),
+    **dict.fromkeys(("wait", "true", "sleep", "kill", "type", "which", "source", "."), _waiting),
+    **dict.fromkeys(("exec", "command"), _command),
+    "unset": _unset,
+    "echo": _echo,
+    "printf": _printf,
+    "shift": _shift,
+    "set": _set,
+    "let": _let,
+    "eval": _eval,
+    "read": _read,
+    "false": _false,
+}
+"""Commands that start no program."""
