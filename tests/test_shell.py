@@ -9,7 +9,7 @@ import time
 import pytest
 
 from dagc.importers.shell.follow import follow
-from dagc.importers.shell.parse import ShellError
+from dagc.importers.shell.script_text import ShellError
 
 SCRIPTS = {
     "words": "run a 'b c' \"d $X e\" f\\ g $'h\\ti' \\\n  --j=\"k\"'l' # comment\nrun m#n",

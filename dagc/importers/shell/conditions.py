@@ -12,7 +12,7 @@ from .syntax import Word
 from .unknown import is_known, named
 
 if TYPE_CHECKING:
-    from .expand import Expansion
+    from .expansions import Expansion
 
 INTEGER = re.compile(r"\s*[+-]?\d{1,18}\s*")
 NUMBERS = {

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from ...base.frozen import record
 from .conditions import Truth, compared, tested
-from .expand import Expansion
-from .parse import ShellError, parse_script
+from .expansions import Expansion
+from .script_text import ShellError, parse_script
 from .sums import NoSum, value_of
 from .syntax import (
     Arithmetic,
