@@ -28,12 +28,17 @@ from conftest import spec_text
 import dagc
 from dagc.base.diagnostics import SpecError
 from dagc.export import registry
+from dagc.export.deploy.launchers import launcher
+from dagc.export.deploy.launchers import names as launchers
+from dagc.export.deploy.made import deployment
 from dagc.export.engines import ENGINES
 from dagc.export.engines.launch import exported
 from dagc.export.registry import EXPORTERS, PHASE, PLAN, SERVING, VIEW, Exporter
 from dagc.view.draw.views import VIEWS
 from dagc.view.facts.unroll import counts
 
+SERVERS = ("vllm", "sglang", "trtllm")
+"""Engines that serve."""
 SERVE = "serve chat { arrivals = poisson(20 req/s), requests = 20 }\nrequire chat.ttft.p99 <= 1 s"
 OF = {PLAN: (), PHASE: ("prefill",), VIEW: ("prefill", "layer"), SERVING: ("chat",)}
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:pydot")
@@ -476,6 +481,20 @@ def test_files_of_engines_are_read(engine: str) -> None:
         reader(name)(data)
     if engine != "megatron":
         assert found.files, [d.message for d in found.refused]
+
+
+@pytest.mark.parametrize("engine", SERVERS)
+@pytest.mark.parametrize("kind", launchers())
+def test_files_of_launchers_are_read(kind: str, engine: str) -> None:
+    """Of every launcher that starts the engine; one that does not says so with E05."""
+    try:
+        files = launcher(kind).files(deployment(deployed(), engine, "org/model", "p"))
+    except SpecError as error:
+        assert [d.code for d in error.diagnostics] == ["E05"]
+        return
+    assert files
+    for name, data in files.items():
+        reader(name)(data)
 
 
 def test_files_of_searches_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -122,7 +122,7 @@ def _chosen(pools: Sequence[Wanted], name: str | None) -> list[Wanted]:
 
 
 def _read(args: Namespace) -> list[Machine]:
-    from ..measure.preflight.given import machines
+    from ..measure.preflight.elsewhere import machines
     from ..measure.preflight.inventory import Misread
 
     try:
