@@ -38,6 +38,35 @@ def test_every_option_is_accounted_for(capsys: Capture) -> None:
     assert "--enable-lora: not in the plan" in said and "--trust-remote-code: ignored" in said
 
 
+def test_words_behind_two_dashes_are_taken_as_they_are(capsys: Capture) -> None:
+    """`-m` and `--tp` of another program are no options of ours."""
+    words = [
+        "python3",
+        "-m",
+        "sglang.launch_server",
+        "--model",
+        "deepseek-ai/DeepSeek-V3",
+        "--tp",
+        "16",
+        "--dp-size",
+        "16",
+    ]
+    words += [
+        "--enable-dp-attention",
+        "--moe-a2a-backend",
+        "deepep",
+        "--chunked-prefill-size",
+        "32768",
+        "--max-running-requests",
+        "2048",
+    ]
+    words += ["--nnodes", "2", "--node-rank", "0", "--speculative-algorithm", "NEXTN", "--speculative-num-steps", "1"]
+    text, _ = imported(capsys, *words, engine="sglang")
+    assert "attention { dp = 16 }" in text and "experts { ep = 16 }" in text and "dispatch = all_to_all" in text
+    assert "sequences = 2048" in text and "batch_tokens = 2048 tok" in text  # of a rank: 32768 of 16
+    assert "draft = 1" in text and "drafter = mtp" in text
+
+
 @pytest.mark.parametrize(
     "words, message",
     [

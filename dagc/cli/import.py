@@ -103,8 +103,8 @@ def _config(args: Namespace) -> tuple[str, list[str]]:
 
 
 def _servers(args: Namespace) -> tuple[str, list[str]]:
-    from ..importers.engines.given import Given
     from ..importers.engines.imported import imported
+    from ..importers.engines.unsaid import Given
     from ..importers.sources import commands
 
     given = Given(

@@ -61,6 +61,14 @@ class CommandParser(Parser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         self.fill()
         positional = [action.nargs for action in self._actions if not action.option_strings]
+        if (
+            positional == ["*"] and args is not None and "--" in args
+        ):  # what follows is taken as it is, options of other programs too
+            at = list(args).index("--")
+            found, extra = self.parse_known_args(args[:at], namespace)
+            (words,) = (action.dest for action in self._actions if not action.option_strings)
+            setattr(found, words, [*getattr(found, words), *args[at + 1 :]])
+            return found, extra
         if self.mixing or "*" not in positional or argparse.REMAINDER in positional:
             return super().parse_known_args(args, namespace)
         self.mixing = True  # argparse gives a list no words that follow an option: `SPEC --phase P TRACE`

@@ -12,11 +12,11 @@ from ...base.syntax.format import format_source
 from ...base.units import show_runs
 from ...lang.load import load
 from ...spec.hardware import Hardware
-from .given import Given
 from .known import Known
 from .passes import Pass, Steps, steps
 from .seats import seats
 from .server import Server
+from .unsaid import Given
 
 USUAL_TOKENS = 1024
 """Of prompts and outputs, where nobody says."""

@@ -12,11 +12,11 @@ from ...base.harmless import harmless
 from ...engines.facts import Facts, Option, facts
 from .assemble import Text, spec_text
 from .command import ServerCommand
-from .given import Given
 from .known import Known, known_gpu, known_model
 from .options import Told, Words, split
 from .reading import IGNORED, MISSING, READ, UNKNOWN, Line, Reader, Reading, WrongValue
 from .server import Server
+from .unsaid import Given
 
 ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "local", "HIP_VISIBLE_DEVICES": "local"}
 

@@ -14,7 +14,7 @@ from ...spec.hardware import Hardware
 from ...spec.model import Model
 from ..huggingface import HARNESS, import_config
 from .checkpoints import preset_of
-from .given import Given
+from .unsaid import Given
 
 ASSUMED_GPU = "h100-sxm"
 

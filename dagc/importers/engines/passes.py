@@ -8,8 +8,8 @@ from math import ceil
 from ...base.frozen import record
 from ...spec.engines import SCHEDULING, by_card
 from ...spec.hardware import Hardware
-from .given import Given
 from .server import Server
+from .unsaid import Given
 
 USUAL_SEQUENCES = 64
 """Of a data-parallel rank at once, where nobody says."""
