@@ -330,7 +330,7 @@ def test_phases_may_be_called_what_the_shell_knows(tmp_path: Path, started: list
     ]
 
 
-@pytest.mark.parametrize("kind", [one.name for one in LAUNCHERS])
+@pytest.mark.parametrize("kind", [one.name for one in LAUNCHERS if not one.in_containers])
 @pytest.mark.parametrize("engine", SERVING)
 def test_scripts_are_words_to_the_shell(engine: str, kind: str, tmp_path: Path) -> None:
     for name, data in launcher(kind).files(deployed(engine, COPIES, name="it's $(odd); `p`")).items():

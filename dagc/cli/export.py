@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from ..base.diagnostics import Diagnostic, SpecError
+from ..base.harmless import harmless
 from ..export.deploy.launchers import LAUNCHERS, launcher
 from ..export.deploy.launchers import names as launchers
 from ..export.engines import ENGINES
 from .arguments import any_of, spec_arguments
 from .common import compiled, stem, tell
 from .writing import refuse_existing, write_all
+
+IMAGE = r"[A-Za-z0-9][\w.:/@-]{0,500}"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -36,6 +41,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="L",
         help="write what starts the whole deployment: " + "; ".join(f"{one.name} ({one.about})" for one in LAUNCHERS),
     )
+    parser.add_argument(
+        "--image", metavar="I", help="image of the engine's containers (default: the project's own, of that version)"
+    )
     parser.add_argument("--model", metavar="M", help="checkpoint to serve (default: the plan's name of the model)")
     parser.add_argument("-o", "--output", metavar="DIR", help="where files go (default: standard output)")
     parser.add_argument("--force", action="store_true", help="write into a directory that is not empty")
@@ -46,6 +54,7 @@ def run(args: Namespace) -> int:
 
     try:
         facts(args.to, args.engine_version)  # before a plan is compiled for nothing
+        image = _image(args)
         from ..export.engines.launch import exported
 
         plan = compiled(args.spec, args)
@@ -56,8 +65,10 @@ def run(args: Namespace) -> int:
         if args.launcher:
             from ..export.deploy.made import deployment
 
-            one = deployment(plan, args.to, args.model, stem(args.spec), args.engine_version)
-            files: Mapping[str, bytes] = launcher(args.launcher).files(one)
+            chosen = launcher(args.launcher)
+            version = args.engine_version or chosen.engine_version(args.to)
+            one = deployment(plan, args.to, args.model, stem(args.spec), version)
+            files: Mapping[str, bytes] = chosen.files(replace(one, image=image))
         else:
             found = exported(plan, args.to, args.model, stem(args.spec), args.engine_version)
             files, refused = found.files, found.refused
@@ -79,3 +90,17 @@ def run(args: Namespace) -> int:
     except SpecError as error:
         tell(error.diagnostics)
         return 2
+
+
+def _image(args: Namespace) -> str | None:
+    """Raises SpecError where no container would run it, or where it is none."""
+    if args.image is None:
+        return None
+    if args.launcher is None or not launcher(args.launcher).in_containers:
+        kinds = ", ".join(one.name for one in LAUNCHERS if one.in_containers)
+        raise SpecError([Diagnostic("E05", "--image: nothing here runs in containers", help=(f"--launcher {kinds}",))])
+    if not re.fullmatch(IMAGE, args.image):
+        said = harmless(args.image[:80])
+        raise SpecError([Diagnostic("E05", f"--image: `{said}` is not the name of an image")])
+    image: str = args.image
+    return image

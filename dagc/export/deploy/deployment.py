@@ -110,10 +110,11 @@ class Router:
 @record
 class Deployment:
     """`name`: of the plan; `label`: engine and version. `router`: None where there is one server, or the engine has none for these. `notes`: what
-    a reader is to know of the whole."""
+    a reader is to know of the whole. `image`: of containers, where the user names one."""
 
     name: str
     engine: str
+    version: str
     label: str
     model: str
     servers: tuple[Server, ...]
@@ -121,6 +122,7 @@ class Deployment:
     hosts: tuple[Host, ...]
     notes: tuple[str, ...]
     spec: Spec
+    image: str | None = None
 
     def server(self, name: str) -> Server:
         return next(one for one in self.servers if one.name == name)

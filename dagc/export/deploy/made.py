@@ -93,6 +93,7 @@ def _joined(
     return Deployment(
         re.sub(r"[^A-Za-z0-9_.-]", "_", stem),
         first.engine,
+        first.facts.version,
         first.facts.label,
         first.model,
         servers,

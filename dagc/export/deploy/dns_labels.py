@@ -1,0 +1,35 @@
+"""Names of Kubernetes objects, made of names that may be anything."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from hashlib import sha256
+
+LONGEST = 40
+"""Characters: what controllers append (numbers of replicas and nodes, a revision) keeps a pod's name and its labels within 63."""
+
+
+def label(name: str, longest: int = LONGEST) -> str:
+    """A label by RFC 1123 that begins with a letter, as names of services must. A name that loses something gets part of its hash, so that
+    names that differ stay different."""
+    plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    if plain[:1].isdigit():
+        plain = f"p{plain}"
+    if len(plain) <= longest and plain and plain == re.sub(r"[_.]", "-", name.lower()):
+        return plain
+    mark = sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:6]
+    kept = (plain or "plan")[: longest - len(mark) - 1].strip("-")
+    return f"{kept}-{mark}"
+
+
+def labels(names: Sequence[str], longest: int = LONGEST) -> list[str]:
+    """One for each name, all different."""
+    out: list[str] = []
+    for name in names:
+        own, k = label(name, longest), 2
+        while own in out:
+            end = f"-{k}"
+            own, k = label(name, longest - len(end)) + end, k + 1
+        out.append(own)
+    return out

@@ -1,0 +1,139 @@
+"""Objects of Kubernetes: a LeaderWorkerSet for each server, whose groups are its replicas, and a router in front of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from . import pods
+from .deployment import HEALTH, Deployment, Router, Server
+from .dns_labels import LONGEST, labels
+from .manifest import Document, text
+from .pods import Object, Words
+
+PLAN, COMPONENT = "app.kubernetes.io/part-of", "app.kubernetes.io/component"
+SET, INDEX = "leaderworkerset.sigs.k8s.io/name", "leaderworkerset.sigs.k8s.io/worker-index"
+"""Labels; the last two are the controller's own, by which a service finds first pods."""
+WAIT = """\
+import sys, time, urllib.request
+end = time.monotonic() + float(sys.argv[1])
+for url in sys.argv[2:]:
+    while True:
+        try:
+            urllib.request.urlopen(url, timeout=5)
+            break
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(5)
+"""
+"""What a router's pod runs first: a router looks for its servers once."""
+
+
+def write(one: Deployment) -> Mapping[str, str]:
+    """Files by suffix. Raises SpecError with E05 where pods cannot run a server."""
+    refuse_ranks_apart(one)
+    plan, *own = labels([one.name, *(f"{one.name}-{server.name}" for server in one.servers)])
+    names = dict(zip((server.name for server in one.servers), own, strict=True))
+    documents = [document for server in one.servers for document in _server(one, server, names, plan)]
+    if one.router is not None:
+        documents += _router(one, one.router, names, plan)
+    first, *rest = documents
+    needs = ("the LeaderWorkerSet controller (leaderworkerset.x-k8s.io/v1)",)
+    return {"kubernetes.yaml": text([Document(first.content, (*pods.about(one, needs), "", *first.comments)), *rest])}
+
+
+def refuse_ranks_apart(one: Deployment) -> None:
+    """Pods have no MPI between them."""
+    for server in one.servers:
+        if server.by_rank and server.nodes > 1:
+            message = f"`{server.name}` spans {server.nodes} nodes: {one.label} starts its ranks by MPI, which pods do not have"
+            raise pods.refuse(message, help=("--launcher dynamo, whose operator starts them, or slurm",))
+
+
+def _server(one: Deployment, server: Server, names: Mapping[str, str], plan: str) -> list[Document]:
+    name = names[server.name]
+    marks = {PLAN: plan, COMPONENT: server.role if server.role != "both" else "server"}
+    config = f"{name}-config" if server.files else ""
+    apart = server.nodes > 1
+    template: Object = {"size": server.nodes}
+    if apart:
+        template["leaderTemplate"] = _pod(one, server, names, marks, config, first=True)
+    template["workerTemplate"] = _pod(one, server, names, marks, config, first=not apart)
+    body = {
+        "apiVersion": "leaderworkerset.x-k8s.io/v1",
+        "kind": "LeaderWorkerSet",
+        "metadata": {"name": name, "labels": dict(marks)},
+        "spec": {"replicas": server.replicas, "leaderWorkerTemplate": template},
+    }
+    documents = [pods.config_map(config, server.files)] if config else []
+    selector = {SET: name, INDEX: "0"}
+    service = _service(f"{name}-http", selector, server.ports["http"][0], marks)
+    return [*documents, Document(body, server.about), Document(service)]
+
+
+def _pod(
+    one: Deployment, server: Server, names: Mapping[str, str], marks: Mapping[str, str], config: str, *, first: bool
+) -> Object:
+    words = Words(one, server, names, node="0" if first else pods.NODE)
+    box: Object = {
+        "name": "engine",
+        "image": pods.image(one, server),
+        **pods.run(words.all(server.command), pods.PROGRAMS[server.engine]),
+        "env": pods.environment(words, server),
+        "resources": pods.gpus(server),
+        **pods.locked(server),
+        "volumeMounts": pods.mounts(config),
+    }
+    if first:
+        box["ports"] = [{"name": "http", "containerPort": server.ports["http"][0]}]
+        box |= pods.probes(pods.asks("http"))
+    return {"metadata": {"labels": dict(marks)}, "spec": {"containers": [box], "volumes": pods.volumes(config)}}
+
+
+def _service(name: str, selector: Mapping[str, str], port: int, marks: Mapping[str, str]) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "labels": dict(marks)},
+        "spec": {"selector": dict(selector), "ports": [{"name": "http", "port": port, "targetPort": "http"}]},
+    }
+
+
+def _router(one: Deployment, router: Router, names: Mapping[str, str], plan: str) -> list[Document]:
+    """A pod that waits for every server, and then routes."""
+    (name,) = labels([f"{plan}-router"], LONGEST)
+    marks = {PLAN: plan, COMPONENT: "router"}
+    words = Words(one, None, names)
+    command = words.all(router.command)
+    picture = pods.platforms()["routers"].get(one.engine) or pods.image(one, one.servers[0])
+    urls = [
+        f"http://{names[server.name]}-{replica}.{names[server.name]}:{server.ports['http'][0]}{HEALTH}"
+        for server, replica in one.ends
+    ]
+    box: Object = {
+        "name": "router",
+        "image": picture,
+        **pods.run(command, 1),
+        "ports": [{"name": "http", "containerPort": router.port}],
+        "readinessProbe": {**pods.asks("http"), "periodSeconds": pods.PERIOD_S, "timeoutSeconds": pods.PERIOD_S},
+    }
+    waits = {"name": "wait", "image": picture, "command": ["python3", "-c", WAIT], "args": [str(pods.START_S), *urls]}
+    spec: Object = {"initContainers": [waits], "containers": [box]}
+    documents = []
+    if router.file:
+        config = f"{name}-config"
+        documents.append(pods.config_map(config, {"yaml": "".join(words.one_word(piece) for piece in router.file)}))
+        box["volumeMounts"] = [{"name": "config", "mountPath": pods.CONFIG, "readOnly": True}]
+        spec["volumes"] = [{"name": "config", "configMap": {"name": config}}]
+    body = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "labels": dict(marks)},
+        "spec": {
+            "replicas": 1,
+            "selector": {"matchLabels": dict(marks)},
+            "template": {"metadata": {"labels": dict(marks)}, "spec": spec},
+        },
+    }
+    service = _service(name, marks, router.port, marks)
+    return [*documents, Document(body, ("Requests go to the service of this name.",)), Document(service)]
