@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,11 @@ import pytest
 from conftest import ROOT, spec_text
 
 import dagc
+from dagc.base.units import SCALAR, TIME
 from dagc.cli import main
+from dagc.export.searched_files import as_json
 from dagc.ir.ops.attributes import RingTurnAttrs
+from dagc.plan.searched import Against, Findings, Joined, Measure, ServedVersus
 
 Capture = pytest.CaptureFixture[str]
 SCHEMAS = {
@@ -58,24 +62,46 @@ def numbers(schema: Any, path: str = "", above: str = "") -> list[tuple[str, str
     return found
 
 
-GRAPH = json.loads((ROOT / "dagc" / "export" / "graph.schema.json").read_text())
+EVERY = sorted(p for p in (ROOT / "dagc").rglob("*.schema.json") if p.name != "plan.1.schema.json")
+"""Of all that dagc writes; schema 1 is only read."""
+UNITS = {
+    "_B": "bytes", "bytes": "bytes", "_Bps": "bytes per second", "_tok_s": "tokens per second", "_s": "seconds",
+    "seconds": "seconds", "_J": "joules",
+}  # fmt: skip
+"""Ending of a name, the first that fits -> how its description begins."""
 
 
-@pytest.mark.parametrize("schema", [SCHEMAS[2], GRAPH], ids=["plan", "graph"])
-def test_units_are_in_the_names_and_descriptions(schema: Any) -> None:
+@pytest.mark.parametrize("path", EVERY, ids=lambda path: path.name.partition(".")[0])
+def test_units_are_in_the_names_and_descriptions(path: Path) -> None:
+    schema = json.loads(path.read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
     found = numbers(schema)
     assert len(found) > 5
-    for path, words in found:
-        name = path.rpartition(".")[2]
-        assert words, f"{path}: no description"
-        if name == "bytes":
-            assert words.startswith("bytes: "), path
-        if name.endswith("_B"):
-            assert words.startswith("bytes: "), path
-        elif name.endswith("_tok_s"):
-            assert words.startswith("tokens per second"), path
-        elif name.endswith("_s"):
-            assert words.startswith("seconds: "), path
+    for place, words in found:
+        name = next(part for part in reversed(place.split(".")) if part not in ("items", "additionalProperties"))
+        assert words, f"{place}: no description"
+        begins = next((unit for ending, unit in UNITS.items() if name.endswith(ending)), "")
+        assert words.lower().startswith(begins), f"{place}: {words}"
+
+
+def test_every_schema_is_looked_at() -> None:
+    assert {"plan", "graph", "search", "preflight"} <= {path.name.partition(".")[0] for path in EVERY}
+    bad = {"properties": {"size_B": {"type": "number", "description": "big"}, "n": {"type": ["integer", "null"]}}}
+    assert numbers(bad) == [(".properties.size_B", "big"), (".properties.n", "")]
+
+
+def test_a_search_says_its_units_and_no_infinity() -> None:
+    """Better than 0 by a share is no number, which JSON could not say."""
+    measures = (Measure("ttft", "prefill", "lower", TIME), Measure("imbalance", "prefill", "lower", SCALAR))
+    today = Against("old", (1.0, 0.0), (math.inf, None), True)
+    served = ServedVersus("old", "chat", (("ttft.p99", 1.0, 2.0), ("throughput_per_gpu", 3.0, 4.0)))
+    joined = Joined(1, 0, 0, {}, ())
+    found = Findings("p", measures, (), (), True, None, 1.0, False, joined, against=today, served=(served,))
+    data = json.loads(as_json(found), parse_constant=pytest.fail)
+    jsonschema.validate(data, json.loads((ROOT / "dagc" / "export" / "search.schema.json").read_text()))
+    assert [one["unit"] for one in data["objectives"]] == ["s", "1"]
+    assert data["why"]["against"]["gains"] == [None, None]
+    assert [one["unit"] for one in data["why"]["served"][0]["figures"]] == ["s", "tok/s"]
 
 
 def test_collectives_are_of_one_device_of_its_own_stage() -> None:

@@ -84,6 +84,11 @@ def dim_name(dim: Dim) -> str:
     return ("*".join(up) or "1") + ("/" + "/".join(down) if down else "")
 
 
+def unit_name(dim: Dim) -> str:
+    """The SI unit as data has it: `B/s`, `tok`, or `1`."""
+    return "1" if dim == SCALAR else dim_name(dim)
+
+
 _WORDS: dict[Dim, str] = {
     SCALAR: "a plain number",
     TIME: "a time (s)",

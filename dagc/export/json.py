@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..base.axes import AXES, EXPERT_SIDE
 from ..base.harmless import in_json
 from ..base.render import as_records
-from ..base.units import dim_name
+from ..base.units import unit_name
 from ..cost.placed_experts import placed_experts
 from ..plan.graph_file import GRAPH_SCHEMA, hardware_data, ir_section, plan_section
 from ..plan.held_memory import parts
@@ -66,7 +66,7 @@ def plan_object(plan: CompiledPlan, knees: Mapping[str, Knee] | None = None) -> 
                 "expr": v.requirement.text,
                 "value": v.value,
                 "bound": v.bound,
-                "unit": "1" if dim_name(v.dim) == "a plain number" else dim_name(v.dim),
+                "unit": unit_name(v.dim),
                 "passed": v.passed,
             }
             for v in plan.requirements

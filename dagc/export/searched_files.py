@@ -5,16 +5,21 @@ from __future__ import annotations
 import csv
 import io
 import json
+from math import isfinite
 from typing import Any
 
 from ..base.harmless import file_part, in_json
+from ..base.units import unit_name
 from ..plan.searched import Findings, PhasePlan, Space
+from ..spec.metrics import of_serving
 
-SCHEMA = 1
+SCHEMA = 2
+"""2: with the units of objectives and of figures of servings."""
 
 
 def as_object(found: Findings) -> dict[str, Any]:
     """Plain data in SI units, as `search.schema.json` describes it."""
+    units = {metric.name: unit_name(metric.dim) for metric in of_serving()}
     return {
         "schema": SCHEMA,
         "spec": found.spec,
@@ -22,7 +27,7 @@ def as_object(found: Findings) -> dict[str, Any]:
         "interrupted": found.interrupted,
         "gap": found.gap,
         "seconds": found.seconds,
-        "objectives": [{"name": m.name, "phase": m.phase, "better": m.better} for m in found.measures],
+        "objectives": [{"name": m.name, "phase": m.phase, "better": m.better, "unit": unit_name(m.dim)} for m in found.measures],
         "plans": [
             {
                 "figures": list(plan.figures),
@@ -52,23 +57,30 @@ def as_object(found: Findings) -> dict[str, Any]:
                 for one in found.versus
             ],
             "served": [
-                {"plan": one.name, "serving": one.serving, "figures": [{"name": n, "best": a, "other": b} for n, a, b in one.figures]}
+                {"plan": one.name, "serving": one.serving, "figures": [
+                    {"name": n, "unit": units.get(n, "1"), "best": a, "other": b} for n, a, b in one.figures
+                ]}
                 for one in found.served
             ],
             "against": None if (today := found.against) is None else {
-                "spec": today.name, "figures": list(today.figures), "gains": list(today.gains), "passed": today.passed,
+                "spec": today.name, "figures": list(today.figures), "gains": [_finite(gain) for gain in today.gains], "passed": today.passed,
             },
             "binding": None if (bound := found.binding) is None else {
                 "requirement": bound.label, "slack": bound.slack, "found": bound.found, "bound": bound.bound, "refused": bound.refused,
-                "without": bound.without, "gain": bound.gain, "sure": bound.sure,
+                "without": bound.without, "gain": _finite(bound.gain), "sure": bound.sure,
             },
             "gpus": [
-                {"phase": one.phase, "gpus": one.gpus, "figure": one.figure, "change": one.change, "complete": one.complete}
+                {"phase": one.phase, "gpus": one.gpus, "figure": one.figure, "change": _finite(one.change), "complete": one.complete}
                 for one in found.steps
             ],
         },
         "errors": {one.phase: {"median": one.median, "cases": one.cases} for one in found.errors},
     }  # fmt: skip
+
+
+def _finite(share: float | None) -> float | None:
+    """JSON has no infinity: how much better than 0 something is, is no share."""
+    return None if share is None or not isfinite(share) else share
 
 
 def _phase(one: PhasePlan) -> dict[str, Any]:
