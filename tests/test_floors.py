@@ -54,7 +54,9 @@ TWICE: dict[str, str] = {
         "one subject: its record, what makes it, what it costs, how it is drawn",
     ),
     **dict.fromkeys(("accuracy", "estimate", "fit", "summary"), "one subject: a script for it, and what is computed"),
-    **dict.fromkeys(("vllm", "sglang"), "an engine: what of a plan its options are told, what of one they say"),
+    **dict.fromkeys(
+        ("vllm", "sglang", "trtllm"), "an engine: what of a plan its options are told, what of one they say"
+    ),
     "doubts": "what is probably not meant: of a spec, of its plan",
     "words": "names of a family of lanes; words of an engine's command",
     "functions": "functions of the language: in expressions, in blocks",

@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from ..base.diagnostics import Diagnostic, SpecError
-from ..importers.sources import SOURCES
+from ..importers.origins import SOURCES
 from .arguments import allow_import_arguments, any_of, at_least
 from .common import tell
 from .writing import write_all
@@ -105,7 +105,7 @@ def _config(args: Namespace) -> tuple[str, list[str]]:
 def _servers(args: Namespace) -> tuple[str, list[str]]:
     from ..importers.engines.imported import imported
     from ..importers.engines.unsaid import Given
-    from ..importers.sources import commands
+    from ..importers.origins import commands
 
     given = Given(
         args.gpu,

@@ -58,7 +58,7 @@ class Rule:
 @record
 class Facts:
     """Of one version of an engine. `versions`: each that was checked, and why it is covered; `words`: further names of things;
-    `read`: options that are read in commands and never written; `programs`: the words that start a server."""
+    `read`: options that are read in commands and never written; `programs`: the words that start a server, `others`: those that begin in the same way and start none."""
 
     name: str
     engine: str
@@ -71,6 +71,7 @@ class Facts:
     words: Mapping[str, Any]
     read: tuple[Option, ...] = ()
     programs: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -114,6 +115,7 @@ def facts(engine: str, version: str | None = None) -> Facts:
         held.get("words", {}),
         tuple(o for o in read if _holds(o, chosen)),
         tuple(held.get("programs", ())),
+        tuple(held.get("others", ())),
     )
 
 

@@ -12,8 +12,8 @@ from ...base.syntax.format import format_source
 from ...base.units import show_runs
 from ...lang.load import load
 from ...spec.hardware import Hardware
+from .batches import Pass, Steps, steps
 from .known import Known
-from .passes import Pass, Steps, steps
 from .seats import seats
 from .server import Server
 from .unsaid import Given

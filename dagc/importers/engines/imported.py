@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from itertools import accumulate
 from typing import Any
 
 from ...base.diagnostics import Diagnostic, SpecError
 from ...base.frozen import record
 from ...base.harmless import harmless
 from ...engines.facts import Facts, Option, facts
+from ...engines.others import others
 from .assemble import Text, spec_text
 from .command import ServerCommand
 from .known import Known, known_gpu, known_model
@@ -84,16 +87,16 @@ def _behind_program(known: Facts, command: ServerCommand) -> Sequence[str]:
 
 def after_program(known: Facts, argv: Sequence[str]) -> int | None:
     """Where options begin, behind the program and what starts it (`numactl ...`, `srun ...`); None: it is not this engine's."""
-    plain = [word.rsplit("/", 1)[-1] for word in argv]
+    plain = [word.rsplit("/", 1)[-1] for word in argv[:64]]
     plain = [
         "python" if word in ("python3", "python3.10", "python3.11", "python3.12", "python3.13") else word
         for word in plain
     ]
-    for program in known.programs:
+    for program in (*known.others, *known.programs):
         words = program.split()
-        for start in range(min(len(plain), 64)):
+        for start in range(len(plain)):
             if plain[start : start + len(words)] == words:
-                return start + len(words)
+                return None if program in known.others else start + len(words)
     return None
 
 
@@ -116,7 +119,7 @@ def _server(engine: str, command: ServerCommand, words: Words, model: Known, giv
         _one(reading, told, readers)
     _contradictions(reading, words)
     if extra := getattr(module, "extra", None):
-        extra(reading, command, readers)
+        extra(reading, command, *_file(reading, readers))
     fields: dict[str, Any] = module.resolved(reading)
     if reading.faults:
         raise SpecError([_fault(command, fault) for fault in reading.faults])
@@ -181,9 +184,30 @@ def _add(reading: Reading, shown: str, outcome: tuple[str, str]) -> None:
     reading.lines.append(Line(harmless(shown)[:300], *map(harmless, outcome)))
 
 
-def _nested(path: Sequence[str], value: str | None) -> dict[str, object]:
-    import json
+def _file(
+    reading: Reading, readers: Mapping[str, Reader]
+) -> tuple[Callable[[str, object], bool], Callable[[str, object], None]]:
+    """How settings of a file are read: those that an option is, and the others."""
+    known = {o.name: o for o in (*reading.facts.read, *reading.facts.options.values()) if o.name[0] != "-"}
+    rest = {name: other for other in others(reading.facts.name, reading.facts.version) for name in other.names}
 
+    def setting(name: str, value: object) -> bool:
+        if name not in known:
+            return False
+        _read(reading, f"{name}: {json.dumps(value)}", known[name], value, readers)
+        return True
+
+    def other(name: str, value: object) -> None:
+        found = next((rest[part] for part in accumulate(name.split("."), "{}.{}".format) if part in rest), None)
+        outcome = (UNKNOWN, f"no setting of {reading.facts.label} that is known")
+        if found is not None:
+            outcome = (MISSING if found.missing else IGNORED, found.why)
+        _add(reading, f"{name}: {json.dumps(value)}", outcome)
+
+    return setting, other
+
+
+def _nested(path: Sequence[str], value: str | None) -> dict[str, object]:
     try:
         leaf: object = json.loads(value) if value is not None else True
     except ValueError:

@@ -11,7 +11,8 @@ from .reading import Line
 class Server:
     """Degrees of a stage: attention dp x tp, experts ep x etp. `kinds` of its phases; `split`: others do the rest of a request. `order`: of axes, where it is not the language's.
     `sequences` of the server at once, `rank_sequences` of one data-parallel rank; `graph_sequences` of a rank, up to which steps of decode are CUDA graphs; `step_tokens`
-    of prompts that a rank takes in a step, `chunk` of one of them: None where the command does not say; `says_chunk`: the engine has an option for that. `local`: ids of its GPUs
+    of prompts that a rank takes in a step, `chunk` of one of them: None where the command does not say; `says_chunk`: the engine has an option for that, `cuts`: it has one for whether prompts are
+    cut at all, which is on or off. `local`: ids of its GPUs
     on their host, where it says these."""
 
     command: ServerCommand
@@ -50,6 +51,7 @@ class Server:
     buffered: int | None = None
     chunk: int | None = None
     says_chunk: bool = False
+    cuts: bool | None = None
     prefix_cache: bool | None = None
     policy: str = ""
     draft: int = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
 
 from ...base.frozen import record
@@ -63,7 +63,7 @@ def steps(servers: Sequence[Server], new: int, given: Given, hardware: Hardware)
             decode = next(one for one in servers if "decode" in one.kinds)
             clients = slots * decode.dp * decode.replicas
         exact = exact and all(_fits(one, passes[(id(one), "decode")]) for one in servers if one.kinds == ("decode",))
-        _limits(servers, serve, exact, notes)
+        _limits(servers, passes, serve, exact, notes)
     caches = {one.kv_dtype for one in servers}
     return Steps(passes, serve, tuple(notes), clients, len(caches) > 1)
 
@@ -115,6 +115,8 @@ def _beside(one: Server, new: int, hardware: Hardware, notes: list[str]) -> Pass
         tokens = usual_tokens(one, hardware)
         notes.append(f"a step takes {tokens:,} tokens of a rank, as {one.engine} does by itself")
     chunk = min(one.chunk or tokens, tokens)
+    if one.cuts is False and tokens < new:
+        notes.append(f"prompts of {new:,} tokens are cut: the server would refuse more than {tokens:,}")
     if chunk >= new:
         return Pass(max(1, tokens // new) * one.dp * one.replicas)
     return Pass(max(1, tokens // chunk) * one.dp * one.replicas, chunk)
@@ -129,7 +131,7 @@ def _alone(one: Server, new: int, hardware: Hardware, slots: int | None, notes: 
         notes.append(f"a step takes {tokens:,} tokens of a rank")
     pieces = [min(one.chunk or new, new), min(tokens, new)]
     if most is not None and slots is None and tokens % most == 0:
-        pieces.append(min(tokens // most, new))
+        pieces.insert(0 if one.cuts else 2, min(tokens // most, new))  # only where prompts are cut has it to be said
     whole = one.chunk is None
     for piece in pieces:
         if most is None or slots is not None:
@@ -158,7 +160,18 @@ def _fits(one: Server, own: Pass) -> bool:
     return one.step_tokens == ceil(own.sequences / (one.dp * one.replicas)) * (1 + one.draft)
 
 
-def _limits(servers: Sequence[Server], serve: dict[str, str], exact: bool, notes: list[str]) -> None:
+def _whole(one: Server, passes: Mapping[tuple[int, str], Pass]) -> bool:
+    """Whether its phase has whole prompts, from which nobody sees that the server would cut them."""
+    return "prefill" in one.kinds and not passes[(id(one), "prefill")].chunk
+
+
+def _limits(
+    servers: Sequence[Server],
+    passes: Mapping[tuple[int, str], Pass],
+    serve: dict[str, str],
+    exact: bool,
+    notes: list[str],
+) -> None:
     """What a serving says of all of them."""
     both = [one for one in servers if len(one.kinds) > 1]
     told = {one.step_tokens for one in servers if one.step_tokens is not None and one.step_tokens != one.buffered}
@@ -170,6 +183,10 @@ def _limits(servers: Sequence[Server], serve: dict[str, str], exact: bool, notes
     chunks = {one.chunk for one in servers if one.chunk is not None}
     if both and len(chunks) == 1:
         serve["chunk"] = f"{chunks.pop()} tok"
+    elif cutting := {
+        one.step_tokens for one in servers if one.cuts and one.step_tokens is not None and _whole(one, passes)
+    }:
+        serve["chunk"] = f"{max(cutting)} tok"  # prompts are cut where a step is full
     caches = {one.prefix_cache for one in servers}
     if len(caches) == 1 and (cached := caches.pop()) is not None:
         serve["prefix_cache"] = str(cached).lower()
