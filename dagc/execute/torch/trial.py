@@ -24,6 +24,7 @@ from ..chosen import are_largest
 from ..inputs import Inputs, random_weight
 from ..machine import RankMachine
 from ..marks import about
+from ..op_classes import class_of
 from ..prove import (
     Comparison,
     Recording,
@@ -45,9 +46,6 @@ from .spans import Timeline
 DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 TOLERANCE = {"fp64": 1e-9, "fp32": 1e-3, "bf16": 0.1, "fp16": 0.1}
 """Largest error of logits, relative to the largest; choices of experts may differ in the small types."""
-
-CLASSES = {"contract": "matmul", "attend": "attention", "route": "routing", "dispatch": "routing", "combine": "routing"}
-MEMORY = ("rms_norm", "layer_norm", "row_sum", "row_square_sum", "lookup", "argmax", "cache")
 
 
 @record
@@ -109,16 +107,6 @@ class Outcome:
             for row in found["classes"]:
                 row["estimated_s"] = None
         return found
-
-
-def class_of(result: PhaseResult, key: Key) -> str:
-    segment, name = key
-    if not segment:
-        return name
-    op = result.graph.segment(segment).by_name[name]
-    if op.is_collective:
-        return op.runtime_kind
-    return CLASSES.get(op.kind, "norm, lookup" if op.kind in MEMORY else "element-wise")
 
 
 def run(plan: CompiledPlan, phase: str, options: Options, twin: Twin | None = None) -> Outcome | None:
@@ -236,7 +224,7 @@ def by_class(result: PhaseResult, ranks: Ranks, times: dict[Key, float]) -> Time
         else:
             each = outside_s(result, stage, key[1])
             calls = parts
-        name = class_of(result, key)
+        name = class_of(result, *key)
         before = out.get(name, (0, 0.0, 0.0))
         out[name] = (before[0] + calls, before[1] + measured_s, before[2] + calls * each)
     return out

@@ -1,0 +1,80 @@
+"""What was found when traces were laid beside a plan."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...base.frozen import record
+
+MISSING, EXTRA, SIZE, GROUP = "missing", "extra", "size", "group"
+
+
+@record
+class Deviation:
+    """A collective of one rank. `word`: one of the above. `name`: of the plan's op, or of an extra call where it was. `part`: of the batch,
+    `number`: of the pass, from 0. `detail`: what was planned, and what was seen."""
+
+    word: str
+    rank: int
+    kind: str
+    name: str
+    part: int
+    number: int
+    detail: str
+
+
+@record
+class Late:
+    """A rank that its group waited for. `wait_s`: after the others' middle one was there; `own_s`: by how much what the rank did
+    since its last collective took longer than what they did."""
+
+    rank: int
+    kind: str
+    name: str
+    part: int
+    number: int
+    wait_s: float
+    own_s: float
+
+
+@record
+class OpClass:
+    """Ops of one class: calls of a rank in one pass, and the mean over ranks of what they took, measured and planned."""
+
+    name: str
+    calls: int
+    measured_s: float
+    planned_s: float
+
+
+@record
+class Matched:
+    """`ranks`: that have a trace, of `world` in the plan. `planned`, `seen`, `same`: calls of all of them, in `passes` passes. `named`: ops were matched by their names, else by kind, size,
+    group and order. `compares`: the plan's times are of the kind of device that ran. `classes`: where ops have names. `waited_s`: by the ranks for each other, in all collectives,
+    summed over ranks; `span_s`: of all passes."""
+
+    phase: str
+    ranks: tuple[int, ...]
+    world: int
+    passes: int
+    named: bool
+    compares: bool
+    planned: int
+    seen: int
+    same: int
+    deviations: tuple[Deviation, ...]
+    late: tuple[Late, ...]
+    classes: tuple[OpClass, ...]
+    waited_s: float
+    span_s: float
+    notes: tuple[str, ...] = ()
+
+    @property
+    def differs(self) -> bool:
+        """Whether some rank called other collectives than the plan has."""
+        return bool(self.deviations)
+
+    def to_json(self) -> dict[str, Any]:
+        from dataclasses import asdict
+
+        return {**asdict(self), "differs": self.differs}

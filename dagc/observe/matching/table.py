@@ -1,0 +1,69 @@
+"""What was found about calls and ops, as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .found import Matched
+from .marked import listed
+
+SHOWN = 20
+"""Lines of deviations, and of late ranks."""
+NEGLIGIBLE_S = 1e-7
+"""Of a plan: ops that have no kernel of their own."""
+
+
+def lines(found: Matched) -> Iterator[str]:
+    """A line of all calls, one for each deviation (ranks that deviate alike in one), the late ranks, and the classes of ops."""
+    whose = f"{len(found.ranks)} of {found.world} ranks" if len(found.ranks) < found.world else f"{found.world} ranks"
+    passes = "one pass" if found.passes == 1 else f"{found.passes} passes"
+    how = "by name" if found.named else "by kind, size, group and order: ranks are taken to be in the order of GPU ids"
+    yield f"collectives of {whose} in {passes}: {found.planned:,} planned, {found.seen:,} seen, {found.same:,} the same, {how}"
+    yield from _cut(list(_deviations(found)))
+    yield from _cut([
+        f"  late     rank {one.rank} at {one.kind} {one.name}, {_where(found, one.part, one.number)}: "
+        f"its group waited {_time(one.wait_s)}"
+        for one in found.late
+    ])  # fmt: skip
+    share = found.waited_s / (found.span_s * len(found.ranks)) if found.span_s else 0.0
+    yield f"  ranks waited for each other in {share:.1%} of their time"
+    yield from (f"  {note}" for note in found.notes)
+    if found.classes:
+        yield from _classes(found)
+
+
+def _deviations(found: Matched) -> Iterator[str]:
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for one in found.deviations:
+        key = (one.word, one.kind, one.name, one.part, one.number, one.detail)
+        groups.setdefault(key, []).append(one.rank)
+    for (word, kind, name, part, number, detail), ranks in groups.items():
+        text = f"{kind} {name}".strip()
+        where = _where(found, int(str(part)), int(str(number)))
+        many = "ranks" if len(ranks) > 1 else "rank"
+        yield f"  {word:<8} {text}, {where}, {many} {listed(ranks)}{f': {detail}' if detail else ''}"
+
+
+def _where(found: Matched, part: int, number: int) -> str:
+    return f"part {part}" + (f" of pass {number}" if found.passes > 1 else "")
+
+
+def _cut(every: list[str]) -> Iterator[str]:
+    yield from every[:SHOWN]
+    if len(every) > SHOWN:
+        yield f"  and {len(every) - SHOWN:,} more such lines: --json has all"
+
+
+def _classes(found: Matched) -> Iterator[str]:
+    titles = ("measured ms", "planned ms", "ratio") if found.compares else ("measured ms",)
+    yield "".join([f"{'ops, mean of ranks':<20}{'calls':>8}", *(f"{title:>14}" for title in titles)])
+    for row in found.classes:
+        ratio = f"{row.measured_s / row.planned_s:.2f}" if row.planned_s >= NEGLIGIBLE_S else "-"
+        cells = (f"{row.measured_s * 1e3:.3f}", f"{row.planned_s * 1e3:.3f}", ratio)[: len(titles)]
+        yield "".join([f"{row.name:<20}{row.calls:>8}", *(f"{cell:>14}" for cell in cells)])
+    if not found.compares:
+        yield "the plan's times are of another kind of device than ran: they are not compared"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds * 1e3:.3f} ms"

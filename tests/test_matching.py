@@ -1,0 +1,347 @@
+"""Traces laid beside a plan: what a rank called that the plan does not have, did not call, called with another size or in another
+group, and for whom others waited. Traces are those that the repository makes itself."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, spec_text
+
+import dagc
+from dagc.api import Plan
+from dagc.base.diagnostics import SpecError
+from dagc.observe.kineto import read
+from dagc.observe.matching.alignment import aligned, beside
+from dagc.observe.matching.found import Matched
+from dagc.observe.matching.match import matched, phase_of
+from dagc.observe.matching.planned_calls import PlannedCall, PlannedCalls
+from dagc.observe.matching.table import lines
+
+needs_torch = pytest.mark.skipif(
+    importlib.util.find_spec("torch") is None, reason="torch is not installed: pip install -e '.[torch]'"
+)
+TWO_RANKS = spec_text(phase="gpus = 0..1, tp = 2", workload="sequences = 4, prompt = 32 tok, output = 16 tok")
+
+
+# -- the alignment ---------------------------------------------------------------------------------
+
+
+def fewest(planned: list[int], seen: list[int], free: bool) -> int:
+    """Edits by the whole table."""
+    rows = [list(range(len(seen) + 1))]
+    for i, a in enumerate(planned, 1):
+        row = [0 if free else i]
+        for j, b in enumerate(seen, 1):
+            row.append(min(rows[-1][j] + 1, row[-1] + 1, rows[-1][j - 1] + (0 if a == b else 2)))
+        rows.append(row)
+    return min(row[-1] for row in rows) if free else rows[-1][-1]
+
+
+@pytest.mark.parametrize("free", [False, True])
+def test_as_few_edits_as_the_whole_table_finds(free: bool) -> None:
+    draw = random.Random(3)
+    for _ in range(400):
+        planned, seen = ([draw.randrange(3) for _ in range(draw.randrange(9))] for _ in range(2))
+        pairs = aligned(planned, seen, len(planned) if free else 0)
+        assert pairs is not None and all(planned[x] == seen[y] for x, y in pairs)
+        assert all(a < c and b < d for (a, b), (c, d) in pairwise(pairs))
+        if free:
+            inner = pairs[-1][0] - pairs[0][0] + 1 - len(pairs) if pairs else 0
+            assert inner + len(seen) - len(pairs) <= fewest(planned, seen, free) + (0 if pairs else len(planned))
+        else:
+            assert len(planned) + len(seen) - 2 * len(pairs) == fewest(planned, seen, free)
+
+
+def test_what_is_absent_is_where_something_else_is_in_its_place() -> None:
+    pairs = aligned("abbcd", "aXbcd")  # type: ignore[arg-type]
+    assert pairs is not None and beside("abbcd", pairs) == [(0, 0), (2, 2), (3, 3), (4, 4)]  # type: ignore[arg-type]
+    pairs = aligned("dcbba", "dcbXa")  # type: ignore[arg-type]
+    assert pairs is not None and beside("dcbba", pairs) == [(0, 0), (1, 1), (2, 2), (4, 4)]  # type: ignore[arg-type]
+
+
+def test_sequences_of_other_programs_are_given_up() -> None:
+    assert aligned([0] * 5000, [1] * 5000) is None
+    assert aligned([0, 1] * 20_000, [0, 1] * 20_000) == [(i, i) for i in range(40_000)]
+
+
+# -- real runs -------------------------------------------------------------------------------------
+
+
+def run(spec: Path, folder: Path, faults: dict[str, Any], ranks: int, *options: str) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(ranks), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(ROOT / "tests" / "faulty_run.py"), json.dumps(faults), "run", str(spec)]
+    command += ["--repeat", "1", "--timeout", "60", "--trace", str(folder), *options]
+    jobs = [
+        subprocess.Popen(command, cwd=ROOT, env={**os.environ, **shared, "RANK": str(r)}, stderr=subprocess.PIPE)
+        for r in range(ranks)
+    ]
+    for job in jobs:
+        _, told = job.communicate(timeout=120)
+        assert job.returncode == 0, told.decode()
+
+
+@needs_torch
+def test_a_removed_an_added_and_a_delayed_collective_are_each_found(tmp_path: Path) -> None:
+    spec, folder = tmp_path / "p.moe", tmp_path / "traces"
+    spec.write_text(TWO_RANKS)
+    faults = {
+        "removed": "sparse.1/moe.y.all_reduce",
+        "added": "sparse.2/moe.r",
+        "delayed": ["sparse.3/gqa.y.all_reduce", 1, 0.5],
+    }
+    plan = dagc.compile_text(TWO_RANKS)
+    names = {op.name for segment in plan.phases["prefill"].graph.segments for op in segment.ops}
+    assert {str(f).split("/")[1] for f in (faults["removed"], faults["added"], faults["delayed"][0])} <= names
+    run(spec, folder, faults, 2, "--full-dims")
+    traces = [read(path) for path in sorted(folder.glob("*.json.gz"))]
+    assert phase_of(traces) == "prefill"
+    found = matched(plan, "prefill", traces)
+    assert found.named and found.ranks == (0, 1) and found.passes == 1 and not found.compares
+    assert (found.planned, found.seen, found.same) == (20, 20, 18)  # one fewer and one more on each rank
+    missing, extra = ([d for d in found.deviations if d.word == word] for word in ("missing", "extra"))
+    assert [(d.rank, d.name, d.kind) for d in missing] == [(r, faults["removed"], "all_reduce") for r in (0, 1)]
+    assert [(d.rank, d.kind, d.detail) for d in extra] == [(r, "all_reduce", "7 elements") for r in (0, 1)]
+    before = "sparse.2/" + names_before(plan, "moe.r")
+    assert {d.name for d in extra} == {f"after {before}"} and len(found.deviations) == 4
+    late = found.late[0]
+    assert (late.rank, late.name) == (1, faults["delayed"][0]) and 0.4 < late.wait_s < 2
+    text = "\n".join(lines(found))
+    assert "missing  all_reduce sparse.1/moe.y.all_reduce, part 0, ranks 0-1" in text
+    assert f"extra    all_reduce after {before}, part 0, ranks 0-1: 7 elements" in text
+    assert "late     rank 1 at all_reduce sparse.3/gqa.y.all_reduce, part 0: its group waited" in text
+    classes = {row.name: row for row in found.classes}
+    assert classes["all_reduce"].calls == 10 and all(row.measured_s > 0 for row in found.classes)
+    assert "ratio" not in text and "not compared" in text
+
+
+def names_before(plan: Plan, op: str) -> str:
+    names = [one.name for one in plan.phases["prefill"].graph.segment("sparse").ops]
+    return names[names.index(op) - 1]
+
+
+@needs_torch
+def test_a_run_without_faults_is_the_plan(tmp_path: Path) -> None:
+    """Two stages, exchanges of tokens and two parts, as the small twin, in fp64."""
+    text = spec_text(phase="gpus = 0..3, pp = 2, ep = 2, microbatches = 2")
+    spec, folder = tmp_path / "p.moe", tmp_path / "traces"
+    spec.write_text(text)
+    command = [sys.executable, "-m", "dagc", "run", str(spec), "--repeat", "1", "--trace", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    traces = [read(path) for path in folder.glob("*.json.gz")]
+    found = matched(dagc.compile_text(text), "prefill", traces)
+    assert not found.differs and found.planned == found.seen == found.same > 0
+    half = matched(dagc.compile_text(text), "prefill", traces[:2])
+    assert len(half.ranks) == 2 and not half.differs
+    plan = dagc.compile_text(spec_text(phase="gpus = 0..3, pp = 2, ep = 2"))
+    other = matched(plan, "prefill", traces)
+    assert other.differs  # of one micro-batch: the second is too many
+
+
+# -- traces without names --------------------------------------------------------------------------
+
+WORDS = {
+    "all_reduce": ("allreduce", "AllReduce_Sum_f32_RING_LL"),
+    "all_gather": ("_allgather_base", "AllGather_RING_LL"),
+    "reduce_scatter": ("_reduce_scatter_base", "ReduceScatter_Sum_f32_RING_LL"),
+    "all_to_all": ("all_to_allv", "SendRecv"),
+    "send_recv": ("send", "SendRecv"),
+}
+DTYPES = {4.0: "Float", 8.0: "Long"}
+Edit = Callable[[int, list[PlannedCall]], list[PlannedCall]]
+
+
+def same(rank: int, calls: list[PlannedCall]) -> list[PlannedCall]:
+    return calls
+
+
+def gpu_traces(
+    folder: Path,
+    text: str,
+    edit: Edit = same,
+    *,
+    passes: int = 1,
+    metadata: bool = True,
+    late: tuple[int, int] | None = None,
+) -> tuple[Plan, list[Path]]:
+    """A trace of each rank as PyTorch's profiler writes it on GPUs: kernels, with what NCCL says of them. Every collective ends at
+    the same moment on all ranks. `late`: (rank, index of a call) that begins 10 ms after the others."""
+    plan = dagc.compile_text(text)
+    (phase,) = plan.phases
+    planned = PlannedCalls(plan.phases[phase])
+    paths = []
+    for rank in range(len(planned)):
+        events, at = [], 1000.0
+        for i, call in enumerate(edit(rank, planned.of(rank)) * passes):
+            at += 10_100 if late is not None and late[1] == i else 100
+            begin = at - 20 - 7 * rank % 5
+            if late == (rank, i):
+                begin = at - 1
+            elif late is not None and late[1] == i:
+                begin = at - 10_020
+            word, kernel = WORDS[call.kind]
+            said: dict[str, Any] = {"stream": 7, "correlation": i + 1}
+            if metadata and call.ranks:
+                elements = round(call.elements) if call.payload_B == call.payload_B else 11 + 13 * i
+                said |= {
+                    "Collective name": word,
+                    "In msg nelems": elements,
+                    "Out msg nelems": elements,
+                    "dtype": DTYPES[call.each_B],
+                }
+                said |= {"Group size": len(call.ranks), "Process Group Ranks": str(list(call.ranks))}
+            name = f"ncclDevKernel_{kernel}(ncclDevKernelArgsStorage<4096ul>)"
+            events.append({"ph": "X", "cat": "kernel", "name": name, "ts": begin, "dur": at - begin, "args": said})
+        path = folder / f"rank{rank}.json"
+        path.write_text(
+            json.dumps({"distributedInfo": {"rank": rank, "world_size": len(planned)}, "traceEvents": events})
+        )
+        paths.append(path)
+    return plan, paths
+
+
+def judged(plan: Plan, paths: list[Path]) -> Matched:
+    (phase,) = plan.phases
+    return matched(plan, phase, [read(path) for path in paths])
+
+
+GPU = spec_text(phase="gpus = 0..7\nattention { dp = 2, tp = 4 }\nexperts { ep = 2, tp = 4 }")
+
+
+@pytest.mark.parametrize("metadata", [True, False])
+@pytest.mark.parametrize(
+    "text",
+    [
+        GPU,
+        TWO_RANKS,
+        spec_text(phase="gpus = 0..7, pp = 2, tp = 4, microbatches = 4"),
+        spec_text(phase="gpus = 0..3, sp = 4"),
+    ],
+)
+def test_a_trace_of_the_plan_is_the_plan(text: str, metadata: bool, tmp_path: Path) -> None:
+    plan, paths = gpu_traces(tmp_path, text, passes=3, metadata=metadata)
+    found = judged(plan, paths)
+    assert not found.named and found.compares and found.passes == 3 and not found.late
+    assert not found.differs and found.planned == found.seen == found.same > 0, "\n".join(lines(found))
+
+
+def without(index: int) -> Edit:
+    return lambda rank, calls: [c for i, c in enumerate(calls) if i != index]
+
+
+def resized(index: int) -> Edit:
+    return lambda rank, calls: [replace(c, payload_B=c.payload_B / 2) if i == index else c for i, c in enumerate(calls)]
+
+
+def regrouped(index: int) -> Edit:
+    def edit(rank: int, calls: list[PlannedCall]) -> list[PlannedCall]:
+        return [replace(c, ranks=(rank, (rank + 1) % 8)) if i == index else c for i, c in enumerate(calls)]
+
+    return edit
+
+
+def twice(index: int) -> Edit:
+    return lambda rank, calls: [*calls[: index + 1], replace(calls[index], payload_B=4444.0), *calls[index + 1 :]]
+
+
+@pytest.mark.parametrize(
+    ("word", "edit"), [("missing", without), ("size", resized), ("group", regrouped), ("extra", twice)]
+)
+@pytest.mark.parametrize("index", [3, 4, 5, 7])
+def test_each_fault_is_found_by_order_alone(word: str, edit: Callable[[int], Edit], index: int, tmp_path: Path) -> None:
+    """In a trace of one pass on every rank: the op, or a neighbour that nothing tells from it."""
+    plan, paths = gpu_traces(tmp_path, GPU, edit(index))
+    (result,) = plan.phases.values()
+    calls = PlannedCalls(result).of(0)
+    if word == "size" and calls[index].payload_B != calls[index].payload_B:
+        index += 1  # sizes of token exchanges differ from pass to pass: they are not compared
+        plan, paths = gpu_traces(tmp_path, GPU, edit(index))
+    found = judged(plan, paths)
+    assert [d.word for d in found.deviations] == [word] * 8, "\n".join(lines(found))
+    assert sorted(d.rank for d in found.deviations) == list(range(8))
+    (name,) = {d.name for d in found.deviations}
+    call = calls[index]
+    alike = {c.name for c in calls if c.kind == call.kind}
+    assert name in alike if word != "extra" else name.startswith("after ")
+
+
+def test_a_rank_that_comes_late_is_found_and_its_group_alone(tmp_path: Path) -> None:
+    plan, paths = gpu_traces(tmp_path, GPU, passes=2, late=(5, 3))
+    found = judged(plan, paths)
+    assert not found.differs and [(one.rank, round(one.wait_s, 3)) for one in found.late] == [(5, 0.01)]
+
+
+def test_clocks_of_hosts_are_set_by_what_ranks_leave_together(tmp_path: Path) -> None:
+    plan, paths = gpu_traces(tmp_path, GPU, passes=2)
+    for path in paths[4:]:
+        data = json.loads(path.read_text())
+        for event in data["traceEvents"]:
+            event["ts"] += 5_000_000
+        path.write_text(json.dumps(data))
+    assert not judged(plan, paths).late and judged(plan, paths).waited_s < 0.01
+
+
+def test_a_trace_may_begin_and_end_within_a_pass(tmp_path: Path) -> None:
+    plan, paths = gpu_traces(tmp_path, GPU, passes=4)
+    for path in paths:
+        data = json.loads(path.read_text())
+        data["traceEvents"] = data["traceEvents"][5:-6]
+        path.write_text(json.dumps(data))
+    found = judged(plan, paths)
+    assert not found.differs and found.same == found.seen > 0
+
+
+def test_a_trace_of_another_model_differs(tmp_path: Path) -> None:
+    _, paths = gpu_traces(tmp_path, GPU, passes=2)
+    other = dagc.compile_text(GPU.replace("layers = 4", "layers = 3").replace("hidden = 64", "hidden = 128"))
+    assert judged(other, paths).differs
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda data: data.pop("distributedInfo"), "does not say of which rank"),
+        (lambda data: data["distributedInfo"].update(rank=0), "are both of rank 0"),
+        (lambda data: data["distributedInfo"].update(rank=9), "of a job of 2 ranks"),
+        (lambda data: data["distributedInfo"].update(world_size=512), "of a job of 512 ranks"),
+        (lambda data: data.update(dagc={"phase": "x", "twin": True}), "of several runs"),
+    ],
+)
+def test_traces_that_do_not_belong_together(
+    change: Callable[[dict[str, Any]], object], said: str, tmp_path: Path
+) -> None:
+    plan, paths = gpu_traces(tmp_path, TWO_RANKS)
+    data = json.loads(paths[1].read_text())
+    change(data)
+    path = paths[1].with_name("second.json")
+    path.write_text(json.dumps(data))
+    with pytest.raises(SpecError) as error:
+        traces = [read(p) for p in (paths[0], path)]
+        phase_of(traces)
+        matched(plan, "prefill", traces)
+    assert said in error.value.diagnostics[0].message
+
+
+@pytest.mark.parametrize("text", [GPU, TWO_RANKS])
+def test_every_rank_of_a_group_has_the_call(text: str) -> None:
+    (result,) = dagc.compile_text(text).phases.values()
+    planned = PlannedCalls(result)
+    for rank in range(len(planned)):
+        for call in planned.of(rank):
+            assert rank in call.ranks
+            assert all(call.key in {c.key for c in planned.of(other)} for other in call.ranks)
