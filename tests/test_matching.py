@@ -10,29 +10,38 @@ import random
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from conftest import ROOT, spec_text
 
 import dagc
 from dagc.api import Plan
 from dagc.base.diagnostics import SpecError
+from dagc.cli import main
 from dagc.observe.kineto import read
 from dagc.observe.matching.alignment import aligned, beside
-from dagc.observe.matching.found import Matched
-from dagc.observe.matching.match import matched, phase_of
+from dagc.observe.matching.deviations import Matched
+from dagc.observe.matching.lay_beside import matched, phase_of, ran, unknown
 from dagc.observe.matching.planned_calls import PlannedCall, PlannedCalls
-from dagc.observe.matching.table import lines
+from dagc.observe.matching.rank_calls import RankCalls, calls_of
+from dagc.observe.matching.table import told
 
 needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="torch is not installed: pip install -e '.[torch]'"
 )
+SCHEMA = json.loads((ROOT / "dagc/observe/compare.schema.json").read_text())
+SCHEMA = {"$defs": SCHEMA["$defs"], **SCHEMA["$defs"]["collectives"]}
 TWO_RANKS = spec_text(phase="gpus = 0..1, tp = 2", workload="sequences = 4, prompt = 32 tok, output = 16 tok")
+
+
+def kept(paths: Iterable[Path]) -> list[RankCalls]:
+    return [calls_of(read(path), 0) for path in paths]
 
 
 # -- the alignment ---------------------------------------------------------------------------------
@@ -108,9 +117,9 @@ def test_a_removed_an_added_and_a_delayed_collective_are_each_found(tmp_path: Pa
     names = {op.name for segment in plan.phases["prefill"].graph.segments for op in segment.ops}
     assert {str(f).split("/")[1] for f in (faults["removed"], faults["added"], faults["delayed"][0])} <= names
     run(spec, folder, faults, 2, "--full-dims")
-    traces = [read(path) for path in sorted(folder.glob("*.json.gz"))]
-    assert phase_of(traces) == "prefill"
-    found = matched(plan, "prefill", traces)
+    calls = kept(sorted(folder.glob("*.json.gz")))
+    assert phase_of(calls) == "prefill"
+    found = matched(ran(plan, "prefill", calls), "gpu", calls)
     assert found.named and found.ranks == (0, 1) and found.passes == 1 and not found.compares
     assert (found.planned, found.seen, found.same) == (20, 20, 18)  # one fewer and one more on each rank
     missing, extra = ([d for d in found.deviations if d.word == word] for word in ("missing", "extra"))
@@ -120,7 +129,7 @@ def test_a_removed_an_added_and_a_delayed_collective_are_each_found(tmp_path: Pa
     assert {d.name for d in extra} == {f"after {before}"} and len(found.deviations) == 4
     late = found.late[0]
     assert (late.rank, late.name) == (1, faults["delayed"][0]) and 0.4 < late.wait_s < 2
-    text = "\n".join(lines(found))
+    text = "\n".join(told(found))
     assert "missing  all_reduce sparse.1/moe.y.all_reduce, part 0, ranks 0-1" in text
     assert f"extra    all_reduce after {before}, part 0, ranks 0-1: 7 elements" in text
     assert "late     rank 1 at all_reduce sparse.3/gqa.y.all_reduce, part 0: its group waited" in text
@@ -135,22 +144,28 @@ def names_before(plan: Plan, op: str) -> str:
 
 
 @needs_torch
-def test_a_run_without_faults_is_the_plan(tmp_path: Path) -> None:
-    """Two stages, exchanges of tokens and two parts, as the small twin, in fp64."""
-    text = spec_text(phase="gpus = 0..3, pp = 2, ep = 2, microbatches = 2")
+def test_a_run_without_faults_is_the_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exchanges of tokens, in two parts, as the small twin, in fp64; by the command."""
+    text = spec_text(phase="gpus = 0..1, ep = 2, microbatches = 2")
     spec, folder = tmp_path / "p.moe", tmp_path / "traces"
     spec.write_text(text)
     command = [sys.executable, "-m", "dagc", "run", str(spec), "--repeat", "1", "--trace", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
-    traces = [read(path) for path in folder.glob("*.json.gz")]
-    found = matched(dagc.compile_text(text), "prefill", traces)
-    assert not found.differs and found.planned == found.seen == found.same > 0
-    half = matched(dagc.compile_text(text), "prefill", traces[:2])
-    assert len(half.ranks) == 2 and not half.differs
-    plan = dagc.compile_text(spec_text(phase="gpus = 0..3, pp = 2, ep = 2"))
-    other = matched(plan, "prefill", traces)
-    assert other.differs  # of one micro-batch: the second is too many
+    assert main(["compare", str(spec), str(folder), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    jsonschema.validate(found, SCHEMA)
+    assert not found["drifts"] and found["planned"] == found["seen"] == found["same"] > 0
+    assert found["named"] and not found["compares"] and found["classes"][0]["planned_s"] is None
+    files = sorted(map(str, folder.glob("*.json.gz")))
+    assert main(["compare", str(spec), *files[:1]]) == 0
+    assert "collectives of 1 of 2 ranks in one pass" in capsys.readouterr().out
+    spec.write_text(text.replace("microbatches = 2", "microbatches = 1"))
+    assert main(["compare", str(spec), str(folder)]) == 1  # the second micro-batch is too many
+    assert "collectives are not the plan's" in capsys.readouterr().out
+    spec.write_text(spec_text(phase="gpus = 0..3, tp = 4"))
+    assert main(["compare", str(spec), str(folder)]) == 2
+    assert "of a job of 2 ranks" in capsys.readouterr().err
 
 
 # -- traces without names --------------------------------------------------------------------------
@@ -217,7 +232,7 @@ def gpu_traces(
 
 def judged(plan: Plan, paths: list[Path]) -> Matched:
     (phase,) = plan.phases
-    return matched(plan, phase, [read(path) for path in paths])
+    return matched(plan.phases[phase], "gpu", kept(paths))
 
 
 GPU = spec_text(phase="gpus = 0..7\nattention { dp = 2, tp = 4 }\nexperts { ep = 2, tp = 4 }")
@@ -237,7 +252,7 @@ def test_a_trace_of_the_plan_is_the_plan(text: str, metadata: bool, tmp_path: Pa
     plan, paths = gpu_traces(tmp_path, text, passes=3, metadata=metadata)
     found = judged(plan, paths)
     assert not found.named and found.compares and found.passes == 3 and not found.late
-    assert not found.differs and found.planned == found.seen == found.same > 0, "\n".join(lines(found))
+    assert not found.differs and found.planned == found.seen == found.same > 0, "\n".join(told(found))
 
 
 def without(index: int) -> Edit:
@@ -272,7 +287,7 @@ def test_each_fault_is_found_by_order_alone(word: str, edit: Callable[[int], Edi
         index += 1  # sizes of token exchanges differ from pass to pass: they are not compared
         plan, paths = gpu_traces(tmp_path, GPU, edit(index))
     found = judged(plan, paths)
-    assert [d.word for d in found.deviations] == [word] * 8, "\n".join(lines(found))
+    assert [d.word for d in found.deviations] == [word] * 8, "\n".join(told(found))
     assert sorted(d.rank for d in found.deviations) == list(range(8))
     (name,) = {d.name for d in found.deviations}
     call = calls[index]
@@ -330,11 +345,13 @@ def test_traces_that_do_not_belong_together(
     change(data)
     path = paths[1].with_name("second.json")
     path.write_text(json.dumps(data))
-    with pytest.raises(SpecError) as error:
-        traces = [read(p) for p in (paths[0], path)]
-        phase_of(traces)
-        matched(plan, "prefill", traces)
-    assert said in error.value.diagnostics[0].message
+    calls = kept([paths[0], path])
+    if said == "of several runs":
+        with pytest.raises(SpecError) as error:
+            phase_of(calls)
+        assert said in error.value.diagnostics[0].message
+    else:
+        assert said in unknown(calls, len(plan.phases["prefill"].gpus))
 
 
 @pytest.mark.parametrize("text", [GPU, TWO_RANKS])

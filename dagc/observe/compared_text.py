@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..base.harmless import harmless
@@ -10,6 +10,7 @@ from ..view.report.terminal_text import narrow, table
 from .against_plan import Compared, Row
 from .busy import Activity
 from .kernel_classes import UNKNOWN
+from .matching.deviations import Beside
 from .measured_rank import MeasuredRank
 
 SCHEMA = 1
@@ -20,12 +21,12 @@ LONGEST = 60
 TIMES = ("span", "busy", "compute", "copy", "exchange", "overlap", "exposed", "idle")
 
 
-def text(found: Compared, spec: str) -> str:
-    """The report."""
-    return "\n".join(narrow(_lines(found, spec))) + "\n"
+def text(found: Compared, spec: str, calls: Sequence[str] = ()) -> str:
+    """The report. `calls`: lines about collectives, one by one."""
+    return "\n".join(narrow(_lines(found, spec, calls))) + "\n"
 
 
-def _lines(found: Compared, spec: str) -> Iterator[str]:
+def _lines(found: Compared, spec: str, calls: Sequence[str]) -> Iterator[str]:
     first = found.ranks[0]
     device = f", {first.device}" if first.device else ""
     traces = f"{len(found.ranks)} rank{'s' * (len(found.ranks) > 1)} of {found.gpus} GPUs{device}"
@@ -40,6 +41,7 @@ def _lines(found: Compared, spec: str) -> Iterator[str]:
     yield from _streams(first)
     yield from _sorted(found)
     yield from _stragglers(found)
+    yield from map(harmless, calls)
     for note in dict.fromkeys((*found.notes, *(note for one in found.ranks for note in one.notes))):
         yield harmless(f"note: {note}")
     yield _verdict(found)
@@ -151,14 +153,14 @@ def _verdict(found: Compared) -> str:
 # -- plain data ----------------------------------------------------------------------------------
 
 
-def plain(found: Compared) -> dict[str, Any]:
+def plain(found: Compared, beside: Beside) -> dict[str, Any]:
     """As compared.schema.json describes it. Units are in the names; times are seconds of one pass, but for those of a trace."""
     return {
         "schema": SCHEMA,
         "phase": found.phase,
         "gpus": found.gpus,
         "tolerance": found.tolerance,
-        "drifts": found.drifts,
+        "drifts": found.drifts or beside.drifts,
         "passes": found.passes,
         "classes": [
             {
@@ -184,6 +186,7 @@ def plain(found: Compared) -> dict[str, Any]:
                 {"rank": w.rank, "calls": w.calls, "wait_s": w.wait_s, "last": w.last} for w in found.waits.ranks
             ],
         },
+        "collectives": beside.to_json(),
         "notes": list(found.notes),
     }
 

@@ -37,7 +37,7 @@ STEPS = (
         re.compile(r"^execute_context_(?P<prompts>\d+)\(\d+\)_generation_(?P<decodes>\d+)\(\d+\)"),
         "vllm-project/vllm, vllm/v1/worker/gpu_worker.py",
     ),
-    StepMark(re.compile(r"^dagc pass \d+"), "dagc run --trace"),
+    StepMark(re.compile(r"^dagc:[^:]+$"), "dagc run --trace"),
     StepMark(re.compile(r"^ProfilerStep#\d+"), "pytorch, torch/profiler/profiler.py"),
 )
 """In the order in which they are looked for: the first that a trace has counts."""

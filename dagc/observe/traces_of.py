@@ -11,6 +11,7 @@ import numpy as np
 from ..plan.result import PhaseResult
 from .against_plan import planned_calls
 from .kineto import read
+from .matching.rank_calls import RankCalls, calls_of
 from .measured_rank import MeasuredRank, summed
 from .passes import Passes, counted, marked, whole
 from .rank_trace import RankTrace
@@ -40,10 +41,17 @@ def files_of(given: Sequence[str]) -> list[Path]:
     return found
 
 
-def ranks_of(paths: Sequence[Path], result: PhaseResult, passes: int | None, within: str) -> list[MeasuredRank]:
-    """In the order of their ranks. Raises TraceFault."""
-    plan = _Planned(result)
-    found = [summed(trace, _passes(trace, plan, passes, within)) for trace in _traces(paths)]
+def ranks_of(
+    paths: Sequence[Path], result: PhaseResult, passes: int | None, within: str, calls: list[RankCalls] | None = None
+) -> list[MeasuredRank]:
+    """In the order of their ranks; none for traces of `dagc run` on CPUs, which have no kernels. `calls`: where to put what is kept of every
+    trace to be laid beside the plan call by call. Raises TraceFault."""
+    plan, found = _Planned(result), []
+    for trace, origin_ns in _traces(paths):
+        if calls is not None:
+            calls.append(calls_of(trace, origin_ns))
+        if len(trace.kernels):
+            found.append(summed(trace, _passes(trace, plan, passes, within)))
     by_rank: dict[int, str] = {}
     for one in found:
         if one.rank is not None:
@@ -53,13 +61,16 @@ def ranks_of(paths: Sequence[Path], result: PhaseResult, passes: int | None, wit
     return sorted(found, key=lambda one: (one.rank is None, one.rank or 0))
 
 
-def _traces(paths: Sequence[Path]) -> Iterator[RankTrace]:
+def _traces(paths: Sequence[Path]) -> Iterator[tuple[RankTrace, int]]:
+    """Each with the origin of the first."""
+    origin_ns: int | None = None
     for path in paths:
         trace = read(path)
-        if not len(trace.kernels):
+        origin_ns = trace.origin_ns if origin_ns is None else origin_ns
+        if not len(trace.kernels) and not isinstance(trace.about.get("phase"), str):
             reason = f"has {trace.events:,} events and no GPU kernel among them"
             raise TraceFault(path, reason, "profile with `activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]`")
-        yield trace
+        yield trace, origin_ns
 
 
 class _Planned:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import median
 
-from .found import Late
+from .deviations import Late
 from .marked import Arrivals
 from .planned_calls import PlannedCall
 

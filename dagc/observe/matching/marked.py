@@ -7,43 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import isnan
 
-from ...base.frozen import record
-from ...execute.marks import Mark, mark_of
-from ..rank_trace import RankTrace
-from .found import EXTRA, GROUP, MISSING, SIZE, Deviation
+from ...execute.marks import Mark
+from .deviations import EXTRA, GROUP, MISSING, SIZE, Deviation
 from .planned_calls import PlannedCall
+from .rank_calls import MarkedOp
 from .seen_calls import SeenCall
 
 OUTSIDE = ("scatter", "gather")
 """What the front end does: the plan has no collective of ranks for it."""
-
-
-@record
-class MarkedOp:
-    """One execution. `number`: of the pass."""
-
-    mark: Mark
-    number: int
-    start_s: float
-    end_s: float
-
-
-def marked_ops(trace: RankTrace, origin_ns: int, phase: str) -> tuple[list[MarkedOp], list[tuple[float, float]]]:
-    """Ops that the trace names, in order, and when each pass began and ended."""
-    shift_s = (trace.origin_ns - origin_ns) / 1e9
-    marks = trace.marks
-    parsed = [mark_of(name) for name in trace.names]
-    found: list[tuple[Mark, float, float]] = []
-    for start, time, name, on_gpu in zip(
-        marks.start_s.tolist(), marks.time_s.tolist(), marks.name.tolist(), marks.on_gpu.tolist(), strict=True
-    ):
-        mark = parsed[name]
-        if mark is not None and mark.phase == phase and not on_gpu:
-            found.append((mark, start + shift_s, start + time + shift_s))
-    passes = [(start, end) for mark, start, end in found if not mark.op]
-    begins = [start for start, _ in passes]
-    ops = [MarkedOp(m, max(0, bisect_right(begins, start) - 1), start, end) for m, start, end in found if m.op]
-    return ops, passes
 
 
 Arrivals = dict[tuple[int, tuple[int, str, str]], tuple[float, float, float]]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .found import Matched
+from ...base.harmless import harmless
+from .deviations import Beside, Matched
 from .marked import listed
 
 SHOWN = 20
@@ -13,7 +14,34 @@ NEGLIGIBLE_S = 1e-7
 """Of a plan: ops that have no kernel of their own."""
 
 
-def lines(found: Matched) -> Iterator[str]:
+def lines(beside: Beside) -> Iterator[str]:
+    """What was found call by call; why nothing was."""
+    if beside.found is None:
+        yield f"collectives are not laid beside the plan's: {beside.reason}"
+    else:
+        yield from told(beside.found)
+
+
+def alone(beside: Beside, spec: str) -> Iterator[str]:
+    """A whole report, of traces without kernels."""
+    found = beside.found
+    if found is not None:
+        yield harmless(f"{found.phase} of {spec}: traces of `dagc run` on a CPU")
+    yield from map(harmless, (*lines(beside), *verdict(beside)))
+
+
+def verdict(beside: Beside) -> Iterator[str]:
+    found = beside.found
+    if found is not None and found.differs:
+        words = dict.fromkeys(one.word for one in found.deviations)
+        counts = (f"{sum(one.word == word for one in found.deviations):,} {word}" for word in words)
+        yield f"collectives are not the plan's: {', '.join(counts)}"
+    if found is not None and found.drifted:
+        names = ", ".join(f"{one.name} {one.measured_s / one.planned_s:.2f}" for one in found.drifted if one.planned_s)
+        yield f"drift beyond {found.tolerance:.0%} of the plan: {names}"
+
+
+def told(found: Matched) -> Iterator[str]:
     """A line of all calls, one for each deviation (ranks that deviate alike in one), the late ranks, and the classes of ops."""
     whose = f"{len(found.ranks)} of {found.world} ranks" if len(found.ranks) < found.world else f"{found.world} ranks"
     passes = "one pass" if found.passes == 1 else f"{found.passes} passes"
@@ -27,7 +55,6 @@ def lines(found: Matched) -> Iterator[str]:
     ])  # fmt: skip
     share = found.waited_s / (found.span_s * len(found.ranks)) if found.span_s else 0.0
     yield f"  ranks waited for each other in {share:.1%} of their time"
-    yield from (f"  {note}" for note in found.notes)
     if found.classes:
         yield from _classes(found)
 

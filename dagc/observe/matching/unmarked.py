@@ -9,7 +9,7 @@ from math import isnan
 from statistics import median
 
 from .alignment import MOST_EDITS, aligned, beside
-from .found import EXTRA, MISSING, Deviation
+from .deviations import EXTRA, MISSING, Deviation
 from .marked import CLOSE, Arrivals, differences, said
 from .planned_calls import SEND_RECV, PlannedCall
 from .seen_calls import SeenCall
@@ -31,16 +31,15 @@ class Ordered:
     passes: int = field(default=0, init=False)
     counted: int = 0
     same: int = 0
-    note: str = ""
 
     def run(self) -> None:
         planned = as_seen(unfolded(self.planned), self.seen)
         kinds = {call.kind for call in planned}
         seen = [call for call in self.seen if call.kind in kinds]
-        others = Counter(call.kind for call in self.seen if call.kind not in kinds)
-        if others:
-            kept = ", ".join(f"{n:,} {kind}" for kind, n in others.most_common(5))
-            self.note = f"rank {self.rank}: kinds that the plan does not have are left out: {kept}"
+        for kind, n in Counter(call.kind for call in self.seen if call.kind not in kinds).items():
+            detail = f"{n:,} in the trace: a kind that the plan does not have"
+            self.deviations.append(Deviation(EXTRA, self.rank, kind, "", 0, 0, detail))
+            self.counted += n
         if not seen:
             self._nothing(planned)
             return
@@ -59,7 +58,7 @@ class Ordered:
             self._missing(call, 0)
 
     def _too_far(self, planned: Sequence[PlannedCall], seen: Sequence[SeenCall]) -> None:
-        self.counted = len(seen)
+        self.counted += len(seen)
         wanted, found = Counter(c.kind for c in planned), Counter(c.kind for c in seen)
         text = ", ".join(f"{kind} {found[kind]:,} seen, {wanted[kind]:,} a pass planned" for kind in wanted)
         detail = f"more than {MOST_EDITS} calls differ: {text}"
@@ -69,7 +68,7 @@ class Ordered:
         self, pairs: Sequence[tuple[int, int]], whole: Sequence[PlannedCall], seen: Sequence[SeenCall], period: int
     ) -> None:
         """What is before the first planned call that was seen, or behind the last, is outside of the trace."""
-        self.counted = len(seen)
+        self.counted += len(seen)
         base = pairs[0][0] // period if pairs else 0
         x, y = (pairs[0][0], 0) if pairs else (0, 0)
         before_end = None
@@ -111,7 +110,7 @@ class Ordered:
 
 
 def unfolded(calls: Sequence[PlannedCall]) -> list[PlannedCall]:
-    """Each call by itself: a ring turn is one a step."""
+    """Each call by itself: a ring turn has one in each step."""
     return [replace(call, calls=1, time_s=call.time_s / call.calls) for call in calls for _ in range(call.calls)]
 
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ...base.diagnostics import Diagnostic, SpecError
 from ...execute.op_classes import class_of
 from ...plan.result import PhaseResult
 from ...view.facts.timeline import at
-from ..rank_trace import RankTrace
-from .found import Matched, OpClass
+from .deviations import Beside, Matched, OpClass
 from .lateness import waits
-from .marked import Lookup, MarkedOp, marked_ops
+from .marked import Lookup
 from .planned_calls import PlannedCall, PlannedCalls
-from .seen_calls import seen_calls
+from .rank_calls import MarkedOp, RankCalls
 from .unmarked import Ordered
 
 if TYPE_CHECKING:
@@ -23,19 +22,19 @@ if TYPE_CHECKING:
 Calls = Mapping[int, Mapping[tuple[int, str, str], PlannedCall]]
 
 
-def phase_of(traces: Sequence[RankTrace]) -> str:
+def phase_of(ranks: Sequence[RankCalls]) -> str:
     """The phase that traces of `dagc run` name; empty: they are another program's. Raises SpecError where they are of several runs."""
-    found = {(str(t.about.get("phase", "")), bool(t.about.get("twin")), str(t.about.get("dtype", ""))) for t in traces}
+    found = {one.run for one in ranks}
     if len(found) > 1:
-        names = ", ".join(sorted({phase or "another program" for phase, _, _ in found}))
+        names = ", ".join(sorted({f"`{phase}`" if phase else "another program" for phase, _, _ in found}))
         raise SpecError([Diagnostic("E05", f"the traces are of several runs: {names}", help=("give those of one",))])
     return next(iter(found))[0] if found else ""
 
 
-def ran(plan: CompiledPlan, phase: str, traces: Sequence[RankTrace]) -> PhaseResult:
+def ran(plan: CompiledPlan, phase: str, ranks: Sequence[RankCalls]) -> PhaseResult:
     """What ran: the phase as it is planned, or its small twin where the traces say so. Raises SpecError where it has none."""
     result = plan.phases[phase]
-    if not any(trace.about.get("twin") for trace in traces):
+    if not any(one.twin for one in ranks):
         return result
     from ...execute.prove import twin_of_phase
     from ...execute.twin import NoTwin
@@ -48,28 +47,52 @@ def ran(plan: CompiledPlan, phase: str, traces: Sequence[RankTrace]) -> PhaseRes
     return cost_graph(twin.placed, twin.unit(plan.units[phase]))
 
 
-def matched(plan: CompiledPlan, phase: str, traces: Sequence[RankTrace]) -> Matched:
-    """Of traces that know their ranks, one of each. Raises SpecError."""
-    result = ran(plan, phase, traces)
+def unknown(ranks: Sequence[RankCalls], world: int) -> str:
+    """Why calls of these traces cannot be laid beside a plan of so many GPUs; empty: they can."""
+    files: dict[int, str] = {}
+    for one in ranks:
+        if one.rank is not None and one.rank in files:
+            return f"`{files[one.rank]}` and `{one.file}` are both of rank {one.rank}"
+        files |= {} if one.rank is None else {one.rank: one.file}
+        if one.rank is None:
+            return f"`{one.file}` does not say of which rank it is (a file name that has `rank0` in it does)"
+        if one.rank >= world or (one.world and one.world != world):
+            job = f"of a job of {one.world} ranks" if one.world else f"of rank {one.rank}"
+            return f"`{one.file}` is {job}, and the phase has {world} GPUs"
+    return ""
+
+
+def laid_beside(result: PhaseResult, kind: str, ranks: Sequence[RankCalls], tolerance: float) -> Beside:
+    """As `matched`, where it can be done. Raises SpecError for traces of `dagc run` that it cannot be done with."""
+    why = unknown(
+        ranks, len(result.gpus) if result.graph.the_mesh.apart is None else len(result.graph.the_mesh.all_gpus)
+    )
+    if not why:
+        return Beside(matched(result, kind, ranks, tolerance))
+    if any(one.phase for one in ranks):
+        raise SpecError([Diagnostic("E05", why)])
+    return Beside(None, why)
+
+
+def matched(result: PhaseResult, kind: str, ranks: Sequence[RankCalls], tolerance: float = 0.2) -> Matched:
+    """`result`: what ran; `kind`: of the devices that its times are of, gpu or cpu. Of traces that know their ranks, one of each; see
+    `unknown`."""
     planned = PlannedCalls(result)
-    own = ranked(traces, len(planned))
-    origin_ns = min(trace.origin_ns for trace in own.values())
-    named = all(trace.about.get("phase") == phase for trace in own.values())
-    found = [_one(rank, trace, planned, origin_ns, phase, named) for rank, trace in own.items()]
+    own = {one.rank: one for one in sorted(ranks, key=lambda one: one.rank or 0) if one.rank is not None}
+    named = all(one.phase == result.name for one in own.values())
+    found = [_one(rank, one, planned, named) for rank, one in own.items()]
     calls: Calls = {one.rank: {call.key: call for call in one.planned} for one in found}
     late, waited_s = waits({one.rank: one.arrived for one in found}, calls)
-    kind = plan.units[phase].spec.hardware.kind
-    on_cpu = not any(len(trace.kernels) for trace in own.values())
     passes = max(one.passes if isinstance(one, Ordered) else len(one.passes) for one in found)
     spans = [end - begin for one in found for begin, end in _spans(one)]
     return Matched(
-        phase,
+        result.name,
         tuple(own),
         len(planned),
         passes,
         named,
-        on_cpu == (kind == "cpu"),
-        sum(_planned(one, passes) for one in found),
+        any(one.on_gpu for one in own.values()) == (kind == "gpu"),
+        sum(_planned(one) for one in found),
         sum(one.counted for one in found),
         sum(one.same for one in found),
         tuple(deviation for one in found for deviation in one.deviations),
@@ -77,46 +100,25 @@ def matched(plan: CompiledPlan, phase: str, traces: Sequence[RankTrace]) -> Matc
         _classes(result, planned, [one for one in found if isinstance(one, Lookup)], passes),
         waited_s,
         sum(spans) / len(found),
-        tuple(one.note for one in found if isinstance(one, Ordered) and one.note),
+        tolerance,
     )
 
 
-def ranked(traces: Iterable[RankTrace], world: int) -> dict[int, RankTrace]:
-    """By rank. Raises SpecError where one has none, or two have the same, or the plan has no such rank."""
-    own: dict[int, RankTrace] = {}
-    for trace in traces:
-        name = trace.path.name
-        if trace.rank is None:
-            help = ("a file name that has `rank0` in it says it, too",)
-            raise SpecError([Diagnostic("E05", f"`{name}` does not say of which rank it is", help=help)])
-        if trace.rank in own:
-            message = f"`{own[trace.rank].path.name}` and `{name}` are both of rank {trace.rank}"
-            raise SpecError([Diagnostic("E05", message, help=("give one trace of each rank",))])
-        if trace.rank >= world or (trace.world and trace.world != world):
-            job = f"of a job of {trace.world} ranks" if trace.world else f"of rank {trace.rank}"
-            raise SpecError([Diagnostic("E05", f"`{name}` is {job}, and the phase has {world} GPUs")])
-        own[trace.rank] = trace
-    return dict(sorted(own.items()))
-
-
-def _one(
-    rank: int, trace: RankTrace, planned: PlannedCalls, origin_ns: int, phase: str, named: bool
-) -> Lookup | Ordered:
-    calls, seen = planned.of(rank), seen_calls(trace, origin_ns)
+def _one(rank: int, trace: RankCalls, planned: PlannedCalls, named: bool) -> Lookup | Ordered:
+    calls = planned.of(rank)
     if named:
-        ops, passes = marked_ops(trace, origin_ns, phase)
-        lookup = Lookup(rank, calls, ops, passes, seen, by_elements=True)
+        lookup = Lookup(rank, calls, trace.ops, trace.passes, trace.seen, by_elements=True)
         lookup.run()
         return lookup
-    ordered = Ordered(rank, calls, seen)
+    ordered = Ordered(rank, calls, trace.seen)
     ordered.run()
     return ordered
 
 
-def _planned(one: Lookup | Ordered, passes: int) -> int:
+def _planned(one: Lookup | Ordered) -> int:
     if isinstance(one, Lookup):
         return len(one.planned) * len(one.passes)
-    return sum(call.calls for call in one.planned) * passes
+    return sum(call.calls for call in one.planned) * one.passes
 
 
 def _spans(one: Lookup | Ordered) -> Sequence[tuple[float, float]]:

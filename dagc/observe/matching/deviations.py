@@ -1,4 +1,4 @@
-"""What was found when traces were laid beside a plan."""
+"""What was found when the calls of traces were laid beside a plan's."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from typing import Any
 from ...base.frozen import record
 
 MISSING, EXTRA, SIZE, GROUP = "missing", "extra", "size", "group"
+
+
+LEAST_SHARE = 0.01
+"""Of the time of all ops: classes below it are no drift, whatever their ratio."""
 
 
 @record
@@ -51,7 +55,7 @@ class OpClass:
 class Matched:
     """`ranks`: that have a trace, of `world` in the plan. `planned`, `seen`, `same`: calls of all of them, in `passes` passes. `named`: ops were matched by their names, else by kind, size,
     group and order. `compares`: the plan's times are of the kind of device that ran. `classes`: where ops have names. `waited_s`: by the ranks for each other, in all collectives,
-    summed over ranks; `span_s`: of all passes."""
+    summed over ranks; `span_s`: of all passes. `tolerance`: a share by which classes may be above or below the planned."""
 
     phase: str
     ranks: tuple[int, ...]
@@ -67,14 +71,43 @@ class Matched:
     classes: tuple[OpClass, ...]
     waited_s: float
     span_s: float
-    notes: tuple[str, ...] = ()
+
+    tolerance: float
 
     @property
     def differs(self) -> bool:
         """Whether some rank called other collectives than the plan has."""
         return bool(self.deviations)
 
+    @property
+    def drifted(self) -> tuple[OpClass, ...]:
+        """Classes that took longer or shorter than planned by more than the tolerance."""
+        total = sum(one.measured_s for one in self.classes)
+        large = [one for one in self.classes if max(one.measured_s, one.planned_s) >= LEAST_SHARE * total]
+        return tuple(
+            o for o in large if self.compares and abs(o.measured_s - o.planned_s) > self.tolerance * o.planned_s
+        )
+
+
+@record
+class Beside:
+    """`found` None: calls could not be laid beside the plan's, for `reason`."""
+
+    found: Matched | None
+    reason: str = ""
+
+    @property
+    def drifts(self) -> bool:
+        return self.found is not None and (self.found.differs or bool(self.found.drifted))
+
     def to_json(self) -> dict[str, Any]:
+        """As `collectives` of compare.schema.json describes it."""
         from dataclasses import asdict
 
-        return {**asdict(self), "differs": self.differs}
+        found = self.found
+        if found is None:
+            return {"schema": 1, "reason": self.reason, "drifts": False}
+        data = asdict(found) | {"deviations": [asdict(one) for one in found.deviations]}
+        for one in data["classes"]:
+            one["planned_s"] = one["planned_s"] if found.compares else None
+        return {"schema": 1, "reason": "", "drifts": self.drifts, **data}

@@ -1,0 +1,101 @@
+"""`dagc compare SPEC TRACE...`: profiler traces of a run beside the plan's phase, by class and call by call."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..base.diagnostics import Diagnostic, SpecError
+from .arguments import at_least, percent
+from .common import compiled, put
+
+if TYPE_CHECKING:
+    from ..observe.matching.rank_calls import RankCalls
+    from ..plan.plan import CompiledPlan
+
+TOLERANCE = 20.0
+"""Percent."""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "traces",
+        nargs="*",
+        default=[],
+        metavar="TRACE",
+        help="traces of PyTorch's profiler, one per rank (.json, .json.gz), or a folder of them",
+    )
+    parser.add_argument(
+        "--passes",
+        type=at_least(1),
+        metavar="N",
+        help="passes of the model in a trace (default: by marks, else collectives are counted)",
+    )
+    parser.add_argument(
+        "--within",
+        default="",
+        metavar="TEXT",
+        help="only kernels launched in marks (record_function) with this in their name; each is a pass",
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=percent,
+        default=TOLERANCE,
+        metavar="PERCENT",
+        help="what is further from the plan is drift, exit code 1 (default: 20)",
+    )
+
+
+def run(args: Namespace) -> int:
+    """With `args.traces`. The exit code. Raises SpecError."""
+    from ..observe.against_plan import compared
+    from ..observe.compared_text import plain, text
+    from ..observe.matching.lay_beside import laid_beside, phase_of, ran
+    from ..observe.matching.table import alone, lines, verdict
+    from ..observe.traces_of import files_of, ranks_of
+
+    plan = compiled(args.spec, args)
+    if plan is None:
+        return 2
+    files = files_of(args.traces)
+    phase = _phase(plan, args.spec, files)
+    calls: list[RankCalls] = []
+    ranks = ranks_of(files, plan.phases[phase], args.passes, args.within, calls)
+    own = phase_of(calls)
+    if own and own != phase:
+        raise SpecError([Diagnostic("E14", f"the traces are of phase `{own}`, not of `{phase}`")])
+    result, tolerance = ran(plan, phase, calls), args.tolerance / 100
+    beside = laid_beside(result, plan.units[phase].spec.hardware.kind, calls, tolerance)
+    if not ranks:  # of `dagc run` on CPUs
+        _say(args, beside.to_json(), "\n".join(alone(beside, args.spec)) + "\n")
+        return 1 if beside.drifts else 0
+    found = compared(result, ranks, tolerance)
+    report = text(found, args.spec, [*lines(beside), *verdict(beside)])
+    _say(args, plain(found, beside), report)
+    return 1 if found.drifts or beside.drifts else 0
+
+
+def _say(args: Namespace, data: object, text: str) -> None:
+    from ..export.json import dumps
+
+    if args.json:
+        put(dumps(data, indent=True))
+    else:
+        sys.stdout.write(text)
+
+
+def _phase(plan: CompiledPlan, spec: str, files: Sequence[Path]) -> str:
+    """The one that was run: the plan's only one, or the one that traces of `dagc run` name."""
+    if len(plan.phases) == 1:
+        return next(iter(plan.phases))
+    from ..observe.kineto import read
+
+    named = read(files[0]).about.get("phase") if files else None
+    if isinstance(named, str) and named in plan.phases:
+        return named
+    chosen = " or ".join(f"`--phase {name}`" for name in plan.phases)
+    message = f"`{spec}` has {len(plan.phases)} phases, and a trace is of one"
+    raise SpecError([Diagnostic("E14", message, help=(f"say which: {chosen}",))])

@@ -1,0 +1,73 @@
+"""What is kept of a rank's trace to be laid beside a plan call by call."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping
+from typing import Any
+
+from ...base.frozen import record
+from ...execute.marks import Mark, mark_of
+from ..rank_trace import RankTrace
+from .seen_calls import SeenCall, seen_calls
+
+
+@record
+class MarkedOp:
+    """One execution of an op that the trace names. `number`: of the pass. Seconds as those of `SeenCall`."""
+
+    mark: Mark
+    number: int
+    start_s: float
+    end_s: float
+
+
+@record(slots=False)
+class RankCalls:
+    """`world`: 0 where the trace does not say. `about`: what a trace of `dagc run` says of itself; of another program it is empty, and so are
+    `ops` and `passes`, when each pass began and ended. `on_gpu`: kernels of a GPU, not calls of a host."""
+
+    file: str
+    rank: int | None
+    world: int
+    about: Mapping[str, Any]
+    on_gpu: bool
+    seen: tuple[SeenCall, ...]
+    ops: tuple[MarkedOp, ...]
+    passes: tuple[tuple[float, float], ...]
+
+    @property
+    def phase(self) -> str:
+        """That `dagc run` names; empty: another program's."""
+        found = self.about.get("phase")
+        return found if isinstance(found, str) else ""
+
+    @property
+    def twin(self) -> bool:
+        """Whether the small twin of the phase ran."""
+        return bool(self.phase) and self.about.get("twin") is True
+
+    @property
+    def run(self) -> tuple[str, bool, str]:
+        """What traces of one run have in common."""
+        return (self.phase, self.twin, str(self.about.get("dtype", "")) if self.phase else "")
+
+
+def calls_of(trace: RankTrace, origin_ns: int) -> RankCalls:
+    """`origin_ns`: of the times of all ranks."""
+    shift_s = (trace.origin_ns - origin_ns) / 1e9
+    marks, parsed = trace.marks, [mark_of(name) for name in trace.names]
+    phase = trace.about.get("phase")
+    found: list[tuple[Mark, float, float]] = []
+    columns = (marks.start_s.tolist(), marks.time_s.tolist(), marks.name.tolist(), marks.on_gpu.tolist())
+    for start, time, name, on_gpu in zip(*columns, strict=True):
+        mark = parsed[name]
+        if mark is not None and mark.phase == phase and not on_gpu:
+            found.append((mark, start + shift_s, start + time + shift_s))
+    passes = tuple((start, end) for mark, start, end in found if not mark.op)
+    begins = [start for start, _ in passes]
+    ops = (MarkedOp(m, max(0, bisect_right(begins, start) - 1), start, end) for m, start, end in found if m.op)
+    return RankCalls(
+        trace.path.name, trace.rank, trace.world, trace.about, len(trace.kernels) > 0,
+        tuple(seen_calls(trace, origin_ns)), tuple(ops), passes,
+    )  # fmt: skip
