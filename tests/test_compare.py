@@ -27,7 +27,7 @@ from dagc.observe.kineto import read
 from dagc.observe.matching.deviations import Beside
 from dagc.observe.matching.planned_calls import PlannedCall, PlannedCalls
 from dagc.observe.measured_rank import MeasuredRank, summed
-from dagc.observe.passes import whole
+from dagc.observe.pass_marks import STEPS, whole
 from dagc.observe.planned_rank import OTHER, ROWS, members, planned
 from dagc.observe.traces_of import files_of, ranks_of
 from dagc.plan.result import PhaseResult
@@ -318,6 +318,37 @@ def test_marks_choose_the_steps_of_the_phase(result: PhaseResult, tmp_path: Path
     assert one.passes == 1 and one.whole.span_s == pytest.approx(2030e-6)
     (one,) = ranks_of([path], result, 30, "")
     assert one.passes == 30 and one.activity.busy_s == pytest.approx(90e-6)
+
+
+@pytest.mark.parametrize(
+    "name,kind",
+    [
+        ("execute_context_0(0)_generation_16(96)", "decode"),
+        ("execute_7_context_3(sq128sk256)_generation_0(sq0)", "prefill"),
+        ("execute_context_1(512)_generation_4(4)", "mixed"),
+        ("step[DECODE bs=4]", "decode"),
+        ("step[EXTEND bs=1 toks=107]", "prefill"),
+        ("step[MIXED bs=2]", "mixed"),
+        ("[Executor] _forward_step 60: 0 ctx reqs, 0 ctx tokens, 32 gen reqs", "decode"),
+        ("[Executor] _forward_step: 2 ctx reqs, 0 gen reqs", "prefill"),
+        ("execute_context_0(0)_generation_0(0)", ""),
+        ("step[IDLE bs=0]", ""),
+    ],
+)
+def test_steps_of_engines_have_their_kind(name: str, kind: str) -> None:
+    assert [k for k in ("prefill", "decode", "mixed") if any(step.is_of(name, k) for step in STEPS)] == [kind] * bool(
+        kind
+    )
+
+
+def test_steps_of_another_batch_are_told(result: PhaseResult, tmp_path: Path) -> None:
+    planned_here = result.graph.body[0].sizes["batch"]
+    for count in (planned_here, planned_here + 7):
+        mark = {"ph": "X", "cat": "user_annotation", "name": f"step[DECODE bs={count:g}]", "ts": 1, "dur": 10}
+        launch = {"ph": "X", "cat": "cuda_runtime", "name": "k", "ts": 2, "dur": 1, "args": {"correlation": 9}}
+        path = written(tmp_path / "t.json", [mark, launch, kernel("nvjet", 5, 5, correlation=9)])
+        found = compared(result, ranks_of([path], result, None, ""), 0.2)
+        assert any("sequences per rank" in note for note in found.notes) == (count != planned_here)
 
 
 def run(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> tuple[int, str, str]:

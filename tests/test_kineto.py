@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,35 @@ def test_events_that_say_nonsense_are_left_out_and_counted(tmp_path: Path) -> No
     ]  # fmt: skip
     trace = read(written(tmp_path / "t.json", odd))
     assert len(trace.kernels) == 1 and "5 events" in trace.notes[0]
+
+
+def test_memory_follows_kernels_and_not_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty times the events that nobody asks for, and the same peak."""
+    monkeypatch.setattr(json_stream, "CHUNK_BYTES", 1 << 14)
+    noise = {"ph": "X", "cat": "python_function", "name": "x" * 400, "ts": 1, "dur": 1}
+    peaks = []
+    for count in (500, 10_000):
+        path = written(tmp_path / "t.json", [noise] * count + [kernel("nvjet", 1, 1)])
+        tracemalloc.start()
+        assert len(read(path).kernels) == 1
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert path.stat().st_size > 4_000_000 and peaks[1] < 1.2 * peaks[0] < 400_000
+
+
+def test_a_file_that_unzips_without_end_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_stream, "MOST_BYTES", 1 << 23)
+    path = tmp_path / "t.json.gz"
+    path.write_bytes(gzip.compress(b'{"traceEvents": [' + b" " * (1 << 24) + b"]}"))
+    assert "more than 8,388,608 bytes" in fault(path)
+    monkeypatch.setattr(json_stream, "MOST_ELEMENT_BYTES", 1 << 20)
+    path.write_bytes(gzip.compress(json.dumps({"traceEvents": [kernel("x" * (1 << 22), 1, 1)]}).encode()))
+    assert "longer than 1,048,576 bytes" in fault(path)
+
+
+def test_the_first_versions_name_streams(tmp_path: Path) -> None:
+    event = {"ph": "X", "cat": "Kernel", "name": "k", "tid": "stream 7", "ts": 1, "dur": 2, "args": {"external id": 3}}
+    assert read(written(tmp_path / "t.json", [event])).kernels.stream.tolist() == [7]
 
 
 def test_ranks_by_name() -> None:

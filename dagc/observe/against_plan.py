@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ..base.collectives import SEND
 from ..base.frozen import record
+from ..base.phase_kinds import DECODE
 from ..plan.result import PhaseResult
 from .busy import Activity
 from .measured_rank import MeasuredRank
@@ -16,6 +17,8 @@ LEAST_SHARE = 0.01
 """Of the time in which a GPU is busy, the longer of both: rows below it are no drift, whatever their ratio."""
 
 
+SAME_BATCH = 0.05
+"""By which steps may have more or fewer sequences than the plan's."""
 NEITHER = (None, None)
 
 
@@ -86,6 +89,7 @@ def compared(result: PhaseResult, ranks: Sequence[MeasuredRank], tolerance: floa
     chosen = [every[one.rank] for one in ranks if one.rank is not None] if own else every
     if not own and sized:
         notes.append("ranks of the traces are not known: compared with the mean of all GPUs of the phase")
+    notes += _other_batch(result, ranks)
     kept: dict[tuple[int, int], PlannedRank] = {}
     expected = []
     for member in chosen:
@@ -105,6 +109,21 @@ def compared(result: PhaseResult, ranks: Sequence[MeasuredRank], tolerance: floa
         result.name, len(every), tolerance, tuple(ranks), passes, measured, plan, measured.span_s, planned_pass_s, drifts,
         rows, waits(ranks), tuple(notes),
     )  # fmt: skip
+
+
+def _other_batch(result: PhaseResult, ranks: Sequence[MeasuredRank]) -> list[str]:
+    """Whether steps decode more or fewer sequences than the plan's. In a pipeline a step may be one of several micro-batches."""
+    seen = [one.decodes for one in ranks if one.decodes is not None]
+    graph = result.graph
+    if not seen or result.phase_kind is not DECODE or len(graph.stages) > 1:
+        return []
+    mine = sum(seen) / len(seen)
+    planned_here = graph.body[0].sizes["batch"] * graph.microbatches * graph.lanes / result.batch_ways
+    if abs(mine - planned_here) <= SAME_BATCH * planned_here:
+        return []
+    return [
+        f"steps decode {mine:g} sequences per rank, those of the plan {planned_here:g}: their times are of other batches"
+    ]
 
 
 def _mean(found: Sequence[tuple[Activity, int]]) -> Activity:

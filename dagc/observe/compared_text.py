@@ -204,6 +204,7 @@ def _plain_rank(one: MeasuredRank) -> dict[str, Any]:
         "kernels": one.kernels,
         "passes": one.passes,
         "passes_by": one.said,
+        "decodes": one.decodes,
         "sorted": sorted_share(one),
         "whole": _plain_activity(one.whole, one.whole.span_s),
         "in_passes": _plain_activity(one.activity, one.activity.span_s),

@@ -17,7 +17,7 @@ CHUNK_BYTES = 1 << 22
 """Read at a time."""
 MOST_ELEMENT_BYTES = 1 << 24
 """Of one element, or of one field beside the array."""
-MOST_BYTES = 1 << 35
+MOST_BYTES = 1 << 33
 """Of a whole document, unzipped: a file of zeros unzips to a thousand times its size."""
 MOST_DEPTH = 24
 MOST_KEYS = 10_000
@@ -37,6 +37,7 @@ def _nested(depth: int) -> bytes:
 
 
 _ELEMENT = re.compile(rb"[{\[]" + _nested(MOST_DEPTH) + rb"*+[}\]]")
+_NEXT = re.compile(rb"[\s,]*+([{\[]" + _nested(MOST_DEPTH) + rb"*+[}\]])")
 _SCALAR = re.compile(_STRING + rb'|[^\s,\]}{\["]++(?=[\s,\]}])')
 _TOKEN = re.compile(_STRING + rb'|[{}\[\]"]')
 _SPACE = re.compile(rb"[ \t\r\n]*+")
@@ -164,6 +165,9 @@ class JsonStream:
     def _array(self, open_end: bool) -> Iterator[bytes]:
         """`open_end`: a list of events by itself may lack its end, which Chrome's format allows."""
         while True:
+            while (found := _NEXT.match(self.buffer, self.at)) is not None:
+                self.at = found.end()
+                yield found[1]
             byte = self._peek()
             if byte == b",":
                 self.at += 1

@@ -25,7 +25,7 @@ LAUNCHES = frozenset(("cuda_runtime", "cuda_driver", "hip_runtime", "privateuse1
 OPS = frozenset(("cpu_op", "Operator"))
 GPU_MARKS = "gpu_user_annotation"
 MARKS = frozenset((GPU_MARKS, "user_annotation"))
-WANTED = GPU | LAUNCHES | OPS | MARKS
+WANTED = frozenset(name.encode() for name in GPU | LAUNCHES | OPS | MARKS)
 _CATEGORY = re.compile(rb'"cat"\s*+:\s*+"([^"\\]*+)"')
 
 MOST_KERNELS, MOST_HOST_EVENTS = 8_000_000, 16_000_000
@@ -97,6 +97,8 @@ class _Columns:
 
 def _number(value: Any, most: float = float(2**62)) -> float | None:
     """A finite number; a text of one too, as some profilers write ids."""
+    if type(value) in (int, float) and -most <= value <= most:
+        return value  # type: ignore[no-any-return]
     if isinstance(value, str) and len(value) < 30:
         try:
             value = float(value)
@@ -112,6 +114,11 @@ def _whole(value: Any, otherwise: int = -1) -> int:
     return otherwise if found is None else int(found)
 
 
+def _last(tid: Any) -> Any:
+    """The first versions have a thread `stream 7`."""
+    return tid.rpartition(" ")[2] if isinstance(tid, str) else tid
+
+
 class _Reading:
     def __init__(self, stream: JsonStream) -> None:
         self.stream, self.path = stream, stream.path
@@ -124,7 +131,7 @@ class _Reading:
     def take(self, text: bytes) -> None:
         self.events += 1
         category = _CATEGORY.search(text)
-        if category is None or category[1].decode("utf-8", "replace") not in WANTED:
+        if category is None or category[1] not in WANTED:
             return
         event = self.stream.decoded(text)
         if not isinstance(event, dict) or event.get("ph", "X") != "X":
@@ -144,7 +151,7 @@ class _Reading:
                 _whole(args.get("correlation")),
             )
             call = self._call(args)
-            stream, device = _whole(args.get("stream", tid)), _whole(args.get("device"), 0)
+            stream, device = _whole(args["stream"] if "stream" in args else _last(tid)), _whole(args.get("device"), 0)
             self.kernels.add(start, time, stream, device, self._name(name), call, external, correlation)
         elif category in LAUNCHES:
             correlation = _whole(args.get("correlation"))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..base.frozen import record
 from .busy import NOTHING, Activity, activity, length_s
-from .passes import Passes
+from .pass_marks import Passes
 from .rank_trace import Call, Floats, Ints, RankTrace
 
+MOST_STREAMS = 1000
+"""The busiest that are kept."""
 MOST_UNKNOWN = 20
 """Names of kernels that no pattern knows which are kept."""
 
@@ -37,7 +41,7 @@ class StreamSum:
 @record(slots=False)
 class MeasuredRank:
     """Sums are over `passes` passes. `whole`: of all kernels of the trace, in passes or not. `calls`, `call`, `call_s`: collectives in the
-    order in which they began: index of the call, and its duration. `unknown`: names that no pattern knows, with their time."""
+    order in which they began: index of the call, and its duration. `decodes`: sequences that decode in a pass, where marks count them. `unknown`: names that no pattern knows, with their time."""
 
     path: str
     rank: int | None
@@ -46,6 +50,7 @@ class MeasuredRank:
     kernels: int
     passes: int
     said: str
+    decodes: float | None
     whole: Activity
     activity: Activity
     classes: tuple[ClassSum, ...]
@@ -81,8 +86,7 @@ def summed(trace: RankTrace, passes: Passes) -> MeasuredRank:
     kernels, part, end_s = trace.kernels, parts_of(trace), trace.kernels.end_s
     inside = passes.of >= 0
     each = NOTHING
-    for number in range(int(passes.of.max(initial=-1)) + 1):
-        which = passes.of == number
+    for which in _groups(passes.of, inside):
         each = each.plus(activity(kernels.start_s[which], end_s[which], part[which]))
     calls = np.bincount(kernels.of[inside], minlength=len(trace.classes))
     times = np.bincount(kernels.of[inside], weights=kernels.time_s[inside], minlength=len(trace.classes))
@@ -99,7 +103,7 @@ def summed(trace: RankTrace, passes: Passes) -> MeasuredRank:
         notes.append(f"{outside_s * 1e3:.3f} ms of kernels are outside of the passes")
     return MeasuredRank(
         str(trace.path), trace.rank, trace.world, trace.devices[int(devices[0])] if _known(trace, devices) else "",
-        len(kernels), passes.count, passes.said, activity(kernels.start_s, end_s, part), each,
+        len(kernels), passes.count, passes.said, passes.decodes, activity(kernels.start_s, end_s, part), each,
         tuple(sorted((one for one in sums if one.calls), key=lambda one: -one.time_s)), tuple(_streams(trace, inside)),
         trace.calls, kernels.call[exchanges], kernels.time_s[exchanges], tuple(_unknown(trace, inside)), tuple(notes),
     )  # fmt: skip
@@ -109,17 +113,23 @@ def _known(trace: RankTrace, devices: Ints) -> bool:
     return len(devices) > 0 and 0 <= int(devices[0]) < len(trace.devices)
 
 
-def _streams(trace: RankTrace, inside: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> list[StreamSum]:
+def _groups(number: NDArray[np.integer[Any]], inside: NDArray[np.bool_]) -> list[NDArray[np.intp]]:
+    """Which kernels have each number, of those inside."""
+    at = np.flatnonzero(inside)
+    order = at[np.argsort(number[at], kind="stable")]
+    return np.split(order, np.flatnonzero(np.diff(number[order])) + 1) if len(order) else []
+
+
+def _streams(trace: RankTrace, inside: NDArray[np.bool_]) -> list[StreamSum]:
     kernels, found = trace.kernels, []
-    pairs = np.unique(np.stack([kernels.device[inside], kernels.stream[inside]]), axis=1).T
-    for device, stream in pairs:
-        which = inside & (kernels.device == device) & (kernels.stream == stream)
+    _, pair = np.unique(np.stack([kernels.device, kernels.stream]), axis=1, return_inverse=True)
+    for which in _groups(pair.reshape(-1), inside):
         busy_s = length_s(kernels.start_s[which], kernels.end_s[which])
-        found.append(StreamSum(int(device), int(stream), int(which.sum()), busy_s))
-    return sorted(found, key=lambda one: -one.busy_s)
+        found.append(StreamSum(int(kernels.device[which[0]]), int(kernels.stream[which[0]]), len(which), busy_s))
+    return sorted(found, key=lambda one: -one.busy_s)[:MOST_STREAMS]
 
 
-def _unknown(trace: RankTrace, inside: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> list[tuple[str, float]]:
+def _unknown(trace: RankTrace, inside: NDArray[np.bool_]) -> list[tuple[str, float]]:
     kernels = trace.kernels
     number = next((k for k, one in enumerate(trace.classes) if one.name == "unknown"), -1)
     which = inside & (kernels.of == number)

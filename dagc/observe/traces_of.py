@@ -13,7 +13,7 @@ from .against_plan import planned_calls
 from .kineto import read
 from .matching.rank_calls import RankCalls, calls_of
 from .measured_rank import MeasuredRank, summed
-from .passes import Passes, counted, marked, whole
+from .pass_marks import Passes, counted, marked, whole
 from .rank_trace import RankTrace
 from .trace_fault import TraceFault
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from ..base.frozen import record
 from .rank_trace import Ints, RankTrace
+
+OF_KIND = {"prefill": (True, False), "decode": (False, True), "mixed": (True, True)}
+"""Kind of phase -> whether its steps take in prompts, and whether they decode."""
 
 
 @record
@@ -24,18 +28,33 @@ class StepMark:
         if found is None:
             return False
         counts = found.groupdict()
-        if kind not in ("prefill", "decode", "mixed") or "prompts" not in counts:
+        if kind not in OF_KIND or "prompts" not in counts:
             return True
-        prompts, decodes = int(counts["prompts"] or 0), int(counts["decodes"] or 0)
-        return {"prefill": not decodes, "decode": not prompts, "mixed": bool(prompts and decodes)}[kind] and bool(
-            prompts + decodes
-        )
+        both = int(counts.get("both") or 0)
+        prompts, decodes = (int(counts[name] or 0) or both for name in ("prompts", "decodes"))
+        return (bool(prompts), bool(decodes)) == OF_KIND[kind]
+
+    def decodes(self, name: str) -> int | None:
+        """Sequences that decode in a step, where its mark counts them."""
+        found = self.text.search(name)
+        counted = found.groupdict().get("decodes") if found is not None else None
+        return int(counted) if counted else None
 
 
 STEPS = (
     StepMark(
-        re.compile(r"^execute_context_(?P<prompts>\d+)\(\d+\)_generation_(?P<decodes>\d+)\(\d+\)"),
+        re.compile(r"^execute_(?:\d+_)?context_(?P<prompts>\d+)\([^)]*\)_generation_(?P<decodes>\d+)\("),
         "vllm-project/vllm, vllm/v1/worker/gpu_worker.py",
+    ),
+    StepMark(
+        re.compile(
+            r"^step\[(?:EXTEND bs=(?P<prompts>\d+)|(?:DECODE|TARGET_VERIFY) bs=(?P<decodes>\d+)|MIXED bs=(?P<both>\d+))"
+        ),
+        "sgl-project/sglang, python/sglang/srt/managers/scheduler.py",
+    ),
+    StepMark(
+        re.compile(r"^\[Executor\] _forward_step.*?: (?P<prompts>\d+) ctx reqs,(?:.*?,)? (?P<decodes>\d+) gen reqs"),
+        "NVIDIA/TensorRT-LLM, tensorrt_llm/_torch/pyexecutor/py_executor.py",
     ),
     StepMark(re.compile(r"^dagc:[^:]+$"), "dagc run --trace"),
     StepMark(re.compile(r"^ProfilerStep#\d+"), "pytorch, torch/profiler/profiler.py"),
@@ -45,11 +64,13 @@ STEPS = (
 
 @record(slots=False)
 class Passes:
-    """`of`: the pass of each kernel by number, -1 outside of them. `count`: passes; `said`: how they were found."""
+    """`of`: the pass of each kernel by number, -1 outside of them. `count`: passes; `said`: how they were found. `decodes`: sequences that
+    decode in the mean pass of the rank, where marks count them."""
 
     of: Ints
     count: int
     said: str
+    decodes: float | None = None
 
 
 def whole(trace: RankTrace, count: int, said: str) -> Passes:
@@ -66,8 +87,15 @@ def marked(trace: RankTrace, kind: str, within: str = "") -> Passes | None:
         chosen = [at for at, name in enumerate(trace.names) if step.is_of(name, kind)]
         found = _by(trace, chosen, f"marks such as `{trace.names[chosen[0]]}`") if chosen else None
         if found is not None:
-            return found
+            return replace(found, decodes=_decodes(trace, step, chosen))
     return None
+
+
+def _decodes(trace: RankTrace, step: StepMark, chosen: Sequence[int]) -> float | None:
+    counts = {at: step.decodes(trace.names[at]) for at in chosen}
+    taken = [counts.get(int(name)) for name in trace.marks.name[~trace.marks.on_gpu]]
+    known = [count for count in taken if count is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _by(trace: RankTrace, names: Sequence[int], said: str) -> Passes | None:
