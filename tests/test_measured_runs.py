@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
-from conftest import spec_text
+from conftest import ROOT, spec_text
 
 from dagc.cli import main
+from dagc.observe.metrics.run_files import Given, read
 from dagc.observe.metrics.sources import sources
+from dagc.serving.lines import TraceError
 
+SCHEMA = json.loads((ROOT / "dagc" / "observe" / "run.schema.json").read_text())
 Capture = pytest.CaptureFixture[str]
 EDGES = (0.1, 0.25, 0.5, 1.0, 2.5)
 SERVING = """
@@ -65,7 +69,10 @@ def compared(tmp_path: Path, capsys: Capture) -> object:
         capsys.readouterr()
         code = main(["compare", str(tmp_path / "p.moe"), *(["--metrics", *given] if given else []), "--json", *words])
         out, err = capsys.readouterr()
-        return code, json.loads(out) if out else {}, err
+        found = json.loads(out) if out else {}
+        if found:
+            jsonschema.validate(found, SCHEMA)
+        return code, found, err
 
     return run
 
@@ -211,6 +218,72 @@ def test_servers_of_two_roles_show_what_each_sees(compared) -> None:
     metrics = found["metrics"]
     assert metrics["chat.throughput"]["measured"] == 50 and metrics["chat.prompt_throughput"]["measured"] == 100
     assert verdicts(found) == ["not_measured"] and "chat.ttft.p99" not in metrics
+
+
+BAD = {
+    "a number that is none": (
+        "# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running one\n",
+        "its value is not a number",
+    ),
+    "a series twice": (
+        '# TYPE vllm:x gauge\nvllm:num_requests_running{a="1"} 1\nvllm:num_requests_running{a="1"} 2\n',
+        "twice",
+    ),
+    "labels that do not end": ('# TYPE x gauge\nvllm:num_requests_running{a="1} 1\n', "labels"),
+    "a line of something else": ("# TYPE x gauge\nfoo bar baz\n", "Prometheus"),
+    "nothing that is known": ("# TYPE node_load1 gauge\nnode_load1 1\n", "known name"),
+    "nothing but nan": ("vllm:num_requests_running NaN\n", "known name"),
+    "an empty file": ("", "empty"),
+    "a row that is too short": ("timestamp, index, utilization.gpu [%]\n2026/01/01 00:00:00.000, 0\n", "cells"),
+    "a time that is none": ("timestamp, index, utilization.gpu [%]\nnoon, 0, 5 %\n", "time"),
+    "no names of columns": ("2026/01/01 00:00:00.000, 0, 5 %\n", "names of columns"),
+    "a time below zero": ("arrival_s,ttft_ms\n0,-5\n", "negative"),
+    "no requests": ("arrival_s,ttft_ms\n", "no requests"),
+    "a key twice": ('{"mean_ttft_ms": 1, "mean_ttft_ms": 2}', "twice"),
+    "JSON without an end": ('{"a":' * 100_000, "JSON"),
+    "JSON of something else": ('{"a": 1}', "known"),
+    "compressed": (b"\x1f\x8b\x08\x00", "compressed"),
+    "binary": (bytes(range(1, 255)) * 3 + b"\0", "text"),
+    "a log of something else": ("INFO hello\n", "known"),
+    "a snapshot without blocks": ('{"segments": [1]}', "snapshot"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_files_that_cannot_be_read(name: str, tmp_path: Path) -> None:
+    text, told = BAD[name]
+    path = tmp_path / "bad"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(TraceError, match=told):
+        read([[Given(path)]])
+
+
+def test_faults_are_told_with_exit_code_2(compared, tmp_path: Path) -> None:
+    code, _, err = compared(served(), {"a.txt": "vllm:num_requests_running one\n"})
+    assert code == 2 and "a.txt:1: its value is not a number" in err
+    code, _, err = compared(served(), {"a.txt": scrape(SEEN)}, "--serve", "talk")
+    assert code == 2 and "there is no serving `talk`" in err and "servings: chat" in err
+    code, _, err = compared(served(), {"a.txt": scrape(SEEN)}, "--metrics", "nothing=@a.txt")
+    assert code == 2 and "no such phase" in err and "phases: prefill, decode" in err
+
+
+def test_nothing_that_files_say_reaches_a_terminal(compared, tmp_path: Path, capsys: Capture) -> None:
+    """Names of files are shown, and steer nothing."""
+    (tmp_path / "p.moe").write_text(served())
+    path = tmp_path / "a\x1b[31m.txt"
+    path.write_text(scrape(SEEN))
+    capsys.readouterr()
+    assert main(["compare", str(tmp_path / "p.moe"), "--metrics", str(path)]) == 0
+    assert "\x1b" not in capsys.readouterr().out
+
+
+def test_files_of_two_servers_as_one_are_noticed(compared) -> None:
+    texts = [scrape(generation_tokens_total=value) for value in (5000, 300)]
+    code, _, err = compared(served(), {"a.txt": texts[0], "b.txt": texts[1]}, "--window", "10")
+    assert code == 0 and "began again" in err
+    given = ("--metrics", "@a.txt", "--metrics", "@b.txt", "--window", "10")
+    code, found, err = compared(served(), {"a.txt": texts[0], "b.txt": texts[1]}, *given)
+    assert "began again" not in err and found["metrics"]["chat.throughput"]["measured"] == 530
 
 
 def test_table_of_sources() -> None:

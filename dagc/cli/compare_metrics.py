@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
@@ -114,6 +115,11 @@ def _given(groups: Sequence[Sequence[str]], plan: Plan) -> list[list[Given]]:
         for text in group:
             phase, sign, path = text.partition("=")
             if not sign or phase not in plan.phases:
+                if sign and not os.path.exists(text):
+                    help = (f"phases: {', '.join(plan.phases)}",)
+                    raise SpecError(
+                        [Diagnostic("E14", f"`--metrics {text}`: there is no such file, and no such phase", help=help)]
+                    )
                 phase, path = "", text
             mine.append(Given(Path(path), phase, plan.phases[phase].phase_kind.name if phase else ""))
         found.append(mine)

@@ -21,18 +21,21 @@ MOST_RANKS = 100_000
 
 @record
 class Line:
-    """A line of a log: `kind` of memory, `kv_tokens` or `imbalance`; `word`: what every such line has, looked for first."""
+    """A line of a log: `kind` of memory, `kv_tokens` or `imbalance`; `word`: what every such line has, looked for first; `adds`: several of one rank
+    are of different things."""
 
     engine: str
     kind: str
     pattern: re.Pattern[str]
     scale: float
     word: str
+    adds: bool
 
 
 @record
 class Table:
     lines: tuple[Line, ...]
+    starts: tuple[re.Pattern[str], ...]
     ranks: tuple[re.Pattern[str], ...]
     data_parallel: re.Pattern[str]
     frames: tuple[tuple[str, re.Pattern[str]], ...]
@@ -45,14 +48,15 @@ def table() -> Table:
     found = []
     for row in data["lines"]:
         pattern = row["pattern"].replace("{n}", NUMBER).replace("{m}", NUMBER)
-        words = re.findall(
-            r"[A-Za-z][A-Za-z_ ]{5,}", re.sub(r"\(\?:[^)]*\)\??|\\.|\[[^\]]*\]|\{.\}", "|", row["pattern"])
+        found.append(
+            Line(
+                row["engine"], row["kind"], re.compile(pattern), UNITS[row["unit"]], row["word"], row.get("adds", False)
+            )
         )
-        word = max((w.strip() for w in words), key=len)
-        found.append(Line(row["engine"], row["kind"], re.compile(pattern), UNITS[row["unit"]], word))
     ranks = tuple(re.compile(pattern) for pattern in data["ranks"])
     frames = tuple((row["kind"], re.compile(row["pattern"])) for row in data["frames"])
-    return Table(tuple(found), ranks, re.compile(data["data_parallel"]), frames)
+    starts = tuple(re.compile(pattern) for pattern in data["starts"])
+    return Table(tuple(found), starts, ranks, re.compile(data["data_parallel"]), frames)
 
 
 @dataclass(slots=True)
@@ -85,6 +89,8 @@ def read(path: Path) -> Log:
         if length > MOST_BYTES:
             raise TraceError(path, number, f"the file is longer than {MOST_BYTES:,} bytes")
         text = line[:4000].decode(errors="replace")
+        if any(start.search(text) for start in table().starts):
+            log = Log(path.name)
         for one in table().lines:
             if one.word in text and (found := one.pattern.search(text)) is not None:
                 numbers = [float(part.replace(",", "")) for part in found.groups() if part]
@@ -108,4 +114,5 @@ def _take(log: Log, line: Line, value: float, before: str) -> None:
     rank = " ".join(ranks)
     of_kind = log.sizes.setdefault(line.kind, {})
     if rank in of_kind or len(of_kind) < MOST_RANKS:
-        of_kind[rank] = max(of_kind.get(rank, 0.0), value)
+        before_B = of_kind.get(rank, 0.0)
+        of_kind[rank] = before_B + value if line.adds else max(before_B, value)

@@ -79,7 +79,8 @@ def rows(
         if cache and each:
             planned = max(stage.kv_cache_B for stage in result.memory.stages) / each
             out.append(Row(phases, "cache of a token, on a GPU", cache / tokens, planned, BYTES, source))
-    total = sum(value for kind, value in sizes.items() if kind in KINDS)
-    capacity = min((plan.phases[name].memory.capacity_B for name in phases), default=0.0)
-    out.append(Row(phases, "all of these; planned: what the engine may take", total, capacity, BYTES, source))
+    if "weights" in sizes and {"kv_pool", "kv_cache"} & sizes.keys():
+        total = sum(value for kind, value in sizes.items() if kind in KINDS)
+        capacity = min(plan.phases[name].memory.capacity_B for name in phases)
+        out.append(Row(phases, "all of these; planned: what the engine may take", total, capacity, BYTES, source))
     return [row for row in out if row.actual > 0]

@@ -24,6 +24,7 @@ MOST_ROWS = 20_000_000
 MOST_COLUMNS = 10_000
 HEAD = re.compile(r"^([A-Za-z_][\w.:]*)\s*(?:\[([^\]]*)\])?\s*(\{.*\})?$")
 NUMBER = re.compile(r"^\s*([-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*(?:%|MiB|W|MHz|C)?\s*$")
+DATE = re.compile(r"^\d{4}[/-]\d\d[/-]\d\d[ T][\d:.]+Z?$")
 DATES = ("%Y/%m/%d %H:%M:%S.%f", "%Y-%m-%d %H:%M:%S.%f", "%Y/%m/%d %H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S")
 NOTHING = (
     "",

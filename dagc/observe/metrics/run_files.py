@@ -78,12 +78,14 @@ def _one(given: Given, servers: dict[str, Server], run: Run) -> None:
         server = servers.setdefault(given.phase, Server(given.phase, given.role))
         before = server.scrapes
         count = exposition.read(path, server)
+        _known(path, count)
         server.names.append(path.name)
         scrapes = server.scrapes - before
         text = f"{count:,} samples of known series in {scrapes} scrape{'s' if scrapes != 1 else ''}"
     elif form == "samples":
         server = Server(given.phase, given.role, [path.name])
         count = csv_files.read_samples(path, server)
+        _known(path, count)
         run.servers.append(server)
         text = f"{count:,} samples at {server.scrapes:,} moments"
     elif form == "requests":
@@ -108,6 +110,12 @@ def _one(given: Given, servers: dict[str, Server], run: Run) -> None:
         run.logs.append((given.phase, log))
         text = f"log of {' and '.join(sorted(log.engines))}"
     run.about.append(f"{path.name}: {text}{f', of {given.phase}' if given.phase else ''}")
+
+
+def _known(path: Path, count: int) -> None:
+    """Raises TraceError where a file has not one number of a known name."""
+    if not count:
+        raise TraceError(path, 0, f"no number in it has a known name: {KNOWN}")
 
 
 def _snapshot(given: Given, run: Run) -> str:
@@ -138,12 +146,15 @@ def kind(path: Path) -> str:
         return "json"
     if first.startswith((b"# HELP ", b"# TYPE ")) or exposition.SAMPLE.match(first):
         return "prometheus"
-    _, cells = next(csv_files.rows(path))
+    try:
+        _, cells = next(csv_files.rows(path))
+    except TraceError:
+        return "log"
     if csv_files.request_columns(cells):
         return "requests"
     if csv_files.is_samples(cells):
         return "samples"
-    if len(cells) > 1 and all(csv_files.NUMBER.match(cell) for cell in cells):
+    if len(cells) > 1 and all(csv_files.NUMBER.match(cell) or csv_files.DATE.match(cell) for cell in cells):
         raise TraceError(
             path, 1, "the first row has numbers: names of columns are missing", "nvidia-smi without noheader"
         )
