@@ -19,7 +19,7 @@ from conftest import ROOT, compiled
 from dagc.api import compile_text
 from dagc.cli import main
 from dagc.lang import library
-from dagc.measure.preflight import host_files, kinds, probe, rocm, smi
+from dagc.measure.preflight import gpu_exchange, host_files, kinds, probe, rocm, smi
 from dagc.measure.preflight.inventory import MIB, Gpu, Machine, Misread, Nic, Timed, plain, read
 from dagc.measure.preflight.verdicts import FAILED, MET, UNKNOWN, Check, assigned, of_pool
 from dagc.measure.preflight.wanted import Wanted, wanted
@@ -45,6 +45,8 @@ def gpu_xml(
     clique: str = "0",
     cluster: str = NO_CLUSTER,
     health: str = "",
+    slow: str = "Not Active",
+    watts: str = "700.00",
 ) -> str:
     """One GPU of `nvidia-smi -q -x`, in the order of the driver, without what is not read."""
     fabric = FABRIC.format(state=state, status=status, clique=clique, cluster=cluster, health=health)
@@ -61,6 +63,13 @@ def gpu_xml(
 </pci_gpu_link_info></pci>
 <fb_memory_usage><total>{mib}</total><reserved>479 MiB</reserved><used>{used}</used><free>1 MiB</free></fb_memory_usage>
 <bar1_memory_usage><total>131072 MiB</total></bar1_memory_usage>
+<compute_mode>Default</compute_mode>
+<clocks_event_reasons><clocks_event_reason_gpu_idle>Active</clocks_event_reason_gpu_idle>
+<clocks_event_reason_hw_slowdown>{slow}</clocks_event_reason_hw_slowdown>
+<clocks_event_reason_hw_thermal_slowdown>{slow}</clocks_event_reason_hw_thermal_slowdown></clocks_event_reasons>
+<gpu_power_readings><current_power_limit>{watts} W</current_power_limit>
+<default_power_limit>700.00 W</default_power_limit></gpu_power_readings>
+<module_power_readings><current_power_limit>N/A</current_power_limit></module_power_readings>
 <ecc_errors><volatile><dram_correctable>7</dram_correctable><dram_uncorrectable>{uncorrected}</dram_uncorrectable></volatile>
 <aggregate><dram_uncorrectable>9</dram_uncorrectable></aggregate></ecc_errors>
 <remapped_rows><remapped_row_failure>{remap}</remapped_row_failure></remapped_rows>
@@ -97,7 +106,11 @@ def topology(gpus: int, word: str = "NV18", nics: int = 0) -> str:
         ]
         rows.append("\t".join([one, *cells, "0-47", "0", "N/A"] if one[0] == "G" else [one, *cells]))
     legend = "".join(f"  NIC{k}: mlx5_{k}\n" for k in range(nics))
-    return "\x1b[4m" + "\n".join(rows) + "\n\nLegend:\n\n  X    = Self\n\nNIC Legend:\n\n" + legend
+    return (
+        "\n".join(rows).replace("\tGPU0", "\t\x1b[4mGPU0", 1).replace("ID", "ID\x1b[0m", 1)
+        + "\n\nLegend:\n\n  X    = Self\n\nNIC Legend:\n\n"
+        + legend
+    )
 
 
 def dgx(**changes: Any) -> Machine:
@@ -152,6 +165,9 @@ WRONG: dict[str, tuple[Callable[[], Machine], str]] = {
     "memory errors": (lambda: changed(dgx(), 3, uncorrected=2), "health"),
     "remapping failed": (lambda: changed(dgx(), 3, remap_failed=True), "health"),
     "a GPU to be reset": (lambda: changed(dgx(), 3, recovery="Reset"), "health"),
+    "heat": (lambda: changed(dgx(), 3, slowed="heat"), "health"),
+    "nobody may compute": (lambda: changed(dgx(), 3, compute_mode="Prohibited"), "health"),
+    "a lower limit of power": (lambda: changed(dgx(), 3, power_W=500.0), "power limit"),
     "less memory": (lambda: changed(dgx(), 3, memory_B=81_558 * MIB), "memory of a GPU"),
     "another program": (lambda: changed(dgx(), 3, free_B=20e9), "free of it"),
     "an older GPU": (lambda: changed(dgx(), 3, capability=8.0), "compute capability"),
@@ -189,6 +205,35 @@ def test_nothing_that_was_not_found_is_met(asked: Wanted) -> None:
     assert {one.verdict for one in verdicts(asked, Machine("none", "nvidia")).values() if one.what == "GPUs"} == {
         FAILED
     }
+
+
+def test_the_spec_s_power_is_what_is_wanted() -> None:
+    (one,) = wanted(
+        compile_text(spec('hardware from "h100-sxm" { power = 600 W }') + "phase decode { gpus = 0..7, ep = 8 }")
+    )
+    capped = dgx(gpus=tuple(replace(g, power_W=600.0) for g in dgx().gpus))
+    assert verdicts(one, capped)["power limit"].verdict == MET
+
+
+def test_processes_of_a_plan_for_a_cpu() -> None:
+    (one,) = wanted(compile_text(spec(CPU) + "phase decode { gpus = 0..1, tp = 2 }"))
+    machine = Machine("pc", memory_B=9e9, available_B=8e9, shared_B=4e9, disk_free_B=1e12, processors=2)
+    timed = replace(machine, exchange=(Timed("all_reduce", 2, 1e4, 2e-4, 1e-4),), exchange_on="cpu")
+    found = verdicts(one, timed)
+    assert {w: c.verdict for w, c in found.items() if c.verdict != MET} == {"all_reduce": FAILED}, (
+        "its own times are judged"
+    )
+    assert verdicts(one, replace(machine, processors=1))["processors"].verdict == FAILED
+    assert verdicts(one, replace(machine, memory_B=7e9))["memory of all processes"].verdict == FAILED
+    assert not {"GPUs", "kind", "link node"} & set(found)
+
+
+CPU = """hardware pc {
+  gpus = 2, per_node = 2, kind = cpu
+  compute = 50 GFLOP/s, mfu = 60%, memory = 4 GB, hbm = 10 GB/s, mbu = 80%
+  link node { bandwidth = 2 GB/s, latency = 50 us }
+  link cluster { bandwidth = 1 GB/s, latency = 60 us }
+}"""
 
 
 def test_an_engine_takes_its_share_at_once() -> None:
@@ -318,6 +363,12 @@ def test_what_the_log_says_of_a_gpu() -> None:
     )
     assert (gpu.memory_B, gpu.free_B, gpu.pcie_Bps) == (81_559 * MIB, 80_559 * MIB, 64e9)
     assert gpu.fabric == "Completed, route_unhealthy, summary Unhealthy" and gpu.clique == ""
+    assert (gpu.power_W, gpu.usual_power_W, gpu.slowed, gpu.compute_mode) == (700, 700, "", "Default")
+    hot = smi.read_log(log(gpu_xml(slow="Active", watts="500.00")).encode()).gpus[0]
+    assert (hot.power_W, hot.slowed) == (500, "heat")
+    older = log(gpu_xml()).replace("gpu_power_readings", "power_readings").replace("event_reason", "throttle_reason")
+    older = older.replace("current_power_limit", "power_limit")
+    assert smi.read_log(older.encode()).gpus[0].power_W == 700
     lost = log(gpu_xml(), gpu_xml(1, mib="GPU is lost", used="GPU is lost"))
     assert [g.lost for g in smi.read_log(lost.encode()).gpus] == [False, True]
 
@@ -502,7 +553,7 @@ def test_what_other_machines_printed(bench: Path, small: str, capsys: Capture) -
     (bench / "one.json").write_text(json.dumps(found))
     again = answer(capsys, small, f"--read={bench / 'one.json'}")
     assert again[1]["checks"] == found["checks"], "what was found is read again as it was written"
-    assert main(["preflight", small, f"--read={bench / 'one.json'}", f"--read={bench / 'one.json'}"]) == 2
+    assert main(["preflight", small, "--read", str(bench / "one.json"), str(bench / "one.json")]) == 2
     assert "must not count twice" in capsys.readouterr().err
 
 
@@ -558,6 +609,14 @@ def test_records_are_read_as_written() -> None:
     assert read(json.loads(json.dumps(plain(machine)))) == machine
 
 
+def test_an_exchange_ends_when_one_rank_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not when time is up: the others would wait for it."""
+    monkeypatch.setattr(gpu_exchange, "__name__", "dagc.measure.preflight.absent")
+    (one,) = wanted(compile_text(spec(CPU) + "phase decode { gpus = 0..1, tp = 2 }"))
+    with pytest.raises(gpu_exchange.NotExchanged, match=r"ended with code 1: .*absent"):
+        gpu_exchange.exchanged(one, 2, "cpu", 60)
+
+
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
 def test_an_exchange_on_cpus(tmp_path: Path, capsys: Capture) -> None:
     """Two processes; a CPU's times are shown and not judged."""
@@ -568,6 +627,6 @@ def test_an_exchange_on_cpus(tmp_path: Path, capsys: Capture) -> None:
     assert main(["preflight", str(path), "--device", "cpu", "--exchange", "--json"]) in (0, 1)
     found = json.loads(capsys.readouterr().out)
     names = {one["what"]: one for one in found["found"][0]["exchange"]}
-    assert set(names) == {"all_reduce", "copy to the next GPU"}, found["found"][0]["missing"]
+    assert set(names) == {"all_reduce", "copy to the next rank"}, found["found"][0]["missing"]
     assert all(one["time_s"] > 0 for one in names.values())
     assert {one["verdict"] for one in found["checks"] if one["what"] in names} == {UNKNOWN}

@@ -36,10 +36,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--pool", metavar="POOL", help="of several pools of GPUs, the one that the machines are of")
     parser.add_argument(
         "--read",
-        action="append",
+        nargs="+",
+        action="extend",
         default=[],
         metavar="FILE",
-        help="judge what was found elsewhere: what --json printed, or nvidia-smi and rocm-smi (repeatable)",
+        help="judge what was found elsewhere: what --json printed, or nvidia-smi and rocm-smi",
     )
     parser.add_argument("--weights", metavar="DIR", help="where weights are to be (default: Hugging Face's cache)")
     parser.add_argument(
@@ -143,7 +144,7 @@ def _here(args: Namespace, pools: Sequence[Wanted]) -> Machine:
     from ..measure.preflight.gpu_exchange import NotExchanged, exchanged
     from ..measure.preflight.probe import found
 
-    looked = args.device == "gpu"
+    looked = args.device == "gpu" and pools[0].hardware.kind == "gpu"
     machine = found(pools[0].hardware.vendor if looked else "", args.weights)
     if not args.exchange:
         return machine
@@ -212,11 +213,10 @@ def text(
 
 
 def _heading(pool: Wanted) -> str:
-    gpus, hosts = len(pool.ids), len(pool.hosts)
-    return (
-        f"{pool.pool}: {gpus} GPU{'s' if gpus > 1 else ''} on {hosts} host{'s' if hosts > 1 else ''} for "
-        f"{', '.join(pool.phases)}"
-    )
+    devices, hosts = len(pool.ids), len(pool.hosts)
+    one, many = ("process", "processes") if pool.hardware.kind == "cpu" else ("GPU", "GPUs")
+    where = f"{hosts} host{'s' if hosts > 1 else ''} for {', '.join(pool.phases)}"
+    return f"{pool.pool}: {devices} {many if devices > 1 else one} on {where}"
 
 
 def _figures(one: Check) -> str:

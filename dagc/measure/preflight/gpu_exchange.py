@@ -28,7 +28,7 @@ COPY_B = 1 << 28
 CPU_B = 1 << 20
 """The most that CPUs exchange."""
 EFFORT = Effort(samples=5, warm_up=2)
-COPIED = "copy to the next GPU"
+COPIED = "copy to the next rank"
 
 
 class NotExchanged(RuntimeError):
@@ -79,12 +79,12 @@ def _run(told: str, ranks: int, limit_s: float) -> Any:
                         start_new_session=True,
                     )
                 )
-            for one in running:
-                code = one.wait(max(0.1, end - time.monotonic()))
-                if code:
-                    said.seek(0)
-                    lines = said.read(100_000).decode("utf-8", "replace").strip().splitlines() or [""]
-                    raise NotExchanged(f"a process ended with code {code}: {kept(lines[-1])}")
+            _wait(running, end)
+            failed = next((one.returncode for one in running if one.returncode), None)
+            if failed is not None:
+                said.seek(0)
+                lines = said.read(100_000).decode("utf-8", "replace").strip().splitlines() or [""]
+                raise NotExchanged(f"a process ended with code {failed}: {kept(lines[-1])}")
         except subprocess.TimeoutExpired:
             raise NotExchanged(f"not done within {limit_s:g} s") from None
         except OSError as error:
@@ -94,9 +94,19 @@ def _run(told: str, ranks: int, limit_s: float) -> Any:
                 stop(one)
         out.seek(0)
         try:
-            return json.loads(out.read(100_000))
-        except ValueError:
+            # NCCL prints lines of its own where it is asked to.
+            lines = out.read(1_000_000).decode("utf-8", "replace").splitlines()
+            return json.loads(next(line for line in reversed(lines) if line.startswith("[")))
+        except (ValueError, StopIteration):
             raise NotExchanged("its processes did not print what they timed") from None
+
+
+def _wait(running: Sequence[subprocess.Popen[bytes]], end: float) -> None:
+    """Until all have ended, or one of them failed: the others then wait for it. Raises TimeoutExpired."""
+    while any(one.poll() is None for one in running) and not any(one.returncode for one in running):
+        if time.monotonic() > end:
+            raise subprocess.TimeoutExpired("exchange", 0)
+        time.sleep(0.05)
 
 
 def _free_port() -> int:

@@ -46,6 +46,10 @@ class Gpu:
     clique: str = ""
     lost: bool = False
     uuid: str = ""
+    power_W: float | None = None
+    usual_power_W: float | None = None
+    slowed: str = ""
+    compute_mode: str = ""
 
 
 @record
@@ -74,7 +78,7 @@ class Machine:
     """`cuda`: newest CUDA (or ROCm) that the driver runs. `joined`: words of `nvidia-smi topo -m` between GPUs -> pairs.
     `disk`: the folder that weights are to be in, its `disk_free_B`, and bytes of weights that are there already.
     `hidden`: GPUs that processes may not use. `torch_cuda`: CUDA that the installed PyTorch was built with. `exchange_on`: what the exchange ran on; `missing`: what
-    could not be asked, and why."""
+    could not be asked, and why. `processors`: of the CPU, that processes may use."""
 
     host: str
     vendor: str = ""
@@ -95,6 +99,7 @@ class Machine:
     exchange_on: str = ""
     exchange: tuple[Timed, ...] = ()
     missing: tuple[str, ...] = ()
+    processors: int | None = None
 
 
 def plain(machine: Machine) -> dict[str, Any]:

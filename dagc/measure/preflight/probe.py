@@ -91,6 +91,7 @@ def found(vendor: str, weights: str | None = None) -> Machine:
     machine = Machine(
         kept(platform.node()) or "localhost", vendor, nics=host_files.nics(), memory_B=whole, available_B=available,
         shared_B=host_files.shared_B(), disk=folder, disk_free_B=free, weights_there_B=there, torch=torch, torch_cuda=cuda,
+        processors=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
     )  # fmt: skip
     return _visible(_amd(machine) if vendor == "amd" else _nvidia(machine) if vendor == "nvidia" else machine)
 

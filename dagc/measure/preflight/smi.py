@@ -114,8 +114,34 @@ def _gpu(index: int, values: Mapping[str, str]) -> Gpu:
         values.get("remapped_rows/remapped_row_failure") == "Yes", "" if recovery in RECOVERED else recovery,
         lane_Bps * lanes if lane_Bps and lanes else None, fabric=fabric,
         clique="" if alone or not joined else f"{uuid}.{values.get('fabric/cliqueId', '')}", lost=lost,
-        uuid=values.get("uuid", ""),
+        uuid=values.get("uuid", ""), power_W=_power(values, "current_power_limit", "power_limit"),
+        usual_power_W=_power(values, "default_power_limit"), slowed=", ".join(_slowed(values)),
+        compute_mode=values.get("compute_mode", ""),
     )  # fmt: skip
+
+
+POWER = ("gpu_power_readings", "power_readings")
+"""Where limits of power are, by the version of the driver."""
+SLOWED = {
+    "hw_slowdown": "",
+    "hw_thermal_slowdown": "heat",
+    "hw_power_brake_slowdown": "the power brake",
+    "sw_thermal_slowdown": "heat",
+}
+"""Reasons for slow clocks that are no part of an idle or loaded GPU's life, and what is behind them; nothing: any of the others."""
+
+
+def _power(values: Mapping[str, str], *names: str) -> float | None:
+    texts = (values.get(f"{part}/{name}", "") for part in POWER for name in names)
+    return next((watts for text in texts if (watts := _number(text.removesuffix("W"))) is not None), None)
+
+
+def _slowed(values: Mapping[str, str]) -> Iterator[str]:
+    active = {
+        path.rpartition("_reason_")[2] for path, text in values.items() if "_reason_" in path and text == "Active"
+    }
+    named = dict.fromkeys(SLOWED[one] for one in SLOWED if one in active and SLOWED[one])
+    yield from named or (["its hardware"] if "hw_slowdown" in active else [])
 
 
 def _unhealthy(values: Mapping[str, str]) -> Iterator[str]:

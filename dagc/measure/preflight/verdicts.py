@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from ...base.frozen import record
-from ...base.units import BYTE_RATE, BYTES, TIME, Dim, show
+from ...base.units import BYTE_RATE, BYTES, POWER, TIME, Dim, show
 from ...spec.hardware import Level
 from .inventory import Gpu, Machine
 from .kinds import capability, known_as, matches
@@ -16,7 +16,7 @@ from .wanted import Wanted
 MET, FAILED, UNKNOWN = "met", "failed", "not checked"
 SHARED_B = 1e9
 """Memory that processes share: what NCCL's guide asks of a container (Troubleshooting: `--shm-size=1g`)."""
-UNITS = {"": None, "B": BYTES, "B/s": BYTE_RATE, "s": TIME}
+UNITS = {"": None, "B": BYTES, "B/s": BYTE_RATE, "s": TIME, "W": POWER}
 """Unit of a figure -> its dimension; none: a plain number."""
 
 
@@ -119,16 +119,12 @@ def _health(seen: Seen) -> Iterator[Check]:
         own = [f"{gpu.uncorrected} uncorrected memory errors"] if gpu.uncorrected else []
         own += ["remapping of memory rows failed"] if gpu.remap_failed else []
         own += [f"the driver asks for: {gpu.recovery}"] if gpu.recovery else []
+        own += [f"slowed by {gpu.slowed}"] if gpu.slowed else []
+        own += ["no process may compute on it (compute mode)"] if gpu.compute_mode == "Prohibited" else []
         ills += [f"GPU {gpu.index}: {', '.join(own)}"] if own else []
     more = f" and {len(ills) - 3} more" if len(ills) > 3 else ""
-    yield _word(
-        seen,
-        "health",
-        FAILED if ills else MET,
-        "no error",
-        f"{len(ills)} with errors" if ills else "no error",
-        "; ".join(ills[:3]) + more,
-    )
+    found = f"{len(ills)} GPU{'s' if len(ills) > 1 else ''}" if ills else "nothing wrong"
+    yield _word(seen, "health", FAILED if ills else MET, "nothing wrong", found, "; ".join(ills[:3]) + more)
 
 
 def _memory(seen: Seen) -> Iterator[Check]:
@@ -142,13 +138,25 @@ def _memory(seen: Seen) -> Iterator[Check]:
     yield _amount(seen, "free of it", seen.wanted.free_B, least, "B", why=why)
 
 
+def _power(seen: Seen) -> Iterator[Check]:
+    """What GPUs may draw, against the spec's `power`, else against what their maker allows them."""
+    limits = {g.index: g.power_W for g in seen.gpus if g.power_W is not None}
+    usual = [g.usual_power_W for g in seen.gpus if g.usual_power_W is not None]
+    wanted = seen.wanted.hardware.power_W or max(usual, default=None)
+    if wanted is None:
+        return
+    low = [gpu for gpu, own in limits.items() if own < wanted]
+    why = f"{_some(low)}: a lower limit makes products slower than the plan has them" if low else ""
+    yield _amount(seen, "power limit", wanted, min(limits.values(), default=None), "W", why=why)
+
+
 def _capability(seen: Seen) -> Iterator[Check]:
     known = capability(seen.wanted.hardware.compute_flops)
     if known is None or seen.wanted.hardware.vendor != "nvidia":
         return
     name, least = known
     found = min((g.capability for g in seen.gpus if g.capability is not None), default=None)
-    why = f"for products in {name}" if found is not None else "the driver does not tell it"
+    why = f"for products in {name}" if found is not None else "`nvidia-smi --query-gpu=index,compute_cap` gave none"
     yield _amount(seen, "compute capability", least, found, "", why=why)
 
 
@@ -245,6 +253,15 @@ def _host(seen: Seen) -> Iterator[Check]:
         yield _amount(seen, "shared memory", SHARED_B, machine.shared_B, "B")
 
 
+def _processes(seen: Seen) -> Iterator[Check]:
+    """Of a plan for CPUs: each device is a process."""
+    machine, wanted = seen.machine, seen.wanted
+    count = None if machine.processors is None else float(machine.processors)
+    yield _amount(seen, "processors", wanted.gpus, count, "", why="one for each process at least")
+    whole = wanted.gpus * wanted.hardware.memory_B
+    yield _amount(seen, "memory of all processes", whole, machine.memory_B, "B")
+
+
 def _disk(seen: Seen) -> Iterator[Check]:
     machine, size = seen.machine, seen.wanted.checkpoint_B
     there = machine.weights_there_B or 0.0
@@ -277,14 +294,14 @@ def _exchange(seen: Seen) -> Iterator[Check]:
         check = Check(
             seen.wanted.pool, what, MET if ok else FAILED, wanted, found, one.wanted_s, one.time_s, "s", times
         )
-        if machine.exchange_on != "cuda":
+        if (machine.exchange_on == "cuda") != (seen.wanted.hardware.kind == "gpu"):
             why = f"{show(one.size_B, BYTES)} on CPUs: a time of theirs, which says nothing of GPUs"
             check = replace(check, verdict=UNKNOWN, why=why)
         yield check
 
 
 OF_GPUS: tuple[Callable[[Seen], Iterator[Check]], ...] = (
-    _kind, _whole, _health, _memory, _capability, _driver, _inside,
+    _kind, _whole, _health, _memory, _power, _capability, _driver, _inside,
 )  # fmt: skip
 """Asked where a host has GPUs."""
 OF_HOST: tuple[Callable[[Seen], Iterator[Check]], ...] = (_outside, _host, _disk, _exchange)
@@ -292,7 +309,9 @@ OF_HOST: tuple[Callable[[Seen], Iterator[Check]], ...] = (_outside, _host, _disk
 
 def of_host(seen: Seen) -> Iterator[Check]:
     """Every verdict on one host."""
-    chosen = [*([_count] if seen.gpu else []), *(OF_GPUS if seen.gpus and seen.gpu else ()), *OF_HOST]
+    on_cpu = seen.wanted.hardware.kind == "cpu"
+    chosen = [*([_count] if seen.gpu and not on_cpu else [_processes] if on_cpu else [])]
+    chosen += [*(OF_GPUS if seen.gpus and seen.gpu and not on_cpu else ()), *OF_HOST]
     for check in chosen:
         for one in check(seen):
             yield replace(one, hosts=(seen.machine.host,))
