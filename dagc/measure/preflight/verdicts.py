@@ -309,9 +309,12 @@ OF_HOST: tuple[Callable[[Seen], Iterator[Check]], ...] = (_outside, _host, _disk
 
 def of_host(seen: Seen) -> Iterator[Check]:
     """Every verdict on one host."""
-    on_cpu = seen.wanted.hardware.kind == "cpu"
-    chosen = [*([_count] if seen.gpu and not on_cpu else [_processes] if on_cpu else [])]
-    chosen += [*(OF_GPUS if seen.gpus and seen.gpu and not on_cpu else ()), *OF_HOST]
+    if seen.wanted.hardware.kind == "cpu":
+        chosen = (_processes, *OF_HOST)
+    elif not seen.gpu:
+        chosen = OF_HOST
+    else:
+        chosen = (_count, *(OF_GPUS if seen.gpus else ()), *OF_HOST)
     for check in chosen:
         for one in check(seen):
             yield replace(one, hosts=(seen.machine.host,))
