@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..execute.marks import METADATA
+from .between_experts import of_experts
 from .called import PREFIX, called
 from .json_stream import JsonStream
 from .kernel_classes import KernelClass, classes
@@ -244,6 +245,7 @@ class _Reading:
             inherited = np.asarray(self.ops.whole[2])[np.maximum(by_op, 0)]
             call = np.where((call < 0) & (by_op >= 0), inherited, call)
         of, found = _classified(name, op, call, names, calls)
+        of = of_experts(of, device, stream, found)
         call = np.where(np.array([one.part == "exchange" for one in found] or [False])[of], call, -1)
         return Kernels(
             start, time, launched, stream, *(c.astype(np.int32) for c in (device, name, op, of, call))

@@ -17,12 +17,13 @@ from .busy import NOTHING, Activity, activity
 ROWS: Mapping[str, str] = {
     "attend": "attention", "select": "attention", "rope": "attention", "cache": "attention", "temper": "attention",
     "delta": "linear_attention", "conv": "linear_attention", "route": "experts", "dispatch": "experts", "combine": "experts",
-    "lookup": "embedding", "argmax": "sampling", "last": "sampling", "rms_norm": "norm", "layer_norm": "norm",
+    "lookup": "embedding", "argmax": "sampling", "last": "sampling",
     "permute": SEND.name, "ring_turn": SEND.name, **dict.fromkeys(ACROSS, SEND.name), SEND.name: SEND.name,
     "softmax_merge": "all_reduce", "softmax_scatter": "reduce_scatter",
 }  # fmt: skip
 """Kinds of op -> the row of a comparison, which kernel_classes.json names too. NCCL has one kernel for all that goes from rank to rank."""
 OTHER = "elementwise"
+"""Norms too: engines fuse them with additions, activations and casts, each in its own way, so that only their sum compares."""
 
 
 @record
