@@ -29,6 +29,7 @@ from dagc.observe.matching.planned_calls import PlannedCall, PlannedCalls
 from dagc.observe.measured_rank import MeasuredRank, summed
 from dagc.observe.pass_marks import STEPS, whole
 from dagc.observe.planned_rank import OTHER, ROWS, members, planned
+from dagc.observe.product_shapes import expert_products
 from dagc.observe.traces_of import files_of, ranks_of
 from dagc.plan.result import PhaseResult
 
@@ -220,6 +221,31 @@ def test_what_is_between_products_of_experts_is_theirs(tmp_path: Path) -> None:
     found = [trace.classes[of].name for of in trace.kernels.of]
     expected = ["experts", "activation", "experts", "experts", "experts", "activation", "norm", "experts"]
     assert found == expected
+
+
+def test_shapes_tell_experts_from_dense_products(tmp_path: Path) -> None:
+    """The plan's experts are [64, 48], a quarter of it on each rank; no dense product is."""
+    plan = compile_text(SPEC.replace("hidden = 32", "hidden = 48"))
+    (result,), (unit,) = plan.phases.values(), plan.units.values()
+    experts = expert_products(result, unit)
+    assert experts == {(12, 64), (24, 64)}
+    shapes = {"gate": [64, 12], "fused": [24, 64], "router": [64, 8], "stacked": [2, 64, 12]}
+    events: list[dict[str, Any]] = []
+    for k, dims in enumerate(shapes.values(), 1):
+        op = {
+            "ph": "X",
+            "cat": "cpu_op",
+            "name": "aten::mm",
+            "ts": k,
+            "dur": 1,
+            "args": {"External id": k, "Input Dims": [[4, 64], dims]},
+        }
+        events += [op, kernel("nvjet", 10 * k, 5, **{"External id": k})]
+    path = written(tmp_path / "t.json", events)
+    (one,) = ranks_of([path], result, None, "", experts=experts)
+    assert {row.name: row.calls for row in one.classes} == {"experts": 3, "gemm": 1}
+    (one,) = ranks_of([path], result, None, "")
+    assert {row.name: row.calls for row in one.classes} == {"gemm": 4}
 
 
 def test_metadata_and_ops_know_what_a_name_does_not() -> None:

@@ -55,6 +55,7 @@ def run(args: Namespace) -> int:
     from ..observe.compared_text import plain, text
     from ..observe.matching.lay_beside import laid_beside, phase_of, ran
     from ..observe.matching.table import alone, lines, verdict
+    from ..observe.product_shapes import expert_products
     from ..observe.traces_of import files_of, ranks_of
 
     plan = compiled(args.spec, args)
@@ -63,7 +64,8 @@ def run(args: Namespace) -> int:
     files = files_of(args.traces)
     phase = _phase(plan, args.spec, files)
     calls: list[RankCalls] = []
-    ranks = ranks_of(files, plan.phases[phase], args.passes, args.within, calls)
+    experts = expert_products(plan.phases[phase], plan.units[phase])
+    ranks = ranks_of(files, plan.phases[phase], args.passes, args.within, calls, experts)
     own = phase_of(calls)
     if own and own != phase:
         raise SpecError([Diagnostic("E14", f"the traces are of phase `{own}`, not of `{phase}`")])

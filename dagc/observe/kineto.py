@@ -17,6 +17,7 @@ from .called import PREFIX, called
 from .json_stream import JsonStream
 from .kernel_classes import KernelClass, classes
 from .nccl_metadata import call_of
+from .product_shapes import named
 from .rank_trace import Call, HostCalls, Kernels, Marks, RankTrace
 from .trace_fault import TraceFault
 
@@ -168,7 +169,7 @@ class _Reading:
                 self.dispatched.add(start, time, self.plain_calls.of(plain))
             if external >= 0:
                 self._limit(self.ops, MOST_HOST_EVENTS, "ops")
-                self.ops.add(start, time, external, self._name(name), call)
+                self.ops.add(start, time, external, self._name(named(name, args)), call)
         elif category in MARKS:
             self._limit(self.marks, MOST_HOST_EVENTS, "marks")
             self.marks.add(start, time, self._name(name), int(category == GPU_MARKS))

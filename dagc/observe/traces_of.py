@@ -14,6 +14,7 @@ from .kineto import read
 from .matching.rank_calls import RankCalls, calls_of
 from .measured_rank import MeasuredRank, summed
 from .pass_marks import Passes, counted, marked, whole
+from .product_shapes import Shapes, by_shape
 from .rank_trace import RankTrace
 from .trace_fault import TraceFault
 
@@ -42,16 +43,21 @@ def files_of(given: Sequence[str]) -> list[Path]:
 
 
 def ranks_of(
-    paths: Sequence[Path], result: PhaseResult, passes: int | None, within: str, calls: list[RankCalls] | None = None
+    paths: Sequence[Path],
+    result: PhaseResult,
+    passes: int | None,
+    within: str,
+    calls: list[RankCalls] | None = None,
+    experts: Shapes = frozenset(),
 ) -> list[MeasuredRank]:
     """In the order of their ranks; none for traces of `dagc run` on CPUs, which have no kernels. `calls`: where to put what is kept of every
-    trace to be laid beside the plan call by call. Raises TraceFault."""
+    trace to be laid beside the plan call by call. `experts`: shapes of products that only experts have. Raises TraceFault."""
     plan, found = _Planned(result), []
     for trace, origin_ns in _traces(paths):
         if calls is not None:
             calls.append(calls_of(trace, origin_ns))
         if len(trace.kernels):
-            found.append(summed(trace, _passes(trace, plan, passes, within)))
+            found.append(summed(by_shape(trace, experts), _passes(trace, plan, passes, within)))
     by_rank: dict[int, str] = {}
     for one in found:
         if one.rank is not None:
