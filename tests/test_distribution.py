@@ -67,4 +67,4 @@ def test_public_names() -> None:
 def test_repr_of_a_plan_is_one_line() -> None:
     plan = compiled("plan_a")
     assert "\n" not in repr(plan) and len(repr(plan)) < 160
-    assert repr(plan).startswith("<Plan moe10b: prefill ") and "of 29 requirements hold>" in repr(plan)
+    assert repr(plan).startswith("<Plan moe10b: prefill ") and "of 32 requirements hold>" in repr(plan)

@@ -38,6 +38,9 @@ PLAN_A = {
     "under traffic: first token within 10 s": True,
     "under traffic: GPUs over 85% busy": False,
     "under traffic: load within 10%": True,
+    "under traffic: work of GPUs within 10%": False,
+    "under traffic: load of experts within 10%": False,
+    "under traffic: every GPU's memory under 90%": True,
 }
 PLAN_B = {
     "1 the model has 10B parameters": False,
@@ -57,6 +60,7 @@ PLAN_B = {
     "under traffic: 12,800 tokens/ms": False,
     "under traffic: first token within 10 s": True,
     "under traffic: load within 10%": True,
+    "under traffic: work of GPUs within 10%": True,
 }
 
 

@@ -22,6 +22,9 @@ def run(args: Namespace) -> int:
         if args.traces and args.metrics:
             why = ("traces are of a few passes of one phase, metrics of a serving",)
             raise SpecError([Diagnostic("E14", "traces and `--metrics` are compared one at a time", help=why)])
+        if args.traces and (args.window is not None or args.serve or args.strict):
+            why = ("--window, --serve and --strict are of `--metrics`",)
+            raise SpecError([Diagnostic("E14", "traces are compared without a serving", help=why)])
         if args.metrics:
             return compare_metrics.run(args)
         if not args.traces:

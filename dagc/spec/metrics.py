@@ -310,7 +310,7 @@ _SERVINGS: tuple[Metric, ...] = (
     ),
     _serve(
         "gpu_imbalance", SCALAR, "lower", lambda s: s.serving.gpu_imbalance,
-        "time in steps of the GPUs that work most over the mean of all GPUs",
+        "time in steps of the GPUs that work most over the mean of all GPUs; workers of one role count as equal",
     ),
     _serve("running", REQUESTS, "", lambda s: s.serving.running_mean, "requests in the workers, mean over time"),
     _serve("queue", REQUESTS, "lower", lambda s: s.serving.queue_mean, "requests that wait, mean over time"),
