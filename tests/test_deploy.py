@@ -240,8 +240,8 @@ def test_a_part_of_a_node_is_all_that_a_job_asks_for() -> None:
 
 
 def test_a_job_is_submitted(tmp_path: Path) -> None:
-    ((name, content),) = launcher("slurm").files(deployed("vllm", TWO)).items()
-    (tmp_path / name).write_bytes(content)
+    name = "p.vllm.sbatch"
+    (tmp_path / name).write_bytes(launcher("slurm").files(deployed("vllm", TWO))[name])
     env = {"PATH": os.environ["PATH"]}
     done = subprocess.run(["bash", name], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 2 and "it is a job: sbatch" in done.stderr and len([*tmp_path.iterdir()]) == 1
@@ -309,8 +309,8 @@ def test_hosts_that_are_none(given: Mapping[str, str], why: str, tmp_path: Path)
         "option": "a\nb\n-oProxyCommand=x",
     }.items():
         (tmp_path / name).write_text(lines)
-    ((name, content),) = launcher("shell").files(deployed("vllm", NODES)).items()
-    (tmp_path / name).write_bytes(content)
+    name = "p.vllm.deploy.sh"
+    (tmp_path / name).write_bytes(launcher("shell").files(deployed("vllm", NODES))[name])
     done = subprocess.run(
         ["bash", name], cwd=tmp_path, env={"PATH": os.environ["PATH"], **given}, capture_output=True, text=True
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..base.diagnostics import Diagnostic, SpecError
 from ..base.harmless import harmless
-from ..export.deploy.launchers import LAUNCHERS, launcher
+from ..export.deploy.launchers import LAUNCHERS, bench_files, launcher
 from ..export.deploy.launchers import names as launchers
 from ..export.engines import ENGINES
 from .arguments import any_of, spec_arguments
@@ -69,6 +69,8 @@ def run(args: Namespace) -> int:
             version = args.engine_version or chosen.engine_version(args.to)
             one = deployment(plan, args.to, args.model, stem(args.spec), version)
             files: Mapping[str, bytes] = chosen.files(replace(one, image=image))
+            if args.output:  # what is piped on is the launcher's alone
+                files = {**files, **bench_files(one)}
         else:
             found = exported(plan, args.to, args.model, stem(args.spec), args.engine_version)
             files, refused = found.files, found.refused

@@ -35,8 +35,17 @@ class Launcher:
 
     def files(self, one: Deployment) -> dict[str, bytes]:
         """File name -> content."""
-        write: Write = _loaded(self.source)
-        return {f"{one.name}.{one.engine}.{suffix}": text.encode() for suffix, text in write(one).items()}
+        return _files(one, self.source)
+
+
+def bench_files(one: Deployment) -> dict[str, bytes]:
+    """File name -> content of what measures a deployment, whatever starts it."""
+    return _files(one, "bench:bench")
+
+
+def _files(one: Deployment, source: str) -> dict[str, bytes]:
+    write: Write = _loaded(source)
+    return {f"{one.name}.{one.engine}.{suffix}": text.encode() for suffix, text in write(one).items()}
 
 
 def _loaded(source: str) -> Any:
