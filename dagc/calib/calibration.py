@@ -57,6 +57,10 @@ class Calibration:
             self._found[key] = next(self._nearest(family, wanted, engine), None)
         return self._found[key]
 
+    def asked(self) -> Iterator[tuple[str, str, Entry[Any]]]:
+        """(engine, family, entry) of what `find` was asked for and found."""
+        return ((engine, family, entry) for (family, engine, _), entry in self._found.items() if entry is not None)
+
     def _nearest(self, family: Family[C], wanted: tuple[str, ...], engine: str) -> Iterator[Entry[C]]:
         """Entries from the nearest on."""
         yield from (entry for variant in wanted if (entry := self._measured(family, variant, engine)) is not None)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Diagnostic, SpecError
+from . import compare_calibrate
 from .arguments import at_least, percent
 from .common import compiled, put
 
@@ -47,6 +48,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="PERCENT",
         help="what is further from the plan is drift, exit code 1 (default: 20)",
     )
+    parser.add_argument(
+        "--calibrate",
+        metavar="FILE.json",
+        help="write the plan's calibration with what the traces show of collectives and of products whose sizes they have",
+    )
 
 
 def run(args: Namespace) -> int:
@@ -63,6 +69,8 @@ def run(args: Namespace) -> int:
         return 2
     files = files_of(args.traces)
     phase = _phase(plan, args.spec, files)
+    if args.calibrate is not None:
+        compare_calibrate.check(args.calibrate, plan, phase)
     calls: list[RankCalls] = []
     experts = expert_products(plan.phases[phase], plan.units[phase])
     ranks = ranks_of(files, plan.phases[phase], args.passes, args.within, calls, experts)
@@ -71,6 +79,8 @@ def run(args: Namespace) -> int:
         raise SpecError([Diagnostic("E14", f"the traces are of phase `{own}`, not of `{phase}`")])
     result, tolerance = ran(plan, phase, calls), args.tolerance / 100
     beside = laid_beside(result, plan.units[phase].spec.hardware.kind, calls, tolerance)
+    if args.calibrate is not None:
+        compare_calibrate.write(args.calibrate, plan, phase, calls, ranks)
     if not ranks:  # of `dagc run` on CPUs
         _say(args, beside.to_json(), "\n".join(alone(beside, args.spec)) + "\n")
         return 1 if beside.drifts else 0

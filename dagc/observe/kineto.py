@@ -14,11 +14,12 @@ import numpy as np
 from ..execute.marks import METADATA
 from .between_experts import of_experts
 from .called import PREFIX, called
+from .gemm_shapes import product_of
 from .json_stream import JsonStream
 from .kernel_classes import KernelClass, classes
 from .nccl_metadata import call_of
 from .product_shapes import named
-from .rank_trace import Call, HostCalls, Kernels, Marks, RankTrace
+from .rank_trace import NO_PRODUCTS, Call, HostCalls, Kernels, Marks, Product, Products, RankTrace
 from .trace_fault import TraceFault
 
 GPU = frozenset(("kernel", "gpu_memcpy", "gpu_memset", "Kernel", "Memcpy", "Memset"))
@@ -126,9 +127,11 @@ class _Reading:
         self.stream, self.path = stream, stream.path
         self.names = _Names(MOST_NAMES, self.path)
         self.calls, self.plain_calls = _Names(MOST_CALLS, self.path), _Names(MOST_CALLS, self.path)
+        self.sizes = _Names(MOST_CALLS, self.path)
         self.kernels, self.marks, self.host_calls, self.dispatched = _Columns(), _Columns(), _Columns(), _Columns()
         self.ops, self.launches = _Columns(), _Columns()
         self.events = self.broken = 0
+        self.products = NO_PRODUCTS
 
     def take(self, text: bytes) -> None:
         self.events += 1
@@ -169,7 +172,9 @@ class _Reading:
                 self.dispatched.add(start, time, self.plain_calls.of(plain))
             if external >= 0:
                 self._limit(self.ops, MOST_HOST_EVENTS, "ops")
-                self.ops.add(start, time, external, self._name(named(name, args)), call)
+                product = product_of(name, args)
+                number = -1 if product is None else self.sizes.of(product)
+                self.ops.add(start, time, external, self._name(named(name, args)), call, number)
         elif category in MARKS:
             self._limit(self.marks, MOST_HOST_EVENTS, "marks")
             self.marks.add(start, time, self._name(name), int(category == GPU_MARKS))
@@ -209,7 +214,7 @@ class _Reading:
             calls, kernels,
             Marks(*_times(self.marks, origin_us), marks[0].astype(np.int32), marks[1].astype(bool)),
             HostCalls(*_times(self.host_calls, origin_us), host[0].astype(np.int32)), notes,
-            about if isinstance(about, dict) else {},
+            about if isinstance(about, dict) else {}, self.products,
         )  # fmt: skip
 
     def _sorted(self) -> list[_Columns]:
@@ -245,12 +250,24 @@ class _Reading:
             op[by_op >= 0] = np.asarray(self.ops.whole[1])[by_op[by_op >= 0]]
             inherited = np.asarray(self.ops.whole[2])[np.maximum(by_op, 0)]
             call = np.where((call < 0) & (by_op >= 0), inherited, call)
+            self.products = _products(
+                np.asarray(self.ops.whole[3]), by_op, np.asarray(self.kernels.time), tuple(self.sizes.number)
+            )
         of, found = _classified(name, op, call, names, calls)
         of = of_experts(of, device, stream, found)
         call = np.where(np.array([one.part == "exchange" for one in found] or [False])[of], call, -1)
         return Kernels(
             start, time, launched, stream, *(c.astype(np.int32) for c in (device, name, op, of, call))
         ), found
+
+
+def _products(product: Any, by_op: Any, time_us: Any, sizes: tuple[Product, ...]) -> Products:
+    """Kernels of one op are added up: a product may take several. `product`: of each op; `by_op`: the op of each kernel."""
+    mine = (by_op >= 0) & (product[np.maximum(by_op, 0)] >= 0)
+    ops, each = np.unique(by_op[mine], return_inverse=True)
+    return Products(
+        sizes, product[ops].astype(np.int32), np.bincount(each, weights=time_us[mine], minlength=len(ops)) / 1e6
+    )
 
 
 def _times(columns: _Columns, origin_us: float) -> tuple[Any, Any]:

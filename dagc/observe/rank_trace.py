@@ -33,6 +33,16 @@ class Call:
     elements: int = -1
 
 
+@record
+class Product:
+    """y[m, n] = x[m, k] @ W[k, n]."""
+
+    dtype: str
+    m: int
+    n: int
+    k: int
+
+
 @record(slots=False)
 class Kernels:
     """What a GPU did, in the order in which it began. `start_s`: since the origin of the trace. `launched_s`: when the host launched it
@@ -85,6 +95,18 @@ class HostCalls:
 
 
 @record(slots=False)
+class Products:
+    """Matrix products whose sizes the trace has. `of`: each an index of `sizes`; `time_s`: of all its kernels."""
+
+    sizes: tuple[Product, ...]
+    of: Ints
+    time_s: Floats
+
+
+NO_PRODUCTS = Products((), np.zeros(0, np.int32), np.zeros(0))
+
+
+@record(slots=False)
 class RankTrace:
     """`rank`: None where neither the trace nor its name says it. `origin_ns`: of all times, on the clock of the rank's host. `devices`: names
     of the GPUs that the profiler lists. `events`: how many the file has. `notes`: what else to say of it.
@@ -104,3 +126,4 @@ class RankTrace:
     host_calls: HostCalls
     notes: tuple[str, ...] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
+    products: Products = NO_PRODUCTS

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...base.frozen import record
 from ...execute.marks import Mark, mark_of
-from ..rank_trace import RankTrace
+from ..rank_trace import Product, RankTrace
 from .seen_calls import SeenCall, seen_calls
 
 
@@ -25,7 +25,7 @@ class MarkedOp:
 @record(slots=False)
 class RankCalls:
     """`world`: 0 where the trace does not say. `about`: what a trace of `dagc run` says of itself; of another program it is empty, and so are
-    `ops` and `passes`, when each pass began and ended. `on_gpu`: kernels of a GPU, not calls of a host."""
+    `ops` and `passes`, when each pass began and ended. `products`: seconds of each time that a matrix product of these sizes ran. `on_gpu`: kernels of a GPU, not calls of a host."""
 
     file: str
     rank: int | None
@@ -34,6 +34,7 @@ class RankCalls:
     on_gpu: bool
     seen: tuple[SeenCall, ...]
     ops: tuple[MarkedOp, ...]
+    products: Mapping[Product, tuple[float, ...]]
     passes: tuple[tuple[float, float], ...]
 
     @property
@@ -69,5 +70,12 @@ def calls_of(trace: RankTrace, origin_ns: int) -> RankCalls:
     ops = (MarkedOp(m, max(0, bisect_right(begins, start) - 1), start, end) for m, start, end in found if m.op)
     return RankCalls(
         trace.path.name, trace.rank, trace.world, trace.about, len(trace.kernels) > 0,
-        tuple(seen_calls(trace, origin_ns)), tuple(ops), passes,
+        tuple(seen_calls(trace, origin_ns)), tuple(ops), _products(trace), passes,
     )  # fmt: skip
+
+
+def _products(trace: RankTrace) -> dict[Product, tuple[float, ...]]:
+    found: dict[Product, list[float]] = {}
+    for number, time_s in zip(trace.products.of.tolist(), trace.products.time_s.tolist(), strict=True):
+        found.setdefault(trace.products.sizes[number], []).append(time_s)
+    return {product: tuple(times) for product, times in found.items()}
