@@ -41,7 +41,8 @@ class Row:
 
 @record
 class Compared:
-    """`measured`, `planned`: mean activity of a rank in one pass; `pass_s`, `planned_pass_s`: from one pass to the next. `rows`: the largest
+    """`measured`, `planned`: mean activity of a rank in one pass; `pass_s`, `planned_pass_s`: from one pass to the next; of a
+    prompt, or where passes cannot be told apart, from the first kernel of a pass to its last. `rows`: the largest
     first. `gpus`: of the phase."""
 
     phase: str
@@ -104,11 +105,20 @@ def compared(result: PhaseResult, ranks: Sequence[MeasuredRank], tolerance: floa
     )
     planned_pass_s = sum(one.period_s for one in expected) / len(expected)
     rows = _rows(ranks, expected, tolerance, max(measured.busy_s, plan.busy_s))
-    drifts = _beyond(measured.span_s, planned_pass_s, tolerance)
+    pass_s = _pass_s(result, ranks, measured)
+    drifts = _beyond(pass_s, planned_pass_s, tolerance)
     return Compared(
-        result.name, len(every), tolerance, tuple(ranks), passes, measured, plan, measured.span_s, planned_pass_s, drifts,
+        result.name, len(every), tolerance, tuple(ranks), passes, measured, plan, pass_s, planned_pass_s, drifts,
         rows, waits(ranks), tuple(notes),
     )  # fmt: skip
+
+
+def _pass_s(result: PhaseResult, ranks: Sequence[MeasuredRank], measured: Activity) -> float:
+    """Of steps that generate, which follow each other, from one to the next; of a prompt its own time, since nothing may follow."""
+    known = [one.between_s for one in ranks if one.between_s is not None]
+    if not result.phase_kind.generates or len(known) < len(ranks):
+        return measured.span_s
+    return sum(known) / len(known)
 
 
 def _other_batch(result: PhaseResult, ranks: Sequence[MeasuredRank]) -> list[str]:

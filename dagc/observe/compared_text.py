@@ -205,6 +205,7 @@ def _plain_rank(one: MeasuredRank) -> dict[str, Any]:
         "passes": one.passes,
         "passes_by": one.said,
         "decodes": one.decodes,
+        "between_s": one.between_s,
         "sorted": sorted_share(one),
         "whole": _plain_activity(one.whole, one.whole.span_s),
         "in_passes": _plain_activity(one.activity, one.activity.span_s),

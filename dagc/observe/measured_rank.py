@@ -41,7 +41,7 @@ class StreamSum:
 @record(slots=False)
 class MeasuredRank:
     """Sums are over `passes` passes. `whole`: of all kernels of the trace, in passes or not. `calls`, `call`, `call_s`: collectives in the
-    order in which they began: index of the call, and its duration. `decodes`: sequences that decode in a pass, where marks count them. `unknown`: names that no pattern knows, with their time."""
+    order in which they began: index of the call, and its duration. `decodes`: sequences that decode in a pass, where marks count them. `between_s`: from the beginning of a pass to that of the next, the median. `unknown`: names that no pattern knows, with their time."""
 
     path: str
     rank: int | None
@@ -51,6 +51,7 @@ class MeasuredRank:
     passes: int
     said: str
     decodes: float | None
+    between_s: float | None
     whole: Activity
     activity: Activity
     classes: tuple[ClassSum, ...]
@@ -85,9 +86,11 @@ def parts_of(trace: RankTrace) -> np.ndarray[tuple[int], np.dtype[np.str_]]:
 def summed(trace: RankTrace, passes: Passes) -> MeasuredRank:
     kernels, part, end_s = trace.kernels, parts_of(trace), trace.kernels.end_s
     inside = passes.of >= 0
-    each = NOTHING
+    each, begins = NOTHING, []
     for which in _groups(passes.of, inside):
         each = each.plus(activity(kernels.start_s[which], end_s[which], part[which]))
+        begins.append(float(kernels.start_s[which].min()))
+    between_s = float(np.median(np.diff(np.sort(begins)))) if len(begins) > 1 else None
     calls = np.bincount(kernels.of[inside], minlength=len(trace.classes))
     times = np.bincount(kernels.of[inside], weights=kernels.time_s[inside], minlength=len(trace.classes))
     sums = [
@@ -103,7 +106,7 @@ def summed(trace: RankTrace, passes: Passes) -> MeasuredRank:
         notes.append(f"{outside_s * 1e3:.3f} ms of kernels are outside of the passes")
     return MeasuredRank(
         str(trace.path), trace.rank, trace.world, trace.devices[int(devices[0])] if _known(trace, devices) else "",
-        len(kernels), passes.count, passes.said, passes.decodes, activity(kernels.start_s, end_s, part), each,
+        len(kernels), passes.count, passes.said, passes.decodes, between_s, activity(kernels.start_s, end_s, part), each,
         tuple(sorted((one for one in sums if one.calls), key=lambda one: -one.time_s)), tuple(_streams(trace, inside)),
         trace.calls, kernels.call[exchanges], kernels.time_s[exchanges], tuple(_unknown(trace, inside)), tuple(notes),
     )  # fmt: skip
