@@ -91,6 +91,8 @@ def compared(result: PhaseResult, ranks: Sequence[MeasuredRank], tolerance: floa
     if not own and sized:
         notes.append("ranks of the traces are not known: compared with the mean of all GPUs of the phase")
     notes += _other_batch(result, ranks)
+    if any(one.passes > 1 and one.between_s is None for one in ranks):
+        notes.append("passes are counted, not marked: what is between them counts as theirs")
     kept: dict[tuple[int, int], PlannedRank] = {}
     expected = []
     for member in chosen:
@@ -103,9 +105,8 @@ def compared(result: PhaseResult, ranks: Sequence[MeasuredRank], tolerance: floa
         _mean([(one.activity, one.passes) for one in ranks]),
         _mean([(one.activity, 1) for one in expected]),
     )
-    planned_pass_s = sum(one.period_s for one in expected) / len(expected)
     rows = _rows(ranks, expected, tolerance, max(measured.busy_s, plan.busy_s))
-    pass_s = _pass_s(result, ranks, measured)
+    pass_s, planned_pass_s = _pass_s(result, ranks, expected, measured, plan)
     drifts = _beyond(pass_s, planned_pass_s, tolerance)
     return Compared(
         result.name, len(every), tolerance, tuple(ranks), passes, measured, plan, pass_s, planned_pass_s, drifts,
@@ -113,12 +114,19 @@ def compared(result: PhaseResult, ranks: Sequence[MeasuredRank], tolerance: floa
     )  # fmt: skip
 
 
-def _pass_s(result: PhaseResult, ranks: Sequence[MeasuredRank], measured: Activity) -> float:
-    """Of steps that generate, which follow each other, from one to the next; of a prompt its own time, since nothing may follow."""
-    known = [one.between_s for one in ranks if one.between_s is not None]
-    if not result.phase_kind.generates or len(known) < len(ranks):
-        return measured.span_s
-    return sum(known) / len(known)
+def _pass_s(
+    result: PhaseResult,
+    ranks: Sequence[MeasuredRank],
+    expected: Sequence[PlannedRank],
+    measured: Activity,
+    plan: Activity,
+) -> tuple[float, float]:
+    """(measured, planned). Steps that generate follow each other: from one to the next. A prompt's own time, since nothing may follow;
+    that of a rank, which in a pipeline begins after other ranks."""
+    if not result.phase_kind.generates or any(one.passes == 1 for one in ranks):
+        return measured.span_s, plan.span_s
+    between = [one.between_s if one.between_s is not None else one.activity.span_s / one.passes for one in ranks]
+    return sum(between) / len(between), sum(one.period_s for one in expected) / len(expected)
 
 
 def _other_batch(result: PhaseResult, ranks: Sequence[MeasuredRank]) -> list[str]:

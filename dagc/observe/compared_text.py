@@ -16,6 +16,8 @@ from .measured_rank import MeasuredRank
 SCHEMA = 1
 MOST_ROWS = 16
 """Ranks that a report lists."""
+LEAST_S = 1e-9
+"""Planned times below it are none: sums of many times do not come to zero."""
 LONGEST = 60
 """Characters of a kernel's name in a report."""
 TIMES = ("span", "busy", "compute", "copy", "exchange", "overlap", "exposed", "idle")
@@ -52,7 +54,7 @@ def _ms(time_s: float | None) -> str:
 
 
 def _ratio(measured: float | None, planned: float | None) -> str:
-    return f"{measured / planned:.2f}" if measured is not None and planned else "-"
+    return f"{measured / planned:.2f}" if measured is not None and planned is not None and planned > LEAST_S else "-"
 
 
 def _calls(calls: float | None) -> str:
