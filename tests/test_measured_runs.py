@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import numpy as np
 import pytest
 from conftest import ROOT, spec_text
 
-from dagc.cli import main
+from dagc.base.diagnostics import Collector
+from dagc.cli import compare_metrics, main
 from dagc.observe.metrics.run_files import Given, read
 from dagc.observe.metrics.sources import sources
 from dagc.serving.lines import TraceError
@@ -56,9 +59,21 @@ NONE = {TTFT: (0, 0, 0, 0, 0, 0)}
 SEEN = {TTFT: (0, 40, 90, 100, 100, 100)}
 
 
+COMPILED: dict[tuple[str, str], Any] = {}
+
+
 @pytest.fixture
-def compared(tmp_path: Path, capsys: Capture) -> object:
-    """Runs the command on files of these texts: (exit code, JSON, standard error)."""
+def compared(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> object:
+    """Runs the command on files of these texts: (exit code, JSON, standard error). Equal specs are compiled once."""
+    compile_ = compare_metrics._compiled
+
+    def once(args: Namespace, out: Collector) -> Any:
+        key = Path(args.spec).read_text(), args.serve
+        if key not in COMPILED:
+            COMPILED[key] = compile_(args, out)
+        return COMPILED[key]
+
+    monkeypatch.setattr(compare_metrics, "_compiled", once)
 
     def run(spec: str, files: dict[str, str | bytes], *args: str) -> tuple[int, dict, str]:
         (tmp_path / "p.moe").write_text(spec)
@@ -286,6 +301,78 @@ def test_files_of_two_servers_as_one_are_noticed(compared) -> None:
     assert "began again" not in err and found["metrics"]["chat.throughput"]["measured"] == 530
 
 
+def test_a_client_counts_before_the_servers(compared) -> None:
+    """A frontend, or a benchmark, saw what users did; of prefill and decode apart nobody else did."""
+    decode = "phase decode { gpus = 8..15, ep = 4, tp = 2 }\n"
+    spec = spec_text(gpus=16, extra=decode + SERVING + 'require "first" chat.ttft.p50 <= 10 s\n')
+    front = scrape(SEEN, prefix="dynamo_frontend_")
+    _, found, err = compared(spec, {"a.txt": scrape(SEEN)})
+    assert verdicts(found) == ["not_measured"] and "--metrics PHASE=FILE" in err
+    _, found, err = compared(spec, {"a.txt": front})
+    assert verdicts(found) == ["met"] and "PHASE=FILE" not in err
+    result = json.dumps({"median_ttft_ms": 20_000.0})
+    _, found, _ = compared(spec, {"a.txt": front, "r.json": result})
+    assert verdicts(found) == ["failed"]
+
+
+def test_ranks_that_count_the_same_count_once(compared) -> None:
+    """SGLang's tensor-parallel ranks repeat what their data-parallel rank counts; servers and data-parallel ranks add up."""
+    lines = ["# TYPE sglang:num_running_reqs gauge"]
+    lines += [
+        f'sglang:num_running_reqs{{dp_rank="{dp}",tp_rank="{tp}"}} {10 * (dp + 1)}'
+        for dp in range(2)
+        for tp in range(4)
+    ]
+    lines += ["# TYPE sglang:eplb_balancedness summary"]
+    lines += [f'sglang:eplb_balancedness_{end}{{dp_rank="0",forward_mode="{mode}"}} {value}'
+              for mode, total in (("decode", 40.0), ("extend", 45.0)) for end, value in (("sum", total), ("count", 50))]  # fmt: skip
+    lines += ["# TYPE sglang:max_total_num_tokens gauge"]
+    lines += [
+        f'sglang:max_total_num_tokens{{dp_rank="{dp}",tp_rank="{tp}"}} 1000' for dp in range(2) for tp in range(4)
+    ]
+    text = "\n".join(lines) + "\n"
+    assert compared(served(), {"a.txt": text * 3})[1]["metrics"]["chat.running"]["measured"] == 30
+    metrics = compared(served(), {"a.txt": text})[1]["metrics"]
+    assert metrics["decode.imbalance"]["measured"] == pytest.approx(50 / 40)
+    assert metrics["prefill.imbalance"]["measured"] == pytest.approx(50 / 45)
+    assert metrics["decode.memory.kv_tokens"]["measured"] == 4000  # four data-parallel ranks of the plan
+    info = 'vllm:cache_config_info{block_size="16",num_gpu_blocks="100",engine="0"} 1.0\n'
+    assert compared(served(), {"a.txt": info})[1]["metrics"]["decode.memory.kv_tokens"]["measured"] == 4 * 1600
+
+
+def test_pools_have_the_memory_of_their_phases(compared) -> None:
+    """And phases that have several copies in a serving a share of what it shows."""
+    memory = """hardware memory { gpus = 8, per_node = 8, compute = 400 TFLOP/s, memory = 96 GB, hbm = 3 TB/s
+      link node { bandwidth = 450 GB/s, latency = 2 us }
+      link cluster { bandwidth = 50 GB/s, latency = 6 us }
+    }
+    link compute to memory { bandwidth = 50 GB/s, latency = 10 us }
+    phase decode { hardware = memory, gpus = 0..3, ep = 2, tp = 2 }
+    serve chat { prefill = prefill, decode = decode, arrivals = poisson(50 req/s), requests = 60, workers = 2 }
+    """
+    text = spec_text(gpus=8, phase="hardware = compute, gpus = 0..7, ep = 4, tp = 2", extra=memory)
+    text = text.replace("hardware pool", "hardware compute")
+    rows = "index, memory.used [MiB], memory.total [MiB]\n0, {} MiB, 90000 MiB\n"
+    files = {"p.csv": rows.format(80_000), "d.csv": rows.format(50_000)}
+    files |= {"d0.txt": scrape(generation_tokens_total=0), "d1.txt": scrape(generation_tokens_total=60_000)}
+    given = (
+        "--metrics",
+        "prefill=@p.csv",
+        "--metrics",
+        "decode=@d.csv",
+        "decode=@d0.txt",
+        "decode=@d1.txt",
+        "--window",
+        "60",
+    )
+    metrics = compared(text, files, *given)[1]["metrics"]
+    assert metrics["compute.memory.peak"]["measured"] == metrics["prefill.memory.peak"]["measured"] == 80_000 * 2**20
+    assert metrics["memory.memory.peak"]["measured"] == 50_000 * 2**20
+    assert metrics["chat.throughput"]["measured"] == 1000
+    assert metrics["decode.throughput"]["measured"] == 500  # two workers of four GPUs
+    assert metrics["decode.throughput_per_gpu"]["measured"] == 125
+
+
 def test_table_of_sources() -> None:
     """Every metric that a source gives exists, and every form."""
     from dagc.observe.metrics.figures import FORMS
@@ -299,5 +386,5 @@ def test_table_of_sources() -> None:
             if source.form != "spread"
             else [f"{source.metric}.{of}" for of in ("mean", "p50", "p90", "p99")]
         )
-        assert source.metric.endswith("kv_pool") or set(names) <= known, source.name
+        assert source.metric.endswith(("kv_pool", "rank_tokens")) or set(names) <= known, source.name
     assert {row.metric for row in sources().benchmark} <= known

@@ -6,7 +6,7 @@ COMMANDS = {
     "compile": "report a plan; write artefacts with --emit or -o",
     "report": "the report as one HTML page, or in Markdown",
     "diff": "compare two plans, or one plan under two settings",
-    "compare": "what a real run showed (profiler traces), beside the plan",
+    "compare": "what a real run showed (profiler traces or metrics), beside the plan",
     "serve": "simulate the servings of a spec, request by request",
     "sweep": "compile a spec under every combination of some params",
     "search": "find the best plan of a spec that leaves choices open, with a certificate",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from math import isfinite
+from math import isfinite, prod
 
 from ...base.frozen import record
 from ...serving.result import PERCENTILES
@@ -12,8 +12,6 @@ from .series import Series, Server
 from .sources import Source, sources
 
 PHASE = "PHASE."
-SPLIT = {"prefill", "decode"}
-"""Roles that, each with servers of its own, make up a split serving."""
 LEAST_SAMPLES = 3
 """Of one series, before their mean is one over time: two of them are the beginning and the end of a run."""
 SINCE_START = "since the server began: before and after the run give the run alone"
@@ -201,6 +199,24 @@ def _most_share(asked: Asked) -> Found:
         yield asked.figure(worst)
 
 
+def _rank_level(asked: Asked) -> Found:
+    """Of a data-parallel rank, their mean: the last sample of each."""
+    ranks = _ranks(asked, lambda one: one.last)
+    if ranks:
+        yield asked.figure(sum(ranks.values()) / len(ranks))
+
+
+def _of_labels(asked: Asked) -> Found:
+    """The product of numbers that a series has as labels, the mean of its ranks."""
+    found = []
+    for _, _, labels, _ in asked.series():
+        values = [labels.get(label, "") for label in asked.source.of]
+        if all(value.isdecimal() and len(value) < 16 for value in values):
+            found.append(prod(int(value) for value in values))
+    if found:
+        yield asked.figure(sum(found) / len(found))
+
+
 def _share(asked: Asked) -> Found:
     """One counter over another."""
     part = sum(_ranks(asked, lambda one: one.counted).values())
@@ -245,6 +261,8 @@ FORMS: dict[str, Callable[[Asked], Found]] = {
     "level": _level,
     "between_ranks": _between_ranks,
     "between_gpus": _between_gpus,
+    "rank_level": _rank_level,
+    "of_labels": _of_labels,
     "most": _most,
     "most_share": _most_share,
     "share": _share,
@@ -253,17 +271,16 @@ FORMS: dict[str, Callable[[Asked], Found]] = {
 }
 
 
-def figures(servers: Sequence[Server], window_s: float | None) -> dict[str, Figure]:
+def figures(servers: Sequence[Server], window_s: float | None, split: bool = False) -> dict[str, Figure]:
     """Metric -> its first source that was found. `window_s`: between the first scrape and the last, where the files do not say it. What is of a phase is
-    keyed by the phase that its servers serve, where that is known: `decode.memory.peak`. Of a serving whose roles are servers of their own, each metric
-    is of the role that shows it; times that no server sees as a client does are left out."""
+    keyed by the phase that its servers serve, where that is known: `decode.memory.peak`. `split`: the roles of the serving have servers of their own:
+    each metric is of the role that shows it, and times that no server sees as a client does are left out."""
     found: dict[str, Figure] = {}
-    split = {server.role for server in servers if server.role} >= SPLIT
     for source in sources().series:
         for phase in dict.fromkeys(server.phase for server in servers) if source.metric.startswith(PHASE) else ("",):
             mine = [s for s in servers if s.phase == phase or not source.metric.startswith(PHASE)]
             if split and not source.client and (role := sources().shown_by.get(source.metric)) is not None:
-                mine = [server for server in mine if server.role == role]
+                mine = [server for server in mine if role and server.role in (role, "")]
             asked = Asked(source, [(server, server.seconds or window_s) for server in mine])
             for metric, figure in FORMS[source.form](asked):
                 if isfinite(figure.value):

@@ -13,7 +13,7 @@ from ...lang.values.evaluate import compare, names_in
 from ...plan.plan import CompiledPlan
 from ...plan.require import Verdict, is_share
 from ...plan.subject import all_metrics
-from ...spec.metrics import SERVE, Metric, metric, of_serving, percent
+from ...spec.metrics import PHASE, SERVE, Metric, metric, of_serving, percent
 from ...spec.model import AttrValue
 from ...spec.requirement import Requirement
 from .figures import Figure
@@ -132,7 +132,8 @@ def _because(known: Metric | None) -> str:
     """What would measure it, where that is not plain."""
     if known is None:
         return " was not compiled"
-    return BECAUSE.get((known.owner, known.name), BECAUSE.get((known.owner, known.name.partition(".")[0]), ""))
+    found = BECAUSE.get((known.owner, known.name), BECAUSE.get((known.owner, known.name.partition(".")[0])))
+    return found or (" is of the phase alone, which these files do not show" if known.owner == PHASE else "")
 
 
 BECAUSE = {
@@ -140,6 +141,13 @@ BECAUSE = {
     ("SERVE", "throughput"): ": two scrapes, before and after the run, and `--window` seconds between them",
     ("SERVE", "rate"): ": two scrapes, before and after the run, and `--window` seconds between them",
     ("SERVE", "prompt_throughput"): ": two scrapes, before and after the run, and `--window` seconds between them",
+    **dict.fromkeys(
+        (("SERVE", "ttft"), ("SERVE", "e2e")),
+        ": metrics of the server; of prefill and decode apart, a client's results or a frontend's metrics",
+    ),
+    **dict.fromkeys(
+        (("SERVE", "goodput"), ("SERVE", "met")), ": requests one by one, with all times that have a limit"
+    ),
     ("SERVE", "kv_fill"): ": three scrapes or more while requests come",
     (
         "SERVE",

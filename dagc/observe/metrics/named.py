@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import field, replace
 
 from ...base.frozen import record
-from ...base.phase_kinds import DECODE, PHASE_KINDS
+from ...base.phase_kinds import DECODE, PHASE_KINDS, PREFILL
 from ...plan.goodput import limits
 from ...plan.plan import CompiledPlan
+from ...plan.result import PhaseResult
 from ...plan.subject import all_metrics
 from ...serving.result import Limits
 from ...spec.metrics import HARDWARE, metric
@@ -43,7 +44,11 @@ def measured(plan: CompiledPlan, run: Run, serve: str, window_s: float | None) -
         found |= clients.figures(one, kept)
     for name, result in run.results:
         found = benchmark.figures(result, name) | found
-    found = figures(run.servers, window_s) | found
+    split = _is_split(plan, serve)
+    found = figures(run.servers, window_s, split) | found
+    if split and any(not server.role and server.of_an_engine for server in run.servers):
+        phases = " and ".join(name for group in together(plan) for name in group)
+        doubts.append(f"{phases} have servers of their own: `--metrics PHASE=FILE` says whose metrics a file has")
     if window_s is not None:
         found.setdefault("SERVE.duration", Figure.exact(window_s, "--window"))
     memory, more = _memory(plan, run, found, doubts)
@@ -56,6 +61,16 @@ def measured(plan: CompiledPlan, run: Run, serve: str, window_s: float | None) -
         tuple(run.about),
         tuple(dict.fromkeys(doubts)),
     )
+
+
+def _is_split(plan: CompiledPlan, serve: str) -> bool:
+    """Have prompts and decode of the serving, or of the plan where it has none, GPUs and so servers of their own?"""
+    if serve:
+        one = plan.spec.serve(serve)
+        names = [name for name in (one.prefill, one.decode, one.mixed) if name in plan.phases]
+    else:
+        names = list(plan.phases)
+    return len([group for group in together(plan) if set(group) & set(names)]) > 1
 
 
 def _memory(
@@ -94,6 +109,9 @@ def _memory(
         into[2].append(one.name)
     for name, figure in found.items():
         owner, _, rest = name.partition(".")
+        if rest == "memory.rank_tokens" and (into := of("" if owner == "PHASE" else owner)) is not None and not into[1]:
+            into[1][figure.source] = figure.value
+            into[2].append(figure.source)
         kind = {"memory.weights": "weights", "memory.engine": "engine", "memory.kv_pool": "kv_pool"}.get(rest, "")
         if kind and (into := of("" if owner == "PHASE" else owner)) is not None and kind not in into[0]:
             into[0][kind] = figure.value
@@ -144,12 +162,27 @@ def _named(plan: CompiledPlan, found: Mapping[str, Figure], serve: str, doubts: 
                     out[f"{name}.{rest}"] = figure
         else:
             out[key] = figure
-    peaks = [figure for name, figure in {**found, **out}.items() if name.endswith(".memory.peak")]
-    if peaks:
-        out.setdefault(f"{HARDWARE}.memory.peak", max(peaks, key=lambda figure: figure.value))
+    for name in plan.spec.pools if plan.spec.others else (HARDWARE,):
+        phases = [phase for phase, result in plan.phases.items() if name in (HARDWARE, result.hardware)]
+        peaks = [out[f"{phase}.memory.peak"] for phase in phases if f"{phase}.memory.peak" in out]
+        if name == HARDWARE and "PHASE.memory.peak" in found:
+            peaks.append(found["PHASE.memory.peak"])
+        if peaks:
+            out.setdefault(f"{name}.memory.peak", max(peaks, key=lambda figure: figure.value))
     if plan.spec.others:
         out = {name: figure for name, figure in out.items() if not name.startswith(f"{HARDWARE}.")}
-    return {name: figure for name, figure in out.items() if not name.endswith("kv_pool")}
+    return {name: figure for name, figure in out.items() if not name.endswith(("kv_pool", "rank_tokens"))}
+
+
+def _gpus_of(plan: CompiledPlan, serve: str, result: PhaseResult) -> float:
+    """GPUs that do what a phase does, in all of its copies in the serving; a phase that shares its GPUs has the share of the largest."""
+    if serve not in plan.servings:
+        return float(len(result.gpus))
+    group = next(group for group in together(plan) if result.name in group)
+    largest = max(len(plan.phases[name].gpus) for name in group)
+    roles = plan.servings[serve].roles
+    role = next((role for role in roles if role.role == result.phase_kind.name), roles[0])
+    return len(result.gpus) * max(1.0, role.gpus / largest)
 
 
 def _with_derived(plan: CompiledPlan, found: dict[str, Figure], serve: str) -> dict[str, Figure]:
@@ -182,17 +215,28 @@ def _with_derived(plan: CompiledPlan, found: dict[str, Figure], serve: str) -> d
     for name, result in plan.phases.items():
         capacity = result.memory.capacity_B
         put(f"{name}.memory.fraction", f"{name}.memory.peak", 1 / capacity if capacity else 0.0)
-    decoding = [result for result in plan.phases.values() if result.phase_kind is DECODE]
-    if len(decoding) == 1:
-        result = decoding[0]
-        running = found.get(f"{owner}.running")
-        batch = plan.spec.phase(result.name).sequences
-        note = f"the phase has {batch:,} sequences" + (f", the run {running.value:.4g} requests" if running else "")
-        put(f"{result.name}.tpot", f"{owner}.tpot.mean", 1.0, note=note)
-        put(f"{result.name}.throughput", f"{owner}.throughput", 1.0, note=note)
-        put(f"{result.name}.throughput_per_gpu", f"{owner}.throughput", 1 / len(result.gpus), note=note)
-    if not plan.spec.others and f"{HARDWARE}.memory.fraction" not in out:
-        put(f"{HARDWARE}.memory.fraction", f"{HARDWARE}.memory.peak", 1 / plan.spec.hardware.memory_B)
+    for kind, shown, times in ((DECODE, "throughput", True), (PREFILL, "prompt_throughput", False)):
+        of_kind = [result for result in plan.phases.values() if result.phase_kind is kind]
+        if len(of_kind) == 1 and (times or _is_split(plan, serve)):
+            result = of_kind[0]
+            running = found.get(f"{owner}.running")
+            batch = plan.spec.phase(result.name).sequences
+            note = f"the phase has {batch:,} sequences" + (f", the run {running.value:.4g} requests" if running else "")
+            note = note if times else "of the prompts that came, not of those that it could take"
+            per_gpu = 1 / _gpus_of(plan, serve, result)
+            if times:
+                put(f"{result.name}.tpot", f"{owner}.tpot.mean", 1.0, note=note)
+            put(f"{result.name}.throughput", f"{owner}.{shown}", len(result.gpus) * per_gpu, note=note)
+            put(f"{result.name}.throughput_per_gpu", f"{owner}.{shown}", per_gpu, note=note)
+            put(
+                f"{result.name}.throughput_per_node",
+                f"{owner}.{shown}",
+                per_gpu * min(result.per_node, len(result.gpus)),
+                note=note,
+            )
+    for name in plan.spec.pools if plan.spec.others else (HARDWARE,):
+        memory_B = (plan.spec.pools[name] if plan.spec.others else plan.spec.hardware).memory_B
+        put(f"{name}.memory.fraction", f"{name}.memory.peak", 1 / memory_B)
     return {
         name: replace(figure, low=min(figure.low, figure.value), high=max(figure.high, figure.value))
         for name, figure in out.items()

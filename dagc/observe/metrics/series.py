@@ -92,3 +92,8 @@ class Server:
         if self.first_s is None or self.last_s is None or self.last_s <= self.first_s:
             return None
         return self.last_s - self.first_s
+
+    @property
+    def of_an_engine(self) -> bool:
+        """Does it count requests, and is it no frontend?"""
+        return any(name.startswith(("vllm:", "sglang:", "trtllm_")) for name in self.series)

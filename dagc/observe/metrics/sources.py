@@ -11,6 +11,9 @@ from typing import Any
 
 from ...base.frozen import record
 
+OF_LABELS = "of_labels"
+"""The form whose `of` names labels."""
+
 
 @record
 class Source:
@@ -61,7 +64,9 @@ class Sources:
     @property
     def names(self) -> frozenset[str]:
         """Of all series that are read."""
-        return frozenset(name for source in self.series for name in (source.name, *source.of))
+        return frozenset(
+            name for source in self.series for name in (source.name, *(source.of if source.form != OF_LABELS else ()))
+        )
 
 
 @cache
