@@ -124,7 +124,7 @@ def test_formats(capsys: Capture) -> None:
         if line.startswith("|"):
             assert line.replace("\\|", "").count("|") in (4, 6)
     data = plain(diff, "a", "b")
-    assert len(data["results"]) == len(diff.results) and data["schema"] == 1
+    assert len(data["results"]) == len(diff.results) and data["schema"] == 2
 
 
 def test_inputs_are_told_as_a_spec_writes_them() -> None:

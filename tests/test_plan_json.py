@@ -76,7 +76,7 @@ def test_units_are_in_the_names_and_descriptions(path: Path) -> None:
     schema = json.loads(path.read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
     found = numbers(schema)
-    assert len(found) > 5
+    assert found
     for place, words in found:
         name = next(part for part in reversed(place.split(".")) if part not in ("items", "additionalProperties"))
         assert words, f"{place}: no description"

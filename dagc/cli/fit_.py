@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..spec.phase import Phase
     from ..spec.spec import Spec
 
+SCHEMA = 1
 WORDS = {
     "sequences": "sequences",
     "context": "context of each",
@@ -138,8 +139,9 @@ def gpus_lines(one: Fewest) -> list[str]:
 
 
 def plain(fit: Fit, found: dict[str, list[Largest]], counts: list[tuple[Fewest, Fewest]]) -> dict[str, Any]:
-    """The same as data, SI units."""
+    """The same as data, SI units; its schema is `fit.schema.json` of dagc.export."""
     return {
+        "schema": SCHEMA,
         "phases": {
             name: {
                 one.what: {

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..spec.phase import Phase
 
 Proofs = dict[int, list["Proof"]]
+SCHEMA = 1
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -204,8 +205,9 @@ def stopped_lines(stopped: Stopped) -> list[str]:
 
 
 def plain(found: Survival, proofs: Proofs) -> dict[str, Any]:
-    """The same as data, SI units."""
+    """The same as data, SI units; its schema is `survive.schema.json` of dagc.export."""
     return {
+        "schema": SCHEMA,
         "lost": {pool: list(ids) for pool, ids in found.lost.items()},
         "unused": {pool: list(ids) for pool, ids in found.unused.items()},
         "phases": list(found.touched),

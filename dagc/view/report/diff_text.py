@@ -6,6 +6,7 @@ from textwrap import shorten
 from typing import Any
 
 from ...base.harmless import harmless
+from ...base.units import unit_name
 from .diff import Change, Diff, Figure
 from .markdown import escaped
 from .markdown import table as markdown_table
@@ -79,15 +80,22 @@ def markdown(diff: Diff, a: str, b: str) -> str:
 
 
 def plain(diff: Diff, a: str, b: str) -> dict[str, Any]:
-    """Plain data, SI units."""
+    """Plain data, SI units; its schema is `diff.schema.json` of dagc.export."""
     return {
-        "schema": 1,
+        "schema": 2,
         "a": a,
         "b": b,
         "inputs": [{"name": c.name, "before": c.before, "after": c.after} for c in diff.inputs],
         "structure": [{"name": c.name, "before": c.before, "after": c.after} for c in diff.structure],
         "results": [
-            {"name": f.name, "before": f.before, "after": f.after, "change": f.ratio, "better": f.better}
+            {
+                "name": f.name,
+                "unit": unit_name(f.dim),
+                "before": f.before,
+                "after": f.after,
+                "change": f.ratio,
+                "better": f.better,
+            }
             for f in diff.results
         ],
         "requirements": [{"name": t.label, "before": t.before, "after": t.after} for t in diff.requirements],
