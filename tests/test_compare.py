@@ -105,6 +105,28 @@ def test_figures_of_real_traces_are_their_own(path: Path) -> None:
     assert mine.idle_s * 1e6 == pytest.approx(expected["span"] - expected["busy"], rel=1e-6)
 
 
+ORACLE = {
+    "a100_128_ranks_rank0.json.gz": (675191.0, 210320.0, 337336.0, 1222847.0, 14.95),
+    "alexnet_rank0.json.gz": (12854103.0, 10630.0, 55511.0, 12920244.0, None),
+    "nccl_metadata_rank0.json.gz": (166330.503, 38506.406, 10932.515, 215769.424, 15.22),
+}
+"""Microseconds idle, of compute, of all else and in all, and the percentage of exchange under which something is computed: what
+HolisticTraceAnalysis 0.5.0 prints of the samples, without its rounding (HTA_DISABLE_NS_ROUNDING=1)."""
+
+
+@pytest.mark.parametrize("name", ORACLE)
+def test_figures_are_those_of_another_tool(name: str) -> None:
+    trace = read(ROOT / "tests/data/traces" / name)
+    found = summed(trace, whole(trace, 1, "")).whole
+    *times, share = ORACLE[name]
+    mine = (found.idle_s, found.compute_s, found.busy_s - found.compute_s, found.span_s)
+    assert [1e6 * one for one in mine] == pytest.approx(times, rel=1e-7)
+    if share is None:
+        assert found.exchange_s == 0
+    else:
+        assert 100 * found.overlap_s / found.exchange_s == pytest.approx(share, abs=0.005)
+
+
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.name)
 def test_gpu_time_of_real_traces_is_sorted(path: Path) -> None:
     trace = read(path)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
+import re
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -155,6 +157,33 @@ def test_a_file_that_unzips_without_end_is_left(tmp_path: Path, monkeypatch: pyt
 def test_the_first_versions_name_streams(tmp_path: Path) -> None:
     event = {"ph": "X", "cat": "Kernel", "name": "k", "tid": "stream 7", "ts": 1, "dur": 2, "args": {"external id": 3}}
     assert read(written(tmp_path / "t.json", [event])).kernels.stream.tolist() == [7]
+
+
+def test_a_damaged_trace_is_read_or_told(tmp_path: Path) -> None:
+    """Whatever bytes change, the reader ends with a trace or a diagnostic."""
+    chance = random.Random(7)
+    events = [kernel("ncclKernel", 2 * k, 1.5, **ALL_REDUCE, correlation=k) for k in range(5)]
+    events += [
+        {"ph": "X", "cat": "cuda_runtime", "name": "launch", "ts": k, "dur": 1, "args": {"correlation": k}}
+        for k in range(5)
+    ]
+    good = json.dumps({"distributedInfo": {"rank": 1}, "baseTimeNanoseconds": 5, "traceEvents": events}).encode()
+    values = (b"null", b"true", b"-1", b"1e999", b"NaN", b'"x"', b"[]", b"{}", b"9" * 30, b"9" * 5000, b'"[0, ..., 9]"')
+    path, read_well = tmp_path / "t.json", 0
+    for _ in range(300):
+        data, found = good, re.search(rb": (\d[\d.]*|\"[^\"]*\")", good[chance.randrange(len(good) - 200) :])
+        if found is not None and chance.random() < 0.7:
+            data = good.replace(found[1], chance.choice(values))
+        at = chance.randrange(len(data))
+        if chance.random() < 0.4:
+            data = data[:at] + bytes([chance.randrange(256)]) * chance.randrange(3) + data[at + chance.randrange(9) :]
+        path.write_bytes(data)
+        try:
+            read(path)
+            read_well += 1
+        except SpecError as error:
+            assert [one.code for one in error.diagnostics] == ["E05"]
+    assert 100 < read_well < 300
 
 
 def test_ranks_by_name() -> None:
