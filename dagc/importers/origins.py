@@ -27,6 +27,14 @@ SOURCES: Mapping[str, Source] = {
     "vllm": Source("the command of a server of vLLM", True, "engines.command_line"),
     "sglang": Source("of SGLang", True, "engines.command_line"),
     "trtllm": Source("of TensorRT-LLM", True, "engines.command_line"),
+    "script": Source("shell scripts, of Slurm too", False, "deployments.any_file"),
+    "kubernetes": Source("objects of Kubernetes", False, "deployments.any_file"),
+    "dynamo": Source("a graph deployment of Dynamo", False, "deployments.any_file"),
+    "llm-d": Source("values of its chart of model servers", False, "deployments.any_file"),
+    "compose": Source("a compose file", False, "deployments.any_file"),
+    "trtllm-yaml": Source("servers that `trtllm-serve disaggregated` starts", False, "deployments.any_file"),
+    "aiconfigurator": Source("a folder that it wrote", False, "deployments.any_file"),
+    "auto": Source("any of these files, by what is in them", False, "deployments.any_file"),
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Container, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -21,7 +21,7 @@ MAX_MATCHED, MAX_PATTERN = 4_000, 100
 
 @dataclass(slots=True)
 class Expansion:
-    """`output`: what commands print, None where that is unknown. `unset`: gets the names of variables that have no value. `spend`: is
+    """`open`: arrays whose length is not known. `output`: what commands print, None where that is unknown. `unset`: gets the names of variables that have no value. `spend`: is
     told of letters that are made."""
 
     variables: MutableMapping[str, str]
@@ -30,6 +30,7 @@ class Expansion:
     output: Callable[[Commands, str], str | None]
     unset: list[str]
     spend: Callable[[int, int], None]
+    open: Container[str] = ()
 
     def joined(self, word: Word) -> str:
         """As one text."""
@@ -111,9 +112,17 @@ class Expansion:
         if isinstance(part, Sum):
             text = self.joined(part.word)
             try:
-                return [str(value_of(text, self.variables))] if is_known(text) else [unknown(f"$(({_bare(text)}))")]
+                return (
+                    [str(value_of(text, self.variables, self.arrays))]
+                    if is_known(text)
+                    else [unknown(f"$(({_bare(text)}))")]
+                )
             except NoSum:
                 return [unknown(f"$(({text}))")]
+        if self.is_list(part) and part.name in self.open:
+            return [unknown(f"${part.name}")]
+        if self.is_list(part) and part.of and part.index is not None:
+            return [str(k) for k in range(len(self.array(part.name)))]
         if self.is_list(part) and not part.count and not part.of and part.op in ("", ":"):
             return self.listed(part)
         return [self.variable(part)]
@@ -123,7 +132,7 @@ class Expansion:
         if part.op == ":" and part.word is not None:
             text = self.joined(part.word).split(":")
             try:
-                numbers = [value_of(one, self.variables) for one in text]
+                numbers = [value_of(one, self.variables, self.arrays) for one in text]
             except NoSum:
                 return held
             start = numbers[0] - (1 if part.name in ("@", "*") else 0)
@@ -144,7 +153,7 @@ class Expansion:
             if part.index.literal in ("@", "*"):
                 return " ".join(self.array(name)) if self.array(name) else None
             try:
-                k = value_of(self.joined(part.index), self.variables)
+                k = value_of(self.joined(part.index), self.variables, self.arrays)
             except NoSum:
                 return None
             array = self.array(name)
@@ -203,7 +212,7 @@ class Expansion:
             return self.replaced(value, op, word)
         if op == ":":
             try:
-                numbers = [value_of(one, self.variables) for one in self.joined(word).split(":")[:2]]
+                numbers = [value_of(one, self.variables, self.arrays) for one in self.joined(word).split(":")[:2]]
             except NoSum:
                 return value
             cut = value[numbers[0] :] if numbers[0] < 0 else value[min(numbers[0], len(value)) :]

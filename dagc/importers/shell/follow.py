@@ -6,11 +6,12 @@ arms is followed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from ...base.frozen import record
+from ...base.frozen import record, replace
 from .conditions import Truth, compared, tested
 from .expansions import Expansion
 from .script_text import ShellError, parse_script
@@ -31,10 +32,11 @@ from .syntax import (
     Redirect,
     Simple,
     Test,
+    Variable,
     While,
     Word,
 )
-from .unknown import CLOSE, OPEN, is_known, named, shown
+from .unknown import CLOSE, OPEN, is_known, named, shown, split_marks
 
 MAX_STEPS = 100_000
 """Commands that are followed."""
@@ -49,21 +51,25 @@ MAX_CALLS = 20
 @record
 class Started:
     """A program that the script starts. `argv` and `environment` (what the script exports and what the command is given before it) have what is
-    unknown as it is written; `unknown`: names of that. `start`, `end`: in the script."""
+    unknown as it is written; `unknown`: names of that. `maybe`: in an arm of a branch that only the run decides. `within`: functions around. `start`, `end`: in the
+    script."""
 
     argv: tuple[str, ...]
     environment: Mapping[str, str]
     unknown: tuple[str, ...]
+    maybe: bool
+    within: tuple[str, ...]
     start: int
     end: int
 
 
 @record
 class Followed:
-    """`files`: that it writes. `unset`: variables that the script asks for and does not set. `branched`: whether arms were followed that exclude each other."""
+    """`files`: that it writes. `variables`: as they are in the end. `unset`: variables that the script asks for and does not set. `branched`: whether arms were followed that exclude each other."""
 
     started: tuple[Started, ...]
     files: Mapping[str, str]
+    variables: Mapping[str, str]
     unset: tuple[str, ...]
     branched: bool
 
@@ -71,16 +77,16 @@ class Followed:
 def follow(
     text: str, given: Mapping[str, str] | None = None, arguments: Sequence[str] = (), name: str = "script.sh"
 ) -> Followed:
-    """`given`: variables that it finds in its environment; `name`: of the script, which is its `$0`. Raises ShellError."""
+    """`given`: variables that it finds, which are not in what programs get of it; `name`: of the script, which is its `$0`. Raises ShellError."""
     for mark in (OPEN, CLOSE):
         if mark in text:
             raise ShellError("the script has a control character", text.index(mark))
     shell = _Shell(dict(given or {}), arguments=[name, *arguments])
-    shell.exported.update(given or {})
     with suppress(_Leave):
         shell.all(parse_script(text))
     files = {shown(path): shown(text) for path, text in shell.files.items()}
-    return Followed(tuple(shell.started), files, tuple(dict.fromkeys(shell.unset)), shell.branched)
+    variables = {name: shown(value) for name, value in shell.variables.items()}
+    return Followed(tuple(shell.started), files, variables, tuple(dict.fromkeys(shell.unset)), shell.branched)
 
 
 class _Leave(Exception):
@@ -96,14 +102,17 @@ class _Shell:
     variables: dict[str, str]
     arrays: dict[str, list[str]] = field(default_factory=dict)
     arguments: list[str] = field(default_factory=list)
+    open: set[str] = field(default_factory=set)  # arrays whose length is not known
     exported: set[str] = field(default_factory=set)
-    functions: dict[str, Command] = field(default_factory=dict)
+    functions: dict[str, Function] = field(default_factory=dict)
+    maybe: int = 0  # arms around, of branches that only the run decides
     files: dict[str, str] = field(default_factory=dict)
     started: list[Started] = field(default_factory=list)
     unset: list[str] = field(default_factory=list)
     branched: bool = False
     steps: int = 0
     letters: int = 0
+    within: list[str] = field(default_factory=list)  # functions that are being called
     calls: int = 0
     quiet: int = 0  # inside of a substitution: what it starts is no server
     said: list[str] = field(default_factory=list)  # what the commands of a substitution print
@@ -111,7 +120,7 @@ class _Shell:
     # Words
 
     def expansion(self) -> Expansion:
-        return Expansion(self.variables, self.arrays, self.arguments, self.output, self.unset, self.spend)
+        return Expansion(self.variables, self.arrays, self.arguments, self.output, self.unset, self.spend, self.open)
 
     def spend(self, letters: int, at: int = 0) -> None:
         self.letters += letters
@@ -146,8 +155,19 @@ class _Shell:
     def all(self, commands: Commands) -> Truth:
         truth = Truth(True, True)
         for chain in commands:
-            truth = self.chain(chain)
+            truth = self.own(lambda chain=chain: self.chain(chain)) if chain.beside else self.chain(chain)
         return truth
+
+    def own(self, run: Callable[[], Truth]) -> Truth:
+        """In a shell of its own: it leaves no variables behind, and only itself."""
+        saved = self.variables, self.arrays, self.exported
+        self.variables, self.arrays, self.exported = dict(saved[0]), dict(saved[1]), set(saved[2])
+        try:
+            return run()
+        except _Leave:
+            return Truth(True, False)
+        finally:
+            self.variables, self.arrays, self.exported = saved
 
     def chain(self, chain: Chain) -> Truth:
         truth = Truth(True, True)
@@ -162,12 +182,18 @@ class _Shell:
         return truth
 
     def apart(self, pipe: Pipe) -> Truth:
-        """Something that may not come about: if it leaves, what follows is reached all the same."""
+        """Something that may not come about: if it leaves, what follows is reached all the same. A `break` is taken: it is what a loop
+        waits for."""
         self.branched = True
+        self.maybe += 1
         try:
             return self.pipe(pipe)
-        except _Leave:
+        except _Leave as left:
+            if left.what == "break":
+                raise
             return Truth(None, False)
+        finally:
+            self.maybe -= 1
 
     def pipe(self, pipe: Pipe) -> Truth:
         truth = Truth(True, True)
@@ -216,7 +242,7 @@ class _Shell:
         if isinstance(command, Case):
             return self.case(command)
         if isinstance(command, Function):
-            self.functions[command.name] = command.body
+            self.functions[command.name] = command
             return Truth(True, True)
         if isinstance(command, Test):
             return compared(command.tokens, self.expansion())
@@ -229,22 +255,13 @@ class _Shell:
     def sum(self, word: Word) -> int | None:
         text = self.word(word)
         try:
-            return value_of(text, self.variables) if is_known(text) else None
+            return value_of(text, self.variables, self.arrays) if is_known(text) else None
         except NoSum:
             return None
 
     def group(self, group: Group) -> Truth:
         said = len(self.said)
-        if not group.apart:
-            truth = self.all(group.body)
-        else:
-            saved = self.variables, self.arrays, self.exported
-            self.variables, self.arrays, self.exported = dict(saved[0]), dict(saved[1]), set(saved[2])
-            try:
-                truth = self.all(group.body)
-            except _Leave:
-                truth = Truth(True, False)
-            self.variables, self.arrays, self.exported = saved
+        truth = self.own(lambda: self.all(group.body)) if group.apart else self.all(group.body)
         if any(redirect.op in (">", ">>", ">|") for redirect in group.redirects):
             printed = "".join(self.said[said:])
             del self.said[said:]
@@ -305,10 +322,13 @@ class _Shell:
 
     def arm(self, body: Commands) -> None:
         self.branched = True
+        self.maybe += 1
         try:
             self.all(body)
         except _Leave:
             return
+        finally:
+            self.maybe -= 1
 
     def case(self, case: Case) -> Truth:
         expansion = self.expansion()
@@ -324,6 +344,7 @@ class _Shell:
 
     def assign(self, one: Assignment) -> None:
         if isinstance(one.value, tuple):
+            (self.open.add if self.is_open(one.value) else self.open.discard)(one.name)
             old = self.arrays.get(one.name, []) if one.more else []
             self.arrays[one.name] = [*old, *self.words(one.value)]
             self.variables.pop(one.name, None)
@@ -337,9 +358,24 @@ class _Shell:
         self.variables[one.name] = value
         self.arrays.pop(one.name, None)
 
+    def is_open(self, words: Sequence[Word]) -> bool:
+        """Whether a list has all of one whose length is not known."""
+        parts = (part for word in words for part in word.parts if isinstance(part, Variable))
+        return any(
+            part.name in self.open and part.index is not None and part.index.literal in ("@", "*") for part in parts
+        )
+
+    def declared(self, name: str, flag: str) -> str:
+        """What `declare -f` and `declare -p` print, by which a script gives what it has to another shell."""
+        if flag == "-f":
+            return self.functions[name].text if name in self.functions else ""
+        if name in self.arrays:
+            return f"{name}=({' '.join(_quoted(one) for one in self.arrays[name])})"
+        return f"{name}={_quoted(self.variables[name])}" if name in self.variables else ""
+
     def element(self, name: str, index: str, value: str, more: bool) -> None:
         try:
-            k = value_of(index, self.variables)
+            k = value_of(index, self.variables, self.arrays)
         except NoSum:
             return
         held = self.arrays.setdefault(name, [])
@@ -360,22 +396,24 @@ class _Shell:
             return builtin(self, simple, words)
         body = self.functions.get(name)
         if body is not None:
-            return self.call(body, words)
+            return self.call(body.body, words)
         return self.start(simple, words)
 
     def call(self, body: Command, words: list[str]) -> Truth:
         self.calls += 1
         if self.calls > MAX_CALLS:
             raise ShellError(f"functions call each other more than {MAX_CALLS} deep", 0)
+        self.within.append(words[0])
         saved, self.arguments = self.arguments, [self.arguments[0], *words[1:]]
         try:
-            return self.command(body)
+            return replace(self.command(body), decided=False)
         except _Leave as left:
             if left.what != "return":
                 raise
-            return Truth(True, True)
+            return Truth(True, False)
         finally:
             self.arguments = saved
+            self.within.pop()
             self.calls -= 1
 
     def start(self, simple: Simple, words: list[str]) -> Truth:
@@ -405,6 +443,8 @@ class _Shell:
                 tuple(map(shown, words)),
                 {name: shown(value) for name, value in environment.items()},
                 tuple(dict.fromkeys(unknown)),
+                self.maybe > 0,
+                tuple(self.within),
                 simple.start,
                 simple.end,
             )
@@ -435,6 +475,12 @@ class _Shell:
     def say(self, text: str) -> None:
         self.spend(len(text))
         self.said.append(text)
+
+
+def _quoted(word: str) -> str:
+    """As a word of a script; what is unknown stays to be expanded."""
+    pieces = split_marks(word)
+    return "".join(f'"{text}"' if marked else shlex.quote(text) for marked, text in pieces) or "''"
 
 
 def _sequence(words: list[str]) -> str | None:
@@ -468,6 +514,9 @@ def _sequence(words: list[str]) -> str | None:
 
 def _export(shell: _Shell, simple: Simple, words: list[str]) -> Truth:
     flags = [one for one in words[1:] if one.startswith("-")]
+    if "-f" in flags or "-p" in flags:
+        shell.say("".join(f"{shell.declared(name, flags[0])}\n" for name in words[1:] if not name.startswith("-")))
+        return Truth(True, True)
     for one in simple.assignments:
         shell.assign(one)
     if words[0] == "export" or any("x" in flag for flag in flags):
@@ -540,7 +589,7 @@ def _let(shell: _Shell, simple: Simple, words: list[str]) -> Truth:
     value = 0
     for word in words[1:]:
         try:
-            value = value_of(word, shell.variables)
+            value = value_of(word, shell.variables, shell.arrays)
         except NoSum:
             return Truth(None, False)
     return Truth(bool(value), True)
@@ -563,7 +612,7 @@ def _eval(shell: _Shell, simple: Simple, words: list[str]) -> Truth:
 
 
 def _at(one: Started, simple: Simple) -> Started:
-    return Started(one.argv, one.environment, one.unknown, simple.start, simple.end)
+    return Started(one.argv, one.environment, one.unknown, one.maybe, one.within, simple.start, simple.end)
 
 
 def _command(shell: _Shell, simple: Simple, words: list[str]) -> Truth:
@@ -577,9 +626,26 @@ def _command(shell: _Shell, simple: Simple, words: list[str]) -> Truth:
 
 
 def _read(shell: _Shell, simple: Simple, words: list[str]) -> Truth:
-    for name in words[1:]:
-        if not name.startswith("-"):
-            shell.variables.pop(name, None)
+    """Its input is known where it is a here-document."""
+    given = shell.redirected(simple.redirects, "")
+    names = [name for name in words[1:] if not name.startswith("-")]
+    parts = None if given is None or not is_known(given) else given.split()
+    if parts is not None and any("a" in one for one in words[1:] if one.startswith("-")):
+        shell.arrays[names[0]] = parts
+        return Truth(True, False)
+    for k, name in enumerate(names):
+        shell.variables.pop(name, None)
+        if parts is not None:
+            shell.variables[name] = " ".join(parts[k:]) if k + 1 == len(names) else (parts[k] if k < len(parts) else "")
+    return Truth(True, False)
+
+
+def _mapfile(shell: _Shell, simple: Simple, words: list[str]) -> Truth:
+    """How many lines there will be is not known."""
+    name = words[-1] if len(words) > 1 and not words[-1].startswith("-") else "MAPFILE"
+    shell.variables.pop(name, None)
+    shell.arrays.pop(name, None)
+    shell.open.add(name)
     return Truth(True, False)
 
 
@@ -614,6 +680,7 @@ BUILTINS = {
     "let": _let,
     "eval": _eval,
     "read": _read,
+    **dict.fromkeys(("mapfile", "readarray"), _mapfile),
     "false": _false,
 }
 """Commands that start no program."""

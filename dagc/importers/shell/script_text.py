@@ -222,6 +222,8 @@ class _Parser:
             if self.looking(";;"):
                 break
             if self.looking(";") or self.looking("&"):
+                if self.looking("&"):
+                    chains[-1] = Chain(chains[-1].pipes, True)
                 self.at += 1
             elif self.at < len(self.text) and self.text[self.at] not in "\n)":
                 raise ShellError(f"`{self.text[self.at]}` follows a command", self.at)
@@ -286,13 +288,15 @@ class _Parser:
         if word == "function":
             self.at += len(word)
             self.blanks()
+            start = self.at
             name = self.word().literal or ""
             self.blanks()
             if self.looking("("):
                 self.at += 1
                 self.expect(")")
             self.lines()
-            return Function(name, self.command())
+            made = self.command()
+            return Function(name, made, f"function {self.text[start : self.at]}")
         if word and word not in ("in", "!"):
             raise ShellError(f"`{word}` is out of place", self.at)
         return self.simple()
@@ -421,7 +425,8 @@ class _Parser:
                     self.at += 1
                     self.expect(")")
                     self.lines()
-                    return Function(words[0].literal, self.command())
+                    body = self.command()
+                    return Function(words[0].literal, body, self.text[start : self.at])
                 raise ShellError("`(` follows a word", self.at)
             declares = bool(words) and words[0].literal in DECLARES
             assigned = self.assignment() if not words or declares else None
@@ -651,17 +656,18 @@ class _Parser:
         return Variable(name[0], quoted, op, word, index, count, of)
 
     def until(self, end: str, *, back: bool = False) -> Word:
-        """A word, blanks included, up to the bracket. `back`: which is left."""
-        start = self.at
+        """A word, blanks included, up to the bracket, those of square ones in it included. `back`: which is left."""
+        start, depth = self.at, 0
         parts = _Parts()
         while True:
             if self.at >= len(self.text):
                 raise ShellError(f"`{end}` is missing", start)
             c = self.text[self.at]
-            if c == end:
+            if c == end and not depth:
                 self.at += not back
                 return Word(parts.all(), start, self.at)
             if not self.quotation(parts):
+                depth += ((c == "[") - (c == "]")) * (end == "]")
                 parts.text(c, False)
                 self.at += 1
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 
 MOST = 2**63
 TOKEN = re.compile(
     r"\s*(?:(0[xX][0-9a-fA-F]{1,16}|\d{1,19})|([A-Za-z_]\w*)"
-    r"|(\*\*|<<=|>>=|\+\+|--|[-+*/%&|^]=|<<|>>|<=|>=|==|!=|&&|\|\||[-+*/%<>=!~&|^?:(),]))"
+    r"|(\*\*|<<=|>>=|\+\+|--|[-+*/%&|^]=|<<|>>|<=|>=|==|!=|&&|\|\||[-+*/%<>=!~&|^?:(),\[\]]))"
 )
 LEVELS = (
     ("||",),
@@ -61,7 +61,7 @@ def _quotient(a: int, b: int) -> int:
     return whole if (a < 0) == (b < 0) else -whole
 
 
-def value_of(text: str, variables: MutableMapping[str, str]) -> int:
+def value_of(text: str, variables: MutableMapping[str, str], arrays: Mapping[str, Sequence[str]] | None = None) -> int:
     """Of an expression, which may assign to variables. Raises NoSum."""
     if len(text) > 1000:
         raise NoSum
@@ -75,7 +75,7 @@ def value_of(text: str, variables: MutableMapping[str, str]) -> int:
         at = found.end()
     if not tokens:
         return 0
-    reader = _Sum(tokens, variables)
+    reader = _Sum(tokens, variables, arrays or {})
     value = reader.all()
     if reader.at < len(tokens):
         raise NoSum
@@ -86,6 +86,7 @@ def value_of(text: str, variables: MutableMapping[str, str]) -> int:
 class _Sum:
     tokens: list[str]
     variables: MutableMapping[str, str]
+    arrays: Mapping[str, Sequence[str]]
     at: int = 0
     depth: int = 0
 
@@ -173,6 +174,8 @@ class _Sum:
             )
         if not _is_name(token):
             raise NoSum
+        if self.next() == "[":
+            return self.element(token)
         value = self.get(token)
         if self.next() in ("++", "--"):
             self.set(token, value + (1 if self.take() == "++" else -1))
@@ -181,16 +184,28 @@ class _Sum:
     def get(self, name: str) -> int:
         if not _is_name(name):
             raise NoSum
-        found = self.variables.get(name, "0").strip() or "0"
-        if not re.fullmatch(r"-?\d{1,19}", found):
+        return _number(self.variables.get(name, "0"))
+
+    def element(self, name: str) -> int:
+        self.at += 1
+        k = self.all()
+        held = self.arrays.get(name, ())
+        if self.take() != "]" or not -len(held) <= k < len(held):
             raise NoSum
-        return bounded(int(found))
+        return _number(held[k])
 
     def set(self, name: str, value: int) -> int:
         if not _is_name(name):
             raise NoSum
         self.variables[name] = str(bounded(value))
         return value
+
+
+def _number(text: str) -> int:
+    text = text.strip() or "0"
+    if not re.fullmatch(r"-?\d{1,19}", text):
+        raise NoSum
+    return bounded(int(text))
 
 
 def _is_name(token: str) -> bool:

@@ -101,9 +101,10 @@ class Pipe:
 
 @record
 class Chain:
-    """Pipes, each with the operator before it: empty, `&&` or `||`."""
+    """Pipes, each with the operator before it: empty, `&&` or `||`. `beside`: `&`, they run beside what follows."""
 
     pipes: tuple[tuple[str, Pipe], ...]
+    beside: bool = False
 
 
 Commands: TypeAlias = tuple[Chain, ...]
@@ -159,8 +160,11 @@ class Case:
 
 @record
 class Function:
+    """`text`: as written."""
+
     name: str
     body: Command
+    text: str
 
 
 @record

@@ -26,3 +26,9 @@ def named(word: str) -> tuple[str, ...]:
 def shown(word: str) -> str:
     """As it was written."""
     return _MARKED.sub(r"\1", word) if OPEN in word else word
+
+
+def split_marks(word: str) -> list[tuple[bool, str]]:
+    """Its pieces, each with whether it is unknown; none is empty."""
+    pieces = _MARKED.split(word)
+    return [(bool(k % 2), text) for k, text in enumerate(pieces) if text]
