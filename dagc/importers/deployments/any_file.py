@@ -45,9 +45,14 @@ WRITTEN = (("run_*.sh",), ("run.sh",), ("k8s_deploy.yaml",), ("llm-d-values.yaml
 """Of a folder that aiconfigurator wrote, the same deployment in several forms: the first that is there."""
 
 
+FILES = ("*.yaml", "*.yml", "*.sh", "*.sbatch", "*.slurm")
+"""Of another folder: all of them, but for YAML that starts nothing."""
+
+
 def commands(name: str, given: Sequence[str]) -> list[tuple[str, ServerCommand]]:
     """Of all files together. Raises SpecError."""
     paths = [path for one in given for path in _paths(one)]
+    folders = any(os.path.isdir(one) for one in given)
     if len(paths) > MAX_FILES:
         raise SpecError([Diagnostic("E05", f"a deployment of more than {MAX_FILES} files is not read")])
     sources = [_source(path) for path in paths]
@@ -59,7 +64,8 @@ def commands(name: str, given: Sequence[str]) -> list[tuple[str, ServerCommand]]
         if documents is None:
             found += _told(source, lambda source=source: scripts.placed(source, read))
         else:
-            objects.append((source, documents))
+            if not folders or any(kind.holds(documents) for kind in KINDS.values()):
+                objects.append((source, documents))
     found += _objects(objects, name, read)
     out = servers(found, read)
     if not out:
@@ -117,7 +123,7 @@ def _paths(given: str) -> list[str]:
         found = sorted(str(path) for pattern in patterns for path in folder.glob(pattern))[: MAX_FILES + 1]
         if found:
             return found
-    found = sorted(str(path) for pattern in ("*.yaml", "*.yml", "*.sh") for path in folder.glob(pattern))[
+    found = sorted(str(path) for pattern in FILES for path in folder.glob(pattern))[
         : MAX_FILES + 1
     ]
     if not found:

@@ -56,18 +56,18 @@ def programs(text: str, name: str, read: Read, given: Mapping[str, str] | None =
 
 
 def certain(found: Sequence[Program]) -> list[Program]:
-    """Without those of an arm that another one starts too, or that is started anyway."""
+    """Without those of an arm that are started after it anyway: the arm has another way to start the same."""
+    later: dict[object, int] = {}
     out: list[Program] = []
-    for k, one in enumerate(found):
-        following = next((other for other in found[k + 1 : k + 2]), None)
-        if (
-            one.maybe
-            and following is not None
-            and (one.argv, one.environment) == (following.argv, following.environment)
-        ):
+    for one in reversed(found):
+        key = one.argv, tuple(sorted(one.environment.items()))
+        if one.maybe and later.get(key, 0):
+            later[key] -= 1
             continue
+        if not one.maybe:
+            later[key] = later.get(key, 0) + 1
         out.append(one)
-    return out
+    return out[::-1]
 
 
 def unwrapped(outer: Program, read: Read, depth: int = 0) -> list[Program]:

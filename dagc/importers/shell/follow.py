@@ -431,6 +431,9 @@ class _Shell:
             if not any(r.op in (">", ">>", ">|") for r in simple.redirects) and words[0] == "cat":
                 self.say(given)
             return Truth(True, True)
+        if words[0] == "mktemp":
+            self.say("/tmp/made\n")
+            return Truth(True, True)
         if words[0] == "seq" and (numbers := _sequence(words)) is not None:
             self.say(numbers)
             return Truth(True, True)
