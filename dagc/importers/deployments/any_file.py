@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from ...base.diagnostics import Diagnostic, SpecError
@@ -62,7 +63,7 @@ def commands(name: str, given: Sequence[str]) -> list[tuple[str, ServerCommand]]
     for source in sources:
         documents = None if name == SCRIPT or _is_script(source, name) else read_yaml(source)
         if documents is None:
-            found += _told(source, lambda source=source: scripts.placed(source, read))
+            found += _told(source, partial(scripts.placed, source, read))
         else:
             if not folders or any(kind.holds(documents) for kind in KINDS.values()):
                 objects.append((source, documents))
@@ -85,7 +86,7 @@ def _objects(files: Sequence[tuple[Source, tuple[Node, ...]]], name: str, read: 
     for kind, own in by_kind.items():
         every = [document for _, documents in own for document in documents]
         source = own[0][0]
-        out += _told(source, lambda kind=kind, every=every, source=source: KINDS[kind].placed(every, source.name, read))
+        out += _told(source, partial(KINDS[kind].placed, every, source.name, read))
     return out
 
 
@@ -123,9 +124,7 @@ def _paths(given: str) -> list[str]:
         found = sorted(str(path) for pattern in patterns for path in folder.glob(pattern))[: MAX_FILES + 1]
         if found:
             return found
-    found = sorted(str(path) for pattern in FILES for path in folder.glob(pattern))[
-        : MAX_FILES + 1
-    ]
+    found = sorted(str(path) for pattern in FILES for path in folder.glob(pattern))[: MAX_FILES + 1]
     if not found:
         raise SpecError([Diagnostic("E05", f"{harmless(given)}: the folder has no script and no YAML")])
     return found

@@ -23,7 +23,7 @@ Read = Callable[[str], str | None]
 @record
 class Program:
     """`argv` begins with the program itself. `files`: that scripts around it have written; `nodes`, `gpus_per_node`: 0 where nothing says them;
-    `within`: names of functions and files around; `maybe`: it stands in one of the arms of a branch that only the run decides."""
+    `within`: names of functions and files around; `maybe`: it is in an arm of a branch that only the run decides."""
 
     argv: tuple[str, ...]
     environment: Mapping[str, str]
@@ -145,6 +145,8 @@ def _behind(one: Program, wrapper: Mapping[str, Any]) -> Program | None:
                 break
             before -= 1
             words.pop(0)
+            if before == 0:
+                break
             continue
         words.pop(0)
         option, equals, value = word.partition("=")

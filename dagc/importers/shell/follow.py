@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from ...base.frozen import record, replace
 from .conditions import Truth, compared, tested
@@ -155,7 +156,7 @@ class _Shell:
     def all(self, commands: Commands) -> Truth:
         truth = Truth(True, True)
         for chain in commands:
-            truth = self.own(lambda chain=chain: self.chain(chain)) if chain.beside else self.chain(chain)
+            truth = self.own(partial(self.chain, chain)) if chain.beside else self.chain(chain)
         return truth
 
     def own(self, run: Callable[[], Truth]) -> Truth:
