@@ -53,7 +53,7 @@ def steps(servers: Sequence[Server], new: int, given: Given, hardware: Hardware)
             if "decode" in one.kinds:
                 passes[(id(one), "prefill")] = _beside(one, new, hardware, notes)
             else:
-                found, fits = _alone(one, new, hardware, slots, notes)
+                found, fits = _alone(one, new, hardware, slots, serves, notes)
                 passes[(id(one), "prefill")] = found
                 exact = exact and fits
     clients = 0
@@ -63,7 +63,7 @@ def steps(servers: Sequence[Server], new: int, given: Given, hardware: Hardware)
             decode = next(one for one in servers if "decode" in one.kinds)
             clients = slots * decode.dp * decode.replicas
         exact = exact and all(_fits(one, passes[(id(one), "decode")]) for one in servers if one.kinds == ("decode",))
-        _limits(servers, passes, serve, exact, notes)
+        _limits(servers, passes, serve, exact, given, notes)
     caches = {one.kv_dtype for one in servers}
     return Steps(passes, serve, tuple(notes), clients, len(caches) > 1)
 
@@ -122,31 +122,44 @@ def _beside(one: Server, new: int, hardware: Hardware, notes: list[str]) -> Pass
     return Pass(max(1, tokens // chunk) * one.dp * one.replicas, chunk)
 
 
-def _alone(one: Server, new: int, hardware: Hardware, slots: int | None, notes: list[str]) -> tuple[Pass, bool]:
-    """A pass of a server that takes in prompts and does nothing else; and whether its engine is told the same for it."""
-    ranks = one.dp * one.replicas
+def _alone(
+    one: Server, new: int, hardware: Hardware, slots: int | None, serves: bool, notes: list[str]
+) -> tuple[Pass, bool]:
+    """A pass of a server that takes in prompts and does nothing else; and whether its engine is told the same for it. A serving says
+    the tokens of a step where it is not."""
     most, tokens = one.rank_sequences, one.step_tokens
     if tokens is None:
         tokens = usual_tokens(one, hardware) if most is None else most * new
         notes.append(f"a step takes {tokens:,} tokens of a rank")
-    pieces = [min(one.chunk or new, new), min(tokens, new)]
-    if most is not None and slots is None and tokens % most == 0:
-        pieces.insert(0 if one.cuts else 2, min(tokens // most, new))  # only where prompts are cut has it to be said
-    whole = one.chunk is None
-    for piece in pieces:
-        if most is None or slots is not None:
-            break
-        batches = ceil(most * piece / tokens)
-        told = piece < new and tokens > piece
-        if batches > max(MANY_BATCHES, 4 * one.pp) or (told == whole and one.says_chunk):
+    limited = most if slots is None else None
+    for piece in _pieces(one, new, limited, tokens) if limited is not None else ():
+        assert limited is not None
+        batches = ceil(limited * piece / tokens)
+        told = tokens > one.chunk if one.chunk is not None and serves else piece < new and tokens > piece
+        if batches > max(MANY_BATCHES, 4 * one.pp) or (one.says_chunk and told != (one.chunk is not None)):
             continue
-        if ceil(most / batches) * piece == tokens:
-            return Pass(_total(one, most), piece if piece < new else 0, batches), True
-    piece = pieces[0] if pieces[0] <= tokens else pieces[1]
-    count = max(1, tokens // piece)
-    if most is not None and most != count and slots is None:
-        notes.append(f"a pass over prompts has {count} sequences of a rank, as a step has room for; {most} is a limit")
-    return Pass(count * ranks, piece if piece < new else 0), False
+        if ceil(limited / batches) * piece == tokens:
+            return Pass(_total(one, limited), piece if piece < new else 0, batches), True
+    piece = min(one.chunk or new, new, tokens)
+    chunk, count = piece if piece < new else 0, max(1, tokens // piece)
+    if limited is not None and serves:
+        batches = ceil(limited / count)
+        return Pass(_total(one, limited), chunk, batches if batches > MANY_BATCHES else 1), False
+    if limited is not None and limited != count:
+        notes.append(
+            f"a pass over prompts has {count} sequences of a rank, as a step has room for; {limited} is a limit"
+        )
+    return Pass(count * one.dp * one.replicas, chunk), False
+
+
+def _pieces(one: Server, new: int, most: int, tokens: int) -> list[int]:
+    """Tokens of one prompt in a step, as they may be: as it is said, a whole prompt or what a step has room for, an equal share of a step."""
+    if one.cuts is False:
+        return [new]
+    pieces = [min(one.chunk or new, new), min(tokens, new)]
+    if tokens % most == 0:
+        pieces.insert(0 if one.cuts else 2, min(tokens // most, new))
+    return pieces
 
 
 def _total(one: Server, most: int) -> int:
@@ -170,6 +183,7 @@ def _limits(
     passes: Mapping[tuple[int, str], Pass],
     serve: dict[str, str],
     exact: bool,
+    given: Given,
     notes: list[str],
 ) -> None:
     """What a serving says of all of them."""
@@ -181,7 +195,8 @@ def _limits(
         elif told:
             notes.append("steps of the servers have different limits, which one serving does not have")
     chunks = {one.chunk for one in servers if one.chunk is not None}
-    if both and len(chunks) == 1:
+    said = both or all(one.chunk is not None for one in servers) or any(_whole(one, passes) for one in servers)
+    if said and len(chunks) == 1:
         serve["chunk"] = f"{chunks.pop()} tok"
     elif cutting := {
         one.step_tokens for one in servers if one.cuts and one.step_tokens is not None and _whole(one, passes)
@@ -190,6 +205,10 @@ def _limits(
     caches = {one.prefix_cache for one in servers}
     if len(caches) == 1 and (cached := caches.pop()) is not None:
         serve["prefix_cache"] = str(cached).lower()
+        if cached:
+            serve["prefix"] = f"{given.prefix or 1} tok"
+            if not given.prefix:
+                notes.append("what prompts share is not said: their first token (--prefix-tokens)")
     policies = {one.policy for one in servers if one.policy}
     if len(policies) == 1 and (policy := policies.pop()) != "fcfs":
         serve["policy"] = policy

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 
 from ...base.diagnostics import Diagnostic, SpecError
 from ...base.harmless import harmless
+from ...engines.facts import facts
 from .command import ServerCommand
+from .config_file import read_files
 
 JOINS = ("&&", "||", ";", "|", "&")
 MOST_LETTERS = 1 << 20
@@ -32,4 +34,4 @@ def commands(name: str, given: Sequence[str]) -> list[tuple[str, ServerCommand]]
         variable, equals, value = words.pop(0).partition("=")
         if equals:
             environment[variable] = value
-    return [(name, ServerCommand(tuple(words), environment))]
+    return [(name, ServerCommand(tuple(words), environment, read_files(words, facts(name))))]

@@ -15,6 +15,7 @@ from ...engines.facts import Facts, Option, facts
 from ...engines.others import others
 from .assemble import Text, spec_text
 from .command import ServerCommand
+from .config_file import as_options, mapping, named_files
 from .known import Known, known_gpu, known_model
 from .options import Told, Words, split
 from .reading import IGNORED, MISSING, READ, UNKNOWN, Line, Reader, Reading, WrongValue
@@ -54,7 +55,11 @@ def imported(commands: Sequence[tuple[str, ServerCommand]], given: Given) -> Rea
 def _split(engine: str, command: ServerCommand, given: Given) -> tuple[Words, str]:
     """The words of a command, and the checkpoint that it serves."""
     known = facts(engine, given.version)
-    found = split(_behind_program(known, command), known)
+    words = _behind_program(known, command)
+    if known.words.get("config") == "options":
+        held = [as_options(mapping(p, command.files[p])) for p in named_files(words, known) if p in command.files]
+        words = [*(word for own in held for word in own), *words]
+    found = split(words, known)
     if found.faults:
         raise SpecError([_fault(command, fault) for fault in found.faults])
     said = [t.value for t in found.told if t.option is not None and t.option.reads == "checkpoint" and t.value]

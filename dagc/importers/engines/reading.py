@@ -284,6 +284,7 @@ SHARED: dict[str, Reader] = {
     "nodes": count("nodes", "on {} nodes"),
     "nothing": ignored("nothing of the plan depends on it"),
     "default": ignored("it is so anyway"),
+    "config": text("config", "options of a file"),
     "address": ignored("where servers run and reach each other"),
 }
 """What several engines' options are read as, by the names that the data files have."""

@@ -4,13 +4,11 @@ them or tensor parallel, experts divide them into tensor (outer) x expert (inner
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import PurePosixPath
 from typing import Any
 
 from ...base.diagnostics import SpecError
-from ...base.source import Source
-from ...base.yaml_text import plain, read_yaml
 from .command import ServerCommand
+from .config_file import mapping
 from .reading import IGNORED, MISSING, SHARED, Outcome, Reader, Reading, WrongValue, count, flag, on, settings, whole
 
 
@@ -142,13 +140,9 @@ def extra(
         reading.faults.append(f"its settings are in `{path}`, which is not there")
         return
     try:
-        documents = read_yaml(Source(PurePosixPath(path).name or "settings", text))
-        held = plain(documents[0]) if documents else {}
+        held = mapping(path, text)
     except SpecError as error:
         reading.faults.append(f"its settings in `{path}`: {error.diagnostics[0].message}")
-        return
-    if not isinstance(held, dict):
-        reading.faults.append(f"its settings in `{path}` are no mapping")
         return
     for name, value in _settings(held, setting, ""):
         other(name, value)
@@ -202,7 +196,7 @@ def resolved(reading: Reading) -> dict[str, Any]:
     if each is not None:
         fields |= {"rank_sequences": each, "sequences": each * dp}
     fields |= {"graph_sequences": v.get("graph_sequences"), "step_tokens": tokens}
-    fields["cuts"] = v.get("chunked")
+    fields["cuts"] = bool(v.get("chunked"))
     if v.get("balanced") and dp > 1:
         fields |= {"balance": v.get("balance_steps", 50), "gather": v.get("gather_steps", 10)}
     if (held := v.get("per_node")) is not None and pp * ranks > held:
