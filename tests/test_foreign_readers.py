@@ -28,7 +28,7 @@ from conftest import spec_text
 import dagc
 from dagc.base.diagnostics import SpecError
 from dagc.export import registry
-from dagc.export.deploy.launchers import launcher
+from dagc.export.deploy.launchers import bench_files, launcher
 from dagc.export.deploy.launchers import names as launchers
 from dagc.export.deploy.made import deployment
 from dagc.export.engines import ENGINES
@@ -428,6 +428,11 @@ def json_file(data: bytes) -> Figures:
     return {}
 
 
+def json_lines(data: bytes) -> Figures:
+    assert all(isinstance(json.loads(line), dict) for line in data.splitlines())
+    return {}
+
+
 def spec_file(data: bytes) -> Figures:
     """Nothing but dagc reads a spec; its grammar alone does not make a plan, so it is compiled."""
     assert dagc.compile_text(data.decode()).phases
@@ -447,6 +452,7 @@ ENDINGS: dict[str, Callable[[bytes], Figures]] = {
     ".sbatch": shell_script,
     ".yaml": yaml_file,
     ".yml": yaml_file,
+    ".jsonl": json_lines,
     ".search.json": search_object,
     ".json": json_file,
     ".csv": table,
@@ -463,12 +469,16 @@ def reader(name: str) -> Callable[[bytes], Figures]:
     return ENDINGS[max(fitting, key=len)]
 
 
-@cache
 def deployed() -> dagc.Plan:
-    """Prefill and decode on GPUs of their own, each in two replicas: routers, replicas and configs too."""
+    """Prefill and decode on GPUs of their own: a router and configs too."""
+    return deployed_text("")
+
+
+@cache
+def deployed_text(serving: str) -> dagc.Plan:
     text = spec_text(
-        phase="gpus = 0..7, dp = 4, tp = 2, attention { dp = 4, tp = 2 }, experts { ep = 8 }", dtype="bf16",
-        extra="phase decode { gpus = 8..15, attention { dp = 8 }, experts { ep = 8 } }",
+        phase="gpus = 0..3, tp = 4", dtype="bf16",
+        extra=f"phase decode {{ gpus = 8..15, attention {{ dp = 8 }}, experts {{ ep = 8 }} }}\n{serving}",
     )  # fmt: skip
     return dagc.compile_text(text)
 
@@ -487,14 +497,27 @@ def test_files_of_engines_are_read(engine: str) -> None:
 @pytest.mark.parametrize("kind", launchers())
 def test_files_of_launchers_are_read(kind: str, engine: str) -> None:
     """Of every launcher that starts the engine; one that does not says so with E05."""
+    chosen = launcher(kind)
+    one = deployment(deployed(), engine, "org/model", "p", chosen.engine_version(engine))
     try:
-        files = launcher(kind).files(deployment(deployed(), engine, "org/model", "p"))
+        files = chosen.files(one)
     except SpecError as error:
         assert [d.code for d in error.diagnostics] == ["E05"]
-        return
+        pytest.skip(error.diagnostics[0].message)
     assert files
     for name, data in files.items():
         reader(name)(data)
+
+
+@pytest.mark.parametrize("engine", SERVERS)
+def test_files_of_benches_are_read(engine: str) -> None:
+    """Beside every launcher's; a table of requests where a serving's lengths are no range."""
+    served = deployed_text(f"{SERVE.splitlines()[0][:-1]}, lengths = lognormal(cv = 1) }}")
+    for plan_ in (deployed(), served):
+        files = bench_files(deployment(plan_, engine, "org/model", "p"))
+        assert files
+        for name, data in files.items():
+            reader(name)(data)
 
 
 def test_files_of_searches_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
