@@ -14,7 +14,9 @@ from conftest import ROOT, spec_text
 
 from dagc.base.diagnostics import Collector
 from dagc.cli import compare_metrics, main
+from dagc.observe.metrics.histograms import histogram
 from dagc.observe.metrics.run_files import Given, read
+from dagc.observe.metrics.series import Series
 from dagc.observe.metrics.sources import sources
 from dagc.serving.lines import TraceError
 
@@ -110,6 +112,23 @@ def test_percentiles_are_between_the_ends_of_their_buckets(compared) -> None:
     assert p50["planned"] > 0 and p50["source"] == "vllm:time_to_first_token_seconds"
 
 
+def test_true_percentiles_are_within_the_bounds() -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(200):
+        values = rng.lognormal(-1, 1, rng.integers(1, 60))
+        series = []
+        for edge in (*EDGES, float("inf")):
+            one = Series()
+            one.add(float((values <= edge).sum()))
+            series.append(({"le": str(edge)}, one))
+        found = histogram(series, float(values.sum()))
+        assert found is not None and found.mean == pytest.approx(values.mean())
+        for percent in (50, 90, 99):
+            value, low, high = found.percentile(percent)
+            true = np.percentile(values, percent, method="inverted_cdf")
+            assert low <= true <= high and low <= value <= high
+
+
 def test_what_is_beyond_the_last_bucket_is_open_or_failed(compared) -> None:
     spec = served("chat.ttft.p99 <= 10 s", "chat.ttft.p99 <= 2 s")
     code, found, _ = compared(spec, {"a.txt": scrape({TTFT: (0, 0, 0, 10, 90, 100)})})
@@ -164,7 +183,8 @@ def test_gpus_of_nvidia_smi(compared) -> None:
         for t in range(5)
         for g in range(4)
     ]
-    code, found, _ = compared(spec, {"gpu.csv": "\n".join(rows)})
+    code, found, err = compared(spec, {"gpu.csv": "\n".join(rows)})
+    assert "4 GPUs were watched, and the plan has 8" in err and "have 1.049 GB, those of the spec 64 GB" in err
     metrics = found["metrics"]
     assert metrics["chat.utilization"]["measured"] == pytest.approx(0.7)
     assert metrics["chat.gpu_imbalance"]["measured"] == pytest.approx(100 / 70)

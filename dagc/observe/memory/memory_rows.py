@@ -12,8 +12,8 @@ KINDS = {
     "weights": "weights",
     "kv_pool": "cache, all that the engine took",
     "kv_cache": "cache, all that the engine took",
-    "activations": "activations and buffers at their peak",
-    "engine": "CUDA graphs and what the engine adds",
+    "activations": "activations and buffers, peak",
+    "engine": "CUDA graphs, the engine's own",
     "reserve": "context, driver, libraries",
 }
 """Kind of a line or a frame -> in words, in the order of tables."""
@@ -73,7 +73,7 @@ def rows(
         result = plan.phases[generating[0]]
         subject = plan.subject(generating[0])
         room = None if subject.room is None else subject.room / result.batch_ways
-        out.append(Row(phases, "tokens of cache, a data-parallel rank", tokens, room, TOKENS, source))
+        out.append(Row(phases, "tokens of cache, each DP rank", tokens, room, TOKENS, source))
         cache = sizes.get("kv_pool", sizes.get("kv_cache"))
         each = subject.cached_tokens / result.batch_ways
         if cache and each:
@@ -82,5 +82,5 @@ def rows(
     if "weights" in sizes and {"kv_pool", "kv_cache"} & sizes.keys():
         total = sum(value for kind, value in sizes.items() if kind in KINDS)
         capacity = min(plan.phases[name].memory.capacity_B for name in phases)
-        out.append(Row(phases, "all of these; planned: what the engine may take", total, capacity, BYTES, source))
+        out.append(Row(phases, "all of these, of what it may take", total, capacity, BYTES, source))
     return [row for row in out if row.actual > 0]

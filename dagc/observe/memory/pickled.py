@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Any, NoReturn
 
-MOST_OPS = 20_000_000
+MOST_OPS = 15_000_000
 """Steps of a file: half a minute of reading, and a gigabyte of what they make."""
 
 

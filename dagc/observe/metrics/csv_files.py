@@ -20,7 +20,7 @@ from .series import MOST_SERIES, Labels, Server, TooMany
 from .sources import sources
 
 UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
-MOST_ROWS = 20_000_000
+MOST_ROWS = 5_000_000
 MOST_COLUMNS = 10_000
 HEAD = re.compile(r"^([A-Za-z_][\w.:]*)\s*(?:\[([^\]]*)\])?\s*(\{.*\})?$")
 NUMBER = re.compile(r"^\s*([-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*(?:%|MiB|W|MHz|C)?\s*$")

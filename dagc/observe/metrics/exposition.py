@@ -18,6 +18,8 @@ MILLISECONDS_FROM = 1e11
 ABSENT = 9.0e18
 """From here on a number of dcgm-exporter says that the GPU has no such thing."""
 MOST_LABELS = 64
+MOST_LABEL_BYTES = 2000
+"""Of all labels of a sample."""
 MOST_BYTES = 1_000_000_000
 """Of one file: hours of scrapes of a large deployment."""
 
@@ -93,6 +95,8 @@ def _labels(text: bytes | None, path: Path, number: int) -> Labels:
     """Sorted, as far as they are needed to tell series apart."""
     if not text:
         return ()
+    if len(text) > MOST_LABEL_BYTES:
+        raise TraceError(path, number, f"its labels are longer than {MOST_LABEL_BYTES:,} bytes")
     given, at = text.decode(errors="replace"), 0
     found: dict[str, str] = {}
     while at < len(given):

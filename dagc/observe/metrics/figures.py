@@ -12,6 +12,8 @@ from .series import Series, Server
 from .sources import Source, sources
 
 PHASE = "PHASE."
+MIB = float(1 << 20)
+"""What drivers count memory in."""
 LEAST_SAMPLES = 3
 """Of one series, before their mean is one over time: two of them are the beginning and the end of a run."""
 SINCE_START = "since the server began: before and after the run give the run alone"
@@ -112,7 +114,7 @@ def _rate(asked: Asked, end: str = "") -> Found:
         if counted and not seconds:
             return
         total += counted / seconds if seconds else 0.0
-    yield asked.figure(total)
+    yield asked.figure(total, "" if all(one.count > 1 for _, _, _, one in asked.series(name)) else SINCE_START)
 
 
 def _count(asked: Asked) -> Found:
@@ -124,7 +126,8 @@ def _count(asked: Asked) -> Found:
 def _occupancy(asked: Asked) -> Found:
     """Seconds that requests spent in a state, per second: how many were in it on average (Little's law), of those that ended."""
     for metric, figure in _rate(asked, "_sum"):
-        yield metric, Figure.exact(figure.value, f"{asked.source.name}_sum", "by Little's law")
+        note = f"by Little's law{f'; {figure.note}' if figure.note else ''}"
+        yield metric, Figure.exact(figure.value, f"{asked.source.name}_sum", note)
 
 
 def _held(asked: Asked) -> Found:
@@ -269,6 +272,21 @@ FORMS: dict[str, Callable[[Asked], Found]] = {
     "busy": _busy,
     "balance": _balance,
 }
+
+
+def watched(servers: Sequence[Server]) -> tuple[int, list[float]]:
+    """GPUs that drivers were asked about, and the bytes that each has, as far as they say it."""
+    count, sizes = 0, []
+    for level in ("utilization.gpu", "memory.used", "DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_DEV_FB_USED"):
+        count = max(count, sum(len(server.series.get(level, ())) for server in servers))
+    for source in sources().series:
+        if source.form == "most_share":
+            for server in servers:
+                for labels in server.series.get(source.name, {}):
+                    parts = [server.series.get(name, {}).get(labels) for name in source.of]
+                    if all(part is not None for part in parts[:2]):
+                        sizes.append(sum(part.last for part in parts if part is not None) * MIB)
+    return count, sizes
 
 
 def figures(servers: Sequence[Server], window_s: float | None, split: bool = False) -> dict[str, Figure]:

@@ -27,9 +27,9 @@ class Histogram:
         return self.total / self.count
 
     def percentile(self, percent: float) -> tuple[float, float, float]:
-        """(value, least, most): linear within the bucket, as Prometheus' histogram_quantile; the true one is between least and most. In the
-        bucket without an upper end the value is its lower one."""
-        rank = percent / 100 * self.count
+        """(value, least, most): linear within the bucket, as Prometheus' histogram_quantile; the true one, the smallest that so many are at most, is
+        between least and most. In the bucket without an upper end the value is its lower one."""
+        rank = percent * self.count / 100
         place = next((i for i, count in enumerate(self.counts) if count >= rank and count > 0), len(self.counts) - 1)
         high = self.edges[place]
         low = self.edges[place - 1] if place else min(0.0, high)

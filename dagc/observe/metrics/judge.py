@@ -27,7 +27,7 @@ MOST_OPEN = 8
 @record
 class Judged:
     """`value`, `bound`: left and right side of the run, None where it shows nothing; `low`, `high`: between which the left one is; `planned`: the
-    plan's own verdict, if it has one; `why`: what is missing, or why it is open."""
+    plan's own verdict, if it has one; `why`: what is missing, why it is open, or what else is to be known."""
 
     requirement: Requirement
     verdict: str
@@ -107,10 +107,13 @@ def _one(
             sides.append(_side(corner[0], corner[1]))
     crossing = test.op in ("~", "==") and len(set(sides)) > 1 and open_
     verdict = UNDECIDED if len(set(verdicts)) > 1 or crossing else MET if passed else FAILED
-    why = tuple(f"`{name}` is between {_shown(name, figures[name])}" for name in open_) if verdict == UNDECIDED else ()
+    why = [f"`{name}` is between {_shown(name, figures[name])}" for name in open_] if verdict == UNDECIDED else []
+    why += [f"`{name}`: {figures[name].note}" for name in seen if figures[name].note]
     dim = left.dim if left.dim != SCALAR else right.dim
     share = dim == SCALAR and is_share(test)
-    return Judged(requirement, verdict, left.value, right.value, min(lefts), max(lefts), dim, share, planned, why)
+    return Judged(
+        requirement, verdict, left.value, right.value, min(lefts), max(lefts), dim, share, planned, tuple(why)
+    )
 
 
 def _shown(name: str, figure: Figure) -> str:

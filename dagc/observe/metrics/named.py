@@ -7,6 +7,7 @@ from dataclasses import field, replace
 
 from ...base.frozen import record
 from ...base.phase_kinds import DECODE, PHASE_KINDS, PREFILL
+from ...base.units import BYTES, show
 from ...plan.goodput import limits
 from ...plan.plan import CompiledPlan
 from ...plan.result import PhaseResult
@@ -15,7 +16,7 @@ from ...serving.result import Limits
 from ...spec.metrics import HARDWARE, metric
 from ..memory.memory_rows import Row, rows, together
 from . import benchmark, clients
-from .figures import Figure, figures
+from .figures import Figure, figures, watched
 from .run_files import Run
 
 SERVE = "SERVE."
@@ -49,6 +50,7 @@ def measured(plan: CompiledPlan, run: Run, serve: str, window_s: float | None) -
     if split and any(not server.role and server.of_an_engine for server in run.servers):
         phases = " and ".join(name for group in together(plan) for name in group)
         doubts.append(f"{phases} have servers of their own: `--metrics PHASE=FILE` says whose metrics a file has")
+    doubts += _machine(plan, run, serve)
     if window_s is not None:
         found.setdefault("SERVE.duration", Figure.exact(window_s, "--window"))
     memory, more = _memory(plan, run, found, doubts)
@@ -61,6 +63,24 @@ def measured(plan: CompiledPlan, run: Run, serve: str, window_s: float | None) -
         tuple(run.about),
         tuple(dict.fromkeys(doubts)),
     )
+
+
+UNLIKE = 0.1
+"""Share by which GPUs may differ from the spec's in memory."""
+
+
+def _machine(plan: CompiledPlan, run: Run, serve: str) -> list[str]:
+    """What says that the run was on other GPUs than the plan's."""
+    count, sizes = watched(run.servers)
+    own = (
+        plan.servings[serve].gpus if serve in plan.servings else len({g for r in plan.phases.values() for g in r.gpus})
+    )
+    found = [f"{count} GPUs were watched, and the plan has {own}"] if count and count != own else []
+    if sizes and not plan.spec.others:
+        most, said = max(sizes), plan.spec.hardware.memory_B
+        if abs(most - said) > UNLIKE * said:
+            found.append(f"the GPUs of the run have {show(most, BYTES)}, those of the spec {show(said, BYTES)}")
+    return found
 
 
 def _is_split(plan: CompiledPlan, serve: str) -> bool:

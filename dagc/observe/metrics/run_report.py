@@ -10,7 +10,7 @@ from ...base.harmless import harmless
 from ...base.units import show
 from ...plan.plan import CompiledPlan
 from ...spec.metrics import metric
-from ...view.report.terminal_text import Paint, table
+from ...view.report.terminal_text import Paint, table, within
 from ..memory.memory_rows import Row
 from .figures import Figure
 from .judge import FAILED, MET, NOT_MEASURED, OF_THE_PLAN, UNDECIDED, Judged
@@ -18,6 +18,8 @@ from .named import Measured
 
 SCHEMA = 1
 ORDER = (FAILED, UNDECIDED, NOT_MEASURED, MET, OF_THE_PLAN)
+IN_MEMORY = tuple(f".memory.{kind}" for kind in ("weights", "activations", "engine", "reserve", "kv_tokens"))
+"""Ends of names that the table of memory has by server."""
 COLOURS = {FAILED: "31;1", UNDECIDED: "33", NOT_MEASURED: "33", MET: "32", OF_THE_PLAN: "2"}
 
 
@@ -34,19 +36,38 @@ def report(plan: CompiledPlan, found: Measured, judged: Sequence[Judged], color:
         width = max((len(one.verdict) for one in shown), default=0)
         for one in sorted(shown, key=lambda one: ORDER.index(one.verdict)):
             verdict = paint(f"{one.verdict:{width}}", COLOURS[one.verdict])
-            lines.append(f"  {verdict}  {harmless(one.requirement.label)}{_sides(one)}")
-            lines += [f"  {'':{width}}    {harmless(why)}" for why in one.why]
-    if found.figures:
-        head = ("metric", "measured", "planned", "measured : planned", "from")
-        lines += ["", *_table([head, *(_row(name, figure, found.planned) for name, figure in _ordered(found.figures))])]
+            lines += within(f"  {verdict}  {harmless(one.requirement.label)}{_sides(one)}")
+            lines += [part for why in one.why for part in within(f"  {'':{width}}    {harmless(why)}")]
+    figures = {
+        name: figure for name, figure in found.figures.items() if not (found.memory and name.endswith(IN_MEMORY))
+    }
+    if figures:
+        head = ("metric", "measured", "planned", "ratio")
+        lines += ["", *_table([head, *(_row(name, figure, found.planned) for name, figure in _ordered(figures))])]
+        lines += ["", "from", *_origins(figures)]
     for phases in dict.fromkeys(row.phases for row in found.memory):
-        head = (f"memory of {' and '.join(phases)}", "actual", "theoretical", "actual : theoretical", "from")
-        lines += ["", *_table([head, *(_memory_row(row) for row in found.memory if row.phases == phases)])]
+        mine = [row for row in found.memory if row.phases == phases]
+        head = (f"memory of {' and '.join(phases)}", "actual", "theoretical", "ratio")
+        lines += ["", *_table([head, *(_memory_row(row) for row in mine)])]
+        lines += [f"  from {harmless(source)}" for source in dict.fromkeys(row.source for row in mine)]
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    return [line[2:] for line in table([[harmless(cell) for cell in row] for row in rows], "<>>><")]
+    return [line[2:] for line in table([[harmless(cell) for cell in row] for row in rows], "<>>>")]
+
+
+def _origins(figures: Mapping[str, Figure]) -> list[str]:
+    """Source -> metrics, without the name of a percentile, and a note where there is one."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for name, figure in _ordered(figures):
+        stem = name.rpartition(".")[0] if name.endswith((".mean", ".p50", ".p90", ".p99")) else name
+        found.setdefault((figure.source, figure.note), []).append(stem)
+    lines = []
+    for (source, note), names in found.items():
+        told = f" ({note})" if note else ""
+        lines += within(f"  {harmless(source)}{harmless(told)}: {harmless(', '.join(dict.fromkeys(names)))}")
+    return lines
 
 
 def summary(judged: Sequence[Judged]) -> str:
@@ -79,13 +100,12 @@ def _row(name: str, figure: Figure, planned: Mapping[str, float]) -> tuple[str, 
         value = f"{shown(figure.low)} to {shown(figure.high)}" if isfinite(figure.high) else f"over {shown(figure.low)}"
     plan = planned.get(name)
     ratio = figure.value / plan if plan else None
-    note = f"{figure.source}{f' ({figure.note})' if figure.note else ''}"
-    return name, value, "" if plan is None else shown(plan), _ratio(ratio), note
+    return name, value, "" if plan is None else shown(plan), _ratio(ratio)
 
 
 def _memory_row(row: Row) -> tuple[str, ...]:
     planned = "" if row.theoretical is None else show(row.theoretical, row.dim)
-    return row.what, show(row.actual, row.dim), planned, _ratio(row.ratio), row.source
+    return row.what, show(row.actual, row.dim), planned, _ratio(row.ratio)
 
 
 def _ratio(value: float | None) -> str:
