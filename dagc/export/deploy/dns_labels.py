@@ -11,12 +11,11 @@ LONGEST = 40
 
 
 def label(name: str, longest: int = LONGEST) -> str:
-    """A label by RFC 1123 that begins with a letter, as names of services must. A name that loses something gets part of its hash, so that
-    names that differ stay different."""
+    """A label by RFC 1123 that begins with a letter, as names of services must. One that is cut short, or of which nothing is left, gets part
+    of a hash of the name."""
     plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-    if plain[:1].isdigit():
-        plain = f"p{plain}"
-    if len(plain) <= longest and plain and plain == re.sub(r"[_.]", "-", name.lower()):
+    plain = f"p{plain}" if plain[:1].isdigit() else plain
+    if 0 < len(plain) <= longest:
         return plain
     mark = sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:6]
     kept = (plain or "plan")[: longest - len(mark) - 1].strip("-")

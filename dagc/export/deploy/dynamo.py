@@ -31,7 +31,7 @@ def write(one: Deployment) -> Mapping[str, str]:
     engine = known["engines"][one.engine]
     picture = one.image or _image(one, known)
     plan = labels([one.name], PLAN_LENGTH)[0]
-    _, *names = labels(["frontend", *(server.name for server in one.servers)], COMPONENT_LENGTH)
+    _, *names = labels(["frontend", *map(_short, one.servers)], COMPONENT_LENGTH)
     front = {"name": "main", "image": picture, "command": ["python3", "-m", "dynamo.frontend"]}
     front["args"] = ["--http-port", str(FRONT_PORT)]
     components = [_named("frontend", "frontend", 1, {"containers": [front]})]
@@ -51,6 +51,14 @@ def write(one: Deployment) -> Mapping[str, str]:
     for server, name in zip(one.servers, names, strict=True):
         comments += ["", f"component {name}:", *server.about]
     return {"dynamo.yaml": text([*documents, Document(body, tuple(comments))])}
+
+
+def _short(server: Server) -> str:
+    return server.name if len(server.name) <= COMPONENT_LENGTH else _kind(server)
+
+
+def _kind(server: Server) -> str:
+    return server.role if server.role != "both" else "worker"
 
 
 def _image(one: Deployment, known: Mapping[str, Any]) -> str:
@@ -92,8 +100,7 @@ def _component(
         "volumeMounts": pods.mounts(config),
     }
     spec = {"containers": [box], "volumes": pods.volumes(config)}
-    kind = server.role if server.role != "both" else "worker"
-    return _named(name, kind, server.replicas, spec, server.nodes)
+    return _named(name, _kind(server), server.replicas, spec, server.nodes)
 
 
 def _arguments(
