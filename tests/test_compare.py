@@ -172,6 +172,8 @@ KERNELS = {
         "_ZN7cutlass13device_kernelINS_4gemm6kernel13GemmUniversalIN4cute5tupleIJiiiiEEE",
     ),
     "experts": (
+        "mfma_moe1_silu_mul_afp8_wfp4_fp8_t32x128x256_pm1_fp8q_sort_async_gui_xcd4_situv2",
+        "void deep_gemm::sm100_fp8_gemm_1d1d_impl<(cute::UMMA::Major)0, 128u, (deep_gemm::GemmType)2, false>",
         "fused_moe_kernel", "bmm_E4m3_E4m3E4m3_Fp32_t128x64x128u2_s6_et64x64", "void moe::dev::finalize::finalizeKernelVecLoad<T>",
         "_ZN7cutlass13device_kernelINS_4gemm6kernel13GemmUniversalINS1_17GroupProblemShapeIN4cute5tupleIJiiiEEEEE",
         "_matmul_ogs_NNT_bf16xbf16xmxfp4_16x256x128x1_swiglu", "void marlin_moe_wna16::Marlin<half>", "_ep_scatter",
@@ -183,6 +185,9 @@ KERNELS = {
         "void ck_tile::kentry<ck_tile::MoeSortingKernel>",
     ),
     "attention": (
+        "void paged_attention_ll4mi_QKV_mfma16_kernel<0, __hip_bfloat16, (vllm::Fp8KVCacheDataType)0, 1>",
+        "_ZN5aiter45mla_a8w8_qh32_qseqlen4_gqaratio32_lse_cprr_psE.kd",
+        "kernel_cutlass_kernel_flash_attncuteflash_fwd_sm100FlashAttentionForwardSm100_object",
         "void cutlass::device_kernel<flash::enable_sm90_or_later<flash::FlashAttnFwdSm90<X>>>", "kernel_unified_attention_2d",
         "fmhaSm100fKernel_QkvBfloat16OBfloat16HQk576HV512PagedKvDense", "_fwd_grouped_kernel_stage1", "_fwd_kernel",
         "void flashinfer::BatchPrefillWithPagedKVCacheKernel<P>", "void flash_fwd_splitkv_mla_kernel<T>", "mla_a8w8_qh16_qseqlen1",
@@ -202,6 +207,8 @@ KERNELS = {
         "void at::native::reduce_kernel<512, 1, at::native::ReduceOp<float, at::native::ArgMaxOps<float>>>",
     ),
     "all_reduce": (
+        "ar_fusion::moe::moefinalize_allreduce_fusion_kernel_oneshot_lamport",
+        "mscclKernel_Sum_hip_bfloat16_Simple_false(ncclDevComm*, mscclAlgo*, mscclWork*)",
         "ncclDevKernel_AllReduce_Sum_bf16_RING_LL(ncclDevKernelArgsStorage<4096ul>)", "ncclSymkDevKernel_AllReduce_RSxLDMC_AGxSTMC_sum_bf16",
         "void vllm::cross_device_reduce_1stage<__nv_bfloat16, 8>", "void flashinfer::trtllm_allreduce_fusion::allreduce_fusion_kernel_oneshot_lamport<>",
         "ncclKernel_AllReduce_RING_LL_Sum_float(ncclDevComm*, unsigned long, ncclWork*)", "two_shot_all_reduce_kernel",
