@@ -609,6 +609,26 @@ def test_records_are_read_as_written() -> None:
     assert read(json.loads(json.dumps(plain(machine)))) == machine
 
 
+def test_an_exchange_is_expected_to_take_what_nccl_takes() -> None:
+    """Whatever kernels the engine takes: NCCL's table on such a GPU, else the links of the spec, where it needs their bandwidth."""
+    (own,) = wanted(compiled("mixtral_8xh100"))
+    by_op = {call.job.op: call for call in own.calls}
+    assert set(by_op) == {"all_reduce", "all_gather"} and by_op["all_reduce"].job.ranks == 8
+    for call in own.calls:
+        bus = (2 if call.job.op == "all_reduce" else 1) * 7 / 8 * call.job.size_B / call.wanted_s
+        assert 0.5 * 450e9 < bus < 450e9
+    plain = "compute = 400 TFLOP/s, mfu = 60%, memory = 64 GB, hbm = 1.8 TB/s, mbu = 80%"
+    links = "link node { bandwidth = 100 GB/s, latency = 2 us }\nlink cluster { bandwidth = 50 GB/s, latency = 6 us }"
+    (two,) = wanted(
+        compile_text(
+            spec(f"hardware x {{ gpus = 2, per_node = 2\n{plain}\n{links} }}") + "phase decode { gpus = 0..1, tp = 2 }"
+        )
+    )
+    assert {(c.job.op, c.job.size_B) for c in two.calls} == {("all_reduce", 1 << 26), ("all_gather", 1 << 26)}
+    (reduced,) = (c.wanted_s for c in two.calls if c.job.op == "all_reduce")
+    assert reduced == pytest.approx((1 << 26) / 100e9, rel=0.02)
+
+
 def test_an_exchange_ends_when_one_rank_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not when time is up: the others would wait for it."""
     monkeypatch.setattr(gpu_exchange, "__name__", "dagc.measure.preflight.absent")
@@ -627,6 +647,6 @@ def test_an_exchange_on_cpus(tmp_path: Path, capsys: Capture) -> None:
     assert main(["preflight", str(path), "--device", "cpu", "--exchange", "--json"]) in (0, 1)
     found = json.loads(capsys.readouterr().out)
     names = {one["what"]: one for one in found["found"][0]["exchange"]}
-    assert set(names) == {"all_reduce", "copy to the next rank"}, found["found"][0]["missing"]
-    assert all(one["time_s"] > 0 for one in names.values())
+    assert set(names) == {"all_reduce", "all_gather", "copy to the next rank"}, found["found"][0]["missing"]
+    assert all(one["time_s"] > 0 and one["size_B"] <= 1 << 20 for one in names.values())
     assert {one["verdict"] for one in found["checks"] if one["what"] in names} == {UNKNOWN}

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..collectives import Ranks
@@ -21,12 +22,12 @@ from ..timing import Effort
 from ..torch_device import TorchDevice
 from .inventory import Misread, Timed, kept
 from .probe import stop
-from .wanted import Call, Wanted
+from .wanted import Wanted, nccl_s
 
 COPY_B = 1 << 28
 """Of a copy between two GPUs: large enough for its latency not to count."""
 CPU_B = 1 << 20
-"""The most that CPUs exchange."""
+"""The most that CPUs exchange for a plan of GPUs."""
 EFFORT = Effort(samples=5, warm_up=2)
 COPIED = "copy to the next rank"
 
@@ -37,27 +38,25 @@ class NotExchanged(RuntimeError):
 
 def exchanged(wanted: Wanted, ranks: int, device: str, limit_s: float) -> tuple[Timed, ...]:
     """Raises NotExchanged."""
-    calls = [call for call in wanted.calls if call.job.ranks <= ranks]
+    trial = device == "cpu" and wanted.hardware.kind == "gpu"
+    jobs = [c.job for c in wanted.calls if c.job.ranks <= ranks]
+    jobs = [replace(job, size_B=min(job.size_B, CPU_B)) for job in jobs] if trial else jobs
     level = wanted.inside[0].link if wanted.inside else None
-    copy_B = COPY_B if device == "cuda" else CPU_B
-    jobs = [{"op": c.job.op, "ranks": c.job.ranks, "size_B": _size_B(c, device)} for c in calls]
-    told = json.dumps({"device": device, "jobs": jobs, "copy_B": copy_B if level is not None else 0})
+    copy_B = CPU_B if trial else COPY_B
+    asked = [{"op": job.op, "ranks": job.ranks, "size_B": job.size_B} for job in jobs]
+    told = json.dumps({"device": device, "jobs": asked, "copy_B": copy_B if level is not None else 0})
     times = _run(told, ranks, limit_s)
-    if not isinstance(times, list) or len(times) != len(calls) + 1:
+    if not isinstance(times, list) or len(times) != len(jobs) + 1:
         raise NotExchanged("its processes did not print what they timed")
     out = [
-        Timed(c.job.op, c.job.ranks, float(_size_B(c, device)), float(t), c.wanted_s)
-        for c, t in zip(calls, times, strict=False)
-        if t is not None
+        Timed(job.op, job.ranks, float(job.size_B), float(time_s), nccl_s(job, wanted.hardware))
+        for job, time_s in zip(jobs, times, strict=False)
+        if time_s is not None
     ]
     if level is not None and times[-1] is not None:
         copy_s = level.latency_s + copy_B / level.bandwidth_Bps
         out.append(Timed(COPIED, 2, float(copy_B), float(times[-1]), copy_s))
     return tuple(out)
-
-
-def _size_B(call: Call, device: str) -> int:
-    return call.job.size_B if device == "cuda" else min(call.job.size_B, CPU_B)
 
 
 def _run(told: str, ranks: int, limit_s: float) -> Any:

@@ -64,7 +64,7 @@ class Nic:
 
 @record
 class Timed:
-    """A short exchange between the GPUs: `time_s` of one call or copy, `wanted_s` by the plan."""
+    """A short exchange between the GPUs: `time_s` of one call or copy, `wanted_s` as expected."""
 
     what: str
     ranks: int

@@ -5,8 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from ...base.collectives import COLLECTIVES
 from ...base.dtypes import dtype
 from ...base.frozen import record
+from ...calib import load
+from ...calib.family import ENGINES
+from ...calib.rising import rising_s
+from ...cost.exchange import KERNELS
+from ...cost.measured import faster, scaled
+from ...cost.network import collective_time
+from ...ir.groups import GroupShape
 from ...plan.plan import CompiledPlan
 from ...spec.hardware import Hardware, Level
 from ..extract import collectives
@@ -16,10 +24,14 @@ from .kinds import kinds_of
 MOST_EXCHANGES = 6
 """Of those that are timed: the largest of each collective and number of ranks."""
 MOST_EXCHANGED_B = 1 << 30
+LEAST_EXCHANGED_B = 1 << 22
+"""Where no table has NCCL's times: the model of the network has its bandwidth and not what a small call takes."""
+USUAL, USUAL_B = ("all_reduce", "all_gather"), 1 << 26
+"""What is timed over all GPUs of a host that a plan uses, also where it has no such collective: large enough to need the bandwidth."""
 
 
 class Call(NamedTuple):
-    """A collective of the plan inside a host, and its estimate."""
+    """A collective inside a host, and how long NCCL is expected to take."""
 
     job: Exchange
     wanted_s: float
@@ -90,7 +102,7 @@ def _of(plan: CompiledPlan, name: str, hardware: Hardware) -> Wanted | None:
         name, hardware, kinds_of(hardware), tuple(dict.fromkeys(phases)), tuple(sorted(weights)), tuple(by_host), most, peak,
         max(peak, *free.values()), max(weights.values()), max(sum(weights[g] for g in ids) for ids in by_host.values()),
         _checkpoint_B(plan), all(pool.fits for pool in pools), hardware.levels[:outside] if len(weights) > 1 else (),
-        tuple(_between(plan, name, hardware, outside, by_host)), tuple(_calls(plan, phases, most)),
+        tuple(_between(plan, name, hardware, outside, by_host)), tuple(_calls(plan, phases, most, hardware)),
     )  # fmt: skip
 
 
@@ -121,14 +133,32 @@ def _between(
             yield Between(f"link {link.pools[0]} to {link.pools[1]}", link.bandwidth_Bps * most)
 
 
-def _calls(plan: CompiledPlan, phases: Sequence[str], gpus: int) -> Iterator[Call]:
-    """The largest call of each collective and number of ranks, the largest first."""
-    largest: dict[tuple[str, int], Call] = {}
+def _calls(plan: CompiledPlan, phases: Sequence[str], gpus: int, hardware: Hardware) -> Iterator[Call]:
+    """The largest call of each collective and number of ranks, the largest first; and two that every host is asked for."""
+    least_B = 0 if hardware.calibration is not None else LEAST_EXCHANGED_B
+    largest: dict[tuple[str, int], Exchange] = {}
     for kernel in collectives(plan, list(dict.fromkeys(phases))):
         job = kernel.job
-        if not isinstance(job, Exchange) or job.ranks > gpus or job.size_B > MOST_EXCHANGED_B:
+        if not isinstance(job, Exchange) or job.ranks > gpus or not least_B <= job.size_B <= MOST_EXCHANGED_B:
             continue
         key = (job.op, job.ranks)
-        if key not in largest or job.size_B > largest[key].job.size_B:
-            largest[key] = Call(job, kernel.estimate_s)
-    yield from sorted(largest.values(), key=lambda call: -call.job.size_B)[:MOST_EXCHANGES]
+        if key not in largest or job.size_B > largest[key].size_B:
+            largest[key] = job
+    found = sorted(largest.values(), key=lambda job: -job.size_B)[:MOST_EXCHANGES]
+    asked = [Exchange(op, gpus, USUAL_B) for op in USUAL if gpus > 1 and (op, gpus) not in largest]
+    for job in (*found, *asked):
+        yield Call(job, nccl_s(job, hardware))
+
+
+def nccl_s(job: Exchange, hardware: Hardware) -> float:
+    """Seconds of the call by NCCL inside a host, whatever kernel an engine takes for it: as it was measured on such a GPU, else by the
+    model of the network."""
+    kernel = next((one for one in KERNELS[job.op] if one.variant), None)
+    if kernel is not None and hardware.calibration is not None:
+        calibration = load(hardware.calibration)
+        entry = calibration.find(kernel.family, kernel.variant, ENGINES[0])
+        if entry is not None:
+            own = scaled(entry, faster(calibration, hardware))
+            return float(rising_s(kernel.family, own, 1, float(job.ranks), float(job.size_B)))
+    payload_B = job.size_B / COLLECTIVES[job.op].buffer(job.ranks)
+    return float(collective_time(job.op, payload_B, GroupShape(job.ranks, job.ranks, 1), hardware.node).time_s)
