@@ -62,7 +62,8 @@ def _set(one: Node, kind: str, maps: Mapping[str, Node], where: str, read: Calla
     if not number:
         return []
     about = About(name, number, nodes, tuple(_role_words(labels)), where)
-    return _pod(pod, about, maps, read)
+    outer = {"LWS_GROUP_SIZE": str(nodes)} if kind == "LeaderWorkerSet" else {}
+    return _pod(pod, about, maps, read, outer)
 
 
 def _role_words(labels: Iterable[Node | None]) -> Iterable[str]:
@@ -85,7 +86,11 @@ class About:
 
 
 def _pod(
-    pod: Node | None, about: About, maps: Mapping[str, Node], read: Callable[[str], str | None], *, gpus: int = 0
+    pod: Node | None,
+    about: About,
+    maps: Mapping[str, Node],
+    read: Callable[[str], str | None],
+    outer: Mapping[str, str],
 ) -> list[Placed]:
     volumes = {
         name: config
@@ -94,7 +99,7 @@ def _pod(
     }
     out: list[Placed] = []
     for box in items_at(pod, "containers"):
-        out += container(box, about, mounted(box, volumes, maps), read, gpus=gpus)
+        out += container(box, about, mounted(box, volumes, maps), read, outer=outer)
     return out
 
 
