@@ -10,7 +10,7 @@ from ...base.diagnostics import Diagnostic, SpecError
 from ...base.frozen import record
 from ...base.harmless import harmless
 from ...base.yaml_text import Node, Scalar, at, entries_at, items_at, text_at
-from .manifests import About, container, count, gpus_of, span_of, words_of
+from .manifests import About, container, count, gpus_of, maps_of, mounted, span_of, volumes_of, words_of
 from .servers_found import Placed
 from .wrappers import Program, data, entry_of, unwrapped
 
@@ -30,6 +30,7 @@ def values(documents: Sequence[Node], where: str, read: Read) -> list[Placed]:
     """`prefill` and `decode` of the chart llm-d-modelservice (templates/_helpers.tpl). Raises ShellError."""
     out: list[Placed] = []
     for one in documents:
+        maps = maps_of(items_at(one, "extraObjects"))
         both = all(text_at(one, role, "create") != "false" and items_at(one, role, "containers") for role in ROLES)
         for role in ROLES:
             part = at(one, role)
@@ -43,7 +44,8 @@ def values(documents: Sequence[Node], where: str, read: Read) -> list[Placed]:
             for box in items_at(part, "containers"):
                 program = _program(box, one, degrees)
                 gpus = gpus_of(box) or degrees.local * degrees.tensor
-                out += container(box, about, {}, read, gpus=gpus, outer=degrees.environment, program=program)
+                files = mounted(box, volumes_of(items_at(part, "volumes")), maps)
+                out += container(box, about, files, read, gpus=gpus, outer=degrees.environment, program=program)
     return out
 
 

@@ -24,9 +24,7 @@ def is_manifest(documents: Sequence[Node]) -> bool:
 def placed(documents: Sequence[Node], where: str, read: Callable[[str], str | None]) -> list[Placed]:
     """Programs of every container that is no one-time preparation. Raises ShellError."""
     every = [one for document in documents for one in _listed(document)]
-    maps = {
-        name: one for one in every if text_at(one, "kind") == "ConfigMap" and (name := text_at(one, "metadata", "name"))
-    }
+    maps = maps_of(every)
     out: list[Placed] = []
     for one in every:
         kind = text_at(one, "kind") or ""
@@ -92,15 +90,23 @@ def _pod(
     read: Callable[[str], str | None],
     outer: Mapping[str, str],
 ) -> list[Placed]:
-    volumes = {
-        name: config
-        for volume in items_at(pod, "volumes")
-        if (name := text_at(volume, "name")) and (config := text_at(volume, "configMap", "name"))
-    }
+    volumes = volumes_of(items_at(pod, "volumes"))
     out: list[Placed] = []
     for box in items_at(pod, "containers"):
         out += container(box, about, mounted(box, volumes, maps), read, outer=outer)
     return out
+
+
+def maps_of(objects: Iterable[Node]) -> dict[str, Node]:
+    """Maps of configuration by name."""
+    found = [one for one in objects if text_at(one, "kind") == "ConfigMap"]
+    return {name: one for one in found if (name := text_at(one, "metadata", "name"))}
+
+
+def volumes_of(nodes: Iterable[Node]) -> dict[str, str]:
+    """Names of volumes that are maps of configuration, and of these."""
+    pairs = [(text_at(one, "name"), text_at(one, "configMap", "name")) for one in nodes]
+    return {name: config for name, config in pairs if name and config}
 
 
 def mounted(box: Node, volumes: Mapping[str, str], maps: Mapping[str, Node]) -> dict[str, str]:
@@ -201,11 +207,7 @@ def _graph(one: Node, maps: Mapping[str, Node], where: str, read: Callable[[str]
         if about is None or box is None:
             continue
         outer = {**shared, **environment_of(items_at(service, "envs"))}
-        volumes = {
-            volume: config
-            for each in items_at(service, "extraPodSpec", "volumes")
-            if (volume := text_at(each, "name")) and (config := text_at(each, "configMap", "name"))
-        }
+        volumes = volumes_of(items_at(service, "extraPodSpec", "volumes"))
         out += container(box, about, mounted(box, volumes, maps), read, gpus=gpus_of(service), outer=outer)
     for part in items_at(one, "spec", "components"):
         kind = text_at(part, "type")
@@ -215,11 +217,7 @@ def _graph(one: Node, maps: Mapping[str, Node], where: str, read: Callable[[str]
             main = [box for box in items_at(pod, "containers") if text_at(box, "name") == "main"] or items_at(
                 pod, "containers"
             )[:1]
-            volumes = {
-                volume: config
-                for each in items_at(pod, "volumes")
-                if (volume := text_at(each, "name")) and (config := text_at(each, "configMap", "name"))
-            }
+            volumes = volumes_of(items_at(pod, "volumes"))
             for box in main:
                 out += container(box, about, mounted(box, volumes, maps), read, outer=shared)
     return out

@@ -268,7 +268,7 @@ def _command(group: Sequence[Placed], apart: bool) -> ServerCommand:
         first.role,
         replicas,
         first.nodes or first.program.nodes,
-        first.gpus_per_node or first.program.gpus_per_node,
+        len(_devices(first)) or first.gpus_per_node or first.program.gpus_per_node,
         seats if len(seats) == replicas else (),
         first.where,
         first.name,
