@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -19,25 +20,30 @@ import dagc
 from dagc.base.diagnostics import SpecError
 from dagc.cli import main
 from dagc.export.deploy.deployment import Deployment, Place
-from dagc.export.deploy.launchers import LAUNCHERS, launcher
+from dagc.export.deploy.launchers import LAUNCHERS, bench_files, launcher
 from dagc.export.deploy.made import deployment
 from dagc.export.engines import SERVING
+from dagc.export.engines.launch import export
 
 TWO = "prefill: gpus = 0..3, tp = 4, sequences = 8 | decode: gpus = 4..7, tp = 4"
 NODES = "prefill: gpus = 0..7, tp = 8, sequences = 8 | decode: gpus = 8..23\nattention { dp = 16 }\nexperts { ep = 16 }"
 COPIES = "prefill: gpus = 0..7, replicas = 2, tp = 4, sequences = 8 | decode: gpus = 8..15, tp = 8"
 MANY = "experts { count = 16, top_k = 8, hidden = 64 }\nlayers = 2, hidden = 64, vocab = 512, dtype = bf16\nattention { heads = 16, kv_heads = 16, head_dim = 8 }"
-compiled_text = cache(dagc.compile_text)
+compiled_text, compiled = cache(dagc.compile_text), cache(dagc.compile)
 Capture = pytest.CaptureFixture[str]
 
 
-def deployed(engine: str, phases: str, head: str = "", name: str = "p", **given: str) -> Deployment:
+def spec_of(phases: str, head: str = "", **given: str) -> str:
+    """`phases`: bodies of phases by name, `NAME: BODY | NAME: BODY`."""
     bodies = dict(part.strip().split(": ", 1) for part in phases.split("|"))
     first, *rest = bodies.items()
     extra = "\n".join(f"phase {name} {{\n{body}\n}}" for name, body in rest) + head
     given = {"model": MANY, **given}
-    text = spec_text(kind=first[0], phase=first[1], extra=extra, dtype="bf16", **given)
-    return deployment(compiled_text(text), engine, "org/model", name)
+    return spec_text(kind=first[0], phase=first[1], extra=extra, dtype="bf16", **given)
+
+
+def deployed(engine: str, phases: str, head: str = "", name: str = "p", **given: str) -> Deployment:
+    return deployment(compiled_text(spec_of(phases, head, **given)), engine, "org/model", name)
 
 
 class Started:
@@ -133,7 +139,7 @@ def test_the_workers_of_a_serving_are_replicas() -> None:
 
 
 def test_a_pool_of_its_own_has_hosts_of_its_own() -> None:
-    plan = dagc.compile(ROOT / "examples/qwen3_235b_two_pools.moe")
+    plan = compiled(ROOT / "examples/qwen3_235b_two_pools.moe")
     one = deployment(plan, "vllm", "m", "q")
     assert [(h.pool, h.number) for h in one.hosts] == [("compute", 0), ("memory", 0)]
     assert [(p.host, p.gpus) for own in one.server("decode").places for p in own] == [
@@ -219,7 +225,7 @@ def test_slurm_starts_each_rank_of_trtllm(tmp_path: Path, started: list[Started]
 
 
 def test_pools_are_parts_of_a_job(tmp_path: Path, started: list[Started]) -> None:
-    plan = dagc.compile(ROOT / "examples/qwen3_235b_two_pools.moe")
+    plan = compiled(ROOT / "examples/qwen3_235b_two_pools.moe")
     run = Started(tmp_path, deployment(plan, "vllm", "m", "q"), "slurm", "true")
     started.append(run)
     assert run.ended()[0] == 0
@@ -291,9 +297,21 @@ def test_a_command_runs_in_between(tmp_path: Path, started: list[Started]) -> No
     assert found == 7 and f"asked http://{run.hosts[0]}:9000" in out and not run.left()
 
 
+def test_what_was_asked_for_ends_too(tmp_path: Path, started: list[Started]) -> None:
+    """With all that it started."""
+    run = Started(tmp_path, deployed("vllm", TWO), "shell", "sh", "-c", "vllm bench; true")
+    started.append(run)
+    run.ready()
+    while len(heard(tmp_path)) < 4:
+        time.sleep(0.05)
+    run.process.send_signal(signal.SIGINT)
+    assert run.ended()[0] == 130 and not run.left()
+
+
 @pytest.mark.parametrize(
     "given, why",
     [
+        ({"LIMIT_S": "an hour"}, "whole seconds"),
         ({"HOSTS": "nowhere"}, "cannot read nowhere"),
         ({"HOSTS": "few"}, "on 3 hosts, and there are 1"),
         ({"HOSTS": "twice"}, "b stands there twice"),
@@ -350,9 +368,61 @@ def test_a_model_is_a_word(tmp_path: Path, started: list[Started]) -> None:
     assert [s["argv"][2] for s in heard(tmp_path)] == [model]
 
 
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+@pytest.mark.parametrize("phases", [TWO, NODES, COPIES], ids=["two", "nodes", "copies"])
+def test_a_script_by_itself_says_the_same(engine: str, phases: str, tmp_path: Path) -> None:
+    """What a shell makes of a word is what its parts say."""
+    text = spec_of(phases)
+    plan = compiled_text(text)
+    one, scripts = deployment(plan, engine, "org/model", "p"), export(plan, engine, "org/model", "p")
+    hosts = [f"10.0.0.{k}" for k in range(len(one.hosts))]
+    for name in ("vllm", "python3"):
+        (tmp_path / name).write_text('#!/usr/bin/env bash\nprintf \'%s\\0\' "${0##*/}" "$@"\n')
+        (tmp_path / name).chmod(0o755)
+    for server, replica in one.ends:
+        (tmp_path / "s.sh").write_bytes(scripts[f"p.{server.name}.{engine}.sh"])
+        for node, place in enumerate(server.places[replica]):
+            seen = {"NODE": str(node), "HEAD": hosts[server.places[replica][0].host], "REPLICA": str(replica)}
+            env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "ADDRESS": hosts[place.host], **seen}
+            done = subprocess.run(["bash", "s.sh"], cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
+            assert done.stdout.split("\0")[:-1] == told(one, server, replica, node, hosts)[0]
+
+
+def test_network_cards_are_named_where_they_are_given(tmp_path: Path, started: list[Started]) -> None:
+    run = Started(tmp_path, deployed("sglang", TWO), "shell", IB_DEVICE="mlx5_0,mlx5_1")
+    started.append(run)
+    run.ready()
+    cards = [
+        s["argv"][s["argv"].index("--disaggregation-ib-device") + 1]
+        for s in heard(tmp_path)
+        if "--nnodes" in s["argv"] or "--tp-size" in s["argv"]
+    ]
+    assert cards == ["mlx5_0,mlx5_1"] * 2
+
+
+def test_a_part_of_a_plan_says_so(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "p.moe").write_text(spec_of(TWO))
+    assert main(["export", str(tmp_path / "p.moe"), "--to", "vllm", "--launcher", "shell", "--phase", "decode"]) < 2
+    text = capsys.readouterr().out
+    assert "without `prefill` of the plan" in text and "serve_router" not in text
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
+@pytest.mark.parametrize("kind", ["shell", "slurm"])
+@pytest.mark.parametrize("engine", SERVING)
+def test_shellcheck_has_no_warning(engine: str, kind: str, tmp_path: Path) -> None:
+    one = deployed(engine, NODES)
+    for name, data in {**launcher(kind).files(one), **bench_files(one)}.items():
+        (tmp_path / name).write_bytes(data)
+        done = subprocess.run(
+            ["shellcheck", "-S", "warning", "-s", "bash", name], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout
+
+
 def test_an_unknown_version_is_none(capsys: Capture) -> None:
     spec = str(ROOT / "examples/mixtral_8xh100.moe")
     assert main(["export", spec, "--to", "vllm", "--launcher", "shell", "--engine-version", "9.9"]) == 2
     assert "not known" in capsys.readouterr().err
     with pytest.raises(SpecError):
-        deployment(dagc.compile(spec), "vllm", "-x", "p")
+        deployment(compiled_text(spec_of(TWO)), "vllm", "-x", "p")

@@ -33,7 +33,7 @@ def deployment(plan: CompiledPlan, engine: str, model: str | None, stem: str, ve
     if made.refused:
         raise SpecError(list(made.refused))
     serve = _serving(plan.spec)
-    notes: list[str] = []
+    notes = _missing([draft for draft, _ in made.servers], plan.spec)
     taken = {pool: set(gpus) for pool, gpus in _used(plan).items()}
     servers = [(_grown(draft, serve, taken, notes), files) for draft, files in made.servers]
     return _joined(servers, plan.spec, stem, notes)
@@ -41,6 +41,13 @@ def deployment(plan: CompiledPlan, engine: str, model: str | None, stem: str, ve
 
 def _serving(spec: Spec) -> Serve | None:
     return spec.serves[0] if spec.serves else None
+
+
+def _missing(drafts: Sequence[ServerDraft], spec: Spec) -> list[str]:
+    """Where only a part of the plan is deployed."""
+    here = {p.name for draft in drafts for p in draft.layout.phases}
+    names = [f"`{p.name}`" for p in spec.phases if p.name not in here]
+    return [f"without {', '.join(names)} of the plan, and without a router to it"] if names else []
 
 
 def _used(plan: CompiledPlan) -> Mapping[str, set[int]]:

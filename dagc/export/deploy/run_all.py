@@ -10,6 +10,10 @@ fail() {
   echo "$0: $*" >&2
   exit "${code:-1}"
 }
+[ "${BASH_VERSINFO[0]}" -ge 5 ] || fail "bash 5 is needed, this is $BASH_VERSION"
+command -v curl >/dev/null || fail "curl is needed"
+LISTEN=${LISTEN:-0.0.0.0} LIMIT_S=${LIMIT_S:-3600} GRACE_S=${GRACE_S:-30} SETUP=${SETUP:-:} IB_DEVICE=${IB_DEVICE:-}
+[[ $LIMIT_S =~ ^[0-9]{1,9}$ && $GRACE_S =~ ^[0-9]{1,9}$ ]] || code=2 fail "LIMIT_S and GRACE_S are whole seconds"
 """
 
 WATCH = """\
@@ -37,9 +41,11 @@ healthy() { # name, URL: waits for it
 FINISH = """\
 echo "ready: $URL"
 if [ "$#" -gt 0 ]; then
-  "$@" 9>&- &
+  set -m # a group of its own: all of it ends with this script
+  "$@" </dev/null 9>&- &
   asked=$!
-  trap 'kill "$asked" 2>/dev/null; stop' EXIT
+  set +m
+  trap 'kill -TERM -- "-$asked" 2>/dev/null; stop' EXIT
   while kill -0 "$asked" 2>/dev/null; do
     alive || exit 1
     sleep "${EVERY_S:-1}"

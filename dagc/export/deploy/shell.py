@@ -24,10 +24,7 @@ USAGE = """\
 """
 
 START = """\
-[ "${BASH_VERSINFO[0]}" -ge 5 ] || fail "bash 5 is needed, this is $BASH_VERSION"
-command -v curl >/dev/null || fail "curl is needed"
-LISTEN=${LISTEN:-0.0.0.0} LIMIT_S=${LIMIT_S:-3600} GRACE_S=${GRACE_S:-30}
-WORKDIR=${WORKDIR:-$PWD} SETUP=${SETUP:-:} IB_DEVICE=${IB_DEVICE:-}
+WORKDIR=${WORKDIR:-$PWD}
 read -ra ssh <<<"${SSH:-ssh -o BatchMode=yes -o ServerAliveInterval=15}"
 if [ -n "${HOSTS:-}" ]; then
   [ -r "$HOSTS" ] || code=2 fail "HOSTS: cannot read $HOSTS"

@@ -16,16 +16,13 @@ USAGE = """\
 #   SETUP        shell text for each process first: SETUP='source /opt/venv/bin/activate'
 #   LOGS         folder for what each process prints (default: {name}.JOB.logs)
 #   LIMIT_S      seconds until all are healthy (default: 3600)
-#   GRACE_S      seconds that a server has to stop (default: 30)
+#   GRACE_S      seconds that steps have to end (default: 30)
 #   LISTEN       interface that servers listen on (default: 0.0.0.0)
 #   IB_DEVICE    names of the network cards that caches travel over, where the engine takes them
 """
 
 START = """\
-[ "${BASH_VERSINFO[0]}" -ge 5 ] || fail "bash 5 is needed, this is $BASH_VERSION"
 [ -n "${SLURM_JOB_ID:-}" ] || code=2 fail "it is a job: sbatch $0"
-command -v curl >/dev/null || fail "curl is needed"
-LISTEN=${LISTEN:-0.0.0.0} LIMIT_S=${LIMIT_S:-3600} GRACE_S=${GRACE_S:-30} SETUP=${SETUP:-:} IB_DEVICE=${IB_DEVICE:-}
 read -ra further <<<"${SRUN_OPTIONS:-}"
 hosts=()
 listed() { # nodes of a part of the job, how many hosts of the deployment they are
