@@ -33,14 +33,15 @@ SCHEMAS: dict[str, tuple[str, str]] = {
     "run": (EXPORT, "run.schema.json"),
     "preflight": ("dagc.measure.preflight", "preflight.schema.json"),
     "compare": ("dagc.observe", "compare.schema.json"),
+    "compare --metrics": ("dagc.observe", "measured_run.schema.json"),
 }
 """Command -> (package, file)."""
 PART = {"check": ("plan.schema.json", "diagnostics")}
 """Commands that print a part of what another schema describes."""
 WITHOUT = {"list": "rows of dagc's own tables, whose columns are those of each table"}
 """Commands without one, and why."""
-ELSEWHERE = ("compare", "preflight", "run")
-"""What a plan alone does not print: tests/test_compare.py and tests/test_preflight.py validate what these do, the last is below."""
+ELSEWHERE = ("compare", "compare --metrics", "preflight", "run")
+"""What a plan alone does not print: tests/test_compare.py, tests/test_measured_runs.py and tests/test_preflight.py validate what these do, the last is below."""
 
 
 def schema(name: str) -> Any:

@@ -20,7 +20,7 @@ from dagc.observe.metrics.series import Series
 from dagc.observe.metrics.sources import sources
 from dagc.serving.lines import TraceError
 
-SCHEMA = json.loads((ROOT / "dagc" / "observe" / "run.schema.json").read_text())
+SCHEMA = json.loads((ROOT / "dagc" / "observe" / "measured_run.schema.json").read_text())
 Capture = pytest.CaptureFixture[str]
 EDGES = (0.1, 0.25, 0.5, 1.0, 2.5)
 SERVING = """

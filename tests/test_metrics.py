@@ -10,6 +10,7 @@ import pytest
 from conftest import EXAMPLES, ROOT, spec_text
 
 import dagc
+from dagc.base.synonyms import OF_METRICS
 from dagc.base.units import TIME
 from dagc.cli import main
 from dagc.spec import metrics
@@ -106,3 +107,15 @@ def test_names_of_a_table_are_its_own() -> None:
     for key in ("json", "row"):
         names = [getattr(m, key) for m in TABLE if getattr(m, key) and m.name not in ("ttft", "tpot")]
         assert len(set(names)) == len(names)
+
+
+def test_words_of_monitoring_are_known() -> None:
+    """What dashboards call a metric leads to its name here."""
+    names = [*(f"chat.{m.name}" for m in metrics.of_serving()), *(f"decode.{m.name}" for m in of_phase())]
+    assert metrics.meant_metric("chat.gpu_utilization", names)[0] == "did you mean `chat.utilization`?"
+    assert metrics.meant_metric("decode.load_balance", names)[0] == "did you mean `decode.imbalance`?"
+    assert metrics.meant_metric("chat.kv_cache_usage", names)[0] == "did you mean `chat.kv_fill`?"
+    assert metrics.meant_metric("decode.memory.utilization", names)[0] == "did you mean `decode.memory.fraction`?"
+    every = {m.name for m in TABLE}
+    for word, meant in OF_METRICS.items():
+        assert word not in every and set(meant) <= every, word

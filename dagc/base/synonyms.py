@@ -56,3 +56,18 @@ IN_SERVINGS: dict[str, tuple[str, ...]] = {
     "fifo": ("fcfs",), "sjf": ("shortest",), "least_loaded": ("least",), "random": ("round_robin",), "cache_aware": ("prefix",),
 }  # fmt: skip
 """The same in a `serve` section, whose words differ: the first that its place takes."""
+
+OF_METRICS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("gpu_utilization", "gpu_util", "busy"), ("utilization",)),
+    **dict.fromkeys(("load_balance", "load_variance", "balance", "balancedness", "load_imbalance"), ("imbalance", "gpu_imbalance")),
+    **dict.fromkeys(("gpu_balance", "gpu_load", "gpu_load_balance"), ("gpu_imbalance",)),
+    **dict.fromkeys(("memory_utilization", "memory_usage", "mem_util", "memory.utilization", "memory.usage"), ("memory.fraction",)),
+    **dict.fromkeys(("kv_cache_usage", "kv_cache_usage_perc", "kv_usage", "token_usage", "kv_utilization"), ("kv_fill",)),
+    **dict.fromkeys(("time_to_first_token", "first_token"), ("ttft.p99", "ttft")),
+    **dict.fromkeys(("time_per_output_token", "token_latency"), ("tpot.p99", "tpot")),
+    **dict.fromkeys(("inter_token_latency",), ("itl.p99",)), **dict.fromkeys(("latency", "e2el", "request_latency"), ("e2e.p99", "tpot", "ttft")),
+    **dict.fromkeys(("tokens_per_second", "output_throughput", "tps"), ("throughput",)), **dict.fromkeys(("qps", "rps", "request_throughput"), ("rate",)),
+    **dict.fromkeys(("waiting", "queue_length", "num_requests_waiting"), ("queue",)), "num_requests_running": ("running",),
+    **dict.fromkeys(("cache_hit_rate", "prefix_cache_hit_rate"), ("hit_rate",)),
+}  # fmt: skip
+"""Metrics, as those who watch servings call them: the first that its owner has."""

@@ -12,6 +12,7 @@ from ..base.axes import DEGREES
 from ..base.collectives import TRANSFERS
 from ..base.frozen import record
 from ..base.suggest import did_you_mean
+from ..base.synonyms import OF_METRICS
 from ..base.units import (
     BYTE_RATE,
     BYTES,
@@ -428,9 +429,12 @@ def meant_metric(word: str, known: Iterable[str]) -> tuple[str, ...]:
     several = [n for n in names if n.startswith(f"{word}.")]
     if several:
         return f"it has several figures: {', '.join(f'`{n}`' for n in several[:6])}", "`dagc list metrics` shows all"
+    owner, _, rest = word.partition(".")
+    called = next((f"{owner}.{name}" for name in OF_METRICS.get(rest.lower(), ()) if f"{owner}.{name}" in names), None)
+    if called:
+        return f"did you mean `{called}`?", "`dagc list metrics` shows all"
     tails = [n for n in names if n.partition(".")[2] == word or n.endswith(f".{word}")]
     near = did_you_mean(word, names) or (tails[0] if tails else None)
-    owner = word.partition(".")[0]
     some = [n for n in names if n.startswith(f"{owner}.")] or [n for n in names if metric(n)]
     common = [n for n in some if (m := metric(n)) is not None and m.usual]
     found = metric(word)

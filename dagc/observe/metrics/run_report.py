@@ -113,7 +113,7 @@ def _ratio(value: float | None) -> str:
 
 
 def as_object(plan: CompiledPlan, found: Measured, judged: Sequence[Judged]) -> dict[str, Any]:
-    """For JSON: `run.schema.json`. What is not finite is null."""
+    """For JSON: `dagc/observe/measured_run.schema.json`. What is not finite is null."""
     return {
         "schema": SCHEMA,
         "model": plan.spec.model.name,
