@@ -26,11 +26,11 @@ from dagc.base.diagnostics import SpecError
 from dagc.cli import main
 from dagc.observe.kineto import read
 from dagc.observe.matching.alignment import aligned, beside
-from dagc.observe.matching.deviations import Matched
+from dagc.observe.matching.deviations import Beside, Matched
 from dagc.observe.matching.lay_beside import matched, phase_of, ran, unknown
 from dagc.observe.matching.planned_calls import PlannedCall, PlannedCalls
 from dagc.observe.matching.rank_calls import RankCalls, calls_of
-from dagc.observe.matching.table import told
+from dagc.observe.matching.table import alone, told
 
 needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="torch is not installed: pip install -e '.[torch]'"
@@ -362,3 +362,38 @@ def test_every_rank_of_a_group_has_the_call(text: str) -> None:
         for call in planned.of(rank):
             assert rank in call.ranks
             assert all(call.key in {c.key for c in planned.of(other)} for other in call.ranks)
+
+
+def test_sizes_of_routed_rows_are_not_compared() -> None:
+    """How many rows an expert gets is another number in each pass."""
+    text = spec_text(phase="gpus = 0..3, ep = 2, tp = 2, shard { hidden = tp }")
+    calls = PlannedCalls(dagc.compile_text(text).phases["prefill"]).of(0)
+    sized = {call.op.partition(".")[2]: call.payload_B == call.payload_B for call in calls if call.layer == "sparse.0"}
+    assert not sized["g.reduce_scatter"] and not sized["t.all_to_all"] and any(sized.values())
+
+
+def test_a_trace_without_collectives_lacks_them_all(tmp_path: Path) -> None:
+    plan, paths = gpu_traces(tmp_path, TWO_RANKS, lambda rank, calls: [])
+    found = judged(plan, paths)
+    assert found.planned == 20 and found.seen == 0 and [d.word for d in found.deviations] == ["missing"] * 20
+
+
+@pytest.mark.parametrize(
+    "about",
+    [{"phase": 5}, {"phase": "prefill", "twin": "yes"}, {"phase": "prefill", "dtype": [1]}, {"phase": ""}, {"x": 1}, 7],
+)
+def test_what_a_trace_says_of_itself_may_be_nonsense(about: object, tmp_path: Path) -> None:
+    plan, paths = gpu_traces(tmp_path, TWO_RANKS)
+    for path in paths:
+        data = json.loads(path.read_text()) | {"dagc": about}
+        names = [
+            "dagc:prefill",
+            "dagc:prefill:0:sparse.9/no.op",
+            "dagc:prefill:999999999:\x1b[31m/x",
+            "dagc:prefill:0:send",
+        ]
+        data["traceEvents"] += [{"ph": "X", "cat": "user_annotation", "name": n, "ts": 900, "dur": 9e6} for n in names]
+        path.write_text(json.dumps(data))
+    found = judged(plan, paths)
+    text = "\n".join(alone(Beside(found), "p.moe"))
+    assert found.seen > 0 and "\x1b" not in text

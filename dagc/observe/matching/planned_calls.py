@@ -11,6 +11,7 @@ from ...base.dtypes import DTYPE_BYTES
 from ...base.frozen import record
 from ...ir.graph import Op
 from ...ir.ops.attributes import RingTurnAttrs
+from ...ir.routed_dims import rows_of
 from ...ir.sharding import Axes
 from ...plan.result import PhaseResult
 from ...view.facts.timeline import Member, at, everyone, slices
@@ -103,7 +104,8 @@ class PlannedCalls:
         cost = self.result.costs.ops[segment, op.name]
         kind = KINDS.get(op.runtime_kind, op.runtime_kind)
         steps = op.attrs.steps if isinstance(op.attrs, RingTurnAttrs) else 1
-        known = kind != SEND_RECV and not op.is_token_exchange
+        # how many rows an expert gets is another number in each pass
+        known = kind != SEND_RECV and rows_of(op.dims) is None
         payload_B = cost.payload_B if known else nan
         ranks = () if kind == SEND_RECV else self.group(op.axes, rank)
         time_s = at(cost.time_s, self.members[rank].index)

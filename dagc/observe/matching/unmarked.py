@@ -28,7 +28,7 @@ class Ordered:
     seen: Sequence[SeenCall]
     deviations: list[Deviation] = field(default_factory=list)
     arrived: Arrivals = field(default_factory=dict)
-    passes: int = field(default=0, init=False)
+    passes: int = field(default=1, init=False)
     counted: int = 0
     same: int = 0
 
