@@ -357,6 +357,17 @@ def test_a_slow_class_drifts(result: PhaseResult, tmp_path: Path) -> None:
     assert not any(row.drifts for row in compared(result, found.ranks, 0.6).rows)
 
 
+def test_a_rank_that_computes_longer_is_slow(result: PhaseResult, tmp_path: Path) -> None:
+    paths = [written(tmp_path / f"rank{r}.json", made(result, r, slow=2.0 if r == 3 else 1.0)) for r in range(4)]
+    found = compared(result, ranks_of(paths, result, None, ""), 0.2)
+    assert [one.rank for one in found.by_rank if one.slow] == [3] and found.by_rank[0].rank == 3
+    assert "slow: rank 3 computes over 10% longer" in text(found, "x.moe")
+    for path in paths:  # ranks that are not known
+        path.rename(path.with_stem(path.stem.replace("rank", "trace ")))
+    unnamed = compared(result, ranks_of(files_of([str(tmp_path)]), result, None, ""), 0.2)
+    assert [one.slow for one in unnamed.by_rank] == [True, False, False, False] and unnamed.by_rank[0].planned_s is None
+
+
 def test_who_comes_last_is_the_straggler(result: PhaseResult, tmp_path: Path) -> None:
     paths = [written(tmp_path / f"rank{rank}.json", made(result, rank, late=50.0)) for rank in range(4)]
     waits = compared(result, ranks_of(paths, result, None, ""), 0.2).waits

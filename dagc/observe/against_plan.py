@@ -11,6 +11,7 @@ from ..plan.result import PhaseResult
 from .busy import Activity
 from .measured_rank import MeasuredRank
 from .planned_rank import PlannedRank, members, planned
+from .rank_rows import RankRow, rank_rows
 from .stragglers import Waits, waits
 
 LEAST_SHARE = 0.01
@@ -57,6 +58,7 @@ class Compared:
     pass_drifts: bool
     rows: tuple[Row, ...]
     waits: Waits
+    by_rank: tuple[RankRow, ...]
     notes: tuple[str, ...]
 
     @property
@@ -108,9 +110,11 @@ def compared(result: PhaseResult, ranks: Sequence[MeasuredRank], tolerance: floa
     rows = _rows(ranks, expected, tolerance, max(measured.busy_s, plan.busy_s))
     pass_s, planned_pass_s = _pass_s(result, ranks, expected, measured, plan)
     drifts = _beyond(pass_s, planned_pass_s, tolerance)
+    waiting = waits(ranks)
+    by_rank = rank_rows(ranks, expected if own else None, waiting)
     return Compared(
         result.name, len(every), tolerance, tuple(ranks), passes, measured, plan, pass_s, planned_pass_s, drifts,
-        rows, waits(ranks), tuple(notes),
+        rows, waiting, by_rank, tuple(notes),
     )  # fmt: skip
 
 

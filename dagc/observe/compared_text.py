@@ -12,6 +12,7 @@ from .busy import Activity
 from .kernel_classes import UNKNOWN
 from .matching.deviations import Beside
 from .measured_rank import MeasuredRank
+from .rank_rows import SLOW
 
 SCHEMA = 1
 MOST_ROWS = 16
@@ -127,17 +128,26 @@ def _sorted(found: Compared) -> Iterator[str]:
 
 
 def _stragglers(found: Compared) -> Iterator[str]:
-    waits = found.waits
-    if not waits.matched:
+    if len(found.by_rank) < 2:
         return
-    yield f"{waits.matched:,} collectives seen by all ranks of their group; time that ranks wait in them, per pass:"
-    rows = sorted(waits.ranks, key=lambda one: one.wait_s)[:MOST_ROWS]
-    head = [("rank", "waits ms", "last to come")]
-    yield from table(
-        [*head, *((str(one.rank), _ms(one.wait_s / found.passes), f"{one.last} of {one.calls}") for one in rows)], ">>>"
-    )
-    if waits.straggler is not None:
-        yield f"straggler: rank {waits.straggler.rank}, which the others wait for"
+    rows: list[tuple[str, ...]] = [("rank", "compute ms", "planned ms", "exchange ms", "waits ms", "last", "idle ms")]
+    for one in found.by_rank[:MOST_ROWS]:
+        last = "-" if one.last is None else f"{one.last} of {one.calls}"
+        cells = (one.compute_s, one.planned_s, one.exchange_s, one.wait_s)
+        rows.append(("-" if one.rank is None else str(one.rank), *map(_ms, cells), last, _ms(one.idle_s)))
+    yield ""
+    yield from table(rows, ">>>>>>>")
+    if len(found.by_rank) > MOST_ROWS:
+        yield f"    and {len(found.by_rank) - MOST_ROWS} ranks that compute less, relative to the plan"
+    yield ""
+    if found.waits.matched:
+        yield f"waits: of {found.waits.matched:,} collectives that all ranks of their group show, what their kernels take beyond the shortest"
+    slow = [str(one.rank) for one in found.by_rank if one.slow and one.rank is not None]
+    if slow:
+        more = f" and {len(slow) - MOST_ROWS} more" if len(slow) > MOST_ROWS else ""
+        yield f"slow: rank {', '.join(slow[:MOST_ROWS])}{more} computes over {SLOW - 1:.0%} longer than the median rank"
+    if found.waits.straggler is not None:
+        yield f"straggler: rank {found.waits.straggler.rank}, which the others wait for"
 
 
 def drifted(found: Compared) -> list[Row]:
@@ -181,12 +191,23 @@ def plain(found: Compared, beside: Beside) -> dict[str, Any]:
         "planned": _plain_activity(found.planned, found.planned_pass_s),
         "pass_drifts": found.pass_drifts,
         "traces": [_plain_rank(one) for one in found.ranks],
+        "ranks": [
+            {
+                "rank": one.rank,
+                "compute_s": one.compute_s,
+                "planned_compute_s": one.planned_s,
+                "exchange_s": one.exchange_s,
+                "idle_s": one.idle_s,
+                "wait_s": one.wait_s,
+                "last": one.last,
+                "calls": one.calls,
+                "slow": one.slow,
+            }
+            for one in found.by_rank
+        ],
         "waits": {
             "matched": found.waits.matched,
             "straggler": None if found.waits.straggler is None else found.waits.straggler.rank,
-            "ranks": [
-                {"rank": w.rank, "calls": w.calls, "wait_s": w.wait_s, "last": w.last} for w in found.waits.ranks
-            ],
         },
         "collectives": beside.to_json(),
         "notes": list(found.notes),
