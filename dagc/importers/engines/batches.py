@@ -103,6 +103,8 @@ def _decode(one: Server, given: Given, slots: int | None, notes: list[str]) -> i
 
 def usual_tokens(one: Server, hardware: Hardware) -> int:
     """Tokens of prompts that a rank takes in a step unless its command says so."""
+    if one.usual_step is not None:
+        return one.usual_step
     own = SCHEDULING[one.engine]
     tokens = by_card(own.chunk or own.batch_tokens, hardware)
     return max(1, tokens // one.dp) if "chunk" in own.divided and one.moe else tokens
@@ -212,6 +214,13 @@ def _limits(
     policies = {one.policy for one in servers if one.policy}
     if len(policies) == 1 and (policy := policies.pop()) != "fcfs":
         serve["policy"] = policy
+    for name in ("prompts", "admit"):
+        words = {getattr(one, name) for one in servers if getattr(one, name)}
+        if len(words) == 1:
+            serve[name] = words.pop()
+    room = {one.kv_tokens for one in servers if one.generates}
+    if len(room) == 1 and (tokens := room.pop()) is not None:
+        serve["kv_tokens"] = f"{tokens} tok"
     for name in ("balance", "gather"):
         if value := max(getattr(one, name) for one in servers):
             serve[name] = str(value)

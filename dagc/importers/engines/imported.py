@@ -18,7 +18,7 @@ from .command import ServerCommand
 from .config_file import as_options, mapping, named_files
 from .known import Known, known_gpu, known_model
 from .options import Told, Words, split
-from .reading import IGNORED, MISSING, READ, UNKNOWN, Line, Reader, Reading, WrongValue
+from .reading import DEFAULT, IGNORED, MISSING, READ, UNKNOWN, Line, Reader, Reading, WrongValue
 from .server import Server
 from .unsaid import Given
 
@@ -128,6 +128,8 @@ def _server(engine: str, command: ServerCommand, words: Words, model: Known, giv
     fields: dict[str, Any] = module.resolved(reading)
     if reading.faults:
         raise SpecError([_fault(command, fault) for fault in reading.faults])
+    _defaults(reading, words)
+    _uneven(reading, fields["pp"])
     v = reading.values
     role = command.role or v.get("role") or ""
     if v.get("split") and not role:
@@ -140,7 +142,7 @@ def _server(engine: str, command: ServerCommand, words: Words, model: Known, giv
         "layers": v.get("layers", ()), "redundant": v.get("redundant", 0), "by_load": bool(v.get("by_load")), "two_batch": bool(v.get("two_batch")),
         "dcp": v.get("dcp", 1), "dtype": v.get("dtype", ""), "kv_dtype": v.get("kv_dtype", ""), "weight_dtype": v.get("quantised", ""),
         "kv_block": v.get("kv_block"), "context": v.get("context"), "memory": v.get("memory"), "graphs": not v.get("no_graphs"),
-        "prefix_cache": v.get("prefix_cache"), "policy": v.get("policy", ""), "draft": v.get("draft", 0), "drafter": v.get("drafter", "none"),
+        "prefix_cache": v.get("prefix_cache"), "policy": v.get("policy", ""), "prompts": v.get("prompts", ""), "admit": v.get("admit", ""), "kv_tokens": v.get("kv_tokens"), "draft": v.get("draft", 0), "drafter": v.get("drafter", "none"),
         "local": v.get("local", ()), "replicas": command.replicas, "nodes": command.nodes or v.get("nodes", 0), "moe": reading.moe, "says_chunk": "chunk" in known.options, "split": bool(v.get("split")),
         "kinds": ("prefill", "decode") if role in ("", "both") and given.phases == "both" else (given.phases if role in ("", "both") else role,),
     }  # fmt: skip
@@ -158,7 +160,7 @@ def _one(reading: Reading, told: Told, readers: Mapping[str, Reader]) -> None:
             outcome = (MISSING if told.other.missing else IGNORED, told.other.why)
         _add(reading, told.text, outcome)
         return
-    value: object = told.value
+    value: object = False if told.off else told.value
     if told.path:
         value = _nested(told.path, told.value)
     elif (
@@ -234,6 +236,29 @@ def _environment(reading: Reading, command: ServerCommand, readers: Mapping[str,
             if all(i.strip().isdigit() and len(i) < 8 for i in ids):
                 reading.values["local"] = tuple(int(i) for i in ids)
                 _add(reading, f"{name}={value}", (READ, f"GPUs {value} of its host"))
+
+
+def _defaults(reading: Reading, words: Words) -> None:
+    """What holds where the command leaves out an option that a plan depends on."""
+    told = {told.option.key for told in words.told if told.option is not None}
+    shown = {line.option.partition(":")[0].partition(" ")[0] for line in reading.lines}
+    for option in reading.facts.options.values():
+        if option.default is not None and option.key not in told and option.name not in shown:
+            _add(reading, option.name, (DEFAULT, f"{reading.facts.label} takes {json.dumps(option.default)}"))
+
+
+def _uneven(reading: Reading, pp: int) -> None:
+    """Layers of each stage as the engine cuts them, where they are not equally many."""
+    layers = reading.model.layers
+    each, more = divmod(layers, pp)
+    if not more or "layers" in reading.values or not each:
+        return
+    where = {"first": range(more), "last": range(pp - more, pp), "before_last": range(pp - 1 - more, pp - 1)}
+    longer = where[reading.facts.words["uneven"]]
+    reading.values["layers"] = tuple(each + (k in longer) for k in range(pp))
+    reading.note(
+        f"{layers} layers in {pp} stages, as the engine cuts them: {', '.join(map(str, reading.values['layers']))}"
+    )
 
 
 def _contradictions(reading: Reading, words: Words) -> None:

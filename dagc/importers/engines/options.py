@@ -16,13 +16,14 @@ MOST_WORDS = 10_000
 @record
 class Told:
     """An option of a command. `name` as it is written; `value`: None for a switch; `path`: of the part of a setting that it gives
-    (`--eplb-config.num_redundant_experts 8`). `option`: what is known of it, `other`: that it says nothing of a plan; neither:
+    (`--eplb-config.num_redundant_experts 8`); `off`: it switches the option off (`--no-enable-eplb`). `option`: what is known of it, `other`: that it says nothing of a plan; neither:
     no version that is known has it."""
 
     name: str
     value: str | None
     option: Option | None = None
     other: Other | None = None
+    off: bool = False
     path: tuple[str, ...] = ()
 
     @property
@@ -50,14 +51,23 @@ class Names:
         """Also by an unambiguous beginning, as the parsers do."""
         plain = normal(name)
         found: Option | Other | None = self.options.get(plain) or self.others.get(plain)
-        if found is None and plain.startswith("--no-"):
-            found = self.others.get(f"--{plain.removeprefix('--no-')}")
         if found is not None or not plain.startswith("--"):
             return found
         alike: dict[str | tuple[str, ...], Option | Other] = {}
         alike |= {option.key: option for known, option in self.options.items() if known.startswith(plain)}
         alike |= {other.names: other for known, other in self.others.items() if known.startswith(plain)}
         return next(iter(alike.values())) if len(alike) == 1 else None
+
+    def turned_off(self, name: str) -> Option | Other | None:
+        """The switch that a name is the contrary of."""
+        plain = normal(name)
+        for contrary, of in (("--no-", "--"), ("--disable-", "--enable-"), ("--enable-", "--disable-")):
+            if plain.startswith(contrary):
+                known = of + plain.removeprefix(contrary)
+                found = self.options.get(known) or self.others.get(known)
+                if found is not None and _takes(found) == "":
+                    return found
+        return None
 
 
 def normal(name: str) -> str:
@@ -96,13 +106,14 @@ def split(words: Sequence[str], facts: Facts) -> Words:
         name, equals, given = word.partition("=")
         name, *path = name.split(".") if name.startswith("--") else [name]
         entry = known.find(name)
+        off = entry is None and not path and (entry := known.turned_off(name)) is not None
         option, other = (entry, None) if isinstance(entry, Option) else (None, entry)
         said = ".".join([name, *path])
-        takes = _takes(option, other)
+        takes = "=?" if entry is None else _takes(entry)
         if takes == "" and not path:
             if equals:
                 faults.append(f"`{said}` takes no value, and gets `{given}`")
-            told.append(Told(said, None, option, other))
+            told.append(Told(said, None, option, other, off))
             continue
         many: list[str] = [given] if equals else []
         if not equals and (first := value()) is not None:
@@ -114,7 +125,7 @@ def split(words: Sequence[str], facts: Facts) -> Words:
         if not many and entry is not None and takes != "=?":
             faults.append(f"`{said}` has no value")
             continue
-        told.append(Told(said, " ".join(many) if many else None, option, other, tuple(path)))
+        told.append(Told(said, " ".join(many) if many else None, option, other, path=tuple(path)))
     return Words(tuple(told), tuple(plain), tuple(faults))
 
 
@@ -123,7 +134,8 @@ def is_option(word: str) -> bool:
     return len(word) > 1 and word[0] == "-" and not word[1:].replace(".", "", 1).isdigit()
 
 
-def _takes(option: Option | None, other: Other | None) -> str:
-    if option is not None:
-        return "" if option.switch else "+" if option.many else "="
-    return other.values if other is not None else "=?"
+def _takes(entry: Option | Other) -> str:
+    """How many values: as `Other.values`."""
+    if isinstance(entry, Other):
+        return entry.values
+    return "" if entry.switch else "+" if entry.many else "="

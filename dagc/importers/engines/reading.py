@@ -11,8 +11,8 @@ from ...base.frozen import record
 from ...engines.facts import Facts
 from ...spec.model import Model
 
-READ, LIMIT, IGNORED, MISSING, UNKNOWN = "read", "a limit", "ignored", "not in the plan", "unknown"
-"""What becomes of an option. A limit does not bind in the plan; what is missing, a plan could have and this language has not."""
+READ, IGNORED, MISSING, UNKNOWN, DEFAULT = "read", "ignored", "not in the plan", "unknown", "not said"
+"""What becomes of an option. What is missing, a plan could have and this language has not."""
 
 
 @record
@@ -278,6 +278,7 @@ SHARED: dict[str, Reader] = {
     "memory": memory,
     "no_graphs": on("no_graphs", "cuda_graph = false"),
     "prefix_on": on("prefix_cache", "prefix_cache = true"),
+    "kv_tokens": count("kv_tokens", "kv_tokens = {} tok"),
     "kv_block": count("kv_block", "kv_block = {} tok"),
     "policy": policy,
     "prefill_cp": prefill_cp,

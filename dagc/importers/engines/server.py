@@ -11,7 +11,7 @@ from .reading import Line
 class Server:
     """Degrees of a stage: attention dp x tp, experts ep x etp. `kinds` of its phases; `split`: others do the rest of a request. `order`: of axes, where it is not the language's.
     `sequences` of the server at once, `rank_sequences` of one data-parallel rank; `graph_sequences` of a rank, up to which steps of decode are CUDA graphs; `step_tokens`
-    of prompts that a rank takes in a step, `chunk` of one of them: None where the command does not say; `says_chunk`: the engine has an option for that, `cuts`: it has one for whether prompts are
+    of prompts that a rank takes in a step, `chunk` of one of them: None where the command does not say; `usual_step`: what the engine takes then, where that is not what it takes on every such GPU; `says_chunk`: the engine has an option for that, `cuts`: it has one for whether prompts are
     cut at all, which is on or off. `local`: ids of its GPUs
     on their host, where it says these."""
 
@@ -54,6 +54,10 @@ class Server:
     cuts: bool | None = None
     prefix_cache: bool | None = None
     policy: str = ""
+    prompts: str = ""
+    admit: str = ""
+    kv_tokens: int | None = None
+    usual_step: int | None = None
     draft: int = 0
     drafter: str = "none"
     balance: int = 0
@@ -61,6 +65,10 @@ class Server:
     local: tuple[int, ...] = ()
     lines: tuple[Line, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def generates(self) -> bool:
+        return "decode" in self.kinds
 
     @property
     def ranks(self) -> int:

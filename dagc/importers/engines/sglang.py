@@ -85,6 +85,11 @@ def policy(reading: Reading, value: object) -> Outcome:
     return MISSING, f"requests in the order `{value}`"
 
 
+def mixed_chunk(reading: Reading, value: object) -> Outcome:
+    reading.values["prompts"] = "mixed"
+    return "prompts = mixed: prompts in steps of decode"
+
+
 def base_gpu(reading: Reading, value: object) -> Outcome:
     reading.values["base_gpu"] = whole(value)
     return f"from GPU {reading.values['base_gpu']} of its host on"
@@ -119,7 +124,7 @@ READERS: dict[str, Reader] = {
     "draft_model": text("draft_model", "drafts of another model"),
     "role": role,
     "policy": policy,
-    "mixed_chunk": lambda reading, value: (MISSING, "prompts in steps of decode: `prompts = mixed` of a serving"),
+    "mixed_chunk": mixed_chunk,
     "base_gpu": base_gpu,
     "moe_dp": moe_dp,
 }

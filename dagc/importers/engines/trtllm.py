@@ -77,6 +77,8 @@ def admit(reading: Reading, value: object) -> Outcome:
     words = {"GUARANTEED_NO_EVICT": "whole", "MAX_UTILIZATION": "prompt"}
     if str(value) not in words:
         return MISSING, f"requests enter by `{value}`"
+    if words[str(value)] == "prompt":
+        reading.values["admit"] = "prompt"
     return f"a request enters when its {'whole length' if words[str(value)] == 'whole' else 'prompt'} has room"
 
 

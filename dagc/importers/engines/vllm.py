@@ -86,9 +86,9 @@ def compilation(reading: Reading, value: Any) -> Outcome:
     return (READ, ", ".join(read)) if read else (IGNORED, "how kernels are compiled")
 
 
-def chunked_off(reading: Reading, value: object) -> Outcome:
-    if flag(value):
-        reading.values["chunked"] = False
+def chunked(reading: Reading, value: object) -> Outcome:
+    reading.values["chunked"] = flag(value)
+    if not reading.values["chunked"]:
         return MISSING, "a step takes whole prompts alone: the serving cuts them where it is full"
     return "prompts are cut where a step is full"
 
@@ -111,8 +111,7 @@ READERS: dict[str, Reader] = {
     "rank_sequences": count("rank_sequences", "up to {} sequences of a rank at once"),
     "budget": count("budget", "up to {} tokens of a rank in a step"),
     "chunk": count("chunk", "up to {} tokens of one prompt in a step", 0),
-    "chunked": on("chunked", "prompts are cut where a step is full"),
-    "no_chunked": chunked_off,
+    "chunked": chunked,
     "prefix_off": lambda reading, value: _no_prefix(reading, value),
     "draft": draft,
     "transfer": transfer,
@@ -133,6 +132,8 @@ def resolved(reading: Reading) -> dict[str, Any]:
     whole_ = reading.moe and bool(v.get("whole_experts")) and dp * tp > 1
     if v.get("whole_experts") and not reading.moe:
         reading.note("the model has no experts: expert parallelism does nothing")
+    if reading.moe and not whole_ and (v.get("by_load") or v.get("redundant")):
+        reading.faults.append("EPLB needs expert parallelism: --enable-expert-parallel")
     fields: dict[str, Any] = {"pp": pp, "dp": dp, "tp": tp}
     fields |= {"ep": dp * tp if whole_ else 1, "etp": dp * tp if reading.moe and not whole_ else 1}
     if whole_:
@@ -140,6 +141,8 @@ def resolved(reading: Reading) -> dict[str, Any]:
             reading.note(f"tokens reach experts by {reading.facts.words['gathered']}, the engine's default")
         fields["dispatch"] = v.get("dispatch", "allgather") if dp > 1 else "allgather"
         fields["exchange"] = v.get("kernels", "") if dp > 1 else ""
+    elif "exchange" in v:
+        reading.note(f"`{v['exchange']}` has nothing to do: tokens are exchanged with expert parallelism alone")
     if dp > 1 and pp > 1:
         fields["order"] = ("dp", "pp", "ep", "sp", "tp")
     drafted = 1 + reading.count("draft", 0)
@@ -149,6 +152,9 @@ def resolved(reading: Reading) -> dict[str, Any]:
     if graph is not None:
         fields["graph_sequences"] = graph // drafted
     if v.get("exchange") in reading.facts.words["buffered"] and whole_ and dp > 1:
-        fields["buffered"] = reading.facts.words["buffered_tokens"]
+        fields |= {
+            "buffered": reading.facts.words["buffered_tokens"],
+            "usual_step": reading.facts.words["buffered_step"],
+        }
     fields |= {"step_tokens": v.get("budget"), "chunk": v.get("chunk") or None}
     return fields
