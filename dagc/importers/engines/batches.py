@@ -44,7 +44,8 @@ def steps(servers: Sequence[Server], new: int, given: Given, hardware: Hardware)
     passes: dict[tuple[int, str], Pass] = {}
     serve: dict[str, str] = {}
     serves = sorted(kind for one in servers for kind in one.kinds) == ["decode", "prefill"]
-    slots = _slots(servers, given) if serves else None
+    slots = _slots(servers, new, given) if serves else None
+    alike = serves and _steps_alike(servers)
     exact = True
     for one in servers:
         if "decode" in one.kinds:
@@ -53,7 +54,7 @@ def steps(servers: Sequence[Server], new: int, given: Given, hardware: Hardware)
             if "decode" in one.kinds:
                 passes[(id(one), "prefill")] = _beside(one, new, hardware, notes)
             else:
-                found, fits = _alone(one, new, hardware, slots, serves, notes)
+                found, fits = _alone(one, new, hardware, slots, alike, notes)
                 passes[(id(one), "prefill")] = found
                 exact = exact and fits
     clients = 0
@@ -68,27 +69,37 @@ def steps(servers: Sequence[Server], new: int, given: Given, hardware: Hardware)
     return Steps(passes, serve, tuple(notes), clients, len(caches) > 1)
 
 
-def _slots(servers: Sequence[Server], given: Given) -> int | None:
-    """Sequences of a rank that a server takes, where its phases have other ones; None: they have those."""
+def _steps_alike(servers: Sequence[Server]) -> bool:
+    """Whether all servers say one number of tokens of a step, which a serving can say for them."""
+    said = [one.step_tokens for one in servers if one.buffered is None or one.step_tokens != one.buffered]
+    return None not in said and len(set(said)) == 1
+
+
+def _slots(servers: Sequence[Server], new: int, given: Given) -> int | None:
+    """Sequences of a rank that all servers take, where their phases have fewer; None: they have those, or servers differ."""
     each = {one.rank_sequences for one in servers}
     decode = next(one for one in servers if "decode" in one.kinds)
-    if decode.rank_sequences is None:
+    if decode.rank_sequences is None or len(each) > 1:
         return None
-    wanted = (
-        ceil(given.concurrency / (decode.dp * decode.replicas))
-        if given.concurrency is not None
-        else decode.graph_sequences
-    )
-    if wanted is None or (not decode.graphs and given.concurrency is None):
-        return None
-    return decode.rank_sequences if 0 < wanted < decode.rank_sequences and len(each) == 1 else None
+    wanted = decode.graph_sequences if decode.graphs else None
+    if given.concurrency is not None:
+        wanted = ceil(given.concurrency / (decode.dp * decode.replicas))
+    fewer = wanted is not None and 0 < wanted < decode.rank_sequences
+    return decode.rank_sequences if fewer or any(_crowded(one, new) for one in servers) else None
+
+
+def _crowded(one: Server, new: int) -> bool:
+    """Whether prompts of all its sequences are far more than it takes in a step: a limit that is seldom reached."""
+    each = min(one.chunk or new, new)
+    alone = one.kinds == ("prefill",) and one.rank_sequences is not None and one.step_tokens is not None
+    return alone and (one.rank_sequences or 0) * each > max(MANY_BATCHES, 4 * one.pp) * (one.step_tokens or 1)
 
 
 def _decode(one: Server, given: Given, slots: int | None, notes: list[str]) -> int:
     """Sequences of its step, over all ranks and replicas."""
     if given.concurrency is not None:
         return given.concurrency
-    if slots is not None and one.graph_sequences is not None:
+    if slots is not None and one.graph_sequences is not None and one.graph_sequences < slots:
         notes.append(
             f"a step of decode has {one.graph_sequences} sequences of a rank, the most that are CUDA graphs; up to {slots} are there at once"
         )
@@ -125,10 +136,10 @@ def _beside(one: Server, new: int, hardware: Hardware, notes: list[str]) -> Pass
 
 
 def _alone(
-    one: Server, new: int, hardware: Hardware, slots: int | None, serves: bool, notes: list[str]
+    one: Server, new: int, hardware: Hardware, slots: int | None, alike: bool, notes: list[str]
 ) -> tuple[Pass, bool]:
     """A pass of a server that takes in prompts and does nothing else; and whether its engine is told the same for it. A serving says
-    the tokens of a step where it is not."""
+    the tokens of a step where it is not; `alike`: it can."""
     most, tokens = one.rank_sequences, one.step_tokens
     if tokens is None:
         tokens = usual_tokens(one, hardware) if most is None else most * new
@@ -137,21 +148,22 @@ def _alone(
     for piece in _pieces(one, new, limited, tokens) if limited is not None else ():
         assert limited is not None
         batches = ceil(limited * piece / tokens)
-        told = tokens > one.chunk if one.chunk is not None and serves else piece < new and tokens > piece
+        told = tokens > one.chunk if one.chunk is not None and alike else piece < new and tokens > piece
         if batches > max(MANY_BATCHES, 4 * one.pp) or (one.says_chunk and told != (one.chunk is not None)):
             continue
         if ceil(limited / batches) * piece == tokens:
             return Pass(_total(one, limited), piece if piece < new else 0, batches), True
     piece = min(one.chunk or new, new, tokens)
     chunk, count = piece if piece < new else 0, max(1, tokens // piece)
-    if limited is not None and serves:
+    if limited is not None and alike:
         batches = ceil(limited / count)
         return Pass(_total(one, limited), chunk, batches if batches > MANY_BATCHES else 1), False
     if limited is not None and limited != count:
         notes.append(
             f"a pass over prompts has {count} sequences of a rank, as a step has room for; {limited} is a limit"
         )
-    return Pass(count * one.dp * one.replicas, chunk), False
+    fits = slots is not None and count * piece == tokens and not (one.says_chunk and chunk and tokens > chunk)
+    return Pass(count * one.dp * one.replicas, chunk), fits
 
 
 def _pieces(one: Server, new: int, most: int, tokens: int) -> list[int]:

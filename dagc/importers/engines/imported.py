@@ -47,6 +47,7 @@ def imported(commands: Sequence[tuple[str, ServerCommand]], given: Given) -> Rea
     model = known_model(checkpoints[0], given)
     gpu, hardware, gpu_notes = known_gpu(given)
     servers = [_server(engine, command, split_, model, given) for engine, command, split_, _ in words]
+    servers.sort(key=lambda one: one.kinds == ("decode",))  # files come by name, and prompts come first
     made: Text = spec_text(servers, model, checkpoints[0], gpu, hardware, given, (*model.notes, *gpu_notes))
     lines = tuple((s.command.name or s.role, line) for s in servers for line in s.lines)
     return ReadCommands(made.text, made.notes, lines, tuple(servers))
