@@ -569,6 +569,30 @@ def test_files_that_are_not_read(text: str, small: str, tmp_path: Path, capsys: 
     assert "error[E05]" in capsys.readouterr().err
 
 
+def test_servings_are_not_simulated(bench: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They say nothing of a machine and may take minutes; nor do requirements, which may fail."""
+    with_smi(bench)
+    monkeypatch.setattr("dagc.pipeline.required_servings.simulate", lambda *_: pytest.fail("simulated"))
+    rest = (
+        'serve chat { arrivals = poisson(1 req/s) }\nrequire "soon" chat.ttft.p99 <= 1 us\nrequire decode.tpot <= 1 ns'
+    )
+    path = bench / "served.moe"
+    path.write_text(
+        spec('hardware from "h100-sxm" { }')
+        + f"phase prefill {{ gpus = 0..7, ep = 8 }}\nphase decode {{ gpus = 0..7, ep = 8 }}\n{rest}"
+    )
+    assert main(["preflight", str(path), "--read", str(bench / "log.xml")]) == 0
+    assert main(["preflight", str(path), "--phase", "decod", "--read", str(bench / "log.xml")]) == 2
+    assert "did you mean `decode`?" in capsys.readouterr().err
+
+
+def test_a_placed_graph_is_a_plan_too(bench: Path, small: str, capsys: Capture) -> None:
+    with_smi(bench)
+    assert main(["compile", small, "--emit", "json", "-o", str(bench / "out")]) == 0
+    capsys.readouterr()
+    assert answer(capsys, str(bench / "out" / "small.decode.graph.json"), "--read", str(bench / "log.xml"))[0] == 0
+
+
 def test_wrong_command_lines(small: str, capsys: Capture) -> None:
     for options, words in (
         (["--pool", "slow"], "no phase is on a pool `slow`"),

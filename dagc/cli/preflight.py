@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from ..base.diagnostics import Diagnostic, SpecError
 from ..base.files import Unreadable
 from .arguments import at_least, percent, spec_arguments
-from .common import color, compiled, put, tell
+from .common import color, compiled, put, settings, tell
 
 if TYPE_CHECKING:
     from ..measure.preflight.inventory import Machine
     from ..measure.preflight.verdicts import Check
     from ..measure.preflight.wanted import Wanted
+    from ..plan.plan import CompiledPlan
     from ..view.report.terminal_text import Paint
 
 SCHEMA = 1
@@ -69,7 +70,7 @@ def run(args: Namespace) -> int:
     try:
         _check(args)
         read = _read(args)
-        plan = compiled(args.spec, args)
+        plan = _plan(args)
         if plan is None:
             return 2
         pools = _chosen(wanted(plan), args.pool)
@@ -93,6 +94,20 @@ def run(args: Namespace) -> int:
 
         print("\n".join(text(args.spec, pools, checks, machines, Paint(color(sys.stdout)))))
     return code
+
+
+def _plan(args: Namespace) -> CompiledPlan | None:
+    """The phases; None after their errors were printed. Requirements and servings say nothing of a machine. Raises SpecError."""
+    if args.spec.endswith(".json"):
+        return compiled(args.spec, args)
+    from ..base.diagnostics import Collector
+    from ..base.syntax.input import folder_of, read_source
+    from ..lang.load import load
+    from ..pipeline.compile import compile_spec
+
+    source, out = read_source(args.spec, args.allow_import), Collector()
+    spec = load(source, out, settings(args), folder_of(args.spec), args.allow_import)
+    return compile_spec(replace(spec, requirements=(), serves=()), out, args.phase or None)
 
 
 def _stop(message: str, *help: str) -> SpecError:
