@@ -573,9 +573,7 @@ def test_servings_are_not_simulated(bench: Path, capsys: Capture, monkeypatch: p
     """They say nothing of a machine and may take minutes; nor do requirements, which may fail."""
     with_smi(bench)
     monkeypatch.setattr("dagc.pipeline.required_servings.simulate", lambda *_: pytest.fail("simulated"))
-    rest = (
-        'serve chat { arrivals = poisson(1 req/s) }\nrequire "soon" chat.ttft.p99 <= 1 us\nrequire decode.tpot <= 1 ns'
-    )
+    rest = 'serve chat { arrivals = poisson(1 req/s), requests = 1000 }\nrequire "soon" chat.ttft.p99 <= 1 us\nrequire decode.tpot <= 1 ns'
     path = bench / "served.moe"
     path.write_text(
         spec('hardware from "h100-sxm" { }')
