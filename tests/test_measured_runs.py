@@ -360,6 +360,16 @@ def test_ranks_that_count_the_same_count_once(compared) -> None:
     assert compared(served(), {"a.txt": info})[1]["metrics"]["decode.memory.kv_tokens"]["measured"] == 4 * 1600
 
 
+def test_names_as_routers_write_them(compared) -> None:
+    """SGLang's router and Ray have no colon in names, and say which worker each series is of."""
+    lines = ["# TYPE sglang_generation_tokens_total counter"]
+    lines += [f'sglang_generation_tokens_total{{source="worker{k}"}} {value}' for k, value in enumerate((1000, 3000))]
+    metrics = compared(served(), {"a.txt": "\n".join(lines) + "\n"}, "--window", "10")[1]["metrics"]
+    assert metrics["chat.throughput"]["measured"] == 400 and metrics["chat.imbalance"]["measured"] == 1.5
+    metrics = compared(served(), {"a.txt": scrape(SEEN, prefix="ray_vllm_")})[1]["metrics"]
+    assert metrics["chat.ttft.mean"]["measured"] == pytest.approx(0.3)
+
+
 def test_pools_have_the_memory_of_their_phases(compared) -> None:
     """And phases that have several copies in a serving a share of what it shows."""
     memory = """hardware memory { gpus = 8, per_node = 8, compute = 400 TFLOP/s, memory = 96 GB, hbm = 3 TB/s

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from .pickled import NotPlain, loads
 
 MOST_BYTES = 128_000_000
 MOST_JSON_BYTES = 64_000_000
+MOST_PLACE = 1000
+"""Letters of the name of a frame."""
 MOST_ADDRESS = 1 << 64
 GRAPHS = "engine"
 """Kind of what has a pool of its own: that of CUDA graphs."""
@@ -108,12 +111,17 @@ def _size(value: Any) -> int:
 
 def _kind(frames: Iterable[Mapping[str, Any]]) -> str:
     """By the innermost frame that a pattern of the table knows."""
-    for frame in frames:
-        text = f"{frame.get('filename', '')}:{frame.get('name', '')}"
-        for kind, pattern in table().frames:
-            if pattern.search(text):
-                return kind
-    return OTHER
+    return next((kind for frame in frames if (kind := _kind_of_frame(_place(frame)))), OTHER)
+
+
+def _place(frame: Mapping[str, Any]) -> str:
+    return f"{frame.get('filename', '')}:{frame.get('name', '')}"[:MOST_PLACE]
+
+
+@lru_cache(maxsize=10_000)
+def _kind_of_frame(place: str) -> str:
+    """Nothing where no pattern knows it. A history has the same few thousand places millions of times."""
+    return next((kind for kind, pattern in table().frames if pattern.search(place)), "")
 
 
 def _peak(

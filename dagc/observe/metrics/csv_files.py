@@ -86,7 +86,7 @@ def request_columns(head: Sequence[str]) -> dict[str, tuple[int, float]]:
 
 def is_samples(head: Sequence[str]) -> bool:
     """Does a head have a column that is known?"""
-    known = sources().names
+    known = sources().aliases
     return any((named := HEAD.match(cell)) and named[1] in known for cell in head)
 
 
@@ -123,16 +123,16 @@ def read_samples(path: Path, server: Server) -> int:
     """Adds the cells of known columns to the server; the columns that name a GPU are its labels. Returns the number of samples. Raises TraceError."""
     body = rows(path)
     _, head = next(body)
-    known = sources()
+    known, aliases = sources(), sources().aliases
     values: list[tuple[int, str, Labels]] = []
     labels: list[tuple[int, str]] = []
     time = None
     for place, cell in enumerate(head):
         word = cell.strip()
         named = HEAD.match(word)
-        if named and named[1] in known.names:
+        if named and named[1] in aliases:
             given = named[3].strip("{}") if named[3] else ""
-            values.append((place, named[1], tuple(sorted((m[1], m[2]) for m in LABEL.finditer(given)))))
+            values.append((place, aliases[named[1]], tuple(sorted((m[1], m[2]) for m in LABEL.finditer(given)))))
         elif word.lower() in known.gpu_columns:
             labels.append((place, word.lower()))
         elif word.lower() in known.time_columns and time is None:

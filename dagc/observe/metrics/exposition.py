@@ -32,7 +32,7 @@ def family(name: str) -> str:
 def read(path: Path, server: Server) -> int:
     """Adds every sample of a known name to the server; each repeated head of a family begins a new scrape. Returns the number of samples.
     Raises TraceError."""
-    known = sources().names
+    known = sources().aliases
     heads: set[str] = set()
     told: set[tuple[str, Labels]] = set()
     head, found, length = "", 0, 0
@@ -55,9 +55,11 @@ def read(path: Path, server: Server) -> int:
             raise TraceError(path, number, 'this is no line of Prometheus\' text: NAME{LABEL="VALUE"} NUMBER')
         if head and len(heads) < MOST_SERIES:
             heads.add(head)
-        name = sample[1].decode()
-        if name not in known and family(name) not in known:
+        written = sample[1].decode()
+        base = written if written in known else family(written)
+        if base not in known:
             continue
+        name = known[base] + written[len(base) :]
         value = _number(sample[3])
         if value is None:
             raise TraceError(path, number, "its value is not a number")

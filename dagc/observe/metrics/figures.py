@@ -69,7 +69,7 @@ def _ranks(asked: Asked, of: Callable[[Series], float], name: str = "") -> dict[
     copies, parallel = sources().copies, sources().data_parallel
     cells: dict[tuple[int, str], dict[tuple[tuple[str, str], ...], float]] = {}
     for server, _, labels, one in asked.series(name):
-        rank = next((labels[label] for label in parallel if label in labels), "")
+        rank = ",".join(labels[label] for label in parallel if label in labels)
         rest = tuple(item for item in labels.items() if item[0] not in copies)
         cell = cells.setdefault((id(server), rank), {})
         cell[rest] = max(cell.get(rest, float("-inf")), of(one))

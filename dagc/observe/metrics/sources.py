@@ -62,6 +62,15 @@ class Sources:
     shown_by: Mapping[str, str]
 
     @property
+    def aliases(self) -> dict[str, str]:
+        """Names as they are written -> those of the table. SGLang's router and Ray write `_` for `:`, and Ray `ray_` before it."""
+        found = {name: name for name in self.names}
+        for name in self.names:
+            if ":" in name:
+                found |= dict.fromkeys((name.replace(":", "_"), f"ray_{name.replace(':', '_')}"), name)
+        return found
+
+    @property
     def names(self) -> frozenset[str]:
         """Of all series that are read."""
         return frozenset(
