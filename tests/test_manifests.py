@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from conftest import compiled as example
 from conftest import spec_text
 
 pytest.importorskip("kubernetes_validate", reason="pip install -e '.[test]'")
@@ -421,6 +422,36 @@ def test_images_and_gpus_are_those_of_the_vendor() -> None:
     assert launcher("kubernetes").files(replace(other, image="own/sglang:1"))
     with pytest.raises(SpecError, match="no image for GPUs of amd"):
         launcher("dynamo").files(one)
+
+
+@pytest.mark.parametrize("launcher_name", KINDS)
+def test_servers_of_two_pools_are_on_their_own_gpus(launcher_name: str) -> None:
+    one = deployment(
+        example("qwen3_235b_two_pools"), "vllm", "org/model", "p", launcher(launcher_name).engine_version("vllm")
+    )
+    (content,) = launcher(launcher_name).files(one).values()
+    found = documents(content.decode())
+    assert [fault for document in every(found) for fault in faults(document)] == [] and loose_ends(found) == []
+    chosen = re.findall(r"^ *dagc\.pool: (\w+)$", content.decode(), re.MULTILINE)
+    assert sorted(chosen) == ["compute", "memory"] and b"dagc.pool=compute, dagc.pool=memory" in content
+    assert "dagc.pool" not in made(launcher_name, "vllm", "split")[1]
+
+
+def test_links_beyond_a_host_are_said() -> None:
+    """NVLink joins the hosts of a GB200 rack, which pods do not have by themselves."""
+    text = spec_text(kind="decode", phase="gpus = 0..7, tp = 8", model=MODEL, dtype="bf16")
+    for per_host, said in ((4, True), (8, False)):
+        plan = dagc.compile_text(text.replace("per_node = 8", f"per_node = 8, per_host = {per_host}"))
+        (content,) = launcher("kubernetes").files(deployment(plan, "vllm", "org/model", "p")).values()
+        assert (b"ComputeDomain" in content) == said and content.count(b"leaderTemplate") == said
+
+
+def test_where_requests_go_is_said() -> None:
+    """The address that the bench has by default."""
+    for launcher_name, service, port in (("kubernetes", "p-router", 9000), ("dynamo", "p-frontend", 8000)):
+        one, content = made(launcher_name, "vllm", "split")
+        assert f"kubectl port-forward service/{service} {one.entrance[1]}:{port}\n" in content
+    assert "service/p-prefill-decode-http 8000:8000" in made("kubernetes", "vllm", "one")[1]
 
 
 def test_commands_are_words_and_no_shell() -> None:

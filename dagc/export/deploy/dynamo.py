@@ -47,7 +47,7 @@ def write(one: Deployment) -> Mapping[str, str]:
         "spec": {"backendFramework": one.engine, "components": components},
     }
     needs = (f"the operator of Dynamo (nvidia.com/v1beta1), checked against {known['version']}",)
-    comments = [*pods.about(one, needs), f"requests go to the service {plan}-frontend, port {FRONT_PORT}"]
+    comments = [*pods.about(one, needs, pods.forwarded(one, f"{plan}-frontend", FRONT_PORT))]
     for server, name in zip(one.servers, names, strict=True):
         comments += ["", f"component {name}:", *server.about]
     return {"dynamo.yaml": text([*documents, Document(body, tuple(comments))])}
@@ -99,7 +99,7 @@ def _component(
         **pods.locked(server),
         "volumeMounts": pods.mounts(config),
     }
-    spec = {"containers": [box], "volumes": pods.volumes(config)}
+    spec = {"containers": [box], "volumes": pods.volumes(config), **pods.placed(one, server)}
     return _named(name, _kind(server), server.replicas, spec, server.nodes)
 
 

@@ -6,13 +6,15 @@ from collections.abc import Mapping
 
 from . import pods
 from .deployment import HEALTH, Deployment, Router, Server
-from .dns_labels import LONGEST, labels
+from .dns_labels import labels
 from .manifest import Document, text
 from .pods import Object, Words
 
 PLAN, COMPONENT = "app.kubernetes.io/part-of", "app.kubernetes.io/component"
 SET, INDEX = "leaderworkerset.sigs.k8s.io/name", "leaderworkerset.sigs.k8s.io/worker-index"
 """Labels; the last two are the controller's own, by which a service finds first pods."""
+LINKS = {"enableServiceLinks": False}
+"""Otherwise pods get variables that are called like services: one of a plan `vllm` would set VLLM_..., which the engine reads."""
 WAIT = """\
 import sys, time, urllib.request
 end = time.monotonic() + float(sys.argv[1])
@@ -39,7 +41,13 @@ def write(one: Deployment) -> Mapping[str, str]:
         documents += _router(one, one.router, names, plan)
     first, *rest = documents
     needs = ("the LeaderWorkerSet controller (leaderworkerset.x-k8s.io/v1)",)
-    return {"kubernetes.yaml": text([Document(first.content, (*pods.about(one, needs), "", *first.comments)), *rest])}
+    front, port = (f"{plan}-router", one.router.port) if one.router else (f"{own[0]}-http", one.entrance[1])
+    about = pods.about(one, needs, pods.forwarded(one, front, port))
+    return {
+        "kubernetes.yaml": text(
+            [Document(first.content, (*about, *[""] * bool(first.comments), *first.comments)), *rest]
+        )
+    }
 
 
 def refuse_ranks_apart(one: Deployment) -> None:
@@ -87,7 +95,8 @@ def _pod(
     if first:
         box["ports"] = [{"name": "http", "containerPort": server.ports["http"][0]}]
         box |= pods.probes(pods.asks("http"))
-    return {"metadata": {"labels": dict(marks)}, "spec": {"containers": [box], "volumes": pods.volumes(config)}}
+    spec = {"containers": [box], "volumes": pods.volumes(config), **pods.placed(one, server), **LINKS}
+    return {"metadata": {"labels": dict(marks)}, "spec": spec}
 
 
 def _service(name: str, selector: Mapping[str, str], port: int, marks: Mapping[str, str]) -> Object:
@@ -101,7 +110,7 @@ def _service(name: str, selector: Mapping[str, str], port: int, marks: Mapping[s
 
 def _router(one: Deployment, router: Router, names: Mapping[str, str], plan: str) -> list[Document]:
     """A pod that waits for every server, and then routes."""
-    (name,) = labels([f"{plan}-router"], LONGEST)
+    name = f"{plan}-router"
     marks = {PLAN: plan, COMPONENT: "router"}
     words = Words(one, None, names)
     command = words.all(router.command)
@@ -118,7 +127,7 @@ def _router(one: Deployment, router: Router, names: Mapping[str, str], plan: str
         "readinessProbe": {**pods.asks("http"), "periodSeconds": pods.PERIOD_S, "timeoutSeconds": pods.PERIOD_S},
     }
     waits = {"name": "wait", "image": picture, "command": ["python3", "-c", WAIT], "args": [str(pods.START_S), *urls]}
-    spec: Object = {"initContainers": [waits], "containers": [box]}
+    spec: Object = {"initContainers": [waits], "containers": [box], **LINKS}
     documents = []
     if router.file:
         config = f"{name}-config"
@@ -136,4 +145,4 @@ def _router(one: Deployment, router: Router, names: Mapping[str, str], plan: str
         },
     }
     service = _service(name, marks, router.port, marks)
-    return [*documents, Document(body, ("Requests go to the service of this name.",)), Document(service)]
+    return [*documents, Document(body), Document(service)]

@@ -56,7 +56,7 @@ def write(one: Deployment) -> Mapping[str, str]:
         content["extraObjects"] = [pods.config_map(_config(one, server), server.files).content for server in files]
     chart = f"the chart llm-d-modelservice {known['version']} (helm install -f)"
     needs = [f"{chart}, a gateway, and the scheduler of requests that llm-d has for it"]
-    comments = [*pods.about(one, needs), *_selected(several)]
+    comments = [*pods.about(one, needs, "requests go to the gateway"), *_selected(several)]
     for role, server in roles.items():
         comments += ["", f"{role}:", *server.about]
     return {"llm-d.yaml": text([Document(content, tuple(comments))])}
@@ -120,6 +120,8 @@ def _pods(one: Deployment, server: Server, listens: int, several: bool) -> Objec
     return {
         "create": True,
         "replicas": server.replicas,
+        **pods.placed(one, server),
+        "enableServiceLinks": False,
         "parallelism": {**counted, "workers": server.nodes},
         "containers": [box],
         "volumes": [volume for volume in pods.volumes(config) if volume["name"] != "models"],

@@ -23,6 +23,8 @@ CONFIG = "/etc/dagc"
 """Where pods have the files of their server."""
 HEAD, NODE, OWN = "$(LWS_LEADER_ADDRESS)", "$(LWS_WORKER_INDEX)", "$(POD_IP)"
 """Variables of a pod: two of its LeaderWorkerSet, and one that refers to a field of the pod."""
+POOL = "dagc.pool"
+"""Label of nodes: which of a plan's pools their GPUs are."""
 PERIOD_S = 10
 START_S = 2 * 60 * 60
 """How long a server may take until it answers."""
@@ -182,8 +184,20 @@ def config_map(name: str, files: Mapping[str, str]) -> Document:
     return Document({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data})
 
 
-def about(one: Deployment, needs: Sequence[str]) -> tuple[str, ...]:
-    """What a reader of a manifest is told first. `needs`: what the cluster has to have beside the volume and the secret."""
+def placed(one: Deployment, server: Server) -> Object:
+    """Where a plan has several kinds of GPUs, each server on nodes with its own; nothing elsewhere."""
+    return {"nodeSelector": {POOL: label(server.pool)}} if len({s.pool for s in one.servers}) > 1 else {}
+
+
+def _beyond_hosts(one: Deployment) -> list[str]:
+    """Servers whose hosts are joined by the links that GPUs of one host have."""
+    hardware = {server.name: one.spec.pools.get(server.pool, one.spec.hardware) for server in one.servers}
+    return [s.name for s in one.servers if s.nodes > 1 and hardware[s.name].per_node > hardware[s.name].per_host]
+
+
+def about(one: Deployment, needs: Sequence[str], ask: str) -> tuple[str, ...]:
+    """What a reader of a manifest is told first. `needs`: what the cluster has to have beside the volume and the secret; `ask`: where requests
+    go."""
     servers = ", ".join(f"{s.name} {s.replicas} x {s.nodes} x {s.gpus_per_node} GPUs" for s in one.servers)
     lines = [
         f"{one.name} on {one.label}: {servers} (replicas x pods x GPUs)",
@@ -192,10 +206,19 @@ def about(one: Deployment, needs: Sequence[str]) -> tuple[str, ...]:
         f"needs the claim `{CLAIM}`, on which pods keep checkpoints and which all of them may mount; a checkpoint given by path lies in {MODELS} of it",
         f"needs the secret `{SECRET}` with {TOKEN}, where the checkpoint asks for one",
     ]
+    pools = {label(server.pool) for server in one.servers}
+    if len(pools) > 1:
+        lines.append(f"needs nodes with labels of their GPUs: {', '.join(f'{POOL}={pool}' for pool in sorted(pools))}")
     if any(joins_others(server) for server in one.servers):
         lines.append("pods reach each other over the cluster's network unless they ask for network cards (rdma/...)")
-    return tuple(lines)
+    if beyond := _beyond_hosts(one):
+        names = ", ".join(beyond)
+        lines.append(
+            f"NVLink between hosts ({names}) needs pods with a claim on a channel of a ComputeDomain (NVIDIA's DRA driver)"
+        )
+    return (*lines, ask)
 
 
-def plan_name(one: Deployment) -> str:
-    return label(one.name)
+def forwarded(one: Deployment, service: str, port: int) -> str:
+    """How requests from elsewhere, those of the bench among them, come to a service."""
+    return f"requests go to the service {service}; from elsewhere: kubectl port-forward service/{service} {one.entrance[1]}:{port}"
