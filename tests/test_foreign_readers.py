@@ -524,7 +524,7 @@ def test_files_of_searches_are_read(tmp_path: Path, capsys: pytest.CaptureFixtur
     from dagc.cli import main
 
     spec = tmp_path / "p.moe"
-    spec.write_text(spec_text(phase="gpus = 0..7, strategy = any", gpus=8))
+    spec.write_text(spec_text(phase="gpus = 0..3, ep = any, tp = any", gpus=8))
     assert main(["search", str(spec), "-o", str(tmp_path / "out")]) in (0, 1)
     capsys.readouterr()
     files = sorted((tmp_path / "out").iterdir())

@@ -97,7 +97,7 @@ def test_what_is_printed_is_what_the_schema_says(name: str, spec: Path, tmp_path
     other.write_text(
         spec.read_text().replace("phase decode { gpus = 0..7, ep = 4, tp = 2 }", "phase decode { gpus = 0..3, tp = 4 }")
     )
-    free.write_text(spec_text(phase="gpus = 0..7, strategy = any", gpus=8))
+    free.write_text(spec_text(phase="gpus = 0..3, ep = any, tp = any", gpus=8))
     places = {"SPEC": spec, "OTHER": other, "OPEN": free}
     assert main([str(places.get(word, word)) for word in COMMANDS[name]]) in (0, 1)
     printed = capsys.readouterr().out
@@ -120,13 +120,14 @@ def test_a_run_is_what_its_schema_says() -> None:
             jsonschema.validate(json.loads(json.dumps(made)), schema("run"))
 
 
-def test_the_schemas_are_closed(spec: Path, capsys: Capture) -> None:
+def test_the_schemas_are_closed() -> None:
     """A field that a schema does not know is refused: so none can be added without its description."""
     for name in SCHEMAS:
         jsonschema.Draft202012Validator.check_schema(schema(name))
-    assert main(["fit", str(spec), "--json"]) in (0, 1)
-    found = json.loads(capsys.readouterr().out)
-    for place in (found, found["phases"]["decode"]["sequences"], found["fewest_gpus"][0]):
+    largest: dict[str, Any] = {"written": 1, "fits": None, "next": None, "looked_at": 0}
+    found: dict[str, Any] = {"schema": 1, "phases": {"decode": {"sequences": largest}}, "fewest_gpus": []}
+    jsonschema.validate(found, schema("fit"))
+    for place in (found, largest):
         place["new"] = 1
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(found, schema("fit"))
