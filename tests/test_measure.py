@@ -57,6 +57,44 @@ def jobs(text: str, kind: str) -> list[Job | None]:
     return [kernel.job for kernel in found(text, kind)]
 
 
+# -- the machine itself ----------------------------------------------------------------------------
+
+
+@needs_torch
+def test_what_a_process_of_this_machine_reaches(tmp_path: Path) -> None:
+    """The section is measured, and a plan on it compiles with what it says."""
+    path = tmp_path / "machine.moe"
+    command = [sys.executable, "-m", "dagc", "measure", "--machine", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    spec = tmp_path / "p.moe"
+    text = spec_text(phase="gpus = 0..1, tp = 2")
+    start, end = text.index("hardware"), text.index("model")
+    spec.write_text(f'{text[:start]}hardware cpu from "machine.moe" {{ gpus = 2, per_node = 2 }}\n{text[end:]}')
+    hardware = dagc.compile(spec).spec.hardware
+    assert hardware.kind == "cpu" and hardware.mfu == hardware.mbu == 1.0
+    assert 1e8 < hardware.compute_flops["fp64"] < 1e14 and 1e8 < hardware.hbm_Bps < 1e13
+    assert 1e-8 < hardware.launch_s < 1e-2 and 1e-7 < hardware.node.latency_s < 1.0
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ([], "takes a spec, or"),
+        (["p.moe", "--machine", "m.moe"], "takes a spec, or"),
+        (["--machine", "m.json"], "ends in .moe"),
+        (["--machine", "none/of/it/m.moe/x.moe"], ""),
+    ],
+)
+@needs_torch
+def test_what_is_measured_is_said(argv: list[str], said: str, tmp_path: Path, capsys: Capture) -> None:
+    if not said:
+        (tmp_path / "file").write_text("")
+        argv = ["--machine", str(tmp_path / "file" / "m.moe")]
+    assert main(["measure", *argv]) == 2
+    assert said in capsys.readouterr().err
+
+
 # -- which kernels ---------------------------------------------------------------------------------
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Diagnostic, SpecError
 from ..base.distribution import how_to_install
-from .arguments import at_least, spec_arguments
+from .arguments import at_least, common_arguments
 from .common import compiled, tell
-from .writing import write_all
+from .writing import check_folder, write_all
 
 if TYPE_CHECKING:
     from ..measure.extract import PlanKernel
@@ -26,7 +26,8 @@ FITTED_GRID = 2
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    spec_arguments(parser)
+    parser.add_argument("spec", nargs="?", metavar="SPEC", help="spec file, - for standard input")
+    common_arguments(parser)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument(
         "--grid",
@@ -38,12 +39,19 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--name", metavar="GPU", help="name of the device in the tables (default: the driver's)")
     parser.add_argument("--collectives", action="store_true", help="time the collectives instead, under torchrun")
     parser.add_argument("--fit", action="store_true", help="fit a calibration file to the tables (needs SciPy)")
+    parser.add_argument(
+        "--machine",
+        metavar="FILE.moe",
+        help="instead of a plan, what processes of this machine reach on its CPU, as a `hardware` section (kind = cpu)",
+    )
     parser.add_argument("-o", "--output", default=".", metavar="DIR", help="where tables go (default: here)")
 
 
 def run(args: Namespace) -> int:
     try:
         _check(args)
+        if args.machine is not None:
+            return _machine(args)
         plan = compiled(args.spec, args)
         if plan is None:
             return 2
@@ -63,8 +71,37 @@ def _check(args: Namespace) -> None:
     """Faults of the command line and missing packages are reported before anything is compiled or timed."""
     if find_spec("torch") is None:
         raise _stop("`dagc measure` needs PyTorch", how_to_install("torch"))
+    if (args.machine is None) == (args.spec is None):
+        message = "`dagc measure` takes a spec, or `--machine FILE.moe`"
+        raise SpecError([Diagnostic("E14", message, help=("dagc measure SPEC", "dagc measure --machine cpu.moe"))])
+    if args.machine is not None and not args.machine.endswith(".moe"):
+        raise SpecError([Diagnostic("E14", "`--machine`: specs take a section from a file that ends in .moe")])
     if args.fit and find_spec("scipy") is None:
         raise _stop("`--fit` needs SciPy", how_to_install("fit"))
+
+
+def _machine(args: Namespace) -> int:
+    """Two processes, of which the first measures by itself too."""
+    from ..execute.torch.processes import LaunchError, launched, spawn
+    from ..measure.collectives import Ranks
+    from ..measure.cpu_machine import machine, section
+
+    path = Path(args.machine)
+    if not launched():
+        check_folder(path.absolute().parent)
+        try:
+            return spawn(["measure", f"--machine={args.machine}"], 2)
+        except LaunchError as error:
+            raise _stop(str(error)) from None
+    ranks = Ranks(_device("cpu"))
+    try:
+        found = machine(ranks)
+    finally:
+        ranks.close()
+    if found is not None:
+        write_all({path: section(found, ranks.device.versions).encode()})
+        print(f'wrote {path}; in a spec: hardware cpu from "{path}" {{ }}')
+    return 0
 
 
 def _check_pool(plan: CompiledPlan) -> None:
