@@ -360,6 +360,31 @@ def test_ranks_that_count_the_same_count_once(compared) -> None:
     assert compared(served(), {"a.txt": info})[1]["metrics"]["decode.memory.kv_tokens"]["measured"] == 4 * 1600
 
 
+def test_what_logs_tell_at_intervals(compared) -> None:
+    """Levels and rates of each engine add up; where the server itself was asked, its answers count."""
+    line = (
+        "(APIServer pid=1) INFO 11-29 20:00:10 [loggers.py:259] Engine {}: Avg prompt throughput: {} tokens/s, Avg generation throughput: {} tokens/s, "
+        "Running: {} reqs, Waiting: 0 reqs, GPU KV cache usage: {}%, Prefix cache hit rate: 1.0%\n"
+    )
+    log = "".join(
+        line.format("000", 100.0, 50.0 + k, 4, 10.0) + line.format("001", 200.0, 70.0, 6, 30.0) for k in range(3)
+    )
+    spec = served("chat.throughput >= 100 tok/s", "chat.ttft.p99 <= 10 s")
+    found = compared(spec, {"engine.log": log})[1]
+    values = {
+        name: found["metrics"][f"chat.{name}"]["measured"]
+        for name in ("throughput", "prompt_throughput", "running", "kv_fill")
+    }
+    assert values == pytest.approx({"throughput": 121, "prompt_throughput": 300, "running": 10, "kv_fill": 0.2})
+    assert verdicts(found) == ["met", "not_measured"] and "intervals" in found["requirements"][0]["why"][0]
+    asked = scrape(num_requests_running=20.0) * 3
+    assert compared(spec, {"engine.log": log, "a.txt": asked})[1]["metrics"]["chat.running"]["measured"] == 20
+    line = "[2026-03-11 14:00:0{} DP0 TP0] Decode batch, #running-req: {}, #token: 12, token usage: 0.12, cuda graph: True, gen throughput (token/s): 350.00, #queue-req: 1\n"
+    metrics = compared(spec, {"engine.log": "".join(line.format(k, 3 + k) for k in range(3))})[1]["metrics"]
+    names = ("running", "queue", "kv_fill", "throughput")
+    assert [metrics[f"chat.{name}"]["measured"] for name in names] == pytest.approx([4, 1, 0.12, 350])
+
+
 def test_names_as_routers_write_them(compared) -> None:
     """SGLang's router and Ray have no colon in names, and say which worker each series is of."""
     lines = ["# TYPE sglang_generation_tokens_total counter"]

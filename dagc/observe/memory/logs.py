@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ...base.frozen import record
 from ...serving.lines import TraceError, lines
+from ..metrics.series import Server
 
 NUMBER = r"([0-9][0-9,]*(?:\.[0-9]+)?)"
 UNITS = {"GiB": float(1 << 30), "tok": 1.0, "of_one": 1.0}
@@ -33,8 +34,20 @@ class Line:
 
 
 @record
+class Sample:
+    """A number that an engine tells at intervals: of which series of metrics it is one."""
+
+    engine: str
+    word: str
+    pattern: re.Pattern[str]
+    series: str
+    scale: float
+
+
+@record
 class Table:
     lines: tuple[Line, ...]
+    samples: tuple[Sample, ...]
     starts: tuple[re.Pattern[str], ...]
     ranks: tuple[re.Pattern[str], ...]
     data_parallel: re.Pattern[str]
@@ -56,24 +69,29 @@ def table() -> Table:
     ranks = tuple(re.compile(pattern) for pattern in data["ranks"])
     frames = tuple((row["kind"], re.compile(row["pattern"])) for row in data["frames"])
     starts = tuple(re.compile(pattern) for pattern in data["starts"])
-    return Table(tuple(found), starts, ranks, re.compile(data["data_parallel"]), frames)
+    samples = tuple(
+        Sample(r["engine"], r["word"], re.compile(r["pattern"].replace("{n}", NUMBER)), r["series"], r["scale"])
+        for r in data["samples"]
+    )
+    return Table(tuple(found), samples, starts, ranks, re.compile(data["data_parallel"]), frames)
 
 
 @dataclass(slots=True)
 class Log:
     """`sizes`: kind -> rank -> bytes, what several lines of one rank say of different things added up; `tokens`: of cache, by
-    data-parallel rank; `balances`: mean over largest of the experts' ranks, one of each line that says it."""
+    data-parallel rank; `server`: what it tells at intervals; `balance_sum`: mean over largest of the experts' ranks, one of each line that says it."""
 
     name: str = ""
     engines: set[str] = field(default_factory=set)
     sizes: dict[str, dict[str, float]] = field(default_factory=dict)
     tokens: dict[str, float] = field(default_factory=dict)
+    server: Server = field(default_factory=Server)
     balance_sum: float = 0.0
     balance_count: int = 0
 
     @property
     def known(self) -> bool:
-        return bool(self.sizes or self.tokens or self.balance_count)
+        return bool(self.sizes or self.tokens or self.balance_count or self.server.series)
 
     @property
     def fullest(self) -> Mapping[str, float]:
@@ -95,7 +113,28 @@ def read(path: Path) -> Log:
             if one.word in text and (found := one.pattern.search(text)) is not None:
                 numbers = [float(part.replace(",", "")) for part in found.groups() if part]
                 _take(log, one, sum(numbers) * one.scale, text[: found.start()])
+        for sample in table().samples:
+            if sample.word in text and (found := sample.pattern.search(text)) is not None:
+                _sample(log, sample, float(found[1].replace(",", "")), text)
     return log
+
+
+def _sample(log: Log, sample: Sample, value: float, text: str) -> None:
+    labels = [
+        (f"{name}_rank", found[name])
+        for name in ("dp", "pp", "tp")
+        for found in [_rank(name).search(text)]
+        if found is not None
+    ]
+    if log.server.size < MOST_RANKS:
+        log.engines.add(sample.engine)
+        log.server.add(sample.series, tuple(sorted(labels)), value * sample.scale)
+
+
+@cache
+def _rank(name: str) -> re.Pattern[str]:
+    """The pattern of the table that has a rank of this kind."""
+    return next(pattern for pattern in table().ranks if name in pattern.groupindex)
 
 
 def _take(log: Log, line: Line, value: float, before: str) -> None:

@@ -138,6 +138,15 @@ def _held(asked: Asked) -> Found:
             yield asked.figure(sum(ranks.values()))
 
 
+def _told(asked: Asked) -> Found:
+    """A rate of each rank as its log tells it at intervals, the mean of these, added up."""
+    for metric, figure in _held(asked):
+        yield (
+            metric,
+            Figure.exact(figure.value, figure.source, "the mean of intervals in the log, which leaves idle ones out"),
+        )
+
+
 def _waiting(asked: Asked) -> Found:
     """Share of the samples in which a rank had more than none."""
     if all(one.count >= LEAST_SAMPLES for _, _, _, one in asked.series()):
@@ -260,6 +269,7 @@ FORMS: dict[str, Callable[[Asked], Found]] = {
     "count": _count,
     "occupancy": _occupancy,
     "held": _held,
+    "told": _told,
     "waiting": _waiting,
     "level": _level,
     "between_ranks": _between_ranks,
@@ -299,6 +309,8 @@ def figures(servers: Sequence[Server], window_s: float | None, split: bool = Fal
             mine = [s for s in servers if s.phase == phase or not source.metric.startswith(PHASE)]
             if split and not source.client and (role := sources().shown_by.get(source.metric)) is not None:
                 mine = [server for server in mine if role and server.role in (role, "")]
+            if any(not server.told and server.has(source.name) for server in mine):
+                mine = [server for server in mine if not server.told]
             asked = Asked(source, [(server, server.seconds or window_s) for server in mine])
             for metric, figure in FORMS[source.form](asked):
                 if isfinite(figure.value):

@@ -140,6 +140,7 @@ def _because(known: Metric | None) -> str:
 
 
 BECAUSE = {
+    ("PHASE", "tpot"): ": times of requests, in metrics of the server or a client's results",
     ("PHASE", "ttft"): " is of one whole batch: what requests see is `ttft` of a serving",
     ("SERVE", "throughput"): ": two scrapes, before and after the run, and `--window` seconds between them",
     ("SERVE", "rate"): ": two scrapes, before and after the run, and `--window` seconds between them",

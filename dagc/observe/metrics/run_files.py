@@ -108,6 +108,14 @@ def _one(given: Given, servers: dict[str, Server], run: Run) -> None:
         if not log.known:
             raise TraceError(path, 0, f"nothing in it is known: {KNOWN}")
         run.logs.append((given.phase, log))
+        if log.server.series:
+            log.server.phase, log.server.role, log.server.names, log.server.told = (
+                given.phase,
+                given.role,
+                [path.name],
+                True,
+            )
+            run.servers.append(log.server)
         text = f"log of {' and '.join(sorted(log.engines))}"
     run.about.append(f"{path.name}: {text}{f', of {given.phase}' if given.phase else ''}")
 

@@ -56,7 +56,8 @@ class Series:
 @dataclass(slots=True)
 class Server:
     """What one place reported: a server of an engine, a frontend, or all GPUs that one program watched. `phase`: what the command line says it
-    serves, and `role` the kind of that phase; `scrapes`: moments at which it was asked; `names`: of its files; times are those that the samples say."""
+    serves, and `role` the kind of that phase; `scrapes`: moments at which it was asked; `names`: of its files; `told`: in a log, and so
+    of a server that may have been asked too; times are those that the samples say."""
 
     phase: str = ""
     role: str = ""
@@ -66,6 +67,7 @@ class Server:
     first_s: float | None = None
     last_s: float | None = None
     size: int = 0
+    told: bool = False
 
     def add(self, name: str, labels: Labels, value: float, at_s: float | None = None) -> None:
         """One sample. Raises TooMany."""
@@ -85,6 +87,10 @@ class Server:
         """(labels, series) of a name."""
         for labels, series in self.series.get(name, {}).items():
             yield dict(labels), series
+
+    def has(self, name: str) -> bool:
+        """Does it have series of this name, or a histogram or summary of it?"""
+        return name in self.series or f"{name}_sum" in self.series
 
     @property
     def seconds(self) -> float | None:
