@@ -252,6 +252,16 @@ def test_what_is_between_products_of_experts_is_theirs(tmp_path: Path) -> None:
     assert found == expected
 
 
+def test_a_stream_of_exchanges_tells_what_names_do_not(tmp_path: Path) -> None:
+    events = [kernel("ncclDevKernel_AllGather_x", 1, 5, 9), kernel("mine", 7, 5, 9), kernel("Memcpy DtoD", 13, 1, 9)]
+    events += [kernel("mine", 1, 5, 7), kernel("nvjet", 7, 5, 7), kernel("mine", 1, 5, 8), kernel("mine", 2, 1, 5)]
+    events += [kernel("ncclDevKernel_AllGather_x", 9, 5, 5), kernel("nvjet", 20, 5, 5)]
+    trace = read(written(tmp_path / "t.json", events))
+    found = {(int(s), trace.classes[of].name) for s, of in zip(trace.kernels.stream, trace.kernels.of, strict=True)}
+    assert {name for stream, name in found if stream == 9} == {"all_gather", "exchange", "copy"}
+    assert all((stream, "unknown") in found for stream in (5, 7, 8))
+
+
 def test_shapes_tell_experts_from_dense_products(tmp_path: Path) -> None:
     """The plan's experts are [64, 48], a quarter of it on each rank; no dense product is."""
     plan = compile_text(SPEC.replace("hidden = 32", "hidden = 48"))
@@ -402,6 +412,18 @@ def test_marks_choose_the_steps_of_the_phase(result: PhaseResult, tmp_path: Path
     assert one.passes == 1 and one.whole.span_s == pytest.approx(2030e-6)
     (one,) = ranks_of([path], result, 30, "")
     assert one.passes == 30 and one.activity.busy_s == pytest.approx(90e-6)
+
+
+def test_marks_of_the_gpu_serve_where_launches_are_missing(result: PhaseResult, tmp_path: Path) -> None:
+    """They are one per stream: those that overlap are one pass."""
+    marks = [
+        {"ph": "X", "cat": "gpu_user_annotation", "name": "step[DECODE bs=4]", "ts": ts, "dur": 10, "tid": tid}
+        for ts, tid in ((100, 7), (103, 9), (200, 7), (208, 9))
+    ]
+    events = [kernel("nvjet", ts, 2) for ts in (101, 105, 112, 150, 201, 217)]
+    (one,) = ranks_of([written(tmp_path / "t.json", marks + events)], result, None, "")
+    assert one.passes == 2 and [row.calls for row in one.classes] == [5]
+    assert one.between_s == pytest.approx(100e-6) and one.activity.span_s == pytest.approx((13 + 18) * 1e-6)
 
 
 @pytest.mark.parametrize(

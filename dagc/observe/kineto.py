@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..execute.marks import METADATA
-from .between_experts import of_experts
+from .by_place import of_experts, of_streams
 from .called import PREFIX, called
 from .gemm_shapes import product_of
 from .json_stream import JsonStream
@@ -254,6 +254,7 @@ class _Reading:
                 np.asarray(self.ops.whole[3]), by_op, np.asarray(self.kernels.time), tuple(self.sizes.number)
             )
         of, found = _classified(name, op, call, names, calls)
+        of, found = of_streams(of, device, stream, found)
         of = of_experts(of, device, stream, found)
         call = np.where(np.array([one.part == "exchange" for one in found] or [False])[of], call, -1)
         return Kernels(

@@ -12,7 +12,7 @@ import numpy as np
 from ..cost.local_shapes import LocalShapes
 from ..plan.result import PhaseResult
 from ..spec.unit import Unit
-from .between_experts import EXPERTS
+from .by_place import EXPERTS
 from .kernel_classes import classes
 from .rank_trace import RankTrace
 

@@ -1,5 +1,5 @@
-"""Kernels that belong to experts by where they run: the activation and the casts between two products of experts, whose names are those of any
-feed-forward."""
+"""Kernels whose class follows from where they run rather than from their names: activations and casts between two products of experts, and
+unknown kernels on streams that only exchange."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .kernel_classes import KernelClass
+from .kernel_classes import UNKNOWN, KernelClass, classes
 
 EXPERTS = "experts"
+EXCHANGE = "exchange"
 LIGHT = ("activation", "quantise", "elementwise", "fused")
 """Classes that an engine has between the products of experts."""
 
@@ -40,3 +41,27 @@ def of_experts(
     out = out.copy()
     out[order[inside]] = experts
     return out
+
+
+def of_streams(
+    of: NDArray[Any], device: NDArray[Any], stream: NDArray[Any], found: tuple[KernelClass, ...]
+) -> tuple[NDArray[np.intp], tuple[KernelClass, ...]]:
+    """The classes of kernels, with unknown ones counted as exchanges where all else on their stream but copies are exchanges; and the table of
+    classes, which may have one more."""
+    names = [one.name for one in found]
+    out = np.asarray(of, np.intp)
+    if UNKNOWN not in names or not any(one.part == EXCHANGE for one in found):
+        return out, found
+    part = np.array([one.part for one in found])[out]
+    unknown = out == names.index(UNKNOWN)
+    _, number = np.unique(np.stack([device, stream]), axis=1, return_inverse=True)
+    number = number.reshape(-1)
+    exchanges = np.bincount(number, weights=part == EXCHANGE) > 0
+    computes = np.bincount(number, weights=(part == "compute") & ~unknown) > 0
+    chosen = unknown & (exchanges & ~computes)[number]
+    if not chosen.any():
+        return out, found
+    if EXCHANGE not in names:
+        found = (*found, classes().by_name[EXCHANGE])
+        names.append(EXCHANGE)
+    return np.where(chosen, names.index(EXCHANGE), out), found
