@@ -41,7 +41,7 @@ def write(one: Deployment) -> Mapping[str, str]:
         documents += _router(one, one.router, names, plan)
     first, *rest = documents
     needs = ("the LeaderWorkerSet controller (leaderworkerset.x-k8s.io/v1)",)
-    front, port = (f"{plan}-router", one.router.port) if one.router else (f"{own[0]}-http", one.entrance[1])
+    front, port = (f"{plan}-router", one.router.port) if one.router else (f"{own[0]}-http", pods.ports(one)["http"])
     about = pods.about(one, needs, pods.forwarded(one, front, port))
     return {
         "kubernetes.yaml": text(
@@ -75,7 +75,7 @@ def _server(one: Deployment, server: Server, names: Mapping[str, str], plan: str
     }
     documents = [pods.config_map(config, server.files)] if config else []
     selector = {SET: name, INDEX: "0"}
-    service = _service(f"{name}-http", selector, server.ports["http"][0], marks)
+    service = _service(f"{name}-http", selector, pods.ports(one)["http"], marks)
     return [*documents, Document(body, server.about), Document(service)]
 
 
@@ -93,7 +93,7 @@ def _pod(
         "volumeMounts": pods.mounts(config),
     }
     if first:
-        box["ports"] = [{"name": "http", "containerPort": server.ports["http"][0]}]
+        box["ports"] = [{"name": "http", "containerPort": words.ports["http"]}]
         box |= pods.probes(pods.asks("http"))
     spec = {"containers": [box], "volumes": pods.volumes(config), **pods.placed(one, server), **LINKS}
     return {"metadata": {"labels": dict(marks)}, "spec": spec}
@@ -116,7 +116,7 @@ def _router(one: Deployment, router: Router, names: Mapping[str, str], plan: str
     command = words.all(router.command)
     picture = pods.platforms()["routers"].get(one.engine) or pods.image(one, one.servers[0])
     urls = [
-        f"http://{names[server.name]}-{replica}.{names[server.name]}:{server.ports['http'][0]}{HEALTH}"
+        f"http://{names[server.name]}-{replica}.{names[server.name]}:{words.ports['http']}{HEALTH}"
         for server, replica in one.ends
     ]
     box: Object = {

@@ -28,7 +28,7 @@ def write(one: Deployment) -> Mapping[str, str]:
     roles = _roles(one, known)
     first = roles.get("prefill", roles["decode"])
     split = "prefill" in roles
-    port = first.ports["http"][0]
+    port = pods.ports(one)["http"]
     proxy: Object = {"enabled": split}
     if split:
         proxy |= {"image": known["sidecar"], "connector": known["connectors"][one.engine]}
@@ -96,10 +96,8 @@ def _config(one: Deployment, server: Server) -> str:
 
 def _pods(one: Deployment, server: Server, listens: int, several: bool) -> Object:
     """Of one role. All pods of a server have one template, so what differs among them is decided when it starts."""
-    known = pods.platforms()["llm-d"]
     config = _config(one, server) if server.files else ""
-    ports = {"http": listens, **{what: port for what, port in known["ports"].items() if what in server.ports}}
-    words = Words(one, server, {}, node="0" if server.nodes == 1 else pods.NODE, ports=ports)
+    words = Words(one, server, {}, node="0" if server.nodes == 1 else pods.NODE, others={"http": listens})
     box: Object = {
         "name": "engine",
         "image": pods.image(one, server),

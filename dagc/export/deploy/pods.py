@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ...base.diagnostics import Diagnostic, SpecError
+from ...engines.facts import facts
 from ..engines.words import Address, Beside, Fabric, Listen, Node, Others, Own, Port, parts_of
 from .deployment import HEALTH, Deployment, Router, Server
 from .dns_labels import label
@@ -53,9 +54,15 @@ def image(one: Deployment, server: Server) -> str:
     return one.image or known[server.vendor].format(version=one.version)
 
 
+def ports(one: Deployment) -> Mapping[str, int]:
+    """What every server listens on: each pod has an address of its own, so that they need not differ as they do on one host."""
+    known: Mapping[str, Sequence[int]] = facts(one.engine, one.version).words["ports"]
+    return {what: first for what, (first, *_) in known.items()}
+
+
 class Words:
     """Text of words in a pod of a server, or of the router. `names`: of the LeaderWorkerSet of each server, whose first pods have addresses
-    of it; `node`: number of the pod in its server, or the variable with it; `ports`: of the server, where they are others in its pod."""
+    of it; `node`: number of the pod in its server, or the variable with it; `others`: ports that differ from what all pods have."""
 
     def __init__(
         self,
@@ -64,11 +71,10 @@ class Words:
         names: Mapping[str, str],
         *,
         node: str = NODE,
-        ports: Mapping[str, int] = MappingProxyType({}),
+        others: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         self.one, self.server, self.names, self.node = one, server, names, node
-        # Each replica has pods of its own, so their ports need not differ.
-        self.ports = {what: numbers[0] for what, numbers in (server.ports if server else {}).items()} | dict(ports)
+        self.ports = {**ports(one), **others}
 
     def all(self, words: Sequence[str]) -> list[str]:
         """Network cards are the cluster's business: pods get those that they ask for."""
@@ -102,8 +108,8 @@ class Words:
                 return "0.0.0.0"
             case Port(what, ""):
                 return str(self.router.port if self.server is None else self.ports[what])
-            case Port(what, name, _):
-                return str(self.one.server(name).ports[what][0])
+            case Port(what):
+                return str(ports(self.one)[what])
             case Beside(suffix):
                 return f"{CONFIG}/config.{suffix}"
         raise TypeError(f"{part!r} is no part of a word in a pod")
