@@ -29,7 +29,7 @@ TWO = "prefill: gpus = 0..3, tp = 4, sequences = 8 | decode: gpus = 4..7, tp = 4
 NODES = "prefill: gpus = 0..7, tp = 8, sequences = 8 | decode: gpus = 8..23\nattention { dp = 16 }\nexperts { ep = 16 }"
 COPIES = "prefill: gpus = 0..7, replicas = 2, tp = 4, sequences = 8 | decode: gpus = 8..15, tp = 8"
 MANY = "experts { count = 16, top_k = 8, hidden = 64 }\nlayers = 2, hidden = 64, vocab = 512, dtype = bf16\nattention { heads = 16, kv_heads = 16, head_dim = 8 }"
-compiled_text, compiled = cache(dagc.compile_text), cache(dagc.compile)
+compiled_text = cache(dagc.compile_text)
 Capture = pytest.CaptureFixture[str]
 
 
@@ -44,6 +44,21 @@ def spec_of(phases: str, head: str = "", **given: str) -> str:
 
 def deployed(engine: str, phases: str, head: str = "", name: str = "p", **given: str) -> Deployment:
     return deployment(compiled_text(spec_of(phases, head, **given)), engine, "org/model", name)
+
+
+POOLS = spec_of(
+    "prefill: hardware = pool, gpus = 0..7, tp = 8, sequences = 8 | decode: hardware = other, gpus = 0..3, tp = 4",
+    "\nserve chat { arrivals = poisson(1 req/s), requests = 10, workers = 2 }",
+).replace(
+    "model small {",
+    """hardware other {
+  gpus = 8, per_node = 8, compute = 400 TFLOP/s, mfu = 60%, memory = 64 GB, hbm = 1.8 TB/s, mbu = 80%
+  link node { bandwidth = 450 GB/s, latency = 2 us }
+  link cluster { bandwidth = 50 GB/s, latency = 6 us }
+}
+link pool to other { bandwidth = 400 Gbit/s, latency = 10 us }
+model small {""",
+)
 
 
 class Started:
@@ -64,6 +79,7 @@ class Started:
             own = (self.hosts[i] for i, host in enumerate(one.hosts) if host.pool == pool)
             env |= {f"SLURM_JOB_NODELIST_HET_GROUP_{k}": ",".join(own)} if pool else {}
         env |= {"EVERY_S": "0.1", "LIMIT_S": "20", "GRACE_S": "3", "HOME": str(folder), **further}
+        self.env = env
         self.process = subprocess.Popen(
             ["bash", name, *command], cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -139,9 +155,8 @@ def test_the_workers_of_a_serving_are_replicas() -> None:
 
 
 def test_a_pool_of_its_own_has_hosts_of_its_own() -> None:
-    plan = compiled(ROOT / "examples/qwen3_235b_two_pools.moe")
-    one = deployment(plan, "vllm", "m", "q")
-    assert [(h.pool, h.number) for h in one.hosts] == [("compute", 0), ("memory", 0)]
+    one = deployment(compiled_text(POOLS), "vllm", "m", "q")
+    assert [(h.pool, h.number) for h in one.hosts] == [("pool", 0), ("other", 0)]
     assert [(p.host, p.gpus) for own in one.server("decode").places for p in own] == [
         (1, (0, 1, 2, 3)),
         (1, (4, 5, 6, 7)),
@@ -197,7 +212,17 @@ def test_trtllm_has_its_files_and_mpi(tmp_path: Path, started: list[Started]) ->
     run.ready()
     mpi, serve, _ = sorted(heard(tmp_path), key=lambda s: (s["argv"][0], s["argv"][1] == "disaggregated"))
     slots = ",".join(f"{run.hosts[k]}:8" for k in (1, 2))
-    assert mpi["argv"][:7] == ["mpirun", "-n", "16", "--host", slots, "trtllm-llmapi-launch", "trtllm-serve"]
+    assert mpi["argv"][:9] == [
+        "mpirun",
+        "-n",
+        "16",
+        "-x",
+        "PATH",
+        "--host",
+        slots,
+        "trtllm-llmapi-launch",
+        "trtllm-serve",
+    ]
     assert serve["files"] == [one.server("prefill").files["yaml"]]
     assert mpi["files"] == [one.server("decode").files["yaml"]]
 
@@ -225,8 +250,7 @@ def test_slurm_starts_each_rank_of_trtllm(tmp_path: Path, started: list[Started]
 
 
 def test_pools_are_parts_of_a_job(tmp_path: Path, started: list[Started]) -> None:
-    plan = compiled(ROOT / "examples/qwen3_235b_two_pools.moe")
-    run = Started(tmp_path, deployment(plan, "vllm", "m", "q"), "slurm", "true")
+    run = Started(tmp_path, deployment(compiled_text(POOLS), "vllm", "m", "q"), "slurm", "true")
     started.append(run)
     assert run.ended()[0] == 0
     steps = (tmp_path / "log" / "srun").read_text()
@@ -261,6 +285,36 @@ def test_trtllm_has_a_front_end(tmp_path: Path, started: list[Started]) -> None:
     (front,) = [s for s in heard(tmp_path) if "disaggregated" in s["argv"]]
     a, b = run.hosts
     assert f'urls: ["{a}:8000", "{a}:8004"]' in front["files"][0] and f'urls: ["{b}:8000"]' in front["files"][0]
+
+
+def test_gpus_of_a_part_of_each_node_reach_all_ranks() -> None:
+    one = deployed("trtllm", "decode: gpus = [0..3, 8..11], pp = 2, tp = 4")
+    text = launcher("shell").files(one)["p.trtllm.deploy.sh"].decode()
+    assert "export CUDA_VISIBLE_DEVICES=0,1,2,3\n" in text and "mpirun -n 8 -x PATH -x CUDA_VISIBLE_DEVICES \\" in text
+    one = deployed("trtllm", "decode: gpus = [0..3, 12..15], pp = 2, tp = 4")
+    with pytest.raises(SpecError, match="other GPUs on each of its nodes"):
+        launcher("shell").files(one)
+    text = launcher("slurm").files(one)["p.trtllm.sbatch"].decode()
+    assert 'local gpus=("0,1,2,3" "4,5,6,7")' in text and "CUDA_VISIBLE_DEVICES=${gpus[node]}" in text
+
+
+def test_a_port_in_use_is_no_server_of_this_run(tmp_path: Path, started: list[Started]) -> None:
+    one = deployed("vllm", TWO)
+    run = Started(tmp_path, one, "shell")
+    started.append(run)
+    run.ready()
+    again = subprocess.run(
+        ["bash", "p.vllm.deploy.sh"], cwd=tmp_path, env={**run.env, "LOGS": "again"}, capture_output=True, text=True
+    )
+    assert again.returncode == 1 and f"prefill: something answers at http://{run.hosts[0]}:8000/health" in again.stderr
+    assert len(heard(tmp_path)) == 3
+
+
+def test_what_a_log_ends_with_is_harmless(tmp_path: Path, started: list[Started]) -> None:
+    run = Started(tmp_path, deployed("vllm", TWO), "shell", SETUP="printf '\\033[31mred\\n'", FAKE_FAILS="--port 8004")
+    started.append(run)
+    code, out = run.ended()
+    assert code == 1 and "[31mred" in out and "\033" not in out
 
 
 def test_a_server_that_ends_ends_all(tmp_path: Path, started: list[Started]) -> None:

@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterable, Sequence
 
+from ...base.diagnostics import Diagnostic, SpecError
 from ..engines.words import Address, Beside, Fabric, Listen, Node, Others, Own, Part, Port, parts_of
 from .deployment import Deployment, Server
 
@@ -134,9 +135,17 @@ def _by_rank(server: Server, words: _Words, joined: bool) -> list[str]:
         return [START_BY_RANK]
     if server.nodes == 1:
         return []
+    for own in server.places:
+        if len({place.gpus for place in own}) > 1:
+            message = f"`{server.name}` has other GPUs on each of its nodes, and mpirun starts all ranks with one list of them"
+            raise SpecError(
+                [Diagnostic("E05", message, help=("--launcher slurm can, or lay the phase out alike on each",))]
+            )
     each = server.gpus_per_node
     slots = ",".join(f"{words.of_node(str(node))}:{each}" for node in range(server.nodes))
-    return ["mpirun", "-n", str(each * server.nodes), "--host", f'"{slots}"', START_BY_RANK]
+    told = ["PATH", *server.environment, *["CUDA_VISIBLE_DEVICES"] * (not server.has_whole_hosts)]
+    passed = [word for name in told for word in ("-x", name)]
+    return ["mpirun", "-n", str(each * server.nodes), *passed, "--host", f'"{slots}"', START_BY_RANK]
 
 
 def _devices(server: Server, words: _Words) -> list[str]:

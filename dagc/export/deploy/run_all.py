@@ -23,9 +23,13 @@ alive() { # whether every process that was started still runs
   for k in "${!pids[@]}"; do
     kill -0 "${pids[k]}" 2>/dev/null && continue
     echo "${names[k]} has ended; the end of $LOGS/${names[k]}.log:" >&2
-    tail -n 20 "$LOGS/${names[k]}.log" >&2
+    tail -n 20 "$LOGS/${names[k]}.log" | LC_ALL=C tr -d '\\000-\\010\\013-\\037\\177' >&2
     return 1
   done
+}
+vacant() { # name, URL: that of another run would be taken for it
+  curl -s --noproxy "*" --max-time 2 -o "$life/health" "$2" || return 0
+  fail "$1: something answers at $2 already"
 }
 healthy() { # name, URL: waits for it
   until curl -fsS --noproxy "*" --max-time 5 -o "$life/health" "$2" 2>"$life/why"; do
@@ -59,18 +63,35 @@ exit 1
 """With a command: that one, and its exit code. Without: until something ends."""
 
 
+def looks(one: Deployment) -> list[str]:
+    """Lines that see whether ports are in use before anything is started."""
+    router = [f'vacant router "{_entrance(one)}{HEALTH}"'] if one.router is not None else []
+    return [*(f"vacant {name} {url}" for name, url in _ends(one)), *router]
+
+
 def waits(one: Deployment) -> list[str]:
     """Lines that wait for every server, then start the router and wait for it; and where requests go."""
-    names = Names(one)
-    lines = []
-    for server, replica in one.ends:
-        url = f"http://${{hosts[{server.places[replica][0].host}]}}:{server.ports['http'][replica]}{HEALTH}"
-        lines.append(f'healthy {names.run(server, replica)} "{url}"')
-    host, port = one.entrance
-    url = f"http://${{hosts[{host}]}}:{port}"
+    lines = [f"healthy {name} {url}" for name, url in _ends(one)]
     if one.router is not None:
-        lines += ["start_router", f'healthy router "{url}{HEALTH}"']
-    return [*lines, f'export URL="{url}"']
+        lines += ["start_router", f'healthy router "{_entrance(one)}{HEALTH}"']
+    return [*lines, f'export URL="{_entrance(one)}"']
+
+
+def _ends(one: Deployment) -> list[tuple[str, str]]:
+    """Name of each server and replica, and the word of where its health is asked for."""
+    names = Names(one)
+    return [
+        (
+            names.run(server, replica),
+            f'"http://${{hosts[{server.places[replica][0].host}]}}:{server.ports["http"][replica]}{HEALTH}"',
+        )
+        for server, replica in one.ends
+    ]
+
+
+def _entrance(one: Deployment) -> str:
+    host, port = one.entrance
+    return f"http://${{hosts[{host}]}}:{port}"
 
 
 def about(one: Deployment) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from .bash import Names, functions
 from .deployment import Deployment
-from .run_all import FAIL, FINISH, WATCH, about, host_lines, waits
+from .run_all import FAIL, FINISH, WATCH, about, host_lines, looks, waits
 
 USAGE = """\
 # usage: [HOSTS=FILE] [NAME=VALUE ...] bash SCRIPT [COMMAND ...]
@@ -111,7 +111,7 @@ def write(one: Deployment) -> Mapping[str, str]:
     lines += ["", *FAIL.splitlines(), *START.splitlines(), *WATCH.splitlines()]
     if one.router is not None:
         lines.append("start_router() { start router 0 serve_router; }")
-    lines.append("")
+    lines += ["", *looks(one)]
     for server, replica in one.ends:
         for node, place in enumerate(server.places[replica]):
             if node and server.by_rank:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from .bash import Names, functions
 from .deployment import Deployment, Server
-from .run_all import FAIL, FINISH, WATCH, about, host_lines, waits
+from .run_all import FAIL, FINISH, WATCH, about, host_lines, looks, waits
 
 USAGE = """\
 # usage: sbatch [OPTIONS] SCRIPT [COMMAND ...]
@@ -97,7 +97,7 @@ def write(one: Deployment) -> Mapping[str, str]:
         lines.append(
             f'start_router() {{ start router "serve_router 0 0" {_step(1, 1, 0, pools, one.hosts[0].pool)}; }}'
         )
-    lines.append("")
+    lines += ["", *looks(one)]
     for server, replica in one.ends:
         places = server.places[replica]
         tasks = server.gpus_per_node if server.by_rank else 1
