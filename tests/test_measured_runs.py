@@ -164,6 +164,21 @@ def test_counters_are_rates_over_the_window(compared) -> None:
     assert together["metrics"] == metrics  # one file with both scrapes is the same
 
 
+def test_counters_that_appear_later_began_at_zero(compared) -> None:
+    """Prometheus clients show a series of labels from its first event on."""
+    lines = [
+        'vllm:request_success_total{{finished_reason="{}"}} {}\n'.format(*pair)
+        for pair in (("stop", 10), ("stop", 30), ("length", 5), ("stop", 40), ("length", 9))
+    ]
+    head = "# TYPE vllm:request_success_total counter\n"
+    texts = [head + lines[0], head + lines[1] + lines[2], head + lines[3] + lines[4]]
+    metrics = compared(served(), {f"{k}.txt": text for k, text in enumerate(texts)}, "--window", "10")[1]["metrics"]
+    assert metrics["chat.finished"]["measured"] == 39 and metrics["chat.finished"]["note"] == ""
+    assert metrics["chat.rate"]["measured"] == 3.9
+    alone = compared(served(), {"a.txt": texts[2]})[1]["metrics"]["chat.finished"]
+    assert alone["measured"] == 49 and "since the server began" in alone["note"]
+
+
 def test_levels_are_means_over_time_and_not_of_one_moment(compared) -> None:
     spec = served("chat.kv_fill <= 50%")
     texts = [scrape(kv_cache_usage_perc=level) for level in (0.2, 0.4, 0.9)]

@@ -59,9 +59,9 @@ class Asked:
     def figure(self, value: float, note: str = "") -> tuple[str, Figure]:
         return self.source.metric, Figure.exact(value * self.source.scale, self.source.name, note)
 
-    @property
-    def note(self) -> str:
-        return "" if all(one.count > 1 for _, _, _, one in self.series()) else SINCE_START
+    def note(self, name: str = "") -> str:
+        """What to say of a counter that was asked once."""
+        return "" if all(one.count > 1 or one.late for _, _, _, one in self.series(name)) else SINCE_START
 
 
 def _ranks(asked: Asked, of: Callable[[Series], float], name: str = "") -> dict[tuple[int, str], float]:
@@ -95,7 +95,7 @@ def _spread(asked: Asked) -> Found:
     found = histogram(buckets, total)
     if found is None or not isfinite(total):
         return
-    note = "" if all(one.count > 1 for _, one in buckets) else SINCE_START
+    note = asked.note(f"{name}_bucket")
     scale = asked.source.scale
     yield f"{asked.source.metric}.mean", Figure.exact(found.mean * scale, name, note)
     for percent in PERCENTILES:
@@ -114,13 +114,13 @@ def _rate(asked: Asked, end: str = "") -> Found:
         if counted and not seconds:
             return
         total += counted / seconds if seconds else 0.0
-    yield asked.figure(total, "" if all(one.count > 1 for _, _, _, one in asked.series(name)) else SINCE_START)
+    yield asked.figure(total, asked.note(name))
 
 
 def _count(asked: Asked) -> Found:
     ranks = _ranks(asked, lambda one: one.counted)
     if ranks:
-        yield asked.figure(sum(ranks.values()), asked.note)
+        yield asked.figure(sum(ranks.values()), asked.note())
 
 
 def _occupancy(asked: Asked) -> Found:
@@ -182,7 +182,7 @@ def _between_ranks(asked: Asked) -> Found:
         value = _between(_ranks(mine, lambda one: one.counted).values())
         worst = value if worst is None or (value is not None and value > worst) else worst
     if worst is not None:
-        yield asked.figure(worst, asked.note)
+        yield asked.figure(worst, asked.note())
 
 
 def _between_gpus(asked: Asked) -> Found:
@@ -234,7 +234,7 @@ def _share(asked: Asked) -> Found:
     part = sum(_ranks(asked, lambda one: one.counted).values())
     whole = sum(_ranks(asked, lambda one: one.counted, asked.source.of[0]).values())
     if whole > 0 and any(True for _ in asked.series()):
-        yield asked.figure(part / whole, asked.note)
+        yield asked.figure(part / whole, asked.note())
 
 
 def _busy(asked: Asked) -> Found:

@@ -61,7 +61,7 @@ def read(groups: Sequence[Sequence[Given]]) -> Run:
         )
         if resets:
             run.doubts.append(
-                f"counters fall between the scrapes of {', '.join(server.names)}: the server began again, or they are files of several servers, "
+                f"counters fall between the scrapes of {', '.join(server.names)}: the server began again, they are not in the order of time, or of several servers, "
                 "each of which takes a `--metrics` of its own"
             )
     if len(run.requests) > 1 or len(run.results) > 1:

@@ -17,7 +17,8 @@ class TooMany(Exception):
 
 @dataclass(slots=True)
 class Series:
-    """`increase`: what a counter went up by, also where it began again at zero (`resets`). `above`: samples greater than zero."""
+    """`increase`: what a counter went up by, also where it began again at zero (`resets`), or was not there before (`late`: others of its name
+    were). `above`: samples greater than zero."""
 
     count: int = 0
     total: float = 0.0
@@ -27,6 +28,7 @@ class Series:
     increase: float = 0.0
     resets: int = 0
     above: int = 0
+    late: bool = False
 
     def add(self, value: float) -> None:
         if self.count:
@@ -37,6 +39,7 @@ class Series:
                 self.resets += 1
         else:
             self.first = value
+            self.increase = value if self.late else 0.0
         self.count += 1
         self.total += value
         self.last = value
@@ -50,13 +53,14 @@ class Series:
     @property
     def counted(self) -> float:
         """What a counter counted: since the first sample, or since its program began where there is one sample alone."""
-        return self.increase if self.count > 1 else self.last
+        return self.increase if self.count > 1 or self.late else self.last
 
 
 @dataclass(slots=True)
 class Server:
     """What one place reported: a server of an engine, a frontend, or all GPUs that one program watched. `phase`: what the command line says it
-    serves, and `role` the kind of that phase; `scrapes`: moments at which it was asked; `names`: of its files; `told`: in a log, and so
+    serves, and `role` the kind of that phase; `scrapes`: moments at which it was asked; `names`: of its files; `began`: name -> the
+    scrape that had it first; `told`: in a log, and so
     of a server that may have been asked too; times are those that the samples say."""
 
     phase: str = ""
@@ -67,6 +71,7 @@ class Server:
     first_s: float | None = None
     last_s: float | None = None
     size: int = 0
+    began: dict[str, int] = field(default_factory=dict)
     told: bool = False
 
     def add(self, name: str, labels: Labels, value: float, at_s: float | None = None) -> None:
@@ -77,7 +82,8 @@ class Server:
             self.size += 1
             if self.size > MOST_SERIES:
                 raise TooMany
-            series = of_name[labels] = Series()
+            began = self.began.setdefault(name, self.scrapes)
+            series = of_name[labels] = Series(late=began < self.scrapes)
         series.add(value)
         if at_s is not None:
             self.first_s = at_s if self.first_s is None else min(self.first_s, at_s)
