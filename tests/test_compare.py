@@ -315,6 +315,38 @@ def all_reduce(call: PlannedCall) -> dict[str, Any]:
     return ALL_REDUCE | {"In msg nelems": elements, "Out msg nelems": elements, "dtype": dtype}
 
 
+@pytest.mark.parametrize(
+    "kind,phase",
+    [
+        ("prefill", "gpus = 0..7, pp = 2, tp = 4, microbatches = 4"),
+        ("prefill", "gpus = 0..3, ep = 4, chunk = 100 tok"),
+        ("decode", "gpus = 0..7, pp = 2, dp = 4, draft = 2, drafter = mtp, acceptance = 0.5"),
+        ("decode", "gpus = 0..7, dp = 8, overlap = two_batch\nattention { dp = 8 }\nexperts { ep = 8 }"),
+        ("mixed", "gpus = 0..3, tp = 4, kind = mixed, decode = 32, prompt_tokens = 64 tok"),
+    ],
+)
+def test_what_a_rank_does_in_a_pass_is_the_phase(kind: str, phase: str) -> None:
+    """Its passes take the phase's time; what its streams do is within them, and no rank of a stage is left out."""
+    model = "layers = 4, hidden = 64, vocab = 512, dtype = bf16, mtp_layers = 1\nattention { heads = 8, kv_heads = 4, head_dim = 8 }"
+    text = spec_text(phase=phase, kind=kind, model=model + "\nexperts { count = 8, top_k = 2, hidden = 32 }")
+    (found,) = compile_text(text).phases.values()
+    passes = found.passes if kind == "prefill" else 1
+    every = members(found)
+    assert [member.gpu for member in every] == sorted(found.gpus)
+    for member in every:
+        one = planned(found, member)
+        assert one.period_s == pytest.approx(found.time_s * found.tokens_per_step / passes)
+        together = one.activity
+        assert together.busy_s <= together.span_s * (1 + 1e-9) and together.busy_s > 0
+        assert together.busy_s <= sum(row.time_s for row in one.rows.values()) * (1 + 1e-9)
+        assert together.overlap_s <= min(together.compute_s, together.exchange_s) * (1 + 1e-9)
+    drafts = found.drafter.count if found.drafter is not None else 0
+    attends = [planned(found, m).rows["attention"].calls for m in (every[0], every[-1])]
+    assert attends[1] - attends[0] == drafts * (
+        attends[0] / 2 if drafts else 0
+    )  # a layer more for each, on the last stage
+
+
 def made(result: PhaseResult, rank: int, passes: int = 3, slow: float = 1.0, late: float = 0.0) -> list[dict[str, Any]]:
     """A run of exactly what the plan says of a rank: kernels of its rows, one after the other."""
     names = {
@@ -357,6 +389,20 @@ def test_a_run_of_the_plan_is_the_plan(result: PhaseResult, tmp_path: Path) -> N
     jsonschema.validate(
         plain(found, Beside(None, "not asked")), json.loads((ROOT / "dagc/observe/compare.schema.json").read_text())
     )
+
+
+def test_exchanges_of_unknown_kind_are_the_only_one_of_the_plan(result: PhaseResult, tmp_path: Path) -> None:
+    """RCCL has one kernel for every collective."""
+    path = tmp_path / "rank0.json"
+    written(
+        path, [{**e, "name": e["name"].replace("AllReduce_Sum_bf16_RING_LL", "Generic_1")} for e in made(result, 0)]
+    )
+    text_ = path.read_text().replace('"Collective name": "allreduce"', '"Collective": "x"')
+    path.write_text(text_)
+    (one,) = ranks_of([path], result, 3, "")
+    assert "exchange" in {row.name for row in one.classes}
+    row = next(row for row in compared(result, [one], 0.2).rows if row.name == "all_reduce")
+    assert row.of == ("exchange",) and row.ratio == pytest.approx(1, rel=1e-6)
 
 
 def test_a_slow_class_drifts(result: PhaseResult, tmp_path: Path) -> None:

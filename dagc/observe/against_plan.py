@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..base.collectives import SEND
+from ..base.collectives import SEND, TRANSFERS
 from ..base.frozen import record
 from ..base.phase_kinds import DECODE
 from ..plan.result import PhaseResult
@@ -166,6 +166,8 @@ def _rows(
     measured: dict[str, tuple[float, float]] = {}
     sends = {name for rank in expected for name in rank.rows}
     renamed = {SEND.name: "all_to_all"} if SEND.name not in sends and "all_to_all" in sends else {}
+    kinds = [kind for kind in TRANSFERS if kind in sends]
+    renamed |= {"exchange": kinds[0]} if len(kinds) == 1 else {}  # of a kind that nothing tells, where the plan has one
     for one in ranks:
         for row in one.classes:
             name = row.row or row.name
