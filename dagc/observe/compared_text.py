@@ -32,7 +32,9 @@ def text(found: Compared, spec: str, calls: Sequence[str] = ()) -> str:
 def _lines(found: Compared, spec: str, calls: Sequence[str]) -> Iterator[str]:
     first = found.ranks[0]
     device = f", {first.device}" if first.device else ""
-    traces = f"{len(found.ranks)} rank{'s' * (len(found.ranks) > 1)} of {found.gpus} GPUs{device}"
+    traces = (
+        f"{len(found.ranks)} rank{'s' * (len(found.ranks) > 1)} of {found.gpus} GPU{'s' * (found.gpus > 1)}{device}"
+    )
     yield harmless(f"{found.phase} of {spec}: {traces}")
     passes = f"{found.passes:g} pass{'es' * (found.passes != 1)}"
     yield harmless(f"{passes} per rank ({first.said}); all times are of one pass, the mean of ranks")
