@@ -9,10 +9,10 @@ MODELS = (
     ("deepseek-v2-lite", 64, 27),
     ("qwen3-30b-a3b", 128, 48),
     ("llama-3.1-8b", 0, 32),
-    ("deepseek-v3", 256, 61),
+    ("glm-4.5-air", 128, 46),
 )
 """Preset, routed experts, layers."""
-DRAFTS = ("deepseek-v3",)
+DRAFTS = ("glm-4.5-air",)
 """Models with layers that predict further tokens."""
 
 

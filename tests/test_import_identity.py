@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 
 import pytest
 from random_plans import Drawn
 
 import dagc
 from dagc.base.diagnostics import SpecError
-from dagc.engines.facts import facts
 from dagc.export.engines.degrees import EngineDegrees, layout
 from dagc.export.engines.launch import export
 from dagc.export.engines.servers import refused
+from dagc.importers import origins
 from dagc.importers.engines import ENGINES
 from dagc.importers.engines.command import ServerCommand
-from dagc.importers.engines.imported import after_program, imported
+from dagc.importers.engines.imported import imported
 from dagc.importers.engines.unsaid import Given
-from dagc.importers.shell.follow import follow
 
 MODEL = "org/Model"
-DRAWS = range(14)
+DRAWS = range(30)
 
 
 def told(files: Mapping[str, bytes]) -> dict[str, str]:
@@ -33,24 +32,12 @@ def told(files: Mapping[str, bytes]) -> dict[str, str]:
     }
 
 
-def commands(files: Mapping[str, bytes], engine: str) -> list[tuple[str, ServerCommand]]:
-    """Of each server: its script is followed as replica 0 on node 0."""
-    found = []
+def commands(files: Mapping[str, bytes], folder: Path) -> list[tuple[str, ServerCommand]]:
+    """Of each server, as its script starts it."""
+    folder.mkdir()
     for name, data in files.items():
-        if not name.endswith(f".{engine}.sh") or name.startswith("x.router."):
-            continue
-        text, server = data.decode(), name.removeprefix("x.").removesuffix(f".{engine}.sh")
-        started = follow(text, {"REPLICA": "0", "NODE": "0", "HEAD": "head"}, name=name).started
-        (own,) = (s for s in started if after_program(facts(engine), s.argv) is not None)
-        settings = f"x.{server}.{engine}.yaml"
-        given = {settings: files[settings].decode()} if settings in files else {}
-        first = tuple(int(gpu) for gpu in re.findall(r"\d\) GPU=(\d+);;", text))
-        role = server if server in ("prefill", "decode") else "both"
-        command = ServerCommand(
-            own.argv, own.environment, given, role, max(1, len(first)), first_gpus=first, where=name
-        )
-        found.append((engine, command))
-    return found
+        (folder / name).write_bytes(data)
+    return origins.commands("script", [str(folder / name) for name in files if name.endswith(".sh")])
 
 
 def layouts(plan: dagc.Plan) -> dict[str, EngineDegrees]:
@@ -68,7 +55,7 @@ def drawn_plan(seed: int) -> tuple[dagc.Plan, tuple[str, ...]] | None:
 
 
 @pytest.mark.parametrize("seed", DRAWS)
-def test_export_then_import_is_the_plan(seed: int) -> None:
+def test_export_then_import_is_the_plan(seed: int, tmp_path: Path) -> None:
     drawn, found = Drawn(seed), drawn_plan(seed)
     if found is None:
         return
@@ -79,7 +66,7 @@ def test_export_then_import_is_the_plan(seed: int) -> None:
             drawn.gpu, model=drawn.model, prompt=drawn.prompt, output=drawn.output, context=drawn.context, prefix=drawn.prefix, phases=phases
         )  # fmt: skip
         first = export(plan, engine, MODEL, "x")
-        text = imported(commands(first, engine), given).text
+        text = imported(commands(first, tmp_path / engine), given).text
         again = dagc.compile_text(text)
         second = export(again, engine, MODEL, "x")
         mixed = (
