@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from pathlib import Path
+
 import pytest
 
 from dagc.cli import main
+from dagc.engines.facts import facts
+from dagc.engines.others import others
+from dagc.importers.engines import ENGINES
+from dagc.importers.engines.checkpoints import preset_of
+from dagc.importers.engines.options import names, split
 
 Capture = pytest.CaptureFixture[str]
 VLLM = ["vllm", "serve", "deepseek-ai/DeepSeek-R1-0528", "-tp", "8", "--enable-expert-parallel"]
@@ -85,3 +93,124 @@ def test_words_behind_two_dashes_are_taken_as_they_are(capsys: Capture) -> None:
 )
 def test_bad_commands_are_refused(capsys: Capture, words: list[str], message: str) -> None:
     assert message in refused(capsys, *words)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_is_written_is_read(engine: str) -> None:
+    """Every option of the tables has a reader, of every version; and every reader has an option."""
+    readers = import_module(f"dagc.importers.engines.{engine}").READERS
+    read = set()
+    for version in facts(engine).versions:
+        known = facts(engine, version)
+        for option in (*known.options.values(), *known.read):
+            word = option.reads or option.value
+            assert word in readers, f"{known.label}: {option.name} is not read"
+            read.add(word)
+    shared = set(import_module("dagc.importers.engines.reading").SHARED)
+    assert set(readers) - shared <= read
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_options_have_one_meaning(engine: str) -> None:
+    known = facts(engine)
+    own = [name for option in (*known.options.values(), *known.read) for name in (option.name, *option.also)]
+    rest = [name for other in others(engine, known.version) for name in other.names]
+    assert len(set(own)) == len(own) and len(set(rest)) == len(rest) and not set(own) & set(rest)
+    assert all(other.why for other in others(engine, known.version))
+
+
+def test_parsers_are_followed() -> None:
+    """Short names, `=`, `_`, beginnings, contraries, lists, parts of settings, and values that look like options."""
+    known = facts("vllm")
+    words = "-tp=4 --max_num_seqs 8 --gpu-mem 0.9 --no-enable-eplb --cudagraph-capture-sizes 1 2 4 --eplb-config.num_redundant_experts 8 --seed -1"
+    found = split(words.split(), known)
+    assert not found.faults and not found.plain
+    told = {t.option.key: (t.value, t.off, t.path) for t in found.told if t.option is not None}
+    assert (
+        told["tp"] == ("4", False, ())
+        and told["sequences"] == ("8", False, ())
+        and told["memory"] == ("0.9", False, ())
+    )
+    assert told["eplb"] == (None, True, ()) and told["capture_sizes"] == ("1 2 4", False, ())
+    assert told["eplb_config"] == ("8", False, ("num_redundant_experts",)) and told["seed"] == ("-1", False, ())
+    assert names(known).find("--max") is None  # of many
+
+
+@pytest.mark.parametrize(
+    "name, preset, weights",
+    [
+        ("deepseek-ai/DeepSeek-R1-0528", "deepseek-r1", ""),
+        ("nvidia/DeepSeek-R1-FP4", "deepseek-r1", "nvfp4"),
+        ("Qwen/Qwen3-235B-A22B-Instruct-2507-FP8", "qwen3-235b-a22b", "fp8_block"),
+        ("RedHatAI/Mixtral-8x7B-Instruct-v0.1-FP8", "mixtral-8x7b", "fp8"),
+        ("meta-llama/Llama-3.3-70B-Instruct", "llama-3.1-70b", ""),
+        ("/cache/models--openai--gpt-oss-120b/snapshots/abc", "gpt-oss-120b", ""),
+        ("mixtral-8x7b", "mixtral-8x7b", ""),
+        ("deepseek-ai/DeepSeek-R1-Distill-Qwen-32B", None, ""),
+        ("mistralai/Mixtral-8x7B-Abliterated", None, ""),
+        ("", None, ""),
+        ("/", None, ""),
+    ],
+)
+def test_checkpoints_are_known_by_their_names(name: str, preset: str | None, weights: str) -> None:
+    found = preset_of(name)
+    assert (found.preset if found else None, found.weights if found else "") == (preset, weights)
+
+
+def test_uneven_stages_are_those_of_the_engine(capsys: Capture) -> None:
+    """61 layers: vLLM gives the last stage fewer, SGLang more, TensorRT-LLM the first."""
+    model = "deepseek-ai/DeepSeek-V3"
+    text, _ = imported(capsys, "vllm", "serve", model, "-tp", "8", "-pp", "2")
+    assert "layers_per_stage = [31, 30]" in text
+    text, _ = imported(
+        capsys, "python", "-m", "sglang.launch_server", "--model", model, "--tp", "8", "--pp-size", "2", engine="sglang"
+    )
+    assert "layers_per_stage = [30, 31]" in text
+    text, _ = imported(capsys, "trtllm-serve", model, "--tp_size", "8", "--pp_size", "2", engine="trtllm")
+    assert "layers_per_stage = [31, 30]" in text
+
+
+def test_settings_of_a_file_hold_before_options(tmp_path: Path, capsys: Capture) -> None:
+    file = tmp_path / "options.yaml"
+    file.write_text(
+        "tensor_parallel_size: 4\nenable_attention_dp: true\nmoe_expert_parallel_size: 4\ncuda_graph_config: null\nfrobnicate: {a: 1}\n"
+        "kv_cache_config: {dtype: fp8, enable_block_reuse: false}\nspeculative_config: {decoding_type: MTP, num_nextn_predict_layers: 3}\n"
+    )
+    command = ["trtllm-serve", "deepseek-ai/DeepSeek-V3", "--tp_size", "8", "--extra_llm_api_options", str(file)]
+    text, said = imported(capsys, *command, engine="trtllm")
+    assert (
+        "attention { dp = 4 }" in text
+        and "kv_dtype = fp8" in text
+        and "cuda_graph = false" in text
+        and "draft = 3" in text
+    )
+    assert "prefix_cache = false" in text and "frobnicate.a: 1: unknown" in said
+    file.write_text(
+        "tensor-parallel-size: 8\nmax-num-seqs: 64\nenable-expert-parallel: true\nmodel: deepseek-ai/DeepSeek-V3\n"
+    )
+    text, _ = imported(capsys, "vllm", "serve", "--config", str(file), "--max-num-seqs", "32")
+    assert "experts { ep = 8 }" in text and "sequences = 32" in text
+    assert "cannot read the settings" in refused(capsys, "vllm", "serve", "--config", str(tmp_path / "none.yaml"))
+    file.write_text("a: &a [1]\nb: [*a, *a\n")
+    assert "no YAML" in refused(capsys, "vllm", "serve", "--config", str(file))
+
+
+def test_hostile_commands(capsys: Capture) -> None:
+    """Nothing reaches a terminal or a file as it is, and nothing is unbounded."""
+    evil = "\x1b[31mred\n\u202e"
+    text, said = imported(capsys, *VLLM, "--served-model-name", evil, f"--{evil}", "--seed", "9" * 400)
+    assert not [c for c in text + said if c != "\n" and not c.isprintable()]
+    assert all(line.startswith("#") or "red" not in line for line in text.splitlines())
+    refused(capsys, "vllm", "serve", evil)
+    refused(capsys, *VLLM, "-dp", "999999999")
+    refused(capsys, *VLLM, "--speculative-config", "[" * 100_000)
+    refused(capsys, *VLLM, "--speculative-config", '{"num_speculative_tokens": 1e999}')
+    refused(capsys, *VLLM, *["--seed", "1"] * 10_000)
+    assert main(["import", "--from", "vllm", "--prompt-tokens", "2048", "--", *VLLM, "--max-model-len", "100"]) == 2
+
+
+def test_options_of_servers_need_from(capsys: Capture) -> None:
+    assert main(["import", "--gpu", "h100"]) == 2 and "--gpu goes with --from" in capsys.readouterr().err
+    assert main(["import"]) == 2 and "config.json" in capsys.readouterr().err
+    assert main(["import", "--from", "vllm", "vllm", "serve", "x", "--tensor-parallel-size", "8"]) == 2
+    assert "come behind `--`" in capsys.readouterr().err

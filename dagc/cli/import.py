@@ -35,6 +35,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         help=f"import servers: {any_of(tuple(SOURCES))}",
     )
     parser.add_argument("-o", "--output", metavar="FILE", help=".moe file to write (default: standard output)")
+    parser.set_defaults(
+        behind="options of a server's command come behind `--`: dagc import --from vllm -- vllm serve ..."
+    )
     servers = parser.add_argument_group("with --from")
     servers.add_argument("--gpu", metavar="NAME", help="preset of the GPUs (default: h100-sxm, which is said)")
     servers.add_argument(

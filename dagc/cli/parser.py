@@ -139,7 +139,7 @@ def _unknown(parser: argparse.ArgumentParser, command: str | None, word: str) ->
     elif owners := [c for c, p in commands.items() if name in p._option_string_actions]:
         hint = f"`{name}` is an option of {', '.join(f'dagc {c}' for c in owners)}"
     else:
-        hint = f"did you mean `--{near}`?" if near else every_option
+        hint = f"did you mean `--{near}`?" if near else own.get_default("behind") or every_option
     return UsageError(f"{own.prog} has no option `{name}`", hint)
 
 

@@ -108,7 +108,6 @@ READERS: dict[str, Reader] = {
     "slots": count("slots", "{} experts with their copies"),
     "balancer": balancer,
     "no_graphs": graphs_off,
-    "cuda_graphs": graphs_off,
     "graph_sequences": count("graph_sequences", "steps of up to {} sequences of a rank are CUDA graphs"),
     "capture_sizes": graph_sizes,
     "rank_sequences": count("rank_sequences", "up to {} sequences of a rank at once"),
