@@ -251,9 +251,16 @@ def test_results_of_benchmarks(compared) -> None:
     assert metrics["chat.itl.mean"]["measured"] == pytest.approx(0.02)
     assert metrics["chat.prompt_throughput"]["measured"] == 512 and metrics["chat.throughput"]["measured"] == 32
     assert verdicts(found) == ["met", "met"] and code == 0
-    perf = {"time_to_first_token": {"unit": "ms", "avg": 400.0, "p99": 1200.0}}
+    perf = {
+        "time_to_first_token": {"unit": "ms", "avg": 400.0, "p99": 1200.0},
+        "inter_token_latency": {"unit": "us", "avg": 9000.0},  # (latency - first token) / (tokens - 1), of a request
+        "inter_chunk_latency": {"avg": 11.0},
+        "benchmark_duration": {"unit": "sec", "avg": 12.5},
+    }
     found = compared(spec, {"profile_export.json": json.dumps(perf)})[1]
     assert verdicts(found) == ["failed", "not_measured"]
+    values = [found["metrics"][f"chat.{name}"]["measured"] for name in ("tpot.mean", "itl.mean", "duration")]
+    assert values == pytest.approx([0.009, 0.011, 12.5])
 
 
 def test_servers_of_two_roles_show_what_each_sees(compared) -> None:

@@ -18,7 +18,7 @@ from .sources import sources
 
 MOST_BYTES = 64_000_000
 """Of a file of results, with the times of every token of thousands of requests."""
-SECONDS = {"ms": 1e-3, "s": 1.0, "us": 1e-6, "ns": 1e-9}
+SECONDS = {"ms": 1e-3, "s": 1.0, "sec": 1.0, "us": 1e-6, "ns": 1e-9}
 
 
 class _Twice(ValueError):
@@ -74,7 +74,7 @@ def figures(one: Mapping[str, Any], name: str) -> dict[str, Figure]:
     for row in sources().benchmark:
         value = _number(one, row.key)
         if value is not None and row.metric not in out:
-            scale = SECONDS.get(str(_at(one, row.unit)), 1.0) if row.unit else row.scale
+            scale = SECONDS.get(str(_at(one, row.unit)), row.scale) if row.unit else row.scale
             out[row.metric] = Figure.exact(value * scale, f"{name}: {row.key}")
     for key, metric in sources().lists.items():
         values = [value for value in _flat(one.get(key)) if value > 0]  # requests that failed have 0
