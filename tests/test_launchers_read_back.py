@@ -10,6 +10,7 @@ from conftest import spec_text
 from test_deploy import COPIES, MANY, NODES, TWO, compiled_text, deployed
 
 from dagc.base.diagnostics import SpecError
+from dagc.cli import main
 from dagc.engines.facts import facts
 from dagc.export.deploy.deployment import Deployment, Server
 from dagc.export.deploy.launchers import LAUNCHERS
@@ -103,3 +104,37 @@ def test_a_launcher_reads_back(engine: str, kind: str, plan: str, tmp_path: Path
     by_role = {command.role or "both": command for _, command in found}
     for server in one.servers:
         same(one, server, by_role[server.role], kind, dynamo=kind == "dynamo")
+
+
+ROUND = """moe 1
+hardware from "h100-sxm" { gpus = 16 }
+model from "mixtral-8x7b" { }
+workload { sequences = 64, prompt = 512 tok, output = 128 tok }
+phase prefill { gpus = 0..7, sequences = 16, replicas = 2, tp = 4 }
+phase decode { gpus = 8..15, tp = 8 }
+"""
+
+
+@pytest.mark.parametrize(
+    "engine,kind", [("vllm", "shell"), ("sglang", "kubernetes"), ("trtllm", "slurm"), ("vllm", "llm-d")]
+)
+def test_what_is_imported_writes_the_same_files(engine: str, kind: str, tmp_path: Path) -> None:
+    """Byte for byte, but for comments: a plan, its deployment, the plan that is read from it, and that one's deployment."""
+    plan = tmp_path / "p.moe"
+    plan.write_text(ROUND)
+    words = ["--to", engine, "--launcher", kind, "--model", "mistralai/Mixtral-8x7B-v0.1"]
+    assert main(["export", str(plan), *words, "-o", str(tmp_path / "first")]) == 0
+    lengths = ["--prompt-tokens", "512", "--output-tokens", "128"]
+    again = tmp_path / "again" / "p.moe"
+    again.parent.mkdir()
+    given = ["import", "--from", "auto", "--gpu", "h100-sxm", *lengths, str(tmp_path / "first"), "-o", str(again)]
+    assert main(given) == 0
+    assert main(["export", str(again), *words, "-o", str(tmp_path / "second")]) == 0
+    for one in (tmp_path / "first").iterdir():
+        if ".bench." not in one.name and not one.name.endswith(".jsonl"):  # these follow requests, not servers
+            other = tmp_path / "second" / one.name
+            assert without_comments(other) == without_comments(one)
+
+
+def without_comments(file: Path) -> list[str]:
+    return [line for line in file.read_text().splitlines() if not line.lstrip().startswith("#")]

@@ -126,7 +126,7 @@ def _servers(args: Namespace) -> tuple[str, list[str]]:
         args.engine_version,
         tuple(args.allow_import),
     )
-    found = imported(commands(args.source, args.words), given)
+    found = imported(commands(args.source, args.words, args.allow_import), given)
     several = len(found.servers) > 1
     lines = [
         f"{f'{server}: ' if several else ''}{line.option}: {line.outcome}{f', {line.words}' if line.words else ''}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 
 from ..base.diagnostics import Diagnostic, SpecError
 from ..base.frozen import record
@@ -16,7 +17,7 @@ Found = list[tuple[str, ServerCommand]]
 @record
 class Source:
     """`about` for help texts; `words`: it takes the words of a command and not files; `module`: has `commands(name, given)`, given the
-    words or the paths, which returns what was found and raises SpecError."""
+    words, or the paths and further folders whose files may be read, which returns what was found and raises SpecError."""
 
     about: str
     words: bool
@@ -38,11 +39,12 @@ SOURCES: Mapping[str, Source] = {
 }
 
 
-def commands(name: str, given: Sequence[str]) -> Found:
-    """Raises SpecError with E05, also where there is nothing to read."""
+def commands(name: str, given: Sequence[str], allowed: Sequence[str | Path] = ()) -> Found:
+    """`allowed`: further folders whose files may be read. Raises SpecError with E05, also where there is nothing to read."""
     source = SOURCES[name]
     if not given:
         what = "the words of its command, behind `--`" if source.words else "a file"
         raise SpecError([Diagnostic("E14", f"--from {name} takes {what}")])
-    found: Found = import_module(f".{source.module}", __package__).commands(name, given)
+    read = import_module(f".{source.module}", __package__).commands
+    found: Found = read(name, given) if source.words else read(name, given, allowed)
     return found

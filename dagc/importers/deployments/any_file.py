@@ -12,7 +12,7 @@ from ...base.files import MAX_TEXT_BYTES, Reach, Unreadable, read_named
 from ...base.frozen import record
 from ...base.harmless import harmless
 from ...base.source import Source, Span
-from ...base.yaml_text import Node, read_yaml
+from ...base.yaml_text import Node, read_yaml, text_at
 from ..engines.command import ServerCommand
 from ..shell.script_text import ShellError
 from . import charts, disaggregated, manifests, scripts
@@ -50,14 +50,14 @@ FILES = ("*.yaml", "*.yml", "*.sh", "*.sbatch", "*.slurm")
 """Of another folder: all of them, but for YAML that starts nothing."""
 
 
-def commands(name: str, given: Sequence[str]) -> list[tuple[str, ServerCommand]]:
-    """Of all files together. Raises SpecError."""
+def commands(name: str, given: Sequence[str], allowed: Sequence[str | Path] = ()) -> list[tuple[str, ServerCommand]]:
+    """Of all files together. `allowed`: further folders that links may lead to. Raises SpecError."""
     paths = [path for one in given for path in _paths(one)]
     folders = any(os.path.isdir(one) for one in given)
     if len(paths) > MAX_FILES:
         raise SpecError([Diagnostic("E05", f"a deployment of more than {MAX_FILES} files is not read")])
-    sources = [_source(path) for path in paths]
-    read = _reader([os.path.dirname(path) or "." for path in paths], paths[0])
+    sources = [_source(path, allowed) for path in paths]
+    read = _reader([os.path.dirname(path) or "." for path in paths], paths[0], allowed)
     found: list[Placed] = []
     objects: list[tuple[Source, tuple[Node, ...]]] = []
     for source in sources:
@@ -70,7 +70,8 @@ def commands(name: str, given: Sequence[str]) -> list[tuple[str, ServerCommand]]
     found += _objects(objects, name, read)
     out = servers(found, read)
     if not out:
-        raise nothing(sources[0].name, found)
+        kinds = [text_at(one, "kind") or "" for _, documents in objects for one in documents]
+        raise nothing(harmless(sources[0].name), found, [kind for kind in kinds if kind])
     return out
 
 
@@ -130,9 +131,9 @@ def _paths(given: str) -> list[str]:
     return found
 
 
-def _source(path: str) -> Source:
+def _source(path: str, allowed: Sequence[str | Path]) -> Source:
     try:
-        return Source(path, read_named(path, MAX_TEXT_BYTES).decode("utf-8-sig"))
+        return Source(path, read_named(path, MAX_TEXT_BYTES, allowed).decode("utf-8-sig"))
     except Unreadable as why:
         raise SpecError([Diagnostic("E05", f"cannot read {harmless(path)}: {why}", help=why.help)]) from None
     except UnicodeDecodeError as error:
@@ -140,9 +141,9 @@ def _source(path: str) -> Source:
         raise SpecError([Diagnostic("E05", message)]) from None
 
 
-def _reader(folders: Sequence[str], first: str) -> Read:
+def _reader(folders: Sequence[str], first: str, allowed: Sequence[str | Path]) -> Read:
     """Files beside those given, by the path that a command has for them, or by name where that path is another machine's."""
-    reach = Reach.of(first)
+    reach = Reach.of(first, allowed)
 
     def read(path: str) -> str | None:
         for folder in dict.fromkeys(folders):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from ...base.diagnostics import Diagnostic, SpecError
 from ...base.frozen import record
 from ...base.source import Span
 from ...base.yaml_text import Entries, Node, Scalar, at, entries_at, items_at, text_at
@@ -57,6 +58,8 @@ def _set(one: Node, kind: str, maps: Mapping[str, Node], where: str, read: Calla
         nodes = count(group, "size") or 1
         pod, labels = at(first, "spec"), [*labels, at(first, "metadata", "labels")]
     number = count(replicas) if replicas is not None else 1
+    if replicas is not None and not re.fullmatch(r"\d{1,6}", text_at(replicas) or ""):
+        raise SpecError([Diagnostic("E05", f"{where}: a number of replicas is a whole number", span_of(replicas))])
     if not number:
         return []
     about = About(name, number, nodes, tuple(_role_words(labels)), where)

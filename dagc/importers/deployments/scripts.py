@@ -28,11 +28,13 @@ def looks(text: str) -> bool:
 
 def placed(source: Source, read: Callable[[str], str | None]) -> list[Placed]:
     """Raises ShellError."""
+    nodes, _ = _job(source.text)
+    job = dict.fromkeys(data()["counts"], str(nodes)) if nodes else {}
     if re.search(rf"\$\{{?{REPLICA}\b", source.text) is None:
-        return [_placed(one, source) for one in programs(source.text, source.name, read)]
+        return [_placed(one, source) for one in programs(source.text, source.name, read, job)]
     out: list[Placed] = []
     for replica in range(MAX_REPLICAS):
-        given = {REPLICA: str(replica)}
+        given = {**job, REPLICA: str(replica)}
         found = programs(source.text, source.name, read, given)
         if not found:
             break

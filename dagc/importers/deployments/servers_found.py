@@ -60,10 +60,14 @@ def servers(found: Sequence[Placed], read: Callable[[str], str | None]) -> Found
     return _counted([(engine, _with_files(one, read)) for engine, one in _with_roles(kept)])
 
 
-def nothing(where: str, found: Sequence[Placed]) -> SpecError:
-    """No server is started: what is, instead."""
+def nothing(where: str, found: Sequence[Placed], kinds: Sequence[str] = ()) -> SpecError:
+    """No server is started: what is, instead. `kinds`: of objects that it has."""
     shown = list(dict.fromkeys(os.path.basename(one.program.argv[0]) for one in found if one.program.argv))
-    because = (f"it starts {', '.join(f'`{harmless(name)[:40]}`' for name in shown[:8])}",) if shown else ()
+    because = [f"it starts {', '.join(f'`{harmless(name)[:40]}`' for name in shown[:8])}"] if shown else []
+    if kinds and not shown:
+        because.append(
+            f"it has {', '.join(f'`{harmless(kind)[:60]}`' for kind in dict.fromkeys(kinds[:8]))}, and none that runs one"
+        )
     help_ = ("servers of vLLM, SGLang and TensorRT-LLM are read, and those that Dynamo starts",)
     return SpecError([Diagnostic("E05", f"{where}: nothing in it starts a server", because=because, help=help_)])
 
@@ -159,6 +163,7 @@ def _strings(module: Mapping[str, object], key: str) -> Mapping[str, str]:
 
 def _with_roles(found: Sequence[tuple[str, Placed]]) -> list[tuple[str, Placed]]:
     """A name decides where the deployment has both kinds of servers, or the command is that of one of two."""
+    found = [(engine, replace(one, role=one.role or _said(one.program.argv))) for engine, one in found]
     named = [one.role or role_of((one.name, *one.names, *one.program.within)) for _, one in found]
     both = {"prefill", "decode"} <= set(named)
     out = []
@@ -167,6 +172,16 @@ def _with_roles(found: Sequence[tuple[str, Placed]]) -> list[tuple[str, Placed]]
             one = replace(one, role=role, notes=(*one.notes, f"it is a server for {role} by its name"))
         out.append((engine, one))
     return out
+
+
+_MODE = re.compile(r"--disaggregation-mode=(prefill|decode)|(kv_producer)|(kv_consumer)")
+
+
+def _said(argv: Sequence[str]) -> str:
+    """The role that a command names itself."""
+    joined = [f"{word}={value}" for word, value in pairwise(argv) if word == "--disaggregation-mode"]
+    found = {m[1] or ("prefill" if m[2] else "decode") for word in (*argv, *joined) for m in _MODE.finditer(word)}
+    return found.pop() if len(found) == 1 else ""
 
 
 def _is_split(one: Placed) -> bool:
@@ -261,9 +276,13 @@ def _command(group: Sequence[Placed], apart: bool) -> ServerCommand:
     seats = tuple(gpu for one in group for gpu in one.first_gpus)
     if apart and replicas == len(group) > 1:
         seats = tuple(_devices(one)[0] for one in group)
+    environment = dict(first.program.environment)
+    if not seats and len({_devices(one) for one in group}) > 1:
+        # Replicas on other GPUs of the same hosts: any of a host may have any of them.
+        environment = {name: value for name, value in environment.items() if name not in DEVICES}
     return ServerCommand(
         first.program.argv,
-        first.program.environment,
+        environment,
         first.program.files,
         first.role,
         replicas,

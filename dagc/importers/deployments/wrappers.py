@@ -166,6 +166,7 @@ def _behind(one: Program, wrapper: Mapping[str, Any]) -> Program | None:
             entry = value
         if option in wrapper.get("nodes", ()):
             nodes = _count(value) or nodes
+            environment |= dict.fromkeys(data()["counts"], str(nodes)) if nodes else {}
         if option in wrapper.get("gpus", ()):
             gpus = _count(value.rpartition(":")[2]) or gpus
     if wrapper.get("image"):
