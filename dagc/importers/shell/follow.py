@@ -91,11 +91,11 @@ def follow(
 
 
 class _Leave(Exception):
-    """`exit`, `return`, `break` or `continue`."""
+    """`exit`, `return`, `break` or `continue`. `failing`: as a failure."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, failing: bool = False) -> None:
         super().__init__(what)
-        self.what = what
+        self.what, self.failing = what, failing
 
 
 @dataclass(slots=True)
@@ -106,6 +106,7 @@ class _Shell:
     open: set[str] = field(default_factory=set)  # arrays whose length is not known
     exported: set[str] = field(default_factory=set)
     functions: dict[str, Function] = field(default_factory=dict)
+    skipped: bool = False  # the function has gone past `||` because a program is taken to succeed
     maybe: int = 0  # arms around, of branches that only the run decides
     files: dict[str, str] = field(default_factory=dict)
     started: list[Started] = field(default_factory=list)
@@ -174,6 +175,7 @@ class _Shell:
         truth = Truth(True, True)
         for op, pipe in chain.pipes:
             if (op == "&&" and truth.holds is False) or (op == "||" and truth.holds is True):
+                self.skipped = self.skipped or (op == "||" and not truth.decided)
                 continue
             if op and truth.holds is None:
                 other = self.apart(pipe)
@@ -405,14 +407,17 @@ class _Shell:
         if self.calls > MAX_CALLS:
             raise ShellError(f"functions call each other more than {MAX_CALLS} deep", 0)
         self.within.append(words[0])
+        skipped, self.skipped = self.skipped, False
         saved, self.arguments = self.arguments, [self.arguments[0], *words[1:]]
         try:
             return replace(self.command(body), decided=False)
         except _Leave as left:
-            if left.what != "return":
+            # Where the function gives up because a program succeeds, it does not: `probe || return; fail`.
+            if left.what != "return" and not (left.failing and self.skipped):
                 raise
             return Truth(True, False)
         finally:
+            self.skipped = skipped
             self.arguments = saved
             self.within.pop()
             self.calls -= 1
@@ -575,7 +580,7 @@ def _test(shell: _Shell, simple: Simple, words: list[str]) -> Truth:
 
 
 def _leave(shell: _Shell, simple: Simple, words: list[str]) -> Truth:
-    raise _Leave(words[0])
+    raise _Leave(words[0], words[0] == "exit" and len(words) > 1 and words[1] != "0")
 
 
 def _shift(shell: _Shell, simple: Simple, words: list[str]) -> Truth:

@@ -32,7 +32,7 @@ from .syntax import (
 
 MAX_DEPTH = 60
 """Of commands and expansions in others."""
-MAX_PARTS = 200_000
+MAX_PARTS = 100_000
 """Words and commands of a script."""
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 SPECIAL = re.compile(r"[0-9@*#?$!-]")
