@@ -69,7 +69,8 @@ def nothing(where: str, found: Sequence[Placed], kinds: Sequence[str] = ()) -> S
             f"it has {', '.join(f'`{harmless(kind)[:60]}`' for kind in dict.fromkeys(kinds[:8]))}, and none that runs one"
         )
     help_ = ("servers of vLLM, SGLang and TensorRT-LLM are read, and those that Dynamo starts",)
-    return SpecError([Diagnostic("E05", f"{where}: nothing in it starts a server", because=because, help=help_)])
+    message = f"{where}: nothing in it starts a server"
+    return SpecError([Diagnostic("E05", message, because=tuple(because), help=help_)])
 
 
 def _known(one: Placed) -> tuple[str, Placed] | None:
