@@ -397,3 +397,42 @@ def test_what_a_trace_says_of_itself_may_be_nonsense(about: object, tmp_path: Pa
     found = judged(plan, paths)
     text = "\n".join(alone(Beside(found), "p.moe"))
     assert found.seen > 0 and "\x1b" not in text
+
+
+def test_what_is_the_same_in_layers_and_passes_is_one_line(tmp_path: Path) -> None:
+    def halved(rank: int, calls: list[PlannedCall]) -> list[PlannedCall]:
+        return [replace(c, payload_B=c.payload_B / 2) if c.op == "gqa.y.all_reduce" else c for c in calls]
+
+    plan, paths = gpu_traces(tmp_path, GPU, halved, passes=3)
+    found = judged(plan, paths)
+    assert len(found.deviations) == 3 * 4 * 8
+    (line,) = [line for line in told(found) if line.startswith("  size")]
+    assert "all_reduce sparse.0-3/gqa.y.all_reduce, part 0 of pass 0-2, ranks 0-7: " in line
+
+
+def test_calls_outside_of_the_chosen_passes_do_not_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a trace with steps of another kind, as engines have them: their collectives are not this phase's."""
+    spec = tmp_path / "p.moe"
+    spec.write_text(TWO_RANKS)
+    _, paths = gpu_traces(tmp_path, TWO_RANKS, passes=2)
+    for path in paths:
+        data = json.loads(path.read_text())
+        events = data["traceEvents"]
+        half = len(events) // 2
+        for i, event in enumerate([*events]):
+            event["args"] |= {
+                "correlation": i + 1,
+                "In msg nelems": event["args"]["In msg nelems"] * (1 if i < half else 2),
+            }
+            launch = {"ph": "X", "cat": "cuda_runtime", "name": "cudaLaunchKernel", "ts": event["ts"] - 3, "dur": 1}
+            events.append({**launch, "args": {"correlation": i + 1}})
+        kinds = ["execute_context_1(32)_generation_0(0)", "execute_context_0(0)_generation_9(9)"]
+        ends = [events[0]["ts"] - 5, events[half]["ts"] - 5, events[2 * half - 1]["ts"] + 5]
+        for name, begin, end in zip(kinds, ends, ends[1:], strict=False):
+            events.append({"ph": "X", "cat": "user_annotation", "name": name, "ts": begin, "dur": end - begin - 1})
+        path.write_text(json.dumps(data))
+    main(["compare", str(spec), *map(str, paths)])
+    out = capsys.readouterr().out
+    assert "20 planned, 20 seen, 20 the same" in out, out
+    main(["compare", str(spec), *map(str, paths), "--passes", "2"])
+    assert "40 planned, 40 seen, 20 the same" in capsys.readouterr().out

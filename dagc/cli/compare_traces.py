@@ -82,7 +82,7 @@ def run(args: Namespace) -> int:
     if args.calibrate is not None:
         compare_calibrate.write(args.calibrate, plan, phase, calls, ranks)
     if not ranks:  # of `dagc run` on CPUs
-        _say(args, beside.to_json(), "\n".join(alone(beside, args.spec)) + "\n")
+        _say(args, beside.to_json(), "\n".join(alone(beside, args.spec, calls[0].twin)) + "\n")
         return 1 if beside.drifts else 0
     found = compared(result, ranks, tolerance)
     report = text(found, args.spec, [*lines(beside), *verdict(beside)])

@@ -54,10 +54,11 @@ def ranks_of(
     trace to be laid beside the plan call by call. `experts`: shapes of products that only experts have. Raises TraceFault."""
     plan, found = _Planned(result), []
     for trace, origin_ns in _traces(paths):
+        chosen = _passes(trace, plan, passes, within) if len(trace.kernels) else None
         if calls is not None:
-            calls.append(calls_of(trace, origin_ns))
-        if len(trace.kernels):
-            found.append(summed(by_shape(trace, experts), _passes(trace, plan, passes, within)))
+            calls.append(calls_of(trace, origin_ns, None if chosen is None else chosen.of >= 0))
+        if chosen is not None:
+            found.append(summed(by_shape(trace, experts), chosen))
     by_rank: dict[int, str] = {}
     for one in found:
         if one.rank is not None:

@@ -6,6 +6,9 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ...base.frozen import record
 from ...execute.marks import Mark, mark_of
 from ..rank_trace import Product, RankTrace
@@ -54,8 +57,8 @@ class RankCalls:
         return (self.phase, self.twin, str(self.about.get("dtype", "")) if self.phase else "")
 
 
-def calls_of(trace: RankTrace, origin_ns: int) -> RankCalls:
-    """`origin_ns`: of the times of all ranks."""
+def calls_of(trace: RankTrace, origin_ns: int, inside: NDArray[np.bool_] | None = None) -> RankCalls:
+    """`origin_ns`: of the times of all ranks. `inside`: of each kernel, whether it counts; None: all do."""
     shift_s = (trace.origin_ns - origin_ns) / 1e9
     marks, parsed = trace.marks, [mark_of(name) for name in trace.names]
     phase = trace.about.get("phase")
@@ -70,7 +73,7 @@ def calls_of(trace: RankTrace, origin_ns: int) -> RankCalls:
     ops = (MarkedOp(m, max(0, bisect_right(begins, start) - 1), start, end) for m, start, end in found if m.op)
     return RankCalls(
         trace.path.name, trace.rank, trace.world, trace.about, len(trace.kernels) > 0,
-        tuple(seen_calls(trace, origin_ns)), tuple(ops), _products(trace), passes,
+        tuple(seen_calls(trace, origin_ns, inside)), tuple(ops), _products(trace), passes,
     )  # fmt: skip
 
 

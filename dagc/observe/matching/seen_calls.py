@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import nan
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...base.frozen import record
 from ..kernel_classes import EXCHANGE
@@ -29,20 +30,21 @@ class SeenCall:
     launched_s: float
 
 
-def seen_calls(trace: RankTrace, origin_ns: int) -> list[SeenCall]:
-    """In the order in which they began: kernels of exchanges, or where no GPU took part the host's calls."""
+def seen_calls(trace: RankTrace, origin_ns: int, inside: NDArray[np.bool_] | None = None) -> list[SeenCall]:
+    """In the order in which they began: kernels of exchanges that are `inside`, or where no GPU took part the host's calls."""
     shift_s = (trace.origin_ns - origin_ns) / 1e9
     kernels = trace.kernels
     exchange = np.array([one.part == EXCHANGE for one in trace.classes] or [False])
     out = []
-    for i in np.flatnonzero(exchange[kernels.of]) if len(kernels) else ():
+    chosen = exchange[kernels.of] if inside is None else exchange[kernels.of] & inside
+    for i in np.flatnonzero(chosen) if len(kernels) else ():
         call = trace.calls[kernels.call[i]] if kernels.call[i] >= 0 else None
         name = trace.classes[kernels.of[i]].name
         start_s, launched_s = float(kernels.start_s[i]), float(kernels.launched_s[i])
         launched_s = start_s if np.isnan(launched_s) else launched_s
         times = (start_s + shift_s, float(kernels.end_s[i]) + shift_s, launched_s + shift_s)
         out.append(_seen(RENAMED.get(name, name), call, *times))
-    if out:
+    if out or inside is not None:
         return out
     host = trace.host_calls
     for start_s, time_s, number in zip(host.start_s.tolist(), host.time_s.tolist(), host.call.tolist(), strict=True):

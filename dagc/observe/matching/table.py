@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from ...base.harmless import harmless
 from .deviations import Beside, Matched
 from .marked import listed
 
+LAYER = re.compile(r"\.(\d{1,9})/")
 SHOWN = 20
 """Lines of deviations, and of late ranks."""
 NEGLIGIBLE_S = 1e-7
@@ -22,11 +24,12 @@ def lines(beside: Beside) -> Iterator[str]:
         yield from told(beside.found)
 
 
-def alone(beside: Beside, spec: str) -> Iterator[str]:
-    """A whole report, of traces without kernels."""
+def alone(beside: Beside, spec: str, twin: bool = False) -> Iterator[str]:
+    """A whole report, of traces without kernels. `twin`: of the small twin."""
     found = beside.found
     if found is not None:
-        yield harmless(f"{found.phase} of {spec}: traces of `dagc run` on a CPU")
+        what = "its small twin, which is planned anew" if twin else "the plan itself"
+        yield harmless(f"{found.phase} of {spec}: traces of `dagc run` on a CPU, of {what}")
     yield from map(harmless, (*lines(beside), *verdict(beside)))
 
 
@@ -60,15 +63,22 @@ def told(found: Matched) -> Iterator[str]:
 
 
 def _deviations(found: Matched) -> Iterator[str]:
-    groups: dict[tuple[object, ...], list[int]] = {}
+    """One line for what is the same in several layers, passes and ranks."""
+    groups: dict[tuple[str, ...], dict[tuple[int, ...], set[int]]] = {}
     for one in found.deviations:
-        key = (one.word, one.kind, one.name, one.part, one.number, one.detail)
-        groups.setdefault(key, []).append(one.rank)
-    for (word, kind, name, part, number, detail), ranks in groups.items():
-        text = f"{kind} {name}".strip()
-        where = _where(found, int(str(part)), int(str(number)))
+        layer = LAYER.search(one.name)
+        name = one.name if layer is None else LAYER.sub(".*/", one.name)
+        key = (one.word, one.kind, name, str(one.part), one.detail)
+        of = (int(layer[1]),) if layer is not None else ()
+        groups.setdefault(key, {}).setdefault((one.rank, *of), set()).add(one.number)
+    for (word, kind, name, part, detail), places in groups.items():
+        layers = listed([of[1] for of in places if len(of) > 1])
+        numbers = [n for every in places.values() for n in every]
+        text = f"{kind} {name.replace('.*/', f'.{layers}/') if layers else name}".strip()
+        where = f", part {part}" + (f" of pass {listed(numbers)}" if found.passes > 1 else "") if name else ""
+        ranks = sorted({of[0] for of in places})
         many = "ranks" if len(ranks) > 1 else "rank"
-        yield f"  {word:<8} {text}, {where}, {many} {listed(ranks)}{f': {detail}' if detail else ''}"
+        yield f"  {word:<8} {text}{where}, {many} {listed(ranks)}{f': {detail}' if detail else ''}"
 
 
 def _where(found: Matched, part: int, number: int) -> str:

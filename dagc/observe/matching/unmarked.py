@@ -69,6 +69,8 @@ class Ordered:
     ) -> None:
         """What is before the first planned call that was seen, or behind the last, is outside of the trace."""
         self.counted += len(seen)
+        if not pairs:
+            self._nothing(whole[:period])
         base = pairs[0][0] // period if pairs else 0
         x, y = (pairs[0][0], 0) if pairs else (0, 0)
         before_end = None
