@@ -455,6 +455,41 @@ def test_where_requests_go_is_said() -> None:
     assert "service/p-prefill-decode-http 8000:8000" in made("kubernetes", "vllm", "one")[1]
 
 
+ROUTES = {
+    "vllm": {"round_robin": "round_robin", "prefix": "cache_aware"},
+    "trtllm": {"least": "{type: load_balancing}", "prefix": "{type: kv_cache_aware}"},
+}
+
+
+@pytest.mark.parametrize(
+    ("engine", "route", "word"), [(e, r, w) for e, known in ROUTES.items() for r, w in known.items()]
+)
+def test_requests_are_shared_out_as_the_serving_says(engine: str, route: str, word: str) -> None:
+    bodies = [one.strip() for one in PLANS["copies"].split("|")]
+    serve = f"serve s {{ prefill = prefill, decode = decode, arrivals = poisson(1 req/s), requests = 20, route = {route}, prefix_cache = true, prefix = 64 tok }}"
+    extra = f"phase decode {{ {bodies[1].removeprefix('decode: ')} }}\n{serve}"
+    text = spec_text(kind="prefill", phase=bodies[0].removeprefix("prefill: "), extra=extra, dtype="bf16", model=MODEL)
+    plan = dagc.compile_text(text)
+    ((_, content),) = launcher("kubernetes").files(deployment(plan, engine, "org/model", "p")).items()
+    assert re.search(rf"(- --policy\n +- |router: ){re.escape(word)}\n", content.decode())
+    one = deployment(plan, engine, "org/model", "p", launcher("dynamo").engine_version(engine))
+    (content,) = launcher("dynamo").files(one).values()
+    mode = {"round_robin": "round-robin", "least": "least-loaded", "prefix": "kv"}[route]
+    assert re.search(rf"- --router-mode\n +- {mode}\n", content.decode())
+    one = deployment(dagc.compile_text(text.replace(f"route = {route}", "route = least")), "sglang", "org/model", "p")
+    assert one.router is not None and "--policy" not in one.router.command
+    assert all(any("route = least of `s`" in line for line in server.about) for server in one.servers)
+
+
+def test_a_graph_of_dynamo_has_room_for_so_many_servers() -> None:
+    one = deployed("vllm", "one", launcher("dynamo").engine_version("vllm"))
+    servers = tuple(replace(one.servers[0], name=f"s{k}") for k in range(25))
+    (content,) = launcher("dynamo").files(replace(one, servers=servers[:24])).values()
+    assert faults(documents(content.decode())[-1]) == []
+    with pytest.raises(SpecError, match="up to 24 servers"):
+        launcher("dynamo").files(replace(one, servers=servers))
+
+
 def test_commands_are_words_and_no_shell() -> None:
     """Only the chart's template, which all nodes of a server share, needs one."""
     for launcher_name, engine, plan in CASES:

@@ -30,10 +30,13 @@ def write(one: Deployment) -> Mapping[str, str]:
     known = pods.platforms()["dynamo"]
     engine = known["engines"][one.engine]
     picture = one.image or _image(one, known)
+    if len(one.servers) > known["most_servers"]:
+        message = f"a graph of Dynamo has up to {known['most_servers']} servers, and these are {len(one.servers)}"
+        raise pods.refuse(message, help=("--phase exports some of them",))
     plan = labels([one.name], PLAN_LENGTH)[0]
     _, *names = labels(["frontend", *map(_short, one.servers)], COMPONENT_LENGTH)
     front = {"name": "main", "image": picture, "command": ["python3", "-m", "dynamo.frontend"]}
-    front["args"] = ["--http-port", str(FRONT_PORT)]
+    front["args"] = ["--http-port", str(FRONT_PORT), *_route(one, known)]
     components = [_named("frontend", "frontend", 1, {"containers": [front]})]
     documents = []
     for server, name in zip(one.servers, names, strict=True):
@@ -51,6 +54,12 @@ def write(one: Deployment) -> Mapping[str, str]:
     for server, name in zip(one.servers, names, strict=True):
         comments += ["", f"component {name}:", *server.about]
     return {"dynamo.yaml": text([*documents, Document(body, tuple(comments))])}
+
+
+def _route(one: Deployment, known: Mapping[str, Any]) -> list[str]:
+    """How a serving shares requests out, where it says so."""
+    said = next((serve.route for serve in one.spec.serves if "route" in serve.spans), None)
+    return [] if said is None else ["--router-mode", known["route"][said]]
 
 
 def _short(server: Server) -> str:

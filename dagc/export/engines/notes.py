@@ -27,6 +27,9 @@ def left_open(draft: ServerDraft) -> None:
         draft.note(
             f"balance = {serve.balance} of `{serve.name}`: whether prompts wait for those of other ranks is the engine's"
         )
+    routed = serving_that_says(draft, "route")
+    if routed is not None and routed.route not in draft.facts.words.get("route", {}):
+        draft.note(f"route = {routed.route} of `{routed.name}`: its router shares requests out by a rule of its own")
     own = {p.name for p in one.phases}
     for other in one.spec.phases:
         if other.name not in own and one.serves(other):

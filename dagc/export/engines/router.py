@@ -9,7 +9,7 @@ from ...base.frozen import record
 from ...spec.spec import Spec
 from .draft import ServerDraft
 from .script import broken
-from .shared_values import port_of
+from .shared_values import port_of, serving_that_says
 from .words import Address, Beside, Listen, Port, Told
 
 Ends = Sequence[tuple[ServerDraft, int]]
@@ -77,6 +77,13 @@ def addresses(ends: Ends) -> Mapping[tuple[str, int], str]:
     return out
 
 
+def policy(ends: Ends) -> str | None:
+    """How requests are shared out, in the router's word; None: no serving of these servers says it, or the router has no word for it."""
+    said = next((s for draft, _ in ends if (s := serving_that_says(draft, "route")) is not None), None)
+    words: Mapping[str, str] = ends[0][0].facts.words["route"]
+    return None if said is None else words.get(said.route)
+
+
 Writer = Callable[[Ends], Front | None]
 
 
@@ -114,7 +121,8 @@ def _balanced(program: Sequence[str], split: str) -> Writer:
             return Told(f'"http://${names[at]}:{port}"', "http://", Address(*at), ":", *port.parts)
 
         host, port = (_quoted(word) for word in _listen(ends))
-        command = [*program, "--host", host, "--port", port]
+        chosen = policy(ends)
+        command = [*program, "--host", host, "--port", port, *(["--policy", chosen] if chosen else [])]
         if all(role(draft) for draft, _ in ends):
             command.append(split)
             for draft, replica in ends:
@@ -137,7 +145,9 @@ def _trtllm(ends: Ends) -> Front | None:
     file: list[str] = ["hostname: ", host, "\nport: ", port, "\nbackend: pytorch"]
     for name, kind in (("context_servers", "prefill"), ("generation_servers", "decode")):
         own = [(draft, replica) for draft, replica in ends if role(draft) == kind]
-        file.append(f"\n{name}:\n  num_instances: {len(own)}\n  urls: [")
+        chosen = policy(own)
+        shared = f"  router: {{type: {chosen}}}\n" if chosen else ""
+        file.append(f"\n{name}:\n{shared}  num_instances: {len(own)}\n  urls: [")
         for k, (draft, replica) in enumerate(own):
             at = (draft.layout.name, replica)
             address = Told("${" + names[at] + "}", Address(*at))
@@ -152,4 +162,4 @@ WRITERS: dict[str, Writer] = {
     "sglang": _balanced(("python3", "-m", "sglang_router.launch_router"), "--pd-disaggregation"),
     "trtllm": _trtllm,
 }
-"""vllm-router 0.1.17 and sglang-router 0.3.2: their `router_args.py`."""
+"""vllm-router 0.1.17 and sglang-router 0.3.2: their `router_args.py`; TensorRT-LLM: tensorrt_llm/serve/router.py, create_router."""
