@@ -384,6 +384,7 @@ def test_a_run_of_the_plan_is_the_plan(result: PhaseResult, tmp_path: Path) -> N
     assert {row.name for row in found.rows} >= {"gemm", "experts", "attention", "all_reduce", "elementwise"}
     for row in found.rows:
         assert row.ratio == pytest.approx(1, rel=1e-6) and row.calls == row.planned_calls, row
+    assert found.in_plan == pytest.approx(1)
     assert found.measured.overlap_s < 1e-15 and found.measured.exchange_s == pytest.approx(found.planned.exchange_s)
     assert not any(row.drifts for row in found.rows)
     jsonschema.validate(

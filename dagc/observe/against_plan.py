@@ -62,6 +62,12 @@ class Compared:
     notes: tuple[str, ...]
 
     @property
+    def in_plan(self) -> float:
+        """Share of the GPU time that is of classes which the plan has."""
+        total = sum(row.measured_s or 0.0 for row in self.rows)
+        return sum(row.measured_s or 0.0 for row in self.rows if row.planned_s is not None) / total if total else 0.0
+
+    @property
     def drifts(self) -> bool:
         return self.pass_drifts or any(row.drifts for row in self.rows)
 

@@ -122,7 +122,7 @@ def sorted_share(one: MeasuredRank) -> float:
 
 def _sorted(found: Compared) -> Iterator[str]:
     least = min(found.ranks, key=sorted_share)
-    yield f"{sorted_share(least):.2%} of GPU time sorted into classes"
+    yield f"{sorted_share(least):.2%} of GPU time sorted into classes; {found.in_plan:.2%} is of classes that the plan has"
     total = least.gpu_s or 1.0
     for name, time_s in least.unknown[:3]:
         shown = name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
@@ -189,6 +189,7 @@ def plain(found: Compared, beside: Beside) -> dict[str, Any]:
             }
             for row in found.rows
         ],
+        "in_plan": found.in_plan,
         "measured": _plain_activity(found.measured, found.pass_s),
         "planned": _plain_activity(found.planned, found.planned_pass_s),
         "pass_drifts": found.pass_drifts,
