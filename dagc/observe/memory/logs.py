@@ -18,6 +18,8 @@ NUMBER = r"([0-9][0-9,]*(?:\.[0-9]+)?)"
 UNITS = {"GiB": float(1 << 30), "tok": 1.0, "of_one": 1.0}
 MOST_BYTES = 2_000_000_000
 MOST_RANKS = 100_000
+PROCESS = "pid"
+"""The label that says no rank: the front end's process tells of all engines."""
 
 
 @record
@@ -49,8 +51,8 @@ class Table:
     lines: tuple[Line, ...]
     samples: tuple[Sample, ...]
     starts: tuple[re.Pattern[str], ...]
-    ranks: tuple[re.Pattern[str], ...]
-    data_parallel: re.Pattern[str]
+    ranks: Mapping[str, re.Pattern[str]]
+    data_parallel: str
     frames: tuple[tuple[str, re.Pattern[str]], ...]
 
 
@@ -66,14 +68,14 @@ def table() -> Table:
                 row["engine"], row["kind"], re.compile(pattern), UNITS[row["unit"]], row["word"], row.get("adds", False)
             )
         )
-    ranks = tuple(re.compile(pattern) for pattern in data["ranks"])
+    ranks = {row["label"]: re.compile(row["pattern"]) for row in data["ranks"]}
     frames = tuple((row["kind"], re.compile(row["pattern"])) for row in data["frames"])
     starts = tuple(re.compile(pattern) for pattern in data["starts"])
     samples = tuple(
         Sample(r["engine"], r["word"], re.compile(r["pattern"].replace("{n}", NUMBER)), r["series"], r["scale"])
         for r in data["samples"]
     )
-    return Table(tuple(found), samples, starts, ranks, re.compile(data["data_parallel"]), frames)
+    return Table(tuple(found), samples, starts, ranks, data["data_parallel"], frames)
 
 
 @dataclass(slots=True)
@@ -115,26 +117,21 @@ def read(path: Path) -> Log:
                 _take(log, one, sum(numbers) * one.scale, text[: found.start()])
         for sample in table().samples:
             if sample.word in text and (found := sample.pattern.search(text)) is not None:
-                _sample(log, sample, float(found[1].replace(",", "")), text)
+                _sample(log, sample, float(found[1].replace(",", "")), text[: found.start()])
     return log
 
 
-def _sample(log: Log, sample: Sample, value: float, text: str) -> None:
-    labels = [
-        (f"{name}_rank", found[name])
-        for name in ("dp", "pp", "tp")
-        for found in [_rank(name).search(text)]
-        if found is not None
-    ]
+def _sample(log: Log, sample: Sample, value: float, before: str) -> None:
     if log.server.size < MOST_RANKS:
         log.engines.add(sample.engine)
-        log.server.add(sample.series, tuple(sorted(labels)), value * sample.scale)
+        labels = tuple(sorted((label, number) for label, number in _ranks(before).items() if label != PROCESS))
+        log.server.add(sample.series, labels, value * sample.scale)
 
 
-@cache
-def _rank(name: str) -> re.Pattern[str]:
-    """The pattern of the table that has a rank of this kind."""
-    return next(pattern for pattern in table().ranks if name in pattern.groupindex)
+def _ranks(text: str) -> dict[str, str]:
+    """Label -> number, of those that a line has."""
+    found = ((label, pattern.search(text)) for label, pattern in table().ranks.items())
+    return {label: one["n"] for label, one in found if one is not None}
 
 
 def _take(log: Log, line: Line, value: float, before: str) -> None:
@@ -145,12 +142,10 @@ def _take(log: Log, line: Line, value: float, before: str) -> None:
             log.balance_count += 1
         return
     if line.kind == "kv_tokens":
-        found = table().data_parallel.search(before)
         if len(log.tokens) < MOST_RANKS:
-            log.tokens[found["dp"] if found else ""] = value
+            log.tokens[_ranks(before).get(table().data_parallel, "")] = value
         return
-    ranks = [found[0] for pattern in table().ranks if (found := pattern.search(before)) is not None]
-    rank = " ".join(ranks)
+    rank = " ".join(f"{label} {number}" for label, number in _ranks(before).items())
     of_kind = log.sizes.setdefault(line.kind, {})
     if rank in of_kind or len(of_kind) < MOST_RANKS:
         before_B = of_kind.get(rank, 0.0)
