@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ...base.axes import SEQUENCE, STAGES, TENSOR
 from ..engines.script import broken
 from ..engines.words import Others, Shell, parts_of
 from . import pods
@@ -112,7 +113,7 @@ def _pods(one: Deployment, server: Server, listens: int, several: bool) -> Objec
     }
     # The chart counts GPUs of a pod as tensor x dataLocal, and pods of a server as workers; the command has the plan's degrees.
     degrees = server.degrees
-    ranks = degrees["tp"] * degrees["pp"] * degrees.get("sp", 1)
+    ranks = degrees[TENSOR] * degrees[STAGES] * degrees[SEQUENCE]
     local = server.gpus_per_node // ranks if server.gpus_per_node % ranks == 0 else 1
     counted = {"tensor": server.gpus_per_node // local, "data": local * server.nodes, "dataLocal": local}
     return {
