@@ -25,7 +25,6 @@ MOST_COLUMNS = 10_000
 HEAD = re.compile(r"^([A-Za-z_][\w.:]*)\s*(?:\[([^\]]*)\])?\s*(\{.*\})?$")
 NUMBER = re.compile(r"^\s*([-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*(?:%|MiB|W|MHz|C)?\s*$")
 DATE = re.compile(r"^\d{4}[/-]\d\d[/-]\d\d[ T][\d:.]+Z?$")
-DATES = ("%Y/%m/%d %H:%M:%S.%f", "%Y-%m-%d %H:%M:%S.%f", "%Y/%m/%d %H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S")
 NOTHING = (
     "",
     "[n/a]",
@@ -173,11 +172,10 @@ def _time(text: str, path: Path, number: int) -> float | None:
     try:
         value = float(text)
     except ValueError:
-        for form in DATES:
-            try:
-                return datetime.strptime(text.removesuffix("Z"), form).replace(tzinfo=UTC).timestamp()
-            except ValueError:
-                continue
+        try:
+            return datetime.fromisoformat(text.replace("/", "-").removesuffix("Z")).replace(tzinfo=UTC).timestamp()
+        except (ValueError, OverflowError):
+            pass
         raise TraceError(path, number, "its time cannot be read", "seconds, or 2026/01/31 12:00:00.000") from None
     if not isfinite(value):
         raise TraceError(path, number, "its time is not a number")
