@@ -19,8 +19,10 @@ files = [open(after(option)).read() for option in ("--config", "-c") if after(op
 seen = {{name: value for name, value in os.environ.items() if name.startswith(("VLLM", "SGLANG", "CUDA", "URL"))}}
 at = os.environ.get("FAKE_ADDRESS", "127.0.0.1")
 said = {{"argv": argv, "environment": seen, "at": at, "files": files, "pid": os.getpid(), "cwd": os.getcwd()}}
-with open(os.path.join(os.environ["FAKE_LOG"], str(os.getpid())), "w") as file:
+path = os.path.join(os.environ["FAKE_LOG"], str(os.getpid()))
+with open(path + ".part", "w") as file:
     json.dump(said, file)
+os.rename(path + ".part", path)
 if os.environ.get("FAKE_FAILS", "nothing") in " ".join(argv):
     sys.exit("no GPU here")
 port = after("--port") or next((line[6:] for text in files for line in text.split(chr(10)) if line[:6] == "port: "), "")
@@ -89,7 +91,7 @@ def install(folder: Path, **further: str) -> Path:
 
 def heard(folder: Path) -> list[dict[str, Any]]:
     """What each process was told."""
-    return [json.loads(path.read_text()) for path in sorted((folder / "log").glob("[0-9]*")) if path.stat().st_size]
+    return [json.loads(path.read_text()) for path in sorted((folder / "log").glob("[0-9]*")) if path.suffix != ".part"]
 
 
 def text(parts: Parts, one: Deployment, hosts: Sequence[str], work: str = "") -> str:

@@ -78,7 +78,7 @@ class Started:
         for k, pool in enumerate(dict.fromkeys(host.pool for host in one.hosts)):
             own = (self.hosts[i] for i, host in enumerate(one.hosts) if host.pool == pool)
             env |= {f"SLURM_JOB_NODELIST_HET_GROUP_{k}": ",".join(own)} if pool else {}
-        env |= {"EVERY_S": "0.1", "LIMIT_S": "20", "GRACE_S": "3", "HOME": str(folder), **further}
+        env |= {"EVERY_S": "0.1", "LIMIT_S": "300", "GRACE_S": "3", "HOME": str(folder), **further}
         self.env = env
         self.process = subprocess.Popen(
             ["bash", name, *command], cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -94,12 +94,12 @@ class Started:
         raise AssertionError(seen)
 
     def ended(self) -> tuple[int, str]:
-        out, _ = self.process.communicate(timeout=20)
+        out, _ = self.process.communicate(timeout=300)
         return self.process.returncode, out
 
     def left(self) -> list[int]:
         """Processes of it that still run."""
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while (left := [one["pid"] for one in heard(self.folder) if _runs(one["pid"])]) and time.monotonic() < deadline:
             time.sleep(0.05)
         return left
@@ -228,10 +228,10 @@ def test_trtllm_has_its_files_and_mpi(tmp_path: Path, started: list[Started]) ->
 
 
 def test_waiting_has_an_end(tmp_path: Path, started: list[Started]) -> None:
-    run = Started(tmp_path, deployed("vllm", TWO), "shell", FAKE_SICK="--port 8004", LIMIT_S="2")
+    run = Started(tmp_path, deployed("vllm", TWO), "shell", FAKE_SICK="vllm", LIMIT_S="1")
     started.append(run)
     code, out = run.ended()
-    assert code == 1 and "prefill is healthy" in out and "decode is not healthy after 2 s" in out and not run.left()
+    assert code == 1 and "prefill is not healthy after 1 s: http://" in out and not run.left()
 
 
 def test_slurm_starts_each_rank_of_trtllm(tmp_path: Path, started: list[Started]) -> None:
@@ -356,7 +356,8 @@ def test_what_was_asked_for_ends_too(tmp_path: Path, started: list[Started]) -> 
     run = Started(tmp_path, deployed("vllm", TWO), "shell", "sh", "-c", "vllm bench; true")
     started.append(run)
     run.ready()
-    while len(heard(tmp_path)) < 4:
+    deadline = time.monotonic() + 60
+    while len(heard(tmp_path)) < 4 and time.monotonic() < deadline:
         time.sleep(0.05)
     run.process.send_signal(signal.SIGINT)
     assert run.ended()[0] == 130 and not run.left()

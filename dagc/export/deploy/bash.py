@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterable, Sequence
 
+from ...base.axes import REPLICA
 from ...base.diagnostics import Diagnostic, SpecError
 from ..engines.words import Address, Beside, Fabric, Listen, Node, Others, Own, Part, Port, parts_of
 from .deployment import Deployment, Server
@@ -93,8 +94,8 @@ class _Words:
         places = self.server.places
         if len(places) == 1 and (node != "node" or len(places[0]) == 1):
             return f"${{hosts[{places[0][0 if node == 'node' else int(node)].host}]}}"
-        self.used |= {"at", *(["node"] if node == "node" else []), *(["replica"] if len(places) > 1 else [])}
-        index = [f"replica * {len(places[0])}" if len(places[0]) > 1 else "replica"] * (len(places) > 1)
+        self.used |= {"at", *(["node"] if node == "node" else []), *([REPLICA] if len(places) > 1 else [])}
+        index = [f"replica * {len(places[0])}" if len(places[0]) > 1 else REPLICA] * (len(places) > 1)
         index += [node] * (len(places[0]) > 1 and node != "0")
         return f"${{hosts[at[{' + '.join(index)}]]}}"
 
@@ -105,7 +106,7 @@ class _Words:
         numbers = self.server.ports[what]
         if len(set(numbers)) == 1:
             return str(numbers[0])
-        self.used |= {what, "replica"}
+        self.used |= {what, REPLICA}
         return f"${{{what}[replica]}}"
 
 
@@ -155,10 +156,10 @@ def _devices(server: Server, words: _Words) -> list[str]:
         return []
     if len(set(each)) == 1:
         return [f"export CUDA_VISIBLE_DEVICES={each[0]}"]
-    several = {"replica": server.replicas > 1, "node": server.nodes > 1}
+    several = {REPLICA: server.replicas > 1, "node": server.nodes > 1}
     words.used |= {"gpus", *(name for name, holds in several.items() if holds)}
     index = " + ".join(
-        f"replica * {server.nodes}" if name == "replica" and server.nodes > 1 else name
+        f"replica * {server.nodes}" if name == REPLICA and server.nodes > 1 else name
         for name, holds in several.items()
         if holds
     )
@@ -172,7 +173,7 @@ def _locals(server: Server, words: _Words) -> list[str]:
         "gpus": ['"' + ",".join(map(str, place.gpus)) + '"' for place in places],
         **server.ports,
     }
-    told = [f"{name}=${k}" for k, name in enumerate(("replica", "node"), 1) if name in words.used]
+    told = [f"{name}=${k}" for k, name in enumerate((REPLICA, "node"), 1) if name in words.used]
     lines = [f"local {' '.join(told)}"] if told else []
     lines += [f"local {name}=({' '.join(map(str, row))})" for name, row in tables.items() if name in words.used]
     if "others" in words.used:
