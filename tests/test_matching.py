@@ -16,7 +16,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 from conftest import ROOT, spec_text
 
@@ -35,8 +34,6 @@ from dagc.observe.matching.table import alone, told
 needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="torch is not installed: pip install -e '.[torch]'"
 )
-SCHEMA = json.loads((ROOT / "dagc/observe/compare.schema.json").read_text())
-SCHEMA = {"$defs": SCHEMA["$defs"], **SCHEMA["$defs"]["collectives"]}
 TWO_RANKS = spec_text(phase="gpus = 0..1, tp = 2", workload="sequences = 4, prompt = 32 tok, output = 16 tok")
 
 
@@ -127,8 +124,8 @@ def test_a_removed_an_added_and_a_delayed_collective_are_each_found(tmp_path: Pa
     assert [(d.rank, d.kind, d.detail) for d in extra] == [(r, "all_reduce", "7 elements") for r in (0, 1)]
     before = "sparse.2/" + names_before(plan, "moe.r")
     assert {d.name for d in extra} == {f"after {before}"} and len(found.deviations) == 4
-    late = found.late[0]
-    assert (late.rank, late.name) == (1, faults["delayed"][0]) and 0.4 < late.wait_s < 2
+    (late,) = [one for one in found.late if one.name == faults["delayed"][0]]
+    assert late.rank == 1 and 0.4 < late.wait_s < 10
     text = "\n".join(told(found))
     assert "missing  all_reduce sparse.1/moe.y.all_reduce, part 0, ranks 0-1" in text
     assert f"extra    all_reduce after {before}, part 0, ranks 0-1: 7 elements" in text
@@ -141,31 +138,6 @@ def test_a_removed_an_added_and_a_delayed_collective_are_each_found(tmp_path: Pa
 def names_before(plan: Plan, op: str) -> str:
     names = [one.name for one in plan.phases["prefill"].graph.segment("sparse").ops]
     return names[names.index(op) - 1]
-
-
-@needs_torch
-def test_a_run_without_faults_is_the_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Exchanges of tokens, in two parts, as the small twin, in fp64; by the command."""
-    text = spec_text(phase="gpus = 0..1, ep = 2, microbatches = 2")
-    spec, folder = tmp_path / "p.moe", tmp_path / "traces"
-    spec.write_text(text)
-    command = [sys.executable, "-m", "dagc", "run", str(spec), "--repeat", "1", "--trace", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert main(["compare", str(spec), str(folder), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    jsonschema.validate(found, SCHEMA)
-    assert not found["drifts"] and found["planned"] == found["seen"] == found["same"] > 0
-    assert found["named"] and not found["compares"] and found["classes"][0]["planned_s"] is None
-    files = sorted(map(str, folder.glob("*.json.gz")))
-    assert main(["compare", str(spec), *files[:1]]) == 0
-    assert "collectives of 1 of 2 ranks in one pass" in capsys.readouterr().out
-    spec.write_text(text.replace("microbatches = 2", "microbatches = 1"))
-    assert main(["compare", str(spec), str(folder)]) == 1  # the second micro-batch is too many
-    assert "collectives are not the plan's" in capsys.readouterr().out
-    spec.write_text(spec_text(phase="gpus = 0..3, tp = 4"))
-    assert main(["compare", str(spec), str(folder)]) == 2
-    assert "of a job of 2 ranks" in capsys.readouterr().err
 
 
 # -- traces without names --------------------------------------------------------------------------
@@ -436,3 +408,23 @@ def test_calls_outside_of_the_chosen_passes_do_not_count(tmp_path: Path, capsys:
     assert "20 planned, 20 seen, 20 the same" in out, out
     main(["compare", str(spec), *map(str, paths), "--passes", "2"])
     assert "40 planned, 40 seen, 20 the same" in capsys.readouterr().out
+
+
+def test_a_folder_may_have_the_traces_of_several_phases(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As `dagc run --trace DIR` writes them of a spec with two phases."""
+    text = TWO_RANKS.replace("phase prefill {", "phase decode { gpus = 0..1, tp = 2 }\nphase prefill {")
+    spec, folder = tmp_path / "p.moe", tmp_path / "traces"
+    spec.write_text(text)
+    folder.mkdir()
+    _, paths = gpu_traces(tmp_path, TWO_RANKS)
+    for rank, path in enumerate(paths):
+        path.rename(folder / f"prefill.rank{rank}.json")
+    main(["compare", str(spec), str(folder)])  # one phase has traces
+    assert "prefill of" in (out := capsys.readouterr().out) and "20 planned, 20 seen, 20 the same" in out
+    (folder / "decode.rank0.json").write_text("{")
+    assert main(["compare", str(spec), str(folder)]) == 2
+    assert "has 2 phases, and the traces are of 2" in capsys.readouterr().err
+    main(["compare", str(spec), str(folder), "--phase", "prefill"])
+    assert "20 planned, 20 seen, 20 the same" in capsys.readouterr().out
+    assert main(["compare", str(spec), str(folder), "--phase", "decode"]) == 2  # it is broken
+    assert "decode.rank0.json" in capsys.readouterr().err

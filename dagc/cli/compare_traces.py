@@ -67,8 +67,7 @@ def run(args: Namespace) -> int:
     plan = compiled(args.spec, args)
     if plan is None:
         return 2
-    files = files_of(args.traces)
-    phase = _phase(plan, args.spec, files)
+    phase, files = _chosen(plan, args.spec, files_of(args.traces))
     if args.calibrate is not None:
         compare_calibrate.check(args.calibrate, plan, phase)
     calls: list[RankCalls] = []
@@ -99,15 +98,20 @@ def _say(args: Namespace, data: object, text: str) -> None:
         sys.stdout.write(text)
 
 
-def _phase(plan: CompiledPlan, spec: str, files: Sequence[Path]) -> str:
-    """The one that was run: the plan's only one, or the one that traces of `dagc run` name."""
-    if len(plan.phases) == 1:
-        return next(iter(plan.phases))
-    from ..observe.kineto import read
+def _chosen(plan: CompiledPlan, spec: str, files: Sequence[Path]) -> tuple[str, list[Path]]:
+    """The phase that was run, and its traces: the plan's only one, or the one that traces of `dagc run` name. A folder may have those of several phases."""
+    from ..execute.marks import trace_name
 
-    named = read(files[0]).about.get("phase") if files else None
-    if isinstance(named, str) and named in plan.phases:
-        return named
-    chosen = " or ".join(f"`--phase {name}`" for name in plan.phases)
-    message = f"`{spec}` has {len(plan.phases)} phases, and a trace is of one"
-    raise SpecError([Diagnostic("E14", message, help=(f"say which: {chosen}",))])
+    known = [phase.name for phase in plan.spec.phases]
+    of = {file: next((one for one in known if file.name.startswith(trace_name(one, ""))), "") for file in files}
+    named = {phase for phase in of.values() if phase in plan.phases}
+    if len(plan.phases) == 1:
+        phase = next(iter(plan.phases))
+    elif len(named) == 1:
+        (phase,) = named
+    else:
+        chosen = " or ".join(f"`--phase {name}`" for name in plan.phases)
+        traces = f"the traces are of {len(named)}" if named else "a trace is of one"
+        message = f"`{spec}` has {len(plan.phases)} phases, and {traces}"
+        raise SpecError([Diagnostic("E14", message, help=(f"say which: {chosen}",))])
+    return phase, [file for file in files if of[file] in (phase, "") or phase not in of.values()]

@@ -11,6 +11,11 @@ METADATA = "dagc"
 SCHEMA = 1
 
 
+def trace_name(phase: str, rest: str) -> str:
+    """Of the file of a rank: `rest` is its number and what the file is."""
+    return f"{phase}.rank{rest}"
+
+
 @record
 class Mark:
     """`op` is empty around a pass, `layer` also outside of layers."""

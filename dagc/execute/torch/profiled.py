@@ -12,12 +12,8 @@ from pathlib import Path
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from ...base.diagnostics import Diagnostic, SpecError
-from ..marks import METADATA, Mark
+from ..marks import METADATA, Mark, trace_name
 from .rank import Rank
-
-
-def trace_name(phase: str, rank: int) -> str:
-    return f"{phase}.rank{rank}.json.gz"
 
 
 def traced(rank: Rank, folder: Path, about: Mapping[str, object]) -> None:
@@ -32,7 +28,7 @@ def traced(rank: Rank, folder: Path, about: Mapping[str, object]) -> None:
                 rank.run()
     finally:
         rank.marks = False
-    target = folder / trace_name(phase, rank.ranks.rank)
+    target = folder / trace_name(phase, f"{rank.ranks.rank}.json.gz")
     name = ""
     try:
         folder.mkdir(parents=True, exist_ok=True)
