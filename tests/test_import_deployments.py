@@ -258,6 +258,7 @@ def dagc(*words: object) -> subprocess.CompletedProcess[str]:
     [
         ("a: 1\n", "auto", "what it starts is not known"),
         ("tensor_parallel_size: 8\n", "auto", "no model: --from trtllm"),
+        ("serving_mode: agg\nmodel_path: a/b\n", "auto", "what aiconfigurator was asked"),
         ("kind: Pod\napiVersion: v1\n", "auto", "nothing in it starts a server"),
         ("kind: Pod\napiVersion: v1\n", "dynamo", "--from kubernetes reads it"),
         ("context_servers: {urls: [a]}\n", "auto", "says where its servers are"),
@@ -291,3 +292,11 @@ def test_files_beside_are_read_inside_the_project_alone(tmp_path):
     shutil.copy(secret, project / "secret.yaml")
     ((_, one),) = any_file.commands("script", [str(project / "run.sh")])
     assert one.files == {str(secret): "tensor_parallel_size: 2\n"}
+
+
+def test_scripts_in_scripts_share_their_bounds(tmp_path):
+    loop = "for i in {1..5000}; do bash -c '%s'; done\n"
+    (tmp_path / "x.sh").write_text(loop % "for j in {1..5000}; do :; done")
+    with pytest.raises(SpecError) as caught:
+        any_file.commands("script", [str(tmp_path / "x.sh")])
+    assert "takes more than" in caught.value.diagnostics[0].message

@@ -137,7 +137,7 @@ def test_spans():
         ("a=xxxxxxxxxx; for i in {1..100}; do a=$a$a; done", "letters"),
         ("for ((;1;)); do :; done", "steps"),
         ("for ((;;)); do run; done", ""),
-        ("for i in {1..9999}; do run; run; done", "programs"),
+        ("for i in {1..9999}; do run; done", "programs"),
         ("a " * 110_000, "words"),
         (":" + "|:" * 110_000, "words"),
     ],

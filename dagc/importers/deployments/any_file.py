@@ -12,15 +12,15 @@ from ...base.files import MAX_TEXT_BYTES, Reach, Unreadable, read_named
 from ...base.frozen import record
 from ...base.harmless import harmless
 from ...base.source import Source, Span
-from ...base.yaml_text import Node, read_yaml, text_at
+from ...base.yaml_text import Node, at, read_yaml, text_at
 from ..engines.command import ServerCommand
 from ..shell.script_text import ShellError
 from . import charts, disaggregated, manifests, scripts
 from .servers_found import Placed, nothing, servers
+from .wrappers import Read
 
 MAX_FILES = 200
 """Of one deployment."""
-Read = Callable[[str], str | None]
 SCRIPT = "script"
 
 
@@ -46,6 +46,8 @@ WRITTEN = (("run_*.sh",), ("run.sh",), ("k8s_deploy.yaml",), ("llm-d-values.yaml
 """Of a folder that aiconfigurator wrote, the same deployment in several forms: the first that is there."""
 
 
+TASKS = ("ServiceConfig", "serving_mode", "exps", "system_name", "decode_system_name")
+"""Keys of what aiconfigurator is told."""
 FILES = ("*.yaml", "*.yml", "*.sh", "*.sbatch", "*.slurm")
 """Of another folder: all of them, but for YAML that starts nothing."""
 
@@ -101,6 +103,8 @@ def _kind(source: Source, documents: Sequence[Node], name: str) -> str:
     kind = next((kind for kind, one in KINDS.items() if one.holds(documents)), None)
     if kind is None:
         help_ = (f"--from takes {', '.join(KINDS)}, {SCRIPT}",)
+        if any(at(one, key) is not None for one in documents for key in TASKS):
+            help_ = ("it is what aiconfigurator was asked; what it wrote starts servers: --from aiconfigurator FOLDER",)
         if disaggregated.is_engine(documents):
             help_ = (
                 f"it has options of TensorRT-LLM and no model: --from trtllm -- trtllm-serve MODEL --config {source.name}",
@@ -158,7 +162,7 @@ def _reader(folders: Sequence[str], first: str, allowed: Sequence[str | Path]) -
                     continue
         return None
 
-    return read
+    return Read(read)
 
 
 def _told(source: Source, run: Callable[[], list[Placed]]) -> list[Placed]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from ...base.diagnostics import Diagnostic, SpecError
 from ...base.frozen import record
@@ -12,9 +12,8 @@ from ...base.harmless import harmless
 from ...base.yaml_text import Node, Scalar, at, entries_at, items_at, text_at
 from .manifests import About, container, count, gpus_of, maps_of, mounted, span_of, volumes_of, words_of
 from .servers_found import Placed
-from .wrappers import Program, data, entry_of, unwrapped
+from .wrappers import Program, Read, data, entry_of, unwrapped
 
-Read = Callable[[str], str | None]
 ROLES = ("prefill", "decode")
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ...base.diagnostics import Diagnostic, SpecError
 from ...base.frozen import record
 from ...base.source import Span
 from ...base.yaml_text import Entries, Node, Scalar, at, entries_at, items_at, text_at
 from .servers_found import Placed
-from .wrappers import Program, data, entry_of, unwrapped
+from .wrappers import Program, Read, data, entry_of, unwrapped
 
 REFERENCE = re.compile(r"\$\$|\$\(([A-Za-z_][A-Za-z0-9_.-]*)\)")
 """In words of a container: another variable; `$$` is `$`."""
@@ -22,7 +22,7 @@ def is_manifest(documents: Sequence[Node]) -> bool:
     return any(text_at(one, "kind") and text_at(one, "apiVersion") for one in documents)
 
 
-def placed(documents: Sequence[Node], where: str, read: Callable[[str], str | None]) -> list[Placed]:
+def placed(documents: Sequence[Node], where: str, read: Read) -> list[Placed]:
     """Programs of every container that is no one-time preparation. Raises ShellError."""
     every = [one for document in documents for one in _listed(document)]
     maps = maps_of(every)
@@ -46,7 +46,7 @@ def count(node: Node | None, *path: str | int) -> int:
     return int(text) if re.fullmatch(r"\d{1,6}", text) else 0
 
 
-def _set(one: Node, kind: str, maps: Mapping[str, Node], where: str, read: Callable[[str], str | None]) -> list[Placed]:
+def _set(one: Node, kind: str, maps: Mapping[str, Node], where: str, read: Read) -> list[Placed]:
     name = text_at(one, "metadata", "name") or kind
     replicas = at(one, "spec", "replicas")
     nodes = 0
@@ -90,7 +90,7 @@ def _pod(
     pod: Node | None,
     about: About,
     maps: Mapping[str, Node],
-    read: Callable[[str], str | None],
+    read: Read,
     outer: Mapping[str, str],
 ) -> list[Placed]:
     volumes = volumes_of(items_at(pod, "volumes"))
@@ -159,7 +159,7 @@ def container(
     box: Node,
     about: About,
     files: Mapping[str, str],
-    read: Callable[[str], str | None],
+    read: Read,
     *,
     gpus: int = 0,
     outer: Mapping[str, str] | None = None,
@@ -173,7 +173,7 @@ def container(
     argv = [referred(word, environment) for word in (*command, *words_of(at(box, "args")))]
     if not argv:
         return []
-    started = unwrapped(Program(tuple(argv), environment, files), lambda path: files.get(path, read(path)))
+    started = unwrapped(Program(tuple(argv), environment, files), read.beside(files))
     gpus = gpus or gpus_of(box)
     spot = span_of(at(box, "args") or at(box, "command") or box)
     return [
@@ -198,7 +198,7 @@ def gpus_of(box: Node | None) -> int:
     return 0
 
 
-def _graph(one: Node, maps: Mapping[str, Node], where: str, read: Callable[[str], str | None]) -> list[Placed]:
+def _graph(one: Node, maps: Mapping[str, Node], where: str, read: Read) -> list[Placed]:
     """Of Dynamo: v1alpha1 has services by name, v1beta1 a list of components."""
     shared = environment_of((*items_at(one, "spec", "envs"), *items_at(one, "spec", "env")))
     out: list[Placed] = []

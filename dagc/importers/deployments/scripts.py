@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
 
 from ...base.frozen import replace
 from ...base.source import Source, Span
 from ..shell.follow import follow
 from .servers_found import Placed
-from .wrappers import Program, data, programs
+from .wrappers import Program, Read, data, programs
 
 REPLICA = "REPLICA"
 """A script that asks for it is run for each replica with its number."""
@@ -26,7 +25,7 @@ def looks(text: str) -> bool:
     )
 
 
-def placed(source: Source, read: Callable[[str], str | None]) -> list[Placed]:
+def placed(source: Source, read: Read) -> list[Placed]:
     """Raises ShellError."""
     nodes, _ = _job(source.text)
     job = dict.fromkeys(data()["counts"], str(nodes)) if nodes else {}
@@ -39,7 +38,9 @@ def placed(source: Source, read: Callable[[str], str | None]) -> list[Placed]:
         if not found:
             break
         # The first of its GPUs, which such a script has in a variable.
-        first = follow(source.text, {**data()["variables"], **given}, name=source.name).variables.get("GPU", "")
+        first = follow(source.text, {**data()["variables"], **given}, name=source.name, spent=read.spent).variables.get(
+            "GPU", ""
+        )
         seat = (int(first),) if re.fullmatch(r"\d{1,6}", first) else ()
         out += [replace(_placed(one, source), first_gpus=seat) for one in found]
     return out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from ...base.diagnostics import Diagnostic, SpecError
@@ -17,7 +17,7 @@ from ..engines.command import ServerCommand
 from ..engines.imported import after_program
 from ..engines.options import split
 from .roles import role_of
-from .wrappers import Program, data
+from .wrappers import Program, Read, data
 
 MAX_SERVERS = 2_000
 """Of a deployment, before equal ones are counted together."""
@@ -46,7 +46,7 @@ class Placed:
     first_gpus: tuple[int, ...] = ()
 
 
-def servers(found: Sequence[Placed], read: Callable[[str], str | None]) -> Found:
+def servers(found: Sequence[Placed], read: Read) -> Found:
     """Of (engine, command). `read`: files that commands name and that nothing in the deployment has. Raises SpecError."""
     kept = []
     for one in found:
@@ -191,7 +191,7 @@ def _is_split(one: Placed) -> bool:
     return any(mark in text for mark in marks for text in texts)
 
 
-def _with_files(one: Placed, read: Callable[[str], str | None]) -> Placed:
+def _with_files(one: Placed, read: Read) -> Placed:
     """With the configuration files that its command names."""
     files = {}
     for word in one.program.argv:

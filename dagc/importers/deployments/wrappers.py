@@ -5,19 +5,33 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 from ...base.frozen import record, replace
-from ..shell.follow import follow
+from ..shell.follow import Spent, follow
 from ..shell.script_text import ShellError
 
 MAX_NESTED = 12
 """Wrappers in wrappers."""
 ASSIGNED = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
-Read = Callable[[str], str | None]
-"""The text of a file that a command names; None: there is none."""
+
+
+@dataclass(slots=True)
+class Read:
+    """The text of a file that a command names, None where there is none; and what following scripts has taken so far."""
+
+    find: Callable[[str], str | None]
+    spent: Spent = field(default_factory=Spent)
+
+    def __call__(self, path: str) -> str | None:
+        return self.find(path)
+
+    def beside(self, files: Mapping[str, str]) -> Read:
+        """These come first."""
+        return Read(lambda path: files[path] if path in files else self.find(path), self.spent)
 
 
 @record
@@ -46,7 +60,7 @@ def data() -> Mapping[str, Any]:
 
 def programs(text: str, name: str, read: Read, given: Mapping[str, str] | None = None) -> list[Program]:
     """What a script starts. `given`: variables that it finds. Raises ShellError."""
-    found = follow(text, {**data()["variables"], **(given or {})}, name=name)
+    found = follow(text, {**data()["variables"], **(given or {})}, name=name, spent=read.spent)
     out = []
     for one in found.started:
         environment = {**(given or {}), **one.environment}
@@ -73,7 +87,7 @@ def certain(found: Sequence[Program]) -> list[Program]:
 def unwrapped(outer: Program, read: Read, depth: int = 0) -> list[Program]:
     """Several where a shell is started with a script. Raises ShellError where that is none."""
     if depth > MAX_NESTED:
-        raise ShellError(f"programs start others more than {MAX_NESTED} deep", 0)
+        raise ShellError(f"programs start others more than {MAX_NESTED} deep", outer.start)
     argv, environment = list(outer.argv), dict(outer.environment)
     while argv and (found := ASSIGNED.fullmatch(argv[0])):
         environment[found[1]] = found[2]
@@ -107,7 +121,10 @@ def _shell(one: Program, read: Read, depth: int) -> list[Program]:
             return [one]
         name = words.pop(0)
     given = {**data()["variables"], **one.environment}
-    found = follow(text, given, words, name or "sh")
+    try:
+        found = follow(text, given, words, name or "sh", read.spent)
+    except ShellError as error:
+        raise ShellError(error.why, one.start) from None
     out = []
     for started in found.started:
         inner = replace(

@@ -39,9 +39,9 @@ from .syntax import (
 )
 from .unknown import CLOSE, OPEN, is_known, named, shown, split_marks
 
-MAX_STEPS = 100_000
-"""Commands that are followed."""
-MAX_COMMANDS = 10_000
+MAX_STEPS = 60_000
+"""Commands that are followed, of a script and of all scripts that it starts."""
+MAX_COMMANDS = 5_000
 """Programs that are started."""
 MAX_LETTERS = 20_000_000
 """Of all values and files that are made: doubling a variable fifty times needs few steps."""
@@ -76,18 +76,31 @@ class Followed:
 
 
 def follow(
-    text: str, given: Mapping[str, str] | None = None, arguments: Sequence[str] = (), name: str = "script.sh"
+    text: str,
+    given: Mapping[str, str] | None = None,
+    arguments: Sequence[str] = (),
+    name: str = "script.sh",
+    spent: Spent | None = None,
 ) -> Followed:
-    """`given`: variables that it finds, which are not in what programs get of it; `name`: of the script, which is its `$0`. Raises ShellError."""
+    """`spent`: by scripts around it, which it adds to. `given`: variables that it finds, which are not in what programs get of it; `name`: of the script, which is its `$0`. Raises ShellError."""
     for mark in (OPEN, CLOSE):
         if mark in text:
             raise ShellError("the script has a control character", text.index(mark))
-    shell = _Shell(dict(given or {}), arguments=[name, *arguments])
+    shell = _Shell(dict(given or {}), arguments=[name, *arguments], spent=spent or Spent())
     with suppress(_Leave):
         shell.all(parse_script(text))
     files = {shown(path): shown(text) for path, text in shell.files.items()}
     variables = {name: shown(value) for name, value in shell.variables.items()}
     return Followed(tuple(shell.started), files, variables, tuple(dict.fromkeys(shell.unset)), shell.branched)
+
+
+@dataclass(slots=True)
+class Spent:
+    """Of the bounds above."""
+
+    steps: int = 0
+    commands: int = 0
+    letters: int = 0
 
 
 class _Leave(Exception):
@@ -112,8 +125,7 @@ class _Shell:
     started: list[Started] = field(default_factory=list)
     unset: list[str] = field(default_factory=list)
     branched: bool = False
-    steps: int = 0
-    letters: int = 0
+    spent: Spent = field(default_factory=Spent)
     within: list[str] = field(default_factory=list)  # functions that are being called
     calls: int = 0
     quiet: int = 0  # inside of a substitution: what it starts is no server
@@ -125,8 +137,8 @@ class _Shell:
         return Expansion(self.variables, self.arrays, self.arguments, self.output, self.unset, self.spend, self.open)
 
     def spend(self, letters: int, at: int = 0) -> None:
-        self.letters += letters
-        if self.letters > MAX_LETTERS:
+        self.spent.letters += letters
+        if self.spent.letters > MAX_LETTERS:
             raise ShellError(f"the script makes more than {MAX_LETTERS:,} letters", at)
 
     def word(self, word: Word) -> str:
@@ -227,8 +239,8 @@ class _Shell:
             return Truth(True, False)
 
     def command(self, command: Command) -> Truth:
-        self.steps += 1
-        if self.steps > MAX_STEPS:
+        self.spent.steps += 1
+        if self.spent.steps > MAX_STEPS:
             raise ShellError(f"following the script takes more than {MAX_STEPS:,} steps", 0)
         if isinstance(command, Simple):
             return self.simple(command)
@@ -282,7 +294,7 @@ class _Shell:
     def count(self, loop: Count) -> Truth:
         self.sum(loop.first)
         while True:
-            self.steps += 1
+            self.spent.steps += 1
             holds = self.sum(loop.holds)
             if holds is None:
                 self.round(loop.body)  # how often is not known: once
@@ -443,7 +455,8 @@ class _Shell:
         if words[0] == "seq" and (numbers := _sequence(words)) is not None:
             self.say(numbers)
             return Truth(True, True)
-        if len(self.started) >= MAX_COMMANDS:
+        self.spent.commands += 1
+        if self.spent.commands > MAX_COMMANDS:
             raise ShellError(f"the script starts more than {MAX_COMMANDS:,} programs", simple.start)
         self.spend(sum(map(len, words)) + sum(map(len, environment.values())), simple.start)
         unknown = [name for word in words for name in named(word)]
@@ -613,8 +626,12 @@ def _eval(shell: _Shell, simple: Simple, words: list[str]) -> Truth:
     if shell.calls > MAX_CALLS:
         raise ShellError(f"functions call each other more than {MAX_CALLS} deep", simple.start)
     before = len(shell.started)
-    truth = shell.all(parse_script(text))
-    shell.calls -= 1
+    try:
+        truth = shell.all(parse_script(text))
+    except ShellError as error:
+        raise ShellError(error.why, simple.start) from None
+    finally:
+        shell.calls -= 1
     moved = [_at(one, simple) for one in shell.started[before:]]
     shell.started[before:] = moved
     return truth

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from .syntax import (
@@ -73,6 +75,15 @@ class ShellError(Exception):
     def __init__(self, why: str, at: int) -> None:
         super().__init__(why)
         self.why, self.at = why, at
+
+
+@contextmanager
+def _moved(start: int) -> Iterator[None]:
+    """Faults of a text that begins here in the script."""
+    try:
+        yield
+    except ShellError as error:
+        raise ShellError(error.why, start + error.at) from None
 
 
 def parse_script(text: str) -> Commands:
@@ -183,7 +194,8 @@ class _Parser:
         if quoted:
             return Word((Text(whole, True),), start, at)
         inner = _Parser(whole, depth=self.depth, parts=self.parts)
-        parts = inner.inside('"', here=True)
+        with _moved(start):
+            parts = inner.inside('"', here=True)
         self.parts = inner.parts
         return Word(parts, start, at)
 
@@ -524,7 +536,7 @@ class _Parser:
         c = self.text[self.at]
         if c == "\\":
             into.text(self.text[self.at + 1 : self.at + 2], True)
-            self.at += 2
+            self.at = min(self.at + 2, len(self.text))
         elif c == "'":
             into.add(self.single())
         elif c == '"' or self.looking('$"'):
@@ -608,7 +620,10 @@ class _Parser:
             text = re.sub(r"\\([\\`$])", r"\1", self.text[start + 1 : end])
             self.at = end + 1
             inner = _Parser(text, depth=self.depth, parts=self.parts)
-            return Output(inner.commands(()), f"$({text})", quoted)
+            with _moved(start + 1):
+                body = inner.commands(())
+            self.parts = inner.parts
+            return Output(body, f"$({text})", quoted)
         self.at += 1
         if self.looking("(("):
             self.at += 2
