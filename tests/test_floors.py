@@ -55,7 +55,7 @@ TWICE: dict[str, str] = {
     ),
     **dict.fromkeys(("accuracy", "estimate", "fit", "summary"), "one subject: a script for it, and what is computed"),
     **dict.fromkeys(
-        ("vllm", "sglang", "trtllm"), "an engine: what of a plan its options are told, what of one they say"
+        ("vllm", "sglang", "trtllm", "megatron"), "an engine: what of a plan its options are told, what of one they say"
     ),
     "doubts": "what is probably not meant: of a spec, of its plan",
     "words": "names of a family of lanes; words of an engine's command",

@@ -11,6 +11,7 @@ from ...base.source import Source
 from ...base.syntax.format import format_source
 from ...base.units import show_runs
 from ...lang.load import load
+from ...spec.engines import SCHEDULING
 from ...spec.hardware import Hardware
 from .batches import Pass, Steps, steps
 from .known import Known
@@ -170,7 +171,11 @@ def _phase(name: str, kind: str, one: Server, gpus: Sequence[int], model: Known,
     own: Pass = done.passes[(id(one), kind)]
     ids = show_runs(list(gpus)).replace("-", "..")
     said: list[str] = [f"kind = {kind}"] if name != kind else []
-    said += [f"gpus = [{ids}]" if "," in ids or ".." not in ids else f"gpus = {ids}", f"engine = {one.engine}"]
+    said += [
+        f"gpus = [{ids}]" if "," in ids or ".." not in ids else f"gpus = {ids}",
+    ]
+    if one.engine in SCHEDULING:
+        said.append(f"engine = {one.engine}")
     said.append(f"sequences = {own.sequences}")
     said += [
         f"{k} = {v}"
@@ -190,6 +195,8 @@ def _phase(name: str, kind: str, one: Server, gpus: Sequence[int], model: Known,
         said.append(f"redundant = {one.redundant}")
     elif one.by_load:
         said.append("expert_placement = eplb")
+    if one.sequence_parallel:
+        said.append("sequence_parallel = true")
     if one.two_batch:
         said.append("overlap = two_batch")
     if kind == "decode":
@@ -220,7 +227,7 @@ def _phase(name: str, kind: str, one: Server, gpus: Sequence[int], model: Known,
 def _degrees(one: Server) -> list[str]:
     if not one.moe:
         return [f"{axis} = {n}" for axis, n in (("dp", one.dp), ("tp", one.tp)) if n > 1]
-    if one.dp == 1 and one.ep == 1:
+    if one.dp == 1 and one.ep == 1 and one.etp == one.tp:
         return [f"tp = {one.tp}"] if one.tp > 1 else []
     attention = ", ".join(f"{axis} = {n}" for axis, n in (("dp", one.dp), ("tp", one.tp)) if n > 1)
     experts = ", ".join(f"{axis} = {n}" for axis, n in (("ep", one.ep), ("tp", one.etp)) if n > 1)

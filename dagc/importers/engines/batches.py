@@ -116,7 +116,7 @@ def usual_tokens(one: Server, hardware: Hardware) -> int:
     """Tokens of prompts that a rank takes in a step unless its command says so."""
     if one.usual_step is not None:
         return one.usual_step
-    own = SCHEDULING[one.engine]
+    own = SCHEDULING.get(one.engine, SCHEDULING[None])
     tokens = by_card(own.chunk or own.batch_tokens, hardware)
     return max(1, tokens // one.dp) if "chunk" in own.divided and one.moe else tokens
 
@@ -209,7 +209,11 @@ def _limits(
         elif told:
             notes.append("steps of the servers have different limits, which one serving does not have")
     chunks = {one.chunk for one in servers if one.chunk is not None}
-    said = both or all(one.chunk is not None for one in servers) or any(_whole(one, passes) for one in servers)
+    other = any(
+        one.chunk is not None and "prefill" in one.kinds and passes[(id(one), "prefill")].chunk != one.chunk
+        for one in servers
+    )
+    said = both or other or all(one.chunk is not None for one in servers)
     if said and len(chunks) == 1:
         serve["chunk"] = f"{chunks.pop()} tok"
     elif cutting := {

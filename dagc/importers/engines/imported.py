@@ -65,6 +65,20 @@ def _split(engine: str, command: ServerCommand, given: Given) -> tuple[Words, st
         raise SpecError([_fault(command, fault) for fault in found.faults])
     said = [t.value for t in found.told if t.option is not None and t.option.reads == "checkpoint" and t.value]
     named = list(dict.fromkeys([*found.plain, *said]))
+    if known.words.get("model") == "given":  # its script knows the model
+        if given.model is None and given.config is None:
+            help_: tuple[str, ...] = ("--preset NAME or --config CONFIG.json",)
+            raise SpecError(
+                [
+                    Diagnostic(
+                        "E05",
+                        f"{command.where}: the command does not say which model it runs",
+                        command.span,
+                        help=help_,
+                    )
+                ]
+            )
+        return found, given.model or str(given.config)
     if len(named) != 1:
         what = (
             f"names {len(named)} models: {', '.join(harmless(n)[:60] for n in named[:4])}"
@@ -93,6 +107,9 @@ def _behind_program(known: Facts, command: ServerCommand) -> Sequence[str]:
 
 def after_program(known: Facts, argv: Sequence[str]) -> int | None:
     """Where options begin, behind the program and what starts it (`numactl ...`, `srun ...`); None: it is not this engine's."""
+    needed = known.words.get("needs")
+    if needed is not None and all(word.partition("=")[0] != needed for word in argv):
+        return None
     plain = [word.rsplit("/", 1)[-1] for word in argv[:64]]
     plain = [
         "python" if word in ("python3", "python3.10", "python3.11", "python3.12", "python3.13") else word
@@ -252,7 +269,7 @@ def _uneven(reading: Reading, pp: int) -> None:
     """Layers of each stage as the engine cuts them, where they are not equally many."""
     layers = reading.model.layers
     each, more = divmod(layers, pp)
-    if not more or "layers" in reading.values or not each:
+    if not more or "layers" in reading.values or not each or reading.facts.words["uneven"] == "none":
         return
     where = {"first": range(more), "last": range(pp - more, pp), "before_last": range(pp - 1 - more, pp - 1)}
     longer = where[reading.facts.words["uneven"]]

@@ -37,6 +37,7 @@ class Server:
     by_load: bool = False
     two_batch: bool = False
     dcp: int = 1
+    sequence_parallel: bool = False
     dtype: str = ""
     kv_dtype: str = ""
     weight_dtype: str = ""
