@@ -188,8 +188,8 @@ def _fits(one: Server, own: Pass) -> bool:
 
 
 def _whole(one: Server, passes: Mapping[tuple[int, str], Pass]) -> bool:
-    """Whether its phase has whole prompts, from which nobody sees that the server would cut them."""
-    return "prefill" in one.kinds and not passes[(id(one), "prefill")].chunk
+    """Whether its phases have whole prompts or none, from which nobody sees that the server would cut them."""
+    return "prefill" not in one.kinds or not passes[(id(one), "prefill")].chunk
 
 
 def _limits(
