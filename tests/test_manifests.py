@@ -334,6 +334,23 @@ def test_names_are_those_that_kubernetes_takes(name: str) -> None:
     assert len(set(labels([name, name, f"{name}!", f"{name}?"], 10))) == 4
 
 
+def test_no_two_objects_have_one_name() -> None:
+    """A set has a service of its own name, and stateful sets of its name with numbers."""
+    plain = deployed("vllm", "nodes")
+    names = ("router", "a", "a_http", "a_0", "A", "a-b", "a_b", "", "日", "x" * 80, "x" * 81, "8")
+    servers = tuple(replace(plain.servers[k % 2], name=name) for k, name in enumerate(names))
+    for longest in ("p", "p" * 60):
+        one = replace(plain, name=longest, servers=servers, router=None)
+        (content,) = launcher("kubernetes").files(one).values()
+        found = documents(content.decode())
+        assert [fault for document in found for fault in faults(document)] == []
+        sets = [document["metadata"]["name"] for document in found if kind(document) == "LeaderWorkerSet"]
+        services = [document["metadata"]["name"] for document in found if kind(document) == "Service"]
+        taken = [*sets, *services, *(f"{name}-{k}" for name in sets for k in range(3))]
+        assert len(set(taken)) == len(taken) and f"{longest}-router" not in taken
+        assert all(len(f"{name}-999-999-0123456789") <= 63 for name in sets)
+
+
 def test_hostile_words_stay_words() -> None:
     """Whatever a checkpoint or a plan is called, it is one word of a command in the end."""
     plain = deployed("vllm", "split")

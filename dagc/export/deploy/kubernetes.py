@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ...base.frozen import record
 from . import pods
 from .deployment import HEALTH, Deployment, Router, Server
 from .dns_labels import labels
@@ -31,17 +32,35 @@ for url in sys.argv[2:]:
 """What a router's pod runs first: a router looks for its servers once."""
 
 
+@record
+class Names:
+    """Of objects: all different, since a set has a service of its own name. `sets`, `services`: by server."""
+
+    plan: str
+    router: str
+    sets: Mapping[str, str]
+    services: Mapping[str, str]
+
+    @classmethod
+    def of(cls, one: Deployment) -> Names:
+        servers = [server.name for server in one.servers]
+        own = [f"{one.name}-{name}" for name in servers]
+        plan, router, *made = labels([one.name, f"{one.name}-router", *own, *(f"{name}-http" for name in own)])
+        sets = dict(zip(servers, made, strict=False))
+        return cls(plan, router, sets, dict(zip(servers, made[len(servers) :], strict=True)))
+
+
 def write(one: Deployment) -> Mapping[str, str]:
     """Files by suffix. Raises SpecError with E05 where pods cannot run a server."""
     refuse_ranks_apart(one)
-    plan, *own = labels([one.name, *(f"{one.name}-{server.name}" for server in one.servers)])
-    names = dict(zip((server.name for server in one.servers), own, strict=True))
-    documents = [document for server in one.servers for document in _server(one, server, names, plan)]
+    names = Names.of(one)
+    documents = [document for server in one.servers for document in _server(one, server, names)]
+    front, port = names.services[one.servers[0].name], pods.ports(one)["http"]
     if one.router is not None:
-        documents += _router(one, one.router, names, plan)
+        documents += _router(one, one.router, names)
+        front, port = names.router, one.router.port
     first, *rest = documents
     needs = ("the LeaderWorkerSet controller (leaderworkerset.x-k8s.io/v1)",)
-    front, port = (f"{plan}-router", one.router.port) if one.router else (f"{own[0]}-http", pods.ports(one)["http"])
     about = pods.about(one, needs, pods.forwarded(one, front, port))
     return {
         "kubernetes.yaml": text(
@@ -58,15 +77,15 @@ def refuse_ranks_apart(one: Deployment) -> None:
             raise pods.refuse(message, help=("--launcher dynamo, whose operator starts them, or slurm",))
 
 
-def _server(one: Deployment, server: Server, names: Mapping[str, str], plan: str) -> list[Document]:
-    name = names[server.name]
-    marks = {PLAN: plan, COMPONENT: server.role if server.role != "both" else "server"}
+def _server(one: Deployment, server: Server, names: Names) -> list[Document]:
+    name = names.sets[server.name]
+    marks = {PLAN: names.plan, COMPONENT: server.role if server.role != "both" else "server"}
     config = f"{name}-config" if server.files else ""
     apart = server.nodes > 1
     template: Object = {"size": server.nodes}
     if apart:
-        template["leaderTemplate"] = _pod(one, server, names, marks, config, first=True)
-    template["workerTemplate"] = _pod(one, server, names, marks, config, first=not apart)
+        template["leaderTemplate"] = _pod(one, server, names.sets, marks, config, first=True)
+    template["workerTemplate"] = _pod(one, server, names.sets, marks, config, first=not apart)
     body = {
         "apiVersion": "leaderworkerset.x-k8s.io/v1",
         "kind": "LeaderWorkerSet",
@@ -75,7 +94,7 @@ def _server(one: Deployment, server: Server, names: Mapping[str, str], plan: str
     }
     documents = [pods.config_map(config, server.files)] if config else []
     selector = {SET: name, INDEX: "0"}
-    service = _service(f"{name}-http", selector, pods.ports(one)["http"], marks)
+    service = _service(names.services[server.name], selector, pods.ports(one)["http"], marks)
     return [*documents, Document(body, server.about), Document(service)]
 
 
@@ -108,15 +127,15 @@ def _service(name: str, selector: Mapping[str, str], port: int, marks: Mapping[s
     }
 
 
-def _router(one: Deployment, router: Router, names: Mapping[str, str], plan: str) -> list[Document]:
+def _router(one: Deployment, router: Router, names: Names) -> list[Document]:
     """A pod that waits for every server, and then routes."""
-    name = f"{plan}-router"
-    marks = {PLAN: plan, COMPONENT: "router"}
-    words = Words(one, None, names)
+    name = names.router
+    marks = {PLAN: names.plan, COMPONENT: "router"}
+    words = Words(one, None, names.sets)
     command = words.all(router.command)
     picture = pods.platforms()["routers"].get(one.engine) or pods.image(one, one.servers[0])
     urls = [
-        f"http://{names[server.name]}-{replica}.{names[server.name]}:{words.ports['http']}{HEALTH}"
+        f"http://{names.sets[server.name]}-{replica}.{names.sets[server.name]}:{words.ports['http']}{HEALTH}"
         for server, replica in one.ends
     ]
     box: Object = {
