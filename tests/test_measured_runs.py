@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,18 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
-from conftest import ROOT, spec_text
+from conftest import ROOT, examples, spec_text
 
 from dagc.base.diagnostics import Collector
 from dagc.cli import compare_metrics, main
+from dagc.observe.metrics import benchmark, clients
+from dagc.observe.metrics.figures import figures
 from dagc.observe.metrics.histograms import histogram
 from dagc.observe.metrics.run_files import Given, read
 from dagc.observe.metrics.series import Series
 from dagc.observe.metrics.sources import sources
 from dagc.serving.lines import TraceError
+from dagc.serving.result import Limits
 
 SCHEMA = json.loads((ROOT / "dagc" / "observe" / "measured_run.schema.json").read_text())
 Capture = pytest.CaptureFixture[str]
@@ -295,6 +299,7 @@ BAD = {
     "a time that is none": ("timestamp, index, utilization.gpu [%]\nnoon, 0, 5 %\n", "time"),
     "no names of columns": ("2026/01/01 00:00:00.000, 0, 5 %\n", "names of columns"),
     "a time below zero": ("arrival_s,ttft_ms\n0,-5\n", "negative"),
+    "a last token before the first": ("ttft_ms,latency_ms\n500,400\n", "last token"),
     "no requests": ("arrival_s,ttft_ms\n", "no requests"),
     "a key twice": ('{"mean_ttft_ms": 1, "mean_ttft_ms": 2}', "twice"),
     "JSON without an end": ('{"a":' * 100_000, "JSON"),
@@ -313,6 +318,47 @@ def test_files_that_cannot_be_read(name: str, tmp_path: Path) -> None:
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(TraceError, match=told):
         read([[Given(path)]])
+
+
+SEEDS = (
+    scrape(SEEN, 2, num_requests_running=3.0, generation_tokens_total=5.0) * 2,
+    "timestamp, index, utilization.gpu [%], memory.used [MiB]\n" + "2026/01/31 12:00:00.000, 0, 95 %, 900 MiB\n" * 3,
+    "arrival_s,ttft_ms,latency_ms,output_tokens\n0,100,900,5\n1,200,,\n",
+    '{"mean_ttft_ms": 4.0, "ttfts": [0.1, 0.2], "itls": [[0.1], []]}',
+    "INFO Model loading took 11.05 GiB memory\n[x DP0] Decode batch, #running-req: 3, gen throughput (token/s): 1.0\n",
+    '{"segments": [{"device": 0, "address": 1, "total_size": 4, "blocks": [{"size": 4, "state": "active_allocated"}]}]}',
+)
+PIECES = (b"NaN", b"1e999", b"-1", b"\n", b",", b'"', b"{", b"}", b"\x1b[31m", b"\0", b"9" * 40, b"\xff", b"+Inf", b"[")
+
+
+def test_damaged_files_are_read_or_refused(tmp_path: Path) -> None:
+    """Nothing else happens, and a figure is a number between its bounds."""
+    rng, path, known = random.Random(7), tmp_path / "run", 0
+    for _ in range(examples(300)):
+        data = bytearray(rng.choice(SEEDS).encode())
+        for _ in range(rng.randint(1, 5)):
+            at = rng.randint(0, len(data))
+            change = rng.randrange(3)
+            if change == 0:
+                del data[at : at + rng.randint(1, 20)]
+            elif change == 1:
+                data[at:at] = rng.choice(PIECES)
+            else:
+                data[at:at] = data[at : at + rng.randint(1, 200)]
+        path.write_bytes(data)
+        try:
+            run = read([[Given(path)]])
+        except TraceError:
+            continue
+        found = figures(run.servers, 60.0)
+        for one in run.requests:
+            found |= clients.figures(one, Limits(ttft_s=1.0))
+        for name, result in run.results:
+            found |= benchmark.figures(result, name)
+        known += len(found)
+        for figure in found.values():
+            assert figure.value == figure.value and figure.low <= figure.value * (1 + 1e-9) <= figure.high * (1 + 2e-9)
+    assert known > 100
 
 
 def test_faults_are_told_with_exit_code_2(compared, tmp_path: Path) -> None:

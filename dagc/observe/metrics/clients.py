@@ -16,7 +16,7 @@ def figures(requests: Requests, limits: Limits) -> dict[str, Figure]:
     if ttft is not None and output is not None:
         more = np.where(output > 1, output - 1, np.nan)
         if tpot is None and e2e is not None:
-            found["tpot_s"] = tpot = (e2e - ttft) / more
+            found["tpot_s"] = tpot = np.maximum(e2e - ttft, 0.0) / more
         elif e2e is None and tpot is not None:
             found["e2e_s"] = e2e = ttft + np.where(output > 1, tpot * (output - 1), 0.0)
     out: dict[str, Figure] = {}

@@ -20,6 +20,8 @@ from .series import MOST_SERIES, Labels, Server, TooMany
 from .sources import sources
 
 UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
+EQUAL = 1 - 1e-6
+"""A time of at least this share of another is not shorter: files round."""
 MOST_ROWS = 5_000_000
 MOST_COLUMNS = 10_000
 HEAD = re.compile(r"^([A-Za-z_][\w.:]*)\s*(?:\[([^\]]*)\])?\s*(\{.*\})?$")
@@ -113,6 +115,8 @@ def read_requests(path: Path) -> Requests:
             if value < 0 or value == float("inf"):
                 raise TraceError(path, number, f"column {place + 1} is {'negative' if value < 0 else 'infinite'}")
             kept[name].append(value)
+        if kept.keys() >= {"ttft_s", "e2e_s"} and kept["e2e_s"][-1] < kept["ttft_s"][-1] * EQUAL:
+            raise TraceError(path, number, "its last token comes before its first")
     if not count:
         raise TraceError(path, 0, "it has no requests")
     return Requests({name: np.frombuffer(data, dtype=np.float64) for name, data in kept.items()}, path.name)
