@@ -160,6 +160,18 @@ def test_a_trace_is_replayed(tmp_path: Path) -> None:
         bench(deployment(plan, "vllm", "m", "p"))
 
 
+@pytest.mark.parametrize("engine", TOOLS)
+def test_a_model_is_a_word(engine: str, tmp_path: Path) -> None:
+    model = "$URL$(touch ran) `touch ran` it's \\"
+    plan = compiled_text(spec_text(kind="decode", phase="gpus = 0..3, tp = 4", dtype="bf16"))
+    (tmp_path / "b.sh").write_text(bench(deployment(plan, engine, model, "p"))["bench.sh"])
+    (tmp_path / EACH[engine]).write_text(FAKE)
+    (tmp_path / EACH[engine]).chmod(0o755)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "b.sh"], cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
+    assert after(done.stdout.splitlines(), "--model") == model and not (tmp_path / "ran").exists()
+
+
 def test_each_serving_has_its_own(tmp_path: Path) -> None:
     files = made("vllm", f"{OPEN} }}\nserve night {{ arrivals = burst, requests = 7")
     assert sorted(files) == ["chat.bench.sh", "night.bench.sh"] and "--num-prompts 7" in files["night.bench.sh"]

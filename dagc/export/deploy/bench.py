@@ -18,6 +18,7 @@ from ...serving.lines import TraceError
 from ...serving.offered import facts, load_of
 from ...serving.trace_files import BLOCK_TOKENS
 from ...spec.serve import Arrivals, Lengths, Serve
+from ..engines.words import Shell
 from .bash import broken
 from .deployment import Deployment
 
@@ -114,7 +115,7 @@ def _written(one: Deployment, serve: Serve, prefix: str) -> dict[str, str]:
         assert tool.replay is not None
         asked = replace(asked, requests=min(count, MOST_REQUESTS))
         out[FILE] = "".join(_lines(asked))
-        words = [*tool.program, *tool.replay(asked, f"$here/{one.name}.{one.engine}.{prefix}{FILE}")]
+        words = [*tool.program, *tool.replay(asked, Shell(f'"$here"/{one.name}.{one.engine}.{prefix}{FILE}'))]
     lines += [f"# {note}" for note in _notes(asked, count)]
     _, port = one.entrance
     text = [
@@ -131,8 +132,7 @@ def _written(one: Deployment, serve: Serve, prefix: str) -> dict[str, str]:
 
 
 def _word(word: str) -> str:
-    """`$URL`, `$RESULTS` and `$here` are the script's."""
-    return f'"{word}"' if word.startswith(("$URL", "$RESULTS", "$here")) else shlex.quote(word)
+    return word if isinstance(word, Shell) else shlex.quote(word)
 
 
 def _about(asked: Asked) -> str:
@@ -266,6 +266,10 @@ def _aiperf_common(asked: Asked) -> list[str]:
     ]
 
 
+URL, RESULTS = Shell('"$URL"'), Shell('"$RESULTS"')
+"""Variables of the script."""
+
+
 @record
 class Tool:
     """`draws`: whether it draws such traffic; `drawn`: options for that; `replay`: options for a file of requests, None: it takes none.
@@ -283,8 +287,8 @@ VLLM = Tool(
     "vllm bench serve",
     ("vllm", "bench", "serve"),
     (
-        *("--backend", "openai", "--base-url", "$URL", "--ignore-eos", "--percentile-metrics", "ttft,tpot,itl,e2el"),
-        *("--metric-percentiles", "50,90,99", "--save-result", "--result-dir", "$RESULTS"),
+        *("--backend", "openai", "--base-url", URL, "--ignore-eos", "--percentile-metrics", "ttft,tpot,itl,e2el"),
+        *("--metric-percentiles", "50,90,99", "--save-result", "--result-dir", RESULTS),
     ),
     lambda asked: asked.is_drawn,
     _vllm,
@@ -294,7 +298,7 @@ VLLM = Tool(
 SGLANG = Tool(
     "sglang.bench_serving",
     ("python3", "-m", "sglang.bench_serving"),
-    ("--backend", "sglang", "--base-url", "$URL", "--output-details", "--output-file", "$RESULTS/bench.jsonl"),
+    ("--backend", "sglang", "--base-url", URL, "--output-details", "--output-file", Shell('"$RESULTS"/bench.jsonl')),
     _sglang_draws,
     _sglang,
 )
@@ -303,8 +307,8 @@ AIPERF = Tool(
     "aiperf",
     ("aiperf", "profile"),
     (
-        *("--url", "$URL", "--endpoint-type", "completions", "--streaming", "--extra-inputs", "ignore_eos:true"),
-        *("--artifact-dir", "$RESULTS"),
+        *("--url", URL, "--endpoint-type", "completions", "--streaming", "--extra-inputs", "ignore_eos:true"),
+        *("--artifact-dir", RESULTS),
     ),
     lambda asked: asked.is_drawn,
     _aiperf,
