@@ -12,6 +12,9 @@ MISSING, EXTRA, SIZE, GROUP = "missing", "extra", "size", "group"
 LEAST_SHARE = 0.01
 """Of the time of all ops: classes below it are no drift, whatever their ratio."""
 
+NEGLIGIBLE_S = 1e-7
+"""Of a plan: ops that have no kernel of their own, and receives, whose sends have the time."""
+
 
 @record
 class Deviation:
@@ -83,7 +86,11 @@ class Matched:
     def drifted(self) -> tuple[OpClass, ...]:
         """Classes that took longer or shorter than planned by more than the tolerance."""
         total = sum(one.measured_s for one in self.classes)
-        large = [one for one in self.classes if max(one.measured_s, one.planned_s) >= LEAST_SHARE * total]
+        large = [
+            one
+            for one in self.classes
+            if one.planned_s >= NEGLIGIBLE_S and max(one.measured_s, one.planned_s) >= LEAST_SHARE * total
+        ]
         return tuple(
             o for o in large if self.compares and abs(o.measured_s - o.planned_s) > self.tolerance * o.planned_s
         )

@@ -142,7 +142,7 @@ def _classes(result: PhaseResult, planned: PlannedCalls, found: Sequence[Lookup]
             name = class_of(result, segment, op.mark.op)
             planned_s = _planned_s(result, segment, op, index, stage)
             calls, measured_s, before_s = own.get(name, (0, 0.0, 0.0))
-            own[name] = (calls + 1, measured_s + op.end_s - op.start_s, before_s + planned_s)
+            own[name] = (calls + 1, measured_s + op.took_s, before_s + planned_s)
         for name, row in own.items():
             rows.setdefault(name, []).append(row)
     share = 1 / (max(1, passes) * max(1, len(found)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,14 @@ from .seen_calls import SeenCall, seen_calls
 
 @record
 class MarkedOp:
-    """One execution of an op that the trace names. `number`: of the pass. Seconds as those of `SeenCall`."""
+    """One execution of an op that the trace names. `number`: of the pass. Seconds as those of `SeenCall`; `took_s`: from its begin to
+    its end, or on a GPU of the kernels that were launched in it."""
 
     mark: Mark
     number: int
     start_s: float
     end_s: float
+    took_s: float
 
 
 @record(slots=False)
@@ -70,11 +72,28 @@ def calls_of(trace: RankTrace, origin_ns: int, inside: NDArray[np.bool_] | None 
             found.append((mark, start + shift_s, start + time + shift_s))
     passes = tuple((start, end) for mark, start, end in found if not mark.op)
     begins = [start for start, _ in passes]
-    ops = (MarkedOp(m, max(0, bisect_right(begins, start) - 1), start, end) for m, start, end in found if m.op)
+    named = [one for one in found if one[0].op]
+    took_s = _took_s(trace, [start - shift_s for _, start, _ in named], [end - shift_s for _, _, end in named])
+    ops = (
+        MarkedOp(m, max(0, bisect_right(begins, start) - 1), start, end, took)
+        for (m, start, end), took in zip(named, took_s, strict=True)
+    )
     return RankCalls(
         trace.path.name, trace.rank, trace.world, trace.about, len(trace.kernels) > 0,
         tuple(seen_calls(trace, origin_ns, inside)), tuple(ops), _products(trace), passes,
     )  # fmt: skip
+
+
+def _took_s(trace: RankTrace, starts: Sequence[float], ends: Sequence[float]) -> list[float]:
+    begin, end, kernels = np.array(starts), np.array(ends), trace.kernels
+    if not len(kernels) or not starts:
+        found: list[float] = (end - begin).tolist()
+        return found
+    launched = np.where(np.isnan(kernels.launched_s), kernels.start_s, kernels.launched_s)
+    at = np.searchsorted(begin, launched, side="right") - 1
+    inside = (at >= 0) & (launched <= end[np.maximum(at, 0)])
+    sums: list[float] = np.bincount(at[inside], weights=kernels.time_s[inside], minlength=len(starts)).tolist()
+    return sums
 
 
 def _products(trace: RankTrace) -> dict[Product, tuple[float, ...]]:

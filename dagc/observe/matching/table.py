@@ -6,14 +6,12 @@ import re
 from collections.abc import Iterator
 
 from ...base.harmless import harmless
-from .deviations import Beside, Matched
+from .deviations import NEGLIGIBLE_S, Beside, Matched
 from .marked import listed
 
 LAYER = re.compile(r"\.(\d{1,9})/")
 SHOWN = 20
 """Lines of deviations, and of late ranks."""
-NEGLIGIBLE_S = 1e-7
-"""Of a plan: ops that have no kernel of their own."""
 
 
 def lines(beside: Beside) -> Iterator[str]:
@@ -40,7 +38,7 @@ def verdict(beside: Beside) -> Iterator[str]:
         counts = (f"{sum(one.word == word for one in found.deviations):,} {word}" for word in words)
         yield f"collectives are not the plan's: {', '.join(counts)}"
     if found is not None and found.drifted:
-        names = ", ".join(f"{one.name} {one.measured_s / one.planned_s:.2f}" for one in found.drifted if one.planned_s)
+        names = ", ".join(f"{one.name} {one.measured_s / one.planned_s:.2f}" for one in found.drifted)
         yield f"drift beyond {found.tolerance:.0%} of the plan: {names}"
 
 
