@@ -1,116 +1,104 @@
-"""Plans of every shape that serving engines are given, by the number of a draw."""
+"""Random small specs: any model that the language can say, under any strategy; not all are legal."""
 
 from __future__ import annotations
 
-from random import Random
+from conftest import spec_text
+from hypothesis import strategies as st
 
-MODELS = (
-    ("mixtral-8x7b", 8, 32),
-    ("deepseek-v2-lite", 64, 27),
-    ("qwen3-30b-a3b", 128, 48),
-    ("llama-3.1-8b", 0, 32),
-    ("glm-4.5-air", 128, 46),
-)
-"""Preset, routed experts, layers."""
-DRAFTS = ("glm-4.5-air",)
-"""Models with layers that predict further tokens."""
+BLOCKS = """
+block gated_mqa(x) {
+  h = rms_norm(x)
+  q[batch, seq, heads, head_dim] = h * Wq[hidden, heads, head_dim]
+  k[batch, seq, head_dim] = h * Wk[hidden, head_dim]
+  v[batch, seq, head_dim] = h * Wv[hidden, head_dim]
+  o[batch, seq, heads, head_dim] = attend(rope(q), rope(k), v, causal = true)
+  g[batch, seq, heads, head_dim] = h * Wgate[hidden, heads, head_dim]
+  a = o * sigmoid(g)
+  y[batch, seq, hidden] = a * Wo[heads, head_dim, hidden]
+  return x + y
+}
+block bottleneck(x) {
+  let low = 4
+  let ffn = mlp.hidden
+  h = layer_norm(x)
+  d[batch, seq, low] = h * Wd[hidden, low]
+  u[batch, seq, ffn] = relu(d) * Wu[low, ffn]
+  y[batch, seq, hidden] = gelu(u) * Wy[ffn, hidden]
+  return x + 0.5 * y
+}
+layer own { gqa, bottleneck }
+layer routed { gqa, moe }
+layer two { gqa, moe_plain }
+"""
+"""Blocks that no library has: one key/value head with a gate, and a feed-forward with a narrow waist."""
+
+STACKS = ("stack = [embed, 2 * own, routed, lm_head]", "stack = [embed, 3 * two, lm_head]")
 
 
-class Drawn:
-    """One plan. `text` is its spec; `prefix` and `context` what its phases say of lengths."""
+@st.composite
+def models(draw: st.DrawFn, experts: int) -> str:
+    """Three layers. Dims have the factors that most small degrees need, some not even those."""
+    attention = draw(st.sampled_from(["gqa", "gqa", "mla", "gated_mqa"]))
+    heads = draw(st.sampled_from([4, 6, 12]))
+    if attention == "gqa":
+        sizes = f"kv_heads = {draw(st.sampled_from([n for n in (1, 2, 3, 4) if heads % n == 0]))}, head_dim = 4"
+    elif attention == "mla":
+        sizes = "q_latent = 6, kv_latent = 4, nope_dim = 4, rope_dim = 2, v_dim = 4"
+    else:
+        sizes = "head_dim = 4"
+    options = f"count = {experts}, top_k = {draw(st.integers(1, min(3, experts)))}, hidden = 12"
+    options += draw(st.sampled_from(["", ", score = sigmoid"]))
+    if attention == "gqa" and draw(st.booleans()):
+        layers = draw(st.sampled_from(STACKS))
+    else:
+        layers = f"layers = 3, dense_first = {draw(st.sampled_from([0, 1, 2]))}"
+        options += f", shared = {draw(st.sampled_from([0, 1, 2]))}"
+    return (
+        f"{layers}, hidden = 8, vocab = {draw(st.sampled_from([12, 24]))}, dtype = fp32\n"
+        f"attention {{ kind = {attention}, heads = {heads}, {sizes} }}\n"
+        f"mlp {{ hidden = 12 }}\nexperts {{ {options} }}"
+    )
 
-    def __init__(self, seed: int) -> None:
-        self.random = Random(seed)
-        pick = self.random.choice
-        self.model, self.experts, self.layers = pick(MODELS)
-        self.gpu = pick(("h100-sxm", "h200-sxm", "b200-sxm", "gb200-nvl72"))
-        self.host = 4 if self.gpu == "gb200-nvl72" else 8
-        self.prompt, self.output = pick((512, 1000, 2048, 8192)), pick((1, 128, 500))
-        self.kinds = pick(
-            (("prefill", "decode"), ("prefill", "decode"), ("prefill",), ("decode",), ("mixed", "decode"))
-        )
-        self.split = self.kinds == ("prefill", "decode") and pick((True, False))
-        self.prefix, self.context = 0, None if self.random.random() < 0.8 else self.prompt + self.output + 100
-        self.text = self._text()
 
-    def _text(self) -> str:
-        pick, chance = self.random.choice, self.random.random
-        phases, total, shared = [], 0, None
-        for kind in self.kinds:
-            if self.split or shared is None:
-                shared = self._layout(pick((1, 2, 4, 8, 8, 16))), pick((1, 1, 1, 2))
-            (ranks, dp, said), replicas = shared
-            first = -(-total // self.host) * self.host if self.split else 0
-            phases.append(self._phase(kind, first, ranks, dp, said, replicas))
-            total = first + ranks * replicas
-        pool = 72 if self.host == 4 else max(8, -(-total // 8) * 8)
-        model = "kv_dtype = fp8" if chance() < 0.3 else "dtype = fp16" if chance() < 0.1 else ""
-        return "\n".join((
-            f'moe 1\nhardware from "{self.gpu}" {{ gpus = {pool} }}\nmodel from "{self.model}" {{ {model} }}',
-            f"workload {{ sequences = 64, prompt = {self.prompt} tok, output = {self.output} tok }}", *phases, self._serve(),
-        ))  # fmt: skip
-
-    def _layout(self, ranks: int) -> tuple[int, int, list[str]]:
-        """(GPUs, ranks with sequences of their own, what the phase says)."""
-        pick, chance = self.random.choice, self.random.random
-        if ranks == 1:
-            return 1, 1, []
-        pp = pick((1, 1, 1, 2))
-        stage = ranks // pp
-        tp = pick([t for t in (1, 2, 4, 8, 16) if stage % t == 0])
-        dp = stage // tp
-        said = [f"pp = {pp}"] if pp > 1 else []
-        if pp > 1 and (self.layers % pp or chance() < 0.3):
-            first = self.layers // 2 + pick((0, 1))
-            said.append(f"layers_per_stage = [{first}, {self.layers - first}]")
-        if not self.experts:
-            said.append(f"dp = {dp}, tp = {tp}")
-        else:
-            experts = pick(
-                (f"ep = {stage}", f"ep = {stage}", f"tp = {stage}", f"ep = {max(1, stage // 2)}, tp = {min(2, stage)}")
-            )
-            said.append(f"attention {{ dp = {dp}, tp = {tp} }}, experts {{ {experts} }}")
-            said.append("dispatch = allgather" if dp == 1 or chance() < 0.4 else "dispatch = all_to_all")
-            said += ["redundant = 8"] if chance() < 0.15 else ["expert_placement = eplb"] if chance() < 0.1 else []
-            said += ["overlap = two_batch"] if dp > 1 and chance() < 0.15 else []
-        if dp > 1 and pp > 1:
-            said.append(pick(("order = [dp, pp, ep, sp, tp]", "order = [pp, dp, ep, sp, tp]")))
-        elif self.experts and chance() < 0.3:
-            said.append("order = [pp, dp, sp, tp, ep]")
-        said += ["cuda_graph = false"] if chance() < 0.15 else []
-        said += [f"memory_fraction = {pick((0.8, 0.905))}"] if chance() < 0.2 else []
-        said += [f"engine = {pick(('vllm', 'sglang', 'trtllm'))}"] if chance() < 0.3 else []
-        return ranks, dp, said
-
-    def _phase(self, kind: str, first: int, ranks: int, dp: int, layout: list[str], replicas: int) -> str:
-        pick, chance = self.random.choice, self.random.random
-        said = [*layout, *([f"replicas = {replicas}"] if replicas > 1 else [])]
-        sequences = max(pick((dp, 2 * dp, 16 * dp, 37, 100)), dp) * replicas
-        said.append(
-            f"decode = {sequences}, prompts = [{min(512, self.prompt)}]"
-            if kind == "mixed"
-            else f"sequences = {sequences}"
-        )
-        if kind == "prefill" and chance() < 0.3:
-            said.append(f"chunk = {pick((256, 512))} tok")
-        elif kind == "prefill" and chance() < 0.15:
-            self.prefix = 100
-            said.append("prefix = 100 tok")
-        if kind == "prefill" and chance() < 0.15 and not sequences % 2:
-            said.append("microbatches = 2")
-        if kind == "decode":
-            said += [f"draft = {pick((1, 3))}"] if self.model in DRAFTS and chance() < 0.4 else []
-            said += [f"context = {self.context} tok"] if self.context is not None else []
-        return f"phase {kind} {{\ngpus = {first}..{first + ranks * replicas - 1}\n" + "\n".join(said) + "\n}"
-
-    def _serve(self) -> str:
-        pick, chance = self.random.choice, self.random.random
-        if self.kinds != ("prefill", "decode") or chance() < 0.5:
-            return ""
-        said = ["prefill = prefill, decode = decode, arrivals = closed(64), requests = 640"]
-        said += [f"batch_tokens = {pick((2048, 8192, 16384))} tok"] if chance() < 0.5 else []
-        said += [f"slots = {pick((128, 256))}"] if chance() < 0.4 else []
-        said += [f"chunk = {pick((512, 2048))} tok"] if chance() < 0.3 else []
-        said += [f"prefix_cache = {pick(('true', 'false'))}"] if chance() < 0.4 else []
-        said += ["balance = 20, gather = 5"] if chance() < 0.2 else []
-        return "serve load {\n" + "\n".join(said) + "\n}"
+@st.composite
+def plans(draw: st.DrawFn) -> tuple[str, str]:
+    """(kind, spec) of a plan on at most 48 ranks."""
+    kind = draw(st.sampled_from(["prefill", "prefill", "decode"]))
+    dp, sp, tp = (draw(st.sampled_from(degrees)) for degrees in ((1, 2), (1, 1, 2), (1, 2, 2, 3, 4)))
+    pp, spread = draw(st.sampled_from([(1, ""), (1, ""), (3, ""), (2, "[1, 2]"), (2, "[2, 1]")]))
+    replicas, micro = draw(st.sampled_from([1, 1, 1, 2])), draw(st.sampled_from([1, 1, 2]))
+    overlap = draw(st.sampled_from(["none", "none", "two_batch"]))
+    parallel = kind == "prefill" and draw(st.booleans())
+    if draw(st.booleans()):
+        stage, batch = dp * sp * tp, dp
+        sides = [(e, t) for e in (1, 2, 3, 4, 6, 8) for t in (1, 2, 3, 4) if stage % (e * t) == 0]
+        ep, etp = draw(st.sampled_from(sides))
+        degrees = f"attention {{ dp = {dp}, sp = {sp}, tp = {tp} }}\nexperts {{ ep = {ep}, tp = {etp} }}"
+    else:
+        ep = draw(st.sampled_from([1, 2, 3] if sp * tp * dp <= 4 else [1, 2]))
+        stage, batch = dp * ep * sp * tp, dp * ep
+        degrees = f"dp = {dp}, ep = {ep}, sp = {sp}, tp = {tp}"
+    experts = draw(st.sampled_from([3, 4, 5, 6, 8]))
+    redundant = -experts % ep + draw(st.sampled_from([0, 0, ep if ep > 1 else 0]))
+    phase = (
+        f"gpus = 0..{stage * pp * replicas - 1}, pp = {pp}, replicas = {replicas}, microbatches = {micro}\n"
+        f"sp_method = {draw(st.sampled_from(['allgather', 'ring', 'ulysses']))}, overlap = {overlap}\n"
+        f"redundant = {redundant}, sequence_parallel = {'true' if parallel else 'false'}\n{degrees}"
+    )
+    if kind == "prefill" and sp > 1 and draw(st.booleans()):
+        phase += "\nsp_layout = zigzag"
+    phase += draw(st.sampled_from(["", "", "\nhost = 1 ms, cuda_graph = false"]))
+    if spread:
+        phase += f"\nlayers_per_stage = {spread}"
+    parts = batch * replicas * micro * (2 if overlap == "two_batch" else 1)
+    prompt = sp * (tp if parallel else 1) * draw(st.sampled_from([1, 2]))
+    prompt = prompt if prompt > 2 else 4
+    few = draw(st.sampled_from([0, 0, 0, 1, parts // 2]))  # a batch that does not divide, or leaves ranks idle
+    if kind == "prefill" and sp == 1 and not parallel:
+        phase += draw(st.sampled_from(["", "", "\nchunk = 3 tok", "\nprefix = 1 tok"]))
+    elif kind == "decode":
+        phase += draw(st.sampled_from(["", "", "\ndraft = 1"]))
+    work = f"sequences = {parts * draw(st.sampled_from([1, 2])) - min(few, parts - 1)}, prompt = {prompt} tok, output = {prompt} tok"
+    work += f", routing = {draw(st.sampled_from(['uniform', 'zipf(1.0)']))}"
+    text = spec_text(kind=kind, gpus=512, phase=phase, model=draw(models(experts)), workload=work, extra=BLOCKS)
+    return kind, text

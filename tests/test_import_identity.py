@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from random_plans import Drawn
+from random_exports import Drawn
 
 import dagc
 from dagc.base.diagnostics import SpecError

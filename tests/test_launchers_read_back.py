@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 from conftest import examples, spec_text
-from random_plans import Drawn
+from random_exports import Drawn
 from test_deploy import COPIES, MANY, NODES, TWO, compiled_text, deployed
 from test_import_identity import MODEL, drawn_plan
 
