@@ -214,3 +214,42 @@ def test_options_of_servers_need_from(capsys: Capture) -> None:
     assert main(["import"]) == 2 and "config.json" in capsys.readouterr().err
     assert main(["import", "--from", "vllm", "vllm", "serve", "x", "--tensor-parallel-size", "8"]) == 2
     assert "come behind `--`" in capsys.readouterr().err
+
+
+def test_servers_on_two_kinds_of_gpus(tmp_path: Path, capsys: Capture) -> None:
+    """Each kind is a pool, and what joins them is assumed."""
+    for role, flags in (("prefill", "-tp 4"), ("decode", "-tp 8")):
+        transfer = """--kv-transfer-config '{"kv_connector": "NixlConnector", "kv_role": "kv_both"}'"""
+        (tmp_path / f"x.{role}.sh").write_text(f"vllm serve mixtral-8x7b {flags} {transfer}\n")
+    files = sorted(map(str, tmp_path.glob("*.sh")))
+    assert main(["import", "--from", "script", "--gpu", "prefill=h100", "--gpu", "decode=h200", *files]) == 0
+    text = capsys.readouterr().out
+    assert 'hardware prefill_gpus from "h100-sxm"' in text and 'hardware decode_gpus from "h200-sxm"' in text
+    assert "link prefill_gpus to decode_gpus {" in text and "hardware = decode_gpus" in text
+    assert main(["import", "--from", "script", "--gpu", "prefill=h100", *files]) == 2
+    assert main(["import", "--from", "vllm", "--gpu", "prefill=h100", "--gpu", "decode=h200", "--", *VLLM]) == 2
+    assert "and --gpu says other GPUs for each" in capsys.readouterr().err
+
+
+def test_another_engine_is_named(capsys: Capture) -> None:
+    assert "`--from vllm`: it starts one of vLLM" in refused(capsys, *VLLM, engine="sglang")
+
+
+def test_megatron_says_no_model(capsys: Capture) -> None:
+    words = [
+        "torchrun",
+        "--nproc-per-node=8",
+        "run.py",
+        "--tensor-model-parallel-size",
+        "2",
+        "--expert-model-parallel-size",
+        "4",
+    ]
+    words += ["--expert-tensor-parallel-size", "1", "--moe-token-dispatcher-type", "alltoall", "--bf16"]
+    assert "--preset NAME or --config" in refused(capsys, *words, engine="megatron")
+    assert main(["import", "--from", "megatron", "--preset", "mixtral-8x7b", "--", *words]) == 0
+    text = capsys.readouterr().out
+    assert "attention { dp = 4, tp = 2 }" in text and "experts { ep = 4 }" in text
+    words[1] = "--nproc-per-node=3"
+    assert main(["import", "--from", "megatron", "--preset", "mixtral-8x7b", "--", *words]) == 2
+    assert "do not divide its 3 ranks" in capsys.readouterr().err

@@ -39,7 +39,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         behind="options of a server's command come behind `--`: dagc import --from vllm -- vllm serve ..."
     )
     servers = parser.add_argument_group("with --from")
-    servers.add_argument("--gpu", metavar="NAME", help="preset of the GPUs (default: h100-sxm, which is said)")
+    servers.add_argument(
+        "--gpu",
+        metavar="NAME",
+        action="append",
+        help="preset of the GPUs (default: h100-sxm, which is said); prefill=NAME and decode=NAME: of servers of each",
+    )
     servers.add_argument(
         "--gpus", type=at_least(1), metavar="N", help="GPUs of the pool (default: as many whole hosts as needed)"
     )
@@ -110,8 +115,9 @@ def _servers(args: Namespace) -> tuple[str, list[str]]:
     from ..importers.engines.unsaid import Given
     from ..importers.origins import commands
 
+    gpu, pools = _gpus(args.gpu or [])
     given = Given(
-        args.gpu,
+        gpu,
         args.gpus,
         args.preset,
         None if args.config is None else Path(args.config),
@@ -125,6 +131,7 @@ def _servers(args: Namespace) -> tuple[str, list[str]]:
         args.role,
         args.engine_version,
         tuple(args.allow_import),
+        pools,
     )
     found = imported(commands(args.source, args.words, args.allow_import), given)
     several = len(found.servers) > 1
@@ -133,6 +140,16 @@ def _servers(args: Namespace) -> tuple[str, list[str]]:
         for server, line in found.lines
     ]
     return found.text, [*lines, *(f"assumed: {note}" for note in found.notes)]
+
+
+def _gpus(said: list[str]) -> tuple[str | None, tuple[tuple[str, str], ...]]:
+    """One kind, or one of servers of prefill and one of those of decode."""
+    pools = {role: name for role, equals, name in (text.partition("=") for text in said) if equals}
+    if pools and (set(pools) != set(PHASES[1:]) or len(said) > len(pools)):
+        raise _usage("--gpu takes one NAME, or prefill=NAME and decode=NAME")
+    if not pools and len(said) > 1:
+        raise _usage("--gpu takes one NAME, or prefill=NAME and decode=NAME")
+    return (None, tuple(pools.items())) if pools else (said[0] if said else None, ())
 
 
 def _usage(message: str, *help: str) -> SpecError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from ...base.diagnostics import Collector, Diagnostic, SpecError
@@ -12,11 +13,10 @@ from ...base.syntax.format import format_source
 from ...base.units import show_runs
 from ...lang.load import load
 from ...spec.engines import SCHEDULING
-from ...spec.hardware import Hardware
 from .batches import Pass, Steps, steps
 from .known import Known
 from .seats import seats
-from .server import Server
+from .server import Pool, Server
 from .unsaid import Given
 
 USUAL_TOKENS = 1024
@@ -36,26 +36,22 @@ class Lengths:
     notes: tuple[str, ...]
 
 
-def spec_text(
-    servers: Sequence[Server],
-    model: Known,
-    checkpoint: str,
-    gpu: str,
-    hardware: Hardware,
-    given: Given,
-    notes: Sequence[str],
-) -> Text:
+def spec_text(servers: Sequence[Server], model: Known, checkpoint: str, given: Given, notes: Sequence[str]) -> Text:
     """Raises SpecError where no plan follows from the commands."""
     lengths = _lengths(servers, given)
     every = [*notes, *lengths.notes, *(n for s in servers for n in s.notes)]
-    placed = seats(servers, hardware.per_host)
-    count = max(gpu_id for ids in placed for gpu_id in ids) + 1
-    hosts = -(-count // hardware.per_host) * hardware.per_host
-    pool = given.gpus or hosts
-    if pool < count:
-        message = f"the servers need {count} GPUs, and there are {pool}"
-        raise SpecError([Diagnostic("E05", message, help=(f"--gpus {hosts}",))])
-    done = steps(servers, lengths.prompt - given.prefix, given, hardware)
+    placed: list[tuple[int, ...]] = [()] * len(servers)
+    hardware = []
+    pools = {one.pool.name: one.pool for one in servers}
+    for pool in pools.values():
+        own = [k for k, one in enumerate(servers) if one.pool.name == pool.name]
+        found = seats([servers[k] for k in own], pool.hardware.per_host)
+        for k, ids in zip(own, found, strict=True):
+            placed[k] = ids
+        hardware.append(_hardware(pool, found, given))
+    links, said = _links([*pools.values()])
+    every += said
+    done = steps(servers, lengths.prompt - given.prefix, given)
     every += done.notes
     names = _names(servers)
     phases = [
@@ -68,7 +64,7 @@ def spec_text(
     )
     clients = given.concurrency or done.clients or sequences
     workload = f"workload {{ sequences = {sequences}, prompt = {lengths.prompt} tok, output = {lengths.output} tok }}"
-    parts = ["moe 1", f'hardware from "{gpu}" {{ gpus = {pool} }}', _model(servers, model, given), workload, *phases]
+    parts = ["moe 1", *hardware, *links, _model(servers, model, given), workload, *phases]
     if serve := _serve(names, done, clients):
         parts.append(serve)
         every.append(f"closed({clients}): so many clients, each of which waits for its answer")
@@ -81,6 +77,30 @@ def spec_text(
     return Text(format_source(source), tuple(every))
 
 
+def _hardware(pool: Pool, placed: Sequence[Sequence[int]], given: Given) -> str:
+    count = max(gpu_id for ids in placed for gpu_id in ids) + 1
+    hosts = -(-count // pool.hardware.per_host) * pool.hardware.per_host
+    gpus = given.gpus or hosts
+    if gpus < count:
+        raise SpecError(
+            [Diagnostic("E05", f"the servers need {count} GPUs, and there are {gpus}", help=(f"--gpus {hosts}",))]
+        )
+    return f'hardware {pool.name} from "{pool.preset}" {{ gpus = {gpus} }}'
+
+
+def _links(pools: Sequence[Pool]) -> tuple[list[str], list[str]]:
+    """Between pools, and what is assumed of them: no command says it."""
+    if len(pools) < 2:
+        return [], []
+    ends = [pool.hardware.cluster for pool in pools]
+    bandwidth, latency = min(end.bandwidth_Bps for end in ends), max(end.latency_s for end in ends)
+    first, second = (pool.name for pool in pools)
+    text = f"link {first} to {second} {{ bandwidth = {bandwidth / 1e9:g} GB/s, latency = {latency * 1e6:g} us }}"
+    return [text], [
+        f"caches travel between both kinds of GPUs as fast as the slower network is: {bandwidth / 1e9:g} GB/s"
+    ]
+
+
 def _head(servers: Sequence[Server], checkpoint: str, notes: Sequence[str]) -> list[str]:
     """Comments: what was imported, how each option was read, and what is assumed."""
     lines = []
@@ -88,7 +108,7 @@ def _head(servers: Sequence[Server], checkpoint: str, notes: Sequence[str]) -> l
         lines.append(f"{one.command.name or one.role}: {_shown(' '.join(one.command.argv))}")
         lines += [f"  {line.option}: {line.outcome}{f', {line.words}' if line.words else ''}" for line in one.lines]
     lines += [f"Assumed: {note}." for note in notes]
-    lines.append(f"Back: dagc export SPEC --to {servers[0].engine} --model {checkpoint}")
+    lines.append(f"Back: dagc export SPEC --to {servers[0].engine} --model {shlex.quote(checkpoint)}")
     return ["\n".join(f"# {_shown(line)}" for line in lines)]
 
 
@@ -174,6 +194,8 @@ def _phase(name: str, kind: str, one: Server, gpus: Sequence[int], model: Known,
     said += [
         f"gpus = [{ids}]" if "," in ids or ".." not in ids else f"gpus = {ids}",
     ]
+    if one.pool.name:
+        said.insert(0, f"hardware = {one.pool.name}")
     if one.engine in SCHEDULING:
         said.append(f"engine = {one.engine}")
     said.append(f"sequences = {own.sequences}")

@@ -7,7 +7,6 @@ from math import ceil
 
 from ...base.frozen import record
 from ...spec.engines import SCHEDULING, by_card
-from ...spec.hardware import Hardware
 from .server import Server
 from .unsaid import Given
 
@@ -38,7 +37,7 @@ class Steps:
     differs: bool = False
 
 
-def steps(servers: Sequence[Server], new: int, given: Given, hardware: Hardware) -> Steps:
+def steps(servers: Sequence[Server], new: int, given: Given) -> Steps:
     """`new`: tokens of a prompt that are not cached."""
     notes: list[str] = []
     passes: dict[tuple[int, str], Pass] = {}
@@ -52,9 +51,9 @@ def steps(servers: Sequence[Server], new: int, given: Given, hardware: Hardware)
             passes[(id(one), "decode")] = Pass(_decode(one, given, slots, notes))
         if "prefill" in one.kinds:
             if "decode" in one.kinds:
-                passes[(id(one), "prefill")] = _beside(one, new, hardware, notes)
+                passes[(id(one), "prefill")] = _beside(one, new, notes)
             else:
-                found, fits = _alone(one, new, hardware, slots, alike, notes)
+                found, fits = _alone(one, new, slots, alike, notes)
                 passes[(id(one), "prefill")] = found
                 exact = exact and fits
     clients = 0
@@ -112,20 +111,20 @@ def _decode(one: Server, given: Given, slots: int | None, notes: list[str]) -> i
     return USUAL_SEQUENCES * one.dp * one.replicas
 
 
-def usual_tokens(one: Server, hardware: Hardware) -> int:
+def usual_tokens(one: Server) -> int:
     """Tokens of prompts that a rank takes in a step unless its command says so."""
     if one.usual_step is not None:
         return one.usual_step
     own = SCHEDULING.get(one.engine, SCHEDULING[None])
-    tokens = by_card(own.chunk or own.batch_tokens, hardware)
+    tokens = by_card(own.chunk or own.batch_tokens, one.pool.hardware)
     return max(1, tokens // one.dp) if "chunk" in own.divided and one.moe else tokens
 
 
-def _beside(one: Server, new: int, hardware: Hardware, notes: list[str]) -> Pass:
+def _beside(one: Server, new: int, notes: list[str]) -> Pass:
     """Prompts of a step of a server that decodes too."""
     tokens = one.step_tokens
     if tokens is None:
-        tokens = usual_tokens(one, hardware)
+        tokens = usual_tokens(one)
         notes.append(f"a step takes {tokens:,} tokens of a rank, as {one.engine} does by itself")
     chunk = min(one.chunk or tokens, tokens)
     if one.cuts is False and tokens < new:
@@ -135,14 +134,12 @@ def _beside(one: Server, new: int, hardware: Hardware, notes: list[str]) -> Pass
     return Pass(max(1, tokens // chunk) * one.dp * one.replicas, chunk)
 
 
-def _alone(
-    one: Server, new: int, hardware: Hardware, slots: int | None, alike: bool, notes: list[str]
-) -> tuple[Pass, bool]:
+def _alone(one: Server, new: int, slots: int | None, alike: bool, notes: list[str]) -> tuple[Pass, bool]:
     """A pass of a server that takes in prompts and does nothing else; and whether its engine is told the same for it. A serving says
     the tokens of a step where it is not; `alike`: it can."""
     most, tokens = one.rank_sequences, one.step_tokens
     if tokens is None:
-        tokens = usual_tokens(one, hardware) if most is None else most * new
+        tokens = usual_tokens(one) if most is None else most * new
         notes.append(f"a step takes {tokens:,} tokens of a rank")
     limited = most if slots is None else None
     for piece in _pieces(one, new, limited, tokens) if limited is not None else ():

@@ -13,13 +13,14 @@ from ...base.frozen import record
 from ...base.harmless import harmless
 from ...engines.facts import Facts, Option, facts
 from ...engines.others import others
+from . import ENGINES
 from .assemble import Text, spec_text
 from .command import ServerCommand
 from .config_file import as_options, mapping, named_files
-from .known import Known, known_gpu, known_model
+from .known import Known, known_model, known_pools
 from .options import Told, Words, split
 from .reading import DEFAULT, IGNORED, MISSING, READ, UNKNOWN, Line, Reader, Reading, WrongValue
-from .server import Server
+from .server import Pool, Server
 from .unsaid import Given
 
 ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "local", "HIP_VISIBLE_DEVICES": "local"}
@@ -45,10 +46,10 @@ def imported(commands: Sequence[tuple[str, ServerCommand]], given: Given) -> Rea
         shown = ", ".join(f"`{harmless(c)[:80]}`" for c in checkpoints[:4])
         raise SpecError([Diagnostic("E05", f"servers of one deployment serve one model, and these {shown}")])
     model = known_model(checkpoints[0], given)
-    gpu, hardware, gpu_notes = known_gpu(given)
-    servers = [_server(engine, command, split_, model, given) for engine, command, split_, _ in words]
+    pools, gpu_notes = known_pools(given)
+    servers = [_server(engine, command, split_, model, pools, given) for engine, command, split_, _ in words]
     servers.sort(key=lambda one: one.kinds == ("decode",))  # files come by name, and prompts come first
-    made: Text = spec_text(servers, model, checkpoints[0], gpu, hardware, given, (*model.notes, *gpu_notes))
+    made: Text = spec_text(servers, model, checkpoints[0], given, (*model.notes, *gpu_notes))
     lines = tuple((s.command.name or s.role, line) for s in servers for line in s.lines)
     return ReadCommands(made.text, made.notes, lines, tuple(servers))
 
@@ -99,7 +100,12 @@ def _behind_program(known: Facts, command: ServerCommand) -> Sequence[str]:
     at = after_program(known, command.argv)
     if at is None:
         shown = harmless(" ".join(command.argv[:4]))[:80]
-        help_ = (f"it begins with {' or '.join(f'`{p}`' for p in known.programs)}",)
+        other = engine_of(command.argv, ENGINES)
+        help_ = (
+            (f"`--from {other}`: it starts one of {facts(other).engine}",)
+            if other
+            else (f"it begins with {' or '.join(f'`{p}`' for p in known.programs)}",)
+        )
         message = f"{command.where}: `{shown}` does not start a server of {known.engine}"
         raise SpecError([Diagnostic("E05", message, command.span, help=help_)])
     return command.argv[at:]
@@ -123,7 +129,7 @@ def after_program(known: Facts, argv: Sequence[str]) -> int | None:
     return None
 
 
-def engine_of(argv: Sequence[str], engines: Sequence[str], version: str | None = None) -> str | None:
+def engine_of(argv: Sequence[str], engines: Sequence[str]) -> str | None:
     """Whose program it is that a command starts."""
     return next((e for e in engines if after_program(facts(e), argv) is not None), None)
 
@@ -132,7 +138,9 @@ def _fault(command: ServerCommand, fault: str) -> Diagnostic:
     return Diagnostic("E05", f"{command.where}: {harmless(fault)[:300]}", command.span)
 
 
-def _server(engine: str, command: ServerCommand, words: Words, model: Known, given: Given) -> Server:
+def _server(
+    engine: str, command: ServerCommand, words: Words, model: Known, pools: Sequence[Pool], given: Given
+) -> Server:
     known = facts(engine, given.version)
     module = import_module(f".{engine}", __package__)
     reading = Reading(known, model.model, command.where)
@@ -156,16 +164,27 @@ def _server(engine: str, command: ServerCommand, words: Words, model: Known, giv
             help_ = ("--role prefill or --role decode",)
             message = f"{command.where}: the server is one of two, and the command does not say which"
             raise SpecError([Diagnostic("E05", message, command.span, help=help_)])
+    kinds: tuple[str, ...] = (
+        (role,)
+        if role in ("prefill", "decode")
+        else ("prefill", "decode")
+        if given.phases == "both"
+        else (given.phases,)
+    )
+    pool = next((p for p in pools if not p.name or (len(kinds) == 1 and p.name == f"{kinds[0]}_gpus")), None)
+    if pool is None:
+        message = f"{command.where}: the server does {' and '.join(kinds)}, and --gpu says other GPUs for each"
+        raise SpecError([Diagnostic("E05", message, command.span, help=("--gpu NAME: one kind for both",))])
     common: dict[str, Any] = {
         "layers": v.get("layers", ()), "redundant": v.get("redundant", 0), "by_load": bool(v.get("by_load")), "two_batch": bool(v.get("two_batch")),
         "dcp": v.get("dcp", 1), "dtype": v.get("dtype", ""), "kv_dtype": v.get("kv_dtype", ""), "weight_dtype": v.get("quantised", ""),
         "kv_block": v.get("kv_block"), "context": v.get("context"), "memory": v.get("memory"), "graphs": not v.get("no_graphs"),
         "prefix_cache": v.get("prefix_cache"), "policy": v.get("policy", ""), "prompts": v.get("prompts", ""), "admit": v.get("admit", ""), "kv_tokens": v.get("kv_tokens"), "draft": v.get("draft", 0), "drafter": v.get("drafter", "none"),
         "local": v.get("local", ()), "replicas": command.replicas, "nodes": command.nodes or v.get("nodes", 0), "moe": reading.moe, "says_chunk": "chunk" in known.options, "split": bool(v.get("split")),
-        "kinds": ("prefill", "decode") if role in ("", "both") and given.phases == "both" else (given.phases if role in ("", "both") else role,),
+        "kinds": kinds,
     }  # fmt: skip
     return Server(
-        command, engine, known.version, role or "both", **{**common, **fields}, lines=tuple(reading.lines),
+        command, pool, engine, known.version, role or "both", **{**common, **fields}, lines=tuple(reading.lines),
         notes=(*(f"{command.where}: {n}" for n in command.notes), *reading.notes),
     )  # fmt: skip
 

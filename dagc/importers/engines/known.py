@@ -6,7 +6,7 @@ from ...base.diagnostics import Collector, Diagnostic, SpecError
 from ...base.frozen import record
 from ...base.harmless import harmless
 from ...base.source import Source
-from ...base.suggest import preset_help
+from ...base.suggest import preset_help, products
 from ...lang import library
 from ...lang.load import load
 from ...lang.printer import model_parts
@@ -14,6 +14,7 @@ from ...spec.hardware import Hardware
 from ...spec.model import Model
 from ..huggingface import HARNESS, import_config
 from .checkpoints import preset_of
+from .server import Pool
 from .unsaid import Given
 
 ASSUMED_GPU = "h100-sxm"
@@ -59,12 +60,17 @@ def _preset_model(name: str) -> Model:
     return spec.model
 
 
-def known_gpu(given: Given) -> tuple[str, Hardware, tuple[str, ...]]:
-    """Preset, what it is, and what is assumed. Raises SpecError."""
-    from ...base.suggest import products
+def known_pools(given: Given) -> tuple[tuple[Pool, ...], tuple[str, ...]]:
+    """Kinds of GPUs, one for all servers or one for each role, and what is assumed. Raises SpecError."""
+    if given.pools:
+        return tuple(Pool(f"{role}_gpus", *_gpu(name)) for role, name in given.pools), ()
+    name, hardware = _gpu(given.gpu if given.gpu is not None else ASSUMED_GPU)
+    notes = () if given.gpu is not None else (f"the GPUs are not said: {name} (--gpu NAME)",)
+    return (Pool("", name, hardware),), notes
 
+
+def _gpu(name: str) -> tuple[str, Hardware]:
     known = library.names("hardware")
-    name = given.gpu if given.gpu is not None else ASSUMED_GPU
     if name not in known:
         meant = products(name, known)
         if len(meant) != 1:
@@ -74,9 +80,7 @@ def known_gpu(given: Given) -> tuple[str, Hardware, tuple[str, ...]]:
     body = HARNESS.partition("workload")[2]
     out = Collector()
     text = f'moe 1\nhardware from "{name}" {{ gpus = 1 }}\nmodel from "mixtral-8x7b" {{ }}\nworkload{body}'
-    hardware = load(Source("the GPU", text), out).hardware
-    notes = () if given.gpu is not None else (f"the GPUs are not said: {name} (--gpu NAME)",)
-    return name, hardware, notes
+    return name, load(Source("the GPU", text), out).hardware
 
 
 def _safe(kind: str, name: str) -> str:

@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 from ...base.frozen import record
+from ...spec.hardware import Hardware
 from .command import ServerCommand
 from .reading import Line
+
+
+@record
+class Pool:
+    """GPUs of one kind. `name`: nothing where all servers are on these."""
+
+    name: str
+    preset: str
+    hardware: Hardware
 
 
 @record
@@ -16,6 +26,7 @@ class Server:
     on their host, where it says these."""
 
     command: ServerCommand
+    pool: Pool
     engine: str
     version: str
     role: str

@@ -9,7 +9,7 @@ from ...base.frozen import record
 
 @record
 class Given:
-    """`gpu`: a preset of hardware; `gpus`: of the pool, None: as many as are needed. `model`: a preset, `config`: a config.json; nothing: by the checkpoint's name. Lengths in
+    """`gpu`: a preset of hardware; `pools`: in its place, (role, preset) of each where servers of prefill and of decode have others; `gpus`: of the pool, None: as many as are needed. `model`: a preset, `config`: a config.json; nothing: by the checkpoint's name. Lengths in
     tokens, `context` of a step of decode, `prefix` of a prompt that is cached. `concurrency`: requests at once. `phases`: both, prefill or
     decode: which a server that does both is imported with; `role`: what a server is that only says that it is one of two. `version`: of the
     engine."""
@@ -28,3 +28,4 @@ class Given:
     role: str | None = None
     version: str | None = None
     allow_import: tuple[str, ...] = ()
+    pools: tuple[tuple[str, str], ...] = ()
