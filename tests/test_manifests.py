@@ -291,6 +291,7 @@ def test_components_of_dynamo_have_the_options_of_the_plan(engine: str, plan: st
         added = rest[len(want) :]
         role = [] if server.role == "both" or engine == "sglang" else ["--disaggregation-mode", server.role]
         assert added == [*role, *(known.get("split", []) if server.role != "both" else [])]
+        assert ("KAI Scheduler" in content) == any(other.nodes > 1 for other in one.servers)
         assert component["type"] == ("worker" if server.role == "both" else server.role)
 
 
@@ -351,10 +352,13 @@ def test_no_two_objects_have_one_name() -> None:
         assert all(len(f"{name}-999-999-0123456789") <= 63 for name in sets)
 
 
-def test_hostile_words_stay_words() -> None:
+@pytest.mark.parametrize(
+    "hostile",
+    ["org/$(LWS_LEADER_ADDRESS)$$ {{ x }} 'a' \"b\" `id` 日", "vllm", "python3", "8", "--port 1", "$(POD_IP)"],
+)
+def test_hostile_words_stay_words(hostile: str) -> None:
     """Whatever a checkpoint or a plan is called, it is one word of a command in the end."""
-    plain = deployed("vllm", "split")
-    hostile = "org/$(LWS_LEADER_ADDRESS)$$ {{ x }} 'a' \"b\" `id` 日"
+    plain = deployed("vllm", "split", "0.31.0")
     servers = tuple(
         replace(
             server, model=hostile, command=tuple(hostile if word == "org/model" else word for word in server.command)
@@ -362,17 +366,17 @@ def test_hostile_words_stay_words() -> None:
         for server in plain.servers
     )
     one = replace(plain, name="-{{x}}\n日", model=hostile, servers=servers)
-    for launcher_name in ("kubernetes", "llm-d"):
+    for launcher_name in KINDS:
         ((_, content),) = launcher(launcher_name).files(one).items()
         found = documents(content.decode())
         assert [fault for document in found for fault in faults(document)] == [] and loose_ends(found) == []
-        commands = [
-            ran(pod, group("lws", 0))[0]
-            for document in found
-            if kind(document) != "Deployment"
-            for pod in pods(document)
-        ]
-        assert commands and all(hostile in command for command in commands)
+        engines = [p for d in found if kind(d) != "Deployment" for p in pods(d) if "env" in p["spec"]["containers"][0]]
+        assert len(engines) == 2
+        for pod in engines:
+            command = ran(pod, group("lws", 0))[0]
+            assert command[command.index("--kv-transfer-config") + 1].startswith("{")
+            at = command.index("--model") + 1 if launcher_name == "dynamo" else 2
+            assert command[at] == hostile and command[at + 1] == "--tensor-parallel-size"
 
 
 def test_text_reads_back_equal_in_either_version_of_yaml() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from ...engines.facts import facts
@@ -49,7 +49,11 @@ def write(one: Deployment) -> Mapping[str, str]:
         "metadata": {"name": plan},
         "spec": {"backendFramework": one.engine, "components": components},
     }
-    needs = (f"the operator of Dynamo (nvidia.com/v1beta1), checked against {known['version']}",)
+    needs = [f"the operator of Dynamo (nvidia.com/v1beta1), checked against {known['version']}"]
+    if any(server.nodes > 1 for server in one.servers):
+        needs.append(
+            "what starts pods of one server together: Grove with KAI Scheduler, or LeaderWorkerSet with Volcano"
+        )
     comments = [*pods.about(one, needs, pods.forwarded(one, f"{plan}-frontend", FRONT_PORT))]
     for server, name in zip(one.servers, names, strict=True):
         comments += ["", f"component {name}:", *server.about]
@@ -119,7 +123,8 @@ def _arguments(
     options = facts(one.engine, one.version).options
     renamed = {options[key].name: name for key, name in engine.get("renamed", {}).items()}
     kept: list[str] = []
-    rest = list(_after_model(server.command, server.model))
+    # Every command has the checkpoint before its options.
+    rest = list(server.command)[server.command.index(server.model, pods.PROGRAMS[one.engine]) + 1 :]
     while rest:
         first = rest.pop(0)
         if any(isinstance(part, Others) for part in parts_of(first)):
@@ -133,8 +138,3 @@ def _arguments(
         out += [engine["role"], server.role] if "role" in engine else []
         out += engine.get("split", [])
     return out
-
-
-def _after_model(command: Sequence[str], model: str) -> Sequence[str]:
-    """The words behind the checkpoint, which every command has before its options."""
-    return command[list(command).index(model) + 1 :]
