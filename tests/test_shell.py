@@ -18,6 +18,7 @@ SCRIPTS = {
     "patterns": "f=org/model.v1.yaml; run ${f##*/} ${f%.*} ${f%%.*} ${f#*/} ${f/model/m} ${f//o/0} ${#f} ${f:4:5}",
     "sums": "n=7; run $((n * 2 + 1)) $((n / 2)) $((-n % 4)) $((n > 3 ? 1 : 2)) $((0x1f)) $((010)) $((2 ** 10)); ((n += 3)); run $n",
     "arrays": 'a=(--x 1\n "y z" # no\n)\na+=(--w)\nrun "${a[@]}" ${#a[@]} ${a[2]} "${a[@]:1:2}"; a[1]=q; run ${a[1]}',
+    "lists that may be empty": 'e=(); f=(1 "2 3"); run a "${e[@]+"${e[@]}"}" "${f[@]+"${f[@]}"}" "${e[@]:-none such}" "$@" "${@+x}" end',
     "arguments": 'set -- p "q r"; run "$@" $# $1; shift; run "$@"; for i; do run $i; done',
     "functions": 'f() { local t=$1; shift; run --t $t "$@"; }\nf 8 a "b c"\nfunction g { f "$@"; return; }\ng 4',
     "loops": "for ((w=0; w<3; w++)); do B=$((w * 4)); G=$(seq -s, $B $((B + 3))) run $w; done\nfor x in {0..2} y{a,b}; do run $x; done",

@@ -56,7 +56,8 @@ class Expansion:
             if isinstance(part, Text):
                 current = (current or "") + part.text
                 continue
-            values = self.values(part)
+            listed = self.alternative(part)
+            values = self.values(part) if listed is None else listed
             if part.quoted:
                 if not values and isinstance(part, Variable) and self.is_list(part):
                     continue
@@ -86,6 +87,16 @@ class Expansion:
             made.append(current)
         self.spend(sum(map(len, made)) + len(made), word.start)
         return made
+
+    def alternative(self, part: Variable | Output | Sum) -> list[str] | None:
+        """Of `${list[@]+words}` and `${list[@]-words}`, which stay several words; None: it is none."""
+        if not isinstance(part, Variable) or not self.is_list(part) or part.word is None or part.name in self.open:
+            return None
+        there = bool(self.arguments[1:] if part.name in ("@", "*") else self.array(part.name))
+        kind = part.op.lstrip(":")
+        if kind == "+":
+            return self.split(part.word) if there else []
+        return self.split(part.word) if kind == "-" and not there else None
 
     def braces(self, text: str) -> list[str]:
         """`a{1..3}` and `a{x,y}`."""
