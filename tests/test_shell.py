@@ -32,6 +32,7 @@ SCRIPTS = {
     "braces of variables": 'name=X; run "${!name}" "${X}y" "$X$X"',
     "splitting": "l='a b  c'; run $l \"$l\" x$l; e=; run $e \"$e\" x",
     "unquoted default": 'run ${U:+--flag "$U"} $([ "$X" = 0 ] || echo --headless) end',
+    "words behind an operator": 'run ${X:+--flag "$X" b} ${U:-p "q r"}s "${U:+n}" ${U:+n}; ( set -- z; run "$@" ); run "$#"',
     "eval": 'c="run a \'b c\'"; eval "$c"; eval run d',
     "exit": "run a; [ -n \"$X\" ] && exit 0; run never",
     "crlf": "x=1; run $x \\\n  y",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Container, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from .sums import NoSum, value_of
@@ -45,58 +45,47 @@ class Expansion:
         self.spend(len(text), word.start)
         return text
 
-    def split(self, word: Word) -> list[str]:
-        """As the words that a command gets."""
-        made: list[str] = []
-        current: str | None = None
+    def split(self, word: Word, *, blanks: bool = False) -> list[str]:
+        """As the words that a command gets. `blanks`: its letters are split at blanks too, as behind `${name:+`."""
         braced = word.literal
-        if braced is not None and "{" in braced:
+        if braced is not None and "{" in braced and not blanks:
             return self.braces(braced)
+        made = _Fields()
         for part in word.parts:
             if isinstance(part, Text):
-                current = (current or "") + part.text
+                (made.loose if blanks and not part.quoted else made.add)(part.text)
                 continue
             listed = self.alternative(part)
             values = self.values(part) if listed is None else listed
-            if part.quoted:
-                if not values and isinstance(part, Variable) and self.is_list(part):
-                    continue
-                for k, value in enumerate(values or [""]):
+            if listed is not None or (part.quoted and isinstance(part, Variable) and self.is_list(part)):
+                made.several(values)
+            elif part.quoted:
+                made.add("".join(values))
+            else:
+                for k, value in enumerate(values):
                     if k:
-                        made.append(current or "")
-                        current = None
-                    current = (current or "") + value
-                continue
-            for k, value in enumerate(values):
-                if k and current is not None:
-                    made.append(current)
-                    current = None
-                if value[:1] in (" ", "\t", "\n") and current is not None:
-                    made.append(current)
-                    current = None
-                pieces = PIECES.findall(value)
-                for j, piece in enumerate(pieces):
-                    if j:
-                        made.append(current or "")
-                        current = None
-                    current = (current or "") + piece
-                if pieces and value[-1] in " \t\n" and current is not None:
-                    made.append(current)
-                    current = None
-        if current is not None:
-            made.append(current)
-        self.spend(sum(map(len, made)) + len(made), word.start)
-        return made
+                        made.end()
+                    made.loose(value)
+        made.end()
+        self.spend(sum(map(len, made.all)) + len(made.all), word.start)
+        return made.all
 
     def alternative(self, part: Variable | Output | Sum) -> list[str] | None:
-        """Of `${list[@]+words}` and `${list[@]-words}`, which stay several words; None: it is none."""
-        if not isinstance(part, Variable) or not self.is_list(part) or part.word is None or part.name in self.open:
+        """Of `${name+words}` and `${name-words}`, whose words stay several; None: it is none, or the variable's own value holds."""
+        kind = part.op.lstrip(":") if isinstance(part, Variable) else ""
+        if not isinstance(part, Variable) or part.word is None or kind not in ("+", "-") or part.name in self.open:
             return None
-        there = bool(self.arguments[1:] if part.name in ("@", "*") else self.array(part.name))
-        kind = part.op.lstrip(":")
+        is_list = self.is_list(part)
+        if part.quoted and not is_list:
+            return None
+        if is_list:
+            there = bool(self.arguments[1:] if part.name in ("@", "*") else self.array(part.name))
+        else:
+            value = self.held(part)
+            there = value is not None and (bool(value) or part.op == kind)
         if kind == "+":
-            return self.split(part.word) if there else []
-        return self.split(part.word) if kind == "-" and not there else None
+            return self.split(part.word, blanks=not part.quoted) if there else []
+        return self.split(part.word, blanks=not part.quoted) if not there else None
 
     def braces(self, text: str) -> list[str]:
         """`a{1..3}` and `a{x,y}`."""
@@ -318,6 +307,40 @@ def _past_stars(at: set[int], pattern: list[Piece]) -> set[int]:
             p += 1
             at.add(p)
     return at
+
+
+@dataclass(slots=True)
+class _Fields:
+    """Words that are made of the parts of one."""
+
+    all: list[str] = field(default_factory=list)
+    current: str | None = None
+
+    def add(self, text: str) -> None:
+        self.current = (self.current or "") + text
+
+    def end(self) -> None:
+        if self.current is not None:
+            self.all.append(self.current)
+            self.current = None
+
+    def several(self, words: Sequence[str]) -> None:
+        """Which are words already: the first goes on with what is before, the last with what follows."""
+        for k, word in enumerate(words):
+            if k:
+                self.end()
+            self.add(word)
+
+    def loose(self, text: str) -> None:
+        """Which is split at blanks."""
+        if text[:1] in (" ", "\t", "\n"):
+            self.end()
+        for k, piece in enumerate(PIECES.findall(text)):
+            if k:
+                self.end()
+            self.add(piece)
+        if text and text[-1] in " \t\n":
+            self.end()
 
 
 def _bare(text: str) -> str:

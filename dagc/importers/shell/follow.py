@@ -174,14 +174,15 @@ class _Shell:
 
     def own(self, run: Callable[[], Truth]) -> Truth:
         """In a shell of its own: it leaves no variables behind, and only itself."""
-        saved = self.variables, self.arrays, self.exported
+        saved = self.variables, self.arrays, self.exported, self.arguments
         self.variables, self.arrays, self.exported = dict(saved[0]), dict(saved[1]), set(saved[2])
+        self.arguments = list(saved[3])
         try:
             return run()
         except _Leave:
             return Truth(True, False)
         finally:
-            self.variables, self.arrays, self.exported = saved
+            self.variables, self.arrays, self.exported, self.arguments = saved
 
     def chain(self, chain: Chain) -> Truth:
         truth = Truth(True, True)

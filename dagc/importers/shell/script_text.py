@@ -664,14 +664,15 @@ class _Parser:
                 raise ShellError(f"`${{{name[0]}` has no `}}`", start)
             op = found[0]
             self.at = found.end()
-            word = self.until("}", back=True)
+            word = self.until("}", back=True, ticks=quoted and op.lstrip(":") in ("-", "=", "+", "?"))
         if not self.looking("}"):
             raise ShellError(f"`${{{name[0]}` has no `}}`", start)
         self.at += 1
         return Variable(name[0], quoted, op, word, index, count, of)
 
-    def until(self, end: str, *, back: bool = False) -> Word:
-        """A word, blanks included, up to the bracket, those of square ones in it included. `back`: which is left."""
+    def until(self, end: str, *, back: bool = False, ticks: bool = False) -> Word:
+        """A word, blanks included, up to the bracket, those of square ones in it included. `back`: which is left; `ticks`: `'` is a
+        letter, as between double quotes."""
         start, depth = self.at, 0
         parts = _Parts()
         while True:
@@ -681,7 +682,7 @@ class _Parser:
             if c == end and not depth:
                 self.at += not back
                 return Word(parts.all(), start, self.at)
-            if not self.quotation(parts):
+            if (ticks and c == "'") or not self.quotation(parts):
                 depth += ((c == "[") - (c == "]")) * (end == "]")
                 parts.text(c, False)
                 self.at += 1
