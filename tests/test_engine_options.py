@@ -204,6 +204,15 @@ def test_two_servers_on_a_host_have_ports_of_their_own(engine: str) -> None:
         }
 
 
+def test_two_servers_that_share_hosts_meet_on_no_port() -> None:
+    """Data parallel ranks of several nodes find each other at a port of the first one, which has a default."""
+    sides = "attention { dp = 8 }\nexperts { ep = 8 }"
+    both = f"prefill: gpus = [0..3, 8..11], sequences = 8\n{sides} | decode: gpus = [4..7, 12..15]\n{sides}"
+    first, second = (told("vllm", both, name) for name in ("prefill", "decode"))
+    assert "--data-parallel-rpc-port" not in first and str(second["--data-parallel-rpc-port"]).startswith("29950 ")
+    assert first["--master-port"] != second["--master-port"]
+
+
 def run(text: str, program: str, where: Path, **env: str) -> list[str]:
     """What the program of a script is given, and the variables it sees."""
     where.mkdir(exist_ok=True)

@@ -209,6 +209,11 @@ def port_of(draft: ServerDraft, what: str, replica: int) -> int:
     return int(first) + int(step) * (one.replicas[replica][0] % (int(within) or one.per_host))
 
 
+def port_first(draft: ServerDraft, what: str) -> int:
+    """That of a server whose first GPU is the first of its host."""
+    return int(draft.facts.words["ports"][what][0])
+
+
 def dcp(draft: ServerDraft) -> object:
     """A server has it for all of its decode phases."""
     one = draft.layout

@@ -31,7 +31,14 @@ def command(draft: ServerDraft) -> list[str]:
     others = Told(f'$([ "$NODE" = 0 ] || echo {option})', Others(option))
     port = values.own_port(draft, "master")
     where = [draft.name("nodes"), str(nodes), draft.name("node"), NODE, draft.name("master"), HEAD]
-    return [*start, *where, draft.name("master_port"), port, others]
+    where += [draft.name("master_port"), port]
+    if draft.layout.degree["dp"] > 1 and any(
+        values.port_of(draft, "ranks", replica) != values.port_first(draft, "ranks")
+        for replica in range(draft.layout.copies)
+    ):
+        # Its default is the port of the first server of a host.
+        where += [draft.name("dp_port"), values.own_port(draft, "ranks")]
+    return [*start, *where, others]
 
 
 def has_whole_experts(draft: ServerDraft) -> bool:
