@@ -33,6 +33,15 @@ def _validator(name: str) -> Any:
     return jsonschema.Draft202012Validator(schema)
 
 
+@cache
+def _package() -> Any:
+    """kubernetes-validate, whose files of schemas are read once."""
+    import kubernetes_validate
+
+    kubernetes_validate.utils.schema_contents = cache(kubernetes_validate.utils.schema_contents)
+    return kubernetes_validate
+
+
 def documents(text: str) -> list[Object]:
     import yaml
 
@@ -45,16 +54,15 @@ def kind(document: Object) -> str:
 
 def faults(document: Object) -> list[str]:
     """What is wrong with a document by itself."""
-    import kubernetes_validate
-
     name = kind(document)
     if name in CUSTOM:
         found = [f"{e.json_path}: {e.message}" for e in _validator(CUSTOM[name]).iter_errors(document)]
         return found or [fault for pod in pods(document) for fault in faults(pod)]
     assert name in CORE, name
+    core = _package()
     try:
-        kubernetes_validate.validate(document, KUBERNETES, strict=True)
-    except kubernetes_validate.ValidationError as error:
+        core.validate(document, KUBERNETES, strict=True)
+    except core.ValidationError as error:
         return [f"{'.'.join(map(str, error.path))}: {error.message}"]
     return []
 

@@ -12,7 +12,6 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from conftest import compiled as example
 from conftest import spec_text
 
 pytest.importorskip("kubernetes_validate", reason="pip install -e '.[test]'")
@@ -50,6 +49,9 @@ CASES = [
     case for kind in KINDS for engine in SERVING for plan in PLANS if (case := (kind, engine, plan)) not in REFUSED
 ]
 cases = pytest.mark.parametrize(("launcher_name", "engine", "plan"), CASES)
+
+
+_compiled = cache(dagc.compile_text)
 
 
 @cache
@@ -448,14 +450,16 @@ def test_images_and_gpus_are_those_of_the_vendor() -> None:
 
 @pytest.mark.parametrize("launcher_name", KINDS)
 def test_servers_of_two_pools_are_on_their_own_gpus(launcher_name: str) -> None:
-    one = deployment(
-        example("qwen3_235b_two_pools"), "vllm", "org/model", "p", launcher(launcher_name).engine_version("vllm")
-    )
+    text = spec_text(kind="prefill", phase="hardware = pool, gpus = 0..7, tp = 8", dtype="bf16", model=MODEL)
+    pool = text[text.index("hardware pool") : text.index("model small")]
+    decode = "link pool to memory { bandwidth = 50 GB/s, latency = 5 us }\nphase decode { hardware = memory, gpus = 0..7, tp = 8 }"
+    plan = _compiled(text + pool.replace("pool", "memory", 1) + decode)
+    one = deployment(plan, "vllm", "org/model", "p", launcher(launcher_name).engine_version("vllm"))
     (content,) = launcher(launcher_name).files(one).values()
     found = documents(content.decode())
     assert [fault for document in every(found) for fault in faults(document)] == [] and loose_ends(found) == []
     chosen = re.findall(r"^ *dagc\.pool: (\w+)$", content.decode(), re.MULTILINE)
-    assert sorted(chosen) == ["compute", "memory"] and b"dagc.pool=compute, dagc.pool=memory" in content
+    assert sorted(chosen) == ["memory", "pool"] and b"dagc.pool=memory, dagc.pool=pool" in content
     assert "dagc.pool" not in made(launcher_name, "vllm", "split")[1]
 
 
