@@ -33,7 +33,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--engine-version",
         metavar="V",
-        help="write for this version of the engine (default: the newest that was checked)",
+        help="write for this version of the engine (default: the newest that was checked; with Dynamo, its own)",
     )
     parser.add_argument(
         "--launcher",
