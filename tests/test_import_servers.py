@@ -214,6 +214,8 @@ def test_options_of_servers_need_from(capsys: Capture) -> None:
     assert main(["import"]) == 2 and "config.json" in capsys.readouterr().err
     assert main(["import", "--from", "vllm", "vllm", "serve", "x", "--tensor-parallel-size", "8"]) == 2
     assert "come behind `--`" in capsys.readouterr().err
+    assert main(["import", "--from", "vllm", "--output", "512", "--", *VLLM]) == 2
+    assert "--output-tokens gives generated tokens" in capsys.readouterr().err
 
 
 def test_servers_on_two_kinds_of_gpus(tmp_path: Path, capsys: Capture) -> None:

@@ -115,6 +115,11 @@ def _servers(args: Namespace) -> tuple[str, list[str]]:
     from ..importers.engines.unsaid import Given
     from ..importers.origins import commands
 
+    if args.output is not None and args.output.isdecimal():
+        raise _usage(
+            f"--output names the file to write, and `{args.output}` is a number",
+            "--output-tokens gives generated tokens",
+        )
     gpu, pools = _gpus(args.gpu or [])
     given = Given(
         gpu,

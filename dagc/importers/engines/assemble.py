@@ -126,10 +126,10 @@ def _lengths(servers: Sequence[Server], given: Given) -> Lengths:
         prompt = max(
             1, min(USUAL_TOKENS, room if room is not None and output is not None else (limit or 2 * USUAL_TOKENS) // 2)
         )
-        notes.append(f"prompts are not said: {prompt:,} tokens (--prompt)")
+        notes.append(f"prompts are not said: {prompt:,} tokens (--prompt-tokens)")
     if output is None:
         output = max(1, min(USUAL_TOKENS, limit - prompt if limit is not None else USUAL_TOKENS))
-        notes.append(f"outputs are not said: {output:,} tokens (--output)")
+        notes.append(f"outputs are not said: {output:,} tokens (--output-tokens)")
     if limit is not None and prompt + output > limit:
         message = f"{prompt:,} tokens of prompt and {output:,} of output are more than the {limit:,} of a sequence that the server takes"
         raise SpecError([Diagnostic("E05", message)])

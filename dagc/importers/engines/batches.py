@@ -168,9 +168,9 @@ def _pieces(one: Server, new: int, most: int, tokens: int) -> list[int]:
     if one.cuts is False:
         return [new]
     pieces = [min(one.chunk or new, new), min(tokens, new)]
-    if tokens % most == 0:
-        pieces.insert(0 if one.cuts else 2, min(tokens // most, new))
-    return pieces
+    counts = [ceil(most / batches) for batches in range(1, MANY_BATCHES + 1)]
+    shares = [min(tokens // count, new) for count in counts if tokens % count == 0]
+    return [*shares[:1], *pieces, *shares[1:]] if one.cuts else [*pieces, *shares]
 
 
 def _total(one: Server, most: int) -> int:
