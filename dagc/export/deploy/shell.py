@@ -28,15 +28,15 @@ WORKDIR=${WORKDIR:-$PWD}
 read -ra ssh <<<"${SSH:-ssh -o BatchMode=yes -o ServerAliveInterval=15}"
 if [ -n "${HOSTS:-}" ]; then
   [ -r "$HOSTS" ] || code=2 fail "HOSTS: cannot read $HOSTS"
-  mapfile -t hosts < <(awk '{ sub(/#.*/, "") } NF { print $1 }' "$HOSTS")
+  mapfile -t hosts < <(awk '{ gsub(/#.*|\\r/, "") } NF { print $1 }' "$HOSTS")
 fi
 [ "${#hosts[@]}" -ge "$needs" ] ||
   code=2 fail "the deployment is on $needs hosts, and there are ${#hosts[@]}: HOSTS=FILE has their addresses, one a line"
 hosts=("${hosts[@]:0:needs}")
 declare -A seen=()
 for host in "${hosts[@]}"; do
-  [[ $host =~ ^[A-Za-z0-9_][A-Za-z0-9_.-]*$ ]] || code=2 fail "HOSTS: not the name or address of a host: $host"
-  [ -z "${seen[$host]:-}" ] || code=2 fail "HOSTS: $host stands there twice"
+  [[ $host =~ ^[A-Za-z0-9_][A-Za-z0-9_.-]*$ ]] || code=2 fail "HOSTS: not the name or address of a host: ${host@Q}"
+  [ -z "${seen[$host]:-}" ] || code=2 fail "HOSTS: $host is there twice"
   seen[$host]=1
 done
 
