@@ -49,6 +49,13 @@ def test_nobody_is_sent_to_the_stranger() -> None:
     assert not named
 
 
+def test_every_package_is_installed() -> None:
+    """An installation has what the tree has: `packages` of pyproject.toml names every folder with modules."""
+    tree = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    found = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "dagc").rglob("*.py")}
+    assert found <= set(tree)
+
+
 def test_licence_and_attribution() -> None:
     assert "Apache License" in (ROOT / "LICENSE").read_text()
     notice = (ROOT / "NOTICE").read_text()

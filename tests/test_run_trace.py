@@ -111,22 +111,6 @@ def compare(tmp_path: Path, spec: Path, folder: Path) -> None:
     assert found.returncode == 2 and "of a job of 2 ranks" in found.stderr
 
 
-def on_gpus(target: Path, source: Path) -> None:
-    """The same traces as of GPUs: each call of a collective launches a kernel of 15 us."""
-    target.mkdir()
-    for path in source.glob("*.json.gz"):
-        data = json.loads(gzip.decompress(path.read_bytes()))
-        events = data["traceEvents"]
-        calls = [e for e in events if e.get("name") in ("c10d::send", "c10d::recv_")]
-        for number, call in enumerate(calls, 1):
-            launch = {"ph": "X", "cat": "cuda_runtime", "name": "cudaLaunchKernel", "ts": call["ts"] + 1, "dur": 1}
-            kernel = {"ph": "X", "cat": "kernel", "name": "ncclDevKernel_SendRecv(x)", "ts": call["ts"] + 20, "dur": 15}
-            args = {"correlation": number, "stream": 9}
-            events += [{**launch, "args": args}, {**kernel, "args": args}]
-        data["traceEvents"] = [e for e in events if not str(e.get("name", "")).startswith(("c10d::", "gloo:"))]
-        (target / path.name).write_bytes(gzip.compress(json.dumps(data).encode()))
-
-
 def check_timeline(data: bytes, ops: int) -> None:
     """Two nodes of processes, measured and planned; every op of the twin's stages is measured once a rank and part."""
     schema = pytest.importorskip("perfetto.protos.perfetto.trace.perfetto_trace_pb2")

@@ -83,9 +83,6 @@ class Facts:
         return self.version not in self.versions
 
 
-NEWEST = "newest"
-
-
 @cache
 def facts(engine: str, version: str | None = None) -> Facts:
     """Of the newest version that was checked, or of another one. Raises SpecError where it lies outside those that were."""

@@ -70,7 +70,7 @@ def _bounds(lengths: Lengths, mean: int) -> tuple[int, int]:
 
 def bench(one: Deployment) -> dict[str, str]:
     """Suffix -> text: a script for each serving, or one for the workload. Raises SpecError with E05 where a file of traffic is wrong."""
-    deployed = {name for server in one.servers for name in server.name.split("+")}
+    deployed = _names(one)
     serves = [s for s in one.spec.serves if deployed & {s.prefill, s.decode, s.mixed}] or [_of_workload(one)]
     out: dict[str, str] = {}
     for serve in serves:
@@ -91,6 +91,7 @@ def _of_workload(one: Deployment) -> Serve:
 
 
 def _names(one: Deployment) -> set[str]:
+    """Of the phases that are deployed."""
     return {name for server in one.servers for name in server.name.split("+")}
 
 

@@ -102,9 +102,6 @@ def flag(value: object) -> bool:
     raise WrongValue("true or false")
 
 
-DEEPEST = 20
-
-
 def settings(value: object) -> Mapping[str, Any]:
     """JSON text, or what a file had for it. Raises WrongValue."""
     import json

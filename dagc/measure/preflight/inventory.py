@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 from ...base.frozen import record
 from ...base.harmless import harmless
 
-SCHEMA = 1
 MOST_GPUS = 1024
 """Of a host, and of its NICs: more is not the output of a program that counts GPUs."""
 MOST_TEXT = 200

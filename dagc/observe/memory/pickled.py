@@ -13,7 +13,6 @@ class NotPlain(ValueError):
     """The pickle is damaged, too long, or has more in it than dictionaries, lists, texts and numbers."""
 
 
-_MARK = object()
 _INTS = {ord("K"): ("<B", 1), ord("M"): ("<H", 2), ord("J"): ("<i", 4), ord("G"): (">d", 8)}
 _TEXTS = {0x8C: 1, ord("X"): 4, 0x8D: 8}
 _BYTES = {ord("C"): 1, ord("B"): 4, 0x8E: 8}
