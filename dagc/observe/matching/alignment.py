@@ -35,14 +35,14 @@ def aligned(planned: Sequence[int], seen: Sequence[int], free: int = 0) -> list[
     return None
 
 
-def beside(planned: Sequence[int], pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+def beside(planned: Sequence[int], pairs: Sequence[tuple[int, int]], seen: int) -> list[tuple[int, int]]:
     """Pairs of as many, in which what is absent of `planned` is where something else is seen in its place, if neighbours that are equal to it
-    allow: of `a b b c` and `a X b c` the first b, not the second."""
-    out = list(pairs)
+    allow: of `a b b c` and `a X b c` the first b, not the second. `seen`: how many."""
+    out = [(-1, -1), *pairs, (len(planned), seen)]
     for at in range(1, len(out)):
         for step in (-1, 1):
             _slide(planned, out, at, step)
-    return out
+    return out[1:-1]
 
 
 def _slide(planned: Sequence[int], pairs: list[tuple[int, int]], at: int, step: int) -> None:
@@ -51,10 +51,10 @@ def _slide(planned: Sequence[int], pairs: list[tuple[int, int]], at: int, step: 
     if x - before != 2 or y - behind != 1:
         return
     absent, k = x - 1, at - 1 if step < 0 else at
-    while 0 <= k < len(pairs) and pairs[k][0] == absent + step and planned[absent + step] == planned[absent]:
+    while 0 < k < len(pairs) - 1 and pairs[k][0] == absent + step and planned[absent + step] == planned[absent]:
         absent += step
         other = k + step
-        if 0 <= other < len(pairs) and abs(pairs[other][1] - pairs[k][1]) > 1 and abs(pairs[other][0] - absent) == 1:
+        if abs(pairs[other][1] - pairs[k][1]) > 1 and abs(pairs[other][0] - absent) == 1:
             for i in range(at - 1, k - 1, -1) if step < 0 else range(at, k + 1):
                 pairs[i] = (pairs[i][0] - step, pairs[i][1])
             return

@@ -15,6 +15,8 @@ from .planned_calls import SEND_RECV, PlannedCall
 from .seen_calls import SeenCall
 
 ALL_TO_ALL = "all_to_all"
+FEW = 3
+"""Calls that are missing of whole passes, rather than beyond the ends of a trace."""
 MOST_FREE = 20_000
 """Calls of a pass, up to which it is found where in it a trace begins."""
 
@@ -29,6 +31,7 @@ class Ordered:
     deviations: list[Deviation] = field(default_factory=list)
     arrived: Arrivals = field(default_factory=dict)
     passes: int = field(default=1, init=False)
+    by_elements: bool = field(default=False, init=False)
     counted: int = 0
     same: int = 0
 
@@ -44,14 +47,17 @@ class Ordered:
             self._nothing(planned)
             return
         self.passes = passes_of(planned, seen)
-        symbols = Symbols(planned, seen)
-        free = len(planned) if len(planned) <= MOST_FREE else 0
-        wanted = [symbols.planned(c) for c in planned] * (self.passes + 1)
-        pairs = aligned(wanted, [symbols.seen(c) for c in seen], free)
+        self.by_elements = any(isnan(c.payload_B) for c in seen) and not any(isnan(c.elements) for c in seen)
+        symbols = Symbols(planned, seen, self.by_elements)
+        wanted, found = [symbols.planned(c) for c in planned], [symbols.seen(c) for c in seen]
+        count, pairs = best_aligned(wanted, found, self.passes)
         if pairs is None:
             self._too_far(planned, seen)
             return
-        self._walk(beside(wanted, pairs), list(planned) * (self.passes + 1), seen, len(planned))
+        wanted = wanted * count
+        self._walk(
+            beside(wanted, pairs, len(found)), list(planned) * count, seen, len(planned), cut=count > self.passes
+        )
 
     def _nothing(self, planned: Sequence[PlannedCall]) -> None:
         for call in planned:
@@ -65,18 +71,23 @@ class Ordered:
         self.deviations.append(Deviation(EXTRA, self.rank, "", "the whole trace", 0, 0, detail))
 
     def _walk(
-        self, pairs: Sequence[tuple[int, int]], whole: Sequence[PlannedCall], seen: Sequence[SeenCall], period: int
+        self,
+        pairs: Sequence[tuple[int, int]],
+        whole: Sequence[PlannedCall],
+        seen: Sequence[SeenCall],
+        period: int,
+        cut: bool,
     ) -> None:
-        """What is before the first planned call that was seen, or behind the last, is outside of the trace."""
+        """Of a trace that is `cut`, what is before the first planned call that was seen, or behind the last, is outside of it."""
         self.counted += len(seen)
-        if not pairs:
+        if cut and not pairs:
             self._nothing(whole[:period])
-        base = pairs[0][0] // period if pairs else 0
-        x, y = (pairs[0][0], 0) if pairs else (0, 0)
+        base = pairs[0][0] // period if cut and pairs else 0
+        x, y = (pairs[0][0], 0) if cut and pairs else (0, 0)
         before_end = None
         for i, j in [*pairs, (-1, len(seen))]:
             last = whole[x - 1] if x else None
-            stop = i if i >= 0 else x
+            stop = i if i >= 0 else x if cut else len(whole)
             self._gap(whole[x:stop], seen[y:j], last, x // period - base)
             if i < 0:
                 break
@@ -99,7 +110,7 @@ class Ordered:
                 self._missing(call, number)
                 continue
             rest.remove(found)
-            words = list(differences(call, found)) or [(MISSING, "in another order")]
+            words = list(differences(call, found, self.by_elements)) or [(MISSING, "in another order")]
             for word, detail in words:
                 self.deviations.append(Deviation(word, self.rank, call.kind, call.name, call.part, number, detail))
         for one in rest:
@@ -109,6 +120,20 @@ class Ordered:
 
     def _missing(self, call: PlannedCall, number: int) -> None:
         self.deviations.append(Deviation(MISSING, self.rank, call.kind, call.name, call.part, max(0, number), ""))
+
+
+def best_aligned(planned: Sequence[int], seen: Sequence[int], passes: int) -> tuple[int, list[tuple[int, int]] | None]:
+    """How many passes `seen` is laid beside, and which calls are the same: whole passes, unless a trace that begins and ends in the middle
+    of one explains much more."""
+    whole = aligned(list(planned) * passes, seen)
+    missing = len(planned) * passes - len(whole) if whole is not None else MOST_EDITS
+    if missing <= FEW:
+        return passes, whole
+    cut = aligned(list(planned) * (passes + 1), seen, len(planned) if len(planned) <= MOST_FREE else 0)
+    if cut is None:
+        return passes, whole
+    absent = cut[-1][0] - cut[0][0] + 1 - len(cut) if cut else MOST_EDITS
+    return (passes, whole) if whole is not None and missing <= absent + FEW else (passes + 1, cut)
 
 
 def unfolded(calls: Sequence[PlannedCall]) -> list[PlannedCall]:
@@ -133,25 +158,30 @@ class Symbols:
     """Calls as numbers that are equal where the calls are the same, as far as the trace tells: a kind of which some calls have no size
     or no group is compared without."""
 
-    def __init__(self, planned: Sequence[PlannedCall], seen: Sequence[SeenCall]) -> None:
+    def __init__(self, planned: Sequence[PlannedCall], seen: Sequence[SeenCall], by_elements: bool = False) -> None:
+        self.by_elements = by_elements
         kinds = {c.kind for c in planned}
         self.sized = (
-            kinds - {c.kind for c in seen if isnan(c.payload_B)} - {c.kind for c in planned if isnan(c.payload_B)}
+            kinds - {c.kind for c in seen if isnan(self.size(c))} - {c.kind for c in planned if isnan(self.size(c))}
         )
         apart = {c.kind for c in planned if not c.ranks}
         self.counted = kinds - {c.kind for c in seen if not c.size} - apart
         self.listed = kinds - {c.kind for c in seen if not c.ranks} - apart
         self.sizes: dict[str, set[float]] = {}
         for call in planned:
-            self.sizes.setdefault(call.kind, set()).add(call.payload_B)
+            self.sizes.setdefault(call.kind, set()).add(self.size(call))
         self.numbers: dict[object, int] = {}
 
+    def size(self, call: PlannedCall | SeenCall) -> float:
+        """In bytes, or where a trace has no dtypes in elements."""
+        return call.elements if self.by_elements else call.payload_B
+
     def planned(self, call: PlannedCall) -> int:
-        return self._number(call.kind, call.payload_B, len(call.ranks), call.ranks)
+        return self._number(call.kind, self.size(call), len(call.ranks), call.ranks)
 
     def seen(self, call: SeenCall) -> int:
-        near = (s for s in sorted(self.sizes[call.kind]) if abs(s - call.payload_B) <= CLOSE * s)
-        return self._number(call.kind, next(near, call.payload_B), call.size, call.ranks)
+        near = (s for s in sorted(self.sizes[call.kind]) if abs(s - self.size(call)) <= CLOSE * s)
+        return self._number(call.kind, next(near, self.size(call)), call.size, call.ranks)
 
     def _number(self, kind: str, payload_B: float, size: int, ranks: tuple[int, ...]) -> int:
         key = (
