@@ -214,6 +214,14 @@ def test_a_file_of_disaggregated_servers(tmp_path):
     assert '"enable_attention_dp": true' in found["decode"][1].files["decode.yaml"]
 
 
+def test_scripts_of_a_replica_each(tmp_path):
+    case = 'case "$REPLICA" in 0) GPU=0;; 1) GPU=8;; *) exit 2;; esac\n'
+    serve = "vllm serve org/model --port $((8000 + ${REPLICA:-0}))\n"
+    one = read(tmp_path, {"a.sh": case + serve})["a"][1]
+    assert (one.replicas, one.first_gpus) == (2, (0, 8))
+    assert read(tmp_path, {"b.sh": serve})["b"][1].replicas == 1  # it would take any number
+
+
 def test_wrappers(tmp_path):
     (tmp_path / "inner.sh").write_text(
         'exec numactl --cpunodebind=0 -m 0 vllm serve org/model --tensor-parallel-size "$1"\n'

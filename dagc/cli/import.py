@@ -25,7 +25,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "words",
         nargs="*",
         metavar="CONFIG.json",
-        help="config.json of a model; with --from: `-- COMMAND ...`, what starts a server",
+        help="config.json of a model; with --from: files, or `-- COMMAND ...`, that start servers",
     )
     parser.add_argument(
         "--from",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 
 from ...base.frozen import replace
 from ...base.source import Source, Span
@@ -29,7 +30,7 @@ def placed(source: Source, read: Read) -> list[Placed]:
     """Raises ShellError."""
     nodes, _ = _job(source.text)
     job = dict.fromkeys(data()["counts"], str(nodes)) if nodes else {}
-    if re.search(rf"\$\{{?{REPLICA}\b", source.text) is None:
+    if not _by_replica(source, read, job):
         return [_placed(one, source) for one in programs(source.text, source.name, read, job)]
     out: list[Placed] = []
     for replica in range(MAX_REPLICAS):
@@ -44,6 +45,13 @@ def placed(source: Source, read: Read) -> list[Placed]:
         seat = (int(first),) if re.fullmatch(r"\d{1,6}", first) else ()
         out += [replace(_placed(one, source), first_gpus=seat) for one in found]
     return out
+
+
+def _by_replica(source: Source, read: Read, job: Mapping[str, str]) -> bool:
+    """Whether it asks for the number of a replica, and refuses one that there cannot be."""
+    if re.search(rf"\$\{{?{REPLICA}\b", source.text) is None:
+        return False
+    return not programs(source.text, source.name, read, {**job, REPLICA: "999999"})
 
 
 def _placed(one: Program, source: Source) -> Placed:
