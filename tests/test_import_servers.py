@@ -146,6 +146,11 @@ def test_parsers_are_followed() -> None:
         ("meta-llama/Llama-3.3-70B-Instruct", "llama-3.1-70b", ""),
         ("/cache/models--openai--gpt-oss-120b/snapshots/abc", "gpt-oss-120b", ""),
         ("mixtral-8x7b", "mixtral-8x7b", ""),
+        ("nvidia/DeepSeek-R1-0528-NVFP4-v2", "deepseek-r1", "nvfp4"),
+        ("moonshotai/Kimi-K2-Thinking", "kimi-k2.5", ""),  # experts in int4, as this one's
+        ("zai-org/GLM-4.5-Air-FP8", "glm-4.5-air", "fp8"),  # a scale for each row: tp 8 cuts no blocks
+        ("zai-org/GLM-5.1-FP8", "glm-5", "fp8_block"),
+        ("RedHatAI/Meta-Llama-3.1-70B-Instruct-quantized.w4a16", "llama-3.1-70b", "int4_g128"),
         ("deepseek-ai/DeepSeek-R1-Distill-Qwen-32B", None, ""),
         ("mistralai/Mixtral-8x7B-Abliterated", None, ""),
         ("", None, ""),
@@ -155,6 +160,12 @@ def test_parsers_are_followed() -> None:
 def test_checkpoints_are_known_by_their_names(name: str, preset: str | None, weights: str) -> None:
     found = preset_of(name)
     assert (found.preset if found else None, found.weights if found else "") == (preset, weights)
+
+
+def test_weights_of_parts_are_replaced_too(capsys: Capture) -> None:
+    """The preset's experts are in mxfp4, all else is in bf16 already."""
+    text, _ = imported(capsys, "vllm", "serve", "unsloth/gpt-oss-120b-BF16", "-tp", "8")
+    assert 'model from "gpt-oss-120b" { weight_dtype = bf16 }' in text
 
 
 def test_uneven_stages_are_those_of_the_engine(capsys: Capture) -> None:

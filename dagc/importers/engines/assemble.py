@@ -163,7 +163,7 @@ def _model(servers: Sequence[Server], model: Known, given: Given) -> str:
     if own != model.model.dtype:
         attributes["dtype"] = own
     weights = given.weight_dtype or next((s.weight_dtype for s in servers if s.weight_dtype), "") or model.weights
-    if weights and weights != model.model.weight_dtype:
+    if weights and (weights != model.model.weight_dtype or model.model.weight_dtypes):  # of parts too
         attributes["weight_dtype"] = weights
     caches = {_cache(s, own) for s in servers}
     if len(caches) == 1 and (cache := caches.pop()) and cache != model.model.kv_dtype:

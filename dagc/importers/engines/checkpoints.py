@@ -46,7 +46,8 @@ def preset_of(name: str) -> Checkpoint | None:
             return None
         if not stored:
             return Checkpoint(preset)
-        weights = "fp8_block" if stored[0] == "fp8" and owner in held["blocks"] else stored[0]
+        blocks = owner in held["blocks"] and preset not in held["rows"]
+        weights = "fp8_block" if stored[0] == "fp8" and blocks else stored[0]
         return Checkpoint(preset, weights, (f"`{parts[-1]}`: weights in {weights}, by its name",))
     return None
 

@@ -130,6 +130,7 @@ class _Shell:
     calls: int = 0
     quiet: int = 0  # inside of a substitution: what it starts is no server
     said: list[str] = field(default_factory=list)  # what the commands of a substitution print
+    doubtful: bool = False  # some of that in an arm that only the run decides
 
     # Words
 
@@ -149,9 +150,11 @@ class _Shell:
         return [one for word in words for one in expansion.split(word)]
 
     def output(self, body: Commands, text: str) -> str | None:
-        """What commands print; None where they start a program."""
+        """What commands print; None where they start a program, or only the run decides whether they print it."""
         saved = (self.said, self.variables, self.arrays, len(self.started))
+        sure = (self.maybe, self.doubtful)
         self.said, self.variables, self.arrays = [], dict(self.variables), dict(self.arrays)
+        self.maybe, self.doubtful = 0, False
         self.quiet += 1
         if self.quiet > MAX_CALLS:
             raise ShellError(f"commands are nested more than {MAX_CALLS} deep", 0)
@@ -159,7 +162,8 @@ class _Shell:
             self.all(body)
         self.quiet -= 1
         said = "".join(self.said)
-        known = len(self.started) == saved[3]
+        known = len(self.started) == saved[3] and not self.doubtful
+        self.maybe, self.doubtful = sure
         del self.started[saved[3] :]
         self.said, self.variables, self.arrays = saved[0], saved[1], saved[2]
         return said.rstrip("\n") if known else None
@@ -328,12 +332,16 @@ class _Shell:
         return False
 
     def choice(self, choice: If) -> Truth:
+        doubtful = False  # whether an arm before may be the one that is taken
         for condition, body in choice.arms:
             truth = Truth(True, True) if condition is None else self.all(condition)
-            if truth.holds is True:
+            if truth.holds is True and not doubtful:
                 return self.all(body)
-            if truth.holds is None:
+            if truth.holds is not False:
                 self.arm(body)
+                doubtful = True
+            if truth.holds is True:
+                break
         return Truth(True, True)
 
     def arm(self, body: Commands) -> None:
@@ -498,6 +506,7 @@ class _Shell:
     def say(self, text: str) -> None:
         self.spend(len(text))
         self.said.append(text)
+        self.doubtful = self.doubtful or self.maybe > 0
 
 
 def _quoted(word: str) -> str:
