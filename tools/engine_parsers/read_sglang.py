@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-from stand_ins import report, stand_in, torch_with, words
+from stand_ins import command, report, stand_in, torch_with
 
 KERNELS = ("sgl_kernel", "deep_gemm", "deep_ep", "torchao", "sgl_deep_gemm")
 WANTED = {"0.5.21": ("flashinfer",)}
@@ -26,7 +26,7 @@ def prepare(machine: Mapping[str, Any], version: str) -> None:
 
 
 def check(item: Mapping[str, Any]) -> dict[str, Any]:
-    args = words(item["script"], "python3 -m sglang.launch_server", item["node"])
+    args = command(item, "python3 -m sglang.launch_server")
     at = args.index("--model-path") + 1
     args[at] = f"{item['configs']}/{args[at]}"
     parsed = import_module("sglang.srt.server_args").prepare_server_args(args)

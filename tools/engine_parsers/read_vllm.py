@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from importlib import import_module, metadata
 from typing import Any
 
-from stand_ins import report, stand_in, torch_with, words
+from stand_ins import command, report, stand_in, torch_with
 
 SETTINGS = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
 KERNELS = (
@@ -108,7 +108,7 @@ def _about(record: Any, architecture: str) -> Any:
 def check(item: Mapping[str, Any]) -> dict[str, Any]:
     args = arguments()
     parser = args.make_arg_parser(import_module("vllm.utils.argparse_utils").FlexibleArgumentParser())
-    model, *rest = words(item["script"], "vllm serve", item["node"])
+    model, *rest = command(item, "vllm serve")
     parsed = parser.parse_args([f"{item['configs']}/{model}", *rest])
     if getattr(parsed, "model_tag", None) is not None:
         parsed.model = parsed.model_tag

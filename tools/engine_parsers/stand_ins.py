@@ -17,6 +17,8 @@ from importlib import import_module
 from typing import Any, ClassVar
 
 LIMIT_S = 300
+SCRIPT = "tools/run_text_generation_server.py"
+"""What torchrun starts, which a launch script of Megatron leaves to its user."""
 
 
 class Kernels(types.ModuleType):
@@ -99,20 +101,29 @@ def torch_with(machine: Mapping[str, Any]) -> Any:
     return torch
 
 
-def words(script: str, program: str, node: int) -> list[str]:
-    """Arguments of the command of a script on a node, and its exports into the environment."""
+def words(script: str, node: int) -> list[str]:
+    """Of the command of a script on a node; its exports go into the environment."""
     lines = script.replace("\\\n", " ").strip().splitlines()
-    told = {"NODE": str(node), "HEAD": "10.0.0.1", "ADDRESS": "10.0.0.2", "REPLICA": "0", "GPU": "0"}
+    told = {"NODE": str(node), "HEAD": "10.0.0.1", "ADDRESS": "10.0.0.2", "REPLICA": "0", "GPU": "0", "SCRIPT": SCRIPT}
     for line in lines:
         if line.startswith("export "):
             name, _, value = line.removeprefix("export ").partition("=")
             os.environ[name] = shlex.split(value)[0]
-    command = lines[-1]
-    if not command.startswith(program):
-        raise ValueError(f"the script does not end with {program}")
-    text = f"set -- {command.removeprefix(program)}; printf '%s\\0' \"$@\""
+    text = f"set -- {lines[-1]}; printf '%s\\0' \"$@\""
     done = subprocess.run(["bash", "-c", text], env={**os.environ, **told}, capture_output=True, text=True, check=True)
     return [word for word in done.stdout.split("\0") if word]
+
+
+def command(item: Mapping[str, Any], program: str) -> list[str]:
+    """Arguments of a script's command, or of a deployment's, and what it has in its environment."""
+    argv, own = item.get("argv"), program.split()
+    if argv is None:
+        argv = words(item["script"], item["node"])
+    else:
+        os.environ.update(item["environment"])
+    if argv[: len(own)] != own:
+        raise ValueError(f"the command does not begin with {program}")
+    return list(argv[len(own) :])
 
 
 def report(

@@ -13,6 +13,7 @@ from ...engines.facts import Facts
 from ...ir.verify.violation import VerifyError
 from ...pipeline.changed import Changes, with_phases
 from ...pipeline.lower import unverified
+from ...spec.model import Precision
 from ...spec.phase import Phase
 from ...spec.strategy import Fold
 from ...spec.unit import Unit
@@ -191,6 +192,19 @@ def _dispatch(one: EngineDegrees) -> list[Change]:
     ]
 
 
+def _cache(one: EngineDegrees) -> list[Change]:
+    """In the dtype that is computed in, which every engine has, or in 8 bits."""
+
+    def stored(dtype: str) -> Change:
+        return Change(
+            f"kv_dtype = {dtype}",
+            lambda phase: replace(phase, precision=replace(phase.precision or Precision(), kv_dtype=dtype)),
+        )
+
+    model = one.spec.model
+    return [stored(dtype) for dtype in dict.fromkeys((model.dtype, "fp8")) if dtype != model.kv_dtype]
+
+
 CHANGES: dict[str, Callable[[EngineDegrees], list[Change]]] = {
     "attention": _attention,
     "experts": _experts,
@@ -205,6 +219,7 @@ CHANGES: dict[str, Callable[[EngineDegrees], list[Change]]] = {
     "sequence_parallel": _toggle("sequence_parallel", False, "sequence_parallel = false"),
     "shard": _toggle("shard", (), "no `shard`"),
     "passes": _toggle("passes", (), "no `passes`"),
-    "cache": lambda one: [],
+    "cache": _cache,
+    "expert_placement": _toggle("expert_placement", "linear"),
 }
 """By the names of parts that rules of the data files have."""

@@ -15,6 +15,9 @@ from .notes import left_open, own_dtypes
 from .router import router
 from .servers import has_others, merged, writer
 
+ONE_STRATEGY = "one_strategy"
+"""The rule of phases that share GPUs, which every engine has."""
+
 
 @record
 class Exported:
@@ -26,10 +29,12 @@ class Exported:
 
 @record
 class Drafted:
-    """Servers that the engine runs, each with its files by suffix, and why it does not run the others."""
+    """Servers that the engine runs, each with its files by suffix, and why it does not run the others. `rules`: of each refusal the names
+    of the rules that are broken."""
 
     servers: tuple[tuple[ServerDraft, Mapping[str, str]], ...]
     refused: tuple[Diagnostic, ...]
+    rules: tuple[tuple[str, ...], ...] = ()
 
 
 def export(
@@ -67,6 +72,7 @@ def drafted(plan: CompiledPlan, engine: str, model: str | None, version: str | N
         raise SpecError([Diagnostic("E05", f"`{checkpoint}` is not a name or path of a checkpoint", help=help)])
     layouts = [layout(result.graph, result.gpus, plan.units[name]) for name, result in plan.phases.items()]
     servers, errors = merged(layouts)
+    rules: list[tuple[str, ...]] = [(ONE_STRATEGY,) for _ in errors]
     out = []
     for server in servers:
         memory = {p.name: plan.phases[p.name].memory for p in server.phases}
@@ -78,9 +84,10 @@ def drafted(plan: CompiledPlan, engine: str, model: str | None, version: str | N
         files = write(draft)
         if draft.refused:
             errors.append(_refusal(draft, nearest(draft, known)))
+            rules.append(tuple(dict.fromkeys(one.rule.name for one in draft.refused)))
         else:
             out.append((draft, files))
-    return Drafted(tuple(out), tuple(errors))
+    return Drafted(tuple(out), tuple(errors), tuple(rules))
 
 
 def _refusal(draft: ServerDraft, near: str) -> Diagnostic:

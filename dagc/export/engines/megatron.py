@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .draft import ServerDraft, judge
+from .draft import Check, ServerDraft, judge
 from .rules import COMMON
 from .script import script
 from .words import Shell
@@ -14,18 +14,9 @@ from .words import Shell
 def write(draft: ServerDraft) -> Mapping[str, str]:
     one, strategy = draft.layout, draft.layout.strategy
     d, model = one.degree, one.spec.model
-    judge(draft, COMMON)
+    judge(draft, CHECKS)
     if draft.layout.degree["sp"] == 1:
         draft.ordered(("pp", "dp", "sp", "tp"), ("pp", "edp", "ep", "etp"))
-    draft.refuse(bool(strategy.redundant), "redundant experts have no argument")
-    draft.refuse(
-        not strategy.redundant and strategy.placing != "linear",
-        f"expert_placement = {strategy.placing} has no argument",
-    )
-    draft.refuse(one.dcp > 1, f"dcp = {one.dcp} has no argument")
-    draft.refuse(strategy.overlap != "none", "overlap = two_batch has no argument for a forward pass")
-    draft.refuse(model.kv_dtype != model.dtype, f"a KV cache in {model.kv_dtype}")
-    draft.refuse(model.dtype not in ("bf16", "fp16"), f"dtype {model.dtype}")
     if d["tp"] > 1:
         draft.environment["CUDA_DEVICE_MAX_CONNECTIONS"] = "1"  # asked for with tp on GPUs before Blackwell
     draft.flag("tp", d["tp"])
@@ -46,3 +37,43 @@ def write(draft: ServerDraft) -> Mapping[str, str]:
         command += [f"--nnodes={len(one.nodes)}", Shell('--node-rank="$NODE"'), Shell('--master-addr="$HEAD"')]
         command += [Shell('--master-port="${PORT:-29500}"')]
     return {"sh": script(draft, [*command, Shell('"${SCRIPT:?}"'), *draft.flags, Shell('"$@"')])}
+
+
+def redundant(draft: ServerDraft) -> str:
+    return "redundant experts have no argument" if draft.layout.strategy.redundant else ""
+
+
+def expert_placement(draft: ServerDraft) -> str:
+    strategy = draft.layout.strategy
+    other = not strategy.redundant and strategy.placing != "linear"
+    return f"expert_placement = {strategy.placing} has no argument" if other else ""
+
+
+def dcp(draft: ServerDraft) -> str:
+    return f"dcp = {draft.layout.dcp} has no argument" if draft.layout.dcp > 1 else ""
+
+
+def two_batch(draft: ServerDraft) -> str:
+    other = draft.layout.strategy.overlap != "none"
+    return "overlap = two_batch has no argument for a forward pass" if other else ""
+
+
+def cache_dtype(draft: ServerDraft) -> str:
+    model = draft.layout.spec.model
+    return f"a KV cache in {model.kv_dtype}" if model.kv_dtype != model.dtype else ""
+
+
+def dtype(draft: ServerDraft) -> str:
+    found = draft.layout.spec.model.dtype
+    return f"dtype {found}" if found not in ("bf16", "fp16") else ""
+
+
+CHECKS: dict[str, Check] = {
+    **COMMON,
+    "redundant": redundant,
+    "expert_placement": expert_placement,
+    "dcp": dcp,
+    "two_batch": two_batch,
+    "cache_dtype": cache_dtype,
+    "dtype": dtype,
+}
