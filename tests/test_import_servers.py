@@ -7,12 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from dagc.base.diagnostics import SpecError
 from dagc.cli import main
 from dagc.engines.facts import facts
 from dagc.engines.others import others
 from dagc.importers.engines import ENGINES
 from dagc.importers.engines.checkpoints import preset_of
+from dagc.importers.engines.command import ServerCommand
+from dagc.importers.engines.imported import imported as read
 from dagc.importers.engines.options import names, split
+from dagc.importers.engines.unsaid import Given
 
 Capture = pytest.CaptureFixture[str]
 VLLM = ["vllm", "serve", "deepseek-ai/DeepSeek-R1-0528", "-tp", "8", "--enable-expert-parallel"]
@@ -266,3 +270,12 @@ def test_megatron_says_no_model(capsys: Capture) -> None:
     words[1] = "--nproc-per-node=3"
     assert main(["import", "--from", "megatron", "--preset", "mixtral-8x7b", "--", *words]) == 2
     assert "do not divide its 3 ranks" in capsys.readouterr().err
+
+
+def test_a_server_of_prefill_takes_what_its_engine_does() -> None:
+    """Its limit of sequences does not say how many tokens a step has; and hosts have to have a GPU for each rank."""
+    words = ("vllm", "serve", "mixtral-8x7b", "-tp", "8", "--max-num-seqs", "512")
+    found = read([("vllm", ServerCommand(words, role="prefill"))], Given("h200", prompt=2048, output=512))
+    assert "sequences = 4\n" in found.text and any("a step takes 8,192 tokens" in note for note in found.notes)
+    with pytest.raises(SpecError, match="1 x 1 GPUs are fewer than its 8 ranks"):
+        read([("vllm", ServerCommand(words, nodes=1, gpus_per_node=1))], Given("h200"))

@@ -139,8 +139,8 @@ def _alone(one: Server, new: int, slots: int | None, alike: bool, notes: list[st
     the tokens of a step where it is not; `alike`: it can."""
     most, tokens = one.rank_sequences, one.step_tokens
     if tokens is None:
-        tokens = usual_tokens(one) if most is None else most * new
-        notes.append(f"a step takes {tokens:,} tokens of a rank")
+        tokens = usual_tokens(one)
+        notes.append(f"a step takes {tokens:,} tokens of a rank, as {one.engine} does by itself")
     limited = most if slots is None else None
     for piece in _pieces(one, new, limited, tokens) if limited is not None else ():
         assert limited is not None

@@ -51,6 +51,15 @@ def _offsets(one: Server, per_host: int) -> list[int]:
         or one.command.gpus_per_node
         or (one.ranks // one.nodes if one.nodes else min(one.ranks, per_host))
     )
+    held = one.command.nodes * one.command.gpus_per_node
+    if 0 < held < one.ranks:
+        raise SpecError(
+            [
+                _wrong(
+                    one, f"{one.command.nodes} x {one.command.gpus_per_node} GPUs are fewer than its {one.ranks} ranks"
+                )
+            ]
+        )
     local = one.local or tuple(range(each))
     if len(local) > 1 and one.ranks < len(local):
         local = local[: one.ranks]  # it takes the first of those that it sees
