@@ -53,7 +53,7 @@ def steps(servers: Sequence[Server], new: int, given: Given) -> Steps:
             if "decode" in one.kinds:
                 passes[(id(one), "prefill")] = _beside(one, new, notes)
             else:
-                found, fits = _alone(one, new, slots, alike, notes)
+                found, fits = _alone(one, new, slots, serves, alike, notes)
                 passes[(id(one), "prefill")] = found
                 exact = exact and fits
     clients = 0
@@ -111,6 +111,11 @@ def _decode(one: Server, given: Given, slots: int | None, notes: list[str]) -> i
     return USUAL_SEQUENCES * one.dp * one.replicas
 
 
+def _usual_limit(one: Server) -> int:
+    """Tokens of a step of a serving that does not say them."""
+    return by_card(SCHEDULING.get(one.engine, SCHEDULING[None]).batch_tokens, one.pool.hardware)
+
+
 def usual_tokens(one: Server) -> int:
     """Tokens of prompts that a rank takes in a step unless its command says so."""
     if one.usual_step is not None:
@@ -134,9 +139,9 @@ def _beside(one: Server, new: int, notes: list[str]) -> Pass:
     return Pass(max(1, tokens // chunk) * one.dp * one.replicas, chunk)
 
 
-def _alone(one: Server, new: int, slots: int | None, alike: bool, notes: list[str]) -> tuple[Pass, bool]:
+def _alone(one: Server, new: int, slots: int | None, serves: bool, alike: bool, notes: list[str]) -> tuple[Pass, bool]:
     """A pass of a server that takes in prompts and does nothing else; and whether its engine is told the same for it. A serving says
-    the tokens of a step where it is not; `alike`: it can."""
+    the tokens of a step where it is not; `serves`: there is one, `alike`: it can."""
     most, tokens = one.rank_sequences, one.step_tokens
     if tokens is None:
         tokens = usual_tokens(one)
@@ -145,7 +150,7 @@ def _alone(one: Server, new: int, slots: int | None, alike: bool, notes: list[st
     for piece in _pieces(one, new, limited, tokens) if limited is not None else ():
         assert limited is not None
         batches = ceil(limited * piece / tokens)
-        told = tokens > one.chunk if one.chunk is not None and alike else piece < new and tokens > piece
+        told = tokens > one.chunk if one.chunk is not None and serves else piece < new and tokens > piece
         if batches > max(MANY_BATCHES, 4 * one.pp) or (one.says_chunk and told != (one.chunk is not None)):
             continue
         if ceil(limited / batches) * piece == tokens:
@@ -202,7 +207,7 @@ def _limits(
     told = {one.step_tokens for one in servers if one.step_tokens is not None and one.step_tokens != one.buffered}
     if both or not exact:
         if len(told) == 1 and (both or all(one.step_tokens is not None for one in servers)):
-            serve["batch_tokens"] = f"{told.pop()} tok"
+            serve["batch_tokens"] = f"{next(iter(told))} tok"
         elif told:
             notes.append("steps of the servers have different limits, which one serving does not have")
     chunks = {one.chunk for one in servers if one.chunk is not None}
@@ -211,12 +216,13 @@ def _limits(
         for one in servers
     )
     said = both or other or all(one.chunk is not None for one in servers)
-    if said and len(chunks) == 1:
-        serve["chunk"] = f"{chunks.pop()} tok"
+    room = told.pop() if "batch_tokens" in serve else min(_usual_limit(one) for one in servers)
+    if said and len(chunks) == 1 and (chunk := chunks.pop()) <= room:
+        serve["chunk"] = f"{chunk} tok"
     elif cutting := {
         one.step_tokens for one in servers if one.cuts and one.step_tokens is not None and _whole(one, passes)
     }:
-        serve["chunk"] = f"{max(cutting)} tok"  # prompts are cut where a step is full
+        serve["chunk"] = f"{min(max(cutting), room)} tok"  # prompts are cut where a step is full
     caches = {one.prefix_cache for one in servers}
     if len(caches) == 1 and (cached := caches.pop()) is not None:
         serve["prefix_cache"] = str(cached).lower()
