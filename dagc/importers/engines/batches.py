@@ -216,13 +216,13 @@ def _limits(
         for one in servers
     )
     said = both or other or all(one.chunk is not None for one in servers)
-    room = told.pop() if "batch_tokens" in serve else min(_usual_limit(one) for one in servers)
-    if said and len(chunks) == 1 and (chunk := chunks.pop()) <= room:
+    most = told.pop() if "batch_tokens" in serve else min(_usual_limit(one) for one in servers)
+    if said and len(chunks) == 1 and (chunk := chunks.pop()) <= most:
         serve["chunk"] = f"{chunk} tok"
     elif cutting := {
         one.step_tokens for one in servers if one.cuts and one.step_tokens is not None and _whole(one, passes)
     }:
-        serve["chunk"] = f"{min(max(cutting), room)} tok"  # prompts are cut where a step is full
+        serve["chunk"] = f"{min(max(cutting), most)} tok"  # prompts are cut where a step is full
     caches = {one.prefix_cache for one in servers}
     if len(caches) == 1 and (cached := caches.pop()) is not None:
         serve["prefix_cache"] = str(cached).lower()
