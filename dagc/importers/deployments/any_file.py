@@ -14,7 +14,7 @@ from ...base.harmless import harmless
 from ...base.source import Source, Span
 from ...base.yaml_text import Node, at, read_yaml, text_at
 from ..engines.command import ServerCommand
-from ..shell.script_text import ShellError
+from ..shell.shell_fault import ShellError
 from . import charts, disaggregated, manifests, scripts
 from .servers_found import Placed, nothing, servers
 from .wrappers import Read

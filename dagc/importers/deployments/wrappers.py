@@ -11,8 +11,9 @@ from importlib.resources import files
 from typing import Any
 
 from ...base.frozen import record, replace
-from ..shell.follow import Spent, follow
-from ..shell.script_text import ShellError
+from ..shell.follow import follow
+from ..shell.followed_shell import Spent
+from ..shell.shell_fault import ShellError
 
 MAX_NESTED = 12
 """Wrappers in wrappers."""
