@@ -162,3 +162,19 @@ def test_patterns_of_many_stars_are_compared_in_one_go():
     assert one.argv == ("run", x, x)
     (found,) = follow(f"x={x}b; case $x in {'*a' * 40}b) y;; esac").started
     assert found.argv == ("y",)
+
+
+def test_what_an_uncertain_arm_prints_is_unknown():
+    found = follow(
+        'serve --n $( [[ $C -gt 4 ]] && echo 30 || echo 10 ) --m "$(if [ $C -gt 4 ]; then echo 1; else echo 2; fi)"'
+    )
+    assert [one[:2] for one in found.started[0].argv] == ["se", "--", "$(", "--", "$("] and found.branched
+    assert follow("serve $( [[ 5 -gt 4 ]] && echo 30 || echo 10 )").started[0].argv == ("serve", "30")
+
+
+def test_an_else_behind_a_doubtful_arm_is_doubtful_too():
+    """It may refuse what the run never has."""
+    found = follow('if [ "$TP" = 8 ]; then N=1; elif [ "$TP" = 4 ]; then N=2; else exit 1; fi; serve --n $N')
+    assert [one.argv[0] for one in found.started] == ["serve"]
+    found = follow('if [ "$TP" = 8 ]; then serve a; elif true; then serve b; else serve c; fi')
+    assert [(one.argv[1], one.maybe) for one in found.started] == [("a", True), ("b", True)]
