@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import ceil
 
-from ...base.frozen import record
+from ...base.frozen import record, replace
 from ...spec.engines import SCHEDULING, by_card
 from .server import Server
 from .unsaid import Given
@@ -63,6 +63,12 @@ def steps(servers: Sequence[Server], new: int, given: Given) -> Steps:
             decode = next(one for one in servers if "decode" in one.kinds)
             clients = slots * decode.dp * decode.replicas
         exact = exact and all(_fits(one, passes[(id(one), "decode")]) for one in servers if one.kinds == ("decode",))
+        for one in servers:
+            own = passes.get((id(one), "prefill"))
+            lone = one.cuts and not all(other.cuts for other in servers)
+            if own is not None and lone and not own.chunk and not exact and alike and new > 1:
+                passes[(id(one), "prefill")] = replace(own, chunk=ceil(new / 2))
+                notes.append("this server alone cuts prompts, and does not say where: in two")
         _limits(servers, passes, serve, exact, given, notes)
     caches = {one.kv_dtype for one in servers}
     return Steps(passes, serve, tuple(notes), clients, len(caches) > 1)
