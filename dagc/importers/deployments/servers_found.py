@@ -13,7 +13,7 @@ from ...base.harmless import harmless
 from ...base.source import Span
 from ...engines.facts import Facts, facts
 from ..engines import ENGINES
-from ..engines.command import ServerCommand
+from ..engines.command import DEVICES, ServerCommand, gpu_ids
 from ..engines.imported import after_program
 from ..engines.options import split
 from .roles import role_of
@@ -24,7 +24,6 @@ MAX_SERVERS = 2_000
 CONFIGS = re.compile(r".*\.(ya?ml|json)", re.IGNORECASE)
 NODE_OPTIONS = ("--node-rank", "--node_rank")
 HEADLESS = "--headless"
-DEVICES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 
 Found = list[tuple[str, ServerCommand]]
 
@@ -258,11 +257,8 @@ def _key(one: Placed, known: Facts) -> object:
 
 
 def _devices(one: Placed) -> tuple[int, ...]:
-    for name in DEVICES:
-        ids = one.program.environment.get(name, "").split(",")
-        if all(i.strip().isdigit() and len(i) < 6 for i in ids):
-            return tuple(int(i) for i in ids)
-    return ()
+    found = (gpu_ids(one.program.environment.get(name, "")) for name in DEVICES)
+    return next((ids for ids in found if ids), ())
 
 
 def _apart(found: Sequence[Placed]) -> bool:

@@ -8,6 +8,15 @@ from dataclasses import field
 from ...base.frozen import record
 from ...base.source import Span
 
+DEVICES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
+"""Variables that say which GPUs of its host a program sees."""
+
+
+def gpu_ids(text: str) -> tuple[int, ...]:
+    """Of such a variable; nothing where it names GPUs otherwise."""
+    words = text.split(",")
+    return tuple(map(int, words)) if all(word.strip().isdecimal() and len(word) < 8 for word in words) else ()
+
 
 @record
 class ServerCommand:

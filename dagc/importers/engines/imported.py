@@ -15,15 +15,13 @@ from ...engines.facts import Facts, Option, facts
 from ...engines.others import others
 from . import ENGINES
 from .assemble import Text, spec_text
-from .command import ServerCommand
+from .command import DEVICES, ServerCommand, gpu_ids
 from .config_file import as_options, mapping, named_files
 from .known import Known, known_model, known_pools
 from .options import Told, Words, split
 from .reading import DEFAULT, IGNORED, MISSING, READ, UNKNOWN, Line, Reader, Reading, WrongValue
 from .server import Pool, Server
 from .unsaid import Given
-
-ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "local", "HIP_VISIBLE_DEVICES": "local"}
 
 
 @record
@@ -268,11 +266,9 @@ def _environment(reading: Reading, command: ServerCommand, readers: Mapping[str,
     for name, value in command.environment.items():
         if name in known:
             _read(reading, f"{name}={value}", known[name], value, readers)
-        elif name in ENVIRONMENT:
-            ids = value.split(",")
-            if all(i.strip().isdigit() and len(i) < 8 for i in ids):
-                reading.values["local"] = tuple(int(i) for i in ids)
-                _add(reading, f"{name}={value}", (READ, f"GPUs {value} of its host"))
+        elif name in DEVICES and (ids := gpu_ids(value)):
+            reading.values["local"] = ids
+            _add(reading, f"{name}={value}", (READ, f"GPUs {value} of its host"))
 
 
 def _defaults(reading: Reading, words: Words) -> None:

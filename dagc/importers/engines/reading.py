@@ -64,6 +64,8 @@ Outcome = str | tuple[str, str]
 Reader = Callable[[Reading, Any], Outcome]
 
 MOST = 10**12
+MOST_SIZES = 10_000
+"""Of one option."""
 SUFFIX = {"k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}
 """Of whole numbers on command lines of vLLM: vllm/engine/arg_utils.py, human_readable_int."""
 
@@ -147,6 +149,39 @@ def text(name: str, words: str) -> Reader:
 
 def ignored(why: str) -> Reader:
     return lambda reading, value: (IGNORED, why)
+
+
+def largest(name: str, words: str) -> Reader:
+    """Of a list of sizes, or of words that are sizes; `words` have it as `{}`."""
+
+    def read(reading: Reading, value: object) -> Outcome:
+        items = value.split() if isinstance(value, str) else value if isinstance(value, list) else []
+        if not 0 < len(items) < MOST_SIZES:
+            raise WrongValue("sizes of steps")
+        reading.values[name] = max(whole(item, 1) for item in items)
+        return words.format(reading.values[name])
+
+    return read
+
+
+def prefix_cache(*, off: bool = False) -> Reader:
+    """`off`: the option switches it off."""
+
+    def read(reading: Reading, value: object) -> Outcome:
+        reading.values["prefix_cache"] = flag(value) != off
+        return f"prefix_cache = {str(reading.values['prefix_cache']).lower()}"
+
+    return read
+
+
+def drafts(reading: Reading, number: int, method: str, *, mtp: bool) -> Outcome:
+    """`number` drafts of each step; `mtp`: the model's own layers make them."""
+    reading.values["draft"] = number
+    if mtp:
+        reading.values["drafter"] = "mtp"
+        return f"draft = {number}, drafter = mtp"
+    reading.note(f"drafts of `{method}` cost nothing in the plan: it knows MTP layers alone")
+    return f"draft = {number}"
 
 
 def memory(reading: Reading, value: object) -> Outcome:
@@ -246,12 +281,16 @@ def context(reading: Reading, value: object) -> Outcome:
     return f"a sequence has up to {reading.values['context']:,} tokens"
 
 
-def policy(reading: Reading, value: object) -> Outcome:
-    words = {"fcfs": "fcfs", "priority": "priority"}
-    if str(value) not in words:
-        return MISSING, f"requests in the order `{value}`"
-    reading.values["policy"] = words[str(value)]
-    return f"policy = {words[str(value)]}"
+def policy(*known: str) -> Reader:
+    """`known`: orders of requests that engine and language call the same."""
+
+    def read(reading: Reading, value: object) -> Outcome:
+        if value not in known:
+            return MISSING, f"requests in the order `{value}`"
+        reading.values["policy"] = str(value)
+        return f"policy = {value}"
+
+    return read
 
 
 def prefill_cp(reading: Reading, value: object) -> Outcome:
@@ -274,10 +313,11 @@ SHARED: dict[str, Reader] = {
     "context": context,
     "memory": memory,
     "no_graphs": on("no_graphs", "cuda_graph = false"),
-    "prefix_on": on("prefix_cache", "prefix_cache = true"),
+    "prefix_on": prefix_cache(),
+    "prefix_off": prefix_cache(off=True),
     "kv_tokens": count("kv_tokens", "kv_tokens = {} tok"),
     "kv_block": count("kv_block", "kv_block = {} tok"),
-    "policy": policy,
+    "policy": policy("fcfs", "priority"),
     "prefill_cp": prefill_cp,
     "nodes": count("nodes", "on {} nodes"),
     "nothing": ignored("nothing of the plan depends on it"),

@@ -5,7 +5,21 @@ from __future__ import annotations
 from math import ceil
 from typing import Any
 
-from .reading import IGNORED, MISSING, SHARED, Outcome, Reader, Reading, WrongValue, count, flag, on, text, whole
+from .reading import (
+    IGNORED,
+    MISSING,
+    SHARED,
+    Outcome,
+    Reader,
+    Reading,
+    WrongValue,
+    count,
+    largest,
+    on,
+    policy,
+    text,
+    whole,
+)
 
 
 def exchange(reading: Reading, value: object) -> Outcome:
@@ -66,25 +80,6 @@ def role(reading: Reading, value: object) -> Outcome:
     return f"a server of {value}"
 
 
-def no_prefix(reading: Reading, value: object) -> Outcome:
-    reading.values["prefix_cache"] = not flag(value)
-    return f"prefix_cache = {str(reading.values['prefix_cache']).lower()}"
-
-
-def graph_sizes(reading: Reading, value: object) -> Outcome:
-    sizes = [whole(item, 1) for item in str(value).split()]
-    if not sizes:
-        raise WrongValue("sizes of steps")
-    reading.values["graph_sequences"] = max(sizes)
-    return f"steps of up to {max(sizes)} sequences of a rank are CUDA graphs"
-
-
-def policy(reading: Reading, value: object) -> Outcome:
-    if value == "fcfs":
-        return "policy = fcfs"
-    return MISSING, f"requests in the order `{value}`"
-
-
 def mixed_chunk(reading: Reading, value: object) -> Outcome:
     reading.values["prompts"] = "mixed"
     return "prompts = mixed: prompts in steps of decode"
@@ -112,18 +107,17 @@ READERS: dict[str, Reader] = {
     "exchange": exchange,
     "exchange_mode": exchange_mode,
     "graph_sequences": count("graph_sequences", "steps of up to {} sequences of a rank are CUDA graphs"),
-    "capture_sizes": graph_sizes,
+    "capture_sizes": largest("graph_sequences", "steps of up to {} sequences of a rank are CUDA graphs"),
     "server_sequences": count("server_sequences", "up to {} sequences of a server at once"),
     "server_tokens": server_tokens,
     "prompt_tokens": count("prompt_tokens", "up to {} tokens of prompts of a rank in a step"),
-    "prefix_off": no_prefix,
     "draft": algorithm,
     "draft_steps": count("draft_steps", "{} steps of drafting"),
     "draft_width": draft_width,
     "draft_tokens": count("draft_tokens", "a step of decode checks {} tokens"),
     "draft_model": text("draft_model", "drafts of another model"),
     "role": role,
-    "policy": policy,
+    "policy": policy("fcfs"),
     "mixed_chunk": mixed_chunk,
     "base_gpu": base_gpu,
     "moe_dp": moe_dp,

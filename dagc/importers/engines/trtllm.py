@@ -9,20 +9,29 @@ from typing import Any
 from ...base.diagnostics import SpecError
 from .command import ServerCommand
 from .config_file import mapping
-from .reading import IGNORED, MISSING, SHARED, Outcome, Reader, Reading, WrongValue, count, flag, on, settings, whole
+from .reading import (
+    IGNORED,
+    MISSING,
+    SHARED,
+    Outcome,
+    Reader,
+    Reading,
+    WrongValue,
+    count,
+    drafts,
+    flag,
+    largest,
+    on,
+    prefix_cache,
+    settings,
+    text,
+    whole,
+)
 
 
 def graphs_off(reading: Reading, value: object) -> Outcome:
     reading.values["no_graphs"] = value is None
     return "cuda_graph = false" if value is None else "cuda_graph = true"
-
-
-def graph_sizes(reading: Reading, value: object) -> Outcome:
-    sizes = [whole(item, 1) for item in value] if isinstance(value, list) and len(value) < 10_000 else []
-    if not sizes:
-        raise WrongValue("sizes of steps")
-    reading.values["graph_sequences"] = max(sizes)
-    return f"steps of up to {max(sizes)} sequences of a rank are CUDA graphs"
 
 
 def draft(reading: Reading, value: Any) -> Outcome:
@@ -31,12 +40,7 @@ def draft(reading: Reading, value: Any) -> Outcome:
     held = settings(value)
     method = str(held.get("decoding_type", ""))
     number = whole(held.get("num_nextn_predict_layers", held.get("max_draft_len", 1)), 1)
-    reading.values["draft"] = number
-    if method.upper() == "MTP":
-        reading.values["drafter"] = "mtp"
-        return f"draft = {number}, drafter = mtp"
-    reading.note(f"drafts of `{method}` cost nothing in the plan: it knows MTP layers alone")
-    return f"draft = {number}"
+    return drafts(reading, number, method, mtp=method.upper() == "MTP")
 
 
 def balancer(reading: Reading, value: object) -> Outcome:
@@ -82,16 +86,6 @@ def admit(reading: Reading, value: object) -> Outcome:
     return f"a request enters when its {'whole length' if words[str(value)] == 'whole' else 'prompt'} has room"
 
 
-def prefix(reading: Reading, value: object) -> Outcome:
-    reading.values["prefix_cache"] = flag(value)
-    return f"prefix_cache = {str(reading.values['prefix_cache']).lower()}"
-
-
-def config(reading: Reading, value: object) -> Outcome:
-    reading.values["config"] = str(value)
-    return "settings of a file"
-
-
 READERS: dict[str, Reader] = {
     **SHARED,
     "stage_ranks": count("stage_ranks", "{} ranks of a stage"),
@@ -103,13 +97,13 @@ READERS: dict[str, Reader] = {
     "gather_steps": count("gather_steps", "gather = {}", 0),
     "layers": SHARED["stage_layers"],
     "per_node": count("per_node", "{} GPUs of a node"),
-    "prefix": prefix,
+    "prefix": prefix_cache(),
     "moe_backend": lambda reading, value: (IGNORED, "which kernels run: the plan's times are those of measured ones"),
     "slots": count("slots", "{} experts with their copies"),
     "balancer": balancer,
     "no_graphs": graphs_off,
     "graph_sequences": count("graph_sequences", "steps of up to {} sequences of a rank are CUDA graphs"),
-    "capture_sizes": graph_sizes,
+    "capture_sizes": largest("graph_sequences", "steps of up to {} sequences of a rank are CUDA graphs"),
     "rank_sequences": count("rank_sequences", "up to {} sequences of a rank at once"),
     "budget": count("budget", "up to {} tokens of a rank in a step"),
     "chunked": on("chunked", "prompts are cut where a step is full"),
@@ -120,7 +114,7 @@ READERS: dict[str, Reader] = {
     "backend": backend,
     "cluster": cluster,
     "admit": admit,
-    "config": config,
+    "config": text("config", "settings of a file"),
 }
 """By the names that trtllm.json has for them."""
 
@@ -136,12 +130,12 @@ def extra(
     path = reading.values.get("config")
     if path is None:
         return
-    text = command.files.get(path)
-    if text is None:
+    held_text = command.files.get(path)
+    if held_text is None:
         reading.faults.append(f"its settings are in `{path}`, which is not there")
         return
     try:
-        held = mapping(path, text)
+        held = mapping(path, held_text)
     except SpecError as error:
         reading.faults.append(f"its settings in `{path}`: {error.diagnostics[0].message}")
         return

@@ -12,9 +12,10 @@ from .reading import (
     Outcome,
     Reader,
     Reading,
-    WrongValue,
     count,
+    drafts,
     flag,
+    largest,
     on,
     settings,
     whole,
@@ -47,14 +48,8 @@ def draft(reading: Reading, value: Any) -> Outcome:
     held = settings(value)
     method = str(held.get("method", ""))
     number = whole(held.get("num_speculative_tokens", 1), 1)
-    reading.values["draft"] = number
-    if method == "mtp" or method.endswith("_mtp"):
-        reading.values["drafter"] = "mtp"
-        return f"draft = {number}, drafter = mtp"
-    reading.note(
-        f"drafts of `{method or held.get('model', 'a model')}` cost nothing in the plan: it knows MTP layers alone"
-    )
-    return f"draft = {number}"
+    mtp = method == "mtp" or method.endswith("_mtp")
+    return drafts(reading, number, method or str(held.get("model", "a model")), mtp=mtp)
 
 
 def transfer(reading: Reading, value: Any) -> Outcome:
@@ -64,14 +59,6 @@ def transfer(reading: Reading, value: Any) -> Outcome:
         reading.values["role"] = "prefill" if role == "kv_producer" else "decode"
         return f"a server of {reading.values['role']}"
     return "caches travel between a server of prefill and one of decode"
-
-
-def capture_sizes(reading: Reading, value: object) -> Outcome:
-    sizes = [whole(item, 1) for item in (value if isinstance(value, list) else str(value).split())]
-    if not sizes:
-        raise WrongValue("sizes of steps")
-    reading.values["graph_tokens"] = max(sizes)
-    return f"steps of up to {max(sizes)} tokens are CUDA graphs"
 
 
 def compilation(reading: Reading, value: Any) -> Outcome:
@@ -106,23 +93,17 @@ READERS: dict[str, Reader] = {
     "exchange": exchange,
     "redundant_experts": redundant_experts,
     "graph_tokens": count("graph_tokens", "steps of up to {} tokens are CUDA graphs"),
-    "capture_sizes": capture_sizes,
+    "capture_sizes": largest("graph_tokens", "steps of up to {} tokens are CUDA graphs"),
     "compilation": compilation,
     "rank_sequences": count("rank_sequences", "up to {} sequences of a rank at once"),
     "budget": count("budget", "up to {} tokens of a rank in a step"),
     "chunk": count("chunk", "up to {} tokens of one prompt in a step", 0),
     "chunked": chunked,
-    "prefix_off": lambda reading, value: _no_prefix(reading, value),
     "draft": draft,
     "transfer": transfer,
     "local_ranks": local_ranks,
 }
 """By the names that vllm.json has for them."""
-
-
-def _no_prefix(reading: Reading, value: object) -> Outcome:
-    reading.values["prefix_cache"] = not flag(value)
-    return f"prefix_cache = {str(reading.values['prefix_cache']).lower()}"
 
 
 def resolved(reading: Reading) -> dict[str, Any]:
