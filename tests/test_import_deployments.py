@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dagc.base.diagnostics import SpecError
+from dagc.cli import main
 from dagc.importers.deployments import any_file
 from dagc.importers.engines.command import ServerCommand
 
@@ -308,3 +309,39 @@ def test_scripts_in_scripts_share_their_bounds(tmp_path):
     with pytest.raises(SpecError) as caught:
         any_file.commands("script", [str(tmp_path / "x.sh")])
     assert "takes more than" in caught.value.diagnostics[0].message
+
+
+def test_variables_that_files_ask_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script = tmp_path / "serve.sh"
+    script.write_text(
+        ': "${MODEL:?}"\nif [ "$TP" = 8 ]; then EP=--enable-expert-parallel; fi\nbash -c \'vllm serve $MODEL -tp $TP $0\' $EP\n'
+    )
+    compose = tmp_path / "compose.yaml"
+    compose.write_text(
+        "services:\n  engine:\n    image: vllm/vllm-openai\n    command: --model ${MODEL} -tp ${TP:-4} --enable-expert-parallel\n"
+    )
+    given = ["--gpu", "h200", "--prompt-tokens", "2048", "--output-tokens", "512"]
+    for path in (script, compose):
+        assert (
+            main(
+                [
+                    "import",
+                    "--from",
+                    "auto",
+                    *given,
+                    "--set",
+                    "MODEL=deepseek-ai/DeepSeek-V3",
+                    "--set",
+                    "TP=8",
+                    str(path),
+                ]
+            )
+            == 0
+        )
+        text = capsys.readouterr().out
+        assert 'model from "deepseek-v3"' in text and "attention { tp = 8 }" in text and "experts { ep = 8 }" in text
+        assert main(["import", "--from", "auto", *given, "--set", "TP=8", str(path)]) == 2
+        assert "--set NAME=VALUE gives a file a variable" in capsys.readouterr().err
+    for wrong, source in (("TP", "auto"), ("=8", "auto"), ("1X=2", "auto"), ("X=a\x01b", "auto"), ("TP=8", "vllm")):
+        assert main(["import", "--from", source, "--set", wrong, "--", str(script)]) == 2
+        assert "error[E14]" in capsys.readouterr().err

@@ -9,13 +9,13 @@ from pathlib import Path
 from ..base.diagnostics import Diagnostic, SpecError
 from ..importers.origins import SOURCES
 from .arguments import allow_import_arguments, any_of, at_least
-from .common import tell
+from .common import settings, tell
 from .writing import write_all
 
 PHASES = ("both", "prefill", "decode")
 OF_SERVERS = (
     "gpu", "gpus", "preset", "config", "weight_dtype", "prompt_tokens", "output_tokens", "context_tokens", "prefix_tokens", "concurrency", "phases",
-    "role", "engine_version",
+    "role", "engine_version", "set",
 )  # fmt: skip
 """Options that only commands of servers have."""
 
@@ -79,6 +79,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     servers.add_argument(
         "--engine-version", metavar="V", help="read as this version does (default: the newest that was checked)"
     )
+    servers.add_argument(
+        "--set",
+        action="append",
+        metavar="NAME=VALUE",
+        help="a variable that a file asks for and does not set (repeatable)",
+    )
     allow_import_arguments(parser)
 
 
@@ -138,7 +144,8 @@ def _servers(args: Namespace) -> tuple[str, list[str]]:
         tuple(args.allow_import),
         pools,
     )
-    found = imported(commands(args.source, args.words, args.allow_import), given)
+    args.set = args.set or []
+    found = imported(commands(args.source, args.words, args.allow_import, settings(args)), given)
     several = len(found.servers) > 1
     lines = [
         f"{f'{server}: ' if several else ''}{line.option}: {line.outcome}{f', {line.words}' if line.words else ''}"

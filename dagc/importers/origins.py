@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 
 from ..base.diagnostics import Diagnostic, SpecError
 from ..base.frozen import record
+from ..base.harmless import harmless
 from .engines.command import ServerCommand
 
 Found = list[tuple[str, ServerCommand]]
@@ -17,7 +19,7 @@ Found = list[tuple[str, ServerCommand]]
 @record
 class Source:
     """`about` for help texts; `words`: it takes the words of a command and not files; `module`: has `commands(name, given)`, given the
-    words, or the paths and further folders whose files may be read, which returns what was found and raises SpecError."""
+    words, or the paths, further folders whose files may be read and values of variables, which returns what was found and raises SpecError."""
 
     about: str
     words: bool
@@ -40,12 +42,25 @@ SOURCES: Mapping[str, Source] = {
 }
 
 
-def commands(name: str, given: Sequence[str], allowed: Sequence[str | Path] = ()) -> Found:
-    """`allowed`: further folders whose files may be read. Raises SpecError with E05, also where there is nothing to read."""
+VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+
+
+def commands(
+    name: str, given: Sequence[str], allowed: Sequence[str | Path] = (), variables: Mapping[str, str] | None = None
+) -> Found:
+    """`allowed`: further folders whose files may be read; `variables`: that files ask for and do not set. Raises SpecError with E05, also
+    where there is nothing to read."""
     source = SOURCES[name]
     if not given:
         what = "the words of its command, behind `--`" if source.words else "a file"
         raise SpecError([Diagnostic("E14", f"--from {name} takes {what}")])
+    for variable, value in (variables or {}).items():
+        if source.words:
+            raise SpecError([Diagnostic("E14", f"--set goes with files, and --from {name} takes words")])
+        if not VARIABLE.fullmatch(variable) or not value.isprintable():
+            raise SpecError(
+                [Diagnostic("E14", f"`--set {harmless(variable)}`: no variable of a script, or no value of one")]
+            )
     read = import_module(f".{source.module}", __package__).commands
-    found: Found = read(name, given) if source.words else read(name, given, allowed)
+    found: Found = read(name, given) if source.words else read(name, given, allowed, variables or {})
     return found

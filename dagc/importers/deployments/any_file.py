@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -52,14 +52,19 @@ FILES = ("*.yaml", "*.yml", "*.sh", "*.sbatch", "*.slurm")
 """Of another folder: all of them, but for YAML that starts nothing."""
 
 
-def commands(name: str, given: Sequence[str], allowed: Sequence[str | Path] = ()) -> list[tuple[str, ServerCommand]]:
-    """Of all files together. `allowed`: further folders that links may lead to. Raises SpecError."""
+def commands(
+    name: str,
+    given: Sequence[str],
+    allowed: Sequence[str | Path] = (),
+    variables: Mapping[str, str] | None = None,
+) -> list[tuple[str, ServerCommand]]:
+    """Of all files together. `allowed`: further folders that links may lead to; `variables`: that files ask for. Raises SpecError."""
     paths = [path for one in given for path in _paths(one)]
     folders = any(os.path.isdir(one) for one in given)
     if len(paths) > MAX_FILES:
         raise SpecError([Diagnostic("E05", f"a deployment of more than {MAX_FILES} files is not read")])
     sources = [_source(path, allowed) for path in paths]
-    read = _reader([os.path.dirname(path) or "." for path in paths], paths[0], allowed)
+    read = _reader([os.path.dirname(path) or "." for path in paths], paths[0], allowed, variables or {})
     found: list[Placed] = []
     objects: list[tuple[Source, tuple[Node, ...]]] = []
     for source in sources:
@@ -145,7 +150,7 @@ def _source(path: str, allowed: Sequence[str | Path]) -> Source:
         raise SpecError([Diagnostic("E05", message)]) from None
 
 
-def _reader(folders: Sequence[str], first: str, allowed: Sequence[str | Path]) -> Read:
+def _reader(folders: Sequence[str], first: str, allowed: Sequence[str | Path], variables: Mapping[str, str]) -> Read:
     """Files beside those given, by the path that a command has for them, or by name where that path is another machine's."""
     reach = Reach.of(first, allowed)
 
@@ -162,7 +167,7 @@ def _reader(folders: Sequence[str], first: str, allowed: Sequence[str | Path]) -
                     continue
         return None
 
-    return Read(read)
+    return Read(read, variables)
 
 
 def _told(source: Source, run: Callable[[], list[Placed]]) -> list[Placed]:

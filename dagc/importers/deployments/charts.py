@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from ...base.diagnostics import Diagnostic, SpecError
 from ...base.frozen import record
@@ -12,7 +12,7 @@ from ...base.harmless import harmless
 from ...base.yaml_text import Node, Scalar, at, entries_at, items_at, text_at
 from .manifests import About, container, count, gpus_of, maps_of, mounted, span_of, volumes_of, words_of
 from .servers_found import Placed
-from .wrappers import Program, Read, data, entry_of, unwrapped
+from .wrappers import Program, Read, entry_of, unwrapped
 
 ROLES = ("prefill", "decode")
 
@@ -121,12 +121,14 @@ def compose(documents: Sequence[Node], where: str, read: Read) -> list[Placed]:
 def _service(name: str, service: Node, where: str, read: Read) -> list[Placed]:
     environment: dict[str, str] = {}
     for key, value in entries_at(service, "environment").items():
-        environment[key] = _filled(value.text) if isinstance(value, Scalar) and value.value is not None else f"${key}"
+        environment[key] = (
+            _filled(value.text, read) if isinstance(value, Scalar) and value.value is not None else f"${key}"
+        )
     for item in words_of(at(service, "environment")):
         key, equals, text = item.partition("=")
-        environment[key] = _filled(text) if equals else f"${key}"
-    entry = _words(at(service, "entrypoint"))
-    argv = (*(entry or entry_of(text_at(service, "image") or "")), *_words(at(service, "command")))
+        environment[key] = _filled(text, read) if equals else f"${key}"
+    entry = _words(at(service, "entrypoint"), read)
+    argv = (*(entry or entry_of(text_at(service, "image") or "")), *_words(at(service, "command"), read))
     replicas = at(service, "deploy", "replicas") or at(service, "scale")
     number = count(replicas) if replicas is not None else 1
     if not argv or not number:
@@ -141,17 +143,17 @@ def _service(name: str, service: Node, where: str, read: Read) -> list[Placed]:
     return [Placed(p, "", number, 1, gpus, name, (name,), where, spot) for p in started]
 
 
-def _words(node: Node | None) -> tuple[str, ...]:
+def _words(node: Node | None, read: Read) -> tuple[str, ...]:
     if isinstance(node, Scalar) and node.value is not None:
         try:
-            return tuple(shlex.split(_filled(node.text)))
+            return tuple(shlex.split(_filled(node.text, read)))
         except ValueError as why:
             message = f"the command is no words of a shell: {harmless(str(why))}"
             raise SpecError([Diagnostic("E05", message, span_of(node))]) from None
-    return tuple(_filled(word) for word in words_of(node))
+    return tuple(_filled(word, read) for word in words_of(node))
 
 
-def _filled(text: str) -> str:
+def _filled(text: str, read: Read) -> str:
     """With `${NAME:-default}` of compose, which the shell has too; `$$` is `$`."""
     if "$" not in text:
         return text
@@ -160,7 +162,6 @@ def _filled(text: str) -> str:
     def value(found: re.Match[str]) -> str:
         if found[0] == "$$":
             return "$"
-        known: Mapping[str, str] = data()["variables"]
-        return known.get(found[1]) or (found[2] if found[2] is not None else f"${found[1]}")
+        return read.variables().get(found[1]) or (found[2] if found[2] is not None else f"${found[1]}")
 
     return name.sub(value, text)

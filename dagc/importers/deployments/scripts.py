@@ -39,7 +39,7 @@ def placed(source: Source, read: Read) -> list[Placed]:
         if not found:
             break
         # The first of its GPUs, which such a script has in a variable.
-        first = follow(source.text, {**data()["variables"], **given}, name=source.name, spent=read.spent).variables.get(
+        first = follow(source.text, {**read.variables(), **given}, name=source.name, spent=read.spent).variables.get(
             "GPU", ""
         )
         seat = (int(first),) if re.fullmatch(r"\d{1,6}", first) else ()

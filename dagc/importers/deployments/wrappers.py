@@ -22,17 +22,22 @@ ASSIGNED = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
 
 @dataclass(slots=True)
 class Read:
-    """The text of a file that a command names, None where there is none; and what following scripts has taken so far."""
+    """The text of a file that a command names, None where there is none; variables that scripts find; and what following them has taken so far."""
 
     find: Callable[[str], str | None]
+    given: Mapping[str, str] = field(default_factory=dict)
     spent: Spent = field(default_factory=Spent)
 
     def __call__(self, path: str) -> str | None:
         return self.find(path)
 
+    def variables(self) -> Mapping[str, str]:
+        """Of the first node, and those that are given."""
+        return {**data()["variables"], **self.given}
+
     def beside(self, files: Mapping[str, str]) -> Read:
         """These come first."""
-        return Read(lambda path: files[path] if path in files else self.find(path), self.spent)
+        return Read(lambda path: files[path] if path in files else self.find(path), self.given, self.spent)
 
 
 @record
@@ -61,7 +66,7 @@ def data() -> Mapping[str, Any]:
 
 def programs(text: str, name: str, read: Read, given: Mapping[str, str] | None = None) -> list[Program]:
     """What a script starts. `given`: variables that it finds. Raises ShellError."""
-    found = follow(text, {**data()["variables"], **(given or {})}, name=name, spent=read.spent)
+    found = follow(text, {**read.variables(), **(given or {})}, name=name, spent=read.spent)
     out = []
     for one in found.started:
         environment = {**(given or {}), **one.environment}
@@ -121,7 +126,7 @@ def _shell(one: Program, read: Read, depth: int) -> list[Program]:
         if not words or (text := read(words[0])) is None:
             return [one]
         name = words.pop(0)
-    given = {**data()["variables"], **one.environment}
+    given = {**read.variables(), **one.environment}
     try:
         found = follow(text, given, words, name or "sh", read.spent)
     except ShellError as error:

@@ -204,7 +204,7 @@ def _one(reading: Reading, told: Told, readers: Mapping[str, Reader]) -> None:
         and "$" in str(value)
         and (option.reads or option.value) not in ("address", "nothing")
     ):
-        reading.faults.append(f"`{told.text}`: a variable that nobody set")
+        reading.faults.append(f"`{told.text}`: a variable that nobody set (a file gets it by --set NAME=VALUE)")
         return
     _read(reading, told.text, option, value, readers)
 

@@ -42,7 +42,9 @@ def known_model(checkpoint: str, given: Given) -> Known:
     found_preset = preset_of(checkpoint)
     if found_preset is None:
         known = library.names("model")
+        variable = ("--set NAME=VALUE gives a file a variable",) if checkpoint.startswith("$") else ()
         help_ = (
+            *variable,
             "--config CONFIG.json gives its own file, --preset NAME one of the library",
             *preset_help("model", checkpoint, known),
         )
