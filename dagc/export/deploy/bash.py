@@ -7,9 +7,8 @@ import shlex
 from collections.abc import Iterable, Sequence
 
 from ...base.axes import REPLICA
-from ...base.diagnostics import Diagnostic, SpecError
 from ..engines.words import Address, Beside, Fabric, Listen, Node, Others, Own, Part, Port, parts_of
-from .deployment import Deployment, Server
+from .deployment import Deployment, Server, refused
 
 WORK = "$work"
 """Where a server's files go: a folder of its own, made on its node."""
@@ -139,9 +138,7 @@ def _by_rank(server: Server, words: _Words, joined: bool) -> list[str]:
     for own in server.places:
         if len({place.gpus for place in own}) > 1:
             message = f"`{server.name}` has other GPUs on each of its nodes, and mpirun starts all ranks with one list of them"
-            raise SpecError(
-                [Diagnostic("E05", message, help=("--launcher slurm can, or lay the phase out alike on each",))]
-            )
+            raise refused(message, "--launcher slurm can, or lay the phase out alike on each")
     each = server.gpus_per_node
     slots = ",".join(f"{words.of_node(str(node))}:{each}" for node in range(server.nodes))
     told = ["PATH", *server.environment, *["CUDA_VISIBLE_DEVICES"] * (not server.has_whole_hosts)]

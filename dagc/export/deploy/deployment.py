@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ...base.diagnostics import Diagnostic, SpecError
 from ...base.frozen import record
 from ...spec.spec import Spec
 from ..engines.words import Address, Node, Others, Own, Part, Parts, Port, parts_of
 
 HEALTH = "/health"
 """What every engine and router here answers with 200 once it serves."""
+
+
+def refused(message: str, *help: str) -> SpecError:
+    """E05: a launcher cannot start it."""
+    return SpecError([Diagnostic("E05", message, help=help)])
 
 
 @record

@@ -8,7 +8,7 @@ from typing import Any
 from ...engines.facts import facts
 from ..engines.words import Others, parts_of
 from . import pods
-from .deployment import Deployment, Server
+from .deployment import Deployment, Server, refused
 from .dns_labels import labels
 from .manifest import Document, text
 from .pods import Object, Words
@@ -32,7 +32,7 @@ def write(one: Deployment) -> Mapping[str, str]:
     picture = one.image or _image(one, known)
     if len(one.servers) > known["most_servers"]:
         message = f"a graph of Dynamo has up to {known['most_servers']} servers, and these are {len(one.servers)}"
-        raise pods.refuse(message, help=("--phase exports some of them",))
+        raise refused(message, "--phase exports some of them")
     plan = labels([one.name], PLAN_LENGTH)[0]
     _, *names = labels(["frontend", *map(_short, one.servers)], COMPONENT_LENGTH)
     front = {"name": "main", "image": picture, "command": ["python3", "-m", "dynamo.frontend"]}
@@ -79,12 +79,12 @@ def _image(one: Deployment, known: Mapping[str, Any]) -> str:
     engine = known["engines"][one.engine]
     other = next((server.vendor for server in one.servers if server.vendor != "nvidia"), None)
     if other is not None:
-        raise pods.refuse(f"Dynamo {known['version']} has no image for GPUs of {other}", help=("--image names one",))
+        raise refused(f"Dynamo {known['version']} has no image for GPUs of {other}", "--image names one")
     if one.version != engine["pinned"]:
         message = (
             f"Dynamo {known['version']} runs {engine['pinned']} of the engine, and the options are for {one.label}"
         )
-        raise pods.refuse(message, help=("leave --engine-version out", "--image names an image with the other version"))
+        raise refused(message, "leave --engine-version out", "--image names an image with the other version")
     picture: str = known["image"].format(runtime=engine["runtime"], version=known["version"])
     return picture
 

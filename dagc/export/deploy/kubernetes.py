@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from ...base.frozen import record
 from . import pods
-from .deployment import HEALTH, Deployment, Router, Server
+from .deployment import HEALTH, Deployment, Router, Server, refused
 from .dns_labels import labels
 from .manifest import Document, text
 from .pods import Object, Words
@@ -74,7 +74,7 @@ def refuse_ranks_apart(one: Deployment) -> None:
     for server in one.servers:
         if server.by_rank and server.nodes > 1:
             message = f"`{server.name}` spans {server.nodes} nodes: {one.label} starts its ranks by MPI, which pods do not have"
-            raise pods.refuse(message, help=("--launcher dynamo, whose operator starts them, or slurm",))
+            raise refused(message, "--launcher dynamo, whose operator starts them, or slurm")
 
 
 def _server(one: Deployment, server: Server, names: Names) -> list[Document]:

@@ -8,7 +8,7 @@ from ...base.axes import SEQUENCE, STAGES, TENSOR
 from ..engines.script import broken
 from ..engines.words import Others, Shell, parts_of
 from . import pods
-from .deployment import HEALTH, Deployment, Server
+from .deployment import HEALTH, Deployment, Server, refused
 from .dns_labels import labels
 from .kubernetes import INDEX, refuse_ranks_apart
 from .manifest import Document, text
@@ -70,18 +70,19 @@ def _roles(one: Deployment, known: Mapping[str, object]) -> Mapping[str, Server]
         role = server.role if server.role != "both" else "decode"
         if role in roles:
             names = f"`{roles[role].name}` and `{server.name}`"
-            raise pods.refuse(
+            raise refused(
                 f"llm-d's chart has one kind of {role} server: {names} are two",
-                help=("--phase exports one of them", "--launcher kubernetes takes any number"),
+                "--phase exports one of them",
+                "--launcher kubernetes takes any number",
             )
         roles[role] = server
     if len({server.vendor for server in one.servers}) > 1:
-        raise pods.refuse("llm-d's chart has GPUs of one vendor", help=("--launcher kubernetes takes several",))
+        raise refused("llm-d's chart has GPUs of one vendor", "--launcher kubernetes takes several")
     connectors = known["connectors"]
     assert isinstance(connectors, dict)
     if "prefill" in roles and one.engine not in connectors:
         why = f"llm-d's proxy does not know how servers of {one.label} pass caches on"
-        raise pods.refuse(why, help=("--launcher kubernetes, or dynamo",))
+        raise refused(why, "--launcher kubernetes, or dynamo")
     return roles
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from ...base.diagnostics import Diagnostic, SpecError
+from ...base.diagnostics import SpecError
 from ...engines.facts import facts
 from ...plan.plan import CompiledPlan
 from ...spec.serve import Serve
@@ -19,7 +19,7 @@ from ..engines.router import ends_of, front, front_port, role
 from ..engines.script import remarks
 from ..engines.servers import command
 from ..engines.shared_values import port_of
-from .deployment import Deployment, Host, Place, Router, Server
+from .deployment import Deployment, Host, Place, Router, Server, refused
 
 
 def deployment(plan: CompiledPlan, engine: str, model: str | None, stem: str, version: str | None = None) -> Deployment:
@@ -27,8 +27,8 @@ def deployment(plan: CompiledPlan, engine: str, model: str | None, stem: str, ve
     if engine not in SERVING:
         known = facts(engine, version)
         message = f"{known.engine} has no server: there is no deployment to start"
-        help = ("without --launcher its launch commands are written", f"servers have {', '.join(SERVING)}")
-        raise SpecError([Diagnostic("E05", message, help=help)])
+        without = "without --launcher its launch commands are written"
+        raise refused(message, without, f"servers have {', '.join(SERVING)}")
     made = drafted(plan, engine, model, version)
     if made.refused:
         raise SpecError(list(made.refused))

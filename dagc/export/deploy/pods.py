@@ -9,10 +9,9 @@ from importlib.resources import files
 from types import MappingProxyType
 from typing import Any
 
-from ...base.diagnostics import Diagnostic, SpecError
 from ...engines.facts import facts
 from ..engines.words import Address, Beside, Fabric, Listen, Node, Others, Own, Port, parts_of
-from .deployment import HEALTH, Deployment, Router, Server
+from .deployment import HEALTH, Deployment, Router, Server, refused
 from .dns_labels import label
 from .manifest import Document
 
@@ -42,15 +41,11 @@ def platforms() -> Mapping[str, Any]:
     return found
 
 
-def refuse(message: str, *, because: Sequence[str] = (), help: Sequence[str] = ()) -> SpecError:
-    return SpecError([Diagnostic("E05", message, because=tuple(because), help=tuple(help))])
-
-
 def image(one: Deployment, server: Server) -> str:
     """Of the engine, in the version that the options were written for. Raises SpecError where none is known for the GPUs."""
     known: Mapping[str, str] = platforms()["images"][one.engine]
     if one.image is None and server.vendor not in known:
-        raise refuse(f"no image of {one.label} is known for GPUs of {server.vendor}", help=("--image names one",))
+        raise refused(f"no image of {one.label} is known for GPUs of {server.vendor}", "--image names one")
     return one.image or known[server.vendor].format(version=one.version)
 
 

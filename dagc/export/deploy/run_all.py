@@ -14,6 +14,14 @@ fail() {
 command -v curl >/dev/null || fail "curl is needed"
 LISTEN=${LISTEN:-0.0.0.0} LIMIT_S=${LIMIT_S:-3600} GRACE_S=${GRACE_S:-30} SETUP=${SETUP:-:} IB_DEVICE=${IB_DEVICE:-}
 [[ $LIMIT_S =~ ^[0-9]{1,9}$ && $GRACE_S =~ ^[0-9]{1,9}$ ]] || code=2 fail "LIMIT_S and GRACE_S are whole seconds"
+ended() { # waits for processes that were told to end, and kills those that do not
+  local pid deadline=$((SECONDS + GRACE_S + 5))
+  for pid in "${pids[@]}"; do
+    while kill -0 "$pid" 2>/dev/null && [ "$SECONDS" -lt "$deadline" ]; do sleep 0.1; done
+    kill -KILL "$pid" 2>/dev/null
+  done
+  rm -rf "$life"
+}
 """
 
 WATCH = """\

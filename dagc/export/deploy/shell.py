@@ -44,15 +44,10 @@ life=$(mktemp -d) || exit 1
 mkfifo "$life/line" && mkdir -p "$LOGS" || exit 1
 exec 9<>"$life/line" # processes read it: it ends when this script does
 stop() {
-  local pid deadline=$((SECONDS + GRACE_S + 5))
   trap - EXIT
   trap '' INT TERM HUP
   exec 9>&-
-  for pid in "${pids[@]}"; do
-    while kill -0 "$pid" 2>/dev/null && [ "$SECONDS" -lt "$deadline" ]; do sleep 0.1; done
-    kill -KILL "$pid" 2>/dev/null
-  done
-  rm -rf "$life"
+  ended
 }
 trap stop EXIT
 trap 'exit 130' INT

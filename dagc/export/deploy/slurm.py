@@ -36,15 +36,11 @@ listed() { # nodes of a part of the job, how many hosts of the deployment they a
 STEPS = """\
 life=$(mktemp -d) && mkdir -p "$LOGS" || exit 1
 stop() {
-  local pid deadline=$((SECONDS + GRACE_S + 5))
+  local pid
   trap - EXIT
   trap '' INT TERM
   for pid in "${pids[@]}"; do kill -TERM "$pid" 2>/dev/null; done
-  for pid in "${pids[@]}"; do
-    while kill -0 "$pid" 2>/dev/null && [ "$SECONDS" -lt "$deadline" ]; do sleep 0.1; done
-    kill -KILL "$pid" 2>/dev/null
-  done
-  rm -rf "$life"
+  ended
 }
 trap stop EXIT
 trap 'exit 130' INT
