@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 import dagc
 from dagc.api import Plan
@@ -21,8 +21,10 @@ def examples(count: int) -> int:
     return count * int(os.environ.get("DAGC_EXAMPLES", "1"))
 
 
-settings.register_profile("repeatable", derandomize=True, database=None)
-settings.register_profile("long", print_blob=True)
+# No test fails because a machine is slow.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("repeatable", settings.get_profile("patient"), derandomize=True, database=None)
+settings.register_profile("long", settings.get_profile("patient"), print_blob=True)
 settings.load_profile("long" if "DAGC_EXAMPLES" in os.environ else "repeatable")
 
 
