@@ -110,7 +110,7 @@ def test_what_is_written_is_read(engine: str) -> None:
             word = option.reads or option.value
             assert word in readers, f"{known.label}: {option.name} is not read"
             read.add(word)
-    shared = set(import_module("dagc.importers.engines.reading").SHARED)
+    shared = set(import_module("dagc.importers.engines.shared_readers").SHARED)
     assert set(readers) - shared <= read
 
 

@@ -22,7 +22,8 @@ from dagc.export.engines import SERVING
 from dagc.export.engines.launch import export
 from dagc.importers.deployments import any_file
 from dagc.importers.engines.command import ServerCommand
-from dagc.importers.engines.imported import after_program, imported
+from dagc.importers.engines.command_words import after_program
+from dagc.importers.engines.imported import imported
 from dagc.importers.engines.options import split
 from dagc.importers.engines.unsaid import Given
 

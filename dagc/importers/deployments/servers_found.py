@@ -14,7 +14,7 @@ from ...base.source import Span
 from ...engines.facts import Facts, facts
 from ..engines import ENGINES
 from ..engines.command import DEVICES, ServerCommand, gpu_ids
-from ..engines.imported import after_program
+from ..engines.command_words import after_program
 from ..engines.options import split
 from .roles import role_of
 from .wrappers import Program, Read, data

@@ -6,7 +6,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from .reading import SHARED, Outcome, Reader, Reading, WrongValue, count, on
+from .reading import Outcome, Reader, Reading, WrongValue
+from .shared_readers import SHARED, count, on
 
 
 def stages(reading: Reading, value: object) -> Outcome:

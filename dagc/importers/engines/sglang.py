@@ -5,21 +5,8 @@ from __future__ import annotations
 from math import ceil
 from typing import Any
 
-from .reading import (
-    IGNORED,
-    MISSING,
-    SHARED,
-    Outcome,
-    Reader,
-    Reading,
-    WrongValue,
-    count,
-    largest,
-    on,
-    policy,
-    text,
-    whole,
-)
+from .reading import IGNORED, MISSING, Outcome, Reader, Reading, WrongValue, whole
+from .shared_readers import SHARED, count, largest, on, policy, text
 
 
 def exchange(reading: Reading, value: object) -> Outcome:

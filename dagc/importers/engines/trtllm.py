@@ -9,24 +9,8 @@ from typing import Any
 from ...base.diagnostics import SpecError
 from .command import ServerCommand
 from .config_file import mapping
-from .reading import (
-    IGNORED,
-    MISSING,
-    SHARED,
-    Outcome,
-    Reader,
-    Reading,
-    WrongValue,
-    count,
-    drafts,
-    flag,
-    largest,
-    on,
-    prefix_cache,
-    settings,
-    text,
-    whole,
-)
+from .reading import IGNORED, MISSING, Outcome, Reader, Reading, WrongValue, flag, settings, whole
+from .shared_readers import SHARED, count, drafts, largest, on, prefix_cache, text
 
 
 def graphs_off(reading: Reading, value: object) -> Outcome:

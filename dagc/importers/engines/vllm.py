@@ -4,22 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .reading import (
-    IGNORED,
-    MISSING,
-    READ,
-    SHARED,
-    Outcome,
-    Reader,
-    Reading,
-    count,
-    drafts,
-    flag,
-    largest,
-    on,
-    settings,
-    whole,
-)
+from .reading import IGNORED, MISSING, READ, Outcome, Reader, Reading, flag, settings, whole
+from .shared_readers import SHARED, count, drafts, largest, on
 
 
 def exchange(reading: Reading, value: object) -> Outcome:
