@@ -394,8 +394,9 @@ def test_what_a_trace_says_of_itself_may_be_nonsense(about: object, tmp_path: Pa
         data["traceEvents"] += [{"ph": "X", "cat": "user_annotation", "name": n, "ts": 900, "dur": 9e6} for n in names]
         path.write_text(json.dumps(data))
     found = judged(plan, paths)
-    text = "\n".join(alone(Beside(found), "p.moe"))
-    assert found.seen > 0 and "\x1b" not in text
+    lines = list(alone(Beside(found), f"{'long/' * 20}p.moe"))
+    assert found.seen > 0 and "\x1b" not in "".join(lines)
+    assert max(len(line) for line in lines if "long/" not in line) <= 80
 
 
 def test_what_is_the_same_in_layers_and_passes_is_one_line(tmp_path: Path) -> None:

@@ -209,7 +209,28 @@ def test_gpus_of_nvidia_smi(compared) -> None:
     assert metrics["chat.gpu_imbalance"]["measured"] == pytest.approx(100 / 70)
     assert metrics["hardware.memory.fraction"]["measured"] == pytest.approx(0.903)
     assert metrics["decode.memory.peak"]["measured"] == 903 * 2**20
-    assert verdicts(found) == ["failed", "failed", "failed", "met"] and code == 1
+    assert verdicts(found) == ["undecided", "undecided", "failed", "undecided"] and code == 1
+    assert (metrics["chat.utilization"]["low"], metrics["chat.utilization"]["high"]) == pytest.approx((0.35, 0.85))
+    assert metrics["decode.memory.peak"]["high"] is None, "four GPUs may hold more"
+    rows += [row.replace(f", {g}, ", f", {g + 4}, ") for g in range(4) for row in rows[1:] if f".000, {g}, " in row]
+    code, found, err = compared(spec, {"gpu.csv": "\n".join(rows)})
+    assert "watched" not in err and verdicts(found) == ["failed", "failed", "failed", "met"] and code == 1
+
+
+def test_the_report_is_80_columns_wide(compared, tmp_path: Path, capsys: Capture) -> None:
+    spec = served("chat.kv_fill <= 50%", "decode.gpus == 8", "chat.running <= 5 req", "decode.memory.peak <= 1 GB")
+    compared(spec, {"a.txt": scrape(kv_cache_usage_perc=0.5)})
+    assert main(["compare", str(tmp_path / "p.moe"), "--metrics", str(tmp_path / "a.txt")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("requirements on the run") for line in lines) and max(map(len, lines)) <= 80
+
+
+def test_what_would_measure_a_metric_is_said_truly(compared) -> None:
+    spec = served("decode.memory.weights <= 1 GB", "decode.memory.peak <= 1 GB", "chat.imbalance <= 110%")
+    _, found, _ = compared(spec, {"a.txt": scrape(kv_cache_usage_perc=0.5)})
+    weights, peak, imbalance = (one["why"][0] for one in found["requirements"])
+    assert verdicts(found) == ["not_measured"] * 3
+    assert "log" in weights and "nvidia-smi" not in weights and "nvidia-smi" in peak and "data-parallel" in imbalance
 
 
 def test_requests_are_exact(compared) -> None:

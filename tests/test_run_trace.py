@@ -87,6 +87,9 @@ def test_every_op_of_every_rank_is_in_its_trace(tmp_path: Path) -> None:
         outside = Counter(m.op for m in marks if m is not None and not m.layer and m.op)
         assert outside["send" if stage == 0 else "recv"] == 2
         assert marks.count(Mark("prefill")) == 1
+        (begin,) = (e["ts"] for e in trace["traceEvents"] if e.get("name") == Mark("prefill").text)
+        waits = [e["ts"] for e in trace["traceEvents"] if e.get("name") == "c10d::barrier"]
+        assert min(waits) < begin, "ranks begin the pass together"
     check_timeline(
         (folder / "prefill.timeline.pftrace").read_bytes(), sum(len(segment.ops) for segment, _ in graph.layers)
     )

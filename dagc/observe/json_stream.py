@@ -75,10 +75,10 @@ class JsonStream:
         try:
             more = self.file.read(CHUNK_BYTES)
         except EOFError:
-            reason = f"is a gzip file that was cut off: {self._read:,} bytes of it can be read"
+            reason = "is a gzip file that was cut off"
             raise TraceFault(self.path, reason, "copy it again: the profiler may still have been writing it") from None
         except (gzip.BadGzipFile, zlib.error):
-            reason = f"is a damaged gzip file: {self._read:,} bytes of it can be read"
+            reason = "is a damaged gzip file"
             raise TraceFault(self.path, reason, "copy it again") from None
         except OSError as error:
             raise TraceFault(self.path, f"cannot be read: {error.strerror}") from None

@@ -75,7 +75,7 @@ def _traces(paths: Sequence[Path]) -> Iterator[tuple[RankTrace, int]]:
         trace = read(path)
         origin_ns = trace.origin_ns if origin_ns is None else origin_ns
         if not len(trace.kernels) and not isinstance(trace.about.get("phase"), str):
-            reason = f"has {trace.events:,} events and no GPU kernel among them"
+            reason = f"has {trace.events:,} event{'s' if trace.events != 1 else ''} and no GPU kernel among them"
             raise TraceFault(path, reason, "profile with `activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]`")
         yield trace, origin_ns
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+import torch.distributed as dist
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from ...base.diagnostics import Diagnostic, SpecError
@@ -24,6 +25,8 @@ def traced(rank: Rank, folder: Path, about: Mapping[str, object]) -> None:
     try:
         with profile(activities=kinds, record_shapes=True) as found:
             found.add_metadata_json(METADATA, json.dumps(about))
+            dist.barrier()  # a profiler takes hundreds of milliseconds to start, which the first op would wait for
+            rank.wait()
             with record_function(Mark(phase).text):
                 rank.run()
     finally:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from ...base.harmless import harmless
+from ...view.report.terminal_text import within
 from .deviations import NEGLIGIBLE_S, Beside, Matched
 from .marked import listed
 
@@ -27,8 +28,8 @@ def alone(beside: Beside, spec: str, twin: bool = False) -> Iterator[str]:
     found = beside.found
     if found is not None:
         what = "its small twin, which is planned anew" if twin else "the plan itself"
-        yield harmless(f"{found.phase} of {spec}: traces of `dagc run` on a CPU, of {what}")
-    yield from map(harmless, (*lines(beside), *verdict(beside)))
+        yield from within(harmless(f"{found.phase} of {spec}: traces of `dagc run` on a CPU, of {what}"))
+    yield from (part for line in (*lines(beside), *verdict(beside)) for part in within(harmless(line)))
 
 
 def verdict(beside: Beside) -> Iterator[str]:

@@ -284,10 +284,14 @@ FORMS: dict[str, Callable[[Asked], Found]] = {
 }
 
 
+DRIVERS = ("utilization.gpu", "memory.used", "DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_DEV_FB_USED")
+"""What drivers say of each GPU."""
+
+
 def watched(servers: Sequence[Server]) -> tuple[int, list[float]]:
     """GPUs that drivers were asked about, and the bytes that each has, as far as they say it."""
     count, sizes = 0, []
-    for level in ("utilization.gpu", "memory.used", "DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_DEV_FB_USED"):
+    for level in DRIVERS:
         count = max(count, sum(len(server.series.get(level, ())) for server in servers))
     for source in sources().series:
         if source.form == "most_share":

@@ -163,7 +163,10 @@ BECAUSE = {
     ): ": nvidia-smi --query-gpu=timestamp,index,utilization.gpu --format=csv -l 1, or dcgm-exporter",
     ("PHASE", "imbalance"): ": the engine's own balance of experts, in its log or metrics",
     ("hardware", "memory"): ": nvidia-smi --query-gpu=index,memory.used,memory.total --format=csv, or dcgm-exporter",
-    ("PHASE", "memory"): ": the engine's log, a snapshot of torch's allocator, or memory.used of nvidia-smi",
+    ("SERVE", "imbalance"): ": metrics of two or more data-parallel ranks, before and after the run",
+    ("PHASE", "memory.peak"): ": memory.used of nvidia-smi, or dcgm-exporter",
+    ("PHASE", "memory.fraction"): ": memory.used of nvidia-smi, or dcgm-exporter",
+    ("PHASE", "memory"): ": the engine's log, or a snapshot of torch's allocator",
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field, replace
+from math import inf
 
 from ...base.frozen import record
 from ...base.phase_kinds import DECODE, PHASE_KINDS, PREFILL
@@ -16,7 +17,7 @@ from ...serving.result import Limits
 from ...spec.metrics import HARDWARE, metric
 from ..memory.memory_rows import Row, rows, together
 from . import benchmark, clients
-from .figures import Figure, figures, watched
+from .figures import DRIVERS, Figure, figures, watched
 from .run_files import Run
 
 SERVE = "SERVE."
@@ -46,7 +47,7 @@ def measured(plan: CompiledPlan, run: Run, serve: str, window_s: float | None) -
     for name, result in run.results:
         found = benchmark.figures(result, name) | found
     split = _is_split(plan, serve)
-    found = figures(run.servers, window_s, split) | found
+    found = _of_all(figures(run.servers, window_s, split), *_watched(plan, run, serve)) | found
     if split and any(not server.role and server.of_an_engine for server in run.servers):
         phases = " and ".join(name for group in together(plan) for name in group)
         doubts.append(f"{phases} have servers of their own: `--metrics PHASE=FILE` says whose metrics a file has")
@@ -69,12 +70,39 @@ UNLIKE = 0.1
 """Share by which GPUs may differ from the spec's in memory."""
 
 
-def _machine(plan: CompiledPlan, run: Run, serve: str) -> list[str]:
-    """What says that the run was on other GPUs than the plan's."""
-    count, sizes = watched(run.servers)
+def _watched(plan: CompiledPlan, run: Run, serve: str) -> tuple[int, int]:
+    """GPUs that drivers were asked about, and that the plan has."""
     own = (
         plan.servings[serve].gpus if serve in plan.servings else len({g for r in plan.phases.values() for g in r.gpus})
     )
+    return watched(run.servers)[0], own
+
+
+def _of_all(found: Mapping[str, Figure], count: int, own: int) -> dict[str, Figure]:
+    """Between which bounds figures of all GPUs are, where drivers were asked about some: of the others nothing is known."""
+    if not 0 < count < own:
+        return dict(found)
+    share = count / own
+
+    def known(name: str, one: Figure) -> Figure:
+        bounds = {
+            "SERVE.utilization": (one.low * share, one.high * share + 1 - share),
+            "SERVE.gpu_imbalance": (1.0, float(own)),
+            "PHASE.memory.peak": (one.low, inf),
+            "hardware.memory.fraction": (one.low, inf),
+        }
+        if one.source not in DRIVERS or name not in bounds:
+            return one
+        low, high = bounds[name]
+        return replace(one, low=low, high=high, note=f"{count} of {own} GPUs were watched")
+
+    return {name: known(name, one) for name, one in found.items()}
+
+
+def _machine(plan: CompiledPlan, run: Run, serve: str) -> list[str]:
+    """What says that the run was on other GPUs than the plan's."""
+    sizes = watched(run.servers)[1]
+    count, own = _watched(plan, run, serve)
     found = [f"{count} GPUs were watched, and the plan has {own}"] if count and count != own else []
     if sizes and not plan.spec.others:
         most, said = max(sizes), plan.spec.hardware.memory_B

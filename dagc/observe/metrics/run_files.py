@@ -81,7 +81,7 @@ def _one(given: Given, servers: dict[str, Server], run: Run) -> None:
         _known(path, count)
         server.names.append(path.name)
         scrapes = server.scrapes - before
-        text = f"{count:,} samples of known series in {scrapes} scrape{'s' if scrapes != 1 else ''}"
+        text = f"{count:,} sample{'s' if count != 1 else ''} of known series in {scrapes} scrape{'s' if scrapes != 1 else ''}"
     elif form == "samples":
         server = Server(given.phase, given.role, [path.name])
         count = csv_files.read_samples(path, server)

@@ -31,7 +31,7 @@ def report(plan: CompiledPlan, found: Measured, judged: Sequence[Judged], color:
         *(f"  {harmless(a)}" for a in found.about),
     ]
     if judged:
-        lines += ["", f"requirements on the run: {summary(judged)}"]
+        lines += ["", *within(f"requirements on the run: {summary(judged)}")]
         shown = [one for one in judged if one.verdict != OF_THE_PLAN]
         width = max((len(one.verdict) for one in shown), default=0)
         for one in sorted(shown, key=lambda one: ORDER.index(one.verdict)):
