@@ -166,6 +166,34 @@ def test_checkpoints_are_known_by_their_names(name: str, preset: str | None, wei
     assert (found.preset if found else None, found.weights if found else "") == (preset, weights)
 
 
+def test_options_of_settings_in_short(capsys: Capture) -> None:
+    words = ["-O3", "-cc.cudagraph_mode=NONE", "-cc.pass_config.fuse_attn_quant", "True", "--hf-overrides", "{}"]
+    text, said = imported(capsys, *VLLM, *words)
+    assert "unknown" not in said and "-O 3: ignored" in said and "cuda_graph = false" in text
+    assert "--hf-overrides {}: not in the plan" in said
+
+
+def test_contexts_are_cut_evenly(capsys: Capture) -> None:
+    """1000 + 500 tokens over dcp 8."""
+    words = [
+        "--from",
+        "vllm",
+        "--gpu",
+        "h200",
+        "--prompt-tokens",
+        "1000",
+        "--output-tokens",
+        "500",
+        "--",
+        *VLLM,
+        "-dcp",
+        "8",
+    ]
+    assert main(["import", *words]) == 0
+    found = capsys.readouterr()
+    assert "context = 1504 tok" in found.out and "1,504 tokens of each sequence" in found.err
+
+
 def test_weights_of_parts_are_replaced_too(capsys: Capture) -> None:
     """The preset's experts are in mxfp4, all else is in bf16 already."""
     text, _ = imported(capsys, "vllm", "serve", "unsloth/gpt-oss-120b-BF16", "-tp", "8")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from math import lcm
 
 from ...base.diagnostics import Collector, Diagnostic, SpecError
-from ...base.frozen import record
+from ...base.frozen import record, replace
 from ...base.harmless import harmless
 from ...base.source import Source
 from ...base.syntax.format import format_source
@@ -33,12 +34,14 @@ class Text:
 class Lengths:
     prompt: int
     output: int
+    context: int | None
     notes: tuple[str, ...]
 
 
 def spec_text(servers: Sequence[Server], model: Known, checkpoint: str, given: Given, notes: Sequence[str]) -> Text:
     """Raises SpecError where no plan follows from the commands."""
     lengths = _lengths(servers, given)
+    given = replace(given, context=lengths.context)
     every = [*notes, *lengths.notes, *(n for s in servers for n in s.notes)]
     placed: list[tuple[int, ...]] = [()] * len(servers)
     hardware = []
@@ -139,7 +142,11 @@ def _lengths(servers: Sequence[Server], given: Given) -> Lengths:
         )
     if limit is not None and limit > prompt + output and given.context is None:
         notes.append(f"sequences may have {limit:,} tokens, and those of the plan have {prompt + output:,}")
-    return Lengths(prompt, output, tuple(notes))
+    context, parts = given.context, lcm(*(s.dcp for s in servers))
+    if context is None and (prompt + output) % parts:
+        context = -(-(prompt + output) // parts) * parts
+        notes.append(f"a step of decode has {context:,} tokens of each sequence, which dcp cuts evenly")
+    return Lengths(prompt, output, context, tuple(notes))
 
 
 def _names(servers: Sequence[Server]) -> list[dict[str, str]]:
@@ -176,11 +183,9 @@ def _model(servers: Sequence[Server], model: Known, given: Given) -> str:
 
 def _with(model: Known, attributes: dict[str, str]) -> str:
     """Of a model that is written out."""
-    from dataclasses import replace
-
     from ...lang.printer import model_parts
 
-    return "\n\n".join(model_parts(replace(model.model, **attributes), lean=True))  # type: ignore[arg-type]
+    return "\n\n".join(model_parts(replace(model.model, **attributes), lean=True))
 
 
 def _cache(one: Server, dtype: str) -> str:

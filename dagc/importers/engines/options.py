@@ -104,8 +104,11 @@ def split(words: Sequence[str], facts: Facts) -> Words:
             plain.append(word)
             continue
         name, equals, given = word.partition("=")
-        name, *path = name.split(".") if name.startswith("--") else [name]
+        name, *path = name.split(".")  # also `-cc.mode`
         entry = known.find(name)
+        if entry is None and not path and not equals and word[1] != "-" and known.find(word[:2]) is not None:
+            name, equals, given = word[:2], "=", word[2:]  # `-O3`
+            entry = known.find(name)
         off = entry is None and not path and (entry := known.turned_off(name)) is not None
         option, other = (entry, None) if isinstance(entry, Option) else (None, entry)
         said = ".".join([name, *path])
