@@ -86,9 +86,9 @@ def main() -> int:
                     asked.append({**found, "id": first, "times": 0})
                 asked[first]["times"] += 1
                 continue
-            counts[found.kind] += 1
+            counts["faults" if found.lacks else found.kind] += 1
             results[name].append((found.kind, found.rule))
-            print(f"{name:<38} {found.kind}: {found.why}")
+            print(f"{name:<38} {f'FAULT {found.lacks}: ' if found.lacks else ''}{found.kind}: {found.why}")
     for answer in answers(given.engine, asked, python, package):
         item = asked[answer["id"]]
         fault = answer.get("fault") or differs(given.engine, item, answer)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import dagc
+from dagc.base.diagnostics import Diagnostic
 from dagc.export.deploy.deployment import Deployment, Server
 from dagc.export.deploy.made import deployment
 from dagc.export.engines import SERVING
@@ -24,11 +25,12 @@ NO_PLAN, REFUSED = "no plan", "refused by dagc"
 
 
 class Nothing(NamedTuple):
-    """To read. `kind`: which of the two; `rule`: its name, where there is one."""
+    """To read. `kind`: which of the two; `rule`: its name, where there is one; `lacks`: what a refusal ought to say and does not."""
 
     kind: str
     rule: str
     why: str
+    lacks: str = ""
 
 
 def items(name: str, text: str, engine: str, version: str, configs: Path) -> Iterator[Nothing | dict[str, Any]]:
@@ -40,7 +42,7 @@ def items(name: str, text: str, engine: str, version: str, configs: Path) -> Ite
         return
     made = drafted(plan, engine, None, version)
     for fault, rules in zip(made.refused, made.rules, strict=True):
-        yield Nothing(REFUSED, ", ".join(rules), (*fault.because, fault.message)[0])
+        yield Nothing(REFUSED, ", ".join(rules), (*fault.because, fault.message)[0], lacks(fault, rules))
     spec = plan.spec
     kinds = sorted(CAPABILITY, key=len, reverse=True)
     kind = next((key for key in kinds if spec.hardware.name.startswith(key)), "h100")
@@ -65,6 +67,15 @@ def items(name: str, text: str, engine: str, version: str, configs: Path) -> Ite
         one = deployment(plan, engine, None, "plan", version)
         for server in one.servers:
             yield from _commands(server, one, common)
+
+
+def lacks(fault: Diagnostic, rules: Sequence[str]) -> str:
+    """Of a name of each rule, the engine's own line for each, and what to write in its place; nothing: all are there."""
+    if not rules or not all(rules):
+        return "no rule"
+    if len(fault.because) < len(rules) or not all(re.search(r"\(.*\w.*\)$", line) for line in fault.because):
+        return "no line of the engine"
+    return "" if any("nearest plan that exports" in line for line in fault.help) else "no plan that exports"
 
 
 def degrees(draft: ServerDraft) -> dict[str, int]:
