@@ -15,6 +15,11 @@ def harmless(text: str) -> str:
     )
 
 
+def shortened(text: str, most: int) -> str:
+    """At most so many characters, the last one of a longer text an ellipsis."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def in_json(text: str) -> str:
     """JSON text in which control characters are escaped."""
     return CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

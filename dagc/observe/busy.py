@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..base.frozen import record
+from .kernel_classes import COMPUTE, COPY, EXCHANGE
 from .rank_trace import Floats
 
 
@@ -64,7 +65,7 @@ def activity(start_s: Floats, end_s: Floats, part: np.ndarray[tuple[int], np.dty
     """Of spans, of which each is of a part: `compute`, `copy` or `exchange`."""
     if not len(start_s):
         return NOTHING
-    compute, copy, exchange = (part == name for name in ("compute", "copy", "exchange"))
+    compute, copy, exchange = (part == name for name in (COMPUTE, COPY, EXCHANGE))
     compute_s, copy_s, exchange_s = (length_s(start_s[which], end_s[which]) for which in (compute, copy, exchange))
     together = compute | exchange
     overlap_s = compute_s + exchange_s - length_s(start_s[together], end_s[together])

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .kernel_classes import UNKNOWN, KernelClass, classes
+from .kernel_classes import COMPUTE, EXCHANGE, UNKNOWN, KernelClass, classes
 
 EXPERTS = "experts"
-EXCHANGE = "exchange"
 LIGHT = ("activation", "quantise", "elementwise", "fused")
 """Classes that an engine has between the products of experts."""
 
@@ -57,7 +56,7 @@ def of_streams(
     _, number = np.unique(np.stack([device, stream]), axis=1, return_inverse=True)
     number = number.reshape(-1)
     exchanges = np.bincount(number, weights=part == EXCHANGE) > 0
-    computes = np.bincount(number, weights=(part == "compute") & ~unknown) > 0
+    computes = np.bincount(number, weights=(part == COMPUTE) & ~unknown) > 0
     chosen = unknown & (exchanges & ~computes)[number]
     if not chosen.any():
         return out, found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..base.harmless import harmless
+from ..base.harmless import harmless, shortened
 from ..view.report.terminal_text import narrow, table
 from .against_plan import Compared, Row
 from .busy import Activity
@@ -125,8 +125,7 @@ def _sorted(found: Compared) -> Iterator[str]:
     yield f"{sorted_share(least):.2%} of GPU time sorted into classes; {found.in_plan:.2%} is of classes that the plan has"
     total = least.gpu_s or 1.0
     for name, time_s in least.unknown[:3]:
-        shown = name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
-        yield harmless(f"    unknown: {time_s / total:.2%} {shown}")
+        yield harmless(f"    unknown: {time_s / total:.2%} {shortened(name, LONGEST)}")
 
 
 def _stragglers(found: Compared) -> Iterator[str]:
@@ -168,7 +167,7 @@ def _verdict(found: Compared) -> str:
 
 
 def plain(found: Compared, beside: Beside) -> dict[str, Any]:
-    """As compared.schema.json describes it. Units are in the names; times are seconds of one pass, but for those of a trace."""
+    """As compare.schema.json describes it. Units are in the names; times are seconds of one pass, but for those of a trace."""
     return {
         "schema": SCHEMA,
         "phase": found.phase,

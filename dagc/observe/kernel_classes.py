@@ -18,7 +18,7 @@ UNKNOWN = "unknown"
 @record
 class KernelClass:
     """`part`: whether it computes, copies within a GPU or with its host, or is an exchange between GPUs. `row`: of the plan's classes,
-    the one whose time it is (planned_rows.py); empty: the plan has no time for it."""
+    the one whose time it is (planned_rank.py); empty: the plan has no time for it."""
 
     name: str
     part: str

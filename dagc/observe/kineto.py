@@ -16,7 +16,7 @@ from .by_place import of_experts, of_streams
 from .called import PREFIX, called
 from .gemm_shapes import product_of
 from .json_stream import JsonStream
-from .kernel_classes import KernelClass, classes
+from .kernel_classes import EXCHANGE, KernelClass, classes
 from .nccl_metadata import call_of
 from .product_shapes import named
 from .rank_trace import NO_PRODUCTS, Call, HostCalls, Kernels, Marks, Product, Products, RankTrace
@@ -256,7 +256,7 @@ class _Reading:
         of, found = _classified(name, op, call, names, calls)
         of, found = of_streams(of, device, stream, found)
         of = of_experts(of, device, stream, found)
-        call = np.where(np.array([one.part == "exchange" for one in found] or [False])[of], call, -1)
+        call = np.where(np.array([one.part == EXCHANGE for one in found] or [False])[of], call, -1)
         return Kernels(
             start, time, launched, stream, *(c.astype(np.int32) for c in (device, name, op, of, call))
         ), found

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..base.frozen import record
 from .busy import NOTHING, Activity, activity, length_s
+from .kernel_classes import EXCHANGE, UNKNOWN
 from .pass_marks import Passes
 from .rank_trace import Call, Floats, Ints, RankTrace
 
@@ -96,7 +97,7 @@ def summed(trace: RankTrace, passes: Passes) -> MeasuredRank:
     sums = [
         ClassSum(one.name, one.part, one.row, int(calls[k]), float(times[k])) for k, one in enumerate(trace.classes)
     ]
-    exchanges = inside & (part == "exchange")
+    exchanges = inside & (part == EXCHANGE)
     devices = np.unique(kernels.device)
     notes = list(trace.notes)
     if len(devices) > 1:
@@ -134,7 +135,7 @@ def _streams(trace: RankTrace, inside: NDArray[np.bool_]) -> list[StreamSum]:
 
 def _unknown(trace: RankTrace, inside: NDArray[np.bool_]) -> list[tuple[str, float]]:
     kernels = trace.kernels
-    number = next((k for k, one in enumerate(trace.classes) if one.name == "unknown"), -1)
+    number = next((k for k, one in enumerate(trace.classes) if one.name == UNKNOWN), -1)
     which = inside & (kernels.of == number)
     names, at = np.unique(kernels.name[which], return_inverse=True)
     times = np.bincount(at, weights=kernels.time_s[which], minlength=len(names))

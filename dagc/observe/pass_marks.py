@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 
 from ..base.frozen import record
+from ..base.harmless import shortened
 from .rank_trace import Ints, RankTrace
 
 OF_KIND = {"prefill": (True, False), "decode": (False, True), "mixed": (True, True)}
 """Kind of phase -> whether its steps take in prompts, and whether they decode."""
-
 
 LONGEST = 50
 """Characters of a mark's name that are shown."""
@@ -89,14 +89,10 @@ def marked(trace: RankTrace, kind: str, within: str = "") -> Passes | None:
         return _by(trace, chosen, f"marks with `{within}`")
     for step in STEPS:
         chosen = [at for at, name in enumerate(trace.names) if step.is_of(name, kind)]
-        found = _by(trace, chosen, f"marks such as `{_short(trace.names[chosen[0]])}`") if chosen else None
+        found = _by(trace, chosen, f"marks such as `{shortened(trace.names[chosen[0]], LONGEST)}`") if chosen else None
         if found is not None:
             return replace(found, decodes=_decodes(trace, step, chosen))
     return None
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
 
 
 def _decodes(trace: RankTrace, step: StepMark, chosen: Sequence[int]) -> float | None:

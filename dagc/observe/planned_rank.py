@@ -13,6 +13,7 @@ from ..ir.graph import Op
 from ..plan.result import PhaseResult
 from ..view.facts.timeline import Member, Slice, everyone, slices
 from .busy import NOTHING, Activity, activity
+from .kernel_classes import COMPUTE, EXCHANGE
 
 ROWS: Mapping[str, str] = {
     "attend": "attention", "select": "attention", "rope": "attention", "cache": "attention", "temper": "attention",
@@ -71,7 +72,7 @@ def planned(result: PhaseResult, member: Member) -> PlannedRank:
             rows[row] = PlannedRow(before.calls + weight, before.time_s + weight * (piece.end_s - piece.start_s))
             start.append(piece.start_s)
             end.append(piece.end_s)
-            part.append("exchange" if piece.stream != "compute" else "compute")
+            part.append(COMPUTE if piece.stream == "compute" else EXCHANGE)
         found = activity(np.array(start), np.array(end), np.array(part, dtype=np.str_))
         whole = whole.plus(found, weight)
         period_s += weight * one.schedule.period_s

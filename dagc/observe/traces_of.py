@@ -10,6 +10,7 @@ import numpy as np
 
 from ..plan.result import PhaseResult
 from .against_plan import planned_calls
+from .kernel_classes import EXCHANGE
 from .kineto import read
 from .matching.rank_calls import RankCalls, calls_of
 from .measured_rank import MeasuredRank, summed
@@ -103,7 +104,7 @@ def _passes(trace: RankTrace, plan: _Planned, passes: int | None, within: str) -
     for of, number in enumerate(np.bincount(trace.kernels.of, minlength=len(trace.classes)).tolist()):
         row = trace.classes[of].row
         calls[row] = calls.get(row, 0) + number
-    exchanges = {one.row for one in trace.classes if one.part == "exchange"}
+    exchanges = {one.row for one in trace.classes if one.part == EXCHANGE}
     planned = {row: n for row, n in plan.calls.items() if row in exchanges}
     by_count = counted({row: n for row, n in calls.items() if row in exchanges}, planned)
     if by_count is None:

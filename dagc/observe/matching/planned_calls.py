@@ -14,7 +14,8 @@ from ...ir.ops.attributes import RingTurnAttrs
 from ...ir.routed_dims import rows_of
 from ...ir.sharding import Axes
 from ...plan.result import PhaseResult
-from ...view.facts.timeline import Member, at, everyone, slices
+from ...view.facts.timeline import Member, at, slices
+from ..planned_rank import members
 
 SEND_RECV, RECV = "send_recv", "recv"
 KINDS = {"permute": SEND_RECV, **dict.fromkeys(ACROSS, SEND_RECV)}
@@ -60,7 +61,7 @@ class PlannedCalls:
     _groups: dict[tuple[Axes, int], tuple[int, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        found = sorted(everyone(self.result), key=lambda member: member.gpu)
+        found = members(self.result)
         self.members, self.gpus = found, [member.gpu for member in found]
 
     def __len__(self) -> int:
