@@ -173,6 +173,22 @@ def test_options_of_settings_in_short(capsys: Capture) -> None:
     assert "--hf-overrides {}: not in the plan" in said
 
 
+def test_a_folder_is_the_model_that_it_is_served_as(capsys: Capture) -> None:
+    text, said = imported(
+        capsys, "vllm", "serve", "/model/", "-tp", "8", "--served-model-name", "deepseek-ai/DeepSeek-R1"
+    )
+    assert 'model from "deepseek-r1"' in text and "by the name that it is served as, `deepseek-ai/DeepSeek-R1`" in said
+    assert "is not known" in refused(capsys, "vllm", "serve", "/model/", "--served-model-name", "mine")
+    text, _ = imported(capsys, "vllm", "serve", "Qwen/Qwen3-8B", "--served-model-name", "deepseek-ai/DeepSeek-R1")
+    assert 'model from "qwen3-8b"' in text
+
+
+def test_a_layout_that_fails_names_what_nobody_knows(capsys: Capture) -> None:
+    words = "python3 -m sglang.launch_server --model-path deepseek-ai/DeepSeek-R1 --tp 72 --dp 72 --enable-dp-attention --enable-deepep-moe"
+    said = refused(capsys, *words.split(), engine="sglang")
+    assert "does not divide by tp 72" in said and "the engine has no option `--enable-deepep-moe`" in said
+
+
 def test_contexts_are_cut_evenly(capsys: Capture) -> None:
     """1000 + 500 tokens over dcp 8."""
     words = [

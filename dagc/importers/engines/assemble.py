@@ -16,6 +16,7 @@ from ...lang.load import load
 from ...spec.engines import SCHEDULING
 from .batches import Pass, Steps, steps
 from .known import Known
+from .reading import UNKNOWN
 from .seats import seats
 from .server import Pool, Server
 from .unsaid import Given
@@ -74,10 +75,23 @@ def spec_text(servers: Sequence[Server], model: Known, checkpoint: str, given: G
     every = list(dict.fromkeys(every))
     body = "\n\n".join([*_head(servers, checkpoint, every), *parts]) + "\n"
     source = Source("the import", body)
-    out = Collector()
-    load(source, out, allow_import=given.allow_import)
-    out.check()
+    _check(source, servers, given)
     return Text(format_source(source), tuple(every))
+
+
+def _check(source: Source, servers: Sequence[Server], given: Given) -> None:
+    """Raises SpecError, which names options that nobody knows: one of them may be what the layout lacks."""
+    strange = [line.option for one in servers for line in one.lines if line.outcome == UNKNOWN]
+    out = Collector()
+    try:
+        load(source, out, allow_import=given.allow_import)
+        out.check()
+    except SpecError as error:
+        if strange:
+            shown = ", ".join(f"`{harmless(option)[:80]}`" for option in dict.fromkeys(strange[:8]))
+            found = Diagnostic("E05", f"the engine has no option {shown}: what it says is not in the plan")
+            raise SpecError([*error.diagnostics, found]) from None
+        raise
 
 
 def _hardware(pool: Pool, placed: Sequence[Sequence[int]], given: Given) -> str:

@@ -16,6 +16,9 @@ from .reading import Line
 from .server import Server
 from .unsaid import Given
 
+SERVED = "served"
+"""The option of each engine with the name that clients give a model."""
+
 
 @record
 class ReadCommands:
@@ -36,7 +39,9 @@ def imported(commands: Sequence[tuple[str, ServerCommand]], given: Given) -> Rea
     if len(checkpoints) > 1:
         shown = ", ".join(f"`{harmless(c)[:80]}`" for c in checkpoints[:4])
         raise SpecError([Diagnostic("E05", f"servers of one deployment serve one model, and these {shown}")])
-    model = known_model(checkpoints[0], given)
+    told = [one for _, _, split_, _ in words for one in split_.told if one.option is not None and one.value]
+    served = next((one.value or "" for one in told if one.option is not None and one.option.key == SERVED), "")
+    model = known_model(checkpoints[0], given, served)
     pools, gpu_notes = known_pools(given)
     servers = [read_server(engine, command, split_, model, pools, given) for engine, command, split_, _ in words]
     servers.sort(key=lambda one: one.kinds == ("decode",))  # files come by name, and prompts come first

@@ -31,15 +31,17 @@ class Known:
     notes: tuple[str, ...] = ()
 
 
-def known_model(checkpoint: str, given: Given) -> Known:
-    """Raises SpecError with E05 where nothing says which model it is."""
+def known_model(checkpoint: str, given: Given, served: str = "") -> Known:
+    """`served`: names that clients give it, which say what a folder does not. Raises SpecError with E05 where nothing says which model it is."""
     if given.config is not None:
         found = import_config(str(given.config), given.allow_import)
         notes = (f"the model is that of {given.config.name}", *found.notes)
         return Known(found.model, "", "\n\n".join(model_parts(found.model, lean=True)), "", notes)
     if given.model is not None:
         return Known(_preset_model(given.model), given.model)
-    found_preset = preset_of(checkpoint)
+    found_preset, name = preset_of(checkpoint), checkpoint
+    if found_preset is None and (names := served.split()):
+        found_preset, name = preset_of(names[0]), names[0]
     if found_preset is None:
         known = library.names("model")
         variable = ("--set NAME=VALUE gives a file a variable",) if checkpoint.startswith("$") else ()
@@ -50,6 +52,8 @@ def known_model(checkpoint: str, given: Given) -> Known:
         )
         raise SpecError([Diagnostic("E05", f"which model `{harmless(checkpoint)[:200]}` is, is not known", help=help_)])
     said = f"`{harmless(checkpoint)}` is the preset `{found_preset.preset}`"
+    if name != checkpoint:
+        said += f", by the name that it is served as, `{harmless(name)[:200]}`"
     return Known(
         _preset_model(found_preset.preset), found_preset.preset, "", found_preset.weights, (said, *found_preset.notes)
     )
