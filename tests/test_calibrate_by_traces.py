@@ -88,6 +88,7 @@ def test_the_plan_with_the_calibration_has_the_times_of_the_run(
         main(["compare", str(spec), *map(str, paths), "--calibrate", str(file)]) == 1
     )  # the run is slower than planned
     told = capsys.readouterr().err
+    assert 'hardware { calibration = "mine.json" }' in told, "by the path that the spec finds it by"
     assert "custom_allreduce graph: 2 sizes, 1.30 of the estimate" in told and "gemm bf16: 1 size, 1.50 of" in told
     spec.write_text(SPEC.format(more=', calibration = "mine.json"'))
     after = dagc.compile(spec)

@@ -520,6 +520,8 @@ def test_the_command(capsys: pytest.CaptureFixture[str], tmp_path: Path, result:
     mixtral = ROOT / "examples/mixtral_8xh100.moe"
     faults = {
         (spec,): "nothing to compare with",
+        (spec, "--metrics", "m.txt", "--calibrate", "c.json"): "`--calibrate` is of traces",
+        (spec, "--metrics", "m.txt", "--passes", "2"): "`--passes` is of traces",
         (mixtral, paths[0]): "has 2 phases, and a trace is of one",
         (spec, paths[0], paths[0]): "is of rank 0, as",
         (spec, tmp_path / "none.json"): "cannot be read",

@@ -17,6 +17,19 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the report")
 
 
+def _without_traces(args: Namespace) -> None:
+    """Raises SpecError where an option asks for what metrics do not give."""
+    given = {
+        "--passes": args.passes is not None,
+        "--within": bool(args.within),
+        "--calibrate": args.calibrate is not None,
+    }
+    asked = [option for option, is_given in given.items() if is_given]
+    if asked:
+        message = f"`{asked[0]}` is of traces, and metrics are compared"
+        raise SpecError([Diagnostic("E14", message, help=("dagc compare SPEC TRACE...",))])
+
+
 def run(args: Namespace) -> int:
     try:
         if args.traces and args.metrics:
@@ -26,6 +39,7 @@ def run(args: Namespace) -> int:
             why = ("--window, --serve and --strict are of `--metrics`",)
             raise SpecError([Diagnostic("E14", "traces are compared without a serving", help=why)])
         if args.metrics:
+            _without_traces(args)
             return compare_metrics.run(args)
         if not args.traces:
             help = ("dagc compare SPEC TRACE...", "dagc compare SPEC --metrics FILE...")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Diagnostic, SpecError
 from ..base.harmless import harmless
-from .writing import check_folder, write_all
+from .writing import check_folder, seen_from, write_all
 
 if TYPE_CHECKING:
     from ..measure.jobs import Job
@@ -33,8 +33,10 @@ def check(path: str, plan: CompiledPlan, phase: str) -> None:
     check_folder(Path(path).absolute().parent)
 
 
-def write(path: str, plan: CompiledPlan, phase: str, calls: Sequence[RankCalls], ranks: Sequence[MeasuredRank]) -> None:
-    """Raises SpecError."""
+def write(
+    path: str, spec: str, plan: CompiledPlan, phase: str, calls: Sequence[RankCalls], ranks: Sequence[MeasuredRank]
+) -> None:
+    """`spec`: its file, which finds the calibration by a path of its own. Raises SpecError."""
     from ..calib import load
     from ..cost.measured import faster
     from ..measure.corrected import corrected
@@ -58,7 +60,10 @@ def write(path: str, plan: CompiledPlan, phase: str, calls: Sequence[RankCalls],
         message = "the calibration has none of the kernels that the traces time"
         raise SpecError([Diagnostic("E16", message, help=found.lines)])
     write_all({Path(path): found.text.encode()})
-    told = [f'wrote {path}; in a spec: hardware {{ calibration = "{path}" }}', *(f"  {line}" for line in found.lines)]
+    told = [
+        f'wrote {path}; in a spec: hardware {{ calibration = "{seen_from(spec, path)}" }}',
+        *(f"  {line}" for line in found.lines),
+    ]
     print(*map(harmless, told), sep="\n", file=sys.stderr)
 
 

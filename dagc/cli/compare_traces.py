@@ -79,7 +79,7 @@ def run(args: Namespace) -> int:
     result, tolerance = ran(plan, phase, calls), args.tolerance / 100
     beside = laid_beside(result, plan.units[phase].spec.hardware.kind, calls, tolerance)
     if args.calibrate is not None:
-        compare_calibrate.write(args.calibrate, plan, phase, calls, ranks)
+        compare_calibrate.write(args.calibrate, args.spec, plan, phase, calls, ranks)
     if not ranks:  # of `dagc run` on CPUs
         _say(args, beside.to_json(), "\n".join(alone(beside, args.spec, calls[0].twin)) + "\n")
         return 1 if beside.drifts else 0

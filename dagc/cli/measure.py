@@ -12,7 +12,7 @@ from ..base.diagnostics import Diagnostic, SpecError
 from ..base.distribution import how_to_install
 from .arguments import at_least, common_arguments
 from .common import compiled, tell
-from .writing import check_folder, write_all
+from .writing import check_folder, seen_from, write_all
 
 if TYPE_CHECKING:
     from ..measure.extract import PlanKernel
@@ -200,7 +200,7 @@ def _fit(args: Namespace, plan: CompiledPlan, device: TorchDevice, gpu: str, fol
         raise _stop("no kernel has enough rows to fit", "a larger --grid measures more")
     path = folder / f"{gpu}.json"
     write_all({path: fitted.text.encode()})
-    print(f'wrote {path}; in a spec: hardware {{ calibration = "{path}" }}')
+    print(f'wrote {path}; in a spec: hardware {{ calibration = "{seen_from(args.spec, path)}" }}')
     return 0
 
 

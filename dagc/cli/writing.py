@@ -57,6 +57,13 @@ def write_all(files: Files, folders: Folders | None = None, *, force: bool = Fal
         raise SpecError([Diagnostic("E05", f"cannot write {target}: {error.strerror or error}")]) from None
 
 
+def seen_from(spec: str, path: str | Path) -> str:
+    """The path by which a spec finds a file: from its own folder, or from where dagc runs for one of standard input."""
+    return (
+        str(path) if spec == "-" else os.path.relpath(os.path.realpath(path), os.path.dirname(os.path.realpath(spec)))
+    )
+
+
 def check_folder(path: Path) -> None:
     """Before long work whose result goes there. Raises SpecError with E05 for a folder that cannot be, or be written to."""
     there = next(p for p in (path.absolute(), *path.absolute().parents) if os.path.lexists(p))
