@@ -363,8 +363,9 @@ def test_one_phase_of_two_servers_still_talks_to_the_other() -> None:
 
 def test_a_model_that_looks_like_a_flag_is_refused(capsys: Capture) -> None:
     spec = str(ROOT / "examples" / "deepseek_v3_h800.moe")
-    assert main(["export", spec, "--to", "vllm", "--model=--trust-remote-code"]) == 2
-    assert "is not a name or path of a checkpoint" in capsys.readouterr().err
+    for none in ("--trust-remote-code", "", " "):
+        assert main(["export", spec, "--to", "vllm", f"--model={none}"]) == 2
+        assert "is not a name or path of a checkpoint" in capsys.readouterr().err
 
 
 def test_a_name_that_reads_otherwise_than_it_is_is_refused() -> None:

@@ -67,7 +67,7 @@ def drafted(plan: CompiledPlan, engine: str, model: str | None, version: str | N
     known = facts(engine, version)
     write = writer(engine)
     checkpoint = model if model is not None else next(iter(plan.units.values())).spec.model.name
-    if checkpoint.startswith("-") or not checkpoint.isprintable():
+    if not checkpoint.strip() or checkpoint.startswith("-") or not checkpoint.isprintable():
         help = ("--model gives its name or path",)
         raise SpecError([Diagnostic("E05", f"`{checkpoint}` is not a name or path of a checkpoint", help=help)])
     layouts = [layout(result.graph, result.gpus, plan.units[name]) for name, result in plan.phases.items()]
