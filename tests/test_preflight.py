@@ -548,6 +548,7 @@ def test_what_other_machines_printed(bench: Path, small: str, capsys: Capture) -
         capsys, small, *(f"--read={bench / name}" for name in ("log.xml", "nvlink.txt", "topo.txt", "caps.txt"))
     )
     assert code == 0 and {one["verdict"] for one in found["checks"]} == {MET, UNKNOWN}
+    assert all(one["why"] for one in found["checks"] if one["verdict"] == UNKNOWN), "each with its reason"
     assert main(["preflight", small, "--strict", f"--read={bench / 'log.xml'}"]) == 1, "not all was checked"
     capsys.readouterr()
     (bench / "one.json").write_text(json.dumps(found))

@@ -14,6 +14,7 @@ from .kinds import capability, known_as, matches
 from .wanted import Wanted
 
 MET, FAILED, UNKNOWN = "met", "failed", "not checked"
+NOT_SAID = "nothing that was read says it"
 SHARED_B = 1e9
 """Memory that processes share: what NCCL's guide asks of a container (Troubleshooting: `--shm-size=1g`)."""
 UNITS = {"": None, "B": BYTES, "B/s": BYTE_RATE, "s": TIME, "W": POWER}
@@ -58,6 +59,7 @@ def _amount(
     texts = _shown(wanted, unit), "" if found is None else _shown(found, unit)
     if found is not None and verdict == FAILED and texts[0] == texts[1]:
         texts = _shown(wanted, unit, 9), _shown(found, unit, 9)  # so near that they look alike
+    why = why or (NOT_SAID if verdict == UNKNOWN else "")
     return Check(seen.wanted.pool, what, verdict, *texts, wanted, found, unit, why)
 
 
