@@ -178,3 +178,10 @@ def test_an_else_behind_a_doubtful_arm_is_doubtful_too():
     assert [one.argv[0] for one in found.started] == ["serve"]
     found = follow('if [ "$TP" = 8 ]; then serve a; elif true; then serve b; else serve c; fi')
     assert [(one.argv[1], one.maybe) for one in found.started] == [("a", True), ("b", True)]
+
+
+def test_a_place_to_fill_in_is_no_word():
+    """As documentation has it: `>` redirects to nothing."""
+    with pytest.raises(ShellError) as found:
+        follow("vllm serve M --max-model-len <tokens>\n")
+    assert found.value.why == "a word is missing"

@@ -59,7 +59,13 @@ def _set(one: Node, kind: str, maps: Mapping[str, Node], where: str, read: Read)
         pod, labels = at(first, "spec"), [*labels, at(first, "metadata", "labels")]
     number = count(replicas) if replicas is not None else 1
     if replicas is not None and not re.fullmatch(r"\d{1,6}", text_at(replicas) or ""):
-        raise SpecError([Diagnostic("E05", f"{where}: a number of replicas is a whole number", span_of(replicas))])
+        raise SpecError(
+            [
+                Diagnostic(
+                    "E05", f"{where}: a number of replicas is a whole number of at most 6 digits", span_of(replicas)
+                )
+            ]
+        )
     if not number:
         return []
     about = About(name, number, nodes, tuple(_role_words(labels)), where)

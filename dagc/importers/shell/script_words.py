@@ -169,7 +169,8 @@ class WordReader(ABC):
                 parts.text(c, False)
                 self.at += 1
         if self.at == start:
-            found = f"`{self.text[start]}` is out of place" if start < len(self.text) else "a word is missing"
+            ends = self.text[start : start + 1] in ("", "\r", "\n")
+            found = "a word is missing" if ends else f"`{self.text[start]}` is out of place"
             raise ShellError(found, start)
         return Word(parts.all(), start, self.at)
 
