@@ -19,6 +19,8 @@ from dagc.base.units import UNITS
 from dagc.cli import main
 from dagc.cli.commands import COMMANDS, MODULES
 from dagc.cli.list_ import LISTS
+from dagc.export.deploy.launchers import names as launchers
+from dagc.importers.origins import SOURCES
 from dagc.lang import library
 from dagc.passes import GRAPH_PASSES
 from dagc.plan.subject import all_metrics
@@ -46,6 +48,8 @@ def test_names_are_those_that_are_read(capsys: Capture) -> None:
     assert all(r["about"] for r in listed("passes", capsys))
     assert [r["name"] for r in listed("axes", capsys)] == list(AXES)
     assert [r["name"] for r in listed("collectives", capsys)] == list(TRANSFERS)
+    assert [r["name"] for r in listed("launchers", capsys)] == list(launchers())
+    assert [r["name"] for r in listed("imports", capsys)] == list(SOURCES)
     assert {r["name"] for r in listed("engines", capsys)} >= {"vllm", "sglang", "trtllm", "megatron"}
 
 

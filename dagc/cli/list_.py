@@ -212,6 +212,18 @@ def engines() -> list[Record]:
     return found
 
 
+def launchers() -> list[Record]:
+    from ..export.deploy.launchers import LAUNCHERS
+
+    return [{"name": one.name, "about": one.about} for one in LAUNCHERS]
+
+
+def imports() -> list[Record]:
+    from ..importers.origins import SOURCES
+
+    return [{"name": name, "about": one.about} for name, one in SOURCES.items()]
+
+
 def _versions(engine: str) -> str:
     from ..engines.facts import facts
 
@@ -245,6 +257,8 @@ LISTS: dict[str, tuple[str, Callable[[], list[Record]], tuple[str, ...]]] = {
         exporters,
         ("name", "per", "commands", "files", "needs", "about"),
     ),
+    "launchers": ("what `dagc export --launcher` writes for", launchers, ("name", "about")),
+    "imports": ("what `dagc import --from` takes", imports, ("name", "about")),
     "passes": ("graph passes, in the order in which they run", passes, ("name", "options", "about")),
     "axes": ("axes of a strategy, and their names among experts", axes, ("name", "experts", "about")),
     "collectives": (

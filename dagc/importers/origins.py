@@ -28,9 +28,9 @@ class Source:
 
 SOURCES: Mapping[str, Source] = {
     "vllm": Source("the command of a server of vLLM", True, "engines.command_line"),
-    "sglang": Source("of SGLang", True, "engines.command_line"),
-    "trtllm": Source("of TensorRT-LLM", True, "engines.command_line"),
-    "megatron": Source("of Megatron Core, by torchrun", True, "engines.command_line"),
+    "sglang": Source("that of a server of SGLang", True, "engines.command_line"),
+    "trtllm": Source("that of a server of TensorRT-LLM", True, "engines.command_line"),
+    "megatron": Source("that of a run of Megatron Core, by torchrun", True, "engines.command_line"),
     "script": Source("shell scripts, of Slurm too", False, "deployments.any_file"),
     "kubernetes": Source("objects of Kubernetes", False, "deployments.any_file"),
     "dynamo": Source("a graph deployment of Dynamo", False, "deployments.any_file"),
