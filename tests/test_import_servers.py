@@ -189,6 +189,17 @@ def test_a_layout_that_fails_names_what_nobody_knows(capsys: Capture) -> None:
     assert "does not divide by tp 72" in said and "the engine has no option `--enable-deepep-moe`" in said
 
 
+def test_a_spec_that_does_not_compile_is_written_and_says_so(capsys: Capture) -> None:
+    text, said = imported(capsys, "vllm", "serve", "MiniMaxAI/MiniMax-M2.5", "-tp", "8")
+    assert "tp = 8" in text and "not a valid plan: E03: tp 8 of `prefill` cuts blocks of 128" in said
+    assert "not a valid plan" not in imported(capsys, "vllm", "serve", "MiniMaxAI/MiniMax-M2.5", "-tp", "4")[1]
+
+
+def test_a_plan_that_does_not_fit_says_so(capsys: Capture) -> None:
+    said = imported(capsys, "vllm", "serve", "deepseek-ai/DeepSeek-V3", "-tp", "2")[1]
+    assert "the plan does not fit" in said
+
+
 def test_contexts_are_cut_evenly(capsys: Capture) -> None:
     """1000 + 500 tokens over dcp 8."""
     words = [

@@ -91,6 +91,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     try:
         text, notes = _servers(args) if args.source else _config(args)
+        notes += _verdict(text) if args.source else []
         if args.output is None:
             sys.stdout.write(text)
         else:
@@ -152,6 +153,17 @@ def _servers(args: Namespace) -> tuple[str, list[str]]:
         for server, line in found.lines
     ]
     return found.text, [*lines, *(f"assumed: {note}" for note in found.notes)]
+
+
+def _verdict(text: str) -> list[str]:
+    """What keeps the plan from being compiled or from fitting: a command may ask for what its engine cannot load."""
+    from ..api import compile_text
+
+    try:
+        plan = compile_text(text)
+    except SpecError as error:
+        return [f"not a valid plan: {one.code}: {one.message}" for one in error.diagnostics]
+    return [] if plan.fits else ["the plan does not fit: `dagc check` says by how much"]
 
 
 def _gpus(said: list[str]) -> tuple[str | None, tuple[tuple[str, str], ...]]:

@@ -49,7 +49,7 @@ def drafter(draft: ServerDraft) -> str:
     count = max((p.speculative for p in draft.layout.phases), default=0)
     if not count or (draft.has("draft") and draft.layout.spec.model.count("mtp_layers", 0)):
         return ""
-    why = "needs a drafter, and the model has no `mtp_layers`" if draft.has("draft") else "has no flag"
+    why = "needs a drafter, and the model has no `mtp_layers`" if draft.has("draft") else "is not written"
     return f"draft = {count}: speculative decoding {why}"
 
 
@@ -71,7 +71,9 @@ def exchange_inside_tp(draft: ServerDraft) -> str:
 
 
 def sequence_parallel(draft: ServerDraft) -> str:
-    return "sequence_parallel: sequence parallel norms have no flag" if draft.layout.strategy.sequence_parallel else ""
+    return (
+        "sequence_parallel: sequence parallel norms are not written" if draft.layout.strategy.sequence_parallel else ""
+    )
 
 
 def two_batch_exchange(draft: ServerDraft) -> str:
