@@ -217,6 +217,24 @@ def test_gpus_of_nvidia_smi(compared) -> None:
     assert "watched" not in err and verdicts(found) == ["failed", "failed", "failed", "met"] and code == 1
 
 
+def test_gpus_of_one_phase(compared) -> None:
+    """Memory of some GPUs, or of those of one phase alone, proves nothing of all."""
+    asked = 'require "a" decode.memory.peak <= 60 GB\nrequire "b" hardware.memory.peak <= 60 GB\n'
+    spec = spec_text(gpus=16, extra="phase decode { gpus = 8..15, ep = 4, tp = 2 }\n" + asked)
+
+    def rows(count: int) -> str:
+        head = "timestamp, index, memory.used [MiB], memory.total [MiB]"
+        return "\n".join([head, *(f"2026/01/31 12:00:00.000, {g}, 900 MiB, 61036 MiB" for g in range(count))])
+
+    def said(**counts: int) -> list[str]:
+        given = [word for phase in counts for word in ("--metrics", f"{phase}=@{phase}.csv")]
+        return verdicts(compared(spec, {f"{phase}.csv": rows(n) for phase, n in counts.items()}, *given)[1])
+
+    assert said(decode=3) == ["undecided", "undecided"]
+    assert said(decode=8) == ["met", "undecided"]
+    assert said(decode=8, prefill=8) == ["met", "met"]
+
+
 def test_the_report_is_80_columns_wide(compared, tmp_path: Path, capsys: Capture) -> None:
     spec = served("chat.kv_fill <= 50%", "decode.gpus == 8", "chat.running <= 5 req", "decode.memory.peak <= 1 GB")
     compared(spec, {"a.txt": scrape(kv_cache_usage_perc=0.5)})

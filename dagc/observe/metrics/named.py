@@ -47,7 +47,10 @@ def measured(plan: CompiledPlan, run: Run, serve: str, window_s: float | None) -
     for name, result in run.results:
         found = benchmark.figures(result, name) | found
     split = _is_split(plan, serve)
-    found = _of_all(figures(run.servers, window_s, split), *_watched(plan, run, serve)) | found
+    found = (
+        _of_all(_of_phases(figures(run.servers, window_s, split), plan, run, serve), *_watched(plan, run, serve))
+        | found
+    )
     if split and any(not server.role and server.of_an_engine for server in run.servers):
         phases = " and ".join(name for group in together(plan) for name in group)
         doubts.append(f"{phases} have servers of their own: `--metrics PHASE=FILE` says whose metrics a file has")
@@ -97,6 +100,20 @@ def _of_all(found: Mapping[str, Figure], count: int, own: int) -> dict[str, Figu
         return replace(one, low=low, high=high, note=f"{count} of {own} GPUs were watched")
 
     return {name: known(name, one) for name, one in found.items()}
+
+
+def _of_phases(found: Mapping[str, Figure], plan: CompiledPlan, run: Run, serve: str) -> dict[str, Figure]:
+    """The same of a phase's own GPUs, where the command line says whose a file is."""
+    out = dict(found)
+    for name, result in plan.phases.items():
+        key = f"{name}.memory.peak"
+        count, own = (
+            watched([server for server in run.servers if server.phase == name])[0],
+            _gpus_of(plan, serve, result),
+        )
+        if key in out and out[key].source in DRIVERS and count < own:
+            out[key] = replace(out[key], high=inf, note=f"{count} of {own:g} GPUs were watched")
+    return out
 
 
 def _machine(plan: CompiledPlan, run: Run, serve: str) -> list[str]:
@@ -216,7 +233,10 @@ def _named(plan: CompiledPlan, found: Mapping[str, Figure], serve: str, doubts: 
         if name == HARDWARE and "PHASE.memory.peak" in found:
             peaks.append(found["PHASE.memory.peak"])
         if peaks:
-            out.setdefault(f"{name}.memory.peak", max(peaks, key=lambda figure: figure.value))
+            fullest = max(peaks, key=lambda figure: figure.value)
+            shown = [any(f"{phase}.memory.peak" in out for phase in group) for group in groups if {*group} & {*phases}]
+            high = max(figure.high for figure in peaks) if "PHASE.memory.peak" in found or all(shown) else inf
+            out.setdefault(f"{name}.memory.peak", replace(fullest, high=high))
     if plan.spec.others:
         out = {name: figure for name, figure in out.items() if not name.startswith(f"{HARDWARE}.")}
     return {name: figure for name, figure in out.items() if not name.endswith(("kv_pool", "rank_tokens"))}
