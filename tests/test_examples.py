@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import compiled
+from conftest import ROOT, compiled
 
 from dagc.api import Plan
 
@@ -69,6 +69,12 @@ def test_the_verdicts_of_the_plans(name: str, want: dict[str, bool]) -> None:
     plan = compiled(name)
     assert {v.requirement.label: v.passed for v in plan.requirements} == want
     assert any(d.code == "W06" and "22.1x less" in d.message for d in plan.diagnostics)
+
+
+def test_the_readme_counts_the_claims_of_plan_a() -> None:
+    failing = sum(not verdict.passed for verdict in compiled("plan_a").requirements)
+    said = f"{failing} of its {len(compiled('plan_a').requirements)} claims do not hold"
+    assert said in " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
 
 
 def test_a_block_of_the_spec_replaces_the_stock_one() -> None:
