@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import dagc.optimize.clusters
 from dagc.cli import main
 from dagc.optimize.clusters import TRIES
 from dagc.optimize.point import SweepRow, Task
-from dagc.optimize.points import evaluate, points, sweep, sweep_on
+from dagc.optimize.points import evaluate, points, process_pool, sweep, sweep_on
 
 TEXT = spec_text(
     phase="gpus = 0..7, tp = wide, ep = 8 / wide", extra="param wide = 2 in [1, 2, 4]\nparam unused = 1 in [1, 3]"
@@ -69,6 +70,17 @@ def test_rows_are_what_compile_says_in_order() -> None:
 def test_points_of_a_lost_worker_are_done_again(tmp_path: Path) -> None:
     assert list(sweep(tasks(tmp_path), workers=2, run=dies_once)) == list(map(evaluate, tasks(tmp_path)))
     assert (tmp_path / "died").exists()
+
+
+def test_who_stops_early_leaves_no_thread_of_the_pool_behind() -> None:
+    """One that still ends while Python exits prints a traceback now and then."""
+    before = set(threading.enumerate())
+    for count in (1, 4):
+        with pytest.raises(KeyboardInterrupt), process_pool(2) as pool:
+            assert pool.submit(abs, -count).result() == count
+            assert set(threading.enumerate()) - before
+            raise KeyboardInterrupt
+        assert set(threading.enumerate()) <= before
 
 
 def test_a_point_that_kills_its_workers_is_given_up() -> None:

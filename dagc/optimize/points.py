@@ -77,6 +77,10 @@ def sweep(
     yield from (done[i] for i in range(shown, len(tasks)))
 
 
+LONGEST_END_S = 5.0
+"""How long the end of processes that were told to end is waited for."""
+
+
 def end_on_request() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -88,9 +92,12 @@ def process_pool(workers: int, begin: Callable[[], None] = end_on_request) -> It
     try:
         yield pool
     except BaseException:
+        waiting = getattr(pool, "_executor_manager_thread", None)
         for process in (getattr(pool, "_processes", None) or {}).values():
             process.terminate()
         pool.shutdown(wait=False, cancel_futures=True)
+        if waiting is not None:
+            waiting.join(LONGEST_END_S)  # at exit, Python may write to a pipe that a thread still ending has closed
         raise
     pool.shutdown()
 
