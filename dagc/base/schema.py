@@ -31,55 +31,94 @@ class Attribute:
     high: float = LARGE
     open_low: bool = True  # the lower bound itself is not allowed
     words: tuple[str, ...] = ()
+    otherwise: str = ""  # where `default` is None: what holds, in words
 
 
-def _count(about: str, default: object = REQUIRED, low: float = 1, high: float = 1e12, dim: Dim = SCALAR) -> Attribute:
-    return Attribute(about, "count", dim, default, low, high, open_low=False)
+def _count(
+    about: str, default: object = REQUIRED, low: float = 1, high: float = 1e12, dim: Dim = SCALAR, otherwise: str = ""
+) -> Attribute:
+    return Attribute(about, "count", dim, default, low, high, open_low=False, otherwise=otherwise)
 
 
-def _word(about: str, default: object, *words: str) -> Attribute:
-    return Attribute(about, "word", default=default, words=words)
+def _word(about: str, default: object, *words: str, otherwise: str = "") -> Attribute:
+    return Attribute(about, "word", default=default, words=words, otherwise=otherwise)
 
 
 def _share(about: str, default: float) -> Attribute:
     return Attribute(about, "number", SCALAR, default, LEAST_SHARE, 1.0)
 
 
-def dtype_of(about: str, default: object = None) -> Attribute:
-    return Attribute(about, "dtype", default=default, words=DTYPES)
+def dtype_of(about: str, default: object = None, otherwise: str = "") -> Attribute:
+    return Attribute(about, "dtype", default=default, words=DTYPES, otherwise=otherwise)
 
 
 DTYPES = tuple(NAMED)
 EXCHANGES = ("deepep_ht", "deepep_ll", "deepep_v2", "nvlink_one_sided", "nvlink_two_sided")
 
+KV_BLOCK = 16
+"""Tokens of a block of the KV cache, of a phase without an engine."""
+
 HARDWARE: dict[str, Attribute] = {
     "gpus": _count("GPUs in the pool", high=1e6),
     "per_node": _count("GPUs in one node", 8, high=1e6),
-    "per_host": _count("GPUs of one host, where it is not a node", None, high=1e6),
+    "per_host": _count("GPUs of one host, where it is not a node", None, high=1e6, otherwise="a node's"),
     "compute": Attribute("peak FLOP/s of one GPU, or a section by dtype", dim=FLOP_RATE, low=LEAST_RATE),
     "mfu": _share("share of the compute peak that kernels reach", 0.6),
     "memory": Attribute("memory of one GPU", dim=BYTES),
     "hbm": Attribute("memory bandwidth of one GPU", dim=BYTE_RATE, low=LEAST_RATE),
     "mbu": _share("share of the memory bandwidth that kernels reach", 0.8),
     "launch": Attribute("time to launch one kernel", dim=TIME, default=2e-6, open_low=False, high=1.0),
-    "calibration": _word('measured constants of its kernels, e.g. h100_sxm or "mine.json" (none: mfu and mbu)', None),
+    "calibration": _word(
+        'measured constants of its kernels, e.g. h100_sxm or "mine.json"', None, otherwise="none: mfu and mbu"
+    ),
     "reserve": Attribute("memory the runtime keeps for itself", dim=BYTES, default=0.0, open_low=False),
-    "price": Attribute("money for one GPU over time, for costs", dim=MONEY_RATE, default=None, low=1e-12, high=1e6),
-    "power": Attribute("what one GPU draws at most, for energies", dim=POWER, default=None, low=1e-3, high=1e6),
+    "price": Attribute(
+        "money for one GPU over time, for costs",
+        dim=MONEY_RATE,
+        default=None,
+        low=1e-12,
+        high=1e6,
+        otherwise="no costs",
+    ),
+    "power": Attribute(
+        "what one GPU draws at most, for energies", dim=POWER, default=None, low=1e-3, high=1e6, otherwise="no energies"
+    ),
     "vendor": _word("who makes its GPUs: some engines run on one's alone", "nvidia", "nvidia", "amd"),
     "kind": _word(
         "what its devices are: of a CPU each process is one, and no serving engine is told of it", "gpu", "gpu", "cpu"
     ),
 }
 
+COMPUTE: dict[str, Attribute] = {
+    **{
+        dtype: Attribute(
+            f"peak FLOP/s in {dtype}", dim=FLOP_RATE, default=None, low=LEAST_RATE, otherwise="that of `default`"
+        )
+        for dtype in DTYPES
+    },
+    "default": Attribute(
+        "peak FLOP/s in all other dtypes",
+        dim=FLOP_RATE,
+        default=None,
+        low=LEAST_RATE,
+        otherwise="the larger of bf16 and fp16, else the largest",
+    ),
+}
+"""Section `compute` of hardware, where peaks differ by dtype."""
+
 LINK: dict[str, Attribute] = {
     "bandwidth": Attribute("bytes per second, per GPU and direction", dim=BYTE_RATE, low=LEAST_RATE),
     "latency": Attribute("latency of one message", dim=TIME, open_low=False, high=10.0),
-    "gpus": _count("GPUs that it joins (the outermost: all)", None, high=1e6),
+    "gpus": _count("GPUs that it joins", None, high=1e6, otherwise="all"),
     "oversubscription": Attribute(
         "how much more its GPUs can send than what crosses it can carry", default=1.0, low=1.0, open_low=False, high=1e3
     ),
-    "nics": _count("NICs of a node, where its GPUs share them; bandwidth is then of one NIC", None, high=1e6),
+    "nics": _count(
+        "NICs of a node, where its GPUs share them; bandwidth is then of one NIC",
+        None,
+        high=1e6,
+        otherwise="one for each GPU",
+    ),
 }
 
 POOL_LINK: dict[str, Attribute] = {
@@ -91,26 +130,33 @@ POOL_LINK: dict[str, Attribute] = {
 """`link A to B`."""
 
 MODEL: dict[str, Attribute] = {
-    "layers": _count("transformer layers", None, high=1e5),
+    "layers": _count("transformer layers", None, high=1e5, otherwise="those of `stack`"),
     "hidden": _count("width of the residual stream", high=1e7),
     "vocab": _count("size of the vocabulary", high=1e9),
     "dtype": dtype_of("activations", "bf16"),
-    "weight_dtype": dtype_of("weights (default: dtype)"),
-    "kv_dtype": dtype_of("KV cache (default: dtype)"),
-    "attention_dtype": dtype_of("math of prefill attention (default: dtype)"),
-    "params": Attribute("parameters as stated; checked, never used", default=None),
+    "weight_dtype": dtype_of("weights", otherwise="dtype"),
+    "kv_dtype": dtype_of("KV cache", otherwise="dtype"),
+    "attention_dtype": dtype_of("math of prefill attention", otherwise="dtype"),
+    "params": Attribute("parameters as stated; checked, never used", default=None, otherwise="nothing to check"),
     "dense_first": _count("leading layers with a dense feed-forward", 0, low=0, high=1e5),
     "norm_eps": Attribute("added to the mean square in norms", default=1e-6),
-    "mtp_layers": _count("layers that predict further tokens (MTP), beside the stack", None, low=0, high=64),
+    "mtp_layers": _count(
+        "layers that predict further tokens (MTP), beside the stack", None, low=0, high=64, otherwise="0"
+    ),
     "tied": Attribute("the head uses the embedding's table", "flag", default=False),
-    "stack": Attribute("layers in order, e.g. [embed, 16 * sparse, lm_head]", "list", default=None),
+    "stack": Attribute(
+        "layers in order, e.g. [embed, 16 * sparse, lm_head]",
+        "list",
+        default=None,
+        otherwise="embed, `dense_first` dense layers, sparse ones, lm_head",
+    ),
 }
 
 ATTENTION: dict[str, Attribute] = {
     "kind": _word("block of the attention", "gqa"),
     "heads": _count("query heads", high=1e6),
-    "kv_heads": _count("key and value heads (default: heads)", None, high=1e6),
-    "head_dim": _count("width of a head (default: hidden / heads)", None, high=1e6),
+    "kv_heads": _count("key and value heads", None, high=1e6, otherwise="heads"),
+    "head_dim": _count("width of a head", None, high=1e6, otherwise="hidden / heads"),
     "scale": Attribute("factor of the scores in addition to 1 / sqrt(width)", default=1.0),
     "window": _count("tokens that a sliding window sees (0: all)", 0, low=0, high=1e9),
     "bias": Attribute("queries, keys and values have biases", "flag", default=False),
@@ -120,12 +166,12 @@ ATTENTION: dict[str, Attribute] = {
 }
 
 EXPERTS: dict[str, Attribute] = {
-    "kind": _word("block of the expert layer (default: moe, or moe_shared)", None),
+    "kind": _word("block of the expert layer", None, otherwise="moe, or moe_shared"),
     "count": _count("routed experts", high=65_536),
     "top_k": _count("experts per token", high=65_536),
     "hidden": _count("width of one expert", high=1e7),
     "shared": _count("shared experts", 0, low=0, high=1e4),
-    "shared_hidden": _count("width of one shared expert (default: hidden)", None, high=1e7),
+    "shared_hidden": _count("width of one shared expert", None, high=1e7, otherwise="hidden"),
     "score": _word("router score", "softmax", "softmax", "sigmoid"),
     "normalize": Attribute("the chosen weights sum to one", "flag", default=True),
     "groups": _count("expert groups of group-limited routing", 1, high=1e6),
@@ -168,30 +214,41 @@ WORKLOAD: dict[str, Attribute] = {
     "routing": Attribute("uniform, zipf(s), power_law(s), histogram(...) or loads(...)", "routing", default="uniform"),
 }
 
+ROUTINGS = {
+    "uniform": "uniform", "zipf": "zipf(1.0)", "power_law": "power_law(1.0)", "histogram": 'histogram("FILE")',
+    "loads": 'loads("FILE.csv")',
+}  # fmt: skip
+"""How tokens choose experts: word -> an example."""
+
 PLACINGS = ("linear", "eplb", "balanced")
 """Ways to place experts on ranks."""
 
 PHASE: dict[str, Attribute] = {
-    "kind": _word("prefill, decode or mixed (default: the phase's name)", None, *PHASE_KINDS),
-    "hardware": _word("pool of GPUs that it runs on (needed where there are several)", None),
+    "kind": _word("prefill, decode or mixed", None, *PHASE_KINDS, otherwise="the phase's name"),
+    "hardware": _word("pool of GPUs that it runs on (needed where there are several)", None, otherwise="the only one"),
     "gpus": Attribute("GPU ids, e.g. 0..63", "counts"),
-    "sequences": _count("sequences in this phase's batch (default: the workload's)", None, high=1e9),
-    "context": _count("KV length a step attends to", None, high=1e9, dim=TOKENS),
+    "sequences": _count("sequences in this phase's batch", None, high=1e9, otherwise="the workload's"),
+    "context": _count(
+        "KV length a step attends to", None, high=1e9, dim=TOKENS, otherwise="prompt, in decode prompt + output"
+    ),
     **{name: _count(f"degree of {name}", 1, high=axis.most) for name, axis in AXES.items()},
     "replicas": _count("independent copies of the whole phase", 1, high=1e6),
     "microbatches": _count("micro-batches of a pass", 1, high=1e6),
     "redundant": _count("spare copies of routed experts", 0, low=0, high=1e4),
     "expert_placement": _word(
-        "which experts each rank has: as they are numbered, or by their loads (default: linear, with spare copies eplb)",
+        "which experts each rank has: as they are numbered, or by their loads",
         None,
         *PLACINGS,
+        otherwise="linear, with spare copies eplb",
     ),
-    "routing": Attribute("how tokens choose experts (default: as in the workload)", "routing", default=None),
-    "order": Attribute("axes, outermost first", "list", default=None),
+    "routing": Attribute("how tokens choose experts", "routing", default=None, otherwise="as in the workload"),
+    "order": Attribute("axes, outermost first", "list", default=None, otherwise=", ".join(AXES)),
     "place": _word(
         "which GPU each rank is: as `order` deals them out, or where it costs least", "order", "order", "best"
     ),
-    "layers_per_stage": Attribute("layers of each stage, when uneven", "counts", default=None),
+    "layers_per_stage": Attribute(
+        "layers of each stage, when uneven", "counts", default=None, otherwise="as `stages` cuts them"
+    ),
     "stages": _word(
         "how layers are cut into stages: equally many each, or so that the busiest takes the least time",
         "even",
@@ -206,22 +263,24 @@ PHASE: dict[str, Attribute] = {
     "sp_layout": _word("which tokens of a sequence an sp rank has", "contiguous", "contiguous", "zigzag"),
     "dispatch": _word("how tokens reach their experts", "all_to_all", "all_to_all", "allgather"),
     "exchange": _word(
-        "whose kernels take tokens to their experts and back (default: those that the engine runs in such a phase)",
+        "whose kernels take tokens to their experts and back",
         None,
         *EXCHANGES,
+        otherwise="those that the engine runs in such a phase",
     ),
-    "weight_dtype": dtype_of("weights in this phase (default: the model's)"),
-    "kv_dtype": dtype_of("KV cache in this phase (default: the model's)"),
-    "attention_dtype": dtype_of("math of prefill attention in this phase (default: the model's)"),
-    "dispatch_dtype": dtype_of("tokens on their way to experts (default: dtype)"),
+    "weight_dtype": dtype_of("weights in this phase", otherwise="the model's"),
+    "kv_dtype": dtype_of("KV cache in this phase", otherwise="the model's"),
+    "attention_dtype": dtype_of("math of prefill attention in this phase", otherwise="the model's"),
+    "dispatch_dtype": dtype_of("tokens on their way to experts", otherwise="dtype"),
     "quantise": _word(
         "activations of fp8 and fp4 GEMMs: in the op before, or by a kernel", "fused", "fused", "separate"
     ),
     "expert_activations": _word(
-        "what kernels of MXFP4 experts multiply their weights with (default: the engine's own choice)",
+        "what kernels of MXFP4 experts multiply their weights with",
         None,
         "bf16",
         "mxfp8",
+        otherwise="the engine's own choice",
     ),
     "engine": _word(
         "whose measured kernels set the times, and whose memory budget counts where it is named",
@@ -237,12 +296,13 @@ PHASE: dict[str, Attribute] = {
         low=0.01,
         high=1.0,
         open_low=False,
+        otherwise="the engine's, else 100%",
     ),
     "kv_block": _count(
-        "tokens of one block of the KV cache (default: the engine's, else 16)", None, high=1024, dim=TOKENS
+        "tokens of one block of the KV cache", None, high=1024, dim=TOKENS, otherwise=f"the engine's, else {KV_BLOCK}"
     ),
     "prefix": _count("tokens of a prompt that are in the cache already", 0, low=0, high=1e9, dim=TOKENS),
-    "chunk": _count("tokens of a prompt per pass (default: all)", None, high=1e9, dim=TOKENS),
+    "chunk": _count("tokens of a prompt per pass", None, high=1e9, dim=TOKENS, otherwise="all"),
     "draft": _count(
         "tokens that a decode step checks in addition to its own (speculative decoding)", 0, low=0, high=1e3
     ),
@@ -250,33 +310,41 @@ PHASE: dict[str, Attribute] = {
     "drafter": _word("what drafts these tokens: the model's MTP layers, or what costs nothing", "none", "none", "mtp"),
     "host": Attribute("host overhead of one pass", dim=TIME, default=0.0, open_low=False, high=100.0),
     "launch": Attribute(
-        "host time to launch a layer in a step that no CUDA graph covers (default: the engine's, if `engine` is said)",
+        "host time to launch a layer in a step that no CUDA graph covers",
         dim=TIME,
         default=None,
         open_low=False,
         high=1.0,
+        otherwise="the engine's, if `engine` is said",
     ),
     "decode": _count("mixed: sequences in decode", 0, low=0, high=1e9),
     "prompt_tokens": _count(
-        "mixed: prompt tokens in the step, over all prompts (default: the sum of `prompts`)",
+        "mixed: prompt tokens in the step, over all prompts",
         None,
         low=0,
         high=1e9,
         dim=TOKENS,
+        otherwise="the sum of `prompts`",
     ),
     "prompts": Attribute(
-        "mixed: tokens of each prompt in the step (default: whole prompts of the workload, and what is left)",
+        "mixed: tokens of each prompt in the step",
         "counts",
         dim=TOKENS,
         default=None,
+        otherwise="whole prompts of the workload, and what is left",
     ),
     "prefixes": Attribute(
-        "mixed: cached tokens before those of each prompt (default: `prefix`)", "counts", dim=TOKENS, default=None
+        "mixed: cached tokens before those of each prompt", "counts", dim=TOKENS, default=None, otherwise="`prefix`"
     ),
     "cuda_graph": Attribute("kernels are launched as one graph", "flag", default=True),
-    "passes": Attribute("graph passes of installed plugins, in order", "list", default=None),
+    "passes": Attribute("graph passes of installed plugins, in order", "list", default=None, otherwise="none"),
     "overlap": _word("overlap of compute and communication", "none", "none", "two_batch"),
-    "strategy": _word("any: degrees and methods that the phase does not give are left to `dagc search`", None, "any"),
+    "strategy": _word(
+        "any: degrees and methods that the phase does not give are left to `dagc search`",
+        None,
+        "any",
+        otherwise="as written",
+    ),
 }
 
 ANY = "any"
@@ -304,11 +372,36 @@ OPEN_IN_SERVINGS = (
 """Those of a serving."""
 
 BESIDE: dict[str, Attribute] = {
-    "tokens": _count("tokens of the largest batch that the engine keeps room for", None, low=0, high=1e9, dim=TOKENS),
-    "sequences": _count("sequences whose scores over the vocabulary it keeps room for", None, low=0, high=1e9),
-    "graphs": Attribute("CUDA graphs", dim=BYTES, default=None, open_low=False),
-    "communication": Attribute("buffers of communication libraries", dim=BYTES, default=None, open_low=False),
-    "padding": Attribute("what kernels add to weights to fill their tiles", dim=BYTES, default=None, open_low=False),
+    "tokens": _count(
+        "tokens of the largest batch that the engine keeps room for",
+        None,
+        low=0,
+        high=1e9,
+        dim=TOKENS,
+        otherwise="the engine's, else 0",
+    ),
+    "sequences": _count(
+        "sequences whose scores over the vocabulary it keeps room for",
+        None,
+        low=0,
+        high=1e9,
+        otherwise="the engine's, else 0",
+    ),
+    "graphs": Attribute("CUDA graphs", dim=BYTES, default=None, open_low=False, otherwise="the engine's, else 0 B"),
+    "communication": Attribute(
+        "buffers of communication libraries",
+        dim=BYTES,
+        default=None,
+        open_low=False,
+        otherwise="the engine's, else 0 B",
+    ),
+    "padding": Attribute(
+        "what kernels add to weights to fill their tiles",
+        dim=BYTES,
+        default=None,
+        open_low=False,
+        otherwise="by the engine's tiles",
+    ),
 }
 """Section `memory` of a phase: what an engine keeps in addition to weights and cache."""
 
@@ -343,30 +436,29 @@ LENGTHS: dict[str, dict[str, Attribute]] = {
 """Lengths of prompts and outputs: word -> its arguments, in order."""
 
 SERVE: dict[str, Attribute] = {
-    "prefill": _word("phase of passes over prompts (default: the only one of this kind)", None),
-    "decode": _word("phase of steps that generate (default: the only one of this kind)", None),
-    "mixed": _word("phase of steps of both (default: the only one of this kind)", None),
+    "prefill": _word("phase of passes over prompts", None, otherwise="the only one of this kind"),
+    "decode": _word("phase of steps that generate", None, otherwise="the only one of this kind"),
+    "mixed": _word("phase of steps of both", None, otherwise="the only one of this kind"),
     "arrivals": Attribute("when requests come: poisson(12 req/s), closed(64), trace(\"F.csv\"), ...", "form"),
-    "lengths": Attribute("of prompts and outputs (default: fixed, or those of the trace)", "form", default=None),
-    "prompt": _count("mean tokens of a prompt (default: the workload's)", None, high=1e9, dim=TOKENS),
-    "output": _count("mean generated tokens (default: the workload's)", None, high=1e9, dim=TOKENS),
-    "requests": _count("requests that come at most", None, high=MOST_REQUESTS, dim=REQUESTS),
-    "duration": Attribute("until when requests come", dim=TIME, default=None, high=1e8),
+    "lengths": Attribute("of prompts and outputs", "form", default=None, otherwise="fixed, or those of the trace"),
+    "prompt": _count("mean tokens of a prompt", None, high=1e9, dim=TOKENS, otherwise="the workload's"),
+    "output": _count("mean generated tokens", None, high=1e9, dim=TOKENS, otherwise="the workload's"),
+    "requests": _count("requests that come at most", None, high=MOST_REQUESTS, dim=REQUESTS, otherwise="no bound but `duration` and the trace"),
+    "duration": Attribute("until when requests come", dim=TIME, default=None, high=1e8, otherwise="no bound but `requests`"),
     "seed": _count("of everything random", 0, low=0, high=2**53),
     "policy": _word("which waiting request is next", "fcfs", "fcfs", "priority", "shortest"),
-    "prompts": _word("prompts in decode steps, or in steps of their own (default: the engine's)", None, "mixed", "first"),
-    "batch_tokens": _count("tokens of a step at most (default: the engine's)", None, high=1e9, dim=TOKENS),
-    "chunk": _count("tokens of one prompt in a step at most (default: the engine's)", None, high=1e9, dim=TOKENS),
-    "slots": _count("sequences of a rank at once (default: the engine's)", None, high=1e6),
-    "kv_block": _count("tokens of one block of the KV cache (default: the phase's)", None, high=1024, dim=TOKENS),
-    "kv_tokens": _count("tokens of KV cache of a rank (default: what its memory has room for)", None, high=1e12, dim=TOKENS),
+    "prompts": _word("prompts in decode steps, or in steps of their own", None, "mixed", "first", otherwise="the engine's"),
+    "batch_tokens": _count("tokens of a step at most", None, high=1e9, dim=TOKENS, otherwise="the engine's"),
+    "chunk": _count("tokens of one prompt in a step at most", None, high=1e9, dim=TOKENS, otherwise="the engine's"),
+    "slots": _count("sequences of a rank at once", None, high=1e6, otherwise="the engine's"),
+    "kv_block": _count("tokens of one block of the KV cache", None, high=1024, dim=TOKENS, otherwise="the phase's"),
+    "kv_tokens": _count("tokens of KV cache of a rank", None, high=1e12, dim=TOKENS, otherwise="what its memory has room for"),
     "admit": _word(
-        "a request enters when its prompt has room, or prompt and whole output (default: the engine's)", None, "prompt", "whole"
-    ),
+        "a request enters when its prompt has room, or prompt and whole output", None, "prompt", "whole", otherwise="the engine's"),
     "preempt": _word("what a preempted request does with its cache", "recompute", "recompute", "swap"),
     "prefix_cache": Attribute("cached blocks of earlier prompts are used again", "flag", default=False),
     "prefix": _count("leading tokens that all prompts share", 0, low=0, high=1e9, dim=TOKENS),
-    "queue": _count("requests that wait at most; more are turned away (default: all wait)", None, high=MOST_REQUESTS, dim=REQUESTS),
+    "queue": _count("requests that wait at most; more are turned away", None, high=MOST_REQUESTS, dim=REQUESTS, otherwise="all wait"),
     "route": _word("which rank takes a request", "round_robin", "round_robin", "least", "prefix"),
     "balance": _count("steps in which prompts may wait until every attention-DP rank has one", 0, low=0, high=1e6),
     "gather": _count("steps in which they then wait for more prompts", 0, low=0, high=1e6),
@@ -375,25 +467,24 @@ SERVE: dict[str, Attribute] = {
     "roles": _word("whether workers change between prefill and decode", "fixed", "fixed", "switch"),
     "switch": Attribute("time of such a change", dim=TIME, default=0.0, open_low=False, high=1e6),
     "hand_over": _word("when a prefill worker sends a cache on", "whole", "whole", "chunk"),
-    "host": Attribute("host time of a step (default: as measured for the engine)", dim=TIME, default=None, open_low=False, high=100.0),
+    "host": Attribute("host time of a step", dim=TIME, default=None, open_low=False, high=100.0, otherwise="as measured for the engine"),
     "launch": Attribute(
-        "host time of a layer of a step that no CUDA graph covers (default: as measured for the engine)", dim=TIME, default=None,
-        open_low=False, high=1.0,
-    ),
+        "host time of a layer of a step that no CUDA graph covers", dim=TIME, default=None,
+        open_low=False, high=1.0, otherwise="as measured for the engine"),
     "request": Attribute(
-        "time of a request before its first token, beside the GPUs (default: as measured for the engine)", dim=TIME, default=None,
-        open_low=False, high=100.0,
-    ),
+        "time of a request before its first token, beside the GPUs", dim=TIME, default=None,
+        open_low=False, high=100.0, otherwise="as measured for the engine"),
 }  # fmt: skip
 
 FOLD_ATTENTION = {a: _count(f"degree of {a} in attention", 1, high=1e6) for a in ATTENTION_SIDE}
 FOLD_EXPERTS = {a: _count(f"degree of {a} in the experts", 1, high=1e6) for a in IN_EXPERTS}
 EXPERT_GPUS = {
-    "hardware": _word("pool of these GPUs (default: the phase's)", None),
+    "hardware": _word("pool of these GPUs", None, otherwise="the phase's"),
     "gpus": Attribute(
-        "GPU ids that have the experts and nothing else, e.g. 16..31 (default: those of attention)",
+        "GPU ids that have the experts and nothing else, e.g. 16..31",
         "counts",
         default=None,
+        otherwise="those of attention",
     ),
 }
 """Of a phase's section `experts`, beside the degrees."""

@@ -7,9 +7,12 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..base.diagnostics import Diagnostic, did_you_mean
 from ..base.harmless import in_json
 from ..base.units import BYTE_RATE, BYTES, FLOP_RATE, UNITS, dim_words, show
+from . import list_language as language
 from .arguments import any_of
+from .common import tell
 
 if TYPE_CHECKING:
     from ..spec.hardware import Hardware
@@ -25,6 +28,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         choices=tuple(LISTS),
         help=any_of(tuple(LISTS)),
     )
+    parser.add_argument(
+        "only", nargs="?", metavar="NAME", help="only those of this name or section, or that begin with it"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON array")
     parser.add_argument("--format", choices=("text", "md", "json"), default="text", help="default: text")
 
@@ -36,12 +42,36 @@ def run(args: Namespace) -> int:
         return 0
     _, records, columns = LISTS[args.what]
     listed = records()
+    if args.only is not None:
+        listed = named(args.only, listed, columns[0])
+        if not listed:
+            known = [str(record[columns[0]]) for record in records()]
+            near = did_you_mean(args.only, known)
+            help_ = f"did you mean `{near}`?" if near else f"`dagc list {args.what}` shows all"
+            tell([Diagnostic("E14", f"none of the {args.what} is called `{args.only}`", help=(help_,))])
+            return 2
     if args.json or args.format == "json":
         print(in_json(json.dumps(listed, indent=1, ensure_ascii=False)))
         return 0
     rows = [[_cell(record, name) for name in columns] for record in listed]
-    print("\n".join(markdown(columns, rows) if args.format == "md" else text(rows)))
+    if args.format == "md":
+        print("\n".join(markdown(columns, rows)))
+    else:
+        head = [[name.upper() for name in columns]] if len(columns) > SELF_EVIDENT else []
+        print("\n".join(text([*head, *rows])))
     return 0
+
+
+SELF_EVIDENT = 3
+"""Columns up to which a table for a terminal has no head."""
+
+
+def named(name: str, records: Sequence[Record], first: str) -> list[Record]:
+    """Those of this name, else those whose name, or entry in the first column, begins with it."""
+    whole = [record for record in records if name in (record[first], record.get("name"))]
+    if whole and first == "name":
+        return whole
+    return [r for r in records if str(r[first]).startswith(name)] or whole
 
 
 def text(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -60,6 +90,8 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]
 
 def _cell(record: Record, name: str) -> str:
     value = record.get(name, "")
+    if isinstance(value, bool):
+        return name if value else ""
     return "" if value is None else str(value)
 
 
@@ -268,5 +300,15 @@ LISTS: dict[str, tuple[str, Callable[[], list[Record]], tuple[str, ...]]] = {
     ),
     "architectures": ("models of a Hugging Face config.json", architectures, ("name", "about")),
     "units": ("units of numbers", units, ("unit", "about", "factor")),
+    "sections": ("sections of a spec", language.sections, ("section", "written", "about")),
+    "attributes": (
+        "attributes of sections, with their defaults; `open`: may be `any`, for `dagc search`",
+        language.attributes,
+        ("section", "name", "takes", "default", "open", "about"),
+    ),
+    "functions": ("functions of expressions and of blocks", language.functions, ("name", "in", "written", "about")),
+    "dims": ("dimensions of tensors in blocks", language.dims, ("name", "size", "about")),
+    "dtypes": ("dtypes, with their bytes per number", language.dtypes, ("name", "bytes", "about")),
+    "blocks": ("blocks of the library, with their dimensions", language.blocks, ("name", "phase", "about")),
 }
 """What is listed -> what it is, its records, and the columns of the table."""

@@ -107,10 +107,12 @@ def argmax(call: BlockCall) -> Ref:
 
 
 class Function(NamedTuple):
-    """The keywords that a function takes, and what makes its ops."""
+    """The keywords that a function takes, what makes its ops, and its operands as they are written. What it computes is said
+    by the op of its name."""
 
     keywords: Mapping[str, Attribute]
     build: Callable[[BlockCall], Ref]
+    operands: str = "x"
 
 
 _GAIN = Attribute("has a gain of the last dimension's width", "flag")
@@ -125,16 +127,16 @@ FUNCTIONS: dict[str, Function] = {
     "layer_norm": Function({**keywords(NormAttrs), "gain": _GAIN}, norm),
     "clamp": Function(keywords(ClampAttrs), clamp),
     "rope": Function(keywords(RopeAttrs), rope),
-    "temper": Function(keywords(TemperAttrs), temper),
-    "cache": Function({}, cache),
-    "attend": Function({**keywords(AttendAttrs), "sinks": _SINKS, "selected": _SELECTED}, attend),
-    "select": Function({"top_k": _TOP_K}, select),
-    "conv": Function({}, conv),
-    "delta": Function({}, delta),
-    "route": Function({**keywords(RouteAttrs), "bias": _BIAS}, route),
-    "dispatch": Function(keywords(DispatchAttrs), dispatch),
-    "combine": Function(keywords(CombineAttrs), combine),
-    "lookup": Function({}, lookup),
+    "temper": Function(keywords(TemperAttrs), temper, "q"),
+    "cache": Function({}, cache, "k"),
+    "attend": Function({**keywords(AttendAttrs), "sinks": _SINKS, "selected": _SELECTED}, attend, "q, k, v"),
+    "select": Function({"top_k": _TOP_K}, select, "q, k, w"),
+    "conv": Function({}, conv, "x, W"),
+    "delta": Function({}, delta, "q, k, v, decay, rate"),
+    "route": Function({**keywords(RouteAttrs), "bias": _BIAS}, route, "scores"),
+    "dispatch": Function(keywords(DispatchAttrs), dispatch, "x, r"),
+    "combine": Function(keywords(CombineAttrs), combine, "y, r"),
+    "lookup": Function({}, lookup, "tokens, W"),
     "last": Function({}, last),
     "argmax": Function({}, argmax),
 }

@@ -24,8 +24,12 @@ from ..values.names import Names
 from . import statement_rules
 from .builder import BlockBuilder, Ref
 
-PHASE_DIMS = ("batch", "seq", "context")
-"""Dimensions whose size is the phase's."""
+PHASE_DIMS = {
+    "batch": "the sequences of the phase",
+    "seq": "the tokens of each sequence in one pass",
+    "context": "the tokens that attention sees",
+}
+"""Dimensions whose size is the phase's -> what they count."""
 MADE_DIMS = {"slot": "route", "choice": "route", "chosen": "select"}
 """Dimensions that a function makes, each call one of its own."""
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ...base.diagnostics import did_you_mean
 from ...base.files import Unreadable
-from ...base.schema import DTYPES, HARDWARE, LEAST_RATE, Attribute
+from ...base.schema import COMPUTE, HARDWARE
 from ...base.source import Span
 from ...base.units import BYTE_RATE, FLOP_RATE, TIME, Quantity
 from ...spec.hardware import Hardware, Level, node_size
@@ -88,11 +88,7 @@ def _compute(body: Body, flat: Value | None, names: Names) -> dict[str, float]:
     out: dict[str, float] = {}
     inner = body.sub("compute", names.out)
     if inner is not None and ("compute" not in body.assigns or not isinstance(flat, Quantity)):
-        schema = {
-            d: Attribute(f"peak FLOP/s in {d}", dim=FLOP_RATE, default=None, low=LEAST_RATE)
-            for d in (*DTYPES, "default")
-        }
-        read = Reader("compute", inner, schema, names).read()
+        read = Reader("compute", inner, COMPUTE, names).read()
         out = {k: v.value for k, v in read.items() if isinstance(v, Quantity)}
         if not out:
             names.out.add("E10", "`compute` does not name a dtype", inner.span)

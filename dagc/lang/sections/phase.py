@@ -11,7 +11,7 @@ from ...base.axes import ATTENTION_SIDE, AXES, EXPERT_SIDE, IN_EXPERTS, REPLICA,
 from ...base.diagnostics import Collector, Label
 from ...base.frozen import record
 from ...base.phase_kinds import MIXED, PHASE_KINDS
-from ...base.schema import BESIDE, EXPERT_GPUS, FOLD_ATTENTION, FOLD_EXPERTS, OPEN, PHASE, Attribute
+from ...base.schema import BESIDE, EXPERT_GPUS, FOLD_ATTENTION, FOLD_EXPERTS, KV_BLOCK, OPEN, PHASE, Attribute
 from ...base.source import Span
 from ...base.syntax import ast
 from ...base.units import SCALAR, Quantity
@@ -118,7 +118,7 @@ def read_phase(
         if hardware is not None:
             check_units(hardware, model, {name: body.span_of(name) for name in DTYPES if name in body.assigns}, out)
     routing = read_routing(body, names, None) if "routing" in body.assigns else None
-    block = int(_number(values["kv_block"])) or (ENGINES[engine].block if engine is not None else 16)
+    block = int(_number(values["kv_block"])) or (ENGINES[engine].block if engine is not None else KV_BLOCK)
     phase = Phase(
         name, str(kind), gpus, length, chunk if passes > 1 else tokens, sequences, strategy, _number(values["acceptance"]) if draft else 0.0,
         passes, tokens % chunk if passes > 1 else 0, str(values["dispatch_dtype"]) if values["dispatch_dtype"] else None, str(values["exchange"]) if values["exchange"] else None, str(values["quantise"]), str(values["expert_activations"]) if values["expert_activations"] else None, str(values["engine"]), _number(values["host"]), bool(values["cuda_graph"]),

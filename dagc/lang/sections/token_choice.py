@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...base.files import Unreadable, read_text
-from ...base.schema import LARGE
+from ...base.schema import LARGE, ROUTINGS
 from ...base.source import Span
 from ...base.syntax import ast
 from ...base.units import Quantity
@@ -18,11 +18,6 @@ from ..values.names import Names
 from .loads_file import Loads, LoadsError, checked, parse_loads
 
 FORMS = '`uniform`, `zipf(s)` or `power_law(s)` with s from 0 to 10, `histogram([...])`, `histogram("file")`, or `loads("file")`'
-ROUTINGS = {
-    "uniform": "uniform", "zipf": "zipf(1.0)", "power_law": "power_law(1.0)", "histogram": 'histogram("FILE")',
-    "loads": 'loads("FILE.csv")',
-}  # fmt: skip
-"""Word -> an example."""
 
 
 def read_routing(body: Body, names: Names, base: Path | None) -> Routing | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 from ...base.schema import ANY
 from ...base.syntax import ast
@@ -61,13 +62,13 @@ def call(names: Names, node: ast.CallExpr, words: bool) -> Value | None:
         hint = f"did you mean `{near}`?" if near else f"functions: {', '.join(FUNCTIONS)}"
         names.out.add("E02", f"`{node.func.text}(...)` is not defined here", node.span, help=(hint,))
         return None
-    function, fewest, most = known
+    fewest, most = known.fewest, known.most
     if node.kwargs or not fewest <= len(node.args) <= most:
         count = str(fewest) if fewest == most else f"{fewest} or more" if most > 9 else f"{fewest} to {most}"
         names.out.add("E08", f"`{node.func.text}` takes {count} arguments", node.span)
         return None
     try:
-        return function(names, node, words)
+        return known.call(names, node, words)
     except _Wrong:
         return None
 
@@ -221,22 +222,30 @@ def _each(names: Names, node: ast.CallExpr, words: bool) -> Value:
     return tuple(items)
 
 
-Function = Callable[["Names", ast.CallExpr, bool], Value]
-FUNCTIONS: dict[str, tuple[Function, int, int]] = {
-    "either": (_either, 2, 99),
-    "assume": (_assume, 2, 2),
-    "if": (_if, 3, 3),
-    "equal": (_equal, 2, 2),
-    "less": (_less, 2, 2),
-    "not": (_not, 1, 1),
-    "present": (_present, 1, 1),
-    "has": (_has, 2, 2),
-    "at": (_at, 2, 2),
-    "length": (_length, 1, 1),
-    "mod": (_mod, 2, 2),
-    "log": (_log, 1, 1),
-    "max": (_max, 2, 99),
-    "min": (_min, 2, 99),
-    "each": (_each, 2, 2),
-}
-"""Name -> (function, fewest and most arguments)."""
+class Function(NamedTuple):
+    """`call`: its value. `fewest`, `most`: how many arguments. `written`: as in a spec."""
+
+    call: Callable[[Names, ast.CallExpr, bool], Value]
+    fewest: int
+    most: int
+    written: str
+    about: str
+
+
+FUNCTIONS: dict[str, Function] = {
+    "either": Function(_either, 2, 99, "either(a, b, ...)", "the first of these fields that the config has; the last may be any value"),
+    "assume": Function(_assume, 2, 2, "assume(field, value)", "the field, or the value where the config lacks it, which is noted"),
+    "if": Function(_if, 3, 3, "if(condition, a, b)", "a where the condition holds, else b"),
+    "equal": Function(_equal, 2, 2, "equal(a, b)", "whether both are the same number, word or flag"),
+    "less": Function(_less, 2, 2, "less(a, b)", "whether a is less than b"),
+    "not": Function(_not, 1, 1, "not(condition)", "the opposite of a condition"),
+    "present": Function(_present, 1, 1, "present(field)", "whether the config has the field"),
+    "has": Function(_has, 2, 2, "has(list, x)", "whether the list has the item"),
+    "at": Function(_at, 2, 2, "at(list, i)", "the item of a list, from 0"),
+    "length": Function(_length, 1, 1, "length(list)", "how many items a list has"),
+    "mod": Function(_mod, 2, 2, "mod(a, b)", "the remainder of a divided by b"),
+    "log": Function(_log, 1, 1, "log(x)", "the natural logarithm"),
+    "max": Function(_max, 2, 99, "max(a, b, ...)", "the largest of numbers of one unit"),
+    "min": Function(_min, 2, 99, "min(a, b, ...)", "the smallest of numbers of one unit"),
+    "each": Function(_each, 2, 2, "each(n, expression)", "a list: the expression for `index` = 0 to n - 1"),
+}  # fmt: skip
