@@ -248,7 +248,7 @@ def test_boxes_of_every_example_are_apart(example: Plan) -> None:
     for phase in example.phases:
         for _, _, figure in layers.draw(example.phases[phase]):
             rects = ET.fromstring(f"<svg>{figure.body}</svg>").iter("rect")
-            boxes = [e for e in rects if e.get("class") == "box" and e.get("rx")]
+            boxes = [e for e in rects if "box" in e.get("class", "").split() and e.get("rx")]
             places = [tuple(float(e.get(k, 0)) for k in ("x", "y", "width", "height")) for e in boxes]
             assert places
             for (x, y, w, h), (u, v, s, t) in itertools.combinations(places, 2):

@@ -1,9 +1,8 @@
-"""SVG files in a renderer that is not a browser: it knows neither `var()` nor media queries."""
+"""SVG files in renderers that are not browsers: they know neither `var()` nor media queries."""
 
 from __future__ import annotations
 
 import io
-import re
 import shutil
 import subprocess
 from collections import Counter
@@ -12,20 +11,20 @@ import pytest
 from conftest import compiled
 from PIL import Image
 
+from dagc.view.draw.figures.looks import LOOKS, look
 from dagc.view.draw.figures.standalone import SHEETS
-from dagc.view.draw.figures.svg import standalone_style, style
-from dagc.view.draw.overview import PARTS
+from dagc.view.draw.palette import PALETTE
 
 needs_rsvg = pytest.mark.skipif(
     shutil.which("rsvg-convert") is None, reason="rsvg-convert (librsvg2-bin) is not installed"
 )
-LOOKS = {
-    "overview": "#0b3c5d",
-    "layer": "#e69f00",
-    "lanes": "#cc79a7",
-    "timeline": "#4b5563",
-    "memory": "#0b3c5d",
-    "path": "#6a5fc1",
+SHOWN = {
+    "overview": "p0",
+    "layer": "k-all_reduce",
+    "lanes": "k-all_to_all",
+    "timeline": "busy",
+    "memory": "p0",
+    "path": "b-compute",
 }
 """A colour that each view of a plan with experts has."""
 
@@ -43,23 +42,14 @@ def test_views_have_their_colours(view: str) -> None:
     assert picture.getpixel((1, 1)) == (255, 255, 255)
     assert colours["#000000"] < total / 1000, "what has no colour is painted black"
     assert colours["#ffffff"] > total / 4
-    assert colours[LOOKS[view]] > 50
+    assert colours[PALETTE[SHOWN[view]].light] > 50
 
 
-def test_every_variable_has_a_plain_value_before_it() -> None:
-    css = standalone_style(".paper { fill: var(--paper); }")
-    declared = re.findall(r"([a-z-]+):\s*([^;{}]*)", re.sub(r"--[a-z0-9-]+:[^;}]*", "", css))
-    with_variables = [i for i, (_, value) in enumerate(declared) if "var(" in value]
-    assert len(with_variables) >= 40
-    for i in with_variables:
-        (before, plain), (name, _) = declared[i - 1], declared[i]
-        assert before == name and "var(" not in plain and plain.strip()
-
-
-def test_every_part_of_memory_has_its_colour() -> None:
-    """One for each theme, and the light one is that of the pictures that Graphviz draws."""
-    css = style()
-    for k, (name, colour) in enumerate(PARTS):
-        found = re.findall(rf"--p{k}: (#[0-9a-f]{{6}});", css)
-        assert len(found) == 3 and found[0] == colour, name
-        assert f".p{k} {{ fill: var(--p{k}); background: var(--p{k}); }}" in css, name
+def test_looks_follow_the_rules_of_style_sheets() -> None:
+    """More classes win, then the later rule; what is named is in the palette."""
+    assert look("box critical")["stroke"] == "critical" and look("box")["stroke"] == "edge"
+    assert look("curve s1") == look("s1 curve") and look("curve s1")["fill"] == "none"
+    assert look("dot s1 hollow")["fill"] == "paper" and look("dot s1 hollow")["stroke"] == "s1"
+    for rule, attributes in LOOKS.items():
+        colours = {attributes[name] for name in ("fill", "stroke") if name in attributes}
+        assert colours <= {*PALETTE, "none"}, rule

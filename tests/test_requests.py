@@ -23,7 +23,7 @@ from dagc.export.chrome import trace
 from dagc.export.json import dumps, graph_object
 from dagc.plan.result import PhaseResult
 from dagc.view.draw.dot import COLORS
-from dagc.view.draw.figures.svg import further_look
+from dagc.view.draw.figures.looks import LOOKS
 from dagc.view.facts.every_rank import expand_ranks
 from dagc.view.facts.unroll import Edge, Node, unroll
 
@@ -236,8 +236,7 @@ def test_files_have_them() -> None:
 
 
 def test_every_kind_has_a_colour_in_pages() -> None:
-    sheet = (ROOT / "dagc/view/draw/figures/figures.css").read_text()
-    assert not [kind for kind in COLORS if f".k-{kind} {{" not in sheet + further_look({kind})]
+    assert {f"k-{kind}" for kind in COLORS} <= {*LOOKS}
 
 
 def test_a_file_that_lacks_one_is_refused(tmp_path: Path) -> None:

@@ -1,30 +1,16 @@
-"""DOT text: escaping, attributes, and the palette that every picture shares."""
+"""DOT text: escaping, attributes, and the colours of the palette that it uses: Graphviz knows no themes."""
 
 from __future__ import annotations
 
 import re
 from html import escape
 
-FONT = "Helvetica,Arial,sans-serif"
-INK = "#1a1a1a"
-SOFT = "#6b7280"
-PAPER = "#ffffff"
-COMPUTE = "#f3f4f6"
-CRITICAL = "#b3261e"
+from .palette import PALETTE
 
-# Okabe and Ito's palette for all kinds of colour vision, as far as dark text can be read on it, and lighter ones.
-COLORS = {
-    "all_reduce": "#E69F00",
-    "all_gather": "#56B4E9",
-    "reduce_scatter": "#009E73",
-    "all_to_all": "#CC79A7",
-    "permute": "#F0E442",
-    "send": "#D55E00",
-    "scatter": "#B5A8DC",
-    "gather": "#D4C2EE",
-    "to_experts": "#BBCC33",
-    "from_experts": "#44AA99",
-}
+FONT = "Helvetica,Arial,sans-serif"
+INK, SOFT, PAPER, COMPUTE, CRITICAL = (PALETTE[name].light for name in ("ink", "soft", "paper", "box", "critical"))
+COLORS = {name.removeprefix("k-"): tone.light for name, tone in PALETTE.items() if name.startswith("k-")}
+"""Kind of a collective -> its colour."""
 
 
 def quote(text: str) -> str:

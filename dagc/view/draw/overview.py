@@ -14,18 +14,14 @@ from ...plan.result import PhaseResult, Seat
 from ..facts.timeline import cell_of
 from ..report.terminal import axes_text
 from .dot import COLORS, COMPUTE, CRITICAL, SOFT, Html, digraph, edge, html, node, quote
+from .palette import PALETTE
 
 BAR_WIDTH = 300
 MAX_UNFOLDED = 8
 MAX_CARDS = 16
-# Other hues than the collectives' have: one colour means one thing in a picture.
-PARTS = (
-    ("weights", "#0b3c5d"),
-    ("KV cache", "#6b9ac4"),
-    ("activations", "#97a97c"),
-    ("buffers", "#7b5ea7"),
-    ("reserve", "#a3a3a3"),
-    ("engine", "#8c6d46"),
+PARTS = tuple(
+    (name, PALETTE[f"p{k}"].light)
+    for k, name in enumerate(("weights", "KV cache", "activations", "buffers", "reserve", "engine"))
 )
 Card = tuple[int, ...]
 """Stages on one card: equal neighbours."""

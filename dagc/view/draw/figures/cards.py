@@ -24,6 +24,7 @@ from ..overview import (
     sizes,
     time_s,
 )
+from .looks import SMALL
 from .markup import Markup, fit, join, tag, width, wrapped
 from .svg import Figure, Keys, figure, rect, title, words
 
@@ -137,7 +138,7 @@ def _card(result: PhaseResult, card: Card, chips: list[list[tuple[str, str]]], p
 def _held(memory: StageMemory) -> list[str]:
     """What the bar holds, in one or two lines."""
     contents = ", ".join(f"{n} {show(s, BYTES, 3)}" for (n, _), s in zip(PARTS, sizes(memory), strict=True) if s > 0)
-    return wrapped(contents, CARD - 2 * PAD, 10.5, 2)
+    return wrapped(contents, CARD - 2 * PAD, SMALL, 2)
 
 
 def _line(line: list[tuple[str, str]], x: float, y: float) -> list[Markup]:

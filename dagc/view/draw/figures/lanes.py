@@ -5,6 +5,7 @@ from __future__ import annotations
 from ...facts.lanes.grid import BOX_H, Box, Grid, Label
 from ...facts.lanes.wires import Wire, wires
 from ..dot import COLORS, identifier
+from .looks import SMALL, TEXT
 from .markup import Markup, fit, join, tag, width
 from .svg import Figure, Keys, figure, rect, title, words
 
@@ -49,7 +50,7 @@ def _plate(label: Label) -> Markup:
 
 def _label(label: Label) -> Markup:
     at = {"start": label.w, "head": label.w, "node": label.w / 2, "gpu": label.w / 2}.get(label.look, 0.0)
-    size = 10.5 if label.look == "start" else 12
+    size = SMALL if label.look == "start" else TEXT
     what = fit(label.words, label.w, size)
     cut = (title(label.words),) if what != label.words else ()
     return tag("text", what, *cut, x=label.x + at, y=label.y + BASE[label.look], cls=LOOK.get(label.look))
@@ -58,18 +59,19 @@ def _label(label: Label) -> Markup:
 def _box(box: Box) -> Markup:
     compute = box.kind == "compute"
     room = box.w - 4 - 6 * len(box.inside)
-    what = next((words for words in (box.words, box.short) if width(words, 10.5) <= room), "")
+    what = next((words for words in (box.words, box.short) if width(words, SMALL) <= room), "")
     stripes = [
         rect(box.x + box.w - 6 * (k + 1), box.y + 1, 5, BOX_H - 2, f"stripe k-{i}") for k, i in enumerate(box.inside)
     ]
+    marked = " critical" if box.critical else ""
     return tag(
         "g",
         title(box.hint),
-        rect(box.x, box.y, box.w, BOX_H, "box" if compute else f"k-{box.kind}", rx=3 if compute else 8),
+        rect(box.x, box.y, box.w, BOX_H, ("box" if compute else f"chip k-{box.kind}") + marked, rx=3 if compute else 8),
         *stripes,
         words(box.x + (box.w - 6 * len(stripes)) / 2, box.y + 13.5, what, f"mid small{'' if compute else ' dark'}"),
         id=identifier(box.id),
-        cls="node critical" if box.critical else "node",
+        cls=f"node{marked}",
     )
 
 

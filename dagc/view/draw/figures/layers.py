@@ -9,6 +9,7 @@ from ....plan.result import PhaseResult
 from ..dot import COLORS, identifier
 from ..layer_digraph import Drawing, describe, drawings, links
 from .boxes import Boxes, BoxPlace, Size, place
+from .looks import SMALL
 from .markup import Markup, fit, join, tag, width, wrapped
 from .svg import Figure, Keys, figure, rect, title, words
 
@@ -70,7 +71,7 @@ def _figure(d: Drawing) -> Figure:
 
 def _lines(d: Drawing, name: str, ops: list[Op]) -> tuple[str, list[str], str]:
     text = describe(d, name.split("/", 1)[1], ops)
-    lines = [part for line in text.lines for part in wrapped(line, BOX - 16, 10.5, 3)]
+    lines = [part for line in text.lines for part in wrapped(line, BOX - 16, SMALL, 3)]
     return fit(text.head, BOX - 24, 12), lines, f"{text.hint}; {'; '.join([text.head, *text.lines])}"
 
 
@@ -126,18 +127,18 @@ def _node(d: Drawing, key: str, p: BoxPlace, ops: list[Op], head: str, lines: li
     first = ops[0]
     collective = _is_collective(d, first)
     critical = any(op.name in d.critical for op in ops)
+    marked = " critical" if critical else ""
     left, right = p.x - p.w / 2, p.x + p.w / 2
     if collective:
         y, m, b = p.y, p.y + p.h / 2, p.bottom
         shape = tag(
             "path",
             d=f"M{left:.1f} {m:.1f}L{left + 14:.1f} {y:.1f}H{right - 14:.1f}L{right:.1f} {m:.1f}L{right - 14:.1f} {b:.1f}H{left + 14:.1f}z",
-            cls=f"k-{first.runtime_kind}",
+            cls=f"hex k-{first.runtime_kind}{marked}",
         )
     else:
-        shape = rect(left, p.y, p.w, p.h, "box", rx=7)
+        shape = rect(left, p.y, p.w, p.h, f"box{marked}", rx=7)
     ink = "dark " if collective else ""
     texts = [words(p.x, p.y + 14, head, f"{ink}mid{' strong' if critical else ''}")]
     texts += [words(p.x, p.y + HEAD + LINE * (k + 1) - 3, t, f"{ink}mid small") for k, t in enumerate(lines)]
-    cls = f"node{' critical' if critical else ''}"
-    return tag("g", title(hint), shape, join(texts), id=key, cls=cls, tabindex="0")
+    return tag("g", title(hint), shape, join(texts), id=key, cls=f"node{marked}", tabindex="0")

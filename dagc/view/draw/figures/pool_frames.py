@@ -9,6 +9,7 @@ from ....base.units import BYTE_RATE, BYTES, TIME, show
 from ....plan.plan import CompiledPlan
 from ....plan.pools import Pool, listed
 from ....spec.hardware import Hardware, PoolLink
+from .looks import SMALL
 from .markup import Markup, join, tag
 from .svg import Figure, Keys, figure, rect, title, words
 
@@ -141,7 +142,7 @@ def _links(plan: CompiledPlan, links: list[PoolLink], middles: dict[str, float])
         y = max(low, (a + b) / 2 - 7 * len(said))
         texts = [words(x, y + 10, " to ".join(link.pools), "strong small")]
         texts += [
-            words(x, y + 24 + 14 * k, text, "soft small", room=LANE - 8 * len(links) - 30, size=10.5)
+            words(x, y + 24 + 14 * k, text, "soft small", room=LANE - 8 * len(links) - 30, size=SMALL)
             for k, text in enumerate(said)
         ]
         low = y + 14 * (1 + len(said)) + 8

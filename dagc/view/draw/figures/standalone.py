@@ -13,9 +13,11 @@ from ...facts.lanes.words import heading
 from ...facts.size import check_size
 from ..layer_digraph import subtitle
 from ..overview import facts
+from ..palette import Theme
 from . import cards, lanes, layers, memory, tracks, waterfall
-from .markup import Markup, fit, tag, width, wrapped
-from .svg import Figure, Keys, further_look, rect, standalone_style, words
+from .looks import classes_of, file_style, painted
+from .markup import Markup, fit, join, tag, width, wrapped
+from .svg import Figure, Keys, rect, words
 
 PAD = 16
 ROW = 18
@@ -80,18 +82,18 @@ def whole(view: str, choice: Choice) -> None:
         raise refused(f"the {view} has no --select, --hops or --unfold", "lanes has")
 
 
-def svg(plan: CompiledPlan, phase: str, view: str, choice: Choice = DEFAULT) -> str:
-    """An SVG document; light or dark as the reader's screen is. ValueError when there is no such view, SpecError where the
+def svg(plan: CompiledPlan, phase: str, view: str, choice: Choice = DEFAULT, theme: Theme = "auto") -> str:
+    """An SVG document. ValueError when there is no such view, SpecError where the
     choice selects nothing or the view has no parts."""
     if view not in SHEETS:
         raise ValueError(f"no view {view!r}: {', '.join(SHEETS)}")
     whole(view, choice)
     sheet = SHEETS[view](plan, plan.phases[phase], choice)
-    return document(sheet, (*plan.titles_of(phase), f"{plan.spec.model.name}, {sheet.heading[0]}"))
+    return document(sheet, (*plan.titles_of(phase), f"{plan.spec.model.name}, {sheet.heading[0]}"), theme)
 
 
-def document(sheet: Sheet, titles: Sequence[str], style: str = "") -> str:
-    """A sheet as an SVG document. `titles` are above it in place of the first line of its heading; `style`: more than figures have."""
+def document(sheet: Sheet, titles: Sequence[str], theme: Theme = "auto") -> str:
+    """A sheet as an SVG document. `titles` are above it in place of the first line of its heading."""
     figure = sheet.figure
     w = max(figure.width, LEAST)
     first, *more = titles
@@ -99,17 +101,20 @@ def document(sheet: Sheet, titles: Sequence[str], style: str = "") -> str:
     entries, lines = _legend(sheet.keys, w)
     top = PAD + 12 + HEAD * len(rest) + 14
     height = top + figure.height + 10 + ROW * lines + PAD
-    style += further_look({cls.removeprefix("k-") for cls, _ in sheet.keys})
-    look = standalone_style(style + ".head { font-size: 14px; font-weight: bold; } .paper { fill: var(--paper); }")
+    body = join(
+        [
+            rect(0, 0, w + 2 * PAD, height, "paper"),
+            words(PAD, PAD + 12, fit(first, w, 14), "head"),
+            *(words(PAD, PAD + 12 + HEAD * (k + 1), line, "soft") for k, line in enumerate(rest)),
+            tag("g", figure.body, transform=f"translate({PAD} {top})", cls=figure.name),
+            tag("g", *entries, transform=f"translate({PAD} {top + figure.height + 10:.0f})"),
+        ]
+    )
     made = tag(
         "svg",
         tag("title", first),
-        tag("style", Markup(look)),
-        rect(0, 0, w + 2 * PAD, height, "paper"),
-        words(PAD, PAD + 12, fit(first, w, 14), "head"),
-        *(words(PAD, PAD + 12 + HEAD * (k + 1), line, "soft") for k, line in enumerate(rest)),
-        tag("g", figure.body, transform=f"translate({PAD} {top})", cls=figure.name),
-        tag("g", *entries, transform=f"translate({PAD} {top + figure.height + 10:.0f})"),
+        tag("style", Markup(file_style(theme, {"fig", *classes_of(body)}))),
+        body,
         xmlns="http://www.w3.org/2000/svg",
         viewBox=f"0 0 {w + 2 * PAD:.0f} {height:.0f}",
         width=f"{w + 2 * PAD:.0f}",
@@ -118,7 +123,7 @@ def document(sheet: Sheet, titles: Sequence[str], style: str = "") -> str:
         role="img",
         aria_label=first,
     )
-    return f"{made}\n"
+    return f"{painted(made, theme)}\n"
 
 
 def _legend(entries: Keys, room: float) -> tuple[list[Markup], int]:

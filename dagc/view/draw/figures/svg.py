@@ -1,46 +1,16 @@
-"""Pieces of SVG that every figure is made of. Colours are classes: the style sheet knows light and dark."""
+"""Pieces of SVG that every figure is made of. How a part looks is said by classes, which `looks.py` knows."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection
-from functools import cache
-from importlib import resources
 from math import ceil, floor, log10
 
-from ....base.collectives import ACROSS, REQUESTS
 from ....base.frozen import record
 from ....base.units import TIME, show
-from ..dot import COLORS
+from .looks import TEXT
 from .markup import Markup, fit, join, tag
 
 Keys = list[tuple[str, str]]
 """Entries of a legend: (class, words)."""
-
-
-@cache
-def style() -> str:
-    """Colours and line widths of every figure, light and dark."""
-    return (resources.files(__package__) / "figures.css").read_text(encoding="utf-8")
-
-
-def further_look(drawn: Collection[str]) -> str:
-    """Of what few plans have, where it is drawn: what goes to experts on GPUs of their own and back, and requests."""
-    kinds = (kind for kind in (*ACROSS, *REQUESTS) if kind in drawn)
-    return "".join(f".k-{kind} {{ fill: {COLORS[kind]}; background: {COLORS[kind]}; }} " for kind in kinds)
-
-
-@cache
-def standalone_style(more: str = "") -> str:
-    """The same for a file of its own: each colour first as a plain value, for readers of SVG that know no `var()`."""
-    css = style() + more
-    light = dict(re.findall(r"--([a-z0-9-]+):\s*([^;]+);", css[: css.index("}")]))
-
-    def plain(declaration: re.Match[str]) -> str:
-        name, value = declaration[1], declaration[2]
-        return f"{name}: {re.sub(r'var[(]--([a-z0-9-]+)[)]', lambda use: light[use[1]], value)}; {name}: {value}"
-
-    return re.sub(r"([a-z-]+):\s*([^;{}]*var\([^;{}]*)", plain, css)
 
 
 @record
@@ -79,7 +49,7 @@ def rect(x: float, y: float, w: float, h: float, cls: str, *children: object, **
     return tag("rect", *children, x=x, y=y, width=max(0.0, float(w)), height=h, cls=cls, **more)
 
 
-def words(x: float, y: float, what: str, cls: str = "", *, room: float = 0, size: float = 12) -> Markup:
+def words(x: float, y: float, what: str, cls: str = "", *, room: float = 0, size: float = TEXT) -> Markup:
     """A line of text, cut where it has too little room."""
     return tag("text", fit(what, room, size) if room else what, x=x, y=y, cls=cls or None)
 

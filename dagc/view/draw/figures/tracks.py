@@ -13,6 +13,7 @@ from ...facts.timeline import Member, Slice, classes, representatives, requests,
 from ...facts.unroll import lane_letter
 from ..dot import COLORS, identifier
 from ..layer_digraph import heaviest
+from .looks import SMALL
 from .markup import Markup, fit, tag, width
 from .svg import Figure, Keys, figure, line, moment_text, rect, ticks, title, words
 
@@ -171,9 +172,9 @@ def one_layer(result: PhaseResult) -> Figure | None:
             body.append(rect(x, y + 29, w, 3, "path critical"))
         name = s.op.split(".", 1)[-1].split(".")[-1]
         lane = f"{lane_letter(s.lane).upper()} " if result.graph.lanes > 1 else ""
-        if w > 16 and width(lane + name[:4] + "…", 10) <= w - 4:
+        if w > 16 and width(lane + name[:4] + "…", SMALL) <= w - 4:
             body.append(
-                words(x + 3, y + 18, fit(lane + name, w - 5, 10), "on" if s.stream == "compute" else "dark small")
+                words(x + 3, y + 18, fit(lane + name, w - 5, SMALL), "on" if s.stream == "compute" else "dark small")
             )
     label = f"one {segment.name} layer of {result.name} on GPU {member.gpu}: {show(span, TIME)}"
     return figure("one-layer", LABEL + BAR + 16, TOP + 74, label, *body, zoom=True)

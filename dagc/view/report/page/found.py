@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from string import Template
 
 from ....base.version import VERSION
 from ....plan.searched import Findings, Space
-from ...draw.figures.markup import Markup, join, tag, text
+from ...draw.figures.markup import Markup, join, tag
 from ...draw.figures.searched import cells, front
-from ...draw.figures.searched.search_sheets import style as pictures
-from ...draw.figures.svg import legend, style
+from ...draw.figures.svg import legend
+from ...draw.palette import Theme
 from ...facts import found_plans as said
 from .html_tables import Row, table
-from .page import asset, policy
+from .page import written
 
 
-def page(found: Findings) -> str:
+def page(found: Findings, theme: Theme = "auto") -> str:
     """One HTML document that loads nothing."""
-    look, script = style() + asset("page.css") + pictures(), asset("page.js")
     pill = tag(
         "span",
         "✓ complete" if found.complete else "not complete",
@@ -26,13 +24,7 @@ def page(found: Findings) -> str:
     )
     head = tag("header", tag("h1", said.spec_name(found), " ", pill), tag("p", said.verdict(found), cls="binding"))
     body = join([head, tag("main", join(_sections(found))), tag("footer", f"dagc {VERSION}")])
-    return Template(asset("page.html")).substitute(
-        title=text(f"{said.spec_name(found)}: dagc search"),
-        policy=policy(look, script),
-        style=look,
-        body=body,
-        script=script,
-    )
+    return written(f"{said.spec_name(found)}: dagc search", body, theme)
 
 
 def _sections(found: Findings) -> Iterator[Markup]:

@@ -117,7 +117,8 @@
     root.dataset.theme = dark ? "light" : "dark";
   });
   const bar = make("div", "", "bar");
-  bar.append(foldAll, theme);
+  bar.append(foldAll);
+  if (document.querySelector("meta[name=color-scheme]").content === "light dark") bar.append(theme);
   document.body.prepend(bar);
 
   // Paper shows everything, but the tables that repeat a figure.

@@ -10,7 +10,6 @@ from importlib import resources
 from pathlib import PurePath
 from string import Template
 
-from ....base.collectives import ACROSS
 from ....base.source import Source
 from ....base.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, show
 from ....base.version import VERSION
@@ -18,8 +17,10 @@ from ....plan.held_memory import shared_lines
 from ....plan.plan import CompiledPlan
 from ....plan.result import Sensitivities
 from ....spec.hardware import Hardware
+from ...draw.figures.looks import page_style, painted
 from ...draw.figures.markup import Markup, join, tag, text
-from ...draw.figures.svg import further_look, legend, style
+from ...draw.figures.svg import legend
+from ...draw.palette import SCHEMES, Theme, page_theme
 from ...facts.findings import assumptions, error_range, origins, pool_link
 from ..terminal import routing_text
 from . import listing
@@ -27,26 +28,25 @@ from .html_tables import Row, table
 from .phase import phase
 
 
-def page(plan: CompiledPlan, sensitivities: Sensitivities) -> str:
+def page(plan: CompiledPlan, sensitivities: Sensitivities, theme: Theme = "auto") -> str:
     """One HTML document. It loads nothing, and its policy forbids loading."""
-    look, script = style() + asset("page.css") + _served_look(plan), asset("page.js")
-    drawn = {kind for result in plan.phases.values() for kind in result.requests}
-    look += further_look(drawn | ({*ACROSS} if any(result.takes_turns for result in plan.phases.values()) else set()))
     sources = listing.sources(plan)
     name = plan_name(plan, sources)
     body = join([_header(plan, name), tag("main", join(_sections(plan, sources, sensitivities))), _footer()])
+    return written(f"{name}: dagc report", body, theme)
+
+
+def written(title: str, body: Markup, theme: Theme) -> str:
+    """The document of a body, with its style, its script and what it may do."""
+    look, script = page_theme(theme) + page_style() + asset("page.css"), asset("page.js")
     return Template(asset("page.html")).substitute(
-        title=text(f"{name}: dagc report"), policy=policy(look, script), style=look, body=body, script=script
+        title=text(title),
+        policy=policy(look, script),
+        scheme=SCHEMES[theme],
+        style=look,
+        body=painted(body, theme),
+        script=script,
     )
-
-
-def _served_look(plan: CompiledPlan) -> str:
-    """What pictures of servings add to the style, where there are any."""
-    if not plan.servings:
-        return ""
-    from .served import look
-
-    return look()
 
 
 @cache

@@ -10,7 +10,6 @@ from ....serving.result import ServeResult
 from ....serving.verdict import BACKLOGGED, OVERLOADED, STABLE
 from ...draw.figures.markup import Markup, join, tag
 from ...draw.figures.served import latencies, over_time, step_lanes
-from ...draw.figures.served.sheets import style
 from ...draw.figures.svg import legend, moment_text
 from ...facts import served_words as said
 from ...facts.served_sureness import sureness
@@ -18,11 +17,6 @@ from ..served_report import costs
 from .html_tables import table
 
 PILLS = {STABLE: "pass", BACKLOGGED: "", OVERLOADED: "fail"}
-
-
-def look() -> str:
-    """The style sheet of these pictures, beside that of the page."""
-    return style()
 
 
 def sections(plan: CompiledPlan) -> Iterator[Markup]:

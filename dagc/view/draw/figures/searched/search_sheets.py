@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-from functools import cache
-from importlib import resources
-
 from .....plan.searched import Findings, Space, SpaceMap
 from ....facts import found_plans as said
+from ...palette import Theme
 from ..standalone import Sheet, document
 from . import cells, front
 
 
-@cache
-def style() -> str:
-    """Colours of plans and reasons, beside those of every figure."""
-    return (resources.files(__package__) / "searched.css").read_text(encoding="utf-8")
-
-
-def front_svg(found: Findings, space: Space) -> str:
+def front_svg(found: Findings, space: Space, theme: Theme = "auto") -> str:
     heading = f"{said.spec_name(found)}: {space.phase}, tokens/s per GPU against tokens/s per user"
-    return _document(Sheet([heading, said.verdict(found)], front.draw(found, space), front.keys(found, space)))
+    return _document(Sheet([heading, said.verdict(found)], front.draw(found, space), front.keys(found, space)), theme)
 
 
-def map_svg(found: Findings, one: SpaceMap) -> str:
+def map_svg(found: Findings, one: SpaceMap, theme: Theme = "auto") -> str:
     heading = f"{said.spec_name(found)}: the space of {one.phase}"
-    return _document(Sheet([heading, said.verdict(found)], cells.draw(one), cells.keys(one)))
+    return _document(Sheet([heading, said.verdict(found)], cells.draw(one), cells.keys(one)), theme)
 
 
-def _document(sheet: Sheet) -> str:
-    return document(sheet, sheet.heading[:1], style())
+def _document(sheet: Sheet, theme: Theme) -> str:
+    return document(sheet, sheet.heading[:1], theme)

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
-from importlib import resources
 
 from .....plan.plan import CompiledPlan
 from .....serving.knee import Knee, load_kind
 from .....serving.result import ServeResult
 from ....facts import served_words as said
+from ...palette import Theme
 from ..standalone import Sheet, document
 from ..svg import moment_text
 from . import latencies, load_curve, over_time, step_lanes
-
-
-@cache
-def style() -> str:
-    """Colours of curves and steps, beside those of every figure."""
-    return (resources.files(__package__) / "served.css").read_text(encoding="utf-8")
 
 
 def _latencies(result: ServeResult) -> Sheet:
@@ -46,14 +39,14 @@ LOAD = "load"
 """The view that needs runs at several loads."""
 
 
-def svg(plan: CompiledPlan, result: ServeResult, view: str) -> str:
+def svg(plan: CompiledPlan, result: ServeResult, view: str, theme: Theme = "auto") -> str:
     """An SVG document. ValueError when there is no such view."""
     if view not in VIEWS:
         raise ValueError(f"no view {view!r} of a serving: {', '.join((*VIEWS, LOAD))}")
-    return _document(plan, VIEWS[view](result))
+    return _document(plan, VIEWS[view](result), theme)
 
 
-def load_svg(plan: CompiledPlan, knee: Knee) -> str:
+def load_svg(plan: CompiledPlan, knee: Knee, theme: Theme = "auto") -> str:
     """Times and throughput against the load."""
     name = knee.points[0].result.name
     at = knee.at
@@ -64,10 +57,9 @@ def load_svg(plan: CompiledPlan, knee: Knee) -> str:
         if knee.above is not None
         else ""
     )
-    return _document(
-        plan, Sheet([f"{name}: times against the load", held + after], load_curve.draw(knee), load_curve.keys(knee))
-    )
+    heading = [f"{name}: times against the load", held + after]
+    return _document(plan, Sheet(heading, load_curve.draw(knee), load_curve.keys(knee)), theme)
 
 
-def _document(plan: CompiledPlan, sheet: Sheet) -> str:
-    return document(sheet, (*plan.titles, f"{plan.spec.model.name}, {sheet.heading[0]}"), style())
+def _document(plan: CompiledPlan, sheet: Sheet, theme: Theme) -> str:
+    return document(sheet, (*plan.titles, f"{plan.spec.model.name}, {sheet.heading[0]}"), theme)

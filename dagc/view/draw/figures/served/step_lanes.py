@@ -8,6 +8,7 @@ from math import ceil, floor
 from .....base.units import TIME, show
 from .....serving.records import Stretch
 from .....serving.result import ServeResult
+from ..looks import SMALL
 from ..markup import Markup, width
 from ..svg import Figure, Keys, figure, line, moment_text, rect, ticks, title, words
 
@@ -101,6 +102,6 @@ def _box(s: Stretch, y: float, start: float, end: float) -> list[Markup]:
     hint = f"{kind}: {', '.join(parts)}; {times}{show(s.start_s, TIME, 6)} to {show(s.end_s, TIME, 6)}"
     out = [rect(x, y, max(w, 0.6), HIGH, f"step {cls}", title(hint))]
     text = f"{s.sequences}" if not s.prompt else f"{s.prompt}" if not s.sequences else f"{s.sequences}+{s.prompt}"
-    if width(text, 10) < w - 4:
-        out.append(words(x + w / 2, y + HIGH / 2 + 4, text, "on mid mute"))
+    if width(text, SMALL) < w - 4:
+        out.append(words(x + w / 2, y + HIGH / 2 + 4, text, "on-s mid"))
     return out
