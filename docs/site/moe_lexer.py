@@ -1,0 +1,34 @@
+"""Colours of `.moe` in the site."""
+
+from __future__ import annotations
+
+from pygments.lexer import RegexLexer, words
+from pygments.token import Comment, Keyword, Name, Number, Operator, Punctuation, String, Text
+
+from dagc.base.units import UNITS
+
+SECTIONS = (
+    "moe", "hardware", "link", "model", "workload", "phase", "serve", "require", "param", "let", "import", "block", "layer",
+    "checkpoint", "alternative", "attention", "experts", "mlp", "rope", "weights", "memory", "compute", "shard", "return",
+)  # fmt: skip
+WORDS = ("from", "in", "to", "place")
+UNIT = "|".join(sorted((u.replace("$", r"\$") for u in UNITS), key=len, reverse=True))
+
+
+class MoeLexer(RegexLexer):
+    name = "moe"
+    aliases = ("moe",)
+    tokens = {  # noqa: RUF012
+        "root": [
+            (r"#.*", Comment),
+            (r'"[^"\n]*"', String),
+            (rf"\d[\d_]*(?:\.\d+)?(?:e[+-]?\d+)?(?: ?(?:{UNIT})(?![\w/]))?", Number),
+            (words(SECTIONS, suffix=r"\b(?=\s+[\w\"{]|\s*\{)"), Keyword),
+            (words(WORDS, prefix=r"\b", suffix=r"\b"), Keyword),
+            (r"[A-Za-z_]\w*(?=\s*=[^=])", Name.Attribute),
+            (r"[A-Za-z_]\w*", Name),
+            (r"\.\.|[<>=~]=?|[-+*/]", Operator),
+            (r"[{}()\[\],.:]", Punctuation),
+            (r"\s+|.", Text),
+        ]
+    }
