@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("passes",),
     ("pipeline",),
     ("view", "execute"),
-    ("export", "importers", "measure", "observe", "optimize"),
+    ("export", "importers", "measure", "observe", "optimize", "editor"),
     ("api",),
     ("dagc",),
     ("cli",),
@@ -105,6 +105,9 @@ RULES: dict[str, Callable[[Import], bool]] = {
     ),
     "lark is imported in base/syntax only": lambda one: (
         one.target != "lark" or within(one.importer, "dagc.base.syntax") or package(one.importer) == "benchmarks"
+    ),
+    "pygls is imported in editor/server only": lambda one: (
+        one.target not in ("pygls", "lsprotocol") or within(one.importer, "dagc.editor.server")
     ),
     "only dagc itself, cli, tools and benchmarks import the public face": lambda one: (
         package(one.target) not in ("api", "dagc") or package(one.importer) in ("dagc", "cli", "tools", "benchmarks")

@@ -26,6 +26,7 @@ COMMANDS = {
     "list": "list the names that specs and command lines may use",
     "explain": "explain a diagnostic code",
     "fmt": "format specs in place",
+    "lsp": "a language server for editors (needs pygls)",
 }
 """Name -> what `dagc --help` says of it."""
 

@@ -1,0 +1,52 @@
+"""Figures of a compiled plan by their names in requirements, as people read them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..base.units import BYTES, show
+from ..plan.plan import CompiledPlan
+from ..plan.subject import Subject
+from ..spec.metrics import HARDWARE, MODEL, PHASE, SERVE, TABLE, WORKLOAD
+from .checked import PhaseFacts
+
+
+def phase_facts(plan: CompiledPlan, name: str, facts: PhaseFacts) -> PhaseFacts:
+    """Of a phase, with its figures."""
+    if name not in plan.phases:
+        return facts
+    figures = _of(PHASE, plan.subject(name))
+    result = plan.phases[name]
+    time = result.phase_kind.metric
+    fullest = plan.subject(name).memory
+    memory = f"{show(fullest.peak_B, BYTES)} of {show(fullest.capacity_B, BYTES)} per GPU"
+    return replace(facts, cost=f"{time} {figures.get(time, '')}, {memory}", figures=figures)
+
+
+def figures_of(plan: CompiledPlan) -> dict[str, str]:
+    """Of servings, pools, the model and the workload, under their full names."""
+    found: dict[str, str] = {}
+    for serving in plan.servings:
+        found |= {f"{serving}.{name}": text for name, text in _of(SERVE, plan.subject(serving)).items()}
+    several = len(plan.spec.pools) > 1
+    for pool in plan.spec.pools:
+        owner = pool if several else HARDWARE
+        found |= {f"{owner}.{name}": text for name, text in _of(HARDWARE, plan.subject(pool)).items()}
+    for owner in (MODEL, WORKLOAD):
+        found |= {f"{owner}.{name}": text for name, text in _of(owner, plan.subject()).items()}
+    return found
+
+
+def params_of(plan: CompiledPlan) -> str:
+    """`235.1 B parameters, 22.2 B active`."""
+    total, active = plan.params
+    return f"{_billions(total)} parameters" + (f", {_billions(active)} active" if active < total else "")
+
+
+def _billions(count: float) -> str:
+    return f"{count / 1e9:.4g} B" if count >= 1e9 else f"{count / 1e6:.4g} M"
+
+
+def _of(owner: str, subject: Subject) -> dict[str, str]:
+    values = ((m, m.how(subject)) for m in TABLE if m.owner == owner)
+    return {metric.name: metric.shown(value) for metric, value in values if value is not None}

@@ -1,0 +1,112 @@
+"""Processes that check texts while the server answers. Of several texts that wait, the last one alone is checked."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..buffer import Document
+from ..check_process import asked
+from ..checked import Checked, from_plain
+
+MAX_LINE = 64_000_000
+"""Bytes of an answer."""
+START_S = 60.0
+"""For the first answer of a process, which loads dagc."""
+
+Told = Callable[[Checked | None, str], None]
+"""Hears the answer, or None and why there is none."""
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A text that is to be checked, by the name of its document."""
+
+    document: Document
+    told: Told
+
+
+@dataclass(slots=True)
+class Checker:
+    """One process. `stage`: how far it checks; `budget_s`: for one text, after which the process is ended; `patience_s`: how long
+    it may go on with a text of which there is a newer version."""
+
+    stage: str
+    budget_s: float
+    patience_s: float
+    process: asyncio.subprocess.Process | None = None
+    waiting: dict[str, Waiting] = field(default_factory=dict)
+    current: str = ""
+    since: float = 0.0
+    warm: bool = False
+    task: asyncio.Task[None] | None = None
+
+    def ask(self, name: str, document: Document, told: Told) -> None:
+        """Check the text of a document; a text of it that waits is dropped."""
+        self.waiting[name] = Waiting(document, told)
+        if self.task is None or self.task.done():
+            self.task = asyncio.get_running_loop().create_task(self._work())
+        elif self.current == name and self.warm:
+            late = self.since + self.patience_s - asyncio.get_running_loop().time()
+            asyncio.get_running_loop().call_later(max(0.0, late), self._end_if_stale, name, self.since)
+
+    def forget(self, name: str) -> None:
+        """Its document was closed."""
+        self.waiting.pop(name, None)
+
+    def _end_if_stale(self, name: str, since: float) -> None:
+        if self.current == name and self.since == since and name in self.waiting:
+            self.end()
+
+    def end(self) -> None:
+        """End the process; the next text starts another one."""
+        process, self.process, self.warm = self.process, None, False
+        if process is not None and process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+
+    async def _work(self) -> None:
+        while self.waiting:
+            name, one = next(iter(self.waiting.items()))
+            del self.waiting[name]
+            self.current, self.since = name, asyncio.get_running_loop().time()
+            found, why = await self._checked(one.document)
+            self.current = ""
+            if name not in self.waiting:  # else there is a newer text
+                one.told(found, why)
+
+    async def _checked(self, document: Document) -> tuple[Checked | None, str]:
+        try:
+            if self.process is None or self.process.returncode is not None:
+                self.process = await self._started()
+            process = self.process
+            assert process.stdin is not None and process.stdout is not None
+            process.stdin.write(json.dumps(asked(document, self.stage)).encode("utf-8", "replace") + b"\n")
+            await process.stdin.drain()
+            limit = self.budget_s if self.warm else max(self.budget_s, START_S)
+            line = await asyncio.wait_for(process.stdout.readline(), limit)
+        except TimeoutError:
+            self.end()
+            return None, f"it takes longer than {self.budget_s:g} s"
+        except (OSError, ValueError) as error:
+            self.end()
+            return None, str(error)
+        if not line:
+            self.end()
+            return None, "the process ended"
+        self.warm = True
+        found: dict[str, Any] = json.loads(line)
+        return (from_plain(found["checked"]), "") if "checked" in found else (None, str(found["fault"]))
+
+    async def _started(self) -> asyncio.subprocess.Process:
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "dagc.editor.check_process", stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL, limit=MAX_LINE, env={**os.environ, **threads},
+        )  # fmt: skip
