@@ -180,15 +180,16 @@ class Plan(CompiledPlan):
         select: Sequence[str] = (),
         hops: int = 0,
         unfold: Sequence[str] = (),
+        color_by: str = "",
     ) -> Svg:
-        """A picture: overview, layer, lanes, timeline, memory or path. `lanes` is the placed graph, of which `select`,
-        `hops` and `unfold` choose a part as in `dagc show`; SpecError where they select nothing, ValueError for
-        another view."""
+        """A picture: overview, map, layer, lanes, timeline, memory or path. `lanes` is the placed graph, of which `select`,
+        `hops` and `unfold` choose a part as in `dagc show`; `color_by` is of the map. SpecError where they select nothing,
+        ValueError for another view."""
         from .view.draw.figures.standalone import svg
         from .view.facts.lanes.shown_part import Choice
 
         several = [(words,) if isinstance(words, str) else tuple(words) for words in (select, unfold)]
-        return Svg(svg(self, phase, view, Choice(several[0], hops, several[1])))
+        return Svg(svg(self, phase, view, Choice(several[0], hops, several[1], color_by)))
 
     def rows(self, table: str = "ops") -> list[dict[str, Any]]:
         """Plain rows for a DataFrame: of ops, phases, collectives, memory, pools, critical_path, requirements or servings (those that were simulated)."""

@@ -39,7 +39,27 @@ PICTURES: tuple[tuple[str, str, str, tuple[str, ...], str], ...] = (
         "One layer on one GPU of a stage. Hexagons are collectives; red is the critical path.",
     ),
     ("plan_a", "prefill", "path", (), "The parts of the time to first token."),
-    ("plan_a", "prefill", "overview", (), "The stages, their contents and how long each takes."),
+    (
+        "plan_a",
+        "prefill",
+        "overview",
+        (),
+        "The stages, their contents and how long each takes, and beside them the GPUs that each stage is on.",
+    ),
+    (
+        "deepseek_v3_h800",
+        "decode",
+        "map",
+        (),
+        "Which rank every GPU is: 144 ranks of decode, and four nodes that take in prompts. Its hint says experts and memory.",
+    ),
+    (
+        "qwen3_235b_two_pools",
+        "decode",
+        "map",
+        (),
+        "Two pools of GPUs: four that decode, their experts and memory, four that are idle, and the pool of prefill.",
+    ),
     ("deepseek_v3_h800", "decode", "memory", (), "The memory of a GPU of the decode unit against its capacity."),
     (
         "deepseek_v3_h800",

@@ -50,7 +50,7 @@ TWICE: dict[str, str] = {
         "a section: its reader, its record, its part of the page, the file that it describes",
     ),
     **dict.fromkeys(
-        ("attention", "axes", "experts", "groups", "memory", "mesh", "norms", "pools", "strategy"),
+        ("attention", "axes", "experts", "gpu_map", "groups", "memory", "mesh", "norms", "pools", "strategy"),
         "one subject: its record, what makes it, what it costs, how it is drawn",
     ),
     **dict.fromkeys(("accuracy", "estimate", "fit", "summary"), "one subject: a script for it, and what is computed"),

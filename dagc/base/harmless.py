@@ -10,6 +10,8 @@ CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u206
 
 def harmless(text: str) -> str:
     """Control characters made visible, tabs one column wide."""
+    if text.isprintable():
+        return text
     return "".join(
         c if c.isprintable() or c == " " else " " if c == "\t" else "\N{REPLACEMENT CHARACTER}" for c in text
     )

@@ -12,7 +12,6 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Collector, Diagnostic, SpecError
-from ..base.units import TOKEN_RATE, show
 from ..export.engines import ENGINES
 from .arguments import at_least, spec_arguments
 from .asked_cluster import check_cluster
@@ -152,7 +151,9 @@ class Progress:
             return
         self.shown_s = now
         phase, found = one.plan.phase, one.plan.the_estimate
-        words = f"{phase.name}: {count:,} plans costed, the last one {show(found.throughput_tok_s / found.gpus, TOKEN_RATE)} per GPU"
+        words = (
+            f"{phase.name}: {count:,} plans costed, the last one {found.throughput_tok_s / found.gpus:,.0f} tok/s/GPU"
+        )
         print(f"\r{words:<78}", end="", file=sys.stderr, flush=True)
 
     def clear(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
+from dataclasses import replace
 from pathlib import Path
 
 from ..base.diagnostics import Diagnostic, SpecError
@@ -21,8 +22,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     spec_arguments(parser)
     parser.add_argument(
         "--view",
-        choices=("overview", "layer", "lanes", "timeline", "memory", "path"),
-        help="default: overview, or lanes where a part of the graph is chosen; the last three are SVG only",
+        choices=("overview", "map", "layer", "lanes", "timeline", "memory", "path"),
+        help="default: overview, lanes where a part of the graph is chosen, map where colours are; DOT has overview, layer and lanes alone",
     )
     parser.add_argument(
         "--select",
@@ -41,6 +42,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="lanes: comma list of ops, microbatches, layers, ranks, stages, blocks that are not folded, or all",
     )
     parser.add_argument(
+        "--color-by",
+        default="",
+        metavar="AXIS",
+        help="map: pp, dp, ep, sp, tp, etp, edp or replica (a GPU's place along it), tp-group (those that exchange over it), or phases",
+    )
+    parser.add_argument(
         "-o",
         "--output",
         metavar="FILE",
@@ -49,14 +56,15 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    from ..view.draw.figures.standalone import whole
+    from ..view.draw.figures.standalone import heeded
     from ..view.draw.views import VIEWS
 
     try:
         unfold = tuple(name.strip() for name in args.unfold.split(",") if name.strip())
-        choice = Choice(tuple(args.select), args.hops, unfold)
-        view = args.view or ("lanes" if choice != DEFAULT else "overview")
-        whole(view, choice)
+        part = Choice(tuple(args.select), args.hops, unfold)
+        choice = replace(part, color_by=args.color_by)
+        view = args.view or ("lanes" if part != DEFAULT else "map" if args.color_by else "overview")
+        heeded(view, choice)
         target = Path(args.output) if args.output else None
         formats = (OWN, *(k for k in names(SHOW) if k != OWN and view in VIEWS))
         kind = target.suffix[1:] if target is not None else "dot" if view in VIEWS else OWN

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from ..base.diagnostics import Collector, Label
-from ..base.frozen import mutable
 from ..base.schema import LISTS
 from ..base.source import Span
 from ..base.syntax import ast
 
 
-@mutable
+@dataclass(slots=True)
 class Body:
     """Statements of one section, preset and override merged: attributes, sub-sections, directives, bare names."""
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from ..base import coming
 from ..base.diagnostics import Collector
-from ..base.frozen import mutable
 from ..base.schema import ANY, HOMES, OPEN, REQUIRED, Attribute
 from ..base.source import Span
 from ..base.syntax import ast
@@ -19,7 +18,7 @@ from .values.functions import env
 from .values.names import Names
 
 
-@mutable
+@dataclass(slots=True)
 class Reader:
     """One section's attributes by its schema. `section` names it in messages."""
 

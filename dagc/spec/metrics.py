@@ -31,7 +31,6 @@ from ..base.units import (
     TOKENS,
     Dim,
     dim_name,
-    number,
     show,
 )
 
@@ -92,7 +91,7 @@ class Metric:
 
 def percent(value: float) -> str:
     """A fraction for people: `35.6%`."""
-    return f"{number(100 * value)}%"
+    return f"{100 * value:.4g}%"
 
 
 def _phase(name: str, dim: Dim, better: str, how: How, about: str, **where: object) -> Metric:

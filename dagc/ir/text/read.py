@@ -21,11 +21,10 @@ Files written before have every field of every op written out, one op per line (
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from ...base.dtypes import DTYPE_BYTES
-from ...base.frozen import mutable
 from ...base.phase_kinds import PHASE_KINDS
 from ...base.schema import PLACINGS
 from ..graph import Graph, Loops, Op, Segment, Stage, StageEdge, Value, Weight, is_scope
@@ -61,7 +60,7 @@ def parse_graph(text: str) -> Graph:
     return reader.done()
 
 
-@mutable
+@dataclass(slots=True)
 class Reader:
     """The graph as far as it is read."""
 
@@ -195,7 +194,7 @@ Known = tuple[tuple[str, ...], Sharding | None, str]
 """Dims, layout and dtype of a value."""
 
 
-@mutable
+@dataclass(slots=True)
 class Body:
     """A segment as far as it is read. `taken`: its input; `known`: its values and weights."""
 

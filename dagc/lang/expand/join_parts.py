@@ -10,10 +10,9 @@ mean equal statements.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 
-from ...base.frozen import mutable
 from ...base.phase_kinds import SAMPLED
 from ...base.traced import number
 from ...ir.graph import Op, Segment
@@ -35,7 +34,7 @@ def joined(parts: Sequence[tuple[str, Segment]], ranks: int) -> Segment:
     return _Join(tuple(scope for scope, _ in parts), tuple(segment for _, segment in parts), ranks).run()
 
 
-@mutable
+@dataclass(slots=True)
 class _Join:
     """`shared`: names of ops that are one for all parts. `sampled`: those of them on rows that are not all tokens."""
 

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator
 
 from ...base.harmless import harmless
-from ...base.units import TIME, show
 from ...view.report.terminal_text import within
 from .deviations import NEGLIGIBLE_S, Beside, Matched
 from .marked import listed
@@ -103,4 +102,4 @@ def _classes(found: Matched) -> Iterator[str]:
 
 
 def _time(seconds: float) -> str:
-    return show(seconds, TIME)
+    return f"{seconds * 1e3:.3f} ms"

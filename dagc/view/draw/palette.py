@@ -90,6 +90,15 @@ PALETTE: Final[dict[str, Tone]] = {
     "h2": Tone("#fdd0a2", "#553a20"),
     "h3": Tone("#fdae6b", "#70461c"),
     "h4": Tone("#fd8d3c", "#8a4b12"),
+    # Groups of GPUs: Tol's light palette, made for cells with dark words.
+    "g0": _same("#77aadd"),
+    "g1": _same("#ee8866"),
+    "g2": _same("#eedd88"),
+    "g3": _same("#ffaabb"),
+    "g4": _same("#99ddff"),
+    "g5": _same("#44bb99"),
+    "g6": _same("#bbcc33"),
+    "g7": _same("#aaaa00"),
     # Groups that have no order; all take the words of `ink`.
     "w0": Tone("#e4e7ec", "#2c323c"),
     "w1": Tone("#f6d9b8", "#57401f"),

@@ -36,7 +36,7 @@ LOOKS: dict[str, Look] = {
     "mid": {"text-anchor": "middle"},
     "end": {"text-anchor": "end"},
     # What is filled with a tone of its own name.
-    **{name: {"fill": name} for name in PALETTE if re.match(r"[kb]-|[pmwh][0-9]$", name)},
+    **{name: {"fill": name} for name in PALETTE if re.match(r"[kb]-|[pmwhg][0-9]$", name)},
     "paper": {"fill": "paper"},
     "busy": {"fill": "busy"},
     "gain": {"fill": "gain"},
@@ -64,6 +64,11 @@ LOOKS: dict[str, Look] = {
     "arrow-critical": {"fill": "critical"},
     "op": {"stroke": "paper", "stroke-width": 0.6},
     "op.critical": {"stroke": "critical", "stroke-width": 1.8},
+    # GPUs of a map that have no number.
+    "gpu-other": {"fill": "cell1"},
+    "gpu-none": {"fill": "cell0", "stroke": "edge"},
+    "gpu-idle": {"fill": "paper", "stroke": "edge", "stroke-dasharray": "2 2"},
+    "gpu-mark": {"fill": "ink"},
     # Plots.
     **{name: {"fill": name, "stroke": name} for name in PALETTE if re.match(r"s[0-9]$", name)},
     "curve": {"fill": "none", "stroke-width": 1.8, "stroke-linejoin": "round"},

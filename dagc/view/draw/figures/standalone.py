@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from ....base.frozen import record
 from ....plan.plan import CompiledPlan
 from ....plan.result import PhaseResult
+from ...facts.gpu_map import gpu_map as devices
 from ...facts.lanes.grid import drawn
 from ...facts.lanes.shown_part import DEFAULT, Choice, refused
 from ...facts.lanes.words import heading
@@ -14,15 +16,17 @@ from ...facts.size import check_size
 from ..layer_digraph import subtitle
 from ..overview import facts
 from ..palette import Theme
-from . import cards, lanes, layers, memory, tracks, waterfall
+from . import cards, gpu_map, lanes, layers, memory, tracks, waterfall
 from .looks import classes_of, file_style, painted
 from .markup import Markup, fit, join, tag, width, wrapped
-from .svg import Figure, Keys, rect, words
+from .svg import Figure, Keys, gathered, rect, words
 
 PAD = 16
 ROW = 18
 HEAD = 19
 LEAST = 640
+WIDEST, TALL, BETWEEN = 1080.0, 700.0, 32.0
+"""Of two figures side by side; and between them."""
 
 
 @record
@@ -35,7 +39,23 @@ class Sheet:
 
 
 def _overview(plan: CompiledPlan, result: PhaseResult, choice: Choice) -> Sheet:
-    return Sheet(facts(result), cards.draw(result), cards.keys(result))
+    """The stages, and their GPUs beside them where there is room."""
+    stages, found = cards.draw(result), devices(plan, result.name)
+    gpus = gpu_map.draw(found, room=WIDEST - stages.width - BETWEEN, brief=True)
+    beside = stages.width + BETWEEN + gpus.width <= WIDEST and gpus.height <= max(stages.height, TALL)
+    if not beside:
+        gpus = gpu_map.draw(found, room=max(WIDEST, stages.width), brief=True)
+    keys = dict.fromkeys((*cards.keys(result), *gpu_map.keys(found)))
+    return Sheet(facts(result), gathered("overview", stages, gpus, beside=beside, gap=BETWEEN), list(keys))
+
+
+def _map(plan: CompiledPlan, result: PhaseResult, choice: Choice) -> Sheet:
+    found = devices(plan, result.name)
+    return Sheet(
+        gpu_map.heading(found, choice.color_by),
+        gpu_map.draw(found, choice.color_by),
+        gpu_map.keys(found, choice.color_by),
+    )
 
 
 def _layer(plan: CompiledPlan, result: PhaseResult, choice: Choice) -> Sheet:
@@ -67,19 +87,22 @@ def _path(plan: CompiledPlan, result: PhaseResult, choice: Choice) -> Sheet:
 
 SHEETS: dict[str, Callable[[CompiledPlan, PhaseResult, Choice], Sheet]] = {
     "overview": _overview,
+    "map": _map,
     "layer": _layer,
     "lanes": _lanes,
     "timeline": _timeline,
     "memory": _memory,
     "path": _path,
 }
-"""View -> what is on it. `lanes` alone heeds the choice."""
+"""View -> what is on it."""
 
 
-def whole(view: str, choice: Choice) -> None:
-    """Only `lanes` draws a part of the graph. Raises SpecError."""
-    if view != "lanes" and choice != DEFAULT:
+def heeded(view: str, choice: Choice) -> None:
+    """Only `lanes` draws a part of the graph, and only the map has colours to choose. Raises SpecError."""
+    if view != "lanes" and replace(choice, color_by="") != DEFAULT:
         raise refused(f"the {view} has no --select, --hops or --unfold", "lanes has")
+    if view != "map" and choice.color_by:
+        raise refused(f"the {view} has no --color-by", "map has")
 
 
 def svg(plan: CompiledPlan, phase: str, view: str, choice: Choice = DEFAULT, theme: Theme = "auto") -> str:
@@ -87,7 +110,7 @@ def svg(plan: CompiledPlan, phase: str, view: str, choice: Choice = DEFAULT, the
     choice selects nothing or the view has no parts."""
     if view not in SHEETS:
         raise ValueError(f"no view {view!r}: {', '.join(SHEETS)}")
-    whole(view, choice)
+    heeded(view, choice)
     sheet = SHEETS[view](plan, plan.phases[phase], choice)
     return document(sheet, (*plan.titles_of(phase), f"{plan.spec.model.name}, {sheet.heading[0]}"), theme)
 

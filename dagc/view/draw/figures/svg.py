@@ -45,6 +45,14 @@ def figure(name: str, width: float, height: float, label: str, *body: object, zo
     return Figure(name, width, height, label, join(body), zoom)
 
 
+def gathered(name: str, first: Figure, second: Figure, *, beside: bool, gap: float) -> Figure:
+    """Two figures as one, side by side or one below the other."""
+    x, y = (first.width + gap, 0.0) if beside else (0.0, first.height + gap)
+    moved = tag("g", second.body, transform=f"translate({x:.0f} {y:.0f})")
+    w, h = max(first.width, x + second.width), max(first.height, y + second.height)
+    return figure(name, w, h, f"{first.label}; {second.label}", first.body, moved)
+
+
 def rect(x: float, y: float, w: float, h: float, cls: str, *children: object, **more: object) -> Markup:
     return tag("rect", *children, x=x, y=y, width=max(0.0, float(w)), height=h, cls=cls, **more)
 

@@ -1,9 +1,10 @@
-"""Which part of the placed graph a picture shows."""
+"""What may be chosen of a picture: which part of the placed graph it shows, what its GPUs are coloured by."""
 
 from __future__ import annotations
 
 from ....base.diagnostics import Diagnostic, SpecError, did_you_mean
 from ....base.frozen import record
+from ..map_colourings import COLOURINGS
 
 FOLDS = {
     "ops": "compute without a pause is one box",
@@ -22,20 +23,21 @@ def refused(message: str, help: str = "") -> SpecError:
 
 @record
 class Choice:
-    """`select` texts that must all match, `hops` data edges around them, `unfold` names of FOLDS or all.
+    """`select` texts that must all match, `hops` data edges around them, `unfold` names of FOLDS or all; `color_by` a name of
+    COLOURINGS, nothing: the map's own choice.
 
-    Raises SpecError for a fold or a number of hops that there is not; what is selected is judged with the graph."""
+    Raises SpecError for a fold, a colouring or a number of hops that there is not; what is selected is judged with the graph."""
 
     select: tuple[str, ...] = ()
     hops: int = 0
     unfold: tuple[str, ...] = ()
+    color_by: str = ""
 
     def __post_init__(self) -> None:
         for name in self.unfold:
-            if name not in (*FOLDS, "all"):
-                near = did_you_mean(name, (*FOLDS, "all"))
-                hint = f"did you mean `{near}`?" if near else f"known: {', '.join(FOLDS)}, all"
-                raise refused(f"`--unfold {name}` is unknown", hint)
+            _known("unfold", name, (*FOLDS, "all"))
+        if self.color_by:
+            _known("color-by", self.color_by, COLOURINGS)
         if self.hops < 0:
             raise refused(f"`--hops {self.hops}` is less than 0")
         if self.hops and not self.select:
@@ -43,3 +45,11 @@ class Choice:
 
 
 DEFAULT = Choice()
+
+
+def _known(option: str, name: str, names: tuple[str, ...]) -> None:
+    if name not in names:
+        near = did_you_mean(name, names)
+        raise refused(
+            f"`--{option} {name}` is unknown", f"did you mean `{near}`?" if near else f"known: {', '.join(names)}"
+        )
