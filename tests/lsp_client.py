@@ -112,6 +112,12 @@ class Client:
             if params["uri"] == uri and params.get("version") == version:
                 return list(params["diagnostics"])
 
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.end()
+
     def end(self) -> int:
         self.ask("shutdown", None)
         self.note("exit", None)

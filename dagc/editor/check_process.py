@@ -12,27 +12,34 @@ import sys
 from typing import Any
 
 from .buffer import Document, Settings
-from .checked import SPEC, Checked, to_plain
+from .checked import SPEC, to_plain
 from .checking import check_plan, check_spec, check_syntax
+from .fixes import fixes
+from .fixes import to_plain as fixes_to_plain
 from .library_files import in_library
 
+Span = tuple[int, int]
 
-def asked(document: Document, stage: str) -> dict[str, Any]:
-    """A question, as JSON has it."""
+
+def asked(document: Document, stage: str, fixed: Span | None = None) -> dict[str, Any]:
+    """A question, as JSON has it. `fixed`: for fixes of the findings between two offsets."""
     settings = document.settings
     return {
         "text": document.text, "path": document.path, "stage": stage, "params": dict(settings.params),
-        "allow_import": list(settings.allow_import),
+        "allow_import": list(settings.allow_import), "fixed": fixed,
     }  # fmt: skip
 
 
-def answer(question: dict[str, Any]) -> Checked:
-    """What a check says; of a text that is too long, or the library's own, its syntax."""
+def answer(question: dict[str, Any]) -> dict[str, Any]:
+    """What a check says, or the fixes; of a text that is too long, or the library's own, its syntax alone."""
     settings = Settings(question["params"], tuple(question["allow_import"]))
     document = Document(question["text"], question["path"], settings)
-    if document.too_long or in_library(document):
-        return check_syntax(document)
-    return check_spec(document) if question["stage"] == SPEC else check_plan(document)
+    plain = document.too_long or in_library(document)
+    if question["fixed"] is not None:
+        start, end = question["fixed"]
+        return {"fixes": [] if plain else fixes_to_plain(fixes(document, start, end, question["stage"]))}
+    check = check_syntax if plain else check_spec if question["stage"] == SPEC else check_plan
+    return {"checked": to_plain(check(document))}
 
 
 def main() -> None:
@@ -41,7 +48,7 @@ def main() -> None:
     os.dup2(2, 1)
     for line in lines:
         try:
-            found: dict[str, Any] = {"checked": to_plain(answer(json.loads(line)))}
+            found = answer(json.loads(line))
         except Exception as error:  # a fault of dagc: the editor goes on without this answer
             found = {"fault": f"{type(error).__name__}: {error}"}
         answers.write(json.dumps(found).encode("utf-8", "replace") + b"\n")

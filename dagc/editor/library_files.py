@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 from ..base.files import Reach, Unreadable, read_text
-from ..base.frozen import record
+from ..base.frozen import record, replace
 from ..base.source import Source
 from ..lang import library
 from .buffer import MAX_CHECKED, Document
@@ -21,11 +21,13 @@ MOST_FILES = 32
 
 @record(slots=False)
 class Beside:
-    """A file that a document names, and its statements."""
+    """A file that a document names, and its statements. `whole`: all of its names count, as of an import; of a preset, blocks and
+    layers do."""
 
     path: str
     text: str
     statements: tuple[Statement, ...]
+    whole: bool = True
 
     @property
     def document(self) -> Document:
@@ -89,7 +91,7 @@ def beside(document: Document, statements: Sequence[Statement]) -> list[Beside]:
         read = read_beside(path)
         if read is None:
             continue
-        found[path] = read
+        found[path] = read if kind == IMPORT else replace(read, whole=False)
         inner = Document(read.text, path, document.settings)
         ahead += [(inner, kind, token) for kind, token in strings_of(read.statements) if kind == IMPORT]
     return list(found.values())

@@ -14,21 +14,24 @@ from typing import Any
 from ..buffer import Document
 from ..check_process import asked
 from ..checked import Checked, from_plain
+from ..fixes import Fix
+from ..fixes import from_plain as fixes_from_plain
 
 MAX_LINE = 64_000_000
 """Bytes of an answer."""
+OUTDATED = "there is a newer text"
 START_S = 60.0
 """For the first answer of a process, which loads dagc."""
 
-Told = Callable[[Checked | None, str], None]
+Told = Callable[[dict[str, Any] | None, str], None]
 """Hears the answer, or None and why there is none."""
 
 
 @dataclass(slots=True)
 class Waiting:
-    """A text that is to be checked, by the name of its document."""
+    """A question, by what it is about: of several about one thing the last one counts."""
 
-    document: Document
+    question: dict[str, Any]
     told: Told
 
 
@@ -47,9 +50,31 @@ class Checker:
     warm: bool = False
     task: asyncio.Task[None] | None = None
 
-    def ask(self, name: str, document: Document, told: Told) -> None:
+    def check(self, name: str, document: Document, told: Callable[[Checked | None, str], None]) -> None:
         """Check the text of a document; a text of it that waits is dropped."""
-        self.waiting[name] = Waiting(document, told)
+
+        def heard(found: dict[str, Any] | None, why: str) -> None:
+            told(None if found is None else from_plain(found["checked"]), why)
+
+        self.ask(name, asked(document, self.stage), heard)
+
+    async def fixes(self, name: str, document: Document, start: int, end: int) -> list[Fix]:
+        """Edits that end findings between two offsets; none where there is no answer."""
+        future: asyncio.Future[list[Fix]] = asyncio.get_running_loop().create_future()
+
+        def heard(found: dict[str, Any] | None, why: str) -> None:
+            if not future.done():
+                future.set_result([] if found is None else fixes_from_plain(found["fixes"]))
+
+        self.ask(f"fixes of {name}", asked(document, self.stage, (start, end)), heard)
+        return await future
+
+    def ask(self, name: str, question: dict[str, Any], told: Told) -> None:
+        """Ask a question; one about the same that waits gets no answer."""
+        before = self.waiting.get(name)
+        if before is not None:
+            before.told(None, OUTDATED)
+        self.waiting[name] = Waiting(question, told)
         if self.task is None or self.task.done():
             self.task = asyncio.get_running_loop().create_task(self._work())
         elif self.current == name and self.warm:
@@ -58,7 +83,10 @@ class Checker:
 
     def forget(self, name: str) -> None:
         """Its document was closed."""
-        self.waiting.pop(name, None)
+        for key in (name, f"fixes of {name}"):
+            one = self.waiting.pop(key, None)
+            if one is not None:
+                one.told(None, OUTDATED)
 
     def _end_if_stale(self, name: str, since: float) -> None:
         if self.current == name and self.since == since and name in self.waiting:
@@ -76,18 +104,17 @@ class Checker:
             name, one = next(iter(self.waiting.items()))
             del self.waiting[name]
             self.current, self.since = name, asyncio.get_running_loop().time()
-            found, why = await self._checked(one.document)
+            found, why = await self._answer(one.question)
             self.current = ""
-            if name not in self.waiting:  # else there is a newer text
-                one.told(found, why)
+            one.told(found, why) if name not in self.waiting else one.told(None, OUTDATED)
 
-    async def _checked(self, document: Document) -> tuple[Checked | None, str]:
+    async def _answer(self, question: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
         try:
             if self.process is None or self.process.returncode is not None:
                 self.process = await self._started()
             process = self.process
             assert process.stdin is not None and process.stdout is not None
-            process.stdin.write(json.dumps(asked(document, self.stage)).encode("utf-8", "replace") + b"\n")
+            process.stdin.write(json.dumps(question).encode("utf-8", "replace") + b"\n")
             await process.stdin.drain()
             limit = self.budget_s if self.warm else max(self.budget_s, START_S)
             line = await asyncio.wait_for(process.stdout.readline(), limit)
@@ -102,7 +129,7 @@ class Checker:
             return None, "the process ended"
         self.warm = True
         found: dict[str, Any] = json.loads(line)
-        return (from_plain(found["checked"]), "") if "checked" in found else (None, str(found["fault"]))
+        return (None, str(found["fault"])) if "fault" in found else (found, "")
 
     async def _started(self) -> asyncio.subprocess.Process:
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")

@@ -120,7 +120,7 @@ class OpenDocuments:
             if found is not None and found.stage == SPEC and found.phases:
                 one.timers = [asyncio.get_running_loop().call_later(PAUSE_S, self._cost, one)]
 
-        self.quick.ask(one.uri, document, told)
+        self.quick.check(one.uri, document, told)
 
     def _cost(self, one: OpenDocument) -> None:
         document = one.document
@@ -136,7 +136,7 @@ class OpenDocuments:
                     one.costed, one.costed_text = found, document.text
             self.publish(one)
 
-        self.costly.ask(one.uri, document, told)
+        self.costly.check(one.uri, document, told)
 
 
 def _not_known(why: str) -> Finding:
