@@ -56,6 +56,20 @@ def test_every_package_is_installed() -> None:
     assert found <= set(tree)
 
 
+def test_grammars_of_editors_are_not_installed() -> None:
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    taken = {
+        path for pattern in setuptools["package-data"]["dagc.grammar"] for path in (ROOT / "grammar").glob(pattern)
+    }
+    assert ROOT / "grammar" / "moe.lark" in taken
+    assert not [
+        path for path in taken if path.is_relative_to(ROOT / "grammar" / "textmate") or "tree_sitter" in path.parts
+    ]
+    assert not [
+        name for name in setuptools["packages"] if "tree_sitter" in name or "textmate" in name or "editors" in name
+    ]
+
+
 def test_licence_and_attribution() -> None:
     assert "Apache License" in (ROOT / "LICENSE").read_text()
     notice = (ROOT / "NOTICE").read_text()

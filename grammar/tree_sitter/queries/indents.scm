@@ -1,0 +1,3 @@
+[(body) (block) (layer) (list) (dims) (call)] @indent.begin
+["}" "]" ")"] @indent.branch
+(comment) @indent.auto
