@@ -13,6 +13,7 @@ from .plan.plan import CompiledPlan
 if TYPE_CHECKING:
     import networkx as nx
 
+    from .base.picture_words import Theme
     from .execute.prove import Proof
     from .pipeline.serve import Servings
     from .plan.result import Sensitivities, Sensitivity
@@ -64,6 +65,18 @@ class Svg(str):
     """An SVG document that a notebook shows as a picture."""
 
     __slots__ = ()
+
+    def png(self) -> bytes:
+        """The same as PNG. RuntimeError without rsvg-convert and CairoSVG."""
+        from .view.draw.renderers import printed
+
+        return printed(self, "png")
+
+    def pdf(self) -> bytes:
+        """The same as PDF. RuntimeError without rsvg-convert and CairoSVG."""
+        from .view.draw.renderers import printed
+
+        return printed(self, "pdf")
 
     def _repr_svg_(self) -> str:
         return str(self)
@@ -139,14 +152,14 @@ class Plan(CompiledPlan):
         serve = self.spec.serve(serving) if isinstance(serving, str) else serving
         return find_knee(self.serve, self.broken, serve, progress)
 
-    def serving_svg(self, name: str, view: str = "latencies") -> Svg:
+    def serving_svg(self, name: str, view: str = "latencies", *, theme: Theme = "auto") -> Svg:
         """A picture of a serving: latencies, series, steps, or load, which looks for the knee. SpecError where it cannot run,
         ValueError for another view."""
         from .view.draw.figures.served.sheets import LOAD, load_svg, svg
 
         if view == LOAD:
-            return Svg(load_svg(self, self.knee(name)))
-        return Svg(svg(self, self.serve(name), view))
+            return Svg(load_svg(self, self.knee(name), theme))
+        return Svg(svg(self, self.serve(name), view, theme))
 
     def to_json(self) -> dict[str, object]:
         """The object of `dagc compile --json`."""
@@ -160,11 +173,11 @@ class Plan(CompiledPlan):
 
         return report(self, self._sensitivities(), color=color)
 
-    def html(self) -> str:
-        """The report as one HTML page."""
+    def html(self, *, theme: Theme = "auto") -> str:
+        """The report as one HTML page; `theme`: auto, light or dark."""
         from .view.report.page.page import page
 
-        return page(self, self._sensitivities())
+        return page(self, self._sensitivities(), theme)
 
     def markdown(self) -> str:
         """The report in Markdown."""
@@ -181,6 +194,7 @@ class Plan(CompiledPlan):
         hops: int = 0,
         unfold: Sequence[str] = (),
         color_by: str = "",
+        theme: Theme = "auto",
     ) -> Svg:
         """A picture: overview, map, layer, lanes, timeline, memory or path. `lanes` is the placed graph, of which `select`,
         `hops` and `unfold` choose a part as in `dagc show`; `color_by` is of the map. SpecError where they select nothing,
@@ -189,7 +203,8 @@ class Plan(CompiledPlan):
         from .view.facts.lanes.shown_part import Choice
 
         several = [(words,) if isinstance(words, str) else tuple(words) for words in (select, unfold)]
-        return Svg(svg(self, phase, view, Choice(several[0], hops, several[1], color_by)))
+        choice = Choice(several[0], hops, several[1], color_by)
+        return Svg(svg(self, phase, view, choice, theme))
 
     def rows(self, table: str = "ops") -> list[dict[str, Any]]:
         """Plain rows for a DataFrame: of ops, phases, collectives, memory, pools, critical_path, requirements or servings (those that were simulated)."""

@@ -300,10 +300,11 @@ def test_hostile_names_in_a_plan() -> None:
 
 def test_without_graphviz(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Capture) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "cairosvg", None)
     with pytest.raises(RendererMissing):
         render("digraph { a }", "svg")
     out = tmp_path / "out"
     assert main(["compile", str(ROOT / "examples/plan_b.moe"), "--emit", "png,json", "-o", str(out)]) == 2
-    assert "Graphviz" in capsys.readouterr().err
+    assert "librsvg2-bin" in capsys.readouterr().err
     assert not out.exists()
     assert main(["compile", str(ROOT / "examples/plan_b.moe"), "--emit", "dot,svg", "-o", str(out)]) == 1

@@ -39,7 +39,7 @@ def test_a_record_says_what_its_function_makes(exporter: Exporter, plan: dagc.Pl
         )
     except dagc.SpecError as error:
         if [d.code for d in error.diagnostics] == ["E16"]:
-            pytest.skip("Graphviz is not installed")
+            pytest.skip("no renderer is installed")
         raise
     wanted = [f"layer.{s}" if exporter.takes == VIEW else s for s in exporter.suffixes]
     assert list(made) == wanted
@@ -90,7 +90,7 @@ def test_a_new_record_is_offered_and_written(
 def test_names_of_the_commands() -> None:
     assert names(EMIT)[:5] == ("dot", "svg", "png", "pdf", "json") and "text" not in names(EMIT)
     assert names(SHOW) == ("dot", "svg", "png", "pdf") and names(REPORT) == ("html", "md", "text")
-    assert names(SERVE) == ("csv", "json", "svg", "perfetto")
+    assert names(SERVE) == ("csv", "json", "svg", "png", "pdf", "perfetto")
 
 
 def test_help_imports_no_exporter() -> None:

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import re
 import runpy
+import sys
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from functools import cache
@@ -316,6 +317,7 @@ def test_report_command(tmp_path: Path, capsys: Capture, monkeypatch: pytest.Mon
 
 def test_show_draws_figures_without_graphviz(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
+    monkeypatch.setitem(sys.modules, "cairosvg", None)
     spec = str(Path(__file__).parent.parent / "examples" / "plan_a.moe")
     assert main(["show", spec, "--view", "timeline", "-o", str(tmp_path / "t.svg")]) == 0
     assert {p.name for p in tmp_path.iterdir()} == {"t.prefill.svg", "t.decode.svg"}

@@ -288,10 +288,10 @@ def test_every_report_of_the_plan_has_the_servings_that_were_simulated(plan: dag
     for name in plan.servings:
         assert f"<h2>{name}</h2>" in page and f"\n{name} -----" in text and f"| {name} | " in markdown
     assert plan._repr_html_().count(">TTFT p50</th>") == 1
-    assert page.count('class="fig latencies"') == 2 and "fig .curve" in page
+    assert page.count('class="fig latencies"') == 2 and 'class="curve s' in page
     assert "backlogged: " in text and ">backlogged</span>" in page
     bare = dagc.compile_text(spec_text())
-    assert "fig .curve" not in bare.html() and "| serving |" not in bare.markdown()
+    assert "curve s" not in bare.html() and "| serving |" not in bare.markdown()
 
 
 def test_pictures_are_drawn_of_every_serving(plan: dagc.Plan) -> None:

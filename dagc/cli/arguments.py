@@ -35,6 +35,18 @@ def percent(text: str) -> float:
     return value
 
 
+def theme_argument(parser: argparse.ArgumentParser) -> None:
+    """Of every command that writes pictures or a page."""
+    from ..base.picture_words import THEMES
+
+    parser.add_argument(
+        "--theme",
+        choices=THEMES,
+        default="auto",
+        help="colours of pictures and pages (default: auto, which is dark where the reader's screen is; in PNG and PDF it is light)",
+    )
+
+
 def spec_arguments(parser: argparse.ArgumentParser, help: str = "spec file, - for standard input") -> None:
     parser.add_argument("spec", metavar="SPEC", help=help)
     common_arguments(parser)

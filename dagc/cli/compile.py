@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from ..base.diagnostics import Diagnostic, SpecError
+from ..base.picture_words import VIEWS
 from ..export.registry import EMIT, PHASE, PLAN, VIEW, Exporter, exporter, installed, names
 from ..export.registry import chosen as exporters
-from .arguments import spec_arguments
+from .arguments import spec_arguments, theme_argument
 from .common import buys, chosen, color, compiled, put, stem, tell
 from .writing import Files, Folders, refuse_existing, write_all
 
 if TYPE_CHECKING:
     from ..api import Plan
+    from ..base.picture_words import Theme
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -32,8 +34,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--view",
         default="overview,layer",
         metavar="VIEWS",
-        help="comma list of pictures to draw: overview, layer, lanes (default: overview,layer)",
+        help=f"comma list of pictures to draw: {', '.join(VIEWS)} (default: overview,layer)",
     )
+    theme_argument(parser)
     parser.add_argument(
         "--ranks",
         choices=("folded", "all"),
@@ -49,9 +52,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     try:
         kinds = exporters(chosen(args.emit, names(EMIT), "--emit", installed))
-        from ..view.draw.views import VIEWS
+        views = chosen(args.view, VIEWS, "--view")
+        for kind in (k for k in kinds if k.takes == VIEW):
+            from ..export.pictures import check_drawn
 
-        views = chosen(args.view, tuple(VIEWS), "--view")
+            for view in views:
+                check_drawn(kind.name, view, args.theme)
         plan = compiled(args.spec, args)
         if plan is None:
             return 2
@@ -63,7 +69,7 @@ def run(args: Namespace) -> int:
             folders = trace_folders(plan, directory, stem(args.spec), kinds)
             for folder in folders:
                 refuse_existing(folder, args.force)
-            files = artefacts(plan, directory, stem(args.spec), kinds, views, args.ranks)
+            files = artefacts(plan, directory, stem(args.spec), kinds, views, args.ranks, args.theme)
             write_all(files, folders, force=args.force)
         if args.json:
             from ..export.json import dumps, plan_object
@@ -93,13 +99,13 @@ def trace_folders(plan: Plan, directory: Path, name: str, kinds: list[Exporter])
 
 
 def artefacts(
-    plan: Plan, directory: Path, name: str, kinds: list[Exporter], views: list[str], ranks: str
+    plan: Plan, directory: Path, name: str, kinds: list[Exporter], views: list[str], ranks: str, theme: Theme
 ) -> dict[Path, bytes | Iterable[bytes]]:
     """Every file to write, complete in memory but for traces: nothing is written when one of them fails."""
     files: dict[Path, bytes | Iterable[bytes]] = {}
 
     def add(kind: Exporter, stem: str, *of: str) -> None:
-        for suffix, data in kind.make(plan, *of, ranks=ranks, buys=partial(buys, plan)).items():
+        for suffix, data in kind.make(plan, *of, ranks=ranks, theme=theme, buys=partial(buys, plan)).items():
             path = directory / f"{stem}.{suffix}"
             if path in files:
                 message = f"`{kind.name}` would write over {path}, which another exporter makes"

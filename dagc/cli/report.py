@@ -9,7 +9,7 @@ from pathlib import Path
 from ..base.diagnostics import Diagnostic, SpecError
 from ..export import registry
 from ..export.registry import PLAN, REPORT, exporter, names
-from .arguments import spec_arguments
+from .arguments import spec_arguments, theme_argument
 from .common import buys, compiled, put, stem, tell
 from .writing import write_all
 
@@ -17,6 +17,7 @@ from .writing import write_all
 def add_arguments(parser: ArgumentParser) -> None:
     spec_arguments(parser)
     parser.add_argument("-o", "--output", metavar="FILE", help=".html, .md or .txt (default: ./NAME.html)")
+    theme_argument(parser)
     parser.add_argument("--format", choices=names(REPORT), help="default: what FILE ends in")
     parser.add_argument(
         "--force", action="store_true", help="accepted as in other commands: a report that exists is always replaced"
@@ -31,7 +32,7 @@ def run(args: Namespace) -> int:
         if plan is None:
             return 2
         tell(plan.diagnostics, requirements=False)
-        (data,) = exporter(kind, PLAN).make(plan, buys=partial(buys, plan)).values()
+        (data,) = exporter(kind, PLAN).make(plan, theme=args.theme, buys=partial(buys, plan)).values()
         assert isinstance(data, bytes)
         if target is None and kind == "html":
             target = Path(f"{stem(args.spec)}.html")

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Collector, Diagnostic, SpecError
 from ..export.engines import ENGINES
-from .arguments import at_least, spec_arguments
+from .arguments import at_least, spec_arguments, theme_argument
 from .asked_cluster import check_cluster
-from .common import color, put, settings, stem, tell
+from .common import chosen, color, put, settings, stem, tell
 from .writing import check_folder
 
 if TYPE_CHECKING:
+    from ..base.picture_words import Theme
     from ..base.source import Source
     from ..lang.open_spec import OpenSpec
     from ..optimize.search.answer import Ranked
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from ..spec.spec import Spec
 
 BUDGET = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|min|h)?\s*")
+KINDS = ("svg", "png", "pdf")
+"""Of pictures."""
 SECONDS = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 
 
@@ -71,8 +74,15 @@ def add_arguments(parser: ArgumentParser) -> None:
         "-o",
         "--output",
         metavar="DIR",
-        help="write the plans as specs, every legal plan that was costed as CSV, the answer as JSON and as a page, pictures as SVG",
+        help="write the plans as specs, every legal plan that was costed as CSV, the answer as JSON and as a page, pictures",
     )
+    parser.add_argument(
+        "--pictures",
+        default="svg",
+        metavar="KINDS",
+        help="how -o writes pictures: comma list of svg, png, pdf (default: svg)",
+    )
+    theme_argument(parser)
 
 
 def run(args: Namespace) -> int:
@@ -93,6 +103,11 @@ def run(args: Namespace) -> int:
         _engine(args),
     )  # fmt: skip
     try:
+        pictures = chosen(args.pictures, KINDS, "--pictures")
+        if args.output:
+            from ..export.pictures import check_kinds
+
+            check_kinds(pictures)
         source = read_source(args.spec, args.allow_import)
         spec = load_open(source, Collector(), settings(args), folder_of(args.spec), args.allow_import)
         _check_phases(spec, args.phase)
@@ -117,7 +132,7 @@ def run(args: Namespace) -> int:
             shown = replace(
                 shown, maps=tuple(m for name, one in found.searched.items() if (m := map_of(name, one)) is not None)
             )
-            _write(shown, Path(args.output), stem(args.spec))
+            _write(shown, Path(args.output), stem(args.spec), pictures, args.theme)
     except SpecError as error:
         tell(error.diagnostics)
         return 2
@@ -250,8 +265,8 @@ def _proved(best: Ranked, name: str, args: Namespace) -> bool:
     return holds
 
 
-def _write(found: Findings, folder: Path, name: str) -> None:
+def _write(found: Findings, folder: Path, name: str, kinds: list[str], theme: Theme) -> None:
     from ..export.searched_files import files
     from .writing import write_all
 
-    write_all({folder / file: data for file, data in files(found, name).items()})
+    write_all({folder / file: data for file, data in files(found, name, kinds, theme).items()})

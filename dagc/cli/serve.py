@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, cast
 
 from ..base.diagnostics import Collector, Diagnostic, SpecError
 from ..export.registry import SERVE, SERVING, exporter, names
-from .arguments import at_least, spec_arguments
+from .arguments import at_least, spec_arguments, theme_argument
 from .asked_servings import asked, compiled, read, shown_progress
 from .common import chosen, color, put, stem, tell
 from .writing import Files, write_all
 
 if TYPE_CHECKING:
     from ..api import Plan
+    from ..base.picture_words import Theme
     from ..serving.knee import Knee
     from ..spec.serve import Serve
 
@@ -45,6 +46,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--emit", default="", metavar="KINDS", help=f"comma list of {', '.join(names(SERVE))} (with -o: {USUAL})"
     )
     parser.add_argument("-o", "--output", metavar="DIR", help="where files go (default: ./NAME.out)")
+    theme_argument(parser)
     parser.add_argument(
         "--write-trace",
         metavar="FILE",
@@ -67,6 +69,9 @@ def run(args: Namespace) -> int:
             from .serve_over import table
 
             return table(args)
+        from ..export.pictures import check_kinds
+
+        check_kinds(kinds)
         out = Collector()
         spec = read(args, out)
         serves = asked(spec, args)
@@ -84,7 +89,8 @@ def run(args: Namespace) -> int:
         for serve in serves if args.knee else ():
             with shown_progress(f"{serve.name}: knee, ") as told:
                 knees[serve.name] = plan.knee(serve, told)
-        files = _files(plan, serves, knees, kinds, Path(args.output or f"{stem(args.spec)}.out"), stem(args.spec))
+        directory = Path(args.output or f"{stem(args.spec)}.out")
+        files = _files(plan, serves, knees, kinds, directory, stem(args.spec), args.theme)
         if files:
             write_all(files)
         _print(plan, serves, knees, args)
@@ -113,14 +119,15 @@ def _combined(args: Namespace) -> None:
 
 
 def _files(
-    plan: Plan, serves: list[Serve], knees: dict[str, Knee], kinds: list[str], directory: Path, name: str
+    plan: Plan, serves: list[Serve], knees: dict[str, Knee], kinds: list[str], directory: Path, name: str, theme: Theme
 ) -> Files:
     """What `--emit` asks for: nothing is written when one of them fails."""
     files: dict[Path, bytes | Iterable[bytes]] = {}
     for serve in serves:
         for kind in names(SERVE):
             if kind in kinds:
-                given = {"knee": knees[serve.name]} if serve.name in knees else {}
+                given: dict[str, object] = {"theme": theme}
+                given |= {"knee": knees[serve.name]} if serve.name in knees else {}
                 for suffix, data in exporter(kind, SERVING).make(plan, serve.name, **given).items():
                     files[directory / f"{name}.{serve.name}.{suffix}"] = cast(bytes | Iterable[bytes], data)
     return files

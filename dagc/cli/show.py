@@ -8,22 +8,23 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..base.diagnostics import Diagnostic, SpecError
+from ..base.picture_words import DOT_VIEWS, VIEWS
 from ..export.registry import SHOW, VIEW, exporter, names
 from ..view.facts.lanes.shown_part import DEFAULT, Choice
-from .arguments import at_least, spec_arguments
+from .arguments import any_of, at_least, spec_arguments, theme_argument
 from .common import compiled, tell
 from .writing import write_all
 
-OWN = "svg"
-"""Every view is drawn as this; the others are made of DOT text, which not every view has."""
+OWN, TEXT = "svg", "dot"
+"""What every view is drawn as, and what goes to standard output of the views that have it."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     spec_arguments(parser)
     parser.add_argument(
         "--view",
-        choices=("overview", "map", "layer", "lanes", "timeline", "memory", "path"),
-        help="default: overview, lanes where a part of the graph is chosen, map where colours are; DOT has overview, layer and lanes alone",
+        choices=VIEWS,
+        help=f"default: overview, lanes where a part of the graph is chosen, map where colours are; DOT has {', '.join(DOT_VIEWS)} alone",
     )
     parser.add_argument(
         "--select",
@@ -51,13 +52,14 @@ def add_arguments(parser: ArgumentParser) -> None:
         "-o",
         "--output",
         metavar="FILE",
-        help=".svg, .dot, .png or .pdf; the last two need Graphviz (default: DOT or SVG on standard output)",
+        help=f".svg, .png, .pdf, or .dot of {any_of(DOT_VIEWS)}; PNG and PDF need rsvg-convert or CairoSVG (default: DOT or SVG on standard output)",
     )
+    theme_argument(parser)
 
 
 def run(args: Namespace) -> int:
+    from ..export.pictures import check_drawn
     from ..view.draw.figures.standalone import heeded
-    from ..view.draw.views import VIEWS
 
     try:
         unfold = tuple(name.strip() for name in args.unfold.split(",") if name.strip())
@@ -66,18 +68,20 @@ def run(args: Namespace) -> int:
         view = args.view or ("lanes" if part != DEFAULT else "map" if args.color_by else "overview")
         heeded(view, choice)
         target = Path(args.output) if args.output else None
-        formats = (OWN, *(k for k in names(SHOW) if k != OWN and view in VIEWS))
-        kind = target.suffix[1:] if target is not None else "dot" if view in VIEWS else OWN
+        formats = [OWN, *(k for k in names(SHOW) if k != OWN and (k != TEXT or view in DOT_VIEWS))]
+        light_text = view in DOT_VIEWS and args.theme != "dark"
+        kind = target.suffix[1:].lower() if target is not None else TEXT if light_text else OWN
         if kind not in formats:
             ends = ", ".join(f".{f}" for f in formats)
             raise SpecError([Diagnostic("E14", f"`{target}`: the name of a picture of the {view} ends in {ends}")])
+        check_drawn(kind, view, args.theme)
         plan = compiled(args.spec, args)
         if plan is None:
             return 2
         tell([d for d in plan.diagnostics if d.code == "E04"])
         files: dict[Path, bytes] = {}
         for phase in plan.phases:
-            (data,) = exporter(kind, VIEW).make(plan, phase, view, choice=choice).values()
+            (data,) = exporter(kind, VIEW).make(plan, phase, view, choice=choice, theme=args.theme).values()
             assert isinstance(data, bytes)
             files[_path(target, phase, len(plan.phases))] = data
         if target is None:

@@ -29,7 +29,7 @@ EMIT, SHOW, REPORT, SERVE = "emit", "show", "report", "serve"
 @record
 class Exporter:
     """`takes`: what one call is of. `source`: `module:function` in this package. `options`: keywords that it heeds
-    (`name`: its own; `ranks`, `choice`, `target`, `knee`, `buys`: gives what faster hardware would buy). `needs`: packages
+    (`name`: its own; `ranks`, `choice`, `target`, `knee`, `theme`, `buys`: gives what faster hardware would buy). `needs`: packages
     that it imports when it runs. `offered`: commands that have it. `folder`: its content fills a folder. `also`:
     other endings of a file name that ask for it."""
 
@@ -52,16 +52,24 @@ class Exporter:
         return dict(made(plan, *of, **{option: given[option] for option in self.options if option in given}))
 
 
-def _picture(name: str, about: str, *needs: str) -> Exporter:
+def _picture(name: str, about: str) -> Exporter:
     """A picture is one file per view, whose suffix begins with the view."""
-    return Exporter(name, about, (name,), VIEW, "pictures:picture", ("name", "choice"), needs, (EMIT, SHOW))
+    return Exporter(name, about, (name,), VIEW, "pictures:picture", ("name", "choice", "theme"), offered=(EMIT, SHOW))
+
+
+def _served(name: str, about: str) -> Exporter:
+    """Pictures of a serving; that of the load is there where several loads were simulated."""
+    suffixes = tuple(f"{view}.{name}" for view in ("latencies", "series", "steps"))
+    return Exporter(
+        name, about, suffixes, SERVING, "served_files:pictures", ("name", "knee", "theme"), offered=(SERVE,)
+    )
 
 
 EXPORTERS: tuple[Exporter, ...] = (
     _picture("dot", "a picture as Graphviz's input"),
     _picture("svg", "a picture, drawn by dagc itself"),
-    _picture("png", "a picture, drawn by Graphviz", "graphviz"),
-    _picture("pdf", "a picture, drawn by Graphviz", "graphviz"),
+    _picture("png", "a picture, by rsvg-convert or CairoSVG"),
+    _picture("pdf", "a picture, by rsvg-convert or CairoSVG"),
     Exporter(
         "json", "the placed graph; `dagc compile` reads it", ("graph.json",), PHASE, "json:graph_file", ("ranks",), ("orjson",)
     ),
@@ -81,7 +89,7 @@ EXPORTERS: tuple[Exporter, ...] = (
         "chakra", "one Chakra execution trace per rank, and the simulator's inputs", ("chakra",), PHASE, "chakra.folder:folder",
         ("target",), ("orjson",), folder=True,
     ),
-    Exporter("html", "the report as one page", ("html",), PLAN, "reports:html", ("buys",), offered=(EMIT, REPORT), also=("htm",)),
+    Exporter("html", "the report as one page", ("html",), PLAN, "reports:html", ("buys", "theme"), offered=(EMIT, REPORT), also=("htm",)),
     Exporter("md", "the report in Markdown", ("md",), PLAN, "reports:markdown", ("buys",), offered=(EMIT, REPORT)),
     Exporter("text", "the report of the terminal", ("txt",), PLAN, "reports:text", ("buys",), offered=(REPORT,)),
     Exporter(
@@ -93,10 +101,9 @@ EXPORTERS: tuple[Exporter, ...] = (
     Exporter(
         "json", "the figures of a serving", ("serve.json",), SERVING, "served_files:serving_file", ("knee",), ("orjson",), (SERVE,)
     ),
-    Exporter(
-        "svg", "pictures of a serving", ("latencies.svg", "series.svg", "steps.svg"), SERVING, "served_files:pictures", ("knee",),
-        offered=(SERVE,),
-    ),
+    _served("svg", "pictures of a serving"),
+    _served("png", "pictures of a serving, by rsvg-convert or CairoSVG"),
+    _served("pdf", "pictures of a serving, by rsvg-convert or CairoSVG"),
     Exporter(
         "perfetto", "steps, requests and counters for Perfetto and for chrome://tracing", ("trace.json", "pftrace"), SERVING,
         "served_files:timeline", (), ("orjson",), (SERVE,),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ..base.picture_words import Theme
 from ..plan.plan import CompiledPlan
 from ..plan.result import Sensitivities
 from ..view.report import markdown as markdown_
@@ -12,10 +13,10 @@ from ..view.report.terminal import report
 Buys = Callable[[], Sensitivities]
 
 
-def html(plan: CompiledPlan, *, buys: Buys) -> dict[str, bytes]:
+def html(plan: CompiledPlan, *, buys: Buys, theme: Theme = "auto") -> dict[str, bytes]:
     from ..view.report.page.page import page
 
-    return {"html": page(plan, buys()).encode()}
+    return {"html": page(plan, buys(), theme).encode()}
 
 
 def markdown(plan: CompiledPlan, *, buys: Buys) -> dict[str, bytes]:

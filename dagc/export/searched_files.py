@@ -5,13 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Sequence
 from math import isfinite
 from typing import Any
 
 from ..base.harmless import file_part, in_json
+from ..base.picture_words import Theme
 from ..base.units import unit_name
 from ..plan.searched import Findings, PhasePlan, Space
 from ..spec.metrics import of_serving
+from .pictures import file_of
 
 SCHEMA = 2
 """2: with the units of objectives and of figures of servings."""
@@ -139,18 +142,20 @@ def _file(space: str) -> str:
     return file_part(space.replace(" (", ".").removesuffix(")"))
 
 
-def files(found: Findings, name: str) -> dict[str, bytes]:
-    """Name -> content: `NAME.1.moe` is the best plan."""
+def files(found: Findings, name: str, kinds: Sequence[str] = ("svg",), theme: Theme = "auto") -> dict[str, bytes]:
+    """Name -> content: `NAME.1.moe` is the best plan; `kinds`: of pictures. Raises SpecError with E16 without a program for one."""
     from ..view.draw.figures.searched.search_sheets import front_svg, map_svg
     from ..view.report.page.found import page
 
+    pictures: dict[str, str] = {}
     out = {f"{name}.{k}.moe": plan.spec.encode() for k, plan in enumerate(found.plans, 1)}
     out[f"{name}.search.json"] = as_json(found)
     for space in found.spaces:
         out[f"{name}.{_file(space.phase)}.csv"] = as_csv(space).encode()
         if space.legal:
-            out[f"{name}.{_file(space.phase)}.front.svg"] = front_svg(found, space).encode()
+            pictures[f"{_file(space.phase)}.front"] = front_svg(found, space, theme)
     for one in found.maps:
-        out[f"{name}.{_file(one.phase)}.map.svg"] = map_svg(found, one).encode()
-    out[f"{name}.html"] = page(found).encode()
+        pictures[f"{_file(one.phase)}.map"] = map_svg(found, one, theme)
+    out |= {f"{name}.{of}.{kind}": file_of(drawn, kind) for of, drawn in pictures.items() for kind in kinds}
+    out[f"{name}.html"] = page(found, theme).encode()
     return out

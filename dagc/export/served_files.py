@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..base.picture_words import Theme
 from ..plan.plan import CompiledPlan
 from ..serving.knee import Knee
 from ..serving.records import Served
@@ -36,12 +37,16 @@ def serving_file(plan: CompiledPlan, name: str, *, knee: Knee | None = None) -> 
     return {"serve.json": dumps({"serving": name, **serving_object(plan, plan.servings[name], knee)}, indent=True)}
 
 
-def pictures(plan: CompiledPlan, name: str, *, knee: Knee | None = None) -> dict[str, bytes]:
+def pictures(
+    plan: CompiledPlan, serving: str, *, name: str, knee: Knee | None = None, theme: Theme = "auto"
+) -> dict[str, bytes]:
     """One file per view; that of the load where several loads were simulated."""
     from ..view.draw.figures.served.sheets import LOAD, VIEWS, load_svg, svg
+    from .pictures import file_of
 
-    made = {f"{view}.svg": svg(plan, plan.servings[name], view).encode() for view in VIEWS}
-    return made | ({f"{LOAD}.svg": load_svg(plan, knee).encode()} if knee is not None else {})
+    made = {view: svg(plan, plan.servings[serving], view, theme) for view in VIEWS}
+    made |= {LOAD: load_svg(plan, knee, theme)} if knee is not None else {}
+    return {f"{view}.{name}": file_of(drawn, name) for view, drawn in made.items()}
 
 
 def timeline(plan: CompiledPlan, name: str) -> dict[str, Iterator[bytes]]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
-Theme = Literal["auto", "light", "dark"]
-THEMES: Final[tuple[Theme, ...]] = ("auto", "light", "dark")
-"""`auto`: light, and dark where the reader's screen is; what knows no screens, such as PNG and PDF, is light."""
+from ...base.picture_words import Theme
 
 
 class Tone(NamedTuple):
@@ -24,7 +22,7 @@ def _same(colour: str) -> Tone:
 
 
 PALETTE: Final[dict[str, Tone]] = {
-    # Words, and what they stand on.
+    # Words, and what is behind them.
     "ink": Tone("#1a1a1a", "#e6e8eb"),
     "soft": Tone("#5b6470", "#a2abb8"),
     "night": _same("#1a1a1a"),

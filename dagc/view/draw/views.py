@@ -1,13 +1,16 @@
-"""The registry of views: SVG is drawn here, DOT text goes to Graphviz for everything else."""
+"""The registry of views: SVG is drawn here and made PNG and PDF; without a program for that Graphviz draws what has DOT text."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 
+from ...base.picture_words import Theme
 from ...plan.plan import CompiledPlan
 from ..facts.lanes.shown_part import DEFAULT, Choice
 from . import lane_digraph as digraph
 from . import layer_digraph, overview
+from .renderers import RendererMissing, printed
 
 VIEWS: dict[str, Callable[[CompiledPlan, str, Choice], str]] = {
     "overview": lambda plan, phase, choice: overview.draw(plan, phase),
@@ -22,18 +25,23 @@ def dot(plan: CompiledPlan, phase: str, view: str, choice: Choice = DEFAULT) -> 
     return VIEWS[view](plan, phase, choice)
 
 
-def picture(plan: CompiledPlan, phase: str, view: str, kind: str, choice: Choice = DEFAULT) -> bytes:
-    """A view as `kind`: svg is drawn here, dot is Graphviz's input, everything else its output (RendererMissing)."""
+def picture(
+    plan: CompiledPlan, phase: str, view: str, kind: str, choice: Choice = DEFAULT, theme: Theme = "auto"
+) -> bytes:
+    """A view as `kind`: svg is drawn here, png and pdf are made of it, dot is Graphviz's input. Raises RendererMissing."""
+    if kind == "dot":
+        return dot(plan, phase, view, choice).encode()
+    from .figures.standalone import svg
+
+    drawn = svg(plan, phase, view, choice, theme)
     if kind == "svg":
-        from .figures.standalone import svg
-
-        return svg(plan, phase, view, choice).encode()
-    text = dot(plan, phase, view, choice)
-    return text.encode() if kind == "dot" else render(text, kind)
-
-
-class RendererMissing(RuntimeError):
-    """Graphviz's `dot` is not installed, or cannot write the format."""
+        return drawn.encode()
+    try:
+        return printed(drawn, kind)
+    except RendererMissing:
+        if view not in VIEWS or theme == "dark" or shutil.which("dot") is None:
+            raise
+        return render(dot(plan, phase, view, choice), kind)
 
 
 def render(text: str, kind: str) -> bytes:

@@ -11,7 +11,8 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cache
 
-from ..palette import PALETTE, Theme
+from ....base.picture_words import Theme
+from ..palette import PALETTE
 from .markup import Markup
 
 FONT = "Helvetica, Arial, 'Liberation Sans', sans-serif"
@@ -81,7 +82,7 @@ LOOKS: dict[str, Look] = {
 DRAWING = re.compile(r"<svg\b.*?</svg>", re.DOTALL)
 CLASS = re.compile(r' class="([^"]*)"')
 QUIET = ".fig text, .fig .mute { pointer-events: none; }"
-"""Words do not hide the tooltip of what they stand on."""
+"""Words do not hide the tooltip of what is behind them."""
 
 
 @cache

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ....base.frozen import record
+from ....base.picture_words import Theme
 from ....plan.plan import CompiledPlan
 from ....plan.result import PhaseResult
 from ...facts.gpu_map import gpu_map as devices
@@ -15,7 +16,6 @@ from ...facts.lanes.words import heading
 from ...facts.size import check_size
 from ..layer_digraph import subtitle
 from ..overview import facts
-from ..palette import Theme
 from . import cards, gpu_map, lanes, layers, memory, tracks, waterfall
 from .looks import classes_of, file_style, painted
 from .markup import Markup, fit, join, tag, width, wrapped

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ....base.picture_words import Theme
 from ....base.version import VERSION
 from ....plan.searched import Findings, Space
 from ...draw.figures.markup import Markup, join, tag
 from ...draw.figures.searched import cells, front
 from ...draw.figures.svg import legend
-from ...draw.palette import Theme
 from ...facts import found_plans as said
 from .html_tables import Row, table
 from .page import written

@@ -10,6 +10,7 @@ from importlib import resources
 from pathlib import PurePath
 from string import Template
 
+from ....base.picture_words import Theme
 from ....base.source import Source
 from ....base.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, show
 from ....base.version import VERSION
@@ -20,7 +21,7 @@ from ....spec.hardware import Hardware
 from ...draw.figures.looks import page_style, painted
 from ...draw.figures.markup import Markup, join, tag, text
 from ...draw.figures.svg import legend
-from ...draw.palette import SCHEMES, Theme, page_theme
+from ...draw.palette import SCHEMES, page_theme
 from ...facts.findings import assumptions, error_range, origins, pool_link
 from ..terminal import routing_text
 from . import listing

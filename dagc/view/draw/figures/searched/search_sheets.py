@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from .....base.picture_words import Theme
 from .....plan.searched import Findings, Space, SpaceMap
 from ....facts import found_plans as said
-from ...palette import Theme
 from ..standalone import Sheet, document
 from . import cells, front
 

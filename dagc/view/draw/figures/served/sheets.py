@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from .....base.picture_words import Theme
 from .....plan.plan import CompiledPlan
 from .....serving.knee import Knee, load_kind
 from .....serving.result import ServeResult
 from ....facts import served_words as said
-from ...palette import Theme
 from ..standalone import Sheet, document
 from ..svg import moment_text
 from . import latencies, load_curve, over_time, step_lanes
