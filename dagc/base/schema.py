@@ -89,10 +89,20 @@ HARDWARE: dict[str, Attribute] = {
     ),
 }
 
+_NO_UNITS = "the GPU has none, and refuses such weights"
+_PEAK_OF = {"fp8": _NO_UNITS, "nvfp4": _NO_UNITS} | {
+    one.name: f"that of `{one.unit}`" + (", else of `default`" if one.widened else "")
+    for one in NAMED.values()
+    if one.unit != one.name
+}
 COMPUTE: dict[str, Attribute] = {
     **{
         dtype: Attribute(
-            f"peak FLOP/s in {dtype}", dim=FLOP_RATE, default=None, low=LEAST_RATE, otherwise="that of `default`"
+            f"peak FLOP/s in {dtype}",
+            dim=FLOP_RATE,
+            default=None,
+            low=LEAST_RATE,
+            otherwise=_PEAK_OF.get(dtype, "that of `default`"),
         )
         for dtype in DTYPES
     },

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from ..base.collectives import ACROSS, COLLECTIVES
-from ..base.dtypes import DTYPE_BYTES
+from ..base.dtypes import DTYPE_BYTES, dtype
 from ..calib import all_to_all, cluster_collective, cluster_exchange, collective, custom_allreduce, domain_a2a, moe_a2a
 from ..calib.calibration import Calibration
 from ..calib.constants import Entry
@@ -227,8 +227,8 @@ class Exchanges:
         hidden, top_k = self.segment.size(op.dims[-1]), self.segment.sizes[rows.choice]
         element_B = DTYPE_BYTES[op.dtype]
         tokens = payload_B / (hidden * element_B * top_k)
-        if not back and self.unit.phase.dispatch_dtype is not None:
-            element_B = DTYPE_BYTES[self.unit.phase.dispatch_dtype] + 4 / SCALE_BLOCK
+        if not back and (sent := self.unit.phase.dispatch_dtype) is not None:
+            element_B = DTYPE_BYTES[sent] + (4 / SCALE_BLOCK if dtype(sent).quantised else 0.0)
         return Tokens(tokens, hidden, top_k, element_B, back)
 
     def _over_nodes(self, sent: Tokens, nodes: int, link_Bps: float) -> Measured:

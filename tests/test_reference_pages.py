@@ -1,0 +1,141 @@
+"""Pages made from the tables of the language: each example compiles, each default is what leaving it out means, none is stale."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+import reference
+from conftest import ROOT
+from worked import FILES, WORKED, spec
+from written_out import PLAIN, Written, defaults, without_and_with
+
+import dagc
+from dagc.base.diagnostics import Collector, SpecError
+from dagc.base.sections import SECTIONS
+from dagc.base.source import Source
+from dagc.lang.load import load
+from dagc.spec.spec import Spec
+
+DEFAULTS = {(path, name): how for path, name, _, how in defaults()}
+REFUSED = {"strategy": "E19", "passes": "E17"}
+"""Examples for a search, and for a plugin that is not installed here."""
+
+
+@cache
+def read(text: str) -> Spec:
+    """The spec as a record: all that a plan is made of."""
+    return load(Source("example.moe", text), Collector())
+
+
+@pytest.fixture
+def beside_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_every_attribute_has_an_example() -> None:
+    assert {path: list(section.attributes) for path, section in SECTIONS.items() if section.attributes} == {
+        path: list(examples) for path, examples in WORKED.items()
+    }
+    for path, examples in WORKED.items():
+        for name, text in examples.items():
+            said = name.partition(".")[0]  # of `poisson.rate`: the word whose argument it is
+            assert re.search(rf"\b{said}\b", text), (path, name)
+
+
+@pytest.mark.parametrize("path", WORKED)
+def test_every_example_compiles_and_says_something(path: str, beside_files: None) -> None:
+    """But for servings, which only `dagc serve` and requirements run: they are read."""
+    for name, text in WORKED[path].items():
+        if name in REFUSED:
+            with pytest.raises(SpecError) as caught:
+                dagc.compile_text(spec(text))
+            assert {d.code for d in caught.value.diagnostics} == {REFUSED[name]}
+        elif path.startswith("serve"):
+            assert read(spec(text)).serves
+        else:
+            plan = dagc.compile_text(spec(text))
+            assert plan.phases
+            assert plan.spec != read(spec("")), (path, name)
+
+
+def same_plan(path: str, place: str, without: str, written: str) -> bool:
+    """A plan is made of the record alone; where records differ, the plans are compared."""
+    if read(without) == read(written):
+        return True
+    if path.startswith("serve"):
+        one, other = (dagc.compile_text(text).serve("chat") for text in (without, written))
+        return repr(one) == repr(other)
+    phase = place.removeprefix("phase ") if " " in place else "decode" if path.startswith("phase") else "prefill"
+    one, other = (results(text, phase) for text in (without, written))
+    return one == other
+
+
+def results(text: str, phase: str) -> object:
+    plan = dagc.compile_text(re.sub(r"^serve .*\n", "", text, flags=re.MULTILINE), phases=[phase]).to_json()
+    for made in plan["phases"].values():
+        made.pop("expert_placement", None)  # which a report adds where a phase asks how its experts are placed
+    return plan
+
+
+@pytest.mark.parametrize("path", dict.fromkeys(path for path, _ in DEFAULTS))
+def test_a_default_written_out_is_the_same_plan(path: str, beside_files: None) -> None:
+    for (section, name), how in DEFAULTS.items():
+        if section == path and isinstance(how, Written):
+            without, written = without_and_with(path, name, how)
+            assert without != written and same_plan(path, how.place, without, written), (path, name)
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "other"),
+    [
+        ("hardware", "mfu", "0.5"),
+        ("hardware.compute", "mxfp8", "900 TFLOP/s"),
+        ("hardware.link", "nics", "4"),
+        ("model.attention", "kv_heads", "8"),
+        ("phase", "routing", "uniform"),
+        ("phase", "exchange", "deepep_ht"),
+        ("phase", "dispatch_dtype", "fp8"),
+        ("phase", "layers_per_stage", "[1, 3]"),
+        ("phase.memory", "padding", "1 GB"),
+        ("serve", "slots", "1"),
+    ],
+)
+def test_another_value_is_another_plan(path: str, name: str, other: str) -> None:
+    how = DEFAULTS[path, name]
+    assert isinstance(how, Written)
+    without, written = without_and_with(path, name, Written(other, how.beside, how.place))
+    assert not same_plan(path, how.place, without, written)
+
+
+def test_what_cannot_be_written_out_says_why() -> None:
+    unwritten = {key: how for key, how in DEFAULTS.items() if isinstance(how, str)}
+    assert all(len(why) > 15 for why in unwritten.values()) and len(unwritten) < 20
+    assert set(PLAIN) >= {how.place for how in DEFAULTS.values() if isinstance(how, Written) and how.place}
+
+
+@pytest.mark.parametrize("page", reference.PAGES)
+def test_the_pages_are_what_the_tool_writes(page: str) -> None:
+    made: Callable[[], str] = reference.PAGES[page]
+    assert (ROOT / "docs" / page).read_text() == made(), "python tools/reference.py"
+
+
+def whole_specs() -> list[tuple[str, str]]:
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    return [
+        (page.name, text)
+        for page in pages
+        for text in re.findall(r"^```\w*\n(moe 1\n.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    ]
+
+
+def test_whole_specs_in_pages_are_specs(beside_files: None) -> None:
+    found = whole_specs()
+    assert len(found) > 3
+    for page, text in found:
+        assert read(text).phases, page
