@@ -7,8 +7,8 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+import language_pages
 import pytest
-import reference
 from conftest import ROOT
 from worked import FILES, WORKED, spec
 from written_out import PLAIN, Written, defaults, without_and_with
@@ -119,10 +119,10 @@ def test_what_cannot_be_written_out_says_why() -> None:
     assert set(PLAIN) >= {how.place for how in DEFAULTS.values() if isinstance(how, Written) and how.place}
 
 
-@pytest.mark.parametrize("page", reference.PAGES)
+@pytest.mark.parametrize("page", language_pages.PAGES)
 def test_the_pages_are_what_the_tool_writes(page: str) -> None:
-    made: Callable[[], str] = reference.PAGES[page]
-    assert (ROOT / "docs" / page).read_text() == made(), "python tools/reference.py"
+    made: Callable[[], str] = language_pages.PAGES[page]
+    assert (ROOT / "docs" / page).read_text() == made(), "python tools/language_pages.py"
 
 
 def whole_specs() -> list[tuple[str, str]]:

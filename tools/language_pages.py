@@ -1,6 +1,6 @@
 """Writes the pages of docs/ that are tables of the language: attributes with worked examples, defaults, presets.
 
-python tools/reference.py
+python tools/language_pages.py
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dagc.lang.load import load
 from dagc.spec.model import Model
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-MADE = "Made by `python tools/reference.py`; do not edit."
+MADE = "Made by `python tools/language_pages.py`; do not edit."
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
