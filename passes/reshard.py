@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import ClassVar
 
 from dagc.base.dtypes import DTYPE_BYTES
-from dagc.base.frozen import record, replace
+from dagc.base.frozen import mutable, record, replace
 from dagc.ir.cuts import Cuts, cut_graph
 from dagc.ir.graph import Graph, Op, Segment, StageEdge, Value, Weight
 from dagc.ir.graph_pass import GraphPass, PassError
@@ -90,7 +90,7 @@ def stage_edges(graph: Graph) -> tuple[StageEdge, ...]:
     return tuple(edges)
 
 
-@dataclass(slots=True)
+@mutable
 class Resharder:
     """Rewrites one segment in program order; one reshard per (value, target). `partners`: of an op's first result the further
     ones, which move with it. `cuts`: those of axes that would make a chain cheaper."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import FrozenInstanceError, dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
@@ -11,7 +12,7 @@ from itertools import product
 
 import pytest
 
-from dagc.base.frozen import record
+from dagc.base.frozen import mutable, record
 
 
 @record
@@ -139,3 +140,33 @@ def test_what_a_class_says_itself_stays() -> None:
 
 def test_cached_properties_without_slots() -> None:
     assert Cached(2).double == 4 and Cached(2) == Cached(2)
+
+
+@mutable
+class Draft:
+    number: int
+    parts: list[int] = field(default_factory=list)
+
+
+def test_what_is_under_construction_is_assigned_and_compared_by_identity() -> None:
+    draft, other = Draft(1), Draft(1)
+    draft.number = 2
+    draft.parts.append(3)
+    assert (draft.number, draft.parts, other.parts) == (2, [3], []) and repr(other) == "Draft(number=1, parts=[])"
+    assert draft != other and replace(draft, number=1).parts is draft.parts and not hasattr(draft, "__dict__")
+    with pytest.raises(AttributeError):
+        draft.third = 3  # type: ignore[attr-defined]
+
+
+def test_what_a_class_needs_is_made_once_though_many_threads_ask_at_once() -> None:
+    for _ in range(20):
+
+        @record
+        class Fresh:
+            first: int
+            second: int = 2
+
+        with ThreadPoolExecutor(8) as pool:
+            made = list(pool.map(Fresh, range(64)))
+            shown = list(pool.map(repr, made))
+        assert len(set(made)) == 64 and shown[5].endswith("Fresh(first=5, second=2)")

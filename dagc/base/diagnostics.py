@@ -6,11 +6,11 @@ Codes and what each means: `codes`.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import islice
 
 from .codes import TABLE
-from .frozen import record
+from .frozen import mutable, record
 from .source import Span
 from .suggest import did_you_mean as did_you_mean
 
@@ -79,7 +79,7 @@ MAX_SUGGESTED = 64
 """Letters of a word for which one is."""
 
 
-@dataclass(slots=True)
+@mutable
 class Collector:
     """Gathers diagnostics of a run; `check` raises once any of them is an error that leaves no plan."""
 

@@ -1,9 +1,10 @@
-"""Frozen records: what `dataclass(frozen=True, slots=True)` makes, at a quarter of its cost at import."""
+"""Records: what `dataclass` makes, at a twentieth of its cost at import. Every command imports hundreds of classes and makes
+instances of few, so what a class needs is made when it is first asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import MISSING, FrozenInstanceError, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, Field, FrozenInstanceError, dataclass, field, fields
 from operator import attrgetter
 from typing import Any, TypeVar, cast, dataclass_transform, overload
 
@@ -16,11 +17,16 @@ def record(cls: type[T], /) -> type[T]: ...
 def record(*, slots: bool = True) -> Callable[[type[T]], type[T]]: ...
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def record(cls: type[T] | None = None, /, *, slots: bool = True) -> Any:
-    """A frozen dataclass. `dataclass` compiles eight functions for every class; all but the initialiser are the same for all of
-    them and are not compiled here. `slots=False`: for classes with cached properties."""
+    """A frozen dataclass. `slots=False`: for classes with cached properties."""
     if cls is None:
-        return lambda late: _made(late, slots)
-    return _made(cls, slots)
+        return lambda late: _made(late, slots, frozen=True)
+    return _made(cls, slots, frozen=True)
+
+
+@dataclass_transform(field_specifiers=(field,))
+def mutable(cls: type[T], /) -> type[T]:
+    """A dataclass with slots that is compared by identity: what is under construction."""
+    return _made(cls, slots=True, frozen=False)
 
 
 def replace(made: T, /, **changes: Any) -> T:
@@ -40,67 +46,164 @@ def replace(made: T, /, **changes: Any) -> T:
 _REPLACED: dict[type, tuple[Callable[[Any], tuple[Any, ...]], dict[str, int]]] = {}
 """Of each class: the arguments of its initialiser, and where each is."""
 
-
-def _made(cls: type[T], slots: bool) -> type[T]:
-    if cls.__doc__ is None:
-        cls.__doc__ = cls.__name__  # else dataclass asks inspect for a signature
-    derived = any(is_dataclass(base) for base in cls.__bases__)
-    made: Any = dataclass(init=derived, frozen=derived, slots=slots, repr=False, eq=False)(cls)
-    if not derived:
-        _freeze(made, slots)
-    own = made.__dict__
-    compared = [f.name for f in fields(made) if f.compare]
-    values: Callable[[Any], Any] = attrgetter(*compared) if compared else lambda self: ()
-    shown = [f.name for f in fields(made) if f.repr]
-
-    def equal(self: Any, other: object) -> Any:
-        return values(self) == values(other) if other.__class__ is self.__class__ else NotImplemented
-
-    def hashed(self: Any) -> int:
-        return hash(values(self))
-
-    def text(self: Any) -> str:
-        return f"{made.__qualname__}({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
-
-    for name, function in (("__eq__", equal), ("__hash__", hashed), ("__repr__", text)):
-        if name not in own or own[name] is None or (name == "__hash__" and own[name] is object.__hash__):
-            setattr(made, name, function)
-    return cast(type[T], made)
+_OWN = "_record_fields"
+"""Attribute of a record: name -> type and default (or `field`) of the fields that the class itself has."""
 
 
-def _freeze(made: Any, slots: bool) -> None:
-    """What `frozen=True` would compile for the class."""
-    made.__init__ = _initialiser(made, slots)
-    made.__setattr__, made.__delattr__ = _no_assignment, _no_deletion
-    made.__dataclass_params__.init = made.__dataclass_params__.frozen = True
-    if slots:
-        made.__getstate__, made.__setstate__ = _state, _restore
+def _made(cls: type[T], slots: bool, frozen: bool) -> type[T]:
+    own = dict(cls.__dict__)
+    written = own.get("__annotations__", {})
+    listed = {name: (kind, own.get(name, MISSING)) for name, kind in written.items() if not _of_class(kind)}
+    inherited = {name for base in cls.__mro__[1:] for name in _known(base)}
+    added: dict[str, Any] = {
+        _OWN: listed,
+        "__dataclass_fields__": _FIELDS,
+        "__dataclass_params__": _FROZEN if frozen else _MUTABLE,
+        "__signature__": _SIGNATURE,
+        "__init__": _first_init,
+        "__match_args__": _MATCHED,
+    }
+    if frozen:
+        added |= {"__setattr__": _no_assignment, "__delattr__": _no_deletion}
+        given = {"__eq__": _first_eq, "__hash__": _first_hash, "__repr__": _first_repr}
+        added |= {name: stub for name, stub in given.items() if own.get(name) is None}
+    elif "__repr__" not in own:
+        added["__repr__"] = _first_repr
+    if not own.get("__doc__"):
+        added["__doc__"] = cls.__name__
+    if not slots:
+        for name, (_, default) in listed.items():
+            if isinstance(default, Field):
+                if default.default is MISSING:
+                    delattr(cls, name)
+                else:
+                    setattr(cls, name, default.default)
+        for name, value in added.items():
+            setattr(cls, name, value)
+        return cls
+    if frozen:
+        added |= {"__getstate__": _state, "__setstate__": _restore}
+    added["__slots__"] = tuple(name for name in listed if name not in inherited)
+    for name in (*listed, "__dict__", "__weakref__"):
+        own.pop(name, None)
+    kind: Any = type(cls)
+    made = kind(cls.__name__, cls.__bases__, own | added)
+    made.__qualname__ = cls.__qualname__
+    return cast("type[T]", made)
 
 
-def _initialiser(made: Any, slots: bool) -> Callable[..., None]:
+def _of_class(kind: Any) -> bool:
+    return isinstance(kind, str) and kind.startswith("ClassVar")
+
+
+def _known(base: type) -> dict[str, tuple[Any, Any]]:
+    """The fields that a base itself has."""
+    found = base.__dict__.get(_OWN)
+    if found is not None:
+        return cast("dict[str, tuple[Any, Any]]", found)
+    if "__dataclass_fields__" not in base.__dict__:
+        return {}
+    return {f.name: (f.type, f) for f in fields(cast(Any, base))}
+
+
+def _record_of(cls: type) -> Any:
+    """The record that a class is or derives from."""
+    return next(base for base in cls.__mro__ if _OWN in base.__dict__)
+
+
+def _every(made: type) -> dict[str, tuple[Any, Any]]:
+    """All its fields, in the order of its arguments."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for base in reversed(made.__mro__):
+        found.update(_known(base))
+    return found
+
+
+class _Fields:
+    """`__dataclass_fields__`, made by `dataclass` itself when somebody asks."""
+
+    def __get__(self, one: Any, cls: type) -> dict[str, Field[Any]]:
+        made = _record_of(cls)
+        every = _every(made)
+        scope = {name: default for name, (_, default) in every.items() if default is not MISSING}
+        scope["__annotations__"] = {name: kind for name, (kind, _) in every.items()}
+        scope["__doc__"] = made.__name__
+        scope["__module__"] = made.__module__
+        plain: Any = dataclass(init=False, repr=False, eq=False)(type(made.__name__, (), scope))
+        made.__dataclass_fields__ = plain.__dataclass_fields__
+        return cast("dict[str, Field[Any]]", plain.__dataclass_fields__)
+
+
+class _Signature:
+    """Of the initialiser that is not made yet."""
+
+    def __get__(self, one: Any, cls: type) -> Any:
+        from inspect import Signature, signature
+
+        found = signature(_initialiser(_record_of(cls)))
+        return Signature(list(found.parameters.values())[1:])
+
+
+class _Matched:
+    """`__match_args__`."""
+
+    def __get__(self, one: Any, cls: type) -> tuple[str, ...]:
+        made = _record_of(cls)
+        every = _every(made)
+        names = tuple(name for name, (_, default) in every.items() if getattr(default, "init", True))
+        setattr(made, "__match_args__", names)  # noqa: B010
+        return names
+
+
+_FIELDS, _SIGNATURE, _MATCHED = _Fields(), _Signature(), _Matched()
+
+
+def _params(*, frozen: bool) -> Any:
+    class Alike:
+        """Alike"""
+
+    return cast(Any, dataclass(frozen=frozen, repr=False, eq=frozen)(Alike)).__dataclass_params__
+
+
+_FROZEN, _MUTABLE = _params(frozen=True), _params(frozen=False)
+
+
+def _first_init(self: Any, *args: Any, **kwargs: Any) -> None:
+    """Stands where the initialiser will be."""
+    made = _record_of(type(self))
+    made.__init__ = _initialiser(made)
+    made.__init__(self, *args, **kwargs)
+
+
+def _initialiser(made: Any) -> Callable[..., None]:
     """`__init__`: its fields by position or name."""
     scope: dict[str, Any] = {"_set": object.__setattr__, "_MISSING": MISSING}
     arguments, body = ["self"], []
-    for f in fields(made):
-        given, otherwise = f.name, f"_or_{f.name}"
-        if f.default_factory is not MISSING:
-            scope[otherwise] = f.default_factory
-            if f.init:
-                arguments.append(f"{f.name}=_MISSING")
-                given = f"{otherwise}() if {f.name} is _MISSING else {f.name}"
+    frozen = made.__dataclass_params__.frozen
+    for name, (_, default) in _every(made).items():
+        init = True
+        factory: Any = MISSING
+        if isinstance(default, Field):
+            init, factory, default = default.init, default.default_factory, default.default
+        given, otherwise = name, f"_or_{name}"
+        if factory is not MISSING:
+            scope[otherwise] = factory
+            if init:
+                arguments.append(f"{name}=_MISSING")
+                given = f"{otherwise}() if {name} is _MISSING else {name}"
             else:
                 given = f"{otherwise}()"
-        elif f.default is not MISSING:
-            scope[otherwise] = f.default
-            if f.init:
-                arguments.append(f"{f.name}={otherwise}")
+        elif default is not MISSING:
+            scope[otherwise] = default
+            if init:
+                arguments.append(f"{name}={otherwise}")
             else:
                 given = otherwise
-        elif f.init:
-            arguments.append(f.name)
+        elif init:
+            arguments.append(name)
         else:
             continue
-        body.append(f"    _set(self, {f.name!r}, {given})")
+        body.append(f"    _set(self, {name!r}, {given})" if frozen else f"    self.{name} = {given}")
     if hasattr(made, "__post_init__"):
         body.append("    self.__post_init__()")
     exec("\n".join([f"def __init__({', '.join(arguments)}):", *(body or ["    pass"])]), scope)
@@ -108,6 +211,55 @@ def _initialiser(made: Any, slots: bool) -> Callable[..., None]:
     made_init.__qualname__ = f"{made.__qualname__}.__init__"
     made_init.__module__ = made.__module__
     return cast(Callable[..., None], made_init)
+
+
+def _named(made: Any, what: str) -> list[str]:
+    """Fields that are compared or shown."""
+    return [name for name, (_, default) in _every(made).items() if getattr(default, what, True)]
+
+
+def _compared(made: Any) -> Callable[[Any], Any]:
+    names = _named(made, "compare")
+    return attrgetter(*names) if names else lambda self: ()
+
+
+def _stub_of(self: Any, name: str, stub: Any) -> Any:
+    """The record from which an instance has a function that is not made yet, or that another thread has just made."""
+    of_stub = (base for base in type(self).__mro__ if base.__dict__.get(name) is stub)
+    return next(of_stub, None) or _record_of(type(self))
+
+
+def _first_eq(self: Any, other: object) -> Any:
+    made = _stub_of(self, "__eq__", _first_eq)
+    values = _compared(made)
+
+    def equal(self: Any, other: object) -> Any:
+        return values(self) == values(other) if other.__class__ is self.__class__ else NotImplemented
+
+    made.__eq__ = equal
+    return equal(self, other)
+
+
+def _first_hash(self: Any) -> int:
+    made = _stub_of(self, "__hash__", _first_hash)
+    values = _compared(made)
+
+    def hashed(self: Any) -> int:
+        return hash(values(self))
+
+    made.__hash__ = hashed
+    return hashed(self)
+
+
+def _first_repr(self: Any) -> str:
+    made = _stub_of(self, "__repr__", _first_repr)
+    shown = _named(made, "repr")
+
+    def text(self: Any) -> str:
+        return f"{made.__qualname__}({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
+
+    made.__repr__ = text
+    return text(self)
 
 
 def _no_assignment(self: Any, name: str, value: object) -> None:

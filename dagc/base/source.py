@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate
 
 from .frozen import record
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(slots=False)
 class Source:
     """One file (or stdin, or a string) of spec text. `name` is what diagnostics print."""
 
     name: str
     text: str
-    _lines: list[int] = field(init=False, repr=False)
 
-    def __post_init__(self) -> None:
-        starts = [0]
-        starts.extend(i + 1 for i, ch in enumerate(self.text) if ch == "\n")
-        object.__setattr__(self, "_lines", starts)
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    @cached_property
+    def _lines(self) -> list[int]:
+        """Where lines begin."""
+        return [0, *accumulate(len(line) + 1 for line in self.text.split("\n")[:-1])]
 
     def position(self, offset: int) -> tuple[int, int]:
         """1-based (line, column) of a character offset."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, TypeAlias
 
 from .diagnostics import Diagnostic, SpecError
-from .frozen import record
+from .frozen import mutable, record
 from .harmless import harmless
 from .source import Source, Span
 
@@ -118,7 +118,7 @@ def _fault(message: str, source: Source, start: int, end: int | None = None, cod
     return SpecError([Diagnostic(code, message, span)])
 
 
-@dataclass(slots=True)
+@mutable
 class _Open:
     """A sequence or mapping whose end was not met yet. `values`: read so far, of a mapping keys and values in turn."""
 
@@ -126,7 +126,7 @@ class _Open:
     values: list[Node] = field(default_factory=list)
 
 
-@dataclass(slots=True)
+@mutable
 class _Reader:
     """`size`: values so far, with those that aliases repeat."""
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from ..base.diagnostics import Collector, Label
+from ..base.frozen import mutable
 from ..base.schema import LISTS
 from ..base.source import Span
 from ..base.syntax import ast
 
 
-@dataclass(slots=True)
+@mutable
 class Body:
     """Statements of one section, preset and override merged: attributes, sub-sections, directives, bare names."""
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ..base.axes import ATTENTION_SIDE, AXES, IN_EXPERTS
 from ..base.diagnostics import Collector, Label
-from ..base.frozen import record
+from ..base.frozen import mutable, record
 from ..base.schema import FOLD_ATTENTION, FOLD_EXPERTS, OPEN, OPEN_IN_SERVINGS, PHASE, SERVE, STRATEGY, Attribute
 from ..base.source import Span
 from ..base.syntax import ast
@@ -48,7 +48,7 @@ FREED = (
 """Paths that `strategy = any` leaves open."""
 
 
-@dataclass(slots=True)
+@mutable
 class ChoiceReader:
     """The choices of one phase or serving, called `owner`."""
 

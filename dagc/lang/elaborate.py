@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Collector, Label
 from ..base.files import Reach
+from ..base.frozen import mutable
 from ..base.phase_kinds import PHASE_KINDS
 from ..base.source import Span
 from ..base.syntax import ast
@@ -71,7 +72,7 @@ def elaborate(
     return spec
 
 
-@dataclass(slots=True)
+@mutable
 class Elaborator:
     """Sections to records. `values`: of params and lets; `domains`: of params; `picked`: alternatives by phase."""
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Collector
-from ..base.frozen import record
+from ..base.frozen import mutable, record
 from ..base.source import Source
 from ..base.syntax import ast
 from ..spec.choice import Choice, Chosen
@@ -64,7 +64,7 @@ class OpenSection:
         return body_with(self.body, self.choices, self.values(given), self.kind)
 
 
-@dataclass(slots=True)
+@mutable
 class _Opener(Elaborator):
     """Reads phases with their choices at a default, and keeps what is needed to read them with others."""
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 
 from ..base.diagnostics import Collector, Label
+from ..base.frozen import mutable
 from ..base.schema import ANY, HARDWARE, PHASE, WORKLOAD
 from ..base.syntax import ast
 from ..base.units import Quantity, show
@@ -25,7 +26,7 @@ def _parsed(text: str) -> tuple[ast.Expr | None, tuple[str, ...]]:
     return expr, tuple(d.message for d in found.items)
 
 
-@dataclass(slots=True)
+@mutable
 class Constants:
     """`failed`: those that have no value because something is wrong with them, which is reported."""
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..base.diagnostics import Collector
 from ..base.dtypes import FORMS, NAMED
 from ..base.files import Unreadable
+from ..base.frozen import mutable
 from ..base.source import Span
 from ..base.suggest import preset_help, products
 from ..base.syntax import ast
@@ -24,7 +24,7 @@ from .values.functions import env
 from .values.names import Names
 
 
-@dataclass(slots=True)
+@mutable
 class Presets:
     """`values`: constants of the spec. `config`: the config.json that the model comes from, once it is read."""
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from ..base import coming
 from ..base.diagnostics import Collector
+from ..base.frozen import mutable
 from ..base.schema import ANY, HOMES, OPEN, REQUIRED, Attribute
 from ..base.source import Span
 from ..base.syntax import ast
@@ -18,7 +19,7 @@ from .values.functions import env
 from .values.names import Names
 
 
-@dataclass(slots=True)
+@mutable
 class Reader:
     """One section's attributes by its schema. `section` names it in messages."""
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..base.diagnostics import Collector
 from ..base.files import Reach
+from ..base.frozen import mutable
 from ..base.source import Source
 from ..base.syntax import ast
 from ..spec.hardware import Hardware
@@ -48,7 +49,7 @@ class Watched(Mapping[str, AttrValue]):
         return all(self.values_.get(name) == others.get(name) for name in self.asked)
 
 
-@dataclass(slots=True)
+@mutable
 class Once(Elaborator):
     """An elaborator that keeps what it read of hardware and model. `watched`: the constants as these saw them."""
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from ..base.frozen import mutable
 from ..base.source import Source, Span
 from ..base.syntax import ast
 from ..spec.choice import Choice, Chosen
@@ -49,7 +50,7 @@ def without_loose_commas(text: str) -> str:
     return "".join(parts)
 
 
-@dataclass(slots=True)
+@mutable
 class Rewrite:
     """Edits of one file. `constants`: names that a word must not be taken for."""
 

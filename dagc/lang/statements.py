@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from ..base import coming
 from ..base.diagnostics import Collector, Label, SpecError
 from ..base.files import MAX_TEXT_BYTES, Reach, Unreadable, read_bytes
+from ..base.frozen import mutable
 from ..base.source import Source, Span
 from ..base.syntax import ast
 from ..spec.choice import ALTERNATIVE
@@ -26,7 +27,7 @@ def asks(section: ast.Section, name: str) -> bool:
     return any(isinstance(s, ast.Assign) and s.name == name for s in section.body)
 
 
-@dataclass(slots=True)
+@mutable
 class Statements:
     """`failed`: names that are not defined because something is wrong with them, which is reported; `taken`: kinds of
     sections that a misspelt one probably is."""

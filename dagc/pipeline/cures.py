@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from itertools import islice
 from math import prod
 
-from ..base.frozen import record
+from ..base.frozen import mutable, record
 from ..base.units import BYTES, show, show_runs
 from ..plan.pools import Pool, listed
 from ..plan.result import PhaseResult
@@ -51,7 +51,7 @@ class Attempt:
     without: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
+@mutable
 class Cures:
     """The search for one plan, and what is left of its tries."""
 

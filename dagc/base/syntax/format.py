@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
+from ..frozen import mutable
 from ..source import Source
 
 INDENT = "  "
@@ -20,7 +20,7 @@ _VALUE_END = {"name", "number", "string"}
 _UNIT_TAIL = {"s", "ms", "us", "min", "tok", "h", "Mtok", "req"}
 
 
-@dataclass(slots=True)
+@mutable
 class _Token:
     kind: str
     text: str

@@ -6,10 +6,11 @@ import gc
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from ..diagnostics import Collector, Label, did_you_mean
+from ..frozen import mutable
 from ..source import Source, Span
 from . import ast
 from .build import Builder
@@ -62,7 +63,7 @@ def _match(text: str, at: int) -> int | None:
     return None
 
 
-@dataclass(slots=True)
+@mutable
 class Recovery:
     """Parse; at an error blank out its lines and parse again. Offsets never change, so spans stay right."""
 

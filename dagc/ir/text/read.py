@@ -21,10 +21,11 @@ Files written before have every field of every op written out, one op per line (
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import NamedTuple
 
 from ...base.dtypes import DTYPE_BYTES
+from ...base.frozen import mutable
 from ...base.phase_kinds import PHASE_KINDS
 from ...base.schema import PLACINGS
 from ..graph import Graph, Loops, Op, Segment, Stage, StageEdge, Value, Weight, is_scope
@@ -60,7 +61,7 @@ def parse_graph(text: str) -> Graph:
     return reader.done()
 
 
-@dataclass(slots=True)
+@mutable
 class Reader:
     """The graph as far as it is read."""
 
@@ -194,7 +195,7 @@ Known = tuple[tuple[str, ...], Sharding | None, str]
 """Dims, layout and dtype of a value."""
 
 
-@dataclass(slots=True)
+@mutable
 class Body:
     """A segment as far as it is read. `taken`: its input; `known`: its values and weights."""
 

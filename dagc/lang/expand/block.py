@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import isfinite
 
 from ...base.diagnostics import did_you_mean
+from ...base.frozen import mutable
 from ...base.syntax import ast
 from ...ir.ops.kind import Tokens
 from ...ir.ops.op_set import OPS
@@ -19,7 +19,7 @@ from .statement_rules import listed
 RESIDUAL = ("batch", "seq", "hidden")
 
 
-@dataclass(slots=True)
+@mutable
 class Block(Scope):
     """Expands one block of a layer into ops of its builder. `last_of_layer`: None where another block follows it, else
     whether its layer is the model's last."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
-from ...base.frozen import record
+from ...base.frozen import mutable, record
 from ...ir.graph import Op, Weight
 from ...spec.unit import Unit
 
@@ -18,7 +18,7 @@ class Ref:
     literal: float | None = None
 
 
-@dataclass(slots=True)
+@mutable
 class BlockBuilder:
     """A segment that its blocks are adding to. `entry`: what it is given."""
 

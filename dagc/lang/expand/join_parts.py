@@ -10,9 +10,10 @@ mean equal statements.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from itertools import zip_longest
 
+from ...base.frozen import mutable
 from ...base.phase_kinds import SAMPLED
 from ...base.traced import number
 from ...ir.graph import Op, Segment
@@ -34,7 +35,7 @@ def joined(parts: Sequence[tuple[str, Segment]], ranks: int) -> Segment:
     return _Join(tuple(scope for scope, _ in parts), tuple(segment for _, segment in parts), ranks).run()
 
 
-@dataclass(slots=True)
+@mutable
 class _Join:
     """`shared`: names of ops that are one for all parts. `sampled`: those of them on rows that are not all tokens."""
 

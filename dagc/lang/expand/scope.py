@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from itertools import chain, count
 from typing import Any, NoReturn, TypeGuard, cast
 
 from ...base.diagnostics import did_you_mean
+from ...base.frozen import mutable
 from ...base.source import Span
 from ...base.syntax import ast
 from ...base.units import SCALAR, TOKENS, UNITS, Quantity, dim_words
@@ -38,7 +39,7 @@ def is_if(expr: ast.Expr) -> TypeGuard[ast.CallExpr]:
     return isinstance(expr, ast.CallExpr) and expr.func.text == "if"
 
 
-@dataclass(slots=True)
+@mutable
 class Scope:
     """The names of one block in one layer; `scope` is what its results are called after."""
 

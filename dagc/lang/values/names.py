@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from ...base.diagnostics import Collector
 from ...base.files import Reach
+from ...base.frozen import mutable
 from ...spec.model import AttrValue
 from ..huggingface.config import Config
 
 
-@dataclass(slots=True)
+@mutable
 class Names:
     """What expressions may name: constants, and (per call) some more. Bare words are allowed where asked."""
 
