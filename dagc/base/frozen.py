@@ -119,6 +119,11 @@ def _every(made: type) -> dict[str, tuple[Any, Any]]:
     return found
 
 
+def fields_of(made: type) -> list[str]:
+    """Names of all its fields, in the order of its arguments."""
+    return list(_every(made))
+
+
 class _Fields:
     """`__dataclass_fields__`, made by `dataclass` itself when somebody asks."""
 

@@ -68,7 +68,7 @@ def dims() -> list[Record]:
     from ..lang.library import stock
 
     stored: dict[str, list[str]] = {}
-    for block in stock():
+    for block in stock().values():
         for dim in dims_of(block):
             stored.setdefault(dim, []).append(block.name)
     of_model = sorted({*stored, *TENSOR_DIMS, *HEADS} - {*PHASE_DIMS, *MADE_DIMS})
@@ -106,5 +106,6 @@ def blocks() -> list[Record]:
     from ..lang.library import stock
 
     return [
-        {"name": one.name, "phase": one.phase or "", "about": f"[{', '.join(sorted(dims_of(one)))}]"} for one in stock()
+        {"name": one.name, "phase": one.phase or "", "about": f"[{', '.join(sorted(dims_of(one)))}]"}
+        for one in stock().values()
     ]

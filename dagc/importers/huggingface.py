@@ -115,7 +115,7 @@ def model_name(path: Path) -> str:
 
 def preset_of(model: Model) -> Model:
     """The model without the blocks that are the library's own, and without checkpoint sections."""
-    stock = {(s.name, s.phase): s for s in library.stock()}
+    stock = library.stock()
     own = {key: block for key, block in model.blocks.items() if stock.get(key) != block}
     return replace(model, blocks=own, checkpoint={})
 

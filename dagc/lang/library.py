@@ -4,9 +4,11 @@ their own (`dagc.base.entry_points`)."""
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from ..base.diagnostics import Collector
 from ..base.source import Source
@@ -24,11 +26,49 @@ def blocks() -> Source:
 
 
 @cache
-def stock() -> tuple[ast.BlockDef, ...]:
-    """The stock blocks as a tree: they are the same for every spec."""
+def stock() -> Mapping[tuple[str, str | None], ast.BlockDef]:
+    """The stock blocks by name and phase: they are the same for every spec."""
+    from binascii import crc32
+
+    from . import stock_trees
+
+    source = blocks()
+    if crc32(source.text.encode()) == stock_trees.KEY:
+        return Shipped(source, stock_trees.BLOCKS)
+    return parsed(source)
+
+
+def parsed(source: Source) -> Mapping[tuple[str, str | None], ast.BlockDef]:
+    """The blocks of a text."""
     from ..base.syntax.parse import parse
 
-    return tuple(s for s in parse(blocks(), Collector()).statements if isinstance(s, ast.BlockDef))
+    every = (s for s in parse(source, Collector()).statements if isinstance(s, ast.BlockDef))
+    return {(block.name, block.phase): block for block in every}
+
+
+class Shipped(Mapping[tuple[str, str | None], ast.BlockDef]):
+    """Blocks whose trees ship with dagc: one that is asked for becomes records."""
+
+    def __init__(self, source: Source, trees: Mapping[tuple[str, str | None], Any]) -> None:
+        self.source, self.trees = source, trees
+        self.known: dict[tuple[str, str | None], ast.BlockDef] = {}
+
+    def __getitem__(self, key: tuple[str, str | None]) -> ast.BlockDef:
+        found = self.known.get(key)
+        if found is None:
+            from ..base.syntax.plain_tree import restored
+
+            found = self.known[key] = restored(self.trees[key], self.source)
+        return found
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.trees
+
+    def __iter__(self) -> Iterator[tuple[str, str | None]]:
+        return iter(self.trees)
+
+    def __len__(self) -> int:
+        return len(self.trees)
 
 
 def _is_name(text: str) -> bool:

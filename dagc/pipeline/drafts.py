@@ -125,7 +125,8 @@ def drafter_model(model: Model) -> Model:
     """One layer for a further token as a model: like the last layer, behind a projection that no quantisation takes."""
     from ..lang import library
 
-    stock = {(block.name, block.phase): block for block in library.stock() if block.name in (EMBED, JOIN)}
+    shipped = library.stock()
+    stock = {key: shipped[key] for key in shipped if key[0] in (EMBED, JOIN)}
     table = model.weight_dtypes.get(model.stack[0].blocks[0], model.weight_dtype)
     return replace(
         model,

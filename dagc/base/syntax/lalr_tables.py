@@ -109,11 +109,85 @@ def _write(path: Path, data: bytes) -> None:
     os.replace(name, path)
 
 
+def as_source(parser: Any, text: str) -> str:
+    """The tables as a module of Python, for `shift_reduce`."""
+    table = parser.parser.parser._parse_table
+    rules = list(parser.rules)
+    number = {rule: k for k, rule in enumerate(rules)}
+    states = list(table.states)
+    assert states == list(range(len(states)))
+    scanner = parser.parser.lexer.lexer.scanner
+    kinds = scanner.terminals
+    callbacks = parser.parser.lexer.lexer.callback
+    keywords = {
+        name: {t.pattern.value: t.name for t in sorted(own.scanner.terminals, key=lambda t: str(t.name))}
+        for name, own in sorted(callbacks.items())
+    }
+    lines = [f"KEY = {key_of(text)}"]
+    lines.append(f"LEXER = {'|'.join(f'(?P<{t.name}>{t.pattern.to_regexp()})' for t in kinds)!r}")
+    lines.append(f"KEYWORDS = {keywords!r}")
+    lines.append(f"IGNORED = {{{', '.join(map(repr, sorted(parser.parser.lexer.lexer.ignore_types)))}}}")
+    kept = {s.name for rule in rules for s in rule.expansion if s.is_term and _keeps(s)}
+    lines.append(f"KEPT = {{{', '.join(map(repr, sorted(kept)))}}}")
+    lines.append(f"START, END = {table.start_states['start']}, {table.end_states['start']}")
+    lines += ["RULES = (", *(f"    {_rule(rule)!r}," for rule in rules), ")", "STATES: tuple[dict[str, int], ...] = ("]
+    for state in states:
+        own = {
+            name: argument if not hasattr(argument, "expansion") else ~number[argument]
+            for name, (_, argument) in sorted(table.states[state].items())
+        }
+        lines.append(f"    {own!r},")
+    return "\n".join([f'"""{_ABOUT}"""', "", "# fmt: off", *lines, ")", ""])
+
+
+_ABOUT = "The tables of grammar/moe.lark. Written by `python -m dagc.base.syntax.lalr_tables`."
+
+
+def key_of(text: str) -> int:
+    """Tells one grammar from its next version."""
+    from binascii import crc32
+
+    return crc32(text.encode())
+
+
+def _keeps(symbol: Any) -> bool:
+    return not (symbol.is_term and symbol.filter_out)
+
+
+def _rule(rule: Any) -> tuple[Any, ...]:
+    """(name, name of the tree, parts, whether one part needs no tree, (part, inlined, places left empty before it) of those
+    that are kept or None for all as they are, places left empty behind them), as lark's ParseTreeBuilder has it."""
+    empty = [0] * (len(rule.expansion) + 1)
+    if rule.options.empty_indices:
+        empty = [len(ones) for ones in "".join(str(int(e)) for e in rule.options.empty_indices).split("0")]
+    include, nones = [], 0
+    for k, symbol in enumerate(rule.expansion):
+        nones += empty[k]
+        if _keeps(symbol):
+            include.append((k, not symbol.is_term and symbol.name.startswith("_"), nones))
+            nones = 0
+    plain = include == [(k, False, 0) for k in range(len(rule.expansion))]
+    return (
+        str(rule.origin.name),
+        str(rule.alias or rule.origin.name),
+        len(rule.expansion),
+        bool(rule.options.expand1 and not rule.alias),
+        None if plain else tuple(include),
+        nones + empty[-1],
+    )
+
+
 def main() -> None:
+    """Writes both anew only where they are of another grammar: lark numbers states as it likes."""
     text = grammar_text()
     target = Path(str(resources.files(PACKAGE) / "moe.tables"))
-    target.write_bytes(pack(build(text), table_key(text)))
-    print(f"wrote {target.name}, {target.stat().st_size} bytes")
+    parser = unpack(target.read_bytes(), table_key(text))
+    if parser is None:
+        parser = build(text)
+        target.write_bytes(pack(parser, table_key(text)))
+    module = Path(__file__).with_name("moe_tables.py")
+    module.write_text(as_source(parser, text), encoding="utf-8")
+    print(f"{target.name}, {target.stat().st_size} bytes; {module.name}, {module.stat().st_size} bytes")
 
 
 if __name__ == "__main__":

@@ -78,6 +78,12 @@ class Recovery:
         self.text = self.source.text if self.source.text.endswith("\n") else self.source.text + "\n"
 
     def run(self) -> ast.File:
+        with _collector_paused():
+            if (made := _clean_tree(self.text)) is not None:
+                return Builder(self.source, self.out).file(made)
+        return self._with_errors()
+
+    def _with_errors(self) -> ast.File:
         from lark.exceptions import UnexpectedInput
 
         from . import lalr_tables as tables
@@ -298,6 +304,16 @@ class Recovery:
         lines[-1] = tail + lines[-1][len(tail) :]
         new = "".join(lines)
         self.text = self.text[:start] + head + new[len(head) :] + self.text[start + len(new) :]
+
+
+def _clean_tree(text: str) -> Any | None:
+    """The tree of a text without an error; None for any other, and where the tables are of another grammar."""
+    from . import lalr_tables, moe_tables
+    from .shift_reduce import tree
+
+    if lalr_tables.key_of(lalr_tables.grammar_text()) != moe_tables.KEY:
+        return None
+    return tree(text, moe_tables)
 
 
 def _kept(statements: tuple[ast.Statement, ...]) -> tuple[ast.Statement, ...]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from itertools import groupby
+from typing import cast
 
 from ...base.diagnostics import Collector
 from ...base.schema import ATTENTION, EXPERTS, MLP, MODEL, ROPE, Attribute, dtype_of
@@ -18,7 +20,7 @@ from ..values.evaluate import evaluate, quantity
 from ..values.functions import env
 from ..values.names import Names
 
-Blocks = dict[tuple[str, str | None], ast.BlockDef]
+Blocks = Mapping[tuple[str, str | None], ast.BlockDef]
 
 
 def read_model(
@@ -49,7 +51,7 @@ def read_model(
     if out.failed:
         return None
     _derive(attributes, body, out)
-    blocks = {(s.name, s.phase): s for s in library.stock()} | own_blocks
+    blocks = ChainMap(dict(own_blocks), cast("dict[tuple[str, str | None], ast.BlockDef]", library.stock()))
     stack = _stack(stack_assign, attributes, layers, body, names)
     if stack is None:
         return None
@@ -268,10 +270,10 @@ def _slip(missing: Sequence[str], body: Body, out: Collector) -> bool:
 def _used_blocks(
     stack: tuple[Layer, ...], layers: Mapping[str, ast.LayerDef], blocks: Blocks, body: Body, out: Collector
 ) -> Blocks:
-    used: Blocks = {}
+    used: dict[tuple[str, str | None], ast.BlockDef] = {}
     for layer in stack:
         for name in layer.blocks:
-            bodies = {key: b for key, b in blocks.items() if key[0] == name}
+            bodies = {key: blocks[key] for key in blocks if key[0] == name}
             if not bodies:
                 near = out.near(name, {key[0] for key in blocks})
                 definition = layers.get(layer.name)
