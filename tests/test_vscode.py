@@ -62,6 +62,23 @@ def test_a_missing_command_is_named_once(unpacked: Path, path: str) -> None:
 
 @needs_node
 @needs_vsix
+def test_the_server_is_spoken_to_over_its_standard_input(unpacked: Path, tmp_path: Path) -> None:
+    """A script in the place of dagc writes down how it was called and what it was told first, and ends: the user learns that it did."""
+    command, called, told = tmp_path / "dagc", tmp_path / "called", tmp_path / "told"
+    command.write_text(f'#!/bin/sh\necho "$@" > {called}\nhead -c 200 > {told}\nexit 1\n')
+    command.chmod(0o755)
+    settings = {"server": True, "path": str(command)}
+    answer = node(
+        EDITOR / "test" / "activate.mjs",
+        told={"extension": str(unpacked / "out" / "extension.js"), "settings": settings},
+    )
+    assert called.read_text() == "lsp\n"
+    assert told.read_text().startswith("Content-Length: ") and '"method":"initialize"' in told.read_text()
+    assert "The language server did not start" in answer["warnings"][0]
+
+
+@needs_node
+@needs_vsix
 def test_without_a_server_nothing_is_started_or_told(unpacked: Path) -> None:
     told = {"extension": str(unpacked / "out" / "extension.js"), "settings": {"server": False, "path": "/nowhere/dagc"}}
     assert node(EDITOR / "test" / "activate.mjs", told=told)["warnings"] == []

@@ -3,7 +3,7 @@
 "use strict";
 
 const vscode = require("vscode");
-const { LanguageClient, TransportKind } = require("vscode-languageclient/node");
+const { LanguageClient } = require("vscode-languageclient/node");
 const { found } = require("./command");
 
 const LANGUAGE = "moe";
@@ -44,7 +44,7 @@ async function start() {
   client = new LanguageClient(
     "dagc",
     "dagc",
-    { command, args: settings.get("arguments", ["lsp"]), transport: TransportKind.stdio },
+    { command, args: settings.get("arguments", ["lsp"]) }, // over its standard input and output, without an option that says so
     { documentSelector: [{ scheme: "file", language: LANGUAGE }, { scheme: "untitled", language: LANGUAGE }] },
   );
   await client.start();
