@@ -24,7 +24,9 @@ const api = {
   },
   window: {
     createOutputChannel: () => channel,
-    showErrorMessage: async () => {}, showWarningMessage: async (text) => void warnings.push(text) },
+    showErrorMessage: async () => {},
+    showWarningMessage: async (text) => void warnings.push(text),
+  },
   commands: { registerCommand: (name) => (commands.push(name), disposable), executeCommand: async () => {} },
 };
 // What the client library asks for besides: events and registrations that never fire, and classes that it derives its own from.
