@@ -6,14 +6,16 @@ plan.phases["prefill"].time_s, plan.passed, plan.to_json()
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import os
 
 from .base.version import VERSION
 
 __all__ = ["Plan", "SpecError", "compile", "compile_text"]
 
+TYPE_CHECKING = False  # `typing` and `pathlib` take longer to import than `dagc --help` to print
 if TYPE_CHECKING:
+    from typing import Any
+
     from .api import Plan as Plan
     from .api import compile as compile
     from .api import compile_text as compile_text
@@ -27,9 +29,9 @@ _HOME = {
     "Plan": ".api",
     "SpecError": ".base.diagnostics",
 }
-_here = Path(__file__).resolve().parent
-if not (_here / "passes").is_dir() and (_here.parent / "passes").is_dir():
-    __path__.append(str(_here.parent))  # a bare checkout: `passes` and `grammar` are next to the package
+_here = os.path.dirname(os.path.realpath(__file__))
+if not os.path.isdir(os.path.join(_here, "passes")) and os.path.isdir(os.path.join(_here, os.pardir, "passes")):
+    __path__.append(os.path.dirname(_here))  # a bare checkout: `passes` and `grammar` are next to the package
 
 
 def __getattr__(name: str) -> Any:

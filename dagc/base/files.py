@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .frozen import record
+from .heard import LISTENERS
 
 MARKS = (".git", "pyproject.toml")
 """What marks the top folder of a project."""
@@ -50,6 +51,8 @@ def read_bytes(path: Path | str, most: int, *, named: bool = False) -> bytes:
 def open_regular(path: Path | str, *, named: bool = False) -> BinaryIO:
     """A regular file, opened. Raises Unreadable."""
     text = str(path)
+    for one in LISTENERS:
+        one.opened(text)
     try:
         # Opening a pipe without a writer would wait for one.
         handle = os.open(text, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | getattr(os, "O_NOCTTY", 0))

@@ -2,98 +2,30 @@
 
 from __future__ import annotations
 
-import errno
-import gc
-import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from typing import Any
 
-INTERNAL = 3
-INTERRUPTED = 130
-TERMINATED = 143
-UNWRITABLE = (errno.ENOSPC, errno.EBADF, errno.EIO, errno.EFBIG, errno.EDQUOT)
-"""What writing to standard output fails with: a full disk, a closed pipe of the shell."""
+TYPE_CHECKING = False  # `typing` takes longer to import than `dagc --help` to print
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code; no traceback leaves here unless DAGC_DEBUG is set."""
-    from .parser import parse_arguments
-    from .printing import harmless_streams
-
-    gc.set_threshold(100_000)  # graphs and arrays live to the end: looking for cycles more often finds none
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:  # closed by whoever started this
-            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
-    with harmless_streams():
-        return _run(sys.argv[1:] if argv is None else list(argv), parse_arguments)
-
-
-def _run(argv: list[str], parse_arguments: Callable[[list[str]], Any]) -> int:
-    before = _on_termination()
-    try:
-        args = parse_arguments(argv)
-        if isinstance(args, int):
-            sys.stdout.flush()
-            return args
-        code: int = args.run(args)
-        with suppress(BrokenPipeError):
-            sys.stdout.flush()
-            return code
-        _to_nowhere(sys.stdout)  # `dagc check bad | head -1`: the verdict stays what it is
-        return code
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except Terminated:
-        return TERMINATED
-    except BrokenPipeError:
-        _to_nowhere(sys.stdout)  # the reader went away (`| head`): nothing more to say
+    """Run one command and return its exit code."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    if words in (["--help"], ["-h"], ["help"]) and _overview():
         return 0
-    except OSError as error:
-        if error.filename is not None or error.errno not in UNWRITABLE or os.environ.get("DAGC_DEBUG"):
-            return _internal(error)
-        with suppress(OSError):
-            print(f"dagc: cannot write the output: {error.strerror}", file=sys.stderr)
-        _to_nowhere(sys.stdout)
-        _to_nowhere(sys.stderr)
-        return 2
-    except Exception as error:
-        return _internal(error)
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
+    from .process import process
+
+    return process(words)
 
 
-class Terminated(BaseException):
-    """The process was asked to end: unfinished work is undone on the way out."""
+def _overview() -> bool:
+    """Print what there is, with nothing imported that it does not need. False where that fails: `process` says why."""
+    from .all_commands import overview
 
-
-def _on_termination() -> Any:
-    """SIGTERM ends a command as Ctrl-C does; where somebody handles it already, or in a thread, it stays as it is."""
-    if threading.current_thread() is not threading.main_thread():
-        return None
-    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        return None
-
-    def ended(number: int, frame: object) -> None:
-        raise Terminated
-
-    return signal.signal(signal.SIGTERM, ended)
-
-
-def _to_nowhere(stream: Any) -> None:
-    """Nothing is left to fail when the interpreter flushes at its end."""
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def _internal(error: Exception) -> int:
-    if os.environ.get("DAGC_DEBUG"):
-        raise error
-    text = str(error).splitlines()
-    print(f"dagc: internal error: {type(error).__name__}: {text[0] if text else ''}", file=sys.stderr)
-    print("  this is a bug in dagc, not in the spec; DAGC_DEBUG=1 shows where", file=sys.stderr)
-    return INTERNAL
+    try:
+        sys.stdout.write(overview())
+        sys.stdout.flush()
+    except (OSError, ValueError, AttributeError):  # a full disk, a pipe without a reader, no output at all
+        return False
+    return True

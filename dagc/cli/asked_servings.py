@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Collector, Diagnostic, SpecError, did_you_mean
 from .common import settings
+from .manner import live
 
 if TYPE_CHECKING:
     from ..api import Plan
@@ -65,7 +66,7 @@ def asked(spec: Spec, args: Namespace) -> list[Serve]:
 @contextmanager
 def shown_progress(before: str = "") -> Iterator[Told | None]:
     """A line on a terminal that says how far something is: `told(words)`. None where nobody looks."""
-    if not sys.stderr.isatty():
+    if not live():
         yield None
         return
 

@@ -8,7 +8,8 @@ from argparse import ArgumentParser, Namespace
 from ..base.diagnostics import Diagnostic, SpecError
 from ..base.render import render
 from .arguments import common_arguments
-from .common import color, settings
+from .common import audible, settings, verdict
+from .manner import color
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -37,10 +38,9 @@ def run(args: Namespace) -> int:
         if not plan.passed:
             code = max(code, 1)
         if args.format == "text":
-            passed = sum(v.passed for v in plan.requirements)
-            first = "" if plan.fits else "DOES NOT FIT; "
-            print(f"{spec}: {first}{passed} of {len(plan.requirements)} requirements hold")
-    text = render(diagnostics, args.format, args.format == "text" and color(sys.stderr))
+            print(verdict(spec, plan))
+    shown = audible(diagnostics) if args.format == "text" else diagnostics
+    text = render(shown, args.format, args.format == "text" and color(sys.stderr))
     if args.format == "text":
         if text:
             print(text, file=sys.stderr)

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Diagnostic, SpecError, did_you_mean
 from ..base.harmless import file_part
+from .manner import color, manner
 
 if TYPE_CHECKING:
     from ..api import Plan
+    from ..plan.plan import CompiledPlan
     from ..plan.result import Sensitivities
 
 
@@ -37,17 +39,23 @@ def put(data: bytes) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def color(stream: object) -> bool:
-    """Colour on a terminal only, and never under NO_COLOR."""
-    isatty = getattr(stream, "isatty", lambda: False)
-    return bool(isatty()) and not os.environ.get("NO_COLOR")
+def audible(diagnostics: Sequence[Diagnostic]) -> Sequence[Diagnostic]:
+    """Those that are told: errors alone where the command is to be quiet."""
+    return [d for d in diagnostics if d.severity == "error"] if manner().quiet else diagnostics
+
+
+def verdict(spec: str, plan: CompiledPlan) -> str:
+    """A plan in one line."""
+    passed = sum(v.passed for v in plan.requirements)
+    first = "" if plan.fits else "DOES NOT FIT; "
+    return f"{spec}: {first}{passed} of {len(plan.requirements)} requirements hold"
 
 
 def tell(diagnostics: Sequence[Diagnostic], *, requirements: bool = True) -> None:
     """Diagnostics on standard error."""
     from ..base.render import render
 
-    shown = [d for d in diagnostics if requirements or d.code != "R07"]
+    shown = audible([d for d in diagnostics if requirements or d.code != "R07"])
     if shown:
         print(render(shown, "text", color(sys.stderr)), file=sys.stderr)
 

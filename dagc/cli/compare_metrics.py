@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Collector, Diagnostic, SpecError
 from .arguments import at_least
-from .common import color, put, tell
+from .common import put, tell
+from .manner import color
 
 if TYPE_CHECKING:
     from ..api import Plan

@@ -14,7 +14,8 @@ from ..base.picture_words import VIEWS
 from ..export.registry import EMIT, PHASE, PLAN, VIEW, Exporter, exporter, installed, names
 from ..export.registry import chosen as exporters
 from .arguments import spec_arguments, theme_argument
-from .common import buys, chosen, color, compiled, put, stem, tell
+from .common import buys, chosen, compiled, put, stem, tell, verdict
+from .manner import color, manner, say
 from .writing import Files, Folders, refuse_existing, write_all
 
 if TYPE_CHECKING:
@@ -75,12 +76,14 @@ def run(args: Namespace) -> int:
             from ..export.json import dumps, plan_object
 
             put(dumps(plan_object(plan), indent=True))
+        elif manner().quiet:
+            print(verdict(args.spec, plan))
         elif args.format == "md":
             sys.stdout.write(plan.markdown())
         else:
             sys.stdout.write(plan.report(color=color(sys.stdout)))
             for path in (*files, *folders):
-                print(f"wrote {path}")
+                say(f"wrote {path}")
         return 0 if plan.passed else 1
     except SpecError as error:
         tell(error.diagnostics)

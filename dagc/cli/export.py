@@ -16,6 +16,7 @@ from ..export.deploy.launchers import names as launchers
 from ..export.engines import ENGINES
 from .arguments import any_of, spec_arguments
 from .common import compiled, stem, tell
+from .manner import say
 from .writing import refuse_existing, write_all
 
 IMAGE = r"[A-Za-z0-9][\w.:/@-]{0,500}"
@@ -82,7 +83,7 @@ def run(args: Namespace) -> int:
             refuse_existing(directory, args.force)
             write_all({directory / name: data for name, data in files.items()})
             for name in files:
-                print(f"wrote {directory / name}")
+                say(f"wrote {directory / name}")
         else:
             for name, data in files.items():
                 sys.stdout.write(f"# ---- {name}\n{data.decode()}")

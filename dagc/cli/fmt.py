@@ -10,6 +10,7 @@ from pathlib import Path
 from ..base.diagnostics import Collector, SpecError
 from .arguments import allow_import_arguments
 from .common import tell
+from .manner import say
 from .writing import write_all
 
 
@@ -39,7 +40,7 @@ def run(args: Namespace) -> int:
                     sys.stdout.write(text)
             elif text != source.text and not args.check:
                 write_all({Path(os.path.realpath(spec)): text.encode()})
-                print(f"formatted {spec}")
+                say(f"formatted {spec}")
             if args.check and text != source.text:
                 print(f"would format {spec}")
                 code = max(code, 1)

@@ -10,6 +10,7 @@ from ..base.diagnostics import Diagnostic, SpecError
 from ..importers.origins import SOURCES
 from .arguments import allow_import_arguments, any_of, at_least
 from .common import settings, tell
+from .manner import manner, say
 from .writing import write_all
 
 PHASES = ("both", "prefill", "decode")
@@ -96,11 +97,11 @@ def run(args: Namespace) -> int:
             sys.stdout.write(text)
         else:
             write_all({Path(args.output): text.encode()})
-            print(f"wrote {args.output}")
+            say(f"wrote {args.output}")
     except SpecError as error:
         tell(error.diagnostics)
         return 2
-    for note in notes:
+    for note in () if manner().quiet else notes:
         print(note, file=sys.stderr)
     return 0
 

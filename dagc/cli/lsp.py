@@ -14,7 +14,7 @@ EXTRA = "lsp"
 
 def add_arguments(parser: ArgumentParser) -> None:
     allow_import_arguments(parser)
-    parser.add_argument("--set", action="append", default=[], metavar="k=v", help="set a param of every spec")
+    parser.add_argument("--set", action="append", default=[], metavar="K=V", help="set a param of every spec")
 
 
 def run(args: Namespace) -> int:

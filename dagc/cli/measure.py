@@ -12,6 +12,7 @@ from ..base.diagnostics import Diagnostic, SpecError
 from ..base.distribution import how_to_install
 from .arguments import at_least, common_arguments
 from .common import compiled, tell
+from .manner import live, say
 from .writing import check_folder, seen_from, write_all
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def _machine(args: Namespace) -> int:
         ranks.close()
     if found is not None:
         write_all({path: section(found, ranks.device.versions).encode()})
-        print(f'wrote {path}; in a spec: hardware cpu from "{path}" {{ }}')
+        say(f'wrote {path}; in a spec: hardware cpu from "{path}" {{ }}')
     return 0
 
 
@@ -181,7 +182,7 @@ def _finish(
         raise _stop(str(error)) from None
     write_all(files)
     for path in files:
-        print(f"wrote {path}")
+        say(f"wrote {path}")
     return _fit(args, plan, device, gpu, folder) if args.fit else 0
 
 
@@ -200,7 +201,7 @@ def _fit(args: Namespace, plan: CompiledPlan, device: TorchDevice, gpu: str, fol
         raise _stop("no kernel has enough rows to fit", "a larger --grid measures more")
     path = folder / f"{gpu}.json"
     write_all({path: fitted.text.encode()})
-    print(f'wrote {path}; in a spec: hardware {{ calibration = "{seen_from(args.spec, path)}" }}')
+    say(f'wrote {path}; in a spec: hardware {{ calibration = "{seen_from(args.spec, path)}" }}')
     return 0
 
 
@@ -209,7 +210,7 @@ class _Progress:
 
     def __init__(self, count: int) -> None:
         self.count, self.at = count, 0
-        self.shown = sys.stderr.isatty()
+        self.shown = live()
 
     def step(self, result: Result) -> None:
         self.at += 1

@@ -8,12 +8,9 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, NoReturn
 
+from .all_commands import ABOUT, GENERAL, GENERAL_TITLE, USAGE, overview
 from .commands import COMMANDS, MODULES
-
-EXITS = """`dagc COMMAND --help` lists the options of a command.
-
-exit codes: 0 passed; 1 compiled, but a requirement fails or it does not fit; 2 the
-spec or the command line is wrong; 3 internal error; 130 interrupted; 143 terminated"""
+from .manner import AUTO, COLORS, Manner
 
 
 class Parser(argparse.ArgumentParser):
@@ -54,9 +51,13 @@ class CommandParser(Parser):
         if not self.command:
             return
         module = import_module(f".{MODULES.get(self.command, self.command)}", __package__)
+        from .help_pages import epilog
+
+        self.epilog = epilog(self.command)
         self.command = ""
         module.add_arguments(self)
         self.set_defaults(run=module.run)
+        add_general(self)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         self.fill()
@@ -104,18 +105,45 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace | int:
         return 2
     except SystemExit as stop:  # --help and --version
         return int(stop.code or 0)
-    if args.version:
+    if args.command is None:
+        parser.print_help(sys.stderr)
+        return 2
+    return args
+
+
+def manner_of(args: argparse.Namespace) -> Manner:
+    """What the general options say."""
+    return Manner(args.quiet, args.verbose, args.color)
+
+
+class _Version(argparse.Action):
+    """Prints the version and ends, whatever else a command needs."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> NoReturn:
         from ..base.distribution import described, foreign
         from ..base.version import VERSION
 
         print(described(VERSION))
         if stranger := foreign():
             print(f"dagc: {stranger}", file=sys.stderr)
-        return 0
-    if args.command is None:
-        parser.print_help(sys.stderr)
-        return 2
-    return args
+        raise SystemExit(0)
+
+
+def add_general(parser: argparse.ArgumentParser, **before: Any) -> None:
+    """The options that every command takes. `before`: what holds where neither side of the command's name has them; what a command
+    does not say leaves what is said before it."""
+    about = dict(GENERAL)
+    group = parser.add_argument_group(GENERAL_TITLE)
+    either = group.add_mutually_exclusive_group()
+    for name, option in (("quiet", "-q"), ("verbose", "-v")):
+        text = about[f"{option}, --{name}"]
+        default = before.get(name, argparse.SUPPRESS)
+        either.add_argument(option, f"--{name}", action="store_true", default=default, help=text)
+    color = before.get("color", argparse.SUPPRESS)
+    group.add_argument("--color", choices=COLORS, default=color, metavar="WHEN", help=about["--color WHEN"])
+    group.add_argument(
+        "-V", "--version", action=_Version, nargs=0, default=argparse.SUPPRESS, help=about["-V, --version"]
+    )
 
 
 def _unknown(parser: argparse.ArgumentParser, command: str | None, word: str) -> UsageError:
@@ -143,25 +171,26 @@ def _unknown(parser: argparse.ArgumentParser, command: str | None, word: str) ->
     return UsageError(f"{own.prog} has no option `{name}`", hint)
 
 
-class _Help(argparse.RawDescriptionHelpFormatter):
-    """argparse counts no indent for names of commands, and puts what a long one does on a line of its own."""
+class _Help(argparse.HelpFormatter):
+    """Paragraphs are filled, but for examples, whose lines stay as they are."""
 
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog)
-        self._action_max_length = max(map(len, COMMANDS)) + 4
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if "\n" in text else super()._fill_text(text, width, indent)
+
+
+class _Root(Parser):
+    """The parser of all commands, whose help is the overview."""
+
+    def format_help(self) -> str:
+        return overview()
 
 
 def build_parser() -> Parser:
-    parser = Parser(
-        prog="dagc",
-        description="Compile MoE deployment plans (.moe) to placed, costed, drawn execution graphs.",
-        epilog=EXITS,
-        formatter_class=_Help,
-    )
-    parser.add_argument(
-        "--version", action="store_true", help="print the version, the distribution and where it is installed"
-    )
+    parser = _Root(prog="dagc", usage=USAGE.removeprefix("usage: "), description=ABOUT)
+    add_general(parser, quiet=False, verbose=False, color=AUTO)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=CommandParser)
     for name, about in COMMANDS.items():
-        commands.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.").command = name
+        description = f"{about[0].upper()}{about[1:]}."
+        one = commands.add_parser(name, help=about, description=description, prog=f"dagc {name}", formatter_class=_Help)
+        one.command = name
     return parser

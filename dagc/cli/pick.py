@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ..base.diagnostics import Collector, Diagnostic, SpecError, did_you_mean
 from .arguments import allow_import_arguments
 from .common import settings, tell
+from .manner import say
 from .writing import write_all
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def run(args: Namespace) -> int:
             path = Path(args.output)
             _readable(text, path, args)
             write_all({path: text.encode()})
-            print(f"wrote {path}")
+            say(f"wrote {path}")
         else:
             sys.stdout.write(text)
     except SpecError as error:

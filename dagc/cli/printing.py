@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from ..base.harmless import CONTROL
+from .manner import color
 
 _UNSAFE = re.compile(rf"\r\n|\x1b\[[0-9;]*m|{CONTROL.pattern}")
 _COMMAND = re.compile(r"##(?=\[|vso\[)")
@@ -47,7 +48,7 @@ class Harmless:
 
     def _kept(self, found: re.Match[str]) -> str:
         terminal = found[0] == "\r" or len(found[0]) > 1
-        kept = found[0] == "\r\n" or (terminal and self.stream.isatty())
+        kept = found[0] == "\r\n" or (terminal and (color(self) if len(found[0]) > 1 else self.stream.isatty()))
         return found[0] if kept else "\N{REPLACEMENT CHARACTER}"
 
     def _line(self, line: str, new: bool) -> str:

@@ -10,7 +10,8 @@ from ..base.diagnostics import Diagnostic, SpecError
 from ..export import registry
 from ..export.registry import PLAN, REPORT, exporter, names
 from .arguments import spec_arguments, theme_argument
-from .common import buys, compiled, put, stem, tell
+from .common import buys, compiled, put, stem, tell, verdict
+from .manner import manner, say
 from .writing import write_all
 
 
@@ -40,7 +41,9 @@ def run(args: Namespace) -> int:
             put(data)
         else:
             write_all({target: data}, force=args.force)
-            print(f"wrote {target}")
+            say(f"wrote {target}")
+            if manner().quiet:
+                print(verdict(args.spec, plan))
         return 0 if plan.passed else 1
     except SpecError as error:
         tell(error.diagnostics)

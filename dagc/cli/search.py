@@ -15,7 +15,8 @@ from ..base.diagnostics import Collector, Diagnostic, SpecError
 from ..export.engines import ENGINES
 from .arguments import at_least, spec_arguments, theme_argument
 from .asked_cluster import check_cluster
-from .common import chosen, color, put, settings, stem, tell
+from .common import chosen, put, settings, stem, tell
+from .manner import color, live, manner
 from .writing import check_folder
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def run(args: Namespace) -> int:
         check_cluster(args.on)
         if args.output:
             check_folder(Path(args.output))
-        progress = Progress() if sys.stderr.isatty() else None
+        progress = Progress() if live() else None
         found = search(spec, asked, progress, _text(source, args))
         if progress is not None:
             progress.clear()
@@ -147,7 +148,7 @@ def run(args: Namespace) -> int:
 
         put(as_json(shown))
     else:
-        put(reasons(shown).encode())
+        put(b"" if manner().quiet else reasons(shown).encode())
     code = 0 if found.ranked else 1
     if args.verify and found.best is not None and not _proved(found.best, source.name, args):
         code = 1

@@ -12,7 +12,8 @@ from ..base.diagnostics import Collector, Diagnostic, SpecError
 from ..export.registry import SERVE, SERVING, exporter, names
 from .arguments import at_least, spec_arguments, theme_argument
 from .asked_servings import asked, compiled, read, shown_progress
-from .common import chosen, color, put, stem, tell
+from .common import chosen, put, stem, tell, verdict
+from .manner import color, manner, say
 from .writing import Files, write_all
 
 if TYPE_CHECKING:
@@ -93,9 +94,12 @@ def run(args: Namespace) -> int:
         files = _files(plan, serves, knees, kinds, directory, stem(args.spec), args.theme)
         if files:
             write_all(files)
-        _print(plan, serves, knees, args)
+        if manner().quiet and not args.json:
+            print(verdict(args.spec, plan))
+        else:
+            _print(plan, serves, knees, args)
         for path in files if not args.json else ():
-            print(f"wrote {path}")
+            say(f"wrote {path}")
         return 0 if plan.passed else 1
     except SpecError as error:
         tell(error.diagnostics)
@@ -167,5 +171,5 @@ def _write_trace(serves: list[Serve], path: Path) -> int:
         ) from None
     except ValueError as error:
         raise SpecError([Diagnostic("E14", f"--write-trace: {error}")]) from None
-    print(f"wrote {path}")
+    say(f"wrote {path}")
     return 0

@@ -13,6 +13,7 @@ from ..export.registry import SHOW, VIEW, exporter, names
 from ..view.facts.lanes.shown_part import DEFAULT, Choice
 from .arguments import any_of, at_least, spec_arguments, theme_argument
 from .common import compiled, tell
+from .manner import say
 from .writing import write_all
 
 OWN, TEXT = "svg", "dot"
@@ -95,7 +96,7 @@ def run(args: Namespace) -> int:
         tell(error.diagnostics)
         return 2
     for path in files:
-        print(f"wrote {path}")
+        say(f"wrote {path}")
     return 0 if plan.fits else 1
 
 

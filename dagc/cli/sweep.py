@@ -24,6 +24,7 @@ from ..spec.metrics import meant_metric, metric, shown
 from .arguments import at_least, spec_arguments
 from .asked_cluster import check_cluster
 from .common import settings, tell
+from .manner import live
 
 if TYPE_CHECKING:
     from ..spec.model import AttrValue
@@ -61,9 +62,9 @@ def run(args: Namespace) -> int:
             if row.metrics and not any(r.metrics for r in rows):
                 _chosen(args.metric, [row])  # a misspelt name is reported before all points are done
             rows.append(row)
-            if sys.stderr.isatty():
+            if live():
                 print(f"\r{len(rows)} of {len(tasks)}", end="", file=sys.stderr, flush=True)
-        if sys.stderr.isatty():
+        if live():
             print("\r", end="", file=sys.stderr)
         names = _chosen(args.metric, rows) if args.metric else _usual(rows)
     except SpecError as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Collector
+from ..base.heard import timed
 from ..base.source import Source
 from ..lang.load import load
 from ..plan.plan import CompiledPlan
@@ -36,7 +37,8 @@ def compile_source(
     allow_import: Sequence[str | Path] = (),
 ) -> CompiledPlan:
     out = Collector() if out is None else out
-    spec = load(source, out, settings, base_dir, allow_import)
+    with timed("spec", "parse, check"):
+        spec = load(source, out, settings, base_dir, allow_import)
     return compile_spec(spec, out, phases, cures=True)
 
 
@@ -108,8 +110,10 @@ def compile_spec(
         from .required_servings import simulate
 
         bare = CompiledPlan(spec, results, units, (), params, shared, ())
-        simulated, simulations = simulate(bare, out, servings, told)
-    verdicts = require.run(spec, results, params, shared, out, simulated)
+        with timed("servings", "simulate"):
+            simulated, simulations = simulate(bare, out, servings, told)
+    with timed("spec", "requirements"):
+        verdicts = require.run(spec, results, params, shared, out, simulated)
     out.check()
     out.items.sort(key=lambda d: d.code != "E04")  # the verdict first
     return CompiledPlan(spec, results, units, verdicts, params, shared, tuple(out.items), simulated, simulations)
@@ -117,7 +121,9 @@ def compile_spec(
 
 def compile_phase(unit: Unit) -> PhaseResult:
     """The phase lowered, costed and scheduled."""
-    result = cost_graph(lowered(unit), unit)
+    graph = lowered(unit)
+    with timed(unit.phase.name, "cost"):
+        result = cost_graph(graph, unit)
     if unit.phase.drafter == "none":
         return result
     from .drafts import with_drafts

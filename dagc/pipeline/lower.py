@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
+from ..base.heard import LISTENERS, timed
 from ..ir.graph import Graph
 from ..ir.graph_pass import GraphPass, PassError
 from ..spec.unit import Unit
-from .observers import Observer, TellDoubts, Verify, verified
+from .observers import Observer, Tell, TellDoubts, Verify, verified
 from .run_passes import run
 
 
@@ -20,9 +21,12 @@ def lower(unit: Unit, observers: Sequence[Observer] = ()) -> Iterator[tuple[str,
 
     try:
         added = plugin_passes(unit.phase.strategy.passes)
-        graph = expand.run(unit)
-        verified(graph, "expand", unit.spans)
+        with timed(unit.phase.name, "expand"):
+            graph = expand.run(unit)
+            verified(graph, "expand", unit.spans)
         yield "expand", graph
+        if LISTENERS:
+            observers = (*observers, Tell(unit.phase.name))
         yield from run(lowering(unit, added), graph, (TellDoubts(unit), Verify(unit.spans), *observers))
     except PassError as error:
         stop(unit, error)

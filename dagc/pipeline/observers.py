@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping
 
+from ..base.heard import LISTENERS
 from ..base.source import Span
 from ..ir.graph import Graph
 from ..ir.graph_pass import GraphPass
@@ -81,6 +82,20 @@ class Clock(Observer):
 
     def after(self, one: GraphPass, graph: Graph) -> None:
         self.seconds[one.name] = self.seconds.get(one.name, 0.0) + time.perf_counter() - self.started_s
+
+
+class Tell(Observer):
+    """Tells those who listen how long each pass took, with its verification."""
+
+    def __init__(self, phase: str) -> None:
+        self.phase, self.done_s = phase, time.perf_counter()
+
+    def before(self, one: GraphPass, graph: Graph) -> None:
+        self.done_s = time.perf_counter()
+
+    def after(self, one: GraphPass, graph: Graph) -> None:
+        for listener in LISTENERS:
+            listener.took(self.phase, one.name, time.perf_counter() - self.done_s)
 
 
 class Print(Observer):

@@ -1,0 +1,71 @@
+"""How a command is to speak, as `-q`, `-v` and `--color` say, and NO_COLOR and FORCE_COLOR of the environment."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import NamedTuple
+
+AUTO, ALWAYS, NEVER = COLORS = ("auto", "always", "never")
+
+
+class Manner(NamedTuple):
+    """`quiet`: verdicts, results and errors alone. `verbose`: also what was read, and how long passes took."""
+
+    quiet: bool = False
+    verbose: bool = False
+    color: str = AUTO
+
+    @classmethod
+    def said_in(cls, argv: Sequence[str]) -> Manner:
+        """As a command line says that is not parsed yet: for its own errors."""
+        words = list(argv[: argv.index("--")] if "--" in argv else argv)
+        colors = [word.removeprefix("--color=") for word in words if word.startswith("--color=")]
+        colors += [after for word, after in pairwise(words) if word == "--color"]
+        known = [color for color in colors if color in COLORS]
+        return cls("-q" in words or "--quiet" in words, "-v" in words or "--verbose" in words, (known or [AUTO])[-1])
+
+
+_manner = [Manner()]
+
+
+def manner() -> Manner:
+    """Of the command that runs."""
+    return _manner[-1]
+
+
+@contextmanager
+def behaving(said: Manner) -> Iterator[None]:
+    _manner.append(said)
+    try:
+        yield
+    finally:
+        _manner.pop()
+
+
+def color(stream: object) -> bool:
+    """Whether to print colours there. The command line says, else the environment (no-color.org, force-color.org: a variable
+    that is set to anything but nothing), else whether it is a terminal that has them."""
+    asked = manner().color
+    if asked != AUTO:
+        return asked == ALWAYS
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    isatty = getattr(stream, "isatty", lambda: False)
+    return bool(isatty()) and os.environ.get("TERM") != "dumb"
+
+
+def live() -> bool:
+    """Whether to show how far the work is: on a terminal, unless it is to be quiet."""
+    return sys.stderr.isatty() and not manner().quiet
+
+
+def say(text: str) -> None:
+    """A line about what was done, which `-q` leaves out."""
+    if not manner().quiet:
+        print(text)
