@@ -9,7 +9,9 @@ import pytest
 from browser import Browser, browser, chromium
 from conftest import EXAMPLES, compiled
 
+from dagc.base.picture_words import THEMES, Theme
 from dagc.base.units import TIME, show
+from dagc.view.draw.palette import PALETTE
 from dagc.view.facts.findings import step_name
 
 pytestmark = pytest.mark.skipif(chromium() is None, reason="no Chromium is installed")
@@ -62,6 +64,81 @@ def test_no_page_is_wider_than_its_window(chrome: Browser, pages: Path, width: i
     assert paper == ("rgb(20, 23, 28)" if dark else "rgb(255, 255, 255)")
     cut = "[...document.querySelectorAll('svg.layer text')].filter(t => t.getBBox().width > 240).length"
     assert chrome.run(cut) == 0
+    assert chrome.complaints == []
+
+
+SMALL_OR_CUT = """(() => {
+  const found = [];
+  const seen = (node) => node.getClientRects().length > 0;
+  for (const svg of document.querySelectorAll('svg.fig')) {
+    if (!seen(svg)) continue;
+    const frame = svg.getBoundingClientRect(), scale = frame.width / svg.viewBox.baseVal.width;
+    for (const text of svg.querySelectorAll('text')) {
+      const box = text.getBoundingClientRect(), size = parseFloat(getComputedStyle(text).fontSize) * scale;
+      if (size < 10.99) found.push(`${text.textContent}: ${size} px`);
+      if (box.left < frame.left - 1 || box.right > frame.right + 1 || box.top < frame.top - 1 || box.bottom > frame.bottom + 1)
+        found.push(`${text.textContent}: outside of ${svg.getAttribute('class')}`);
+    }
+    const room = svg.closest('.figure').getBoundingClientRect();
+    if (room.right > innerWidth + 1) found.push(`${svg.getAttribute('class')}: its frame is wider than the window`);
+  }
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    const text = texts.currentNode, owner = text.parentElement, range = document.createRange();
+    if (!text.data.trim() || owner.closest('svg, script, style') || !seen(owner)) continue;
+    range.selectNodeContents(text);
+    if (parseFloat(getComputedStyle(owner).fontSize) < 10.99) found.push(`${text.data}: ${getComputedStyle(owner).fontSize}`);
+    if (range.getBoundingClientRect().right > innerWidth + 1 && !owner.closest('.scroll')) found.push(`${text.data}: cut`);
+  }
+  return found;
+})()"""
+
+
+@pytest.mark.parametrize("width", [420, 1400])
+@pytest.mark.parametrize("name", ["plan_a", "deepseek_v3_h800"])
+def test_all_words_are_large_enough_and_none_is_cut(chrome: Browser, pages: Path, name: str, width: int) -> None:
+    """Figures keep their size and scroll in their frames where the window is narrow; everything is unfolded."""
+    chrome.look(width=width)
+    opened(chrome, pages / f"{name}.html")
+    chrome.run("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    assert chrome.run("[...document.querySelectorAll('svg.fig text')].length") > 200
+    assert chrome.run(SMALL_OR_CUT) == []
+    chrome.run("document.querySelector('svg.fig').style.width = '50px'")
+    assert chrome.run(SMALL_OR_CUT) != [], "what measures sees a figure that shrank"
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_a_picture_is_light_or_dark(chrome: Browser, theme: Theme, tmp_path: Path) -> None:
+    """An SVG file by itself: as the screen is, or as it was asked for."""
+    path = tmp_path / "layer.svg"
+    path.write_text(compiled("plan_a").svg("prefill", "layer", theme=theme), encoding="utf-8")
+    for dark in (False, True):
+        chrome.look(dark=dark)
+        chrome.open(path)
+        shown = "dark" if theme == "dark" or (theme == "auto" and dark) else "light"
+        for selector, name in {
+            ".paper": "paper",
+            ".head": "ink",
+            ".soft": "soft",
+            "rect.box": "box",
+            ".arrow": "edge",
+        }.items():
+            colour = PALETTE[name].of(shown)
+            rgb = f"rgb({', '.join(str(int(colour[k : k + 2], 16)) for k in (1, 3, 5))})"
+            assert chrome.run(f"getComputedStyle(document.querySelector('{selector}')).fill") == rgb, selector
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_page_of_one_theme(chrome: Browser, theme: Theme, tmp_path: Path) -> None:
+    """It is so on every screen, and has no button to switch."""
+    path = tmp_path / "page.html"
+    path.write_text(compiled("plan_b").html(theme=theme), encoding="utf-8")
+    for dark in (False, True):
+        chrome.look(dark=dark)
+        opened(chrome, path)
+        paper = "rgb(20, 23, 28)" if theme == "dark" else "rgb(255, 255, 255)"
+        assert chrome.run("getComputedStyle(document.body).backgroundColor") == paper
+        assert chrome.run("document.querySelectorAll('[aria-label^=\"switch\"]').length") == 0
     assert chrome.complaints == []
 
 

@@ -58,7 +58,17 @@ def drawn(view: str, theme: Theme) -> str:
 @pytest.mark.parametrize("view", [*SHEETS, *SERVED])
 def test_every_part_has_the_colour_of_the_palette(view: str, theme: Theme, renderer: Renderer) -> None:
     """One visible part of each look, as pixels of a PNG against the table; `auto` is light where there is no screen."""
-    svg = drawn(view, theme)
+    compared(drawn(view, theme), theme, renderer)
+
+
+def test_a_figure_of_a_page_that_is_saved_alone(renderer: Renderer) -> None:
+    """Without the style sheet of its page."""
+    figures = re.findall(r"<svg\b.*?</svg>", compiled("plan_a").html(), re.DOTALL)
+    assert len(figures) > 8
+    compared(next(one for one in figures if 'class="fig memory"' in one), "light", renderer)
+
+
+def compared(svg: str, theme: Theme, renderer: Renderer) -> None:
     picture = Image.open(io.BytesIO(renderer.render(svg, "png", 1.0))).convert("RGB")
     shapes = [one for one in parts(svg) if isinstance(one, Shape)]
     seen: dict[str, str] = {}

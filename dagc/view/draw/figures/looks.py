@@ -15,7 +15,7 @@ from ....base.picture_words import Theme
 from ..palette import PALETTE
 from .markup import Markup
 
-FONT = "Helvetica, Arial, 'Liberation Sans', sans-serif"
+FONT = "Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
 TEXT, SMALL, HEAD = 12, 11, 14
 """Sizes of words, in pixels; none is smaller than SMALL."""
 Look = Mapping[str, str | float]
