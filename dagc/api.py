@@ -167,11 +167,11 @@ class Plan(CompiledPlan):
 
         return plan_object(self)
 
-    def report(self, *, color: bool = False) -> str:
-        """The terminal report."""
+    def report(self, *, color: bool = False, width: int = 80, also: Sequence[str] = ()) -> str:
+        """The terminal report, in so many columns. `also`: lines before its last one, which is the verdict as the first is."""
         from .view.report.terminal import report
 
-        return report(self, self._sensitivities(), color=color)
+        return report(self, self._sensitivities(), color=color, width=width, also=also)
 
     def html(self, *, theme: Theme = "auto") -> str:
         """The report as one HTML page; `theme`: auto, light or dark."""

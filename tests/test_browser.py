@@ -158,6 +158,33 @@ def test_folding_by_keyboard(chrome: Browser, pages: Path) -> None:
     assert chrome.complaints == []
 
 
+@pytest.mark.parametrize("width", [420, 1240])
+def test_the_navigation_stays_and_marks_where_one_is(chrome: Browser, pages: Path, width: int) -> None:
+    chrome.look(width=width)
+    opened(chrome, pages / "plan_a.html")
+    chrome.run("document.documentElement.style.scrollBehavior = 'auto'")
+    settled = "new Promise((go) => requestAnimationFrame(() => requestAnimationFrame(go)))"
+    marked = "document.querySelector('.ways [aria-current]')?.hash ?? ''"
+    assert chrome.run(marked) == "", "nothing is marked where the answer is read"
+    links = chrome.run("[...document.querySelectorAll('.ways a')].map((a) => a.hash)")
+    assert links[:4] == ["#requirements", "#plan", "#phase-prefill", "#phase-decode"] and links[-1] == "#assumptions"
+    chrome.run("document.querySelector('.ways a').focus()")
+    for link in links[1:]:
+        chrome.key("Tab")
+        assert chrome.run("document.activeElement.hash") == link
+        chrome.key("Enter")
+        chrome.run(settled)
+        chrome.run(settled)
+        assert chrome.run(marked) == link
+        top = f"document.querySelector('{link}').getBoundingClientRect().top"
+        bar = "document.querySelector('.ways').getBoundingClientRect()"
+        assert chrome.run(f"{bar}.top") == 0 and chrome.run(f"{top} >= {bar}.bottom - 4"), "nothing is under the bar"
+        box = f"document.querySelector('.ways [href=\"{link}\"]').getBoundingClientRect()"
+        assert chrome.run(f"{box}.left >= 0 && {box}.right <= innerWidth + 1"), "the marked link is in sight"
+        chrome.run(f"document.querySelector('.ways [href=\"{link}\"]').focus({{ preventScroll: true }})")
+    assert chrome.complaints == []
+
+
 def test_zoom_tooltips_and_theme_by_keyboard(chrome: Browser, pages: Path) -> None:
     chrome.look()
     opened(chrome, pages / "plan_a.html")

@@ -195,7 +195,7 @@ def test_help_into_what_cannot_be_written() -> None:
 def test_quiet_is_the_verdict_alone(words: list[str], here: Path, capsys: Capture) -> None:
     assert main([str(here / "examples" / "plan_a.moe") if w == "plan_a" else w for w in words]) == 1
     shown = capsys.readouterr()
-    assert shown.out.count("\n") == 1 and "16 of 32 requirements hold" in shown.out and shown.err == ""
+    assert shown.out.count("\n") == 1 and "FAILED: 16 of 32 requirements fail" in shown.out and shown.err == ""
 
 
 def test_quiet_commands(here: Path, capsys: Capture) -> None:

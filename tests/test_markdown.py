@@ -34,7 +34,7 @@ def test_nothing_is_markup(text: str) -> None:
     shown = escaped(text)
     assert not re.search(r"[<\n\x1b]|(?<!\\)[|`*\[\]_]|@", shown)
     rows = [line for line in evil_plan(text).markdown().splitlines() if line.startswith(("| :x:", "| :white"))]
-    assert rows and all(len(re.findall(r"(?<!\\)\|", row)) == 5 for row in rows)
+    assert rows and all(len(re.findall(r"(?<!\\)\|", row)) == 6 for row in rows)
 
 
 def test_commands_agree(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ A dimension is a tuple of exponents over (second, byte, FLOP, token, request, jo
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import isfinite
 
 from .frozen import record
 
@@ -199,7 +200,7 @@ _DISPLAY: dict[Dim, tuple[tuple[float, str], ...]] = {
     BYTE_RATE: ((1e12, "TB/s"), (1e9, "GB/s"), (1e6, "MB/s"), (1e3, "kB/s"), (1.0, "B/s")),
     FLOPS: ((1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP"), (1e3, "kFLOP"), (1.0, "FLOP")),
     FLOP_RATE: ((1e15, "PFLOP/s"), (1e12, "TFLOP/s"), (1e9, "GFLOP/s"), (1.0, "FLOP/s")),
-    TOKEN_RATE: ((1e3, "tok/ms"), (1.0, "tok/s")),
+    TOKEN_RATE: ((1.0, "tok/s"),),
     TOKENS: ((1.0, "tok"),),
     REQUEST_RATE: ((1.0, "req/s"),),
     REQUESTS: ((1.0, "req"),),
@@ -215,16 +216,26 @@ _DISPLAY: dict[Dim, tuple[tuple[float, str], ...]] = {
 }
 
 
-def _figure(value: float, digits: int) -> str:
-    """Significant digits; large numbers whole, with thousands set apart."""
-    return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
+_COUNTS = frozenset((TOKENS, REQUESTS))
+"""What is counted and not measured: every digit means something."""
+
+
+def number(value: float, digits: int = 4, *, zeros: bool = False) -> str:
+    """Significant digits, thousands set apart: `134,300`, `22.48`. `zeros`: those at the end are kept, as columns want them."""
+    if not isfinite(value):
+        return f"{value:g}"
+    if abs(value) < 10 ** (digits - 1):
+        return f"{value:#.{digits}g}".rstrip(".") if zeros else f"{value:.{digits}g}"
+    return f"{float(f'{value:.{digits - 1}e}'):,.0f}"
 
 
 def show(value: float, dim: Dim = SCALAR, digits: int = 4) -> str:
-    """A quantity for people: `5.369 GB`, `83.2 tok/ms`, `0.0098 s` as `9.8 ms`."""
+    """A quantity for people, the one way in which every report and picture has it: `5.369 GB`, `83,200 tok/s`, `9.8 ms`."""
     for factor, unit in _DISPLAY.get(dim, ()):
         if abs(value) >= factor or factor == _DISPLAY[dim][-1][0]:
-            return f"{_figure(value / factor, digits)} {unit}"
+            if dim in _COUNTS and abs(value) >= 10**digits:
+                return f"{value:,.0f} {unit}"
+            return f"{number(value / factor, digits)} {unit}"
     if dim != SCALAR:
         return f"{value:.{digits}g} {dim_name(dim)}"
     if value == int(value) and abs(value) < 1e7:

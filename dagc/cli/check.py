@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Diagnostic, SpecError
 from ..base.render import render
 from .arguments import common_arguments
-from .common import audible, settings, verdict
-from .manner import color
+from .common import audible, settings, verdict, width
+from .manner import color, manner
+
+if TYPE_CHECKING:
+    from ..api import Plan
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -24,6 +30,7 @@ def run(args: Namespace) -> int:
     from ..api import compile
 
     diagnostics: list[Diagnostic] = []
+    found: list[tuple[str, Plan | None]] = []
     code = 0
     for spec in args.specs:
         try:
@@ -31,21 +38,45 @@ def run(args: Namespace) -> int:
         except SpecError as error:
             diagnostics += error.diagnostics
             code = 2
-            if args.format == "text":
-                print(f"{spec}: not a valid plan")
+            found.append((spec, None))
             continue
         diagnostics += plan.diagnostics
         if not plan.passed:
             code = max(code, 1)
-        if args.format == "text":
-            print(verdict(spec, plan))
+        found.append((spec, plan))
     shown = audible(diagnostics) if args.format == "text" else diagnostics
     text = render(shown, args.format, args.format == "text" and color(sys.stderr))
     if args.format == "text":
         if text:
-            print(text, file=sys.stderr)
+            print(text, file=sys.stderr, flush=True)
+        _print(found)
     else:
         # Lines of `github` are commands to the CI, every other line is kept from being one.
         write = getattr(sys.stdout, "write_commands", None) if args.format == "github" else None
         (write or sys.stdout.write)(text if text.endswith("\n") or not text else text + "\n")
     return code
+
+
+INVALID = "not a valid plan"
+
+
+def _print(found: Sequence[tuple[str, Plan | None]]) -> None:
+    """A line each; of one plan that fails, what does, and its line once more; of several plans their total."""
+    lines = [f"{spec}: {INVALID}" if plan is None else verdict(spec, plan) for spec, plan in found]
+    print("\n".join(lines))
+    if len(found) > 1:
+        from ..view.facts.plan_answer import state
+
+        count = Counter(INVALID if plan is None else state(plan) for _, plan in found)
+        print(f"{len(found)} plans: {', '.join(f'{n} {what}' for what, n in count.items())}")
+        return
+    (_, plan), *_ = found
+    if plan is None or manner().quiet or all(v.passed for v in plan.requirements):
+        return
+    from ..view.facts.plan_answer import answer
+    from ..view.report.answer_lines import requirement_lines
+    from ..view.report.terminal_text import Paint, within
+
+    paint = Paint(color(sys.stdout), width(sys.stdout))
+    shown = requirement_lines(answer(plan).failing, paint)
+    print("\n".join([*(part for line in shown for part in within(line, paint.width)), *lines]))

@@ -46,9 +46,22 @@ def audible(diagnostics: Sequence[Diagnostic]) -> Sequence[Diagnostic]:
 
 def verdict(spec: str, plan: CompiledPlan) -> str:
     """A plan in one line."""
-    passed = sum(v.passed for v in plan.requirements)
-    first = "" if plan.fits else "DOES NOT FIT; "
-    return f"{spec}: {first}{passed} of {len(plan.requirements)} requirements hold"
+    from ..view.facts.plan_answer import verdict
+
+    return f"{spec}: {verdict(plan)}"
+
+
+PIPED, NARROWEST, WIDEST = 80, 40, 400
+"""Columns of what is no terminal, so that its lines are the same everywhere, and of terminals."""
+
+
+def width(stream: object) -> int:
+    """Columns of the terminal, or what COLUMNS says of it."""
+    if not getattr(stream, "isatty", lambda: False)():
+        return PIPED
+    from shutil import get_terminal_size
+
+    return min(WIDEST, max(NARROWEST, get_terminal_size((PIPED, 24)).columns))
 
 
 def tell(diagnostics: Sequence[Diagnostic], *, requirements: bool = True) -> None:

@@ -14,8 +14,8 @@ from ..base.picture_words import VIEWS
 from ..export.registry import EMIT, PHASE, PLAN, VIEW, Exporter, exporter, installed, names
 from ..export.registry import chosen as exporters
 from .arguments import spec_arguments, theme_argument
-from .common import buys, chosen, compiled, put, stem, tell, verdict
-from .manner import color, manner, say
+from .common import buys, chosen, compiled, put, stem, tell, verdict, width
+from .manner import color, manner
 from .writing import Files, Folders, refuse_existing, write_all
 
 if TYPE_CHECKING:
@@ -81,9 +81,8 @@ def run(args: Namespace) -> int:
         elif args.format == "md":
             sys.stdout.write(plan.markdown())
         else:
-            sys.stdout.write(plan.report(color=color(sys.stdout)))
-            for path in (*files, *folders):
-                say(f"wrote {path}")
+            also = [f"wrote {path}" for path in (*files, *folders)]
+            sys.stdout.write(plan.report(color=color(sys.stdout), width=width(sys.stdout), also=also))
         return 0 if plan.passed else 1
     except SpecError as error:
         tell(error.diagnostics)

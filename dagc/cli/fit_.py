@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..base.diagnostics import Collector, Diagnostic, SpecError
-from ..base.units import BYTES, show, show_runs
+from ..base.units import BYTES, number, show, show_runs
 from .arguments import spec_arguments
-from .common import put, settings, tell
+from .common import put, settings, tell, width
 
 if TYPE_CHECKING:
     from ..optimize.fewest import Fewest
     from ..optimize.room import Edge, Fit, Largest
     from ..spec.phase import Phase
     from ..spec.spec import Spec
+    from ..view.facts.plan_answer import Answer
 
 SCHEMA = 1
 WORDS = {
@@ -49,7 +51,7 @@ def run(args: Namespace) -> int:
     if args.json:
         put((json.dumps(plain(fit, found, counts), indent=1) + "\n").encode())
     else:
-        print("\n".join(text(args.spec, fit, found, counts)))
+        print("\n".join(text(args.spec, fit, found, counts, width(sys.stdout))))
     whole = all(one.at is not None for of in found.values() for one in of)
     return 0 if whole and all(one.layout for pair in counts for one in pair) else 1
 
@@ -68,11 +70,43 @@ def read(args: Namespace) -> Spec:
     return spec
 
 
-def text(name: str, fit: Fit, found: dict[str, list[Largest]], counts: list[tuple[Fewest, Fewest]]) -> list[str]:
-    """The report, line by line, 80 columns wide."""
+def answer(fit: Fit, found: dict[str, list[Largest]], counts: list[tuple[Fewest, Fewest]]) -> Answer:
+    """Whether the spec fits as written, what is nearest to its limit, and how many GPUs would do."""
+    from ..view.facts.plan_answer import DOES_NOT_FIT, Answer
+
+    every = [one for of in found.values() for one in of]
+    tightest = min(every, key=lambda one: one.at.value / max(1, one.written) if one.at is not None else 0.0)
+    unit, what = unit_of(tightest), f"{tightest.phase}: {noun(tightest, fit.plan.spec.phase(tightest.phase))}"
+    edge = beyond(tightest.beyond, unit)
+    fewest = ", ".join(f"{one.gpus} of {one.written}" for one, _ in counts if one.layout)
+    layouts = [f"fewest GPUs {fewest}"] if fewest else []
+    if tightest.at is None:
+        return Answer(DOES_NOT_FIT, "; ".join([f"{DOES_NOT_FIT}: {what}: none fits", *layouts]), (edge,))
+    value, written = tightest.at.value, tightest.written
+    if value < written:
+        words = f"{DOES_NOT_FIT}: {what}: {written:,}{unit} written, {value:,}{unit} fit"
+        return Answer(DOES_NOT_FIT, "; ".join([words, *layouts]), (edge,))
+    none = [f"no layout holds {' and '.join(one.phases)}" for pair in counts for one in pair if not one.layout]
+    times = f"{number(value / max(1, written), 3)} times what is written"
+    return Answer(
+        FITS,
+        "; ".join([FITS, *layouts, *none]),
+        (f"least room in {what}, {value:,}{unit} fit, {times}; {edge}",),
+    )
+
+
+FITS = "fits"
+
+
+def text(
+    name: str, fit: Fit, found: dict[str, list[Largest]], counts: list[tuple[Fewest, Fewest]], columns: int
+) -> list[str]:
+    """The report, line by line; the verdict is the first and the last."""
     from ..view.report.terminal_text import narrow
 
-    lines = [f"{name}: what fits, all else as written"]
+    whole = answer(fit, found, counts)
+    verdict = f"{name}: {whole.verdict}"
+    lines = [verdict, *(f"  {line}" for line in whole.limits)]
     for phase in found:
         own = fit.plan.spec.phase(phase)
         lines += ["", f"{phase} on {own.gpu_count} GPU{'s' if own.gpu_count > 1 else ''}"]
@@ -88,7 +122,7 @@ def text(name: str, fit: Fit, found: dict[str, list[Largest]], counts: list[tupl
     for pair in counts:
         for one in pair:
             lines += gpus_lines(one)
-    return narrow(lines)
+    return narrow([*lines, "", verdict], columns)
 
 
 def apart(fit: Fit, names: Iterable[str]) -> list[str]:
@@ -98,11 +132,19 @@ def apart(fit: Fit, names: Iterable[str]) -> list[str]:
 
 def row(one: Largest, phase: Phase) -> list[str]:
     """A line of the table of a phase."""
-    unit = "" if one.what == "sequences" else " tok"
-    what = "prompt" if one.what == "context" and phase.takes_prompts and not phase.parts else one.what
+    unit = unit_of(one)
     fits = f"{one.at.value:,}{unit}" if one.at is not None else "none"
     held = f"{show(one.at.peak_B, BYTES)} of {show(one.at.capacity_B, BYTES)}" if one.at is not None else ""
-    return [WORDS[what], f"{one.written:,}{unit}", fits, held, beyond(one.beyond, unit)]
+    return [noun(one, phase), f"{one.written:,}{unit}", fits, held, beyond(one.beyond, unit)]
+
+
+def noun(one: Largest, phase: Phase) -> str:
+    """What is largest, in words."""
+    return WORDS["prompt" if one.what == "context" and phase.takes_prompts and not phase.parts else one.what]
+
+
+def unit_of(one: Largest) -> str:
+    return "" if one.what == "sequences" else " tok"
 
 
 def beyond(edge: Edge | None, unit: str) -> str:

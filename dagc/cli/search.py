@@ -12,10 +12,11 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Collector, Diagnostic, SpecError
+from ..base.units import TOKEN_RATE, show
 from ..export.engines import ENGINES
 from .arguments import at_least, spec_arguments, theme_argument
 from .asked_cluster import check_cluster
-from .common import chosen, put, settings, stem, tell
+from .common import chosen, put, settings, stem, tell, width
 from .manner import color, live, manner
 from .writing import check_folder
 
@@ -98,6 +99,7 @@ def run(args: Namespace) -> int:
     from ..optimize.search.why import Explainer
     from ..optimize.search.workers import usual_workers
     from ..view.report.search_report import answer, reasons
+    from ..view.report.search_report import verdict as closing
 
     asked = Asked(
         tuple(args.objective), tuple(args.phase), tuple(args.within), int(args.top), args.budget, int(args.workers or usual_workers()), args.on,
@@ -127,7 +129,7 @@ def run(args: Namespace) -> int:
             progress.clear()
         shown = findings(found, source.name)
         if not args.json:
-            put(answer(shown, color=color(sys.stdout)).encode())
+            put(answer(shown, color=color(sys.stdout), width=width(sys.stdout)).encode())
         shown = Explainer(spec, asked, found).explained(shown, today)
         if args.output:
             shown = replace(
@@ -148,10 +150,12 @@ def run(args: Namespace) -> int:
 
         put(as_json(shown))
     else:
-        put(b"" if manner().quiet else reasons(shown).encode())
+        put(b"" if manner().quiet else reasons(shown, width=width(sys.stdout)).encode())
     code = 0 if found.ranked else 1
     if args.verify and found.best is not None and not _proved(found.best, source.name, args):
         code = 1
+    if not args.json and not manner().quiet:
+        print("\n".join(["", *closing(shown, color=color(sys.stdout), width=width(sys.stdout))]))
     return 130 if found.interrupted else code
 
 
@@ -167,9 +171,7 @@ class Progress:
             return
         self.shown_s = now
         phase, found = one.plan.phase, one.plan.the_estimate
-        words = (
-            f"{phase.name}: {count:,} plans costed, the last one {found.throughput_tok_s / found.gpus:,.0f} tok/s/GPU"
-        )
+        words = f"{phase.name}: {count:,} plans costed, the last one {show(found.throughput_tok_s / found.gpus, TOKEN_RATE)} per GPU"
         print(f"\r{words:<78}", end="", file=sys.stderr, flush=True)
 
     def clear(self) -> None:

@@ -12,7 +12,7 @@ from ..base.diagnostics import Collector, Diagnostic, SpecError
 from ..export.registry import SERVE, SERVING, exporter, names
 from .arguments import at_least, spec_arguments, theme_argument
 from .asked_servings import asked, compiled, read, shown_progress
-from .common import chosen, put, stem, tell, verdict
+from .common import chosen, put, stem, tell, verdict, width
 from .manner import color, manner, say
 from .writing import Files, write_all
 
@@ -97,9 +97,7 @@ def run(args: Namespace) -> int:
         if manner().quiet and not args.json:
             print(verdict(args.spec, plan))
         else:
-            _print(plan, serves, knees, args)
-        for path in files if not args.json else ():
-            say(f"wrote {path}")
+            _print(plan, serves, knees, args, [f"wrote {path}" for path in files])
         return 0 if plan.passed else 1
     except SpecError as error:
         tell(error.diagnostics)
@@ -137,19 +135,16 @@ def _files(
     return files
 
 
-def _print(plan: Plan, serves: list[Serve], knees: dict[str, Knee], args: Namespace) -> None:
+def _print(plan: Plan, serves: list[Serve], knees: dict[str, Knee], args: Namespace, also: list[str]) -> None:
     if args.json:
         from ..export.json import dumps, plan_object
 
         put(dumps(plan_object(plan, knees), indent=True))
         return
-    from ..view.report.served_report import report
+    from ..view.report.served_report import reports
 
-    parts = [
-        report(plan, serve, plan.servings[serve.name], knees.get(serve.name), color=color(sys.stdout))
-        for serve in serves
-    ]
-    sys.stdout.write("\n".join(parts))
+    served = [(serve, plan.servings[serve.name], knees.get(serve.name)) for serve in serves]
+    sys.stdout.write(reports(plan, served, color=color(sys.stdout), width=width(sys.stdout), also=also))
 
 
 def _write_trace(serves: list[Serve], path: Path) -> int:

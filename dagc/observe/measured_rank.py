@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..base.frozen import record
+from ..base.units import TIME, show
 from .busy import NOTHING, Activity, activity, length_s
 from .kernel_classes import EXCHANGE, UNKNOWN
 from .pass_marks import Passes
@@ -104,7 +105,7 @@ def summed(trace: RankTrace, passes: Passes) -> MeasuredRank:
         notes.append(f"{len(devices)} GPUs in one file are taken together: shares of idle time are of all of them")
     outside_s = float(kernels.time_s[~inside].sum())
     if outside_s > 0.01 * float(kernels.time_s.sum()):
-        notes.append(f"{outside_s * 1e3:.3f} ms of kernels are outside of the passes")
+        notes.append(f"{show(outside_s, TIME)} of kernels are outside of the passes")
     return MeasuredRank(
         str(trace.path), trace.rank, trace.world, trace.devices[int(devices[0])] if _known(trace, devices) else "",
         len(kernels), passes.count, passes.said, passes.decodes, between_s, activity(kernels.start_s, end_s, part), each,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from math import inf, log
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,7 @@ from ..base.units import (
     SCALAR,
     Dim,
     Quantity,
+    number,
     show,
 )
 from ..ir.mesh import axis_coordinates
@@ -35,6 +37,10 @@ if TYPE_CHECKING:
     from ..serving.result import ServeResult
 
 
+MANY = 3.0
+"""From here on people say how many times, not how many percent more."""
+
+
 @record
 class Verdict:
     """A judged requirement: `value` and `bound` are its left and right side in SI units of `dim`."""
@@ -49,6 +55,35 @@ class Verdict:
     def shown(self, value: float) -> str:
         """One of its sides for people."""
         return percent(value) if self.share else show(value, self.dim)
+
+    @property
+    def sides(self) -> str:
+        """`107.6 ms <= 10 s`, or where it does not hold `12 s, not <= 10 s`"""
+        return f"{self.shown(self.value)}{'' if self.passed else ', not'} {self.requirement.test.op} {self.shown(self.bound)}"
+
+    @property
+    def is_limit(self) -> bool:
+        """One side may be as far from the other as it likes; else they are to be alike."""
+        return self.requirement.test.op not in ("~", "==")
+
+    @property
+    def distance(self) -> float:
+        """How far what was found is from what is required, alike for twice and for half of it."""
+        if self.value == self.bound:
+            return 0.0
+        return abs(log(self.value / self.bound)) if self.value * self.bound > 0 else inf
+
+    @property
+    def by(self) -> str:
+        """The same in words: `5.79 s over (+57.9%)`, `16,800 tok/s under (-16.8%)`; nothing where both sides are equal."""
+        gap = self.value - self.bound
+        if self.distance < 1e-9:
+            return ""
+        size = f"{number(100 * abs(gap))} points" if self.share else show(abs(gap), self.dim)
+        ratio = self.value / self.bound if self.bound else 0.0
+        change = f"{ratio - 1:+.1%}" if abs(ratio - 1) >= 0.001 else f"{100 * (ratio - 1):+.1g}%"
+        part = f" ({number(ratio, 3)} times)" if ratio >= MANY else f" ({change})" if self.bound else ""
+        return f"{size} {'over' if gap > 0 else 'under'}{part}"
 
 
 def run(

@@ -31,6 +31,7 @@ from ..base.units import (
     TOKENS,
     Dim,
     dim_name,
+    number,
     show,
 )
 
@@ -91,7 +92,7 @@ class Metric:
 
 def percent(value: float) -> str:
     """A fraction for people: `35.6%`."""
-    return f"{100 * value:.4g}%"
+    return f"{number(100 * value)}%"
 
 
 def _phase(name: str, dim: Dim, better: str, how: How, about: str, **where: object) -> Metric:

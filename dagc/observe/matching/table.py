@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from ...base.harmless import harmless
+from ...base.units import TIME, show
 from ...view.report.terminal_text import within
 from .deviations import NEGLIGIBLE_S, Beside, Matched
 from .marked import listed
@@ -102,4 +103,4 @@ def _classes(found: Matched) -> Iterator[str]:
 
 
 def _time(seconds: float) -> str:
-    return f"{seconds * 1e3:.3f} ms"
+    return show(seconds, TIME)

@@ -90,10 +90,12 @@ def _clause(result: PhaseResult, bound: str, share: float) -> str:
     top = max(mine, key=lambda s: s.time_s)
     total = sum(s.time_s for s in mine)
     most = "most of it in" if top.time_s > total / 2 else "led by"
-    return f"{share:.0%} of the critical path waits for {_waits_for(bound)}, {most} {step_name(top)} ({_what(result, top)})"
+    return (
+        f"{share:.0%} of the critical path waits for {waits_for(bound)}, {most} {step_name(top)} ({_what(result, top)})"
+    )
 
 
-def _waits_for(bound: str) -> str:
+def waits_for(bound: str) -> str:
     return WORDS.get(bound) or f"the links of a {bound.removesuffix(' link')}"
 
 

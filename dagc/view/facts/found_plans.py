@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 
-from ...base.units import BYTES, SCALAR, TIME, show
+from ...base.units import BYTES, SCALAR, TIME, TOKEN_RATE, number, show
 from ...plan.searched import (
     ENGINE,
     NOT_READY,
@@ -24,6 +24,7 @@ from ...plan.searched import (
     Versus,
 )
 from ...spec.metrics import of_serving
+from .plan_answer import FAILED, MOST, PASSED, Answer, Figure, title
 
 GB, MS = 1e9, 1e-3
 STANDARD = {"throughput_per_gpu", "throughput_per_user", "ttft", "tpot", "step_time", "time"}
@@ -46,11 +47,6 @@ PLAIN = {
 def spec_name(found: Findings) -> str:
     """Without its folder."""
     return PurePath(found.spec).name or found.spec
-
-
-def number(value: float, digits: int = 4) -> str:
-    """`5,756`, `22.48`, `0.312`."""
-    return f"{value:,.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:#.{digits}g}".rstrip(".")
 
 
 def counted(count: int, what: str) -> str:
@@ -98,8 +94,8 @@ def measure_name(measure: Measure) -> str:
 
 
 def figure(measure: Measure, value: float) -> str:
-    """With its unit: throughput in tokens per second, as tables have it."""
-    return f"{number(value)} tok/s" if "throughput" in measure.name else show(value, measure.dim)
+    """With its unit."""
+    return show(value, measure.dim)
 
 
 def head(found: Findings) -> list[str]:
@@ -126,9 +122,14 @@ def rows(found: Findings) -> list[tuple[list[str], PhasePlan]]:
             cells += [" ".join(plan.picked.values()) if j == 0 else ""] if picked else []
             cells += [one.phase] if several else []
             cells += [str(one.gpus)] if gpus else []
-            cells += [number(one.per_gpu_tok_s), number(one.per_user_tok_s), number(one.time_s / MS)]
-            out.append(([*cells, number(one.peak_B / GB, 3)], one))
+            cells += [_cell(one.per_gpu_tok_s), _cell(one.per_user_tok_s), _cell(one.time_s / MS)]
+            out.append(([*cells, _cell(one.peak_B / GB, 3)], one))
     return out
+
+
+def _cell(value: float, digits: int = 4) -> str:
+    """Of a column whose head has the unit."""
+    return number(value, digits, zeros=True)
 
 
 def _with_gpus(found: Findings) -> bool:
@@ -156,6 +157,22 @@ def verdict(found: Findings) -> str:
         own = zip(found.measures, found.best.figures, strict=True)
         what = "best: " + ", ".join(f"{measure_name(m)} {figure(m, v)}" for m, v in own)
     return f"{what}; {proof(found)}"
+
+
+def answer(found: Findings) -> Answer:
+    """The verdict, the requirement with the least slack, and figures of the best plan."""
+    best = found.best
+    state = PASSED if best is not None else FAILED
+    limits = () if found.binding is None else (binding_text(found, found.binding),)
+    if best is None or found.front:
+        return Answer(state, verdict(found), limits)
+    own = {measure_name(m): figure(m, v) for m, v in zip(found.measures, best.figures, strict=True)}
+    for one in best.phases:
+        own.setdefault(f"{one.phase}.{one.time_name}", show(one.time_s, TIME))
+        own.setdefault(f"{one.phase}.throughput_per_gpu", show(one.per_gpu_tok_s, TOKEN_RATE))
+        own.setdefault(f"{one.phase}.throughput_per_user", show(one.per_user_tok_s, TOKEN_RATE))
+    figures = [Figure(title(name), value) for name, value in own.items()]
+    return Answer(state, verdict(found), limits, tuple(figures[:MOST]))
 
 
 def proof(found: Findings) -> str:
@@ -327,9 +344,7 @@ def served_versus_rows(one: ServedVersus) -> list[list[str]]:
 def served_figure(name: str, value: float) -> str:
     """A figure of a serving with its unit."""
     known = next((one for one in of_serving() if one.name == name), None)
-    if known is None or "throughput" in name:
-        return f"{number(value)} tok/s"
-    return known.shown(value)
+    return show(value, TOKEN_RATE) if known is None else known.shown(value)
 
 
 def versus_rows(one: Versus, most: int = 6) -> list[list[str]]:
@@ -350,7 +365,7 @@ def _change(seconds: float, least: float) -> str:
 
 def cell_figure(measure: Measure, value: float) -> str:
     """As short as a cell of a map is wide: throughput without its unit."""
-    return number(value) if "throughput" in measure.name else show(value, measure.dim, 3)
+    return number(value) if measure.dim == TOKEN_RATE else show(value, measure.dim, 3)
 
 
 def why_text(why: str) -> str:

@@ -12,6 +12,7 @@ from ...plan.plan import CompiledPlan
 from ...plan.pools import listed
 from ...plan.result import PhaseResult, Sensitivities, Sensitivity
 from ..facts.findings import HELPS, binding, error_range, placement_text, requests_text
+from ..facts.plan_answer import PASSED, Answer, answer
 from . import headline
 from .terminal import axes_text
 
@@ -37,28 +38,21 @@ def markdown(plan: CompiledPlan, sensitivities: Sensitivities) -> str:
 
 
 def _lines(plan: CompiledPlan, sensitivities: Sensitivities) -> Iterator[str]:
-    if plan.overflow:
-        yield f"## :x: {escaped(plan.overflow[0])}"
-        yield ""
-        yield from (f"- {escaped(line)}" for line in plan.overflow[1:])
-        yield ""
     total, active = plan.params
-    failed = sum(not v.passed for v in plan.requirements)
-    mark = ":x:" if failed else ":white_check_mark:"
-    yield f"## {mark} {escaped(plan.spec.model.name)}: {plan.verdict}"
+    found = answer(plan)
+    mark = ":white_check_mark:" if found.state == PASSED else ":x:"
+    yield f"## {mark} {escaped(found.verdict)}"
     yield ""
+    yield from (f"- {escaped(line)}" for line in (*plan.overflow, *found.limits))
+    yield ""
+    yield from _figures(found)
+    yield from _requirements(found)
     yield (
+        f"{escaped(plan.spec.model.name)}: "
         f"{show(total, SCALAR)} parameters ({show(active, SCALAR)} active) on "
         f"{listed([f'{own.gpus} {escaped(own.name)} GPUs' for own in plan.spec.pools.values()])}"
     )
     yield ""
-    if plan.requirements:
-        yield from table(["", "requirement", "found", "required"], [], "<<>>")
-        for v in plan.requirements:
-            sign = ":white_check_mark:" if v.passed else ":x:"
-            cells = (v.requirement.label, v.shown(v.value), f"{v.requirement.test.op} {v.shown(v.bound)}")
-            yield f"| {sign} | {' | '.join(escaped(c) for c in cells)} |"
-        yield ""
     yield from summary(plan)
     if plan.servings:
         from .served_report import summary as served
@@ -78,6 +72,28 @@ def _lines(plan: CompiledPlan, sensitivities: Sensitivities) -> Iterator[str]:
         for d in warnings:
             more = "; ".join((*d.because, *d.help))
             yield f"- **{d.code}** {escaped(d.message)}{f' ({escaped(more)})' if more else ''}"
+
+
+def _figures(found: Answer) -> Iterator[str]:
+    """The three, a column each."""
+    if found.figures:
+        cells = [
+            one.value + (f" ({'' if one.holds else 'not '}{one.required})" if one.required else "")
+            for one in found.figures
+        ]
+        yield from table([escaped(one.name) for one in found.figures], [cells], ">" * len(cells))
+        yield ""
+
+
+def _requirements(found: Answer) -> Iterator[str]:
+    """Those that fail first, each with by how much."""
+    if found.requirements:
+        yield from table(["", "requirement", "found", "required", "by"], [], "<<>><")
+        for v in found.requirements:
+            sign = ":white_check_mark:" if v.passed else ":x:"
+            cells = (v.requirement.label, v.shown(v.value), f"{v.requirement.test.op} {v.shown(v.bound)}", v.by)
+            yield f"| {sign} | {' | '.join(escaped(c) for c in cells)} |"
+        yield ""
 
 
 def summary(plan: CompiledPlan) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ...plan.plan import CompiledPlan
 from ..draw.figures.markup import Markup, join, tag
 from ..facts.findings import binding
+from ..facts.plan_answer import Answer, answer
 from . import headline
 
 LEFT = "text-align:left"
@@ -14,14 +15,16 @@ LEFT = "text-align:left"
 
 def fragment(plan: CompiledPlan) -> str:
     """An HTML fragment without a script; styles are on the elements, since a notebook keeps no others."""
+    found = answer(plan)
     return tag(
         "div",
-        join(tag("p", tag("b", line) if line in plan.titles else line) for line in plan.overflow),
-        tag("p", tag("b", plan.spec.model.name), f": {plan.verdict}"),
+        tag("p", tag("b", plan.spec.model.name), ": ", tag("b", found.verdict)),
+        join(tag("p", line) for line in (*plan.overflow, *found.limits)),
+        _figures(found),
+        _requirements(found),
         _phases(plan),
         _servings(plan),
         join(tag("p", tag("b", f"{name}: "), binding(result)) for name, result in plan.phases.items()),
-        _requirements(plan),
         cls="dagc-plan",
     )
 
@@ -44,8 +47,14 @@ def _servings(plan: CompiledPlan) -> Markup:
     return _table(*summary(plan))
 
 
-def _requirements(plan: CompiledPlan) -> Markup:
-    if not plan.requirements:
+def _figures(found: Answer) -> Markup:
+    if not found.figures:
+        return Markup("")
+    return _table([one.name for one in found.figures], [[tag("b", one.value) for one in found.figures]])
+
+
+def _requirements(found: Answer) -> Markup:
+    if not found.requirements:
         return Markup("")
     rows: list[list[object]] = [
         [
@@ -53,8 +62,9 @@ def _requirements(plan: CompiledPlan) -> Markup:
             v.requirement.label,
             v.shown(v.value),
             f"{v.requirement.test.op} {v.shown(v.bound)}",
+            v.by,
         ]
-        for v in plan.requirements
+        for v in found.requirements
     ]
-    body = _table(["", "requirement", "found", "required"], rows)
-    return tag("details", tag("summary", f"{len(rows)} requirements"), body, open=not plan.passed)
+    body = _table(["", "requirement", "found", "required", "by"], rows)
+    return tag("details", tag("summary", f"{len(rows)} requirements"), body, open=bool(found.failing))

@@ -14,36 +14,54 @@ from ...serving.verdict import BACKLOGGED
 from ...spec.metrics import of_serving
 from ...spec.serve import Serve
 from ..facts import served_words as said
+from ..facts.plan_answer import answer
 from ..facts.served_sureness import sureness
-from .terminal_text import WIDTH, Paint, table, within
+from .answer_lines import opening, requirement_lines, verdict_line
+from .terminal_text import WIDTH, Paint, fitted, within
 
 COLORS = {"stable": "32", "backlogged": "33", "overloaded": "31;1"}
 
 
-def report(
-    plan: CompiledPlan, serve: Serve, result: ServeResult, knee: Knee | None = None, *, color: bool = False
+def reports(
+    plan: CompiledPlan,
+    served: Sequence[tuple[Serve, ServeResult, Knee | None]],
+    *,
+    color: bool = False,
+    width: int = WIDTH,
+    also: Sequence[str] = (),
 ) -> str:
-    """The whole of one serving, ending in a newline."""
-    paint = Paint(color)
-    lines = [paint.bold(f"{result.name} ".ljust(WIDTH, "-")), *_load(serve, result)]
-    lines += [f"  verdict   {_coloured(said.verdict_text(result), paint)}", "", *times(result)]
-    lines += ["", *figures(plan, result), ""]
+    """The answer, the whole of each serving and the verdict once more, ending in a newline. `also`: lines before the last one."""
+    paint, found = Paint(color, width), answer(plan)
+    lines = opening(plan, found, paint)
+    for serve, result, knee in served:
+        lines += ["", *_serving(plan, serve, result, knee, paint)]
+    named = {result.name for _, result, _ in served}
+    others = [v for v in found.failing if not named & owners(v.requirement)]
+    lines += ["", paint.rule("other requirements"), *requirement_lines(others, paint)] if others else []
+    lines += ["", *also, verdict_line(found, paint)]
+    return "\n".join(part for line in lines for part in within(line, width)) + "\n"
+
+
+def _serving(plan: CompiledPlan, serve: Serve, result: ServeResult, knee: Knee | None, paint: Paint) -> list[str]:
+    width = paint.width
+    lines = [paint.rule(result.name), *_load(serve, result)]
+    lines += [f"  verdict   {_coloured(said.verdict_text(result), paint)}", "", *times(result, width)]
+    lines += ["", *figures(plan, result, width), ""]
     lines += [f"  {line}" for line in sureness(plan, serve, result)]
     if knee is not None:
-        lines += ["", *knee_lines(result, knee)]
-    lines += requirements(plan, result, paint)
-    return "\n".join(part for line in lines for part in within(line)) + "\n"
+        lines += ["", *knee_lines(result, knee, width)]
+    return [*lines, *requirements(plan, result, paint)]
 
 
 def brief(plan: CompiledPlan, result: ServeResult, paint: Paint) -> list[str]:
     """A serving among the other results of a plan; `dagc serve` says the rest."""
     serve = plan.spec.serve(result.name)
     return [
-        paint.bold(f"{result.name} ".ljust(WIDTH, "-")),
+        paint.rule(result.name),
         *_load(serve, result)[:1],
         f"  verdict   {_coloured(said.verdict_text(result), paint)}",
-        *times(result)[:-1],
-        *list(figures(plan, result))[: 3 if costs(plan, result) else 2],
+        *times(result, paint.width)[:-1],
+        *list(figures(plan, result, paint.width))[: 3 if costs(plan, result) else 2],
         *(f"  {line}" for line in sureness(plan, serve, result)),
     ]
 
@@ -78,16 +96,16 @@ def _coloured(text: str, paint: Paint) -> str:
     return f"{paint(word, COLORS[word])}{colon}{rest}"
 
 
-def times(result: ServeResult) -> list[str]:
+def times(result: ServeResult, width: int) -> list[str]:
     """The table of percentiles, and what each time is."""
     rows = [["", "mean", "p50", "p90", "p99"]]
     for name, field in said.TIMES:
         rows.append([name, *said.spread_row(getattr(result, field))])
     about = "; ".join(f"{name} {said.OF[field]}" for name, field in said.TIMES)
-    return [*(line[2:].rstrip() for line in table(rows, "<>>>>")), f"  {about}"]
+    return [*(line[2:].rstrip() for line in fitted(rows, "<>>>>", width + 2)), f"  {about}"]
 
 
-def figures(plan: CompiledPlan, result: ServeResult) -> Iterable[str]:
+def figures(plan: CompiledPlan, result: ServeResult, width: int) -> Iterable[str]:
     """Rates, and how full everything was."""
     out, prompts = show(result.throughput_tok_s, TOKEN_RATE), show(result.prompt_tok_s, TOKEN_RATE)
     each = f"{show(result.throughput_per_gpu_tok_s, TOKEN_RATE)} per GPU{said.per_user(result)}"
@@ -98,7 +116,7 @@ def figures(plan: CompiledPlan, result: ServeResult) -> Iterable[str]:
     yield f"  run       {result.arrived:,} request{'s' if result.arrived != 1 else ''} in {result.duration_s:,.4g} s, the empty start and the drain included{_lost(result)}"
     yield ""
     head = ["workers", "busy", "waiting (most)", "any", "running (most)", "cache (most)", "waste"]
-    yield from (line[2:].rstrip() for line in table([head, *map(_role, result.roles)], "<>>>>>>"))
+    yield from (line[2:].rstrip() for line in fitted([head, *map(_role, result.roles)], "<>>>>>>", width + 2))
 
 
 def costs(plan: CompiledPlan, result: ServeResult) -> list[str]:
@@ -144,13 +162,13 @@ def _lost(result: ServeResult) -> str:
     return "".join(f"; {part}" for part in parts)
 
 
-def knee_lines(result: ServeResult, knee: Knee) -> list[str]:
+def knee_lines(result: ServeResult, knee: Knee, width: int) -> list[str]:
     """The highest load that holds, and the next one with what breaks there."""
     kind, _ = load_kind(result.arrivals)
     rows: list[Sequence[str]] = [["", "load", "TTFT p99", "TPOT p99", "goodput", "verdict"]]
     rows += [_point("knee", knee.at, kind)] if knee.at is not None else []
     rows += [_point("above", knee.above, kind)] if knee.above is not None else []
-    lines = [line[2:].rstrip() for line in table(rows, "<>>>><")]
+    lines = [line[2:].rstrip() for line in fitted(rows, "<>>>><", width + 2)]
     if knee.above is not None:
         first, *more = knee.above.broken
         lines.append(f"  what breaks first: {first}" + (f"; with it {'; '.join(more)}" if more else ""))
@@ -172,7 +190,4 @@ def _point(name: str, point: Point, kind: str) -> list[str]:
 def requirements(plan: CompiledPlan, result: ServeResult, paint: Paint) -> list[str]:
     """Those that name the serving."""
     mine = [v for v in plan.requirements if result.name in owners(v.requirement)]
-    return [
-        f"  {paint.verdict(v.passed)}  {v.requirement.label}: {v.shown(v.value)} {v.requirement.test.op} {v.shown(v.bound)}"
-        for v in mine
-    ]
+    return requirement_lines(sorted(mine, key=lambda v: v.passed), paint)

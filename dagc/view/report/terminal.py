@@ -1,9 +1,9 @@
-"""The terminal report: what a plan is, costs, needs and keeps of its promises, in 80 columns."""
+"""The terminal report: the answer, then what a plan is, costs, needs and keeps of its promises; the verdict once more at its end."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from textwrap import shorten, wrap
+from collections.abc import Sequence
+from textwrap import shorten
 
 from ...base.axes import ATTENTION_SIDE, AXES, EXPERT_SIDE, REPLICA, STAGES, TENSOR
 from ...base.phase_kinds import DECODE, PREFILL
@@ -25,14 +25,24 @@ from ..facts.findings import (
     spared,
     worst_layer,
 )
+from ..facts.plan_answer import Answer
+from ..facts.plan_answer import answer as answer_of
+from .answer_lines import opening, requirement_lines, verdict_line
 from .headline import alternative_text, headline, others
-from .terminal_text import WIDTH, Paint, table, within
+from .terminal_text import WIDTH, Paint, fitted, within
 
 
-def report(plan: CompiledPlan, sensitivities: Sensitivities, *, color: bool = False) -> str:
-    """The whole report, ending in a newline."""
-    paint = Paint(color)
-    lines = [*overflow(plan, paint), *_head(plan, paint)]
+def report(
+    plan: CompiledPlan,
+    sensitivities: Sensitivities,
+    *,
+    color: bool = False,
+    width: int = WIDTH,
+    also: Sequence[str] = (),
+) -> str:
+    """The whole report, ending in a newline. `also`: lines before its last one."""
+    paint, found = Paint(color, width), answer_of(plan)
+    lines = [*opening(plan, found, paint), "", *_head(plan, paint)]
     for result in plan.phases.values():
         lines += ["", *_phase(plan, result, sensitivities[result.name], paint)]
     for name, text in shared_lines(plan):
@@ -42,15 +52,10 @@ def report(plan: CompiledPlan, sensitivities: Sensitivities, *, color: bool = Fa
 
         for served in plan.servings.values():
             lines += ["", *brief(plan, served, paint)]
-    if plan.requirements:
-        lines += ["", *verdicts(plan, paint)]
-    return "\n".join(part for line in lines for part in within(line)) + "\n"
-
-
-def overflow(plan: CompiledPlan, paint: Paint) -> list[str]:
-    """What does not fit, first of all."""
-    lines = [line if line.startswith("DOES NOT FIT") else f"  {line}" for line in plan.overflow]
-    return [*(paint(line, "31;1") if line[0] != " " else line for line in lines), ""] if lines else []
+    if found.requirements:
+        lines += ["", *verdicts(found, paint)]
+    lines += ["", *also, verdict_line(found, paint)]
+    return "\n".join(part for line in lines for part in within(line, width)) + "\n"
 
 
 def _head(plan: CompiledPlan, paint: Paint) -> list[str]:
@@ -79,7 +84,7 @@ def _hardware(own: Hardware, dtype: str) -> str:
 def _phase(plan: CompiledPlan, result: PhaseResult, buys: Sequence[Sensitivity], paint: Paint) -> list[str]:
     figures, gpus = headline(plan, result.name), len(result.gpus)
     name = result.phase_kind.metric
-    lines = [paint.bold(f"{result.name} ".ljust(WIDTH, "-"))]
+    lines = [paint.rule(result.name)]
     lines.append(f"  {gpus} GPU{'s' if gpus > 1 else ''}{result.of_pool}: {axes_text(result)}; {_batches(result)}")
     lines += [f"  {text}"] if (text := alternative_text(plan, result.name)) else []
     lines.append(
@@ -105,9 +110,9 @@ def _phase(plan: CompiledPlan, result: PhaseResult, buys: Sequence[Sensitivity],
             *_sureness(result),
         )
     ]
-    lines += _memory(plan, result)
-    lines += _collectives(result)
-    lines += _path(result)
+    lines += _memory(plan, result, paint.width)
+    lines += _collectives(result, paint.width)
+    lines += _path(result, paint.width)
     lines += _sensitivities(buys)
     return lines
 
@@ -184,7 +189,7 @@ def _batches(result: PhaseResult) -> str:
     return f"{m} micro-batch{'es' if m > 1 else ''}{lanes}{chunks}"
 
 
-def _memory(plan: CompiledPlan, result: PhaseResult) -> list[str]:
+def _memory(plan: CompiledPlan, result: PhaseResult, width: int) -> list[str]:
     w = result.memory.worst
     text = " + ".join(f"{name} {show(getattr(w, field), BYTES, 3)}" for name, field in PARTS if getattr(w, field))
     head = f"  memory per GPU ({result.seats[w.stage].name}, the fullest): {show(w.peak_B, BYTES)}, {result.memory.fraction:.1%}"
@@ -193,11 +198,11 @@ def _memory(plan: CompiledPlan, result: PhaseResult) -> list[str]:
     room = room_text(plan, result.name)
     lines += [f"    {room}"] if room else []
     if len(result.memory.stages) > 1:
-        lines += table([BRIEF, *stage_rows(plan, result, brief=True)], "<>>>>>")
+        lines += fitted([BRIEF, *stage_rows(plan, result, brief=True)], "<>>>>>", width)
     return lines
 
 
-def _collectives(result: PhaseResult) -> list[str]:
+def _collectives(result: PhaseResult, width: int) -> list[str]:
     rows = [["collective", "over", "ranks", "calls", "payload", "on the wire", "time"]]
     for c in result.collectives:
         if c.kind == "recv":
@@ -217,7 +222,7 @@ def _collectives(result: PhaseResult) -> list[str]:
     ends = [f"  {REQUESTS_HEAD}", *ends] if ends else []
     if len(rows) == 1:
         return ["  no collectives", *ends]
-    return [f"  {collectives_heading(result)}", *table(rows, "<<>>>>>"), *ends]
+    return [f"  {collectives_heading(result)}", *fitted(rows, "<<>>>>>", width), *ends]
 
 
 def collectives_heading(result: PhaseResult) -> str:
@@ -231,7 +236,7 @@ def routing_text(routing: Routing) -> str:
     return f"{routing.kind}({routing.s:g})" if routing.s else routing.kind
 
 
-def _path(result: PhaseResult) -> list[str]:
+def _path(result: PhaseResult, width: int) -> list[str]:
     total = sum(s.time_s for s in result.path) or 1.0
     bounds = ", ".join(f"{k} {v:.0%}" for k, v in result.bound_by.items() if v >= 0.005)
     rows = [["op", "kind", "times", "time", "share"]]
@@ -240,23 +245,16 @@ def _path(result: PhaseResult) -> list[str]:
         rows.append([name, step.kind, str(step.count), show(step.time_s, TIME, 3), f"{step.time_s / total:.1%}"])
     return [
         f"  critical path ({len(result.path)} ops; bound by {bounds}), the largest:",
-        *table(rows, "<<>>>"),
+        *fitted(rows, "<<>>>", width),
     ]
 
 
 def _sensitivities(buys: Sequence[Sensitivity]) -> list[str]:
     worthwhile = [s for s in buys if abs(s.change) >= 0.0005]
     text = "; ".join(f"{s.name} {s.change:+.1%}" for s in worthwhile) or "nothing of it moves the time by 0.1%"
-    return wrap(f"  what would help: {text}", WIDTH, subsequent_indent="    ")
+    return [f"  what would help: {text}"]
 
 
-def verdicts(plan: CompiledPlan, paint: Paint) -> Iterable[str]:
-    """One line a requirement, then the count."""
-    passed = sum(v.passed for v in plan.requirements)
-    lines = [paint.bold("requirements ".ljust(WIDTH, "-"))]
-    for v in plan.requirements:
-        label = shorten(v.requirement.label, 44, placeholder="...")
-        sign = v.requirement.test.op
-        lines.append(f"  {paint.verdict(v.passed)}  {label:<44}  {v.shown(v.value)} {sign} {v.shown(v.bound)}")
-    lines.append(f"  {passed} of {len(plan.requirements)} hold")
-    return lines
+def verdicts(found: Answer, paint: Paint) -> list[str]:
+    """One line a requirement, those that fail first, each with by how much; below it where a line has no room for that."""
+    return [paint.rule("requirements"), *requirement_lines(found.requirements, paint)]

@@ -1,4 +1,4 @@
-"""Text for a terminal of 80 columns: colours, aligned columns, lines that are long."""
+"""Text for a terminal: colours, and columns and lines that fit its width."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from collections.abc import Iterable, Sequence
 from textwrap import wrap
 
 WIDTH = 80
+"""Columns where nobody says how many there are: of a file or a pipe, whose lines are the same everywhere."""
+PROSE = 120
+"""Sentences longer than this are hard to read, however wide a terminal is."""
+TIED = "\u00a0"
+"""A space at which no line is broken."""
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 COLUMN = re.compile(r" *\w{1,9} {2,}")
 """The label that a line begins with: what does not fit on the line goes below it."""
@@ -14,10 +19,14 @@ UNIT = re.compile(r"(\d) (?=[A-Za-z])")
 
 
 class Paint:
-    """ANSI colours, or nothing."""
+    """ANSI colours, or nothing; and how wide lines may be."""
 
-    def __init__(self, on: bool) -> None:
-        self.on = on
+    def __init__(self, on: bool, width: int = WIDTH) -> None:
+        self.on, self.width = on, width
+
+    def rule(self, name: str) -> str:
+        """The head of a part."""
+        return self.bold(f"{name} ".ljust(min(self.width, PROSE), "-"))
 
     def __call__(self, text: str, code: str) -> str:
         return f"\x1b[{code}m{text}\x1b[0m" if self.on else text
@@ -29,27 +38,39 @@ class Paint:
         return self("pass", "32") if passed else self("FAIL", "31;1")
 
 
-def within(line: str) -> list[str]:
-    """The line in as many as it needs; colours take no room."""
+def within(line: str, width: int = WIDTH) -> list[str]:
+    """The line in as many as it needs; colours take no room. Lines of tables are as wide as they are made."""
     line = line.rstrip()
     plain = ESCAPE.sub("", line)
-    if len(plain) <= WIDTH:
-        return [line]
+    if len(plain) <= (width if "  " in plain.strip() else min(width, PROSE)):
+        return [line.replace(TIED, " ")]
     column = COLUMN.match(plain)
     indent = " " * (len(column[0]) if column else len(plain) - len(plain.lstrip()) + 4)
-    whole = UNIT.sub("\\1\u00a0", line)  # a number stays with its unit
-    width = WIDTH + len(line) - len(plain)
-    parts = wrap(whole, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-    return [part.replace("\u00a0", " ") for part in parts]
+    whole = UNIT.sub(f"\\1{TIED}", line)  # a number stays with its unit
+    room = min(width, PROSE) + len(line) - len(plain)
+    parts = wrap(whole, room, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return [part.replace(TIED, " ") for part in parts]
 
 
-def narrow(lines: Iterable[str]) -> list[str]:
+def narrow(lines: Iterable[str], width: int = WIDTH) -> list[str]:
     """Lines as `within` has them, where an attribute stays with its value."""
-    parts = (part for line in lines for part in within(line.replace(" = ", "\u00a0=\u00a0")))
-    return [part.replace("\u00a0", " ") for part in parts]
+    return [part for line in lines for part in within(line.replace(" = ", f"{TIED}={TIED}"), width)]
 
 
 def table(rows: Sequence[Sequence[str]], align: str) -> list[str]:
     """Aligned columns; `align` has < or > per column."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(align))]
     return ["    " + "  ".join(f"{cell:{a}{w}}" for cell, a, w in zip(row, align, widths, strict=True)) for row in rows]
+
+
+def fitted(rows: Sequence[Sequence[str]], align: str, width: int) -> list[str]:
+    """The same, whose first row is its head; where it would be too wide a list, a line a row with the name of each cell before it."""
+    lines = table(rows, align)
+    if max(len(line.rstrip()) for line in lines) <= width:
+        return lines
+    head, *body = rows
+    out = []
+    for first, *cells in body:
+        said = (f"{name} {cell}".replace(" ", TIED) for name, cell in zip(head[1:], cells, strict=True) if cell.strip())
+        out.append(f"    {first}: {', '.join(said)}")
+    return out

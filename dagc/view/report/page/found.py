@@ -13,26 +13,23 @@ from ...draw.figures.svg import legend
 from ...facts import found_plans as said
 from .html_tables import Row, table
 from .page import written
+from .page_sections import Section, anchor_of, gone_through, opening
 
 
 def page(found: Findings, theme: Theme = "auto") -> str:
     """One HTML document that loads nothing."""
-    pill = tag(
-        "span",
-        "✓ complete" if found.complete else "not complete",
-        cls=f"pill {'pass' if found.complete else ''}".strip(),
-    )
-    head = tag("header", tag("h1", said.spec_name(found), " ", pill), tag("p", said.verdict(found), cls="binding"))
-    body = join([head, tag("main", join(_sections(found))), tag("footer", f"dagc {VERSION}")])
+    sections = list(_sections(found))
+    opened = opening(said.spec_name(found), said.answer(found))
+    body = join([opened, *gone_through(sections), tag("footer", f"dagc {VERSION}")])
     return written(f"{said.spec_name(found)}: dagc search", body, theme)
 
 
-def _sections(found: Findings) -> Iterator[Markup]:
+def _sections(found: Findings) -> Iterator[Section]:
     if found.plans:
-        yield tag("section", tag("h2", "Plans"), join(_plans(found)), id="plans")
+        yield Section("plans", "Plans", join(_plans(found)), "plans")
     if why := join(_why(found)):
-        yield tag("section", tag("h2", "Why"), why, id="why")
-    for k, space in enumerate(found.spaces):
+        yield Section("why", "Why", why, "why")
+    for space in found.spaces:
         drawn = [one for one in found.maps if one.phase == space.phase]
         body = [_certificate(space)]
         if space.legal:
@@ -52,14 +49,11 @@ def _sections(found: Findings) -> Iterator[Markup]:
                 cells.draw(one).framed(),
                 legend(cells.keys(one)),
             ]
-        yield tag("section", tag("h2", f"The space of {space.phase}"), *body, id=f"space-{k}")
+        name = f"space of {space.phase}"
+        yield Section(anchor_of("space", space.phase), f"The {name}", join(body), name)
     if found.best is not None:
-        yield tag(
-            "section",
-            tag("h2", "The best plan as a spec"),
-            tag("pre", _lines(found.best.spec), cls="listing"),
-            id="spec",
-        )
+        spec = tag("pre", _lines(found.best.spec), cls="listing")
+        yield Section("spec", "The best plan as a spec", spec, "best plan")
 
 
 def _lines(spec: str) -> Markup:

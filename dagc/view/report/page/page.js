@@ -105,6 +105,30 @@
     });
   }
 
+  // Where one is: the last section whose head has passed below the navigation; at the very end the last one.
+  const ways = document.querySelector(".ways");
+  const stops = ways ? [...ways.querySelectorAll("a")].map((link) => [link, document.getElementById(link.hash.slice(1))]) : [];
+  let current = null;
+  const mark = () => {
+    const edge = ways.getBoundingClientRect().bottom + 24;
+    const atEnd = innerHeight + scrollY >= root.scrollHeight - 2 && scrollY > 0;
+    const passed = stops.filter(([, section]) => section.getBoundingClientRect().top <= edge);
+    const found = atEnd ? stops[stops.length - 1] : passed[passed.length - 1];
+    const link = found ? found[0] : null;
+    if (link === current) return;
+    if (current) current.removeAttribute("aria-current");
+    current = link;
+    if (!link) return;
+    link.setAttribute("aria-current", "true");
+    ways.scrollLeft = link.offsetLeft - (ways.clientWidth - link.offsetWidth) / 2;
+  };
+  if (stops.length) {
+    let asked = 0;
+    const soon = () => { cancelAnimationFrame(asked); asked = requestAnimationFrame(mark); };
+    for (const happens of ["scroll", "resize"]) addEventListener(happens, soon, { passive: true });
+    mark();
+  }
+
   // Folding all at once, and light or dark by choice.
   const folds = [...document.querySelectorAll("details")];
   const foldAll = button("fold all", "fold or unfold every section", () => {

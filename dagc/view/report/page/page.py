@@ -1,4 +1,4 @@
-"""The whole page: verdicts first, then each phase, the spec with its diagnostics, and what is assumed."""
+"""The whole page: the answer and the requirements, then each phase, the spec with its diagnostics, and what is assumed."""
 
 from __future__ import annotations
 
@@ -23,9 +23,12 @@ from ...draw.figures.markup import Markup, join, tag, text
 from ...draw.figures.svg import legend
 from ...draw.palette import SCHEMES, page_theme
 from ...facts.findings import assumptions, error_range, origins, pool_link
+from ...facts.plan_answer import Answer
+from ...facts.plan_answer import answer as answer_of
 from ..terminal import routing_text
 from . import listing
 from .html_tables import Row, table
+from .page_sections import Section, anchor_of, gone_through, opening
 from .phase import phase
 
 
@@ -33,7 +36,9 @@ def page(plan: CompiledPlan, sensitivities: Sensitivities, theme: Theme = "auto"
     """One HTML document. It loads nothing, and its policy forbids loading."""
     sources = listing.sources(plan)
     name = plan_name(plan, sources)
-    body = join([_header(plan, name), tag("main", join(_sections(plan, sources, sensitivities))), _footer()])
+    answer = answer_of(plan)
+    sections = list(_sections(plan, answer, sources, sensitivities))
+    body = join([opening(name, answer, plan.overflow), *gone_through(sections), _footer()])
     return written(f"{name}: dagc report", body, theme)
 
 
@@ -74,7 +79,8 @@ def plan_name(plan: CompiledPlan, found: Sequence[Source]) -> str:
     return name if name and name not in ("-", "<text>") else plan.spec.model.name
 
 
-def _header(plan: CompiledPlan, name: str) -> Markup:
+def _facts(plan: CompiledPlan) -> Markup:
+    """Model, hardware and workload."""
     model, work = plan.spec.model, plan.spec.workload
     total, active = plan.params
     stated = "" if model.params_stated is None else f", stated {show(model.params_stated, SCALAR)}"
@@ -90,21 +96,7 @@ def _header(plan: CompiledPlan, name: str) -> Markup:
             f"{work.sequences} sequences, {work.prompt} tok prompt, {work.output} tok output, {routing_text(work.routing)} routing",
         ),
     ]
-    links = [
-        ("requirements", "requirements"),
-        *((f"phase-{k}", p) for k, p in enumerate(plan.phases)),
-        *([("pools", "pools")] if plan.spec.others else []),
-        *((f"serving-{k}", s) for k, s in enumerate(plan.servings)),
-        ("spec", "spec"),
-        ("assumptions", "assumptions"),
-    ]
-    return tag(
-        "header",
-        _overflow(plan),
-        tag("h1", name, " ", _pill(plan)),
-        tag("dl", join(tag("div", tag("dt", a), tag("dd", b)) for a, b in facts), cls="facts"),
-        tag("nav", join((tag("a", what, href=f"#{key}") for key, what in links), " "), aria_label="sections"),
-    )
+    return tag("dl", join(tag("div", tag("dt", a), tag("dd", b)) for a, b in facts), cls="facts")
 
 
 def _hardware(own: Hardware, dtype: str) -> str:
@@ -114,59 +106,41 @@ def _hardware(own: Hardware, dtype: str) -> str:
     return f"{own.name}: {own.gpus} GPUs, {own.per_node} per node; {figures} each"
 
 
-def _overflow(plan: CompiledPlan) -> Markup:
-    """What does not fit, first of all."""
-    return join(tag("p", line, cls="fail" if line.startswith("DOES NOT FIT") else None) for line in plan.overflow)
-
-
-def _pill(plan: CompiledPlan) -> Markup:
-    if not plan.fits:
-        return tag("span", "✗ does not fit", cls="pill fail")
-    if not plan.requirements:
-        return tag("span", "no requirements", cls="pill")
-    failed = sum(not v.passed for v in plan.requirements)
-    return tag("span", ("✗ " if failed else "✓ ") + plan.verdict, cls="pill fail" if failed else "pill pass")
-
-
-def _sections(plan: CompiledPlan, found: Sequence[Source], sensitivities: Sensitivities) -> Iterator[Markup]:
-    yield tag("section", tag("h2", "Requirements"), _requirements(plan, found), id="requirements")
-    for k, result in enumerate(plan.phases.values()):
-        yield tag(
-            "section",
-            tag("h2", result.name),
-            join(phase(plan, result, sensitivities[result.name])),
-            id=f"phase-{k}",
-            cls="phase",
-        )
+def _sections(
+    plan: CompiledPlan, answer: Answer, found: Sequence[Source], sensitivities: Sensitivities
+) -> Iterator[Section]:
+    yield Section("requirements", "Requirements", _requirements(answer, found), "requirements")
+    yield Section("plan", "Plan", _facts(plan), "plan")
+    for result in plan.phases.values():
+        body = join(phase(plan, result, sensitivities[result.name]))
+        yield Section(anchor_of("phase", result.name), result.name, body, result.name, "phase")
     if plan.spec.others:
         from ...draw.figures import pool_frames
 
         drawn = pool_frames.draw(plan).framed(), legend(pool_frames.keys(plan))
-        yield tag("section", tag("h2", "Pools of GPUs"), *drawn, id="pools")
+        yield Section("pools", "Pools of GPUs", join(drawn), "pools")
     if plan.servings:
         from .served import sections
 
         yield from sections(plan)
-    for head, held in shared_lines(plan):
-        yield tag("section", tag("h2", f"Shared GPUs: {head}"), tag("p", f"The fullest holds {held}."))
-    yield tag("section", tag("h2", "Spec"), join(_spec(plan, found)), id="spec")
-    yield tag("section", tag("h2", "Assumptions and errors"), join(_assumptions(plan)), id="assumptions")
+    shared = [tag("p", tag("b", f"{head}, the fullest: "), held) for head, held in shared_lines(plan)]
+    if shared:
+        yield Section("shared", "Shared GPUs", join(shared), "shared GPUs")
+    yield Section("spec", "Spec", join(_spec(plan, found)), "spec")
+    yield Section("assumptions", "Assumptions and errors", join(_assumptions(plan)), "assumptions")
 
 
-def _requirements(plan: CompiledPlan, found: Sequence[Source]) -> Markup:
-    if not plan.requirements:
+def _requirements(answer: Answer, found: Sequence[Source]) -> Markup:
+    if not answer.requirements:
         return tag("p", "The spec states no requirements.")
     rows: list[Row] = []
-    for v in plan.requirements:
+    for v in answer.requirements:
         r = v.requirement
         where = listing.anchor(found, r.span)
         label = tag("a", r.label, href=f"#{where}") if where else r.label
         verdict = tag("span", "✓ pass", cls="pass") if v.passed else tag("span", "✗ FAIL", cls="fail")
-        ratio = f"{v.value / v.bound:.3g}×" if v.bound else ""
-        rows.append([verdict, label, v.shown(v.value), f"{r.test.op} {v.shown(v.bound)}", ratio])
-    passed = sum(v.passed for v in plan.requirements)
-    verdicts = table(["verdict", "requirement", "found", "required", "found / required"], rows, "verdicts", (2, 3, 4))
-    return Markup(verdicts + tag("p", f"{passed} of {len(plan.requirements)} hold.", cls="soft"))
+        rows.append([verdict, label, v.shown(v.value), f"{r.test.op} {v.shown(v.bound)}", v.by])
+    return table(["verdict", "requirement", "found", "required", "by"], rows, "verdicts", (2, 3))
 
 
 def _spec(plan: CompiledPlan, found: Sequence[Source]) -> Iterator[Markup]:

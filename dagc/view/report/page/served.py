@@ -15,15 +15,15 @@ from ...facts import served_words as said
 from ...facts.served_sureness import sureness
 from ..served_report import costs
 from .html_tables import table
+from .page_sections import Section, anchor_of
 
 PILLS = {STABLE: "pass", BACKLOGGED: "", OVERLOADED: "fail"}
 
 
-def sections(plan: CompiledPlan) -> Iterator[Markup]:
+def sections(plan: CompiledPlan) -> Iterator[Section]:
     """One a serving."""
-    for k, result in enumerate(plan.servings.values()):
-        body = join(_serving(plan, result))
-        yield tag("section", tag("h2", result.name), body, id=f"serving-{k}", cls="serving")
+    for name, result in plan.servings.items():
+        yield Section(anchor_of("serving", name), name, join(_serving(plan, result)), name, "serving")
 
 
 def _serving(plan: CompiledPlan, result: ServeResult) -> Iterator[Markup]:

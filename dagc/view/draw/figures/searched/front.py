@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .....base.units import BYTES, TIME, show
+from .....base.units import BYTES, TIME, TOKEN_RATE, show
 from .....plan.searched import Findings, PhasePlan, Space
-from ....facts.found_plans import TIED, choices_text, is_of, number
+from ....facts.found_plans import TIED, choices_text, is_of
 from ..markup import Markup
 from ..plot import Axis, Panel, linear, logarithmic, thinned
 from ..svg import Figure, Keys, figure, title, words
@@ -26,12 +26,12 @@ def draw(found: Findings, space: Space) -> Figure:
     edge = front(plans)
     across, up = _axis([p.per_user_tok_s for p in plans]), _axis([p.per_gpu_tok_s for p in plans])
     panel = Panel(LEFT, TOP, WIDTH, HEIGHT, across, up)
-    body = panel.frame("tokens/s per GPU", bottom="tokens/s per user")
+    body = panel.frame("tok/s per GPU", bottom="tok/s per user")
     body += [_dot(panel, plans[k], "s0", hollow=True) for k in thinned([0.0] * len(plans), MOST)]
     body.append(panel.curve([(p.per_user_tok_s, p.per_gpu_tok_s) for p in edge], "s1"))
     body += [_dot(panel, one, "s1") for one in edge]
     body += _chosen(panel, found, space)
-    label = f"{len(plans):,} plans of {space.phase} by tokens per second and user and per GPU"
+    label = f"{len(plans):,} plans of {space.phase} by tok/s per user and tok/s per GPU"
     return figure("plan-front", LEFT + WIDTH + 30, TOP + HEIGHT + 46, label, *body)
 
 
@@ -62,7 +62,7 @@ def _axis(values: Sequence[float]) -> Axis:
 
 
 def _hint(one: PhasePlan) -> Markup:
-    figures = f"{number(one.per_gpu_tok_s)} tok/s per GPU, {number(one.per_user_tok_s)} per user"
+    figures = f"{show(one.per_gpu_tok_s, TOKEN_RATE)} per GPU, {show(one.per_user_tok_s, TOKEN_RATE)} per user"
     held = f"{one.time_name} {show(one.time_s, TIME)}, {show(one.peak_B, BYTES)} on the fullest GPU"
     return title(f"{figures}; {held}; {choices_text(one.choices).replace(TIED, ' ')}")
 

@@ -10,7 +10,7 @@ from . import cells, front
 
 
 def front_svg(found: Findings, space: Space, theme: Theme = "auto") -> str:
-    heading = f"{said.spec_name(found)}: {space.phase}, tokens/s per GPU against tokens/s per user"
+    heading = f"{said.spec_name(found)}: {space.phase}, tok/s per GPU against tok/s per user"
     return _document(Sheet([heading, said.verdict(found)], front.draw(found, space), front.keys(found, space)), theme)
 
 

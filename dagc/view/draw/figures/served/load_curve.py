@@ -35,8 +35,8 @@ def draw(knee: Knee) -> Figure:
         LEFT, TOP, WIDTH, HIGH, across, logarithmic(min(times), max(times), lambda v: show(v, TIME, 3), most=9)
     )
     below = Panel(LEFT, TOP + HIGH + GAP, WIDTH, LOW, across, _rates(points))
-    name = {"clients": "clients", "speed": "speed of the trace"}.get(kind, "requests offered per second")
-    body = [*above.frame("time", numbers=False), *below.frame("requests per second", bottom=name)]
+    name = {"clients": "clients", "speed": "speed of the trace"}.get(kind, "req/s offered")
+    body = [*above.frame("time", numbers=False), *below.frame("req/s", bottom=name)]
     for name, limit in _limits(points[0].result):
         body += above.level(limit, "limit", f"{name} <= {show(limit, TIME)}")
     body += _knee(knee, kind, above, below)
