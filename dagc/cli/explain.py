@@ -15,7 +15,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    from ..base.explain import explain
+    from ..base.explain import explain, plain
 
     if args.code is None:
         for code, title in TITLES.items():
@@ -25,5 +25,5 @@ def run(args: Namespace) -> int:
     if page is None:
         tell([Diagnostic("E14", f"unknown code `{args.code}`", help=("`dagc list codes` shows all",))])
         return 2
-    sys.stdout.write(page)
+    sys.stdout.write(plain(page))
     return 0
