@@ -27,14 +27,22 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    from ..api import compile
+    from ..base.syntax.input import folder_of, read_source
+    from ..pipeline.compile import compile_source
 
     diagnostics: list[Diagnostic] = []
     found: list[tuple[str, Plan | None]] = []
     code = 0
     for spec in args.specs:
         try:
-            plan = compile(spec, settings=settings(args), phases=args.phase or None, allow_import=args.allow_import)
+            plan = compile_source(
+                read_source(spec, args.allow_import),
+                settings=settings(args),
+                phases=args.phase or None,
+                base_dir=folder_of(spec),
+                allow_import=args.allow_import,
+                kept=True,
+            )
         except SpecError as error:
             diagnostics += error.diagnostics
             code = 2

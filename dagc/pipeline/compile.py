@@ -35,11 +35,12 @@ def compile_source(
     base_dir: Path | None = None,
     out: Collector | None = None,
     allow_import: Sequence[str | Path] = (),
+    kept: bool = False,
 ) -> CompiledPlan:
     out = Collector() if out is None else out
     with timed("spec", "parse, check"):
         spec = load(source, out, settings, base_dir, allow_import)
-    return compile_spec(spec, out, phases, cures=True)
+    return compile_spec(spec, out, phases, cures=True, kept=kept)
 
 
 def compile_spec(
@@ -50,10 +51,11 @@ def compile_spec(
     cures: bool = False,
     servings: Collection[str] = (),
     told: Callable[[str, float], None] | None = None,
+    kept: bool = False,
 ) -> CompiledPlan:
     """Compile every phase (or those named), then judge memory and the requirements. `cures`: look for what would fix a
     plan that does not fit, by compiling it. `servings`: to simulate in addition to those that requirements name; `told`: hears of (serving,
-    share of its requests that has come)."""
+    share of its requests that has come); `kept`: their figures may be those of an earlier run."""
     from ..base.diagnostics import SpecError, did_you_mean
     from ..plan import require
     from . import overflow, pools
@@ -111,7 +113,7 @@ def compile_spec(
 
         bare = CompiledPlan(spec, results, units, (), params, shared, ())
         with timed("servings", "simulate"):
-            simulated, simulations = simulate(bare, out, servings, told)
+            simulated, simulations = simulate(bare, out, servings, told, kept=kept)
     with timed("spec", "requirements"):
         verdicts = require.run(spec, results, params, shared, out, simulated)
     out.check()

@@ -23,27 +23,39 @@ Told = Callable[[str, float], None]
 
 
 def simulate(
-    plan: CompiledPlan, out: Collector, asked: Collection[str] = (), told: Told | None = None
+    plan: CompiledPlan, out: Collector, asked: Collection[str] = (), told: Told | None = None, *, kept: bool = False
 ) -> tuple[Mapping[str, ServeResult], Servings | None]:
     """Results by name, and what simulated them. Errors are reported at the serving's own words. `told`: hears of (serving, share of its
-    requests that has come)."""
+    requests that has come). `kept`: figures of an earlier run will do, where there are any."""
     named = {name for requirement in plan.spec.requirements for name in owners(requirement)} | set(asked)
     serves = [serve for serve in plan.spec.serves if serve.name in named]
     if not serves:
         return {}, None
     from ..plan.goodput import limits
-    from .serve import Servings
+    from . import kept_servings
 
-    servings = Servings(plan)
+    servings: Servings | None = None
     found: dict[str, ServeResult] = {}
     for serve in serves:
         mine = [r for r in plan.spec.requirements if serve.name in owners(r)]
         if _unknown(serve, mine, out) or _left_out(serve, plan, mine, out):
             continue
+        limited = limits(plan.spec, serve.name)
+        key = kept_servings.key(plan.spec, serve, limited) if kept else None
+        if key is not None and (known := kept_servings.read(key, plan, serve, limited)) is not None:
+            found[serve.name] = known
+            continue
+        if servings is None:
+            from .serve import Servings
+
+            servings = Servings(plan)
         progress = None if told is None else partial(told, serve.name)
-        result = servings.told(serve, limits(plan.spec, serve.name), out, progress)
+        before = len(out.items)
+        result = servings.told(serve, limited, out, progress)
         if result is not None:
             found[serve.name] = result
+            if key is not None and len(out.items) == before:  # what was reported is not kept
+                kept_servings.keep(key, result)
     return found, servings
 
 

@@ -102,16 +102,20 @@ class ServeResult:
     prices_error: float = 0.0
 
     @property
+    def counts(self) -> Mapping[str, int]:
+        return self.outcome.counts
+
+    @property
     def arrived(self) -> int:
-        return self.outcome.counts["arrived"]
+        return self.counts["arrived"]
 
     @property
     def finished(self) -> int:
-        return self.outcome.counts["finished"]
+        return self.counts["finished"]
 
     def count(self, what: str) -> int:
         """Rejected, preempted, switches, steps, ..."""
-        return self.outcome.counts.get(what, 0)
+        return self.counts.get(what, 0)
 
     @cached_property
     def gpus(self) -> int:
@@ -130,7 +134,7 @@ class ServeResult:
     @property
     def throughput_tok_s(self) -> float:
         """Output tokens per second."""
-        return self.outcome.counts["output_tokens"] / self.duration_s
+        return self.counts["output_tokens"] / self.duration_s
 
     @property
     def throughput_per_gpu_tok_s(self) -> float:
@@ -144,7 +148,7 @@ class ServeResult:
     @property
     def prompt_tok_s(self) -> float:
         """Prompt tokens per second, those of a prefix cache included."""
-        return self.outcome.counts["prompt_tokens"] / self.duration_s
+        return self.counts["prompt_tokens"] / self.duration_s
 
     @cached_property
     def utilization(self) -> float:
@@ -191,7 +195,7 @@ class ServeResult:
     @property
     def hit_rate(self) -> float:
         """Share of the prompts' tokens that a prefix cache had."""
-        prompts = self.outcome.counts["prompt_tokens"]
+        prompts = self.counts["prompt_tokens"]
         return self.count("hit_tokens") / prompts if prompts else 0.0
 
     def without_requests(self) -> ServeResult:

@@ -4,10 +4,7 @@ writes the shipped file."""
 from __future__ import annotations
 
 import hashlib
-import os
 import pickle
-import tempfile
-from contextlib import suppress
 from functools import cache
 from importlib import resources
 from io import BytesIO
@@ -23,22 +20,11 @@ def grammar_text() -> str:
 
 @cache
 def load() -> Any:
-    """The lark parser, from the shipped tables, the user's cache, or (once) from the grammar."""
+    """The lark parser, from the shipped tables; with another lark than theirs from the grammar, once per process."""
     text = grammar_text()
-    key = table_key(text)
     shipped = resources.files(PACKAGE) / "moe.tables"
-    if shipped.is_file() and (parser := unpack(shipped.read_bytes(), key)) is not None:
-        return parser
-    cached = cache_file()
-    try:
-        if (parser := unpack(cached.read_bytes(), key)) is not None:
-            return parser
-    except OSError:
-        pass  # no cache yet, or not ours to read
-    parser = build(text)
-    with suppress(OSError):  # a read-only home costs time, nothing else
-        _write(cached, pack(parser, key))
-    return parser
+    parser = unpack(shipped.read_bytes(), table_key(text)) if shipped.is_file() else None
+    return build(text) if parser is None else parser
 
 
 def table_key(text: str) -> bytes:
@@ -94,19 +80,6 @@ def _saved_types() -> list[type]:
     from lark.lexer import TerminalDef
 
     return [TerminalDef, Rule]
-
-
-def cache_file() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(base) / "dagc" / "moe.tables"
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent)
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-    os.replace(name, path)
 
 
 def as_source(parser: Any, text: str) -> str:

@@ -1,0 +1,129 @@
+"""What dagc found out and keeps for its next run, in the user's cache folder (`$XDG_CACHE_HOME/dagc`, else `~/.cache/dagc`).
+
+Entries are plain JSON, named by a digest of all that they follow from, the installed version of dagc included. A folder or
+file that anybody else may write, links, and what is damaged, too large or of another form counts as absent; so does everything
+where nothing can be written, or with DAGC_CACHE=off. No entry is needed, and none may change an answer."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from typing import Any
+
+MAX_BYTES = 64 * 1024
+"""Of an entry."""
+MAX_ENTRIES = 256
+"""The oldest go."""
+_ENDING = ".json"
+_DIGEST = 64
+"""Characters of a digest."""
+
+
+def folder() -> str | None:
+    """Where entries are; None: nowhere."""
+    if os.environ.get("DAGC_CACHE", "").lower() in ("off", "0", "no"):
+        return None
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.join(base, "dagc", "kept") if os.path.isabs(base) else None
+
+
+def identity() -> str | None:
+    """Tells one installed dagc from any other: the hashes of all its files, as its installer wrote them down. None for a checkout,
+    whose files change, and where nothing is written down."""
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    site = os.path.dirname(package)
+    with suppress(OSError):
+        for name in os.listdir(site):
+            if name.startswith("dagc_moe-") and name.endswith(".dist-info"):
+                with open(os.path.join(site, name, "RECORD"), "rb") as file:
+                    record = file.read()
+                return digest(record.decode()) if b"\ndagc/base/user_cache.py,sha256=" in b"\n" + record else None
+    return None
+
+
+def digest(text: str) -> str:
+    from hashlib import sha256
+
+    return sha256(text.encode()).hexdigest()
+
+
+def read(key: str) -> Any:
+    """The entry of a key; None: there is none."""
+    import json
+
+    where = folder()
+    if where is None or not _own(where):
+        return None
+    try:
+        handle = os.open(os.path.join(where, key + _ENDING), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        if not _safe(os.fstat(handle), stat.S_IFREG):
+            return None
+        data = os.read(handle, MAX_BYTES + 1)
+    except OSError:
+        return None
+    finally:
+        os.close(handle)
+    if len(data) > MAX_BYTES:
+        return None
+    try:
+        head, _, body = data.decode().partition("\n")
+        return json.loads(body) if head == digest(key + body) else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def write(key: str, entry: Any) -> None:
+    """Keeps an entry, whole or not at all."""
+    import json
+    import tempfile
+
+    where = folder()
+    if where is None:
+        return
+    body = json.dumps(entry)
+    data = f"{digest(key + body)}\n{body}".encode()
+    if len(data) > MAX_BYTES:
+        return
+    with suppress(OSError):
+        os.makedirs(where, mode=0o700, exist_ok=True)
+        if not _own(where):
+            return
+        handle, name = tempfile.mkstemp(dir=where)
+        try:
+            with open(handle, "wb") as file:
+                file.write(data)
+            os.replace(name, os.path.join(where, key + _ENDING))
+        except OSError:
+            os.unlink(name)
+            return
+        _thin_out(where)
+
+
+def _own(where: str) -> bool:
+    """Whether a folder is the user's alone to write."""
+    try:
+        return _safe(os.lstat(where), stat.S_IFDIR)
+    except OSError:
+        return False
+
+
+def _safe(found: os.stat_result, kind: int) -> bool:
+    """Of this kind, the user's own, and not for others to write."""
+    return stat.S_IFMT(found.st_mode) == kind and found.st_uid == os.geteuid() and not found.st_mode & 0o022
+
+
+def _thin_out(where: str) -> None:
+    with os.scandir(where) as found:
+        files = [(entry.stat(follow_symlinks=False).st_mtime, entry.path) for entry in found if _named(entry.name)]
+    for _, path in sorted(files)[: max(0, len(files) - MAX_ENTRIES)]:
+        with suppress(OSError):
+            os.unlink(path)
+
+
+def _named(name: str) -> bool:
+    """Is it a file of this module? Nothing else is deleted."""
+    return name.startswith("tmp") or (name.endswith(_ENDING) and len(name) == _DIGEST + len(_ENDING))
