@@ -245,3 +245,37 @@ def test_the_policy_stops_a_foreign_script(chrome: Browser, pages: Path) -> None
     chrome.open(pages / "evil.html")
     assert chrome.run("window.bad") is None
     assert any("Content Security Policy" in c for c in chrome.complaints)
+
+
+def test_the_gpu_map_changes_its_colours(chrome: Browser, pages: Path) -> None:
+    """Buttons colour by another axis; arrow keys go from GPU to GPU, whose hint shows and whose group is outlined."""
+    chrome.look()
+    opened(chrome, pages / "plan_a.html")
+    cells = "[...document.querySelector('.gpu-map').querySelectorAll('[data-at]')]"
+    looks = (
+        f"{cells}.map(c => c.querySelector('rect').getAttribute('class') + ' ' + c.querySelector('.num').textContent)"
+    )
+    buttons = "[...document.querySelector('.colours').querySelectorAll('button')]"
+    shown = "[...document.querySelector('.gpu-map').querySelectorAll('[data-by]')].filter(p => !p.hidden).map(p => p.dataset.by)"
+    assert chrome.run(looks) == [f"g{gpu // 16} {gpu // 16}" for gpu in range(64)]
+    assert chrome.run(shown) == ["pp"] and chrome.run(f"{buttons}.length") == 9
+    press = "{0}.find(b => b.textContent === '{1}').click()"
+    for words, number in (("tp", lambda g: g % 2), ("tp group", lambda g: g // 2), ("phases", lambda g: g // 32)):
+        chrome.run(press.format(buttons, words))
+        assert chrome.run(looks) == [f"g{number(g) % 8} {number(g)}" for g in range(64)]
+        assert chrome.run(shown) == [words.replace(" ", "-")]
+        assert chrome.run(
+            f"{buttons}.filter(b => b.getAttribute('aria-pressed') === 'true').map(b => b.textContent)"
+        ) == [words]
+    chrome.run(press.format(buttons, "pp"))
+    chrome.run("document.querySelector('.colours button:last-of-type').focus()")
+    chrome.key("Tab")
+    chrome.key("ArrowRight")
+    chrome.key("ArrowDown")
+    assert chrome.run("document.activeElement.dataset.tip").startswith(
+        "GPU 9, node 1: pp 0, ep 2, sp 0, tp 1; experts 8..11; "
+    )
+    tip = "(t => t.hidden ? '' : t.textContent)(document.querySelector('.tip'))"
+    assert chrome.run(tip).startswith("GPU 9, node 1")
+    assert chrome.run("document.querySelectorAll('.gpu-map .same').length") == 16
+    assert chrome.complaints == []

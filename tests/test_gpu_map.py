@@ -299,3 +299,11 @@ def test_four_thousand_gpus_have_a_cell_each_and_a_moderate_file() -> None:
     assert len(document.encode()) < 1_500_000
     overview = plan.svg("prefill", "overview")
     assert "GPU 4088..4095, pp 3, prefill" in overview and len(overview.encode()) < 400_000
+
+
+def test_gpus_of_a_phase_that_is_not_compiled_are_not_idle() -> None:
+    text = spec_text(phase="hardware = pool, gpus = 0..15, ep = 2, tp = 8", gpus=16, dtype="bf16", extra=POOLS)
+    alone = dagc.compile_text(text, phases=["decode"])
+    (pool, _), (whole, _) = gpu_map(alone, "decode").pools, gpu_map(shared_plan(), "decode").pools
+    assert pool.uses == whole.uses == ((("prefill", "decode"), 8), (("prefill",), 8))
+    assert "; also prefill" in next(pool.devices).hint

@@ -24,6 +24,7 @@ from ...plan.plan import CompiledPlan
 from ...plan.pools import listed
 from ...plan.result import PhaseResult, Seat
 from ...spec.hardware import Hardware
+from ...spec.spec import Spec
 from .map_colourings import GROUP, PHASES
 
 Ints = NDArray[np.int64]
@@ -121,16 +122,44 @@ def gpu_map(plan: CompiledPlan, phase: str) -> DeviceMap:
     names = _axes(result)
     seats = [_Seated(result, seat, names) for seat in result.seats]
     texts = _Texts(plan, result, list(held_experts(result.graph, plan.units[phase])))
-    sets = tuple(dict.fromkeys(own.phases for own in plan.pools))
+    users = _users(plan.spec)
     first = plan.spec.hardware.name
     own = dict.fromkeys(seat.seat.hardware or first for seat in seats)
     pools = []
     for name in dict.fromkeys((*own, *plan.spec.pools)):
-        uses = [(sets.index(one.phases), one.gpus) for one in plan.pools if (one.hardware or first) == name]
         mine = [seat for seat in seats if (seat.seat.hardware or first) == name]
-        pools.append(_Drawn(plan.spec.pools[name], sets, uses, mine, texts).pool())
-    by_phases = Counter(sets.index(one.phases) for one in plan.pools for _ in one.gpus)
-    return DeviceMap(result, (*_colourings(names, seats), Colouring(PHASES, by_phases, 0, sets)), tuple(pools))
+        pools.append(_Drawn(plan.spec.pools[name], users, mine, texts).pool())
+    by_phases = Counter(number for found in users.of.values() for number in found.tolist() if number >= 0)
+    return DeviceMap(result, (*_colourings(names, seats), Colouring(PHASES, by_phases, 0, users.sets)), tuple(pools))
+
+
+@record
+class Users:
+    """Which phases use a GPU: its number among `sets`, by pool and id; -1: none."""
+
+    sets: tuple[tuple[str, ...], ...]
+    of: Mapping[str, Ints]
+
+
+def _users(spec: Spec) -> Users:
+    """Of all phases, whether they are compiled or not."""
+    sets: list[tuple[str, ...]] = [()]
+    of = {name: np.zeros(own.gpus, np.int64) for name, own in spec.pools.items()}
+    for phase in spec.phases:
+        apart = phase.strategy.apart
+        own = phase.hardware or spec.hardware.name
+        parts = [(own, phase.gpus), *([(apart.hardware or own, apart.gpus)] if apart is not None else [])]
+        for pool, gpus in parts:
+            ids = np.asarray(gpus, np.int64)
+            before = of[pool][ids]
+            for number in np.unique(before).tolist():
+                wanted = (*sets[number], phase.name)
+                sets += [] if wanted in sets else [wanted]
+                of[pool][ids[before == number]] = sets.index(wanted)
+    used = [k for k in range(1, len(sets)) if any((found == k).any() for found in of.values())]
+    renumbered = np.full(len(sets), -1)
+    renumbered[used] = np.arange(len(used))
+    return Users(tuple(sets[k] for k in used), {name: renumbered[found] for name, found in of.items()})
 
 
 def _axes(result: PhaseResult) -> list[str]:
@@ -273,16 +302,13 @@ class _Drawn:
     def __init__(
         self,
         hardware: Hardware,
-        sets: Sequence[tuple[str, ...]],
-        uses: Sequence[tuple[int, tuple[int, ...]]],
+        users: Users,
         seats: Sequence[_Seated],
         texts: _Texts,
     ) -> None:
-        """`uses`: (number of a set of phases, GPUs)."""
-        self.hardware, self.sets, self.seats, self.texts = hardware, sets, seats, texts
-        self.set_of, self.seat_of, self.rank_of = (np.full(hardware.gpus, -1) for _ in range(3))
-        for number, gpus in uses:
-            self.set_of[list(gpus)] = number
+        self.hardware, self.sets, self.seats, self.texts = hardware, users.sets, seats, texts
+        self.set_of = users.of[hardware.name]
+        self.seat_of, self.rank_of = (np.full(hardware.gpus, -1) for _ in range(2))
         for k, seat in enumerate(seats):
             self.seat_of[seat.ids] = k
             self.rank_of[seat.ids] = np.arange(len(seat.ids))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,17 @@ class Slice:
     @property
     def key(self) -> Key:
         return (self.microbatch, self.layer, self.op, self.lane)
+
+
+@record
+class Cell:
+    """One micro-batch on one rank, without what it sends to the next stage; `compute_s` and `comm_s` that its streams are busy."""
+
+    microbatch: int
+    start_s: float
+    end_s: float
+    compute_s: float
+    comm_s: float
 
 
 Key = tuple[int, int | None, str, int]
@@ -197,6 +208,38 @@ def slices(result: PhaseResult, member: Member) -> Iterator[Slice]:
                 comm_free = begin + result.costs.edges[member.stage].time_s
                 yield Slice("send", "send", "comm", "", None, microbatch, lane, begin, comm_free)
     assert comm_free <= schedule.latency_s * (1 + 1e-9) + result.costs.transfer.time_s * graph.lanes
+
+
+def cells(pieces: Iterable[Slice]) -> list[Cell]:
+    """The micro-batches of a rank, in order."""
+    batches: dict[int, list[Slice]] = {}
+    for piece in pieces:
+        if piece.kind != "host":
+            batches.setdefault(piece.microbatch, []).append(piece)
+    found = []
+    for number, mine in batches.items():
+        work = [s for s in mine if s.kind != "send"] or mine
+        busy = {
+            computes: sum(s.end_s - s.start_s for s in mine if (s.stream == COMPUTE) is computes)
+            for computes in (True, False)
+        }
+        found.append(Cell(number, min(s.start_s for s in work), max(s.end_s for s in work), busy[True], busy[False]))
+    return found
+
+
+def bubbles(found: Sequence[Cell], begin_s: float, end_s: float) -> list[tuple[float, float]]:
+    """When a rank has no micro-batch between two moments: while the pipeline fills, drains or waits for a slower stage."""
+    gaps = []
+    free_s = begin_s
+    for cell in sorted(found, key=lambda c: c.start_s):
+        if cell.start_s - free_s > LEAST_GAP * (end_s - begin_s):
+            gaps.append((free_s, cell.start_s))
+        free_s = max(free_s, cell.end_s)
+    return [*gaps, (free_s, end_s)] if end_s - free_s > LEAST_GAP * (end_s - begin_s) else gaps
+
+
+LEAST_GAP = 1e-6
+"""Shorter ones, as a share of the whole, are rounding."""
 
 
 def _steps(

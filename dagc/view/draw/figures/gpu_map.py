@@ -42,18 +42,28 @@ class Cell:
 
 
 CARD, BOX, DOT = "card", "box", "dot"
-FEW, SOME = 16, 192
+FEW, SOME = 16, 128
 """GPUs up to which they are cards, and boxes."""
 
 
-def _cell(found: DeviceMap) -> Cell:
+def cell_of(found: DeviceMap) -> Cell:
     drawn = sum(domain.count for pool in found.pools for domain in _nodes(pool.domains) if domain.devices)
     if drawn <= FEW:
         return Cell(140.0, 84.0, 4, CARD, 4.0, 7)
     most = max((number for c in found.colourings if not c.of_groups for number in c.each), default=0)
     if drawn <= SOME:
-        return Cell(46.0, 36.0, 16, BOX, 2.0, 6)
+        return Cell(38.0, 36.0, 16, BOX, 2.0, 6)
     return Cell(max(16.0, ceil(width(str(most), SMALL) + 4)), 14.0, 16, DOT, 1.0, 4)
+
+
+def digits(cell: Cell) -> int:
+    """Of the longest number that a cell has room for."""
+    return int((cell.width - 3) // width("0", SMALL))
+
+
+def _without(device: Device) -> str:
+    """The look of a GPU that has no number."""
+    return NONE if device.seat is not None else OTHER if device.phases else IDLE
 
 
 def _nodes(domains: Iterable[Domain]) -> Iterator[Domain]:
@@ -75,7 +85,7 @@ def draw(
 ) -> Figure:
     """`colour`: the name of a colouring, nothing: the default. `several`: with the numbers of every colouring, which the page changes
     between. `brief`: of very many GPUs neighbours of one number as one."""
-    painter = _Painter(found, found.colouring(colour), _cell(found), room, several, brief)
+    painter = _Painter(found, found.colouring(colour), cell_of(found), room, several, brief)
     body: list[Markup] = []
     x = y = high = wide = 0.0
     for pool in found.pools:
@@ -117,7 +127,7 @@ def keys(found: DeviceMap, colour: str = "") -> Keys:
         ]
     if () in uses:
         entries.append((IDLE, f"no phase: {_gpus(uses[()])}"))
-    return entries if _cell(found).said == DOT else [*entries, *memory.keys(found.result)]
+    return entries if cell_of(found).said == DOT else [*entries, *memory.keys(found.result)]
 
 
 def some_are_shared(found: DeviceMap) -> bool:
@@ -137,7 +147,7 @@ class _Painter:
         self.found, self.by, self.cell, self.room = found, by, cell, room
         self.brief = brief and cell.said == DOT
         self.others = [c.name for c in found.colourings] if several else []
-        self.digits = int((cell.width - 3) // width("0", SMALL))
+        self.digits = digits(cell)
         shown = [domain for pool in found.pools for domain in _nodes(pool.domains) if domain.alike == 1]
         self.labels = ceil(max((width(self.label(domain), SMALL) for domain in shown), default=0.0)) + 8.0
         self.marked = some_are_shared(found)
@@ -213,7 +223,7 @@ class _Painter:
         def paint(x: float, y: float) -> Iterator[Markup]:
             yield words(x, y + min(cell.height, 24) / 2 + 4, self.label(domain), "soft small")
             gpus: list[Markup] = []
-            marks: list[str] = []
+            shapes: dict[str, list[str]] = {}  # of all cells, by look: a path each
             for k, row in enumerate(rows):
                 top = y + k * (cell.height + cell.gap)
                 if self.brief:
@@ -222,11 +232,11 @@ class _Painter:
                 for i, device in enumerate(row):
                     left = x + self.labels + i * (cell.width + cell.gap)
                     gpus.append(self.gpu(device, left, top))
-                    if self.marked and device.seat is not None and len(device.phases) > 1:
-                        marks.append(f"M{left + cell.width - cell.mark:.0f} {top:.0f}h{cell.mark}v{cell.mark}z")
-            yield tag("g", join(gpus), cls="mid small dark") if cell.said == DOT else join(gpus)
-            if marks:
-                yield tag("path", d="".join(marks), cls=f"mute {MARK}")
+                    for look, shape in self.shapes(device, left, top):
+                        shapes.setdefault(look, []).append(shape)
+            yield tag("g", join(gpus), cls=f"small dark{' mid' if cell.said == DOT else ''}")
+            for look, several in shapes.items():
+                yield tag("path", d="".join(several), cls=f"mute {look}")
 
         return Block(w, h, paint)
 
@@ -268,65 +278,64 @@ class _Painter:
 
     def look(self, device: Device) -> str:
         number = device.numbers.get(self.by.name)
-        if number is not None:
-            return f"g{number % HUES}"
-        return NONE if device.seat is not None else OTHER if device.phases else IDLE
+        return _without(device) if number is None else f"g{number % HUES}"
 
     def gpu(self, device: Device, x: float, y: float) -> Markup:
-        """One cell. Its hint is of the whole group; what a page changes are the class of the first rectangle and the words of `num`."""
+        """One cell. Its hint is of the whole group; what a page changes are the look of the rectangle, the words of `num`, and whether
+        the group is soft, as without a number."""
         cell = self.cell
         number = device.numbers.get(self.by.name)
-        said = "" if number is None else str(number)
-        numbers = " ".join(str(device.numbers.get(name, "-")) for name in self.others)
-        if cell.said == DOT:
-            return self.dot(device, x, y, said, numbers)
-        ink = "dark" if said else "soft"
-        body = self.box(device, x, y, said, ink) if cell.said == BOX else self.card(device, x, y, ink)
-        plate = rect(x, y, cell.width, cell.height, self.look(device), rx=4)
-        return tag("g", title(device.hint), plate, join(body), data_at=numbers or None)
-
-    def dot(self, device: Device, x: float, y: float, said: str, numbers: str) -> Markup:
-        """Written out, since there are thousands."""
-        cell = self.cell
-        fits = said and len(said) <= self.digits
+        said = "" if number is None or len(str(number)) > self.digits else str(number)
+        numbers = " ".join(str(device.numbers.get(name, _without(device))) for name in self.others)
+        inside = {CARD: self.card, BOX: self.box, DOT: self.dot}[cell.said](device, x, y, said)
+        # Written out, since there are thousands.
         at = f' data-at="{numbers}"' if numbers else ""
-        num = (
-            f'<text x="{x + cell.width / 2:.1f}" y="{y + 11:.0f}">{said if fits else ""}</text>'
-            if fits or numbers
-            else ""
-        )
-        plate = f'<rect x="{x:.0f}" y="{y:.0f}" width="{cell.width:.0f}" height="{cell.height:.0f}" class="{self.look(device)}"></rect>'
-        return Markup(f"<g{at}><title>{text(device.hint)}</title>{plate}{num}</g>")
+        soft = "" if number is not None else ' class="soft"'
+        size = f'width="{cell.width:.0f}" height="{cell.height:.0f}"'
+        plate = f'<rect x="{x:.0f}" y="{y:.0f}" {size} class="{self.look(device)}"></rect>'
+        return Markup(f"<g{at}{soft}><title>{text(device.hint)}</title>{plate}{inside}</g>")
 
-    def box(self, device: Device, x: float, y: float, said: str, ink: str) -> Iterator[Markup]:
-        yield words(x + 4, y + 12, str(device.gpu), f"small {ink}")
-        yield words(x + self.cell.width - 4, y + 26, said, f"strong end {ink} num")
-        if device.seat is not None:
-            yield from self.memory(device.seat, x + 3, y + self.cell.height - 6, self.cell.width - 6, 4)
+    def dot(self, device: Device, x: float, y: float, said: str) -> str:
+        if not said and not self.others:
+            return ""
+        num = ' class="num"' if self.others else ""
+        return f'<text x="{x + self.cell.width / 2:.1f}" y="{y + 11:.0f}"{num}>{said}</text>'
 
-    def card(self, device: Device, x: float, y: float, ink: str) -> Iterator[Markup]:
-        """The GPU, its ranks, its experts, and what it holds."""
+    def box(self, device: Device, x: float, y: float, said: str) -> str:
+        number = f'<text x="{x + self.cell.width - 4:.0f}" y="{y + 26:.0f}" class="num strong end">{said}</text>'
+        return f'<text x="{x + 3:.0f}" y="{y + 12:.0f}">{device.gpu}</text>{number}'
+
+    def card(self, device: Device, x: float, y: float, said: str) -> Markup:
+        """The GPU, its ranks, its experts, and how full it is."""
         room = self.cell.width - 12
         rest = device.hint.partition(": ")[2]
-        yield words(x + 6, y + 15, f"GPU {device.gpu}", f"strong {ink}")
-        if device.seat is None:
-            yield words(x + 6, y + 32, fit(rest, room, SMALL), "soft small")
-            return
-        held = self.found.result.memory.stages[device.seat]
-        yield words(x + self.cell.width - 8, y + 15, f"{held.peak_B / held.capacity_B:.0%} full", f"small end {ink}")
-        for k, part in enumerate(rest.split("; ")[:2]):
-            yield words(x + 6, y + 32 + 16 * k, fit(part, room, SMALL), f"small {ink}")
-        yield from self.memory(device.seat, x + 6, y + self.cell.height - 18, room, 10)
+        lines = rest.split("; ")[:2]
+        out = [words(x + 6, y + 15, f"GPU {device.gpu}", "strong")]
+        if device.seat is not None:
+            held = self.found.result.memory.stages[device.seat]
+            out.append(words(x + self.cell.width - 8, y + 15, f"{held.peak_B / held.capacity_B:.0%} full", "end"))
+        out += [words(x + 6, y + 32 + 16 * k, fit(part, room, SMALL)) for k, part in enumerate(lines)]
+        return join(out)
 
-    def memory(self, seat: int, x: float, y: float, room: float, high: float) -> Iterator[Markup]:
-        """What it holds against what it may hold."""
-        held = self.found.result.memory.stages[seat]
-        yield rect(x, y, room, high, "trough")
+    def shapes(self, device: Device, x: float, y: float) -> Iterator[tuple[str, str]]:
+        """On top of a cell: the mark of several phases, and what the GPU holds against what it may hold. (look, path)"""
+        cell = self.cell
+        if device.seat is None:
+            return
+        if self.marked and len(device.phases) > 1:
+            yield MARK, f"M{x + cell.width - cell.mark:.0f} {y:.0f}h{cell.mark}v{cell.mark}z"
+        if cell.said == DOT:
+            return
+        edge, high = (6.0, 10) if cell.said == CARD else (3.0, 4)
+        left, top, room = x + edge, y + cell.height - high - (8 if cell.said == CARD else 2), cell.width - 2 * edge
+        held = self.found.result.memory.stages[device.seat]
+        yield "trough", f"M{left:.0f} {top:.0f}h{room:.0f}v{high}h-{room:.0f}z"
         scale = room / max(held.capacity_B, held.peak_B)
         for k, size in enumerate(sizes(held)):
-            if size * scale >= 0.1:
-                yield rect(x, y, size * scale, high, f"mute p{k}")
-                x += size * scale
+            w = size * scale
+            if w >= 0.1:
+                yield f"p{k}", f"M{left:.1f} {top:.0f}h{w:.1f}v{high}h-{w:.1f}z"
+                left += w
 
 
 def _across(gpus: int, most: int) -> int:
@@ -356,7 +365,7 @@ def heading(found: DeviceMap, colour: str = "") -> list[str]:
 
 def reading(found: DeviceMap, by: Colouring) -> str:
     """What equal colours have in common, and which number is the colour's."""
-    where = {CARD: "", BOX: "bold number", DOT: "number"}[_cell(found).said]
+    where = {CARD: "", BOX: "bold number", DOT: "number"}[cell_of(found).said]
     number = f" (the {where})" if where else ""
     if by.sets:
         return f"equal colours: used by the same phases{number}"

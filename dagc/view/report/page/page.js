@@ -129,6 +129,77 @@
     mark();
   }
 
+  // GPU maps: buttons that change what the colours mean, GPUs of the same number outlined together, arrow keys from GPU to GPU.
+  for (const map of document.querySelectorAll(".gpu-map")) {
+    const panels = [...map.querySelectorAll("[data-by]")];
+    const cells = [...map.querySelectorAll("[data-at]")].map((node) => {
+      const plate = node.querySelector("rect");
+      const [x, y] = ["x", "y"].map((name) => Number(plate.getAttribute(name)));
+      return { node, plate, x, y, at: node.dataset.at.split(" "), num: node.querySelector(".num"), value: "" };
+    });
+    let alike = new Map();
+    let outlined = [];
+    const outline = (number) => {
+      for (const cell of outlined) cell.plate.classList.remove("same");
+      outlined = alike.get(number) || [];
+      for (const cell of outlined) cell.plate.classList.add("same");
+    };
+    const colour = (which) => {
+      outline(null);
+      alike = new Map();
+      for (const cell of cells) {
+        const value = cell.at[which], numbered = /^[0-9]/.test(value);
+        cell.value = value;
+        cell.plate.setAttribute("class", numbered ? "g" + value % 8 : value);
+        cell.node.classList.toggle("soft", !numbered);
+        if (cell.num) cell.num.textContent = numbered && value.length <= map.dataset.digits ? value : "";
+        if (numbered && !alike.has(value)) alike.set(value, []);
+        if (numbered) alike.get(value).push(cell);
+      }
+      panels.forEach((panel, k) => { panel.hidden = k !== which; });
+      buttons.forEach((one, k) => { one.setAttribute("aria-pressed", k === which); });
+    };
+    const buttons = panels.map((panel, k) => {
+      const name = panel.dataset.by.replace("-", " ");
+      return button(name, "colour by " + name, () => colour(k));
+    });
+    const tools = make("div", "", "colours");
+    tools.setAttribute("role", "group");
+    tools.setAttribute("aria-label", "what the colours mean");
+    tools.append(make("span", "colour by", "soft"), ...buttons);
+    map.prepend(tools);
+    colour(0);
+    const home = new Map(cells.map((cell) => [cell.node, cell]));
+    for (const cell of cells) cell.node.tabIndex = -1;
+    if (cells.length) cells[0].node.tabIndex = 0;
+    map.addEventListener("pointerover", (event) => {
+      const cell = home.get(event.target.closest("[data-at]"));
+      outline(cell ? cell.value : null);
+    });
+    map.addEventListener("pointerleave", () => outline(null));
+    map.addEventListener("focusin", (event) => {
+      const cell = home.get(event.target);
+      if (cell) outline(cell.value);
+    });
+    const column = (cell, down) => cells
+      .filter((other) => other.x === cell.x && (other.y - cell.y) * down > 0)
+      .sort((a, b) => (a.y - b.y) * down)[0];
+    map.addEventListener("keydown", (event) => {
+      const k = cells.findIndex((cell) => cell.node === event.target);
+      const next = {
+        ArrowLeft: () => cells[k - 1], ArrowRight: () => cells[k + 1],
+        ArrowUp: () => column(cells[k], -1), ArrowDown: () => column(cells[k], 1),
+      };
+      if (k < 0 || !next[event.key]) return;
+      event.preventDefault();
+      const to = next[event.key]();
+      if (!to) return;
+      cells[k].node.tabIndex = -1;
+      to.node.tabIndex = 0;
+      to.node.focus();
+    });
+  }
+
   // Folding all at once, and light or dark by choice.
   const folds = [...document.querySelectorAll("details")];
   const foldAll = button("fold all", "fold or unfold every section", () => {

@@ -17,7 +17,7 @@ from ...facts.findings import binding, own_precision, placement_text, requests_t
 from ...facts.size import too_many
 from ..headline import alternative_text, headline, others
 from ..terminal import axes_text, collectives_heading
-from . import stages
+from . import devices, stages
 from .html_tables import Row, table
 
 
@@ -40,6 +40,7 @@ def phase(plan: CompiledPlan, result: PhaseResult, buys: Sequence[Sensitivity]) 
         yield tag("p", placed)
     yield _figures(plan, result)
     yield _fold("Stages", stages.draw(result))
+    yield _fold("GPU map", devices.draw(plan, result))
     yield _fold("Layers, identical ranks folded", legend(layers.keys(result)), join(_layers(result)))
     yield _fold(collectives_heading(result).capitalize(), _collectives(result))
     yield _fold(
