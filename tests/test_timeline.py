@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import re
 from functools import cache
 
 import pytest
 from conftest import compiled, examples, spec_text
 from hypothesis import assume, given, settings
 from random_plans import plans
+from text_widths import clashes, lines
 
 import dagc
 from dagc.api import Plan
 from dagc.base.diagnostics import SpecError
+from dagc.base.units import TIME, show
 from dagc.plan.result import PhaseResult
 from dagc.view.facts.critical import critical
-from dagc.view.facts.timeline import classes, everyone, representatives, slices
+from dagc.view.facts.timeline import bubbles, cells, classes, everyone, representatives, slices
 
 SKEWED = "sequences = 64, prompt = 256 tok, output = 16 tok, routing = zipf(1)"
 PHASES = {
@@ -121,3 +124,62 @@ def test_random_plans(case: tuple[str, str]) -> None:
             for piece in slices(result, member):
                 assert piece.start_s >= free[piece.stream] - 1e-12
                 free[piece.stream] = piece.end_s
+
+
+@cache
+def staged(stages: int, microbatches: int) -> Plan:
+    model = (
+        "layers = 16, hidden = 512, vocab = 512, dtype = bf16\nattention { kind = gqa, heads = 8, kv_heads = 8, head_dim = 64 }\n"
+        "experts { count = 8, top_k = 2, hidden = 256 }"
+    )
+    phase = f"gpus = 0..{stages * 2 - 1}, pp = {stages}, tp = 2, microbatches = {microbatches}"
+    work = f"sequences = {max(64, microbatches)}, prompt = 256 tok, output = 16 tok, routing = zipf(0.4)"
+    return dagc.compile_text(spec_text(phase=phase, model=model, workload=work))
+
+
+@pytest.mark.parametrize(("stages", "microbatches"), [(1, 1), (1, 64), (2, 8), (4, 8), (4, 64), (8, 16), (16, 40)])
+def test_words_of_the_timeline_are_apart(stages: int, microbatches: int) -> None:
+    """By the widths of the letters: numbers of micro-batches, shares of bubbles, moments and ends never run into each other."""
+    svg = staged(stages, microbatches).svg("prefill", "timeline")
+    assert clashes(svg) == []
+    found = [one.text for one in lines(svg)]
+    assert any(text.isdigit() for text in found), "some micro-batch has its number"
+
+
+def test_many_micro_batches_are_cut_in_the_middle() -> None:
+    """The first rank's micro-batches are all drawn, or counted below the break."""
+    result = staged(4, 64).phases["prefill"]
+    svg = staged(4, 64).svg("prefill", "timeline")
+    gpu = representatives(result)[0].gpu
+    drawn = {int(n) for n in re.findall(rf'id="prefill--timeline--{gpu}--(\d+)"', svg)}
+    (said,) = re.findall(r"(\d+) of 64 micro-batches", svg)
+    assert {0, 1, 2, 3, 60, 61, 62, 63} <= drawn and len(drawn) + int(said) == 64
+    assert set(range(64)) - drawn == set(range(min(set(range(64)) - drawn), max(set(range(64)) - drawn) + 1))
+    assert "micro-batches" not in "".join(one.text for one in lines(staged(4, 8).svg("prefill", "timeline")))
+
+
+@pytest.mark.parametrize(("stages", "microbatches"), [(2, 8), (4, 8), (4, 64)])
+def test_bubbles_are_when_a_rank_has_no_micro_batch(stages: int, microbatches: int) -> None:
+    """Against a walk over all begins and ends; the row says when it ends and how much of it is idle."""
+    plan = staged(stages, microbatches)
+    result = plan.phases["prefill"]
+    latency_s = result.schedule.latency_s
+    texts = [one.text for one in lines(plan.svg("prefill", "timeline"))]
+    for member in representatives(result):
+        work = [s for s in slices(result, member) if s.kind != "send"]
+        spans = [[s for s in work if s.microbatch == m] for m in range(microbatches)]
+        events = sorted(
+            (t, d) for own in spans for t, d in ((min(s.start_s for s in own), 1), (max(s.end_s for s in own), -1))
+        )
+        idle_s, before_s, running = 0.0, 0.0, 0
+        for moment_s, change in [*events, (latency_s, 0)]:
+            idle_s += 0.0 if running else moment_s - before_s
+            before_s, running = moment_s, running + change
+        gaps = bubbles(cells(slices(result, member)), 0.0, latency_s)
+        assert sum(b - a for a, b in gaps) == pytest.approx(idle_s, abs=latency_s * 1e-5)
+        assert f"idle {idle_s / latency_s:.1%}" in texts
+        assert show(max(s.end_s for s in work), TIME, 4) in texts
+    # A pipeline of equal stages waits for stages - 1 of all its slots at least.
+    ideal = (stages - 1) / (microbatches + stages - 1)
+    shares = [float(text.removeprefix("idle ").rstrip("%")) / 100 for text in texts if text.startswith("idle ")]
+    assert max(shares) >= 0.9 * ideal

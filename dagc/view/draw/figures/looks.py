@@ -38,6 +38,8 @@ LOOKS: dict[str, Look] = {
     "end": {"text-anchor": "end"},
     # What is filled with a tone of its own name.
     **{name: {"fill": name} for name in PALETTE if re.match(r"[kb]-|[pmwhg][0-9]$", name)},
+    # Thick lines of such a tone, which take fewer words than boxes.
+    **{f"line-{name}": {"fill": "none", "stroke": name} for name in PALETTE if name == "busy" or name.startswith("k-")},
     "paper": {"fill": "paper"},
     "busy": {"fill": "busy"},
     "gain": {"fill": "gain"},
@@ -70,6 +72,10 @@ LOOKS: dict[str, Look] = {
     "gpu-none": {"fill": "cell0", "stroke": "edge"},
     "gpu-idle": {"fill": "paper", "stroke": "edge", "stroke-dasharray": "2 2"},
     "gpu-mark": {"fill": "ink"},
+    # When nothing runs, and what a break leaves out.
+    "bubble": {"fill": "paper", "stroke": "line", "stroke-dasharray": "3 2"},
+    "hatch": {"fill": "none", "stroke": "edge", "stroke-width": 0.7},
+    "torn": {"fill": "none", "stroke": "edge", "stroke-width": 1.2},
     # Plots.
     **{name: {"fill": name, "stroke": name} for name in PALETTE if re.match(r"s[0-9]$", name)},
     "curve": {"fill": "none", "stroke-width": 1.8, "stroke-linejoin": "round"},

@@ -47,6 +47,11 @@ class TimeScale:
         return self.pieces[-1].right
 
     @property
+    def middle(self) -> float:
+        """Of the break."""
+        return (self.pieces[0].right + self.pieces[-1].left) / 2
+
+    @property
     def shown_s(self) -> float:
         """Seconds that are drawn."""
         return sum(piece.end_s - piece.start_s for piece in self.pieces)

@@ -146,9 +146,7 @@ def _steps(result: PhaseResult) -> Markup:
 
 
 def _timeline(result: PhaseResult) -> Iterator[Markup]:
-    words = (
-        "Representative ranks of each stage. Numbers are micro-batches; the upper bar computes, the lower communicates."
-    )
+    words = "Representative ranks of each stage. Numbers are micro-batches; the upper bar computes, the lower communicates; hatched: none."
     chunks = (
         f" A prompt takes {result.passes} passes; this is one of a whole chunk at its end." if result.passes > 1 else ""
     )
