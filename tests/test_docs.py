@@ -103,15 +103,15 @@ def test_commands_and_options_exist(name: str, commands: dict[str, set[str]]) ->
 
 
 def test_pages_list_what_the_tables_have() -> None:
-    readme, design, language = (
-        (ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/design.md", "docs/language.md")
+    readme, design, blocks = (
+        (ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/design.md", "docs/blocks.md")
     )
     passes = [one.name for one in GRAPH_PASSES]
     assert f"`{','.join(passes)}`" in design
     assert f"{', '.join(f'`{name}`' for name in passes[:-1])} or `{passes[-1]}`" in readme
     (emitted,) = re.findall(r"dagc compile SPEC .*?--emit ([\w,]+)", readme)
     assert set(emitted.split(",")) == set(names(EMIT))
-    rows = re.findall(r"^\| (`.*?) \|", language.partition("| function |")[2].partition("\n\n")[0], re.MULTILINE)
+    rows = re.findall(r"^\| (`.*?) \|", blocks.partition("| function |")[2].partition("\n\n")[0], re.MULTILINE)
     assert not set(FUNCTIONS) - set(re.findall(r"\w+", " ".join(rows)))
 
 

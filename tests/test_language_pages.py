@@ -125,6 +125,30 @@ def test_the_pages_are_what_the_tool_writes(page: str) -> None:
     assert (ROOT / "docs" / page).read_text() == made(), "python tools/language_pages.py"
 
 
+FENCED = re.compile(r"^```moe\n(.*?)^```", re.MULTILINE | re.DOTALL)
+WHOLE, *PIECES = FENCED.findall((ROOT / "docs" / "language.md").read_text())
+
+
+def statements(text: str) -> dict[str, str]:
+    """What a statement is of -> the statement: a section of a name takes the place of another one, a claim does not."""
+    found = re.findall(r"^\S.*?(?=^[^\s}]|\Z)", text, re.MULTILINE | re.DOTALL)
+    named = ("phase", "serve", "let", "param", "require", "block")
+    return {" ".join(one.split("{")[0].split()[: 9 if one.startswith(named) else 1]): one for one in found}
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_pieces_of_the_ten_minute_page_compile_in_its_spec(piece: str) -> None:
+    plan = dagc.compile_text("".join({**statements(WHOLE), **statements(piece)}.values()))
+    assert plan.phases and not any("params" in d.message for d in plan.diagnostics if d.code == "W06")
+    if "require" in piece and "serve" not in piece:
+        assert all(one.passed for one in plan.requirements if one.requirement.label in piece)
+
+
+def test_the_page_is_read_in_ten_minutes() -> None:
+    """At 200 words a minute, code included."""
+    assert len((ROOT / "docs" / "language.md").read_text().split()) < 2000
+
+
 def whole_specs() -> list[tuple[str, str]]:
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     return [

@@ -261,9 +261,9 @@ def test_a_phase_of_another_file_is_not_searched(tmp_path: Path) -> None:
     ].help[0]
 
 
-def test_the_language_page_names_what_may_be_open() -> None:
-    page = (ROOT / "docs" / "language.md").read_text()
-    part = page[page.index("**Choices.**") : page.index("**Alternatives**")]
+def test_the_page_of_phases_names_what_may_be_open() -> None:
+    page = (ROOT / "docs" / "phases.md").read_text()
+    part = page[page.index("## Choices") : page.index("## Alternatives")]
     named = {word for code in re.findall(r"`([^`]*)`", part.replace("\n", " ")) for word in code.split()}
     assert {*OPEN, *STRATEGY, *OPEN_IN_SERVINGS} - {*AXES} <= named and "Degrees" in part
 

@@ -48,7 +48,7 @@ moe 1
 
 What an attribute is where a spec leaves it out is in [defaults](defaults.md); `dagc list attributes` prints both, with `--json` the range of
 every number. `or any`: `dagc search` may choose it. The language itself is in [language](language.md). Files that examples read: {", ".join(f"`{name}`" for name in FILES)}, in the formats of
-[traces and histograms](language.md#servings)."""
+[traces](traffic.md#trace-files) and [histograms](traffic.md#histograms)."""
     ]
     for path, section in SECTIONS.items():
         about = section.about[0].upper() + section.about[1:]

@@ -11,6 +11,12 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Begin": ("docs/tutorial", "docs/cookbook", "docs/cookbook/*", "docs/gallery"),
     "Language": (
         "docs/language",
+        "docs/hardware",
+        "docs/model",
+        "docs/phases",
+        "docs/traffic",
+        "docs/blocks",
+        "docs/untrusted",
         "docs/attributes",
         "docs/defaults",
         "docs/presets",
