@@ -60,4 +60,4 @@ def requirement_lines(judged: Sequence[Verdict], paint: Paint) -> list[str]:
 MARK = 8
 """Columns before the label of a requirement."""
 LABEL, SHORTEST = 44, 24
-"""Columns that a label gets before what stands behind it, and at least."""
+"""Columns that a label gets before what follows it, and at least."""
