@@ -119,6 +119,32 @@ def test_looks_follow_the_rules_of_style_sheets() -> None:
     assert all(re.fullmatch("#[0-9a-f]{6}", colour) for tone in PALETTE.values() for colour in tone)
 
 
+WRITTEN_ON = {
+    "ink": r"paper|panel|box|cell[01]|[mwh][0-9]",
+    "soft": r"paper|panel|box|cell[01]",
+    "critical|good|bad|warn|link": r"paper|panel",
+    "night": r"k-.+|g[0-9]",
+    "on-s": r"s[0-9]",
+    "on-busy": r"busy",
+}
+"""Names of words -> names of what is behind them somewhere."""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_contrast_of_the_palette(theme: Theme) -> None:
+    """4.5 to 1, as WCAG 2 asks for words of this size; every colour that fills boxes with words is in the table."""
+    tones = {name: tone.of(theme) for name, tone in PALETTE.items()}
+    pairs = [
+        (words, under)
+        for of, on in WRITTEN_ON.items()
+        for words in tones
+        for under in tones
+        if re.fullmatch(of, words) and re.fullmatch(on, under)
+    ]
+    assert len(pairs) > 50
+    assert {pair: ratio for pair in pairs if (ratio := contrast(*map(tones.__getitem__, pair))) < 4.5} == {}
+
+
 def test_only_drawings_are_painted() -> None:
     text = '<p class="soft">a</p><svg><text class="soft">class="soft"</text></svg>'
     assert painted(text.replace('"soft"<', "&quot;soft&quot;<"), "dark") == (

@@ -16,9 +16,11 @@ import jsonschema
 import numpy as np
 import pytest
 from conftest import ROOT, spec_text
+from drawings import faults
 
 import dagc
 from dagc.base.diagnostics import Collector
+from dagc.base.picture_words import THEMES
 from dagc.base.source import Source
 from dagc.cli import main
 from dagc.export.engines.launch import export
@@ -211,6 +213,9 @@ def test_pictures_and_page_are_whole() -> None:
         texts = list(root.iter("{http://www.w3.org/2000/svg}text"))
         assert texts and all(0 <= float(t.attrib["x"]) <= wide and 0 <= float(t.attrib["y"]) <= high for t in texts)
         assert not {"small", "tiny"} & {word for t in texts for word in t.attrib.get("class", "").split()}
+    for theme in THEMES:
+        pictures = {k: v.decode() for k, v in files(own, "plan", ("svg",), theme).items() if k.endswith(".svg")}
+        assert len(pictures) == 2 and not [fault for svg in pictures.values() for fault in faults(svg)]
     page = made["plan.html"].decode()
     assert page.count("<svg") == 2 and "default-src 'none'" in page
     assert all(f">{word}<" in page for word in ("Plans", "Why", "The best plan as a spec"))

@@ -78,10 +78,10 @@ PALETTE: Final[dict[str, Tone]] = {
     "on-s": Tone("#ffffff", "#14171c"),
     # Shades of one hue, from little to much.
     "m0": Tone("#e3f4ee", "#16302a"),
-    "m1": Tone("#bfe6d8", "#17443a"),
-    "m2": Tone("#93d4bd", "#175a4b"),
-    "m3": Tone("#5fbf9e", "#14705b"),
-    "m4": Tone("#2aa97e", "#0a7a60"),
+    "m1": Tone("#bfe6d8", "#15403a"),
+    "m2": Tone("#93d4bd", "#125246"),
+    "m3": Tone("#5fbf9e", "#0e6352"),
+    "m4": Tone("#2aa97e", "#06745d"),
     # Heat, from little to much.
     "h0": Tone("#fff5eb", "#2a241f"),
     "h1": Tone("#fee6ce", "#3d2e20"),
