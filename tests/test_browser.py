@@ -70,6 +70,7 @@ def test_no_page_is_wider_than_its_window(chrome: Browser, pages: Path, width: i
 SMALL_OR_CUT = """(() => {
   const found = [];
   const seen = (node) => node.getClientRects().length > 0;
+  const scrolls = (node) => node && (['auto', 'scroll'].includes(getComputedStyle(node).overflowX) || scrolls(node.parentElement));
   for (const svg of document.querySelectorAll('svg.fig')) {
     if (!seen(svg)) continue;
     const frame = svg.getBoundingClientRect(), scale = frame.width / svg.viewBox.baseVal.width;
@@ -88,7 +89,7 @@ SMALL_OR_CUT = """(() => {
     if (!text.data.trim() || owner.closest('svg, script, style') || !seen(owner)) continue;
     range.selectNodeContents(text);
     if (parseFloat(getComputedStyle(owner).fontSize) < 10.99) found.push(`${text.data}: ${getComputedStyle(owner).fontSize}`);
-    if (range.getBoundingClientRect().right > innerWidth + 1 && !owner.closest('.scroll')) found.push(`${text.data}: cut`);
+    if (range.getBoundingClientRect().right > innerWidth + 1 && !scrolls(owner)) found.push(`${text.data}: cut`);
   }
   return found;
 })()"""
