@@ -110,9 +110,9 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     top = tmp_path_factory.mktemp("sources")
     shutil.copytree(ROOT / "examples", top / "examples")
     shutil.copytree(ROOT / "tests" / "data" / "hf_configs", top / "tests" / "data" / "hf_configs")
-    (top / "plan.moe").write_text(spec_text(kind="decode", phase="gpus = 0..1, tp = 2"))
+    (top / "small.moe").write_text(spec_text(kind="decode", phase="gpus = 0..1, tp = 2"))
     with redirect_stdout(StringIO()) as printed:
-        main(["ir", str(top / "plan.moe"), "--after", "norms"])
+        main(["ir", str(top / "small.moe"), "--after", "norms"])
     (top / "graph.ir").write_text(printed.getvalue())
     (top / "requests.csv").write_text(REQUESTS)
     return top

@@ -23,7 +23,7 @@ EXITS = (
     (130, "interrupted"),
     (143, "terminated"),
 )
-FIRST = "dagc check examples/mixtral_8xh100.moe"
+FIRST = "dagc init --model mixtral-8x7b --gpu h100-sxm --gpus 8 -o plan.moe"
 """The command line that a newcomer may begin with."""
 
 

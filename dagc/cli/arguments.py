@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Sequence
 
 MOST = 10**9
@@ -45,6 +46,18 @@ def theme_argument(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="colours of pictures and pages (default: auto, which is dark where the reader's screen is; in PNG and PDF it is light)",
     )
+
+
+TIME = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(us|ms|s|min|h)?\s*")
+SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
+
+
+def seconds(text: str) -> float:
+    """`10 s`, `500 ms`; a bare number counts seconds."""
+    found = TIME.fullmatch(text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text} is not a time such as `10 s`")
+    return float(found[1]) * SECONDS[found[2] or "s"]
 
 
 def spec_arguments(parser: argparse.ArgumentParser, help: str = "spec file, - for standard input") -> None:

@@ -15,7 +15,7 @@ from .common import audible, settings, verdict, width
 from .manner import color, manner
 
 if TYPE_CHECKING:
-    from ..api import Plan
+    from ..plan.plan import CompiledPlan
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -31,7 +31,7 @@ def run(args: Namespace) -> int:
     from ..pipeline.compile import compile_source
 
     diagnostics: list[Diagnostic] = []
-    found: list[tuple[str, Plan | None]] = []
+    found: list[tuple[str, CompiledPlan | None]] = []
     code = 0
     for spec in args.specs:
         try:
@@ -68,7 +68,7 @@ def run(args: Namespace) -> int:
 INVALID = "not a valid plan"
 
 
-def _print(found: Sequence[tuple[str, Plan | None]]) -> None:
+def _print(found: Sequence[tuple[str, CompiledPlan | None]]) -> None:
     """A line each; of one plan that fails, what does, and its line once more; of several plans their total."""
     lines = [f"{spec}: {INVALID}" if plan is None else verdict(spec, plan) for spec, plan in found]
     print("\n".join(lines))

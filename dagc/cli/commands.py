@@ -4,6 +4,7 @@ from __future__ import annotations
 
 GROUPS = {
     "begin": {
+        "init": "write a spec for a model and GPUs, asked for or given as options",
         "import": "a Hugging Face config, or servers that run, as a spec",
     },
     "one plan": {

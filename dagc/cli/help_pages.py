@@ -27,6 +27,26 @@ class Page(NamedTuple):
 MIXTRAL = "examples/mixtral_8xh100.moe"
 
 PAGES: dict[str, Page] = {
+    "init": Page(
+        (
+            "Asks on a terminal for what its options do not say: model, GPUs, lengths, batch and targets. Writes a spec with a "
+            "prefill and a decode phase in the layout that took the least time of those that were tried, the requirements, and a serving. The spec compiles, fits, "
+            "and is formatted. Where nothing fits on the GPUs that are given, it says how many are needed, with exit code 1, and "
+            "writes nothing.",
+        ),
+        (
+            Example(
+                "dagc init --model mixtral-8x7b --gpu h100-sxm --gpus 8 -o plan.moe",
+                "a spec for eight H100, with the lengths and batch that it assumes",
+            ),
+            Example(
+                'dagc init --model qwen3-30b-a3b --gpu h200-sxm --gpus 4 --prompt 2048 --output 256 --rate 4 --ttft "3 s" --tpot "50 ms" -o chat.moe',
+                "with the traffic and the targets that it must keep",
+            ),
+        ),
+        "docs/language.md",
+        ("check", "search", "list"),
+    ),
     "import": Page(
         (
             "Without --from: a Hugging Face config.json becomes a self-contained model file; every assumption is noted in it.",
@@ -174,7 +194,7 @@ PAGES: dict[str, Page] = {
     ),
     "run": Page(
         ("Executes the graph in real processes with PyTorch, compares logits with the whole model's, and prints times.",),
-        (Example("dagc run plan.moe --phase decode --device cpu --repeat 1", "each rank a process on the CPU, with small dims", "torch"),),
+        (Example("dagc run small.moe --phase decode --device cpu --repeat 1", "each rank a process on the CPU, with small dims", "torch"),),
         "docs/runtimes.md",
         ("verify", "measure"),
     ),
@@ -185,7 +205,7 @@ PAGES: dict[str, Page] = {
         ),
         (
             Example(
-                "dagc measure plan.moe --phase decode --device cpu --samples 1 -o tables",
+                "dagc measure small.moe --phase decode --device cpu --samples 1 -o tables",
                 "the kernels of a phase on this CPU", "torch",
             ),
         ),

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 from ..base.diagnostics import Collector, Diagnostic, SpecError
 from ..base.units import TOKEN_RATE, show
 from ..export.engines import ENGINES
-from .arguments import at_least, spec_arguments, theme_argument
+from .arguments import at_least, seconds, spec_arguments, theme_argument
 from .asked_cluster import check_cluster
 from .common import chosen, put, settings, stem, tell, width
 from .manner import color, live, manner
@@ -31,18 +30,8 @@ if TYPE_CHECKING:
     from ..plan.searched import Findings
     from ..spec.spec import Spec
 
-BUDGET = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|min|h)?\s*")
 KINDS = ("svg", "png", "pdf")
 """Of pictures."""
-SECONDS = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
-
-
-def seconds(text: str) -> float:
-    """`10 s`, `500 ms`; a bare number counts seconds."""
-    found = BUDGET.fullmatch(text)
-    if found is None:
-        raise ArgumentTypeError(f"{text} is not a time such as `10 s`")
-    return float(found[1]) * SECONDS[found[2] or "s"]
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -63,11 +63,13 @@ def together(fit: Fit, names: Sequence[str]) -> list[tuple[str, ...]]:
 def fewest(fit: Fit, names: Sequence[str], *, sequences: int | None = None, ids: Sequence[int] = ()) -> Fewest:
     """Of phases on the same GPUs, with their batches as written or others. `ids`: GPUs to choose from, in this order; their own and those
     that no phase uses where none are named."""
-    return _Question(fit, names, sequences, list(ids)).answer()
+    return Question(fit, names, sequences, list(ids)).answer()
 
 
 @dataclass(slots=True)
-class _Question:
+class Question:
+    """Phases on the same GPUs, in one layout of any number of them."""
+
     fit: Fit
     names: Sequence[str]
     sequences: int | None
