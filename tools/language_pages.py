@@ -78,22 +78,28 @@ def _takes(name: str, path: str) -> str:
 
 def defaults_page() -> str:
     """docs/defaults.md."""
-    rows = []
+    rows: dict[str, list[tuple[str, ...]]] = {}
     for path, name, one, how in defaults():
         text, beside = ("", how) if isinstance(how, str) else (how.said(name), how.changes())
-        rows.append((f"`{path}`", f"`{name}`", default_text(one), f"`{text}`" if text else "-", beside))
+        rows.setdefault(path, []).append((f"`{name}`", default_text(one), f"`{text}`" if text else "-", beside))
+    tables = "\n\n".join(
+        f"## {path}\n\n{table(('attribute', 'default', 'written out', 'beside'), found)}"
+        for path, found in rows.items()
+    )
     return f"""# Defaults
 
 {MADE} What holds where a spec says nothing, of every attribute that may be left out. Attributes that are
 not here are required.
 
-`written out` is the same in the spec at the end of this page: a test compiles both, and the plans are equal. `beside` is what
-the spec has in addition, where the default depends on it, or why it cannot be written.
+`written out` means the same as leaving it out in the spec at the end of this page: a test compiles both, and the plans are equal. `beside`
+is what that spec has in addition where the default depends on it, or why the default cannot be written.
 
 Where a phase names an `engine`, some defaults are that engine's ([memory and scheduling](cost.md#memory)); a preset replaces defaults
 of the language by its own.
 
-{table(("section", "attribute", "default", "written out", "beside"), rows)}
+{tables}
+
+## The spec
 
 ```moe
 {plain_spec()}```
