@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import pydoc
+import re
 import tomllib
 
 import pytest
+import yaml
 from conftest import ROOT, compiled
 
 import dagc
@@ -71,10 +74,53 @@ def test_grammars_of_editors_are_not_installed() -> None:
 
 
 def test_licence_and_attribution() -> None:
+    """What ships of others' work is named, with the text of a licence that asks for it."""
     assert "Apache License" in (ROOT / "LICENSE").read_text()
+    assert PROJECT["license"] == "Apache-2.0"
     notice = (ROOT / "NOTICE").read_text()
-    assert "aiconfigurator" in notice and "NVIDIA CORPORATION & AFFILIATES" in notice
-    assert PROJECT["license"] == "Apache-2.0" and PROJECT["license-files"] == ["LICENSE", "NOTICE"]
+    assert "NVIDIA CORPORATION & AFFILIATES" in notice
+    sources = [
+        json.loads(path.read_text()).get("source", "")
+        for path in (ROOT / "grammar" / "library" / "calibration").rglob("*.json")
+    ]
+    made_from = {
+        name for text in sources for name in re.findall(r"\b[\w.-]+/[\w.-]*[a-zA-Z]\b", text) if ".py" not in name
+    }
+    assert "ai-dynamo/aiconfigurator" in made_from
+    assert not {name for name in made_from if name not in notice}
+    texts = {str(path.relative_to(ROOT)) for pattern in PROJECT["license-files"] for path in ROOT.glob(pattern)}
+    assert texts == {"LICENSE", "NOTICE"} | set(re.findall(r"LICENSES/[\w.-]+\.txt", notice))
+    for path in (ROOT / "LICENSES").iterdir():
+        text = path.read_text()
+        (holder,) = re.findall(r"^Copyright (.+)$", text, re.MULTILINE)
+        assert holder.rstrip(".") in " ".join(notice.split()) and "Permission is hereby granted" in text
+
+
+def test_the_changelog_names_the_version() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text()
+    (first, *released) = re.findall(r"^## \[(.+?)\](?: - (\d{4}-\d\d-\d\d))?$", text, re.MULTILINE)
+    assert first == ("Unreleased", "") and released[0][0] == dagc.__version__
+    assert len(re.findall(r"^## ", text, re.MULTILINE)) == 1 + len(released)
+    dates = [date for _, date in released]
+    assert all(dates) and dates == sorted(dates, reverse=True)
+    kinds = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    assert set(re.findall(r"^### (.+)$", text, re.MULTILINE)) <= kinds
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert (citation["version"], str(citation["date-released"])) == released[0]
+    assert (citation["license"], citation["abstract"]) == (PROJECT["license"], SUMMARY)
+    assert citation["authors"] == PROJECT["authors"]
+
+
+def test_every_claim_of_security_has_its_test() -> None:
+    text = (ROOT / "SECURITY.md").read_text()
+    rows = re.findall(r"^\| [^|]+ \| (.+) \|$", text, re.MULTILINE)[1:]
+    named = re.findall(r"`(test_\w+\.py)::(\w+)`", text)
+    assert len(rows) > 10 and all(re.search(r"`test_\w+\.py::test_\w+`", row) for row in rows if set(row) != {"-"})
+    assert not [
+        name
+        for file, name in named
+        if not re.search(rf"^def {name}\(", (ROOT / "tests" / file).read_text(), re.MULTILINE)
+    ]
 
 
 def test_public_names() -> None:

@@ -22,7 +22,9 @@ from dagc.passes import GRAPH_PASSES
 
 PAGES = (
     ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
     ROOT / "CONTRIBUTING.md",
+    ROOT / "SECURITY.md",
     ROOT / "benchmarks" / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "dagc" / "base" / "pages").glob("*.md")),
