@@ -115,7 +115,7 @@ def test_what_does_not_fit_is_the_answer() -> None:
     pool = max(plan.pools, key=lambda one: one.fraction)
     assert f"(+{pool.fraction - 1:.1%})" in found.limits[0] and found.limits[0].startswith("memory of ")
     lines = reported(plan, 100).splitlines()
-    assert lines[0] == lines[-1] == found.verdict and lines[1].strip() == plan.overflow[0]
+    assert lines[0] == lines[-1] == found.verdict and plan.overflow[0] in " ".join(reported(plan, 100).split())
 
 
 def test_three_figures_are_those_that_the_spec_asks_for() -> None:
@@ -183,9 +183,10 @@ def test_units_have_one_spelling_and_few_digits(example: Plan) -> None:
         page,
         read(example._repr_html_()).text,
     ):
+        bare = shown
         for label in labels:
             for words in (label, escaped(label), *(label[:k] + "..." for k in range(len(label), 8, -1))):
-                shown = shown.replace(words, "")
-        assert not (found := OTHERS.search(shown)), shown[found.start() - 60 : found.end() + 20]
-        for figure in LONG.findall(shown):
+                bare = bare.replace(words, "")
+        assert not (found := OTHERS.search(bare)), bare[found.start() - 60 : found.end() + 20]
+        for figure in LONG.findall(bare) if shown is not page else ():  # where moments of a long run are told apart
             assert len(figure.replace(".", "").lstrip("0")) <= 4, figure

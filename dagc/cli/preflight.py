@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..base.diagnostics import Diagnostic, SpecError
 from ..base.files import Unreadable
 from .arguments import at_least, percent, spec_arguments
-from .common import compiled, put, settings, tell
+from .common import compiled, put, settings, tell, width
 from .manner import color, manner
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def run(args: Namespace) -> int:
     else:
         from ..view.report.terminal_text import Paint
 
-        lines = text(args.spec, pools, checks, machines, Paint(color(sys.stdout)))
+        lines = text(args.spec, pools, checks, machines, Paint(color(sys.stdout), width(sys.stdout)))
         print(lines[-1] if manner().quiet else "\n".join(lines))
     return code
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..base.diagnostics import Collector, Diagnostic, SpecError
 from ..base.units import BYTES, TIME, show, show_runs
 from .arguments import allow_import_arguments, at_least
-from .common import put, settings, stem, tell
+from .common import put, settings, stem, tell, width
 from .writing import check_folder, write_all
 
 if TYPE_CHECKING:
@@ -68,7 +69,11 @@ def run(args: Namespace) -> int:
     else:
         from ..view.report.terminal_text import narrow
 
-        print("\n".join([*narrow(text(args.spec, found, proofs)), *([f"wrote {path}"] if path else [])]))
+        print(
+            "\n".join(
+                [*narrow(text(args.spec, found, proofs), width(sys.stdout)), *([f"wrote {path}"] if path else [])]
+            )
+        )
     if found.unchanged:
         return 0
     plans = found.plans

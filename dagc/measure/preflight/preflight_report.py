@@ -41,7 +41,7 @@ def plain(checks: Sequence[Check], machines: Sequence[Machine], passed: bool) ->
 def text(
     name: str, pools: Sequence[Wanted], checks: Sequence[Check], machines: Sequence[Machine], paint: Paint
 ) -> list[str]:
-    """The report, line by line, 80 columns wide."""
+    """The report, line by line."""
     lines = [f"{name} on {_listed([machine.host for machine in machines])}"]
     names = [pool.pool for pool in pools] + ([""] if any(not one.pool for one in checks) else [])
     for pool in names:
@@ -59,7 +59,7 @@ def text(
             lines.append(f"  {mark}{fill}  {one.what.ljust(widths[0])}  {figures}".rstrip())
             lines += [f"      {where}{one.why}".rstrip(": ")] if where or one.why else []
     counts = [(sum(one.verdict == word for one in checks), word) for word in (FAILED, MET, UNKNOWN)]
-    return narrow([*lines, "", ", ".join(f"{count} {word}" for count, word in counts)])
+    return narrow([*lines, "", ", ".join(f"{count} {word}" for count, word in counts)], paint.width)
 
 
 def _heading(pool: Wanted) -> str:

@@ -7,8 +7,8 @@ from textwrap import shorten
 
 from ...plan.plan import CompiledPlan
 from ...plan.require import Verdict
-from ..facts.plan_answer import PASSED, Answer
-from .terminal_text import Paint
+from ..facts.plan_answer import PASSED, Answer, Figure
+from .terminal_text import TIED, Paint
 
 
 def verdict_line(found: Answer, paint: Paint) -> str:
@@ -17,25 +17,21 @@ def verdict_line(found: Answer, paint: Paint) -> str:
 
 
 def opening(plan: CompiledPlan, found: Answer, paint: Paint) -> list[str]:
-    """The verdict, what does not fit and would fix it, what limits the plan, and its three figures."""
-    lines = [*plan.overflow, *found.limits]
-    return [verdict_line(found, paint), *(f"  {line}" for line in lines), *figures_line(found, paint)]
+    """The verdict, what limits the plan, its three figures; then what does not fit, and what would fix it."""
+    limits, more = ([f"  {line}" for line in lines] for lines in (found.limits, plan.overflow))
+    return [verdict_line(found, paint), *limits, *figures_line(found, paint), *more]
 
 
 def figures_line(found: Answer, paint: Paint) -> list[str]:
-    """`TTFT 107.6 ms (<= 10 s)   TPOT 4.649 ms   ...`"""
-    said = [
-        f"{one.name} {paint.bold(one.value)}"
-        + (
-            f" ({one.required})"
-            if one.required and one.holds
-            else f" ({paint(f'not {one.required}', '31;1')})"
-            if one.required
-            else ""
-        )
-        for one in found.figures
-    ]
-    return [f"  {'   '.join(said)}"] if said else []
+    """`TTFT 107.6 ms (<= 10 s)   TPOT 4.649 ms   ...`, no figure apart from its name."""
+    said = (f"{one.name} {paint.bold(one.value)}{_asked(one, paint)}".replace(" ", TIED) for one in found.figures)
+    return [f"  {'   '.join(said)}"] if found.figures else []
+
+
+def _asked(one: Figure, paint: Paint) -> str:
+    if not one.required:
+        return ""
+    return f" ({one.required if one.holds else paint(f'not {one.required}', '31;1')})"
 
 
 def requirement_lines(judged: Sequence[Verdict], paint: Paint) -> list[str]:

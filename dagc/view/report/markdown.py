@@ -43,9 +43,12 @@ def _lines(plan: CompiledPlan, sensitivities: Sensitivities) -> Iterator[str]:
     mark = ":white_check_mark:" if found.state == PASSED else ":x:"
     yield f"## {mark} {escaped(found.verdict)}"
     yield ""
-    yield from (f"- {escaped(line)}" for line in (*plan.overflow, *found.limits))
+    yield from (f"- {escaped(line)}" for line in found.limits)
     yield ""
     yield from _figures(found)
+    if plan.overflow:
+        yield from (f"- {escaped(line)}" for line in plan.overflow)
+        yield ""
     yield from _requirements(found)
     yield (
         f"{escaped(plan.spec.model.name)}: "

@@ -19,8 +19,9 @@ def fragment(plan: CompiledPlan) -> str:
     return tag(
         "div",
         tag("p", tag("b", plan.spec.model.name), ": ", tag("b", found.verdict)),
-        join(tag("p", line) for line in (*plan.overflow, *found.limits)),
+        join(tag("p", line) for line in found.limits),
         _figures(found),
+        join(tag("p", line) for line in plan.overflow),
         _requirements(found),
         _phases(plan),
         _servings(plan),

@@ -15,7 +15,8 @@ TIED = "\u00a0"
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 COLUMN = re.compile(r" *\w{1,9} {2,}")
 """The label that a line begins with: what does not fit on the line goes below it."""
-UNIT = re.compile(r"(\d) (?=[A-Za-z])")
+UNIT = re.compile(r"(?<=\d) (?=[A-Za-z$])|(?<=[<>=~]) (?=\d)")
+"""A number stays with its unit, and with the sign before it."""
 
 
 class Paint:
@@ -46,7 +47,7 @@ def within(line: str, width: int = WIDTH) -> list[str]:
         return [line.replace(TIED, " ")]
     column = COLUMN.match(plain)
     indent = " " * (len(column[0]) if column else len(plain) - len(plain.lstrip()) + 4)
-    whole = UNIT.sub(f"\\1{TIED}", line)  # a number stays with its unit
+    whole = UNIT.sub(TIED, line)
     room = min(width, PROSE) + len(line) - len(plain)
     parts = wrap(whole, room, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
     return [part.replace(TIED, " ") for part in parts]

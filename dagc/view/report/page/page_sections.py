@@ -33,15 +33,15 @@ def anchor_of(kind: str, name: str) -> str:
 
 
 def opening(name: str, found: Answer, more: Sequence[str] = ()) -> Markup:
-    """The verdict, what limits the plan, and its three figures; `more`: lines between, of what does not fit."""
+    """The verdict, what limits the plan, and its three figures; `more`: lines below, of what does not fit."""
     good = found.state == PASSED
     return tag(
         "header",
         tag("h1", name),
         tag("p", f"{'✓' if good else '✗'} {found.verdict}", cls=f"verdict {'pass' if good else 'fail'}"),
-        join(tag("p", line) for line in more),
         tag("ul", join(tag("li", line) for line in found.limits), cls="binding") if found.limits else "",
         _figures(found),
+        join(tag("p", line) for line in more),
     )
 
 
