@@ -31,6 +31,13 @@ def reported(plan: Plan, width: int = 80) -> str:
     return report(plan, dict.fromkeys(plan.phases, ()), width=width)
 
 
+def test_colours_take_no_room(example: Plan) -> None:
+    none = dict.fromkeys(example.phases, ())
+    for width in (60, 80):
+        shown = report(example, none, color=True, width=width)
+        assert "\x1b[1mmodel\x1b[0m" in shown and re.sub(r"\x1b\[[0-9;]*m", "", shown) == reported(example, width)
+
+
 def small(*requirements: str, sequences: int = 8) -> Plan:
     text = SMALL.replace("SEQUENCES", str(sequences))
     return compile_text(text + "".join(f'require "{r}" {r}\n' for r in requirements))

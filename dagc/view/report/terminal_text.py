@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 from textwrap import wrap
 
 WIDTH = 80
@@ -12,6 +13,7 @@ PROSE = 120
 """Sentences longer than this are hard to read, however wide a terminal is."""
 TIED = "\u00a0"
 """A space at which no line is broken."""
+OFF = "\x1b[0m"
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 COLUMN = re.compile(r" *\w{1,9} {2,}")
 """The label that a line begins with: what does not fit on the line goes below it."""
@@ -30,7 +32,7 @@ class Paint:
         return self.bold(f"{name} ".ljust(min(self.width, PROSE), "-"))
 
     def __call__(self, text: str, code: str) -> str:
-        return f"\x1b[{code}m{text}\x1b[0m" if self.on else text
+        return f"\x1b[{code}m{text}{OFF}" if self.on else text
 
     def bold(self, text: str) -> str:
         return self(text, "1")
@@ -47,10 +49,28 @@ def within(line: str, width: int = WIDTH) -> list[str]:
         return [line.replace(TIED, " ")]
     column = COLUMN.match(plain)
     indent = " " * (len(column[0]) if column else len(plain) - len(plain.lstrip()) + 4)
-    whole = UNIT.sub(TIED, line)
-    room = min(width, PROSE) + len(line) - len(plain)
+    whole, room = UNIT.sub(TIED, plain), min(width, PROSE)
     parts = wrap(whole, room, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-    return [part.replace(TIED, " ") for part in parts]
+    return _painted("\n".join(parts).replace(TIED, " "), line).split("\n")
+
+
+def _painted(wrapped: str, line: str) -> str:
+    """The colours of a line, at the same words of the lines that it has become."""
+    begins: dict[int, str] = {}
+    ends: dict[int, str] = {}
+    seen = 0
+    for words, code in zip_longest(ESCAPE.split(line), ESCAPE.findall(line), fillvalue=""):
+        seen += sum(not c.isspace() for c in words)
+        marks = ends if code == OFF else begins
+        marks[seen] = marks.get(seen, "") + code
+    out, seen = [], 0
+    for c in wrapped:
+        if c.isspace():
+            out.append(c)
+            continue
+        out += [begins.get(seen, ""), c, ends.get(seen + 1, "")]
+        seen += 1
+    return "".join(out)
 
 
 def narrow(lines: Iterable[str], width: int = WIDTH) -> list[str]:
