@@ -245,7 +245,7 @@ def test_a_renderer_that_fails_says_why(renderer: Renderer) -> None:
 
 
 def test_a_picture_is_as_large_as_a_renderer_can() -> None:
-    """A drawing with a side beyond cairo's limit is scaled down to it, one of a usual size is sharp."""
+    """A drawing beyond what cairo draws or a reader of PDF shows is scaled down to it, one of a usual size is sharp."""
     plan = dagc.compile_text(spec_text())
     svg = plan.svg("prefill", "memory")
     wide = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100000 100" width="100000" height="100"></svg>'
@@ -254,4 +254,6 @@ def test_a_picture_is_as_large_as_a_renderer_can() -> None:
     usual = Image.open(io.BytesIO(svg.png()))
     assert usual.width == 2 * int(re.findall(r' width="(\d+)"', svg)[0])
     assert Image.open(io.BytesIO(printed(wide, "png"))).width <= 32_000
-    assert svg.pdf().startswith(b"%PDF")
+    for drawing in (wide, svg):
+        (page,) = PdfReader(io.BytesIO(printed(drawing, "pdf"))).pages
+        assert 100 < page.mediabox.width <= 14_400

@@ -17,6 +17,8 @@ SCALE = 2.0
 """Pixels of a PNG for one of the drawing: sharp on paper and on dense screens."""
 MOST_SIDE, MOST_PIXELS = 32_000, 100e6
 """Of a PNG; larger drawings are scaled down to it. Cairo's limit is 32,767 a side."""
+MOST_PAGE = 19_200
+"""Of a side of a PDF, which readers show up to 200 inches."""
 TIMEOUT_S = 300
 SIZE = re.compile(r' width="([0-9]+)" height="([0-9]+)"')
 
@@ -41,8 +43,15 @@ def printed(svg: str, kind: str) -> bytes:
     size = SIZE.search(svg)
     assert size is not None, "every document says how large it is"
     width, height = float(size[1]), float(size[2])
-    scale = min(SCALE, MOST_SIDE / max(width, height), sqrt(MOST_PIXELS / (width * height))) if kind == "png" else 1.0
+    longest = max(width, height)
+    scale = min(SCALE, MOST_SIDE / longest, sqrt(MOST_PIXELS / (width * height)))
+    scale = scale if kind == "png" else min(1.0, MOST_PAGE / longest)
     return renderer(kind).render(svg, kind, scale)
+
+
+def installed() -> bool:
+    """Whether there is one at all."""
+    return any(one.found() for one in RENDERERS)
 
 
 def renderer(kind: str) -> Renderer:

@@ -10,7 +10,7 @@ from ...plan.plan import CompiledPlan
 from ..facts.lanes.shown_part import DEFAULT, Choice
 from . import lane_digraph as digraph
 from . import layer_digraph, overview
-from .renderers import RendererMissing, printed
+from .renderers import RendererMissing, installed, printed
 
 VIEWS: dict[str, Callable[[CompiledPlan, str, Choice], str]] = {
     "overview": lambda plan, phase, choice: overview.draw(plan, phase),
@@ -33,15 +33,10 @@ def picture(
         return dot(plan, phase, view, choice).encode()
     from .figures.standalone import svg
 
-    drawn = svg(plan, phase, view, choice, theme)
-    if kind == "svg":
-        return drawn.encode()
-    try:
-        return printed(drawn, kind)
-    except RendererMissing:
-        if view not in VIEWS or theme == "dark" or shutil.which("dot") is None:
-            raise
+    if kind != "svg" and view in VIEWS and theme != "dark" and shutil.which("dot") and not installed():
         return render(dot(plan, phase, view, choice), kind)
+    drawn = svg(plan, phase, view, choice, theme)
+    return drawn.encode() if kind == "svg" else printed(drawn, kind)
 
 
 def render(text: str, kind: str) -> bytes:
