@@ -121,7 +121,7 @@ def test_a_picture_is_light_or_dark(chrome: Browser, theme: Theme, tmp_path: Pat
             ".paper": "paper",
             ".head": "ink",
             ".soft": "soft",
-            "rect.box": "box",
+            "rect.h4": "h4",
             ".arrow": "edge",
         }.items():
             colour = PALETTE[name].of(shown)
@@ -261,7 +261,7 @@ def test_the_gpu_map_changes_its_colours(chrome: Browser, pages: Path) -> None:
     assert chrome.run(looks) == [f"g{gpu // 16} {gpu // 16}" for gpu in range(64)]
     assert chrome.run(shown) == ["pp"] and chrome.run(f"{buttons}.length") == 9
     press = "{0}.find(b => b.textContent === '{1}').click()"
-    for words, number in (("tp", lambda g: g % 2), ("tp group", lambda g: g // 2), ("phases", lambda g: g // 32)):
+    for words, number in (("tp", lambda g: g % 2), ("tp group", lambda g: g // 2), ("phases", lambda g: 1 - g // 32)):
         chrome.run(press.format(buttons, words))
         assert chrome.run(looks) == [f"g{number(g) % 8} {number(g)}" for g in range(64)]
         assert chrome.run(shown) == [words.replace(" ", "-")]

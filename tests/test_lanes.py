@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from xml.etree import ElementTree as ET
 import networkx as nx
 import pytest
 from conftest import compiled, spec_text
+from text_widths import clashes
 
 import dagc
 from dagc.api import Plan
@@ -19,7 +21,7 @@ from dagc.view.draw.dot import identifier
 from dagc.view.facts.critical import critical
 from dagc.view.facts.every_rank import expand_ranks
 from dagc.view.facts.lanes.fold import READABLE, Picture, picture
-from dagc.view.facts.lanes.grid import BOX_H, Grid, grid
+from dagc.view.facts.lanes.grid import BOX_H, Grid, grid, skipped
 from dagc.view.facts.lanes.shown_part import FOLDS, Choice
 from dagc.view.facts.lanes.wires import wires
 from dagc.view.facts.lanes.words import heading
@@ -402,3 +404,33 @@ def test_plan_svg() -> None:
     with pytest.raises(ValueError, match="no view 'lane'"):
         plan.svg("prefill", "lane")
     assert plan._repr_mimebundle_()["image/svg+xml"] == plan.svg("prefill")
+
+
+@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("select", [(), ("layer:1",), ("layer:0,3",), ("op:lm_head",)])
+def test_breaks_say_which_layers_are_not_drawn(name: str, select: tuple[str, ...]) -> None:
+    """Of every cell: the layers that are drawn and those that its breaks name are the layers of its stage, in order."""
+    found, laid = drawn(name, *select, unfold=())
+    graph = found.program.result.graph
+    for number, band in enumerate(found.bands):
+        first = graph.first_layer(band.stages[0])
+        whole = set(range(first, first + sum(count for _, count in graph.stages[band.stages[0]].layers)))
+        for _, same in itertools.groupby(band.groups, key=lambda g: g.microbatches):
+            cell = [group.part.number for group in same]
+            gaps = skipped(found.program.result, band.stages[0], cell)
+            shown = {n for n in cell if n is not None}
+            assert sorted(n for gap in gaps for n in gap) == sorted(whole - shown)
+            for gap, here in zip(gaps, cell, strict=False):
+                assert here is None or all(n < here for n in gap)
+        left = laid.left[number]
+        right = laid.left[number + 1] if number + 1 < len(laid.left) else laid.width + 1
+        texts = [label for label in laid.labels if label.look == "break" and left - 300 <= label.x < left]
+        assert len(texts) == sum(left <= gap.left < right for gap in laid.breaks)
+        assert all(re.match(r"\d+ layers? not drawn: ", label.words) for label in texts)
+    starts = [label.words for label in laid.labels if label.look == "start"]
+    assert len(starts) == len(found.bands) + sum(len(line.rows) > 0 for lines in laid.lines for line in lines)
+
+
+def test_words_of_the_lanes_are_apart() -> None:
+    for name in SPECS:
+        assert clashes(plan_of(name).svg(next(iter(plan_of(name).phases)), "lanes")) == []

@@ -16,11 +16,13 @@ from pathlib import Path
 
 import pytest
 from conftest import compiled, spec_text
+from text_widths import clashes
 
 import dagc
 from dagc.api import Plan
 from dagc.cli import main
 from dagc.cli.writing import write_all
+from dagc.ir.ops.op_set import OPS
 from dagc.view.draw import layer_digraph
 from dagc.view.draw.dot import COLORS
 from dagc.view.draw.figures import layers
@@ -369,3 +371,41 @@ def test_every_figure_of_a_phase_stands_once(example: Plan) -> None:
     for cards, result in zip(found, example.phases.values(), strict=False):
         titles = re.findall(r"<dt>(.*?)</dt>", cards)
         assert titles.count(result.phase_kind.metric) == 1 and len(set(titles)) == len(titles) > 5
+
+
+def test_boxes_of_a_layer_are_as_dark_as_their_share_of_its_time() -> None:
+    """Against the costs: the shares in the boxes are those of their ops, add up to all, and give the shade of the legend."""
+    plan = compiled("custom_attention")
+    result = plan.phases["prefill"]
+    ((name, _, figure),) = layers.draw(result)
+    costs = {op: float(c.time_s.max()) for (segment, op), c in result.costs.ops.items() if segment == name}
+    total = sum(costs.values())
+    found = 0.0
+    for group in ET.fromstring(f"<svg>{figure.body}</svg>").iter("g"):
+        texts = [t.text or "" for t in group.findall("text")]
+        if "node" not in group.get("class", "").split():
+            continue
+        took = re.search(r"\((\d+)%\)$", texts[-1])
+        assert took is not None, texts
+        found += int(took[1])
+        own = (group.findtext("title") or "").partition(":")[0]
+        assert int(took[1]) >= round(costs[own] / total * 100) - 1
+        box = group.find("rect")
+        if box is not None and (shade := re.search(r"\bbox h(\d)", box.get("class", ""))):
+            low, high = ([0.0, *layers.HEAT, 1.0][int(shade[1]) + k] for k in (0, 1))
+            assert low - 0.006 <= int(took[1]) / 100 <= high + 0.006
+    assert found == pytest.approx(100, abs=0.5 * len(costs))
+
+
+def test_every_kind_of_op_is_glossed_where_it_is_drawn(example: Plan) -> None:
+    assert all(3 <= len(kind.about) <= 90 for kind in OPS.values())
+    assert len({kind.about for kind in OPS.values()}) == len(OPS)
+    for result in example.phases.values():
+        said = [words for _, words in layers.keys(result)]
+        drawn = {op.kind for d in layer_digraph.drawings(result) for op in d.segment.ops if not op.is_collective}
+        assert all(f"{kind}: {OPS[kind].about}" in said for kind in drawn)
+
+
+def test_words_of_a_layer_are_apart(example: Plan) -> None:
+    for phase in example.phases:
+        assert clashes(example.svg(phase, "layer")) == []

@@ -45,6 +45,10 @@ class Drawing:
         """The node that a value comes from."""
         return self.entry if name == self.segment.input else f"{self.segment.name}/{self.home[name]}"
 
+    def share(self, ops: Sequence[Op]) -> float:
+        """Of the time of all ops of the layer, one after the other."""
+        return self.seconds(ops) / (self.seconds(self.segment.ops) or 1.0)
+
     def seconds(self, ops: Sequence[Op]) -> float:
         return sum(float(self.result.costs.ops[self.segment.name, op.name].time_s.max()) for op in ops)
 
@@ -106,7 +110,7 @@ def subtitle(result: PhaseResult) -> list[str]:
         folded += f"; the {len(segments)} heaviest of {kinds} kinds of layer"
     return [
         f"{result.name}: one layer ({names}), the same on the {ranks} GPUs of a stage{folded}",
-        "sizes are those of one GPU and one micro-batch; dim/axes: the dim is split over these axes",
+        "sizes are those of one GPU and one micro-batch; dim/axes: the dim is split over these axes; %: of the time of all its ops",
     ]
 
 
@@ -218,8 +222,8 @@ def describe(d: Drawing, box: str, ops: list[Op]) -> Text:
     if first.is_collective and first.name == box:
         over = "+".join(d.mesh.label(first.axes, first.scope))
         size = f"{show(cost.payload_B, BYTES, 3)} over {over} ({d.mesh.ranks_of(first.kind, first.axes)})"
-        hint = f"{first.name}: {cost.algorithm}, bound by {cost.bound}"
-        return Text(first.runtime_kind, [size, show(d.seconds([first]), TIME, 3)], hint)
+        hint = f"{first.name}: {gloss(first)}; {cost.algorithm}, bound by {cost.bound}"
+        return Text(first.runtime_kind, [size, _took(d, [first])], hint)
     if box == first.block:
         return _block_text(d, box, ops)
     title = _short(first.name)
@@ -227,7 +231,17 @@ def describe(d: Drawing, box: str, ops: list[Op]) -> Text:
     tail = list(dict.fromkeys(op.runtime_kind for op in ops[1:]))
     more = [f"+ {', '.join(tail)}"] if tail else []
     lines = [*more, _dims(d.segment, ops[-1].name, d.mesh), _work(d, ops)]
-    return Text(head, lines, f"{first.name}: bound by {cost.bound}")
+    return Text(head, lines, f"{first.name}: {gloss(first)}; bound by {cost.bound}")
+
+
+def gloss(op: Op) -> str:
+    """What an op of its kind does, in a few words."""
+    return OPS[op.kind].about
+
+
+def _took(d: Drawing, ops: Sequence[Op]) -> str:
+    """`38.9 us (12%)`: the share is of the layer's time."""
+    return f"{show(d.seconds(ops), TIME, 3)} ({d.share(ops):.0%})"
 
 
 def _block_text(d: Drawing, block: str, ops: list[Op]) -> Text:
@@ -244,11 +258,11 @@ def _block_text(d: Drawing, block: str, ops: list[Op]) -> Text:
 
 
 def _work(d: Drawing, ops: list[Op]) -> str:
-    """`5.4 GFLOP / 52.7 MB, 38.9 us`"""
+    """`5.4 GFLOP / 52.7 MB, 38.9 us (12%)`"""
     costs = [d.result.costs.ops[d.segment.name, op.name] for op in ops]
     flops, moved = sum(c.flops for c in costs), sum(c.bytes for c in costs)
     work = " / ".join(t for t in (show(flops, FLOPS, 3) if flops else "", show(moved, BYTES, 3)) if t)
-    return f"{work}, {show(d.seconds(ops), TIME, 3)}"
+    return f"{work}, {_took(d, ops)}"
 
 
 def _label(head: str, lines: list[str], critical: bool) -> Html:

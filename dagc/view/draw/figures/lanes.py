@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from ...facts.lanes.grid import BOX_H, Box, Grid, Label
+from ...facts.lanes.grid import BOX_H, Box, Break, Grid, Label
 from ...facts.lanes.wires import Wire, wires
 from ..dot import COLORS, identifier
 from .looks import SMALL, TEXT
 from .markup import Markup, fit, join, tag, width
 from .svg import Figure, Keys, figure, rect, title, words
 
-BASE = {"start": 13.0, "what": 13.0, "node": 13.0, "gpu": 13.0, "head": 13.0, "stage": 15.0, "layer": 19.0}
+BASE = {
+    "start": 13.0,
+    "what": 13.0,
+    "node": 13.0,
+    "gpu": 13.0,
+    "head": 13.0,
+    "break": 14.0,
+    "stage": 15.0,
+    "layer": 19.0,
+}
 """From the top of a label to its base line."""
 LOOK = {
     "start": "soft small end",
@@ -18,6 +27,7 @@ LOOK = {
     "gpu": "mid strong",
     "stage": "strong",
     "layer": "soft",
+    "break": "soft",
 }
 
 
@@ -30,6 +40,7 @@ def draw(grid: Grid) -> Figure:
         tag("path", d="".join(_path(w) for w in joined if w.kind == "data"), cls="edge thin"),
         *(_send(w) for w in joined if w.kind == "send"),
         tag("path", d="".join(_path(w) for w in joined if w.kind == "critical"), cls="edge critical"),
+        *(_break(gap) for gap in grid.breaks),
         *map(_label, grid.labels),
         *map(_box, grid.boxes),
     ]
@@ -42,6 +53,17 @@ def keys(grid: Grid) -> Keys:
     compute = [("box", "compute")] if "compute" in drawn else []
     path = [("path", "on the critical path")] if any(b.critical for b in grid.boxes) else []
     return [*compute, *((f"k-{k}", k) for k in COLORS if k in drawn), *path]
+
+
+def _break(gap: Break) -> Markup:
+    """Two waves across the columns, on paper that hides the wires behind."""
+    steps = max(2, round((gap.right - gap.left) / 12))
+    wave = "".join(
+        f"q{(gap.right - gap.left) / steps / 2:.2f} {-5 if k % 2 else 5} {(gap.right - gap.left) / steps:.2f} 0"
+        for k in range(steps)
+    )
+    paper = rect(gap.left - 4, gap.y - 3, gap.right - gap.left + 8, 7, "paper")
+    return join([paper, *(tag("path", d=f"M{gap.left:.1f} {y:.1f}{wave}", cls="torn") for y in (gap.y - 3, gap.y + 3))])
 
 
 def _plate(label: Label) -> Markup:

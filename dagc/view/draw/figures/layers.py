@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 from ....ir.graph import Op
 from ....plan.result import PhaseResult
 from ..dot import COLORS, identifier
-from ..layer_digraph import Drawing, describe, drawings, links
+from ..layer_digraph import Drawing, describe, drawings, gloss, links
 from .boxes import Boxes, BoxPlace, Size, place
 from .looks import SMALL
 from .markup import Markup, fit, join, tag, width, wrapped
@@ -38,10 +39,28 @@ def whole(result: PhaseResult) -> Figure:
     return figure("layer", x, bottom, f"one layer of {result.name}: {', '.join(names)}", *parts)
 
 
+HEAT = (0.02, 0.05, 0.1, 0.2)
+"""Shares of a layer's time from which on an op is of the next shade."""
+
+
+def heat(share: float) -> int:
+    """The shade of a share: 0 is the palest."""
+    return sum(share >= least for least in HEAT)
+
+
 def keys(result: PhaseResult) -> Keys:
-    """What the colours mean."""
-    drawn = {op.runtime_kind for s in result.graph.segments[1:-1] for op in s.ops}
-    return [("box", "compute"), *((f"k-{k}", k) for k in COLORS if k in drawn), ("path", "on the critical path")]
+    """What the colours mean, and what each kind of op that is drawn does."""
+    shown = drawings(result)
+    drawn = {op.runtime_kind: gloss(op) for d in shown for op in d.segment.ops}
+    own = {op.kind: gloss(op) for d in shown for op in d.segment.ops if not op.is_collective}
+    bounds = [0.0, *HEAT, 1.0]
+    scale = [(f"h{k}", f"{low:.0%} to {high:.0%}") for k, (low, high) in enumerate(itertools.pairwise(bounds))]
+    scale[0] = ("h0", f"below {HEAT[0]:.0%} of the layer's time")
+    scale[-1] = (f"h{len(HEAT)}", f"{HEAT[-1]:.0%} and more")
+    moves = [(f"k-{k}", f"{k}: {drawn[k]}") for k in COLORS if k in drawn]
+    glossed = [("box", f"{kind}: {said}") for kind, said in own.items()]
+    bar = ("busy", "bar: the time beside that of the longest op")
+    return [*scale, bar, ("path", "on the critical path"), *moves, *glossed]
 
 
 def _figure(d: Drawing) -> Figure:
@@ -137,8 +156,16 @@ def _node(d: Drawing, key: str, p: BoxPlace, ops: list[Op], head: str, lines: li
             cls=f"hex k-{first.runtime_kind}{marked}",
         )
     else:
-        shape = rect(left, p.y, p.w, p.h, f"box{marked}", rx=7)
+        shape = rect(left, p.y, p.w, p.h, f"box h{heat(d.share(ops))}{marked}", rx=7)
     ink = "dark " if collective else ""
     texts = [words(p.x, p.y + 14, head, f"{ink}mid{' strong' if critical else ''}")]
     texts += [words(p.x, p.y + HEAD + LINE * (k + 1) - 3, t, f"{ink}mid small") for k, t in enumerate(lines)]
-    return tag("g", title(hint), shape, join(texts), id=key, cls=f"node{marked}", tabindex="0")
+    bar = _bar(d, p, ops)
+    return tag("g", title(hint), shape, bar, join(texts), id=key, cls=f"node{marked}", tabindex="0")
+
+
+def _bar(d: Drawing, p: BoxPlace, ops: list[Op]) -> Markup:
+    """Under a box: its time beside that of the op that takes most."""
+    most = max(d.seconds([op]) for op in d.segment.ops)
+    w = min(1.0, d.seconds(ops) / most) * (p.w - 30) if most else 0.0
+    return rect(p.x - p.w / 2 + 15, p.bottom + 1.5, w, 3, "mute busy") if w >= 1 else Markup()

@@ -52,6 +52,7 @@ LOOKS: dict[str, Look] = {
     "c1": {"fill": "cell1"},
     # Boxes and lines.
     "box": {"fill": "box", "stroke": "edge"},
+    **{f"box.h{k}": {"fill": f"h{k}"} for k in range(5)},
     "hex": {"stroke": "edge"},
     "box.critical": {"stroke": "critical", "stroke-width": 2.4},
     "hex.critical": {"stroke": "critical", "stroke-width": 2.4},

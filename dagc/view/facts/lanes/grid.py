@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +14,7 @@ from ....base.frozen import record
 from ....ir.sharding import Axes
 from ....plan.result import PhaseResult
 from ..size import check_size
+from ..timeline import cell_of
 from . import words
 from .fold import Band, Group, Picture, picture
 from .shown_part import DEFAULT, Choice
@@ -49,13 +50,22 @@ class Box:
 
 @record
 class Label:
-    """Words next to the boxes in the width `w`. `look`: start, what, node, gpu, head, stage or layer."""
+    """Words next to the boxes in the width `w`. `look`: start, what, node, gpu, head, stage, layer or break."""
 
     x: float
     y: float
     w: float
     words: str
     look: str
+
+
+@record
+class Break:
+    """The sign of layers that are left out, from `left` to `right`."""
+
+    left: float
+    right: float
+    y: float
 
 
 @record
@@ -76,6 +86,7 @@ class Grid:
     boxes: list[Box] = field(default_factory=list)
     labels: list[Label] = field(default_factory=list)
     lines: list[list[Line]] = field(default_factory=list)
+    breaks: list[Break] = field(default_factory=list)
     left: list[float] = field(default_factory=list)
     width: float = 0.0
     height: float = 0.0
@@ -106,7 +117,7 @@ def grid(found: Picture) -> Grid:
         _rows(out, number, band, sent if several else {})
         x = out.left[-1] + len(band.columns) * (out.w + GAP) + BAND_GAP
     out.width = x - BAND_GAP
-    out.height = max(b.y for b in out.boxes) + ROW
+    out.height = max([b.y for b in out.boxes] + [gap.y for gap in out.breaks]) + ROW
     return out
 
 
@@ -131,22 +142,51 @@ def _heads(out: Grid, number: int, band: Band) -> None:
 def _rows(out: Grid, number: int, band: Band, sent: dict[tuple[int, int], float]) -> None:
     """The rows of a stage. `sent`: where the first send of (stage, micro-batch) is; what it brings is below."""
     y = TOP
-    cell: tuple[int, ...] = ()
-    for group in band.groups:
-        enters = group.microbatches != cell
-        cell = group.microbatches
-        if enters:
-            y = max(y, sent.get((band.stages[0] - 1, group.part.microbatch), -ROW) + ROW)
-        title = words.group_title(out.picture.program, group)
-        if title and (enters or group.part.run is not None):
-            out.labels.append(Label(out.left[number] - WHAT - START, y, START + WHAT, title, "layer"))
-            y += HEAD
-        for rows in group.rows:
-            out.lines[number].append(_line(out, number, band, group, rows, y))
-            if group.part.end == SEND.name:
-                for stage, m in itertools.product(band.stages, group.microbatches):
-                    sent.setdefault((stage, m), y)
-            y += ROW
+    result = out.picture.program.result
+    for _, same in itertools.groupby(band.groups, key=lambda g: g.microbatches):
+        cell = list(same)
+        *gaps, last = skipped(result, band.stages[0], [group.part.number for group in cell])
+        for k, (group, gap) in enumerate(zip(cell, gaps, strict=True)):
+            if k == 0:
+                y = max(y, sent.get((band.stages[0] - 1, group.part.microbatch), -ROW) + ROW)
+            y = _break(out, number, band, gap, y)
+            title = words.group_title(out.picture.program, group)
+            if title and (k == 0 or group.part.run is not None):
+                out.labels.append(Label(out.left[number] - WHAT - START, y, START + WHAT, title, "layer"))
+                y += HEAD
+            for rows in group.rows:
+                out.lines[number].append(_line(out, number, band, group, rows, y))
+                if group.part.end == SEND.name:
+                    for stage, m in itertools.product(band.stages, group.microbatches):
+                        sent.setdefault((stage, m), y)
+                y += ROW
+        y = _break(out, number, band, last, y)
+
+
+def skipped(result: PhaseResult, stage: int, drawn: Sequence[int | None]) -> list[tuple[int, ...]]:
+    """Layers of a stage that are not drawn before each of some parts (layers, or what is at an end of them), and behind the last."""
+    seat, graph = result.seats[stage], result.graph
+    own = {name for name, _ in seat.layers}
+    names = [name for name, count in graph.stages[cell_of(result, stage)].layers for _ in range(count)]
+    first = graph.first_layer(cell_of(result, stage))
+    left = [first + k for k, name in enumerate(names) if name in own and first + k not in drawn]
+    out = []
+    for k, number in enumerate(drawn):
+        behind = all(other is None for other in drawn[k:])
+        before = [n for n in left if behind or (number is not None and n < number)]
+        left = left[len(before) :]
+        out.append(tuple(before))
+    return [*out, tuple(left)]
+
+
+def _break(out: Grid, number: int, band: Band, gap: tuple[int, ...], y: float) -> float:
+    """A sign where layers are left out, that says how many; and where it goes on below."""
+    if not gap:
+        return y
+    left, columns = out.left[number], len(band.columns)
+    out.labels.append(Label(left - WHAT, y, WHAT - 8, words.gap_text(out.picture.program.result, gap), "break"))
+    out.breaks.append(Break(left, left + columns * (out.w + GAP) - GAP, y + ROW / 2 - 3))
+    return y + ROW
 
 
 def _line(out: Grid, number: int, band: Band, group: Group, rows: tuple[int, ...], y: float) -> Line:

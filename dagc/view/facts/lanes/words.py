@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from ....base.collectives import GATHER, REQUESTS, SCATTER
 from ....base.units import BYTES, FLOPS, TIME, show, show_runs
 from ....ir.ops.op_set import OPS
+from ....plan.result import PhaseResult
 from .fold import Column, Group, Picture
 from .shown_part import FOLDS
 from .steps import Part, Program, Step
@@ -37,7 +38,7 @@ def heading(picture: Picture, *, lettered: bool = True) -> list[str]:
 
 
 def group_title(program: Program, group: Group) -> str:
-    """`micro-batch 0 (8 identical), 4 x sparse: layers 4..7`."""
+    """`micro-batch 0 (8 identical), layer 5: sparse, 1 of 4`."""
     graph = program.result.graph
     words = []
     if graph.microbatches > 1:
@@ -47,10 +48,20 @@ def group_title(program: Program, group: Group) -> str:
     if group.part.run is not None and group.part.segment in program.ends:
         words.append(group.part.segment)
     elif len(numbers) > 1:
-        words.append(f"{len(numbers)} x {group.part.segment}: layers {show_runs(list(numbers), most=4)}")
+        words.append(f"layer {group.part.number}: {group.part.segment}, 1 of {len(numbers)}")
     elif numbers:
         words.append(f"layer {numbers[0]}: {group.part.segment}")
     return ", ".join(words)
+
+
+def gap_text(result: PhaseResult, layers: Sequence[int]) -> str:
+    """`2 layers not drawn: 2..3`"""
+    count = f"{len(layers)} layer{'s' if len(layers) > 1 else ''} not drawn"
+    ends = {index: segment.name for segment, index in result.graph.layers if result.graph.is_end(segment.name)}
+    numbers = show_runs([n for n in layers if n not in ends], most=3)
+    first = [ends[n] for n in layers if n in ends and n < 0]
+    last = [ends[n] for n in layers if n in ends and n >= 0]
+    return f"{count}: {', '.join(filter(None, [*first, numbers, *last]))}"
 
 
 def describe(program: Program, part: Part, steps: Sequence[Step]) -> str:
