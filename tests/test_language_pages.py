@@ -10,13 +10,14 @@ from pathlib import Path
 import language_pages
 import pytest
 from conftest import ROOT
-from worked import FILES, WORKED, spec
+from worked import FILES, OWN_NAMES, WORKED, spec
 from written_out import PLAIN, Written, defaults, without_and_with
 
 import dagc
 from dagc.base.diagnostics import Collector, SpecError
 from dagc.base.sections import SECTIONS
 from dagc.base.source import Source
+from dagc.base.syntax.parse import parse
 from dagc.lang.load import load
 from dagc.spec.spec import Spec
 
@@ -62,6 +63,17 @@ def test_every_example_compiles_and_says_something(path: str, beside_files: None
             plan = dagc.compile_text(spec(text))
             assert plan.phases
             assert plan.spec != read(spec("")), (path, name)
+
+
+@pytest.mark.parametrize("path", OWN_NAMES)
+def test_sections_whose_names_are_the_specs_have_an_example(path: str) -> None:
+    plan = dagc.compile_text(spec(OWN_NAMES[path]))
+    assert plan.phases and not plan.diagnostics
+    assert path.split(".")[-1] in OWN_NAMES[path]
+
+
+def test_every_section_has_an_example() -> None:
+    assert set(SECTIONS) == {*WORKED, *OWN_NAMES}
 
 
 def same_plan(path: str, place: str, without: str, written: str) -> bool:
@@ -142,6 +154,16 @@ def test_pieces_of_the_ten_minute_page_compile_in_its_spec(piece: str) -> None:
     assert plan.phases and not any("params" in d.message for d in plan.diagnostics if d.code == "W06")
     if "require" in piece and "serve" not in piece:
         assert all(one.passed for one in plan.requirements if one.requirement.label in piece)
+
+
+def test_specs_in_all_pages_are_without_a_syntax_error() -> None:
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    found = [(page.name, text) for page in pages for text in FENCED.findall(page.read_text())]
+    assert len(found) > 20
+    for page, text in found:
+        out = Collector()
+        parse(Source(page, text if text.startswith("moe 1") else f"moe 1\n{text}"), out)
+        assert not out.items, (page, text)
 
 
 def test_the_page_is_read_in_ten_minutes() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from worked import BASE, FILES, WORKED
+from worked import BASE, FILES, OWN_NAMES, WORKED
 from written_out import defaults, plain_spec
 
 from dagc.base.diagnostics import Collector
@@ -58,6 +58,8 @@ every number. `or any`: `dagc search` may choose it. The language itself is in [
             else ""
         )
         parts.append(f"## {path}\n\n`{section.written}`\n\n{about}.{free}")
+        if path in OWN_NAMES:
+            parts.append(f"```moe\n{OWN_NAMES[path]}\n```")
         if section.attributes:
             rows = [
                 (f"`{name}`", one.about, _takes(name, path), code(WORKED[path][name]))

@@ -300,6 +300,23 @@ WORKED: dict[str, dict[str, str]] = {
 }
 """Section -> attribute -> a statement in which it occurs."""
 
+OWN_NAMES: dict[str, str] = {
+    "model.weights": _model("weights { experts = fp8, lm_head = fp16 }"),
+    "phase.shard": (
+        "block mine(x) {\n  let wide = 512\n  y[batch, seq, wide] = x * W1[hidden, wide]\n"
+        "  z[batch, seq, hidden] = silu(y) * W2[wide, hidden]\n  return x + z\n}\n"
+        "layer both { gqa, moe, mine }\n"
+        + _model("stack = [embed, 32 * both, lm_head]")
+        + "\nphase decode { gpus = 0..7, tp = 8, shard { wide = tp } }"
+    ),
+    "phase.alternative": (
+        "phase decode {\n  gpus = 0..7\n  alternative whole { tp = 8 }\n"
+        "  alternative apart { attention { dp = 8 }, experts { ep = 8 } }\n}"
+    ),
+    "checkpoint": 'checkpoint lm_head { Wo = "lm_head.weight vocab hidden" }',
+}
+"""Section whose attributes are named by the spec -> a statement with it."""
+
 
 def spec(example: str) -> str:
     """The whole spec of an example: what it says takes the place of statements of its kind."""
