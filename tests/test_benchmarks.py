@@ -23,6 +23,7 @@ SHORTEST = {
     "kept_graphs": (["-n", "4"], "exact costs"),
     "searching": (["--gpus", "4", "--workers", "1"], "complete"),
     "startup": (["-n", "1"], "dagc check"),
+    "keystrokes": (["-n", "1", "qwen3_235b_vllm"], "qwen3_235b_vllm"),
 }
 LIBRARIES = {"expand_nx"}
 """Modules of benchmarks that do nothing on their own."""

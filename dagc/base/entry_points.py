@@ -7,6 +7,7 @@ Entry points are read only when a name is not dagc's own.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
 EXPORTERS, PASSES, LIBRARY = "dagc.exporters", "dagc.passes", "dagc.library"
 
 
+@cache
 def entry_points(group: str) -> Iterable[EntryPoint]:
-    """Of all installed packages. Imported here, as `importlib.metadata` loads email and socket too."""
+    """Of all installed packages, looked for once: a process that checks text after text asks again and again. Imported here, as `importlib.metadata` loads email and socket too."""
     from importlib import metadata
 
     return metadata.entry_points(group=group)

@@ -27,7 +27,6 @@ from .statement_tree import (
     TENSOR,
     VERSION,
     Statement,
-    statements_of,
 )
 from .tokens import NAME, NUMBER, OPERATOR, STRING, UNIT, Token
 
@@ -108,8 +107,15 @@ class Names:
 
 
 def names_of(document: Document) -> Names:
-    """Everything that the words of a document are."""
-    statements = statements_of(document.text)
+    """Everything that the words of a document are, found once."""
+    found: Names | None = document.memo.get("names")
+    if found is None:
+        found = document.memo["names"] = _found(document)
+    return found
+
+
+def _found(document: Document) -> Names:
+    statements = document.statements
     others: list[Beside] = [*beside(document, statements), stock_blocks()]
     defined: dict[tuple[str, str], list[Definition]] = {}
     for one in _definitions(statements, document.text, ""):
@@ -119,9 +125,9 @@ def names_of(document: Document) -> Names:
         for one in _definitions(other.statements, other.text, other.path):
             if other.whole or one.kind in (BLOCK_NAME, LAYER_NAME):
                 own.setdefault((one.kind, one.name), []).append(one)
-        for key, found in own.items():
-            defined.setdefault(key, found)
-    known = {key: tuple(found) for key, found in defined.items()}
+        for key, several in own.items():
+            defined.setdefault(key, several)
+    known = {key: tuple(several) for key, several in defined.items()}
     return Names(statements, known, tuple(Reader(known).read(statements)))
 
 

@@ -9,15 +9,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from ..base.frozen import record
+from ..base.frozen import record, replace
 from ..base.source import Source
+from .statement_tree import Statement, statements_of
+from .tokens import Token, tokens_of
 
 UNTITLED = "<untitled>"
 MAX_CHECKED = 200_000
 """Characters of a text of which more than its syntax is looked at while it is typed."""
 
-_LINE_END = re.compile("\r\n|\n|\r")
+_LINE_END = re.compile("[\n\r]")
 _UNITS: Mapping[str, Callable[[str], int]] = {
     "utf-8": lambda text: len(text.encode("utf-8", "surrogatepass")),
     "utf-16": lambda text: len(text) + sum(c > "\uffff" for c in text),
@@ -44,6 +47,8 @@ class Document:
     path: str | None = None
     settings: Settings = field(default_factory=Settings)
     newline: str = "\n"
+    memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """What was worked out of the text and of files beside it, kept as long as the document is."""
 
     @classmethod
     def of(cls, text: str, path: str | None = None, settings: Settings | None = None) -> Document:
@@ -65,10 +70,23 @@ class Document:
     def source(self) -> Source:
         return Source(self.name, self.text)
 
+    @cached_property
+    def tokens(self) -> list[Token]:
+        return tokens_of(self.text)
+
+    @cached_property
+    def statements(self) -> tuple[Statement, ...]:
+        """Those at the top."""
+        return statements_of(self.text)
+
     @property
     def too_long(self) -> bool:
         """More than its syntax is not looked at."""
         return len(self.text) > MAX_CHECKED
+
+    def again(self) -> Document:
+        """The same text, of which nothing is known yet: a file beside it may have changed."""
+        return replace(self, memo={})
 
     def with_text(self, text: str) -> Document:
         """The same file with another text, newlines alone."""

@@ -9,8 +9,14 @@ from pathlib import Path
 from ..base.axes import AXES, STAGES
 from ..base.diagnostics import Collector, Diagnostic, SpecError, in_order
 from ..base.files import Reach, Unreadable
+from ..base.frozen import replace
 from ..base.source import Span
+from ..base.syntax.ast import File
+from ..base.syntax.parse import parse
 from ..base.units import Quantity, show
+from ..lang.elaborate import elaborate
+from ..lang.params import Constants
+from ..lang.statements import Statements
 from ..spec.model import AttrValue
 from ..spec.phase import Phase
 from ..spec.spec import Spec
@@ -18,14 +24,13 @@ from .buffer import Document
 from .checked import ERROR, INFORMATION, PLAN, SPEC, SYNTAX, WARNING, Checked, Finding, Note, PhaseFacts, Spot
 from .library_files import in_library, named_path, path_of, strings_of, unquoted
 from .plan_figures import figures_of, params_of, phase_facts
-from .statement_tree import statements_of
 
 
 def check_spec(document: Document) -> Checked:
     """Syntax and spec: milliseconds."""
     out = Collector()
-    spec = _spec(document, out)
-    return _checked(document, out, spec)
+    file = parse(document.source, out)
+    return _checked(document, file, out, _spec(document, file, out))
 
 
 def check_plan(document: Document) -> Checked:
@@ -33,16 +38,15 @@ def check_plan(document: Document) -> Checked:
     from ..pipeline.compile import compile_spec
 
     out = Collector()
-    spec = _spec(document, out)
-    checked = _checked(document, out, spec)
+    file = parse(document.source, out)
+    spec = _spec(document, file, out)
+    checked = _checked(document, file, out, spec)
     if spec is None:
         return checked
     try:
         plan = compile_spec(spec, out, cures=True)
     except SpecError:
-        return Checked(
-            SPEC, _findings(document, in_order(out.items)), checked.constants, checked.attributes, checked.phases
-        )
+        return replace(checked, findings=_findings(document, in_order(out.items)))
     return Checked(
         PLAN, _findings(document, in_order(plan.diagnostics)), checked.constants, checked.attributes,
         {name: phase_facts(plan, name, facts) for name, facts in checked.phases.items()},
@@ -52,57 +56,48 @@ def check_plan(document: Document) -> Checked:
 
 def check_syntax(document: Document) -> Checked:
     """Of a text that is too long, or that belongs to the library."""
-    from ..base.syntax.parse import parse
-
     out = Collector()
     parse(document.source, out)
     return Checked(SYNTAX, _findings(document, out.items))
 
 
-def _spec(document: Document, out: Collector) -> Spec | None:
+def _spec(document: Document, file: File, out: Collector) -> Spec | None:
     """The spec, or None after all that is wrong was reported."""
-    from ..lang.load import load
-
-    if document.path is not None and os.path.islink(document.path):
-        try:  # as the command line: a link leads nowhere out of its project
-            Reach.of(document.path, document.settings.allow_import).find(os.path.abspath(document.path))
-        except Unreadable as error:
-            out.add("E05", f"cannot read `{Path(document.path).name}`: {error}", help=error.help)
-            return None
-    base = None if document.path is None else document.folder
+    allowed = document.settings.allow_import
     try:
-        return load(document.source, out, document.settings.params, base, document.settings.allow_import)
+        if document.path is not None and os.path.islink(document.path):
+            # As for the command line, a link leads nowhere out of its project.
+            Reach.of(document.path, allowed).find(os.path.abspath(document.path))
+        reach = Reach.of(None if document.path is None else document.folder / Path(document.path).name, allowed)
+    except Unreadable as error:
+        out.add("E05", f"cannot read `{document.name}`: {error}", help=error.help)
+        return None
+    try:
+        return elaborate(file, out, settings=document.settings.params, reach=reach)
     except SpecError:
         return None
-    except Unreadable as error:
-        out.add("E05", f"cannot read beside this file: {error}", help=error.help)
-        return None
 
 
-def _checked(document: Document, out: Collector, spec: Spec | None) -> Checked:
+def _checked(document: Document, file: File, out: Collector, spec: Spec | None) -> Checked:
     findings = _findings(document, in_order(out.items))
     if spec is None:
-        return Checked(SPEC, findings, _constants(document))
+        return Checked(SPEC, findings, _constants(document, file))
     constants = {name: _shown(value) for name, value in spec.constants.items()}
     attributes = {name: _shown(value) for name, value in spec.model.attributes.items()}
     attributes |= {"dtype": spec.model.dtype, "weight_dtype": spec.model.weight_dtype, "layers": str(spec.model.layers)}
     attributes |= {"kv_dtype": spec.model.kv_dtype, "attention_dtype": spec.model.attention_dtype}
-    phases = {
-        phase.name: PhaseFacts(phase.kind, phase.gpu_count, product_of(phase), experts_of(phase))
-        for phase in spec.phases
-    }
+    phases = {p.name: PhaseFacts(p.kind, p.gpu_count, product_of(p), experts_of(p)) for p in spec.phases}
     return Checked(SPEC, findings, constants, attributes, phases)
 
 
-def _constants(document: Document) -> dict[str, str]:
+def _constants(document: Document, file: File) -> dict[str, str]:
     """Values of params and lets in a spec that is wrong elsewhere."""
-    from ..base.syntax.parse import parse
-    from ..lang.params import Constants
-    from ..lang.statements import Statements
-
     out = Collector()
-    statements = Statements(out, Reach.of(document.path, document.settings.allow_import))
-    statements.gather(parse(document.source, out), document.folder, ())
+    try:
+        statements = Statements(out, Reach.of(document.path, document.settings.allow_import))
+    except Unreadable:
+        return {}
+    statements.gather(file, document.folder, ())
     constants = Constants(statements.lets, out, statements.failed)
     constants.read({name: text for name, text in document.settings.params.items() if name in statements.lets})
     return {name: _shown(value) for name, value in constants.values.items()}
@@ -143,7 +138,7 @@ def _findings(document: Document, diagnostics: Sequence[Diagnostic]) -> tuple[Fi
 
 def _is_fragment(document: Document) -> bool:
     """A file without a phase is one that others import, or a beginning: what it lacks is no error of its own."""
-    return in_library(document) or not any(s.word == "phase" for s in statements_of(document.text))
+    return in_library(document) or not any(s.word == "phase" for s in document.statements)
 
 
 def _finding(document: Document, d: Diagnostic, fragment: bool) -> Finding:
@@ -164,6 +159,8 @@ def _spot(document: Document, span: Span | None) -> Spot:
     path = "" if span.source.name == document.name else path_of(span.source, document)
     if path is None:  # `--set`, whose text is in no file
         return _spot(document, None)
+    if not path:
+        return Spot(min(span.start, len(document.text)), min(span.end, len(document.text)))
     line, column = span.source.position(span.start)
     end_line, end_column = span.source.position(span.end)
     return Spot(span.start, span.end, path, line - 1, column - 1, end_line - 1, end_column - 1)
@@ -171,6 +168,6 @@ def _spot(document: Document, span: Span | None) -> Spot:
 
 def _named_at(document: Document, path: str) -> Spot:
     """Where the document names another file, or brings it in by one that it names."""
-    named = [(named_path(document, kind, unquoted(t)), t) for kind, t in strings_of(statements_of(document.text))]
+    named = [(named_path(document, kind, unquoted(t)), t) for kind, t in strings_of(document.statements)]
     token = next((t for found, t in named if found == path), named[0][1] if named else None)
     return _spot(document, None) if token is None else Spot(token.start, token.end)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 from ..base.frozen import record
-from .statement_tree import Statement, around, statements_of
-from .tokens import COMMENT, NAME, NEWLINE, OPERATOR, STRING, Token, closed_brackets, tokens_of
+from .buffer import Document
+from .statement_tree import Statement, around
+from .tokens import COMMENT, NAME, NEWLINE, OPERATOR, STRING, Token, closed_brackets
 
 _PREFIX = re.compile(r"[A-Za-z_$%][A-Za-z0-9_/]*$")
 
@@ -43,11 +44,10 @@ class Cursor:
         return tuple(names)
 
 
-def cursor_at(text: str, offset: int) -> Cursor | None:
+def cursor_at(document: Document, offset: int) -> Cursor | None:
     """None inside a comment."""
+    text, tokens, statements = document.text, document.tokens, document.statements
     offset = max(0, min(offset, len(text)))
-    statements = statements_of(text)
-    tokens = tokens_of(text)
     pairs = closed_brackets(tokens)
     string = None
     ahead: list[tuple[int, Token]] = []

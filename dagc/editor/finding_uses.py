@@ -82,7 +82,7 @@ def _size(document: Document, names: Names, name: str) -> list[Place]:
 
 
 def uses_at(document: Document, offset: int) -> list[Use]:
-    """All uses of the name at an offset, its definitions included; none of what is no name."""
+    """All uses of the name at an offset, its definitions included; none where nothing is named."""
     names = names_of(document)
     use = names.at(offset)
     if use is None or use.role not in RENAMED:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from ..base.diagnostics import FATAL
 from ..base.frozen import record
 from ..base.schema import Attribute
 from ..base.sections import SECTIONS
@@ -16,8 +17,8 @@ from .buffer import Document, Edit, applied
 from .checked import ERROR, PLAN, SPEC, Checked, Finding
 from .checking import check_plan, check_spec
 from .known_sections import given_in, missing, path_of, section_of
-from .statement_tree import ASSIGN, SECTION, Statement, around, statements_of, walk
-from .tokens import STRING, tokens_of
+from .statement_tree import ASSIGN, SECTION, Statement, around, walk
+from .tokens import STRING
 
 MOST_TRIED = 12
 """Edits that are checked for one finding: each takes as long as a check."""
@@ -79,12 +80,12 @@ def helpful(document: Document, finding: Finding, before: Checked, check: Check 
 
 
 def cures(before: Checked, after: Checked, finding: Finding) -> bool:
-    """The finding is gone once, and nothing new is there."""
+    """The finding is gone once, and no other error came. Verdicts of a plan that was not judged before are none."""
     count = _count(after, finding.code, finding.message)
     if count >= _count(before, finding.code, finding.message):
         return False
     known = {(f.code, f.message) for f in before.findings}
-    return all((f.code, f.message) in known for f in after.findings if f.severity == ERROR)
+    return all((f.code, f.message) in known for f in after.findings if f.severity == ERROR and f.code in FATAL)
 
 
 def _count(checked: Checked, code: str, message: str) -> int:
@@ -116,7 +117,7 @@ def candidates(document: Document, finding: Finding) -> Iterator[tuple[str, list
     """Edits that may be meant, the likeliest first: a title, and the edits."""
     text, spot = document.text, finding.spot
     shown = text[spot.start : spot.end]
-    tree = statements_of(text)
+    tree = document.statements
     for line in finding.help:
         if found := _ADDED.search(line):
             code = found[1] or found[2]
@@ -144,7 +145,7 @@ def candidates(document: Document, finding: Finding) -> Iterator[tuple[str, list
 
 
 def _codes(line: str) -> list[str]:
-    """What stands in backticks or quotes."""
+    """What is in backticks or quotes."""
     return [code for found in _CODE.findall(line) for code in found if code and "..." not in code and code not in WORDS]
 
 
@@ -172,7 +173,7 @@ def _written(
     if "\n" not in shown:
         yield title, [Edit(spot.start, spot.end, code)]
     for word in re.findall("`([^`]+)`", finding.message):
-        places = [t for t in tokens_of(text) if t.text == word]
+        places = [t for t in document.tokens if t.text == word]
         near = sorted(places, key=lambda t: abs(t.start - spot.start))[:2]
         for token in near:
             yield title, [Edit(token.start, token.end, code)]

@@ -6,7 +6,7 @@ from ..base.frozen import record
 from .buffer import Document
 from .checked import Checked
 from .library_files import unquoted
-from .statement_tree import LET, PARAM, SECTION, Statement, statements_of
+from .statement_tree import LET, PARAM, SECTION, Statement
 from .tokens import NAME
 
 
@@ -23,7 +23,7 @@ def hints(document: Document, checked: Checked, start: int = 0, end: int | None 
     """Those between two offsets."""
     last = len(document.text) if end is None else end
     found: list[Hint] = []
-    for s in statements_of(document.text):
+    for s in document.statements:
         if s.kind == SECTION and s.inside is not None:
             found += _section(s, checked)
         elif s.kind in (LET, PARAM) and s.name is not None and len(s.value) > 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import bindings as b
 from .buffer import Document
-from .tokens import COMMENT, OPERATOR, tokens_of
+from .tokens import COMMENT, OPERATOR
 
 TYPES = (
     "keyword", "class", "property", "variable", "function", "enumMember", "number", "string", "comment", "operator",
@@ -24,7 +24,7 @@ _TYPE = {
 def semantic_tokens(document: Document) -> list[tuple[int, int, str, tuple[str, ...]]]:
     """(start, end, type, modifiers) in order, none over another."""
     found = {}
-    for token in tokens_of(document.text):
+    for token in document.tokens:
         if token.kind in (COMMENT, OPERATOR):
             found[token.start] = token.start, token.end, "comment" if token.kind == COMMENT else "operator", ()
     for use in b.names_of(document).uses:

@@ -153,7 +153,7 @@ class Reader:
             stop, self.at = self.tokens[self.at].start, self.at + 1
         else:
             stop = self.tokens[self.at].start - 1 if self.at < len(self.tokens) else self.length
-        stop = max(stop, brace.end)
+        stop = max(stop, brace.end, *(s.end for s in body[-1:]))
         end = self.tokens[self.at - 1].end if ended else stop
         return _made((*head, brace), in_block, body, (brace.end, stop), end, ended)
 

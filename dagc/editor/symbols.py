@@ -18,10 +18,9 @@ from .statement_tree import (
     REQUIRE,
     SECTION,
     Statement,
-    statements_of,
     walk,
 )
-from .tokens import COMMENT, STRING, tokens_of
+from .tokens import COMMENT, STRING
 
 
 @record
@@ -40,7 +39,7 @@ class Symbol:
 
 def symbols(document: Document) -> list[Symbol]:
     """Definitions, sections with their attributes, and requirements."""
-    return _symbols(document.text, statements_of(document.text))
+    return _symbols(document.text, document.statements)
 
 
 def _symbols(text: str, statements: Sequence[Statement]) -> list[Symbol]:
@@ -70,11 +69,11 @@ def folds(document: Document) -> list[tuple[int, int, bool]]:
     text = document.text
     found = [
         (s.inside[0] - 1, s.inside[1], False)
-        for s, _ in walk(statements_of(text))
+        for s, _ in walk(document.statements)
         if s.inside is not None and "\n" in text[s.inside[0] : s.inside[1]]
     ]
     run: list[int] = []
-    for token in (*tokens_of(text), None):
+    for token in (*document.tokens, None):
         if (
             token is not None
             and token.kind == COMMENT

@@ -43,6 +43,7 @@ class Checker:
     stage: str
     budget_s: float
     patience_s: float
+    command: tuple[str, ...] = (sys.executable, "-m", "dagc.editor.check_process")
     process: asyncio.subprocess.Process | None = None
     waiting: dict[str, Waiting] = field(default_factory=dict)
     current: str = ""
@@ -112,28 +113,36 @@ class Checker:
         try:
             if self.process is None or self.process.returncode is not None:
                 self.process = await self._started()
-            process = self.process
-            assert process.stdin is not None and process.stdout is not None
-            process.stdin.write(json.dumps(question).encode("utf-8", "replace") + b"\n")
-            await process.stdin.drain()
-            limit = self.budget_s if self.warm else max(self.budget_s, START_S)
-            line = await asyncio.wait_for(process.stdout.readline(), limit)
-        except TimeoutError:
-            self.end()
-            return None, f"it takes longer than {self.budget_s:g} s"
-        except (OSError, ValueError) as error:
-            self.end()
+        except OSError as error:
             return None, str(error)
-        if not line:
+        process, why = self.process, "the process ended"
+        try:
+            line = await self._told(process, json.dumps(question).encode("utf-8", "replace") + b"\n")
+        except TimeoutError:
+            line, why = b"", f"it takes longer than {self.budget_s:g} s"
+        except (OSError, ValueError) as error:
+            line, why = b"", str(error)
+        if not line.endswith(b"\n"):
             self.end()
-            return None, "the process ended"
+            with contextlib.suppress(OSError, ProcessLookupError):
+                process.kill()
+                await process.communicate()
+            return None, why
         self.warm = True
         found: dict[str, Any] = json.loads(line)
         return (None, str(found["fault"])) if "fault" in found else (found, "")
 
+    async def _told(self, process: asyncio.subprocess.Process, question: bytes) -> bytes:
+        """The line that the process answers."""
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(question)
+        await process.stdin.drain()
+        limit = self.budget_s if self.warm else max(self.budget_s, START_S)
+        return await asyncio.wait_for(process.stdout.readline(), limit)
+
     async def _started(self) -> asyncio.subprocess.Process:
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         return await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "dagc.editor.check_process", stdin=asyncio.subprocess.PIPE,
+            *self.command, stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL, limit=MAX_LINE, env={**os.environ, **threads},
         )  # fmt: skip

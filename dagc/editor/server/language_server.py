@@ -35,6 +35,7 @@ def make_server(settings: Settings) -> SpecServer:
     @server.feature(types.TEXT_DOCUMENT_DID_SAVE)
     async def saved(ls: SpecServer, params: types.DidSaveTextDocumentParams) -> None:
         for one in ls.open.known.values():  # any of them may import it
+            one.document = one.document.again()
             ls.open.recheck(one)
 
     @server.feature(types.TEXT_DOCUMENT_DID_CLOSE)
