@@ -1,46 +1,65 @@
 """dagc: a compiler for parallel execution graphs of Mixture-of-Experts models.
 
-plan = dagc.compile("examples/plan_a.moe")
-plan.phases["prefill"].time_s, plan.passed, plan.to_json()
+    plan = dagc.compile("examples/plan_a.moe", settings={"batch": 64})
+    plan.passed, plan.phases["prefill"].time_s, plan.to_dataframe("collectives"), plan.html()
+
+The commands are functions too: `check`, `verify`, `sweep`, `search`, `serve` and `diff` take a spec and return what they found, and raise
+SpecError where the spec is wrong (its `file`, `line`, `code` and `help` say where, what, and what to write instead).
 """
 
 from __future__ import annotations
 
-import os
-
 from .base.version import VERSION
 
-__all__ = ["Plan", "SpecError", "compile", "compile_text"]
+__all__ = [
+    "Check", "Diagnostic", "Difference", "Plan", "Search", "SpecError", "Sweep", "Verification",
+    "check", "compile", "compile_text", "diff", "search", "serve", "sweep", "verify",
+]  # fmt: skip
 
-TYPE_CHECKING = False  # `typing` and `pathlib` take longer to import than `dagc --help` to print
+TYPE_CHECKING = False  # `typing` takes longer to import than `dagc --help` to print
 if TYPE_CHECKING:
     from typing import Any
 
     from .api import Plan as Plan
     from .api import compile as compile
     from .api import compile_text as compile_text
+    from .api.checks import Check as Check
+    from .api.checks import check as check
+    from .api.differences import Difference as Difference
+    from .api.differences import diff as diff
+    from .api.proofs import Verification as Verification
+    from .api.proofs import verify as verify
+    from .api.searches import Search as Search
+    from .api.searches import search as search
+    from .api.serves import serve as serve
+    from .api.sweeps import Sweep as Sweep
+    from .api.sweeps import sweep as sweep
+    from .base.diagnostics import Diagnostic as Diagnostic
     from .base.diagnostics import SpecError as SpecError
 
 __version__ = VERSION
 
 _HOME = {
-    "compile": ".api",
-    "compile_text": ".api",
-    "Plan": ".api",
-    "SpecError": ".base.diagnostics",
+    ".api": ("Plan", "compile", "compile_text"),
+    ".api.checks": ("Check", "check"),
+    ".api.differences": ("Difference", "diff"),
+    ".api.proofs": ("Verification", "verify"),
+    ".api.searches": ("Search", "search"),
+    ".api.serves": ("serve",),
+    ".api.sweeps": ("Sweep", "sweep"),
+    ".base.diagnostics": ("Diagnostic", "SpecError"),
 }
-_here = os.path.dirname(os.path.realpath(__file__))
-if not os.path.isdir(os.path.join(_here, "passes")) and os.path.isdir(os.path.join(_here, os.pardir, "passes")):
-    __path__.append(os.path.dirname(_here))  # a bare checkout: `passes` and `grammar` are next to the package
+"""Module -> public names that load with it."""
 
 
 def __getattr__(name: str) -> Any:
     """Public names load on first use: importing dagc alone stays cheap."""
     from importlib import import_module
 
-    if name not in _HOME:
+    home = next((module for module, names in _HOME.items() if name in names), None)
+    if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOME[name], __name__), name)
+    return getattr(import_module(home, __name__), name)
 
 
 def __dir__() -> list[str]:

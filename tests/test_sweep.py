@@ -261,7 +261,7 @@ def test_the_table_has_units_and_says_what_failed(tmp_path: Path, capsys: pytest
         line.split()[:2] for line in lines
     ] == [["32", "GB"], ["64", "GB"]]
     for line in lines:
-        assert re.search(r" [\d.]+ us .* tok/ms .*% +fail: first token: [\d.]+ us, not <= 1 ns$", line), line
+        assert re.search(r" [\d.]+ us .* tok/s .*% +fail: first token: [\d.]+ us, not <= 1 ns$", line), line
     assert main(["sweep", str(spec), "--workers", "1", "--format", "json"]) == 1
     rows = json.loads(capsys.readouterr().out)
     assert all(len(row["failed"]) == 1 and row["failed"][0].startswith("first token: ") for row in rows)

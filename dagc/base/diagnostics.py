@@ -10,7 +10,9 @@ from dataclasses import field
 from itertools import islice
 
 from .codes import TABLE
-from .frozen import mutable, record
+from .diagnostic import Diagnostic as Diagnostic
+from .diagnostic import Label as Label
+from .frozen import mutable
 from .source import Span
 from .suggest import did_you_mean as did_you_mean
 
@@ -18,51 +20,52 @@ FATAL = frozenset(entry.code for entry in TABLE if entry.code.startswith("E") an
 """Errors that leave no plan to speak of."""
 
 
-@record
-class Label:
-    """A secondary span with a few words."""
-
-    span: Span
-    text: str
-
-
-MAX_TEXT = 2000
-
-
-def _clipped(text: str) -> str:
-    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}..."
-
-
-@record
-class Diagnostic:
-    """`label` is printed next to the caret; `because` and `help` are whole lines below the snippet."""
-
-    code: str
-    message: str
-    span: Span | None = None
-    label: str = ""
-    also: tuple[Label, ...] = ()
-    because: tuple[str, ...] = ()
-    help: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        """No text of a diagnostic is longer than a screen, whatever it quotes."""
-        for name in ("message", "label"):
-            object.__setattr__(self, name, _clipped(getattr(self, name)))
-        for name in ("because", "help"):
-            object.__setattr__(self, name, tuple(map(_clipped, getattr(self, name))))
-
-    @property
-    def severity(self) -> str:
-        return {"E": "error", "W": "warning", "R": "failed"}[self.code[0]]
-
-
 class SpecError(Exception):
-    """The spec is wrong. Carries every diagnostic found up to the point where going on made no sense."""
+    """The spec is wrong. Carries every diagnostic found up to the point where going on made no sense; `file`, `line`, `column`,
+    `code` and `help` are of the first error among them."""
 
     def __init__(self, diagnostics: Iterable[Diagnostic]) -> None:
         self.diagnostics = tuple(diagnostics)
-        super().__init__("; ".join(d.message for d in self.diagnostics))
+        super().__init__(self.diagnostics)
+
+    def __str__(self) -> str:
+        """A line per diagnostic: `file:line:column: code message`, and its help."""
+        from .render import render
+
+        return "\n".join(
+            line for d in self.diagnostics for line in (render([d], "concise"), *(f"  help: {text}" for text in d.help))
+        )
+
+    @property
+    def first(self) -> Diagnostic | None:
+        """The first error, or else the first diagnostic."""
+        return next((d for d in self.diagnostics if d.severity == "error"), next(iter(self.diagnostics), None))
+
+    @property
+    def file(self) -> str:
+        return self.first.file if self.first else ""
+
+    @property
+    def line(self) -> int:
+        return self.first.line if self.first else 0
+
+    @property
+    def column(self) -> int:
+        return self.first.column if self.first else 0
+
+    @property
+    def code(self) -> str:
+        return self.first.code if self.first else ""
+
+    @property
+    def help(self) -> tuple[str, ...]:
+        return self.first.help if self.first else ()
+
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows instead of a traceback: the spec, and what is wrong with it."""
+        from .render import render
+
+        return render(self.diagnostics).split("\n")
 
 
 MAX_STEPS = 4_000_000

@@ -261,7 +261,9 @@ def _first_repr(self: Any) -> str:
     shown = _named(made, "repr")
 
     def text(self: Any) -> str:
-        return f"{made.__qualname__}({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
+        from .short_repr import short_record
+
+        return short_record(self, shown)
 
     made.__repr__ = text
     return text(self)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .codes import TABLE
-from .diagnostics import Diagnostic
+from .diagnostic import Diagnostic
 from .harmless import harmless, in_json
 from .source import Span
 

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..base.diagnostics import Collector, Diagnostic, SpecError, did_you_mean
+from ..api.serves import asked_servings
+from ..base.diagnostics import Collector, Diagnostic, SpecError
 from .common import settings
 from .manner import live
 
@@ -46,16 +47,7 @@ def compiled(
 
 def asked(spec: Spec, args: Namespace) -> list[Serve]:
     """The servings that are asked for, in the order of the spec. Raises SpecError."""
-    known = {serve.name: serve for serve in spec.serves}
-    if not known:
-        help = ("serve chat { arrivals = poisson(4 req/s), requests = 1000 }",)
-        raise SpecError([Diagnostic("E14", "the spec has no serving", help=help)])
-    for name in args.name:
-        if name not in known:
-            near = did_you_mean(name, known)
-            hint = f"did you mean `{near}`?" if near else f"servings: {', '.join(known)}"
-            raise SpecError([Diagnostic("E14", f"there is no serving `{name}`", help=(hint,))])
-    found = [serve for name, serve in known.items() if not args.name or name in args.name]
+    found = asked_servings(spec, args.name)
     for serve in found if args.phase else ():
         for phase in (serve.prefill, serve.decode, serve.mixed):
             if phase is not None and phase not in args.phase:

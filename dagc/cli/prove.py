@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..api.asked_specs import check_phases
 from ..base.diagnostics import Collector, Diagnostic, SpecError
 from .arguments import spec_arguments
 from .common import settings, tell
 
 if TYPE_CHECKING:
     from ..execute.prove import Proof
-    from ..spec.phase import Phase
-    from ..spec.spec import Spec
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -27,43 +25,26 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     from ..base.syntax.input import folder_of, read_source
+    from ..execute.prove_spec import prove_phase
     from ..lang.load import load
 
     code = 0
     try:
         source = read_source(args.spec, args.allow_import)
         spec = load(source, Collector(), settings(args), folder_of(args.spec), args.allow_import)
-        known = [p.name for p in spec.phases]
-        for name in args.phase:
-            if name not in known:
-                raise SpecError([Diagnostic("E14", f"unknown phase `{name}`", help=(f"phases: {', '.join(known)}",))])
+        check_phases(spec, args.phase)
         if args.reference and not args.weights:
             raise SpecError([Diagnostic("E14", "`--reference` needs `--weights`: logits belong to weights")])
+        weights, reference = (None if not path else Path(path) for path in (args.weights, args.reference))
         for phase in spec.phases:
             if not args.phase or phase.name in args.phase:
-                proof = prove_phase(spec, phase, args)
+                proof = prove_phase(spec, phase, weights, reference)
                 print(verdict(proof))
                 code = code if proof.holds else 1
     except SpecError as error:
         tell(error.diagnostics)
         return 2
     return code
-
-
-def prove_phase(spec: Spec, phase: Phase, args: Namespace) -> Proof:
-    """On a small twin with random weights, or at full dims with the weights given."""
-    from ..execute.checkpoint import Checkpoint, CheckpointError
-    from ..execute.prove import prove_small
-    from ..execute.reference import Reference, ReferenceMismatch, prove_reference
-    from ..pipeline.compile import compile_spec
-
-    if not args.weights:
-        return prove_small(compile_spec(replace(spec, requirements=()), Collector(), [phase.name]), phase.name)
-    try:
-        reference = Reference.open(Path(args.reference)) if args.reference else None
-        return prove_reference(spec, phase, Checkpoint.open(spec.model, Path(args.weights)), reference)
-    except (CheckpointError, ReferenceMismatch) as error:
-        raise SpecError([Diagnostic("E05", str(error))]) from None
 
 
 def verdict(proof: Proof) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
@@ -13,20 +12,17 @@ from typing import TYPE_CHECKING
 from ..base.diagnostics import Collector, Diagnostic, SpecError
 from ..base.units import TOKEN_RATE, show
 from ..export.engines import ENGINES
+from ..optimize.asked_cluster import check_cluster
 from .arguments import at_least, seconds, spec_arguments, theme_argument
-from .asked_cluster import check_cluster
 from .common import chosen, put, settings, stem, tell, width
 from .manner import color, live, manner
 from .writing import check_folder
 
 if TYPE_CHECKING:
     from ..base.picture_words import Theme
-    from ..base.source import Source
-    from ..lang.open_spec import OpenSpec
     from ..optimize.search.answer import Ranked
     from ..optimize.search.best_first import Found
     from ..optimize.search.exact import Allowed
-    from ..optimize.search.workers import Text
     from ..plan.searched import Findings
     from ..spec.spec import Spec
 
@@ -77,13 +73,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    from ..base.syntax.input import folder_of, read_source
-    from ..lang.open_spec import load_open
+    from ..api.searches import opened
     from ..optimize.clusters import ClusterError
-    from ..optimize.own_gpus import refuse
     from ..optimize.search.optimum import Asked, search
     from ..optimize.search.plain_answer import findings
-    from ..optimize.search.refusals import REFUSALS
+    from ..optimize.search.refusals import REFUSALS, refusal
     from ..optimize.search.space_map import map_of
     from ..optimize.search.why import Explainer
     from ..optimize.search.workers import usual_workers
@@ -100,23 +94,16 @@ def run(args: Namespace) -> int:
             from ..export.pictures import check_kinds
 
             check_kinds(pictures)
-        source = read_source(args.spec, args.allow_import)
-        spec = load_open(source, Collector(), settings(args), folder_of(args.spec), args.allow_import)
-        _check_phases(spec, args.phase)
-        refuse(
-            (p for p in spec.spec.phases if p.name in {one.phase for one in spec.choices}),
-            "dagc search",
-            "compare such plans with `dagc sweep`, by a param in `experts`",
-        )
+        spec, text = opened(args.spec, args.phase, settings(args), args.allow_import)
         today = _today(args)
         check_cluster(args.on)
         if args.output:
             check_folder(Path(args.output))
         progress = Progress() if live() else None
-        found = search(spec, asked, progress, _text(source, args))
+        found = search(spec, asked, progress, text)
         if progress is not None:
             progress.clear()
-        shown = findings(found, source.name)
+        shown = findings(found, text.name)
         if not args.json:
             put(answer(shown, color=color(sys.stdout), width=width(sys.stdout)).encode())
         shown = Explainer(spec, asked, found).explained(shown, today)
@@ -132,7 +119,7 @@ def run(args: Namespace) -> int:
         tell([Diagnostic("E16", str(error))])
         return 2
     except REFUSALS as error:
-        tell([_refusal(error)])
+        tell([refusal(error)])
         return 2
     if args.json:
         from ..export.searched_files import as_json
@@ -141,7 +128,7 @@ def run(args: Namespace) -> int:
     else:
         put(b"" if manner().quiet else reasons(shown, width=width(sys.stdout)).encode())
     code = 0 if found.ranked else 1
-    if args.verify and found.best is not None and not _proved(found.best, source.name, args):
+    if args.verify and found.best is not None and not _proved(found.best, text.name, args):
         code = 1
     if not args.json and not manner().quiet:
         print("\n".join(["", *closing(shown, color=color(sys.stdout), width=width(sys.stdout))]))
@@ -170,16 +157,6 @@ class Progress:
 REFRESH_S = 0.2
 
 
-def _text(source: Source, args: Namespace) -> Text:
-    """The spec as other processes read it."""
-    from ..base.syntax.input import folder_of
-    from ..optimize.search.workers import Text
-
-    base = folder_of(args.spec)
-    folders = tuple(os.path.realpath(folder) for folder in args.allow_import)
-    return Text(source.text, source.name, None if base is None else str(base), tuple(settings(args).items()), folders)
-
-
 def _engine(args: Namespace) -> Allowed | None:
     """What the engine that `--engine` names runs, by the rules of its exporter."""
     if args.engine is None:
@@ -193,50 +170,9 @@ def _today(args: Namespace) -> tuple[str, Spec] | None:
     """The plan that `--against` names, and its name. Raises SpecError."""
     if args.against is None:
         return None
-    from ..base.syntax.input import folder_of, read_source
-    from ..lang.load import load
+    from ..api.asked_specs import spec_of
 
-    source = read_source(args.against, args.allow_import)
-    return source.name, load(source, Collector(), {}, folder_of(args.against), args.allow_import)
-
-
-def _check_phases(spec: OpenSpec, names: list[str]) -> None:
-    known = [p.name for p in spec.spec.phases]
-    for name in names:
-        if name not in known:
-            raise SpecError([Diagnostic("E14", f"unknown phase `{name}`", help=(f"phases: {', '.join(known)}",))])
-
-
-def _refusal(error: Exception) -> Diagnostic:
-    from ..optimize.search.by_serving import TooMany
-    from ..optimize.search.domains import Unbounded
-    from ..optimize.search.objectives import NoObjective
-    from ..optimize.search.optimum import Nothing
-    from ..optimize.search.space import MOST_ROWS, TooLarge
-    from ..optimize.search.within import Wrong
-
-    if isinstance(error, Nothing):
-        help_ = ("leave something open: `tp = any`, `microbatches = any(1, 2, 4)`, `strategy = any`",)
-        return Diagnostic("E14", "the spec leaves nothing open that could be searched", help=help_)
-    if isinstance(error, Unbounded):
-        path = error.choice.path
-        return Diagnostic("E09", str(error), error.choice.span, help=(f"list its values: `{path} = any(...)`",))
-    if isinstance(error, TooLarge):
-        path, count = error.widest.path, len(error.widest.values)
-        return Diagnostic(
-            "E09", f"the space has {error.size:,} plans, too many of which pass the first rules", None if error.choice is None else error.choice.span,
-            because=(
-                f"{error.rows:,} pass them before `{error.path}` is chosen, {error.grown:,} with each of its values; "
-                f"{MOST_ROWS:,} can be listed",
-            ),
-            help=(f"bound `{path}`, which has {count:,} values: `{path} = any(...)`, or restrict it: `--within`",),
-        )  # fmt: skip
-    if isinstance(error, TooMany):
-        return Diagnostic(
-            "E09", str(error), help=("stop after a while: `--budget 60 s`", "leave less open, or restrict it: --within")
-        )
-    assert isinstance(error, (NoObjective, Wrong))
-    return Diagnostic("E14", str(error), help=(error.help,))
+    return str(args.against), spec_of(args.against, None, args.allow_import)
 
 
 def _proved(best: Ranked, name: str, args: Namespace) -> bool:

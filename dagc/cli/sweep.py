@@ -4,33 +4,21 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
-from math import prod
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 
-from ..base.diagnostics import Collector, Diagnostic, SpecError
+from ..base.diagnostics import Diagnostic, SpecError
 from ..base.harmless import in_json
-from ..base.source import Source
-from ..base.units import SCALAR, UNITS, Quantity, dim_name
+from ..optimize.asked_cluster import check_cluster
 from ..optimize.clusters import ClusterError
 from ..optimize.point import SweepRow, Task
-from ..optimize.points import points, sweep, sweep_on
+from ..optimize.points import sweep, sweep_on
 from ..spec.metrics import meant_metric, metric, shown
 from .arguments import at_least, spec_arguments
-from .asked_cluster import check_cluster
 from .common import settings, tell
 from .manner import live
-
-if TYPE_CHECKING:
-    from ..spec.model import AttrValue
-
-MOST = 1_000_000
-"""Points of one sweep."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -85,62 +73,18 @@ def run(args: Namespace) -> int:
 def _tasks(args: Namespace) -> list[Task]:
     """The product of what --over names, or of the domains that the spec's params declare and the alternatives of its phases."""
     from ..base.syntax.input import folder_of, read_source
-    from ..lang.load import load
+    from ..optimize.asked_points import tasks
 
     source = read_source(args.spec, args.allow_import)
-    base = folder_of(args.spec)
-    fixed = settings(args)
-    domains: dict[str, Sequence[str]] = {}
+    over: dict[str, Sequence[str]] = {}
     for text in args.over:
         name, sign, values = text.partition("=")
         if not sign or not name.strip() or not values.strip():
             raise SpecError([Diagnostic("E14", f"`--over {text}` is not of the form name=value,value")])
-        if name.strip() in domains:
+        if name.strip() in over:
             raise SpecError([Diagnostic("E14", f"`--over {name.strip()}` is given twice; its values make one list")])
-        domains[name.strip()] = [v.strip() for v in values.split(",")]
-    if not domains:
-        spec = load(source, Collector(), fixed, base, args.allow_import)
-        for name, values in spec.domains.items():
-            if name not in fixed:
-                domains[name] = [str(v) if name in spec.alternatives else _text(v) for v in values]
-    if not domains:
-        help = ("dagc sweep SPEC --over k=1,2,4", "or give a param its domain: param k = 1 in [1, 2, 4]")
-        raise SpecError([Diagnostic("E14", "there is nothing to sweep over", help=help)])
-    count = prod(len(values) for values in domains.values())
-    if count > MOST:
-        raise SpecError([Diagnostic("E14", f"{count:,} points are more than {MOST:,}", help=("--over narrows them",))])
-    if args.over:
-        first = {**fixed, **{name: values[0] for name, values in domains.items()}}
-        _declared(source, first, base, args.allow_import)
-    place, phases = None if base is None else str(base), tuple(args.phase)
-    made = (tuple({**fixed, **point}.items()) for point in points(domains))
-    allowed = tuple(os.path.realpath(folder) for folder in args.allow_import)
-    named = tuple(dict.fromkeys(name.partition(".")[0] for name in args.metric))  # of servings: these are simulated
-    return [Task(source.text, source.name, place, settings_, phases, allowed, named) for settings_ in made]
-
-
-def _text(value: AttrValue) -> str:
-    """A value of a domain as `--set` reads it."""
-    if not isinstance(value, Quantity):
-        return str(value).lower() if isinstance(value, bool) else f'"{value}"'
-    units = sorted(((f, u) for u, (f, dim) in UNITS.items() if dim == value.dim and u != "%"), reverse=True)
-    for factor, unit in units if value.dim != SCALAR else ():
-        if value.value >= factor and float(f"{value.value / factor:.6g}") * factor == value.value:
-            return f"{value.value / factor:.6g} {unit}"
-    number = str(int(value.value)) if value.value == int(value.value) else repr(value.value)
-    return number if value.dim == SCALAR else f"{number} {dim_name(value.dim)}"
-
-
-def _declared(source: Source, settings: Mapping[str, str], base: Path | None, allowed: Sequence[str]) -> None:
-    """Params that the spec does not declare are reported once, not at every point."""
-    from ..lang.load import load
-
-    try:
-        load(source, Collector(), settings, base, allowed)
-    except SpecError as error:
-        undeclared = [d for d in error.diagnostics if d.code == "E14" and "no such param" in d.message]
-        if undeclared:
-            raise SpecError([replace(d, message=d.message.replace("--set", "--over")) for d in undeclared]) from None
+        over[name.strip()] = [v.strip() for v in values.split(",")]
+    return tasks(source, folder_of(args.spec), over, settings(args), args.phase, args.allow_import, args.metric)
 
 
 def _rows(tasks: Sequence[Task], args: Namespace) -> Iterator[SweepRow]:

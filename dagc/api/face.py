@@ -2,61 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .plan.plan import CompiledPlan
+from ..plan.plan import CompiledPlan
+from .asked_specs import setting_texts
 
 if TYPE_CHECKING:
     import networkx as nx
 
-    from .base.picture_words import Theme
-    from .execute.prove import Proof
-    from .pipeline.serve import Servings
-    from .plan.result import Sensitivities, Sensitivity
-    from .serving.knee import Knee
-    from .serving.result import ServeResult
-    from .spec.serve import Serve
+    from ..base.picture_words import Theme
+    from ..execute.prove import Proof
+    from ..pipeline.serve import Servings
+    from ..plan.result import Sensitivities, Sensitivity
+    from ..serving.knee import Knee
+    from ..serving.result import ServeResult
+    from ..spec.serve import Serve
+    from .asked_specs import Settings
 
 
 def compile(
     spec_file: str | Path,
     *,
-    settings: Mapping[str, str] | None = None,
+    settings: Settings | None = None,
     phases: Sequence[str] | None = None,
     allow_import: Sequence[str | Path] = (),
 ) -> Plan:
     """Compile a `.moe` file (`-`: standard input). It may name files of its project, of the library, and of the folders
-    in `allow_import`. Raises SpecError when the spec is wrong."""
-    from .base.syntax.input import folder_of, read_source
-    from .pipeline.compile import compile_source
+    in `allow_import`. `settings`: values of params, numbers or texts as a spec writes them. Raises SpecError when the spec is wrong."""
+    from ..base.syntax.input import folder_of, read_source
+    from ..pipeline.compile import compile_source
 
     source = read_source(str(spec_file), allow_import)
     base = folder_of(str(spec_file))
-    return Plan.of(compile_source(source, settings=settings, phases=phases, base_dir=base, allow_import=allow_import))
+    return Plan.of(
+        compile_source(
+            source, settings=setting_texts(settings), phases=phases, base_dir=base, allow_import=allow_import
+        )
+    )
 
 
 def compile_text(
     text: str,
     *,
     name: str = "<text>",
-    settings: Mapping[str, str] | None = None,
+    settings: Settings | None = None,
     phases: Sequence[str] | None = None,
     allow_import: Sequence[str | Path] = (),
 ) -> Plan:
     """Compile spec text, as if it were in the current folder."""
-    from .base.source import Source
-    from .pipeline.compile import compile_source
+    from ..base.source import Source
+    from ..pipeline.compile import compile_source
 
-    return Plan.of(compile_source(Source(name, text), settings=settings, phases=phases, allow_import=allow_import))
+    return Plan.of(
+        compile_source(Source(name, text), settings=setting_texts(settings), phases=phases, allow_import=allow_import)
+    )
 
 
 def read_plan(path: Path, allow_import: Sequence[str | Path] = ()) -> Plan:
     """The plan of a placed graph (`--emit json`), costed again. Raises SpecError."""
-    from .importers.placed import read_plan
+    from ..importers.placed import read_plan
 
     return Plan.of(read_plan(path, allow_import))
 
@@ -68,13 +76,13 @@ class Svg(str):
 
     def png(self) -> bytes:
         """The same as PNG. RuntimeError without rsvg-convert and CairoSVG."""
-        from .view.draw.renderers import printed
+        from ..view.draw.renderers import printed
 
         return printed(self, "png")
 
     def pdf(self) -> bytes:
         """The same as PDF. RuntimeError without rsvg-convert and CairoSVG."""
-        from .view.draw.renderers import printed
+        from ..view.draw.renderers import printed
 
         return printed(self, "pdf")
 
@@ -92,7 +100,7 @@ class Plan(CompiledPlan):
 
     def sensitivities(self, phase: str) -> tuple[Sensitivity, ...]:
         """What faster hardware would buy in a phase (costs it again under each change)."""
-        from .pipeline.sensitivities import sensitivities
+        from ..pipeline.sensitivities import sensitivities
 
         return sensitivities(self.units[phase], self.phases[phase])
 
@@ -101,21 +109,21 @@ class Plan(CompiledPlan):
 
     def prove(self, phase: str) -> Proof:
         """The numeric proof of a phase, as `dagc verify` gives it; its `verdict` is `equal`, `differs` or `not run`."""
-        from .execute.prove import prove_small
+        from ..execute.prove import prove_small
 
         return prove_small(self, phase)
 
     @cached_property
     def _simulations(self) -> Servings:
-        from .pipeline.serve import Servings
+        from ..pipeline.serve import Servings
 
         return self.simulations or Servings(self)
 
     def serve(self, serving: str | Serve, progress: Callable[[float], None] | None = None) -> ServeResult:
         """A serving of the spec, or a changed one, simulated; step prices are kept from one call to the next. `progress` hears
         which share of the requests has come. Raises SpecError where it cannot run."""
-        from .base.diagnostics import Collector
-        from .plan.goodput import limits
+        from ..base.diagnostics import Collector
+        from ..plan.goodput import limits
 
         serve = self.spec.serve(serving) if isinstance(serving, str) else serving
         if serve.name in self.servings and serve == self.spec.serve(serve.name):
@@ -128,13 +136,13 @@ class Plan(CompiledPlan):
 
     def metrics_of(self, result: ServeResult) -> dict[str, float]:
         """Metrics of a result of a serving by their names in `dagc list metrics`, SI units."""
-        from .plan.subject import result_metrics
+        from ..plan.subject import result_metrics
 
         return result_metrics(self.subject(), result)
 
     def broken(self, result: ServeResult) -> tuple[str, ...]:
         """What a result of a serving breaks, in words: requirements that name it, and that it keeps up at all."""
-        from .plan.require import judged, owners
+        from ..plan.require import judged, owners
 
         own = [r for r in self.spec.requirements if result.name in owners(r)]
         found = judged(replace(self.subject(), servings={**self.servings, result.name: result}), own)
@@ -147,7 +155,7 @@ class Plan(CompiledPlan):
 
     def knee(self, serving: str | Serve, progress: Callable[[str], None] | None = None) -> Knee:
         """The highest load at which a serving keeps every requirement that names it. Raises SpecError."""
-        from .optimize.serving_loads import find_knee
+        from ..optimize.serving_loads import find_knee
 
         serve = self.spec.serve(serving) if isinstance(serving, str) else serving
         return find_knee(self.serve, self.broken, serve, progress)
@@ -155,7 +163,7 @@ class Plan(CompiledPlan):
     def serving_svg(self, name: str, view: str = "latencies", *, theme: Theme = "auto") -> Svg:
         """A picture of a serving: latencies, series, steps, or load, which looks for the knee. SpecError where it cannot run,
         ValueError for another view."""
-        from .view.draw.figures.served.sheets import LOAD, load_svg, svg
+        from ..view.draw.figures.served.sheets import LOAD, load_svg, svg
 
         if view == LOAD:
             return Svg(load_svg(self, self.knee(name), theme))
@@ -163,25 +171,25 @@ class Plan(CompiledPlan):
 
     def to_json(self) -> dict[str, object]:
         """The object of `dagc compile --json`."""
-        from .export.json import plan_object
+        from ..export.json import plan_object
 
         return plan_object(self)
 
     def report(self, *, color: bool = False, width: int = 80, also: Sequence[str] = ()) -> str:
         """The terminal report, in so many columns. `also`: lines before its last one, which is the verdict as the first is."""
-        from .view.report.terminal import report
+        from ..view.report.terminal import report
 
         return report(self, self._sensitivities(), color=color, width=width, also=also)
 
     def html(self, *, theme: Theme = "auto") -> str:
         """The report as one HTML page; `theme`: auto, light or dark."""
-        from .view.report.page.page import page
+        from ..view.report.page.page import page
 
         return page(self, self._sensitivities(), theme)
 
     def markdown(self) -> str:
         """The report in Markdown."""
-        from .view.report.markdown import markdown
+        from ..view.report.markdown import markdown
 
         return markdown(self, self._sensitivities())
 
@@ -199,8 +207,8 @@ class Plan(CompiledPlan):
         """A picture: overview, map, layer, lanes, timeline, memory or path. `lanes` is the placed graph, of which `select`,
         `hops` and `unfold` choose a part as in `dagc show`; `color_by` is of the map. SpecError where they select nothing,
         ValueError for another view."""
-        from .view.draw.figures.standalone import svg
-        from .view.facts.lanes.shown_part import Choice
+        from ..view.draw.figures.standalone import svg
+        from ..view.facts.lanes.shown_part import Choice
 
         several = [(words,) if isinstance(words, str) else tuple(words) for words in (select, unfold)]
         choice = Choice(several[0], hops, several[1], color_by)
@@ -208,19 +216,26 @@ class Plan(CompiledPlan):
 
     def rows(self, table: str = "ops") -> list[dict[str, Any]]:
         """Plain rows for a DataFrame: of ops, phases, collectives, memory, pools, critical_path, requirements or servings (those that were simulated)."""
-        from .view.report.plan_rows import rows
+        from ..view.report.plan_rows import rows
 
         return rows(self, table)
 
+    def to_dataframe(self, table: str = "ops", *, library: str | None = None) -> Any:
+        """The rows of a table as a data frame of pandas, or of polars where pandas is not installed or `library` is "polars". ImportError
+        where neither is."""
+        from .data_frames import data_frame
+
+        return data_frame(self.rows(table), library)
+
     def placed(self, phase: str) -> dict[str, object]:
         """Placed graph of a phase as plain data: nodes and edges."""
-        from .export.json import graph_object
+        from ..export.json import graph_object
 
         return graph_object(self, phase)
 
     def to_networkx(self, phase: str, *, ranks: str = "folded") -> nx.MultiDiGraph[str]:
         """Placed graph of a phase for networkx; `ranks="all"` has a node for each rank."""
-        from .export.interchange import to_networkx
+        from ..export.interchange import to_networkx
 
         return to_networkx(self, phase, ranks=ranks)
 
@@ -229,7 +244,7 @@ class Plan(CompiledPlan):
 
     def __repr__(self) -> str:
         """One line: the model, each phase's time, and how many requirements hold."""
-        from .base.units import TIME, show
+        from ..base.units import TIME, show
 
         times = ", ".join(f"{name} {show(result.time_s, TIME)}" for name, result in self.phases.items())
         held = sum(v.passed for v in self.requirements)
@@ -237,7 +252,7 @@ class Plan(CompiledPlan):
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        from .view.report.notebook import fragment
+        from ..view.report.notebook import fragment
 
         return fragment(self)
 

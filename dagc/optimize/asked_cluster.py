@@ -11,7 +11,7 @@ def check_cluster(url: str) -> None:
     """Raises SpecError where no cluster can be meant, or its client is not installed."""
     if not url:
         return
-    from ..optimize.clusters import ADDRESS, PACKAGES
+    from .clusters import ADDRESS, PACKAGES
 
     scheme, sign, address = url.partition("://")
     if not sign or scheme not in PACKAGES or not ADDRESS.fullmatch(address):
