@@ -13,6 +13,7 @@ from ..base.render import render
 from .arguments import common_arguments
 from .common import audible, settings, verdict, width
 from .manner import color, manner
+from .watch import watch_argument, watched
 
 if TYPE_CHECKING:
     from ..plan.plan import CompiledPlan
@@ -24,9 +25,14 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--format", choices=("text", "concise", "json", "github", "sarif"), default="text", help="default: text"
     )
+    watch_argument(parser)
 
 
 def run(args: Namespace) -> int:
+    return watched(args, args.specs, once)
+
+
+def once(args: Namespace) -> int:
     from ..base.syntax.input import folder_of, read_source
     from ..pipeline.compile import compile_source
 

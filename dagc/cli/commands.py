@@ -40,6 +40,7 @@ GROUPS = {
         "lsp": "a language server for editors (needs pygls)",
         "fmt": "format specs in place",
         "help": "explain a command, with examples",
+        "completion": "print a script that completes command lines in a shell",
     },
 }
 """Group -> command -> what `dagc --help` says of it."""

@@ -16,6 +16,7 @@ from ..export.registry import chosen as exporters
 from .arguments import spec_arguments, theme_argument
 from .common import buys, chosen, compiled, put, stem, tell, verdict, width
 from .manner import color, manner
+from .watch import watch_argument, watched
 from .writing import Files, Folders, refuse_existing, write_all
 
 if TYPE_CHECKING:
@@ -48,9 +49,14 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="replace directories of traces that exist already")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the report")
     parser.add_argument("--format", choices=("text", "md"), default="text", help="how to print the report")
+    watch_argument(parser)
 
 
 def run(args: Namespace) -> int:
+    return watched(args, [args.spec], once)
+
+
+def once(args: Namespace) -> int:
     try:
         kinds = exporters(chosen(args.emit, names(EMIT), "--emit", installed))
         views = chosen(args.view, VIEWS, "--view")

@@ -39,7 +39,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--launcher",
         choices=launchers(),
-        metavar="L",
+        metavar="LAUNCHER",
         help="write what starts the whole deployment: " + "; ".join(f"{one.name} ({one.about})" for one in LAUNCHERS),
     )
     parser.add_argument(

@@ -64,6 +64,7 @@ PAGES: dict[str, Page] = {
         (
             "Compiles each spec and prints one line for it. Diagnostics go to standard error; --format gives them to editors and CI: "
             "one line each (concise), JSON, annotations of GitHub, or SARIF.",
+            "With --watch it goes on, and compiles again whenever a spec or a file that it reads changes.",
         ),
         (
             Example(f"dagc check {MIXTRAL}", "the verdict, and what to look at"),
@@ -264,6 +265,16 @@ PAGES: dict[str, Page] = {
         (Example("dagc lsp --help", "its options"),),
         "docs/editor.md",
         ("fmt", "check"),
+    ),
+    "completion": Page(
+        (
+            "The script completes commands, options, their values, specs, and phases and params of the spec on the line. bash: "
+            'eval "$(dagc completion bash)" in ~/.bashrc. zsh: save it as _dagc in a folder of fpath, before compinit. fish: save '
+            "it as ~/.config/fish/completions/dagc.fish.",
+        ),
+        (Example("dagc completion bash", "the script for bash"),),
+        "docs/commands.md",
+        ("help",),
     ),
     "help": Page(
         ("Without a command: all commands. It opens no file.",),

@@ -32,7 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--from",
         dest="source",
         choices=tuple(SOURCES),
-        metavar="WHAT",
+        metavar="SOURCE",
         help=f"import servers: {any_of(tuple(SOURCES))}",
     )
     parser.add_argument("-o", "--output", metavar="FILE", help=".moe file to write (default: standard output)")
@@ -42,14 +42,14 @@ def add_arguments(parser: ArgumentParser) -> None:
     servers = parser.add_argument_group("with --from")
     servers.add_argument(
         "--gpu",
-        metavar="NAME",
+        metavar="GPU",
         action="append",
         help="preset of the GPUs (default: h100-sxm, which is said); prefill=NAME and decode=NAME: of servers of each",
     )
     servers.add_argument(
         "--gpus", type=at_least(1), metavar="N", help="GPUs of the pool (default: as many whole hosts as needed)"
     )
-    servers.add_argument("--preset", metavar="NAME", help="preset of the model (default: by the checkpoint's name)")
+    servers.add_argument("--preset", metavar="MODEL", help="preset of the model (default: by the checkpoint's name)")
     servers.add_argument("--config", metavar="CONFIG.json", help="config.json of the model, in place of a preset")
     servers.add_argument(
         "--weight-dtype", metavar="DTYPE", help="what weights are stored in (default: by name and options)"

@@ -60,14 +60,14 @@ def _run(argv: list[str], parse_arguments: Callable[[list[str]], Any]) -> int:
         return 0
     except OSError as error:
         if error.filename is not None or error.errno not in UNWRITABLE or os.environ.get("DAGC_DEBUG"):
-            return _internal(error)
+            return internal(error)
         with suppress(OSError):
             print(f"dagc: cannot write the output: {error.strerror}", file=sys.stderr)
         _to_nowhere(sys.stdout)
         _to_nowhere(sys.stderr)
         return 2
     except Exception as error:
-        return _internal(error)
+        return internal(error)
     finally:
         if before is not None:
             signal.signal(signal.SIGTERM, before)
@@ -96,7 +96,8 @@ def _to_nowhere(stream: Any) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def _internal(error: Exception) -> int:
+def internal(error: Exception) -> int:
+    """Tell of a fault of dagc itself."""
     if os.environ.get("DAGC_DEBUG"):
         raise error
     text = str(error).splitlines()

@@ -12,6 +12,7 @@ from ..export.registry import PLAN, REPORT, exporter, names
 from .arguments import spec_arguments, theme_argument
 from .common import buys, compiled, put, stem, tell, verdict
 from .manner import manner, say
+from .watch import watch_argument, watched
 from .writing import write_all
 
 
@@ -23,9 +24,14 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--force", action="store_true", help="accepted as in other commands: a report that exists is always replaced"
     )
+    watch_argument(parser)
 
 
 def run(args: Namespace) -> int:
+    return watched(args, [args.spec], once)
+
+
+def once(args: Namespace) -> int:
     try:
         target = Path(args.output) if args.output else None
         kind = args.format or _format(target)
