@@ -307,3 +307,12 @@ def test_gpus_of_a_phase_that_is_not_compiled_are_not_idle() -> None:
     (pool, _), (whole, _) = gpu_map(alone, "decode").pools, gpu_map(shared_plan(), "decode").pools
     assert pool.uses == whole.uses == ((("prefill", "decode"), 8), (("prefill",), 8))
     assert "; also prefill" in next(pool.devices).hint
+
+
+def test_of_very_many_gpus_the_first_nodes_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dagc.view.facts.gpu_map.MOST_GPUS", 16)
+    found = gpu_map(plan_of("flat"), "prefill")
+    (pool,) = found.pools
+    assert [d.gpu for d in pool.devices] == list(range(16)) and pool.hidden == 48
+    document = plan_of("flat").svg("prefill", "map")
+    assert cells(document).keys() == set(range(16)) and "48 GPUs more are not drawn" in document

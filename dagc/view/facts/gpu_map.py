@@ -28,7 +28,7 @@ from ...spec.spec import Spec
 from .map_colourings import GROUP, PHASES
 
 Ints = NDArray[np.int64]
-MOST_GPUS = 8192
+MOST_GPUS = 4096
 """GPUs of a map; of a larger pool the first nodes are drawn."""
 MOST_IDLE = 8
 """Neighbouring nodes that no phase uses, beyond which they share a line."""

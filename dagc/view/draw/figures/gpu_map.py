@@ -365,7 +365,7 @@ def heading(found: DeviceMap, colour: str = "") -> list[str]:
 
 def reading(found: DeviceMap, by: Colouring) -> str:
     """What equal colours have in common, and which number is the colour's."""
-    where = {CARD: "", BOX: "bold number", DOT: "number"}[cell_of(found).said]
+    where = {CARD: "", BOX: "bold number", DOT: "number; rows are nodes"}[cell_of(found).said]
     number = f" (the {where})" if where else ""
     if by.sets:
         return f"equal colours: used by the same phases{number}"
