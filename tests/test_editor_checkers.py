@@ -20,7 +20,7 @@ for line in sys.stdin:
     if "slow" in text: time.sleep(60)
     if "dies" in text: sys.exit(1)
     found = {"fault": "KeyError: 1"} if "fault" in text else {"checked": {
-        "stage": "spec", "findings": [], "constants": {"text": text}, "attributes": {}, "phases": {}, "params": "", "figures": {}, "verdict": ""}}
+        "stage": "spec", "findings": [], "constants": {"text": text}, "attributes": {}, "phases": {}, "params": "", "figures": {}, "verdict": "", "limits": []}}
     print(json.dumps(found), flush=True)
 """
 

@@ -209,6 +209,8 @@ def test_hints_links_symbols_folds_and_colours(client: Client, mixtral: str) -> 
     everything = {"start": {"line": 0, "character": 0}, "end": {"line": 999, "character": 0}}
     hints = client.ask("textDocument/inlayHint", {**document, "range": everything})
     labels = [hint["label"] for hint in hints]
+    assert hints[0]["position"]["line"] == where(TEXT, "moe 1")[0] and hints[0]["label"].startswith("passed: all 5")
+    assert "least room" in hints[0]["tooltip"]
     assert "46.7 B parameters, 12.88 B active" in labels and "tp 8 = 8 GPUs" in labels and "ep 8" in labels
     assert any(label.startswith("ttft ") and "GB per GPU" in label for label in labels)
     links = client.ask("textDocument/documentLink", document)

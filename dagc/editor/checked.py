@@ -74,7 +74,7 @@ class PhaseFacts:
 @record
 class Checked:
     """`stage`: how far it went; `constants`, `attributes`: values of params and lets, and of the model, as shown; `figures`: metrics
-    of what is no phase (`hardware.gpus`, `chat.ttft.p99`)."""
+    of what is no phase (`hardware.gpus`, `chat.ttft.p99`); `verdict`: whether the plan holds, in a line; `limits`: what limits it."""
 
     stage: str
     findings: tuple[Finding, ...] = ()
@@ -84,6 +84,7 @@ class Checked:
     params: str = ""
     figures: Mapping[str, str] = field(default_factory=dict)
     verdict: str = ""
+    limits: tuple[str, ...] = ()
 
 
 NOTHING = Checked(SYNTAX)
@@ -130,4 +131,4 @@ def from_plain(data: Mapping[str, Any]) -> Checked:
         for f in data["findings"]
     )  # fmt: skip
     phases = {name: PhaseFacts(**facts) for name, facts in data["phases"].items()}
-    return Checked(**{**data, "findings": findings, "phases": phases})
+    return Checked(**{**data, "findings": findings, "phases": phases, "limits": tuple(data["limits"])})

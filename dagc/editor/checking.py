@@ -36,6 +36,7 @@ def check_spec(document: Document) -> Checked:
 def check_plan(document: Document) -> Checked:
     """All that `dagc check` does."""
     from ..pipeline.compile import compile_spec
+    from ..view.facts.plan_answer import answer
 
     out = Collector()
     file = parse(document.source, out)
@@ -47,10 +48,11 @@ def check_plan(document: Document) -> Checked:
         plan = compile_spec(spec, out, cures=True)
     except SpecError:
         return replace(checked, findings=_findings(document, in_order(out.items)))
+    told = answer(plan)
     return Checked(
         PLAN, _findings(document, in_order(plan.diagnostics)), checked.constants, checked.attributes,
         {name: phase_facts(plan, name, facts) for name, facts in checked.phases.items()},
-        params_of(plan), figures_of(plan), plan.verdict if plan.fits else f"does not fit; {plan.verdict}",
+        params_of(plan), figures_of(plan), told.verdict, told.limits,
     )  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from .bindings import (
 from .buffer import Document, Edit
 from .known_sections import path_of
 from .library_files import named_path, strings_of, unquoted
-from .statement_tree import ASSIGN, PARAM, SECTION, Statement, walk
+from .statement_tree import ASSIGN, SECTION, Statement, walk
 from .tokens import STRING, Token
 
 RENAMED = ("constant", PHASE, SERVING, POOL, "block", "layer", *LOCAL)
@@ -152,8 +152,3 @@ def _kept_kind(names: Names, old: str) -> list[Edit]:
         if s.kind == SECTION and s.word == "phase" and s.name is not None and unquoted(s.name) == old
         and old in PHASE_KINDS and s.inside is not None and s.attribute("kind") is None
     ]  # fmt: skip
-
-
-def is_param(names: Names, name: str) -> bool:
-    """Whether `--set` may change the constant."""
-    return any(d.statement.kind == PARAM for d in names.defined.get((CONSTANT, name), ()))

@@ -6,7 +6,7 @@ from ..base.frozen import record
 from .buffer import Document
 from .checked import Checked
 from .library_files import unquoted
-from .statement_tree import LET, PARAM, SECTION, Statement
+from .statement_tree import LET, PARAM, SECTION, VERSION, Statement
 from .tokens import NAME
 
 
@@ -24,7 +24,9 @@ def hints(document: Document, checked: Checked, start: int = 0, end: int | None 
     last = len(document.text) if end is None else end
     found: list[Hint] = []
     for s in document.statements:
-        if s.kind == SECTION and s.inside is not None:
+        if s.kind == VERSION and checked.verdict:
+            found.append(Hint(s.end, checked.verdict, "\n".join(checked.limits)))
+        elif s.kind == SECTION and s.inside is not None:
             found += _section(s, checked)
         elif s.kind in (LET, PARAM) and s.name is not None and len(s.value) > 1:
             value = checked.constants.get(s.name.text)

@@ -233,7 +233,14 @@ def block_function(name: str) -> str | None:
 
 def _keyword(document: Document, names: b.Names, use: b.Use, checked: Checked) -> str | None:
     about = KEYWORDS.get(use.name)
-    return None if about is None else f"**`{use.name}`**: {about}"
+    if about is None:
+        return None
+    verdict = (
+        ["", checked.verdict, *(f"- {line}" for line in checked.limits)]
+        if use.name == "moe" and checked.verdict
+        else []
+    )
+    return "\n".join([f"**`{use.name}`**: {about}", *verdict])
 
 
 def _word(document: Document, names: b.Names, use: b.Use, checked: Checked) -> str | None:

@@ -29,10 +29,6 @@ class Beside:
     statements: tuple[Statement, ...]
     whole: bool = True
 
-    @property
-    def document(self) -> Document:
-        return Document(self.text, self.path)
-
 
 def unquoted(token: Token) -> str:
     return token.text.strip('"')

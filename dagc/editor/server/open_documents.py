@@ -60,7 +60,7 @@ class OpenDocument:
         }  # fmt: skip
         return Checked(
             PLAN, (), self.checked.constants, self.checked.attributes, shown, self.costed.params, self.costed.figures,
-            self.costed.verdict,
+            self.costed.verdict, self.costed.limits,
         )  # fmt: skip
 
 
