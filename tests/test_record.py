@@ -170,3 +170,15 @@ def test_what_a_class_needs_is_made_once_though_many_threads_ask_at_once() -> No
             made = list(pool.map(Fresh, range(64)))
             shown = list(pool.map(repr, made))
         assert len(set(made)) == 64 and shown[5].endswith("Fresh(first=5, second=2)")
+
+
+@record(kw_only=True)
+class ByName:
+    first: int = 1
+    second: str
+
+
+def test_arguments_by_name_alone() -> None:
+    assert ByName(second="a") == ByName(first=1, second="a") and ByName.__match_args__ == ()  # type: ignore[attr-defined]
+    with pytest.raises(TypeError):
+        ByName(1, "a")  # type: ignore[misc]

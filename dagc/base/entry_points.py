@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from .diagnostics import Diagnostic, SpecError
@@ -56,6 +55,8 @@ def told(point: EntryPoint, reason: str) -> str:
 
 def libraries() -> tuple[list[tuple[str, Traversable]], list[str]]:
     """Name and folder of each installed library, and what is wrong with those that cannot be loaded."""
+    from importlib import resources
+
     folders: list[tuple[str, Traversable]] = []
     faults: list[str] = []
     for point in sorted(entry_points(group=LIBRARY), key=lambda p: p.name):

@@ -6,12 +6,12 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import BinaryIO
 
 from .frozen import record
 from .heard import LISTENERS
+from .packaged import folder as packaged
 
 MARKS = (".git", "pyproject.toml")
 """What marks the top folder of a project."""
@@ -117,7 +117,7 @@ class Reach:
         except (OSError, ValueError) as error:
             raise Unreadable(_reason(error)) from None
         marked = (p for p in (outer, *outer.parents) if any(os.path.exists(p / mark) for mark in MARKS))
-        library = str(resources.files("dagc.grammar.library"))
+        library = str(packaged("dagc.grammar.library"))
         roots = (next(marked, outer), library, *allowed)
         return cls(base, tuple(Path(os.path.realpath(root)) for root in roots))
 

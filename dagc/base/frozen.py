@@ -14,12 +14,12 @@ T = TypeVar("T")
 @overload
 def record(cls: type[T], /) -> type[T]: ...
 @overload
-def record(*, slots: bool = True) -> Callable[[type[T]], type[T]]: ...
+def record(*, slots: bool = True, kw_only: bool = False) -> Callable[[type[T]], type[T]]: ...
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
-def record(cls: type[T] | None = None, /, *, slots: bool = True) -> Any:
-    """A frozen dataclass. `slots=False`: for classes with cached properties."""
+def record(cls: type[T] | None = None, /, *, slots: bool = True, kw_only: bool = False) -> Any:
+    """A frozen dataclass. `slots=False`: for classes with cached properties; `kw_only`: no argument by position."""
     if cls is None:
-        return lambda late: _made(late, slots, frozen=True)
+        return lambda late: _made(late, slots, frozen=True, kw_only=kw_only)
     return _made(cls, slots, frozen=True)
 
 
@@ -34,7 +34,7 @@ def replace(made: T, /, **changes: Any) -> T:
     own = type(made)
     known = _REPLACED.get(own)
     if known is None:
-        names = [f.name for f in fields(cast(Any, own)) if f.init]
+        names = [name for name, (_, default) in _every(own).items() if getattr(default, "init", True)]
         values: Any = attrgetter(*names) if len(names) > 1 else lambda one: tuple(getattr(one, name) for name in names)
         known = _REPLACED[own] = values, {name: k for k, name in enumerate(names)}
     found = list(known[0](made))
@@ -49,8 +49,11 @@ _REPLACED: dict[type, tuple[Callable[[Any], tuple[Any, ...]], dict[str, int]]] =
 _OWN = "_record_fields"
 """Attribute of a record: name -> type and default (or `field`) of the fields that the class itself has."""
 
+_BY_NAME = "_record_by_name"
+"""Attribute of a record: whether its arguments have no places."""
 
-def _made(cls: type[T], slots: bool, frozen: bool) -> type[T]:
+
+def _made(cls: type[T], slots: bool, frozen: bool, kw_only: bool = False) -> type[T]:
     own = dict(cls.__dict__)
     written = own.get("__annotations__", {})
     listed = {name: (kind, own.get(name, MISSING)) for name, kind in written.items() if not _of_class(kind)}
@@ -61,7 +64,8 @@ def _made(cls: type[T], slots: bool, frozen: bool) -> type[T]:
         "__dataclass_params__": _FROZEN if frozen else _MUTABLE,
         "__signature__": _SIGNATURE,
         "__init__": _first_init,
-        "__match_args__": _MATCHED,
+        "__match_args__": () if kw_only else _MATCHED,
+        _BY_NAME: kw_only,
     }
     if frozen:
         added |= {"__setattr__": _no_assignment, "__delattr__": _no_deletion}
@@ -117,6 +121,11 @@ def _every(made: type) -> dict[str, tuple[Any, Any]]:
     for base in reversed(made.__mro__):
         found.update(_known(base))
     return found
+
+
+def is_record(kind: type) -> bool:
+    """Asked without `dataclasses.is_dataclass`, for which the fields would be made."""
+    return hasattr(kind, _OWN)
 
 
 def fields_of(made: type) -> list[str]:
@@ -183,7 +192,7 @@ def _first_init(self: Any, *args: Any, **kwargs: Any) -> None:
 def _initialiser(made: Any) -> Callable[..., None]:
     """`__init__`: its fields by position or name."""
     scope: dict[str, Any] = {"_set": object.__setattr__, "_MISSING": MISSING}
-    arguments, body = ["self"], []
+    arguments, body = ["self", "*"] if getattr(made, _BY_NAME) and _every(made) else ["self"], []
     frozen = made.__dataclass_params__.frozen
     for name, (_, default) in _every(made).items():
         init = True
@@ -279,9 +288,9 @@ def _no_deletion(self: Any, name: str) -> None:
 
 def _state(self: Any) -> list[object]:
     """For copies and pickles."""
-    return [getattr(self, f.name) for f in fields(self)]
+    return [getattr(self, name) for name in _every(type(self))]
 
 
 def _restore(self: Any, state: list[object]) -> None:
-    for f, value in zip(fields(self), state, strict=True):
-        object.__setattr__(self, f.name, value)
+    for name, value in zip(_every(type(self)), state, strict=True):
+        object.__setattr__(self, name, value)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import resources
-from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from ..base.frozen import record
+from ..base.packaged import folder as packaged
 from ..base.traced import is_traced
 from .residual import Residual
 
@@ -18,9 +18,9 @@ class CalibrationError(ValueError):
     """A calibration file is missing, or does not say what it must."""
 
 
-def folder() -> Traversable:
+def folder() -> Path:
     """Where the files are that dagc comes with: a folder per GPU, and what belongs to no GPU."""
-    return resources.files("dagc.grammar.library") / "calibration"
+    return packaged("dagc.grammar.library") / "calibration"
 
 
 @record

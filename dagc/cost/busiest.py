@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 from math import ceil, comb
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -263,6 +262,8 @@ def _quantiles(each: Floats, tokens: int) -> Floats:
     with np.errstate(divide="ignore"):
         none = np.exp(tokens * np.log1p(-each))
     values, back = np.unique(none, return_inverse=True)
+    from statistics import NormalDist
+
     normal = NormalDist()
     found = [-np.inf if v <= 0 else np.inf if v >= 1 else normal.inv_cdf(float(v)) for v in values]
     return np.asarray(np.array(found)[back])

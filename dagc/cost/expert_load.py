@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from math import ceil, sqrt
-from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -172,6 +171,8 @@ def mean_work(each: tuple[RankWork, ...]) -> RankWork:
     def mean(arrays: Iterable[Floats]) -> Floats:
         found = np.mean([array[order] for array, order in zip(arrays, orders, strict=True)], axis=0)
         return np.asarray(found[place])
+
+    from statistics import fmean
 
     kernel = ExpertRows(*(mean(work.kernel[part] for work in each) for part in range(len(each[0].kernel))))
     return RankWork(

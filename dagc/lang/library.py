@@ -6,11 +6,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from ..base.diagnostics import Collector
+from ..base.packaged import folder as packaged
 from ..base.source import Source
 from ..base.syntax import ast
 
@@ -22,7 +22,7 @@ ARCHITECTURES = "architectures"
 
 def blocks() -> Source:
     """The stock blocks."""
-    return Source("library/blocks.moe", (resources.files(PACKAGE) / "blocks.moe").read_text(encoding="utf-8"))
+    return Source("library/blocks.moe", (packaged(PACKAGE) / "blocks.moe").read_text(encoding="utf-8"))
 
 
 @cache
@@ -80,15 +80,15 @@ def preset(kind: str, name: str) -> Source | None:
     """Preset file of a section kind (`hardware` or `model`), or None."""
     if not _is_name(name):
         return None
-    file = resources.files(PACKAGE) / folder(kind) / f"{name}.moe"
+    file = packaged(PACKAGE) / folder(kind) / f"{name}.moe"
     if file.is_file():
         return Source(f"library/{folder(kind)}/{name}.moe", file.read_text(encoding="utf-8"))
     from ..base.entry_points import libraries
 
     for owner, root in libraries()[0]:
-        file = root / folder(kind) / f"{name}.moe"
-        if file.is_file():
-            return Source(f"{owner}/{folder(kind)}/{name}.moe", file.read_text(encoding="utf-8"))
+        shared = root / folder(kind) / f"{name}.moe"
+        if shared.is_file():
+            return Source(f"{owner}/{folder(kind)}/{name}.moe", shared.read_text(encoding="utf-8"))
     return None
 
 
@@ -96,13 +96,13 @@ def architecture(kind: str) -> Source | None:
     """The architecture of a `model_type`, or None."""
     if not _is_name(kind):
         return None
-    file = resources.files(PACKAGE) / ARCHITECTURES / f"{kind}.moe"
+    file = packaged(PACKAGE) / ARCHITECTURES / f"{kind}.moe"
     return Source(f"library/{ARCHITECTURES}/{kind}.moe", file.read_text(encoding="utf-8")) if file.is_file() else None
 
 
 def architecture_folder() -> Path:
     """Where architectures import each other from."""
-    return Path(str(resources.files(PACKAGE) / ARCHITECTURES))
+    return Path(str(packaged(PACKAGE) / ARCHITECTURES))
 
 
 def architectures() -> list[str]:
@@ -125,7 +125,7 @@ def names(kind: str) -> list[str]:
     """Preset names of a section kind."""
     from ..base.entry_points import libraries
 
-    roots = [resources.files(PACKAGE), *(root for _, root in libraries()[0])]
+    roots = [packaged(PACKAGE), *(root for _, root in libraries()[0])]
     folders = [root / folder(kind) for root in roots]
     files = [f.name for found in folders if found.is_dir() for f in found.iterdir()]
     return sorted({name.removesuffix(".moe") for name in files if name.endswith(".moe")})

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from ..base.axes import SEQUENCE, STAGES, TENSOR
+from ..base.diagnostics import Collector
 from ..base.units import BYTES, show
 from ..cost.records import Costs
 from ..cost.schedule.records import Schedule
 from ..ir.graph import Graph, Op, Segment
 from ..plan.result import PhaseResult
+from ..spec.serve import Serve
 from ..spec.unit import Unit
 
 
@@ -95,3 +97,15 @@ def warn_of_extrapolation(unit: Unit, result: PhaseResult) -> None:
                 f"{name}: {share:.0%}" for name, share in sorted(extrapolated.items(), key=lambda kv: -kv[1])[:4]
             ),
         )
+
+
+DOUBTFUL = 0.05
+"""Error of a step's price that is worth a word."""
+
+
+def warn_of_prices(serve: Serve, error: float, out: Collector) -> None:
+    """Steps of a simulated serving whose prices are not as exact as others."""
+    if error > DOUBTFUL:
+        message = f"prices of the steps of `{serve.name}` were off by up to {error:.0%} where they were checked"
+        because = ("they stand between compiled steps, and the time of a step is not smooth there",)
+        out.add("W06", message, serve.span, because=because)

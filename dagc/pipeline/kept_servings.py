@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from ..base import user_cache
-from ..base.frozen import fields_of
+from ..base.frozen import fields_of, is_record
 from ..base.source import Span
 from ..plan.plan import CompiledPlan
 from ..serving.records import Outcome, Setup
@@ -70,7 +70,7 @@ def _spell(value: Any, add: Any) -> None:
             _spell(one, add)
     elif isinstance(value, (set, frozenset)):
         add(repr(sorted(map(repr, value))))
-    elif hasattr(type(value), "__dataclass_fields__"):
+    elif is_record(type(value)):
         add(type(value).__name__)
         for name in fields_of(type(value)):
             if name not in ("span", "spans"):

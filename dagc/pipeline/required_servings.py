@@ -33,6 +33,7 @@ def simulate(
         return {}, None
     from ..plan.goodput import limits
     from . import kept_servings
+    from .doubts import warn_of_prices
 
     servings: Servings | None = None
     found: dict[str, ServeResult] = {}
@@ -44,6 +45,7 @@ def simulate(
         key = kept_servings.key(plan.spec, serve, limited) if kept else None
         if key is not None and (known := kept_servings.read(key, plan, serve, limited)) is not None:
             found[serve.name] = known
+            warn_of_prices(serve, known.prices_error, out)
             continue
         if servings is None:
             from .serve import Servings
@@ -54,7 +56,9 @@ def simulate(
         result = servings.told(serve, limited, out, progress)
         if result is not None:
             found[serve.name] = result
-            if key is not None and len(out.items) == before:  # what was reported is not kept
+            again = Collector()
+            warn_of_prices(serve, result.prices_error, again)
+            if key is not None and len(out.items) - before == len(again.items):  # nothing else was worth a word
                 kept_servings.keep(key, result)
     return found, servings
 

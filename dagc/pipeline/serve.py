@@ -21,13 +21,12 @@ from ..spec.phase import Phase
 from ..spec.serve import Serve
 from ..spec.spec import Spec
 from ..spec.unit import Unit
+from .doubts import warn_of_prices
 from .serving_roles import BOTH, Role, alike, grain, places, roles_of, sized, structure
 from .step_kinds import Limits, Source
 from .step_points import Knot, Steps
 from .step_prices import Host, StepPrices
 
-DOUBTFUL = 0.05
-"""Error of a step's price that is worth a word."""
 TOLD_EVERY = 1000
 """Requests between two words on progress."""
 STEPS_KEPT = 8000
@@ -89,10 +88,7 @@ class Servings:
 
         try:
             result = self.run(serve, limits, progress)
-            if result.prices_error > DOUBTFUL:
-                message = f"prices of the steps of `{serve.name}` were off by up to {result.prices_error:.0%} where they were checked"
-                because = ("they stand between compiled steps, and the time of a step is not smooth there",)
-                out.add("W06", message, serve.span, because=because)
+            warn_of_prices(serve, result.prices_error, out)
             self.tell_of_balance(serve, result.setup, out)
             for note in self.facts(serve).notes:
                 out.add_once("W06", note, serve.spans.get("file", serve.span))

@@ -44,7 +44,8 @@ def host_link_Bps() -> float:
 @lru_cache(maxsize=1)
 def _data() -> Any:
     import json
-    from importlib import resources
 
-    path = resources.files("dagc.grammar.library") / "serving" / "engines.json"
+    from ..base.packaged import folder
+
+    path = folder("dagc.grammar.library") / "serving" / "engines.json"
     return json.loads(path.read_text(encoding="utf-8"))

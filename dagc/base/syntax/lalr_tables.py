@@ -6,23 +6,24 @@ from __future__ import annotations
 import hashlib
 import pickle
 from functools import cache
-from importlib import resources
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+
+from ..packaged import folder as packaged
 
 PACKAGE = "dagc.grammar"
 
 
 def grammar_text() -> str:
-    return (resources.files(PACKAGE) / "moe.lark").read_text(encoding="utf-8")
+    return (packaged(PACKAGE) / "moe.lark").read_text(encoding="utf-8")
 
 
 @cache
 def load() -> Any:
     """The lark parser, from the shipped tables; with another lark than theirs from the grammar, once per process."""
     text = grammar_text()
-    shipped = resources.files(PACKAGE) / "moe.tables"
+    shipped = packaged(PACKAGE) / "moe.tables"
     parser = unpack(shipped.read_bytes(), table_key(text)) if shipped.is_file() else None
     return build(text) if parser is None else parser
 
@@ -153,7 +154,7 @@ def _rule(rule: Any) -> tuple[Any, ...]:
 def main() -> None:
     """Writes both anew only where they are of another grammar: lark numbers states as it likes."""
     text = grammar_text()
-    target = Path(str(resources.files(PACKAGE) / "moe.tables"))
+    target = Path(str(packaged(PACKAGE) / "moe.tables"))
     parser = unpack(target.read_bytes(), table_key(text))
     if parser is None:
         parser = build(text)

@@ -7,9 +7,10 @@ The same sums and maxima in the same order as `Scheduler`, so the same time bit 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, NamedTuple
 
+from ...base.frozen import mutable
 from ...ir.graph import COMM, Graph, Segment
 from ...ir.ops.attributes import RingTurnAttrs
 from .layer import RESOLUTION_S, between, lane_program
@@ -76,7 +77,7 @@ def program(graph: Graph, segment: Segment, times: Mapping[str, int]) -> Program
     return Program(tuple(steps), ends)
 
 
-@dataclass
+@mutable
 class EvenSchedule:
     """Of a graph. `times`: (segment, op) -> where its time is."""
 

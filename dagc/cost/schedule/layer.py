@@ -6,12 +6,12 @@ A layer is evaluated once per distinct entry state: max-plus maps are homogeneou
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import NamedTuple
 
 import numpy as np
 
-from ...base.frozen import record
+from ...base.frozen import mutable, record
 from ...ir.graph import Graph, Op, Segment
 from ...ir.ops.attributes import RingTurnAttrs
 from ..records import Array, Costs
@@ -56,7 +56,7 @@ class Evaluation:
         return self.taken[node][1] if node in self.taken else self.finishes[node]
 
 
-@dataclass
+@mutable
 class Layers:
     """Layers of a graph, by segment and entry state. `floor`: at datasheet peaks."""
 

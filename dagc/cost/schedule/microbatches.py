@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 
-from ...base.frozen import record
+from ...base.frozen import mutable, record
 from ..records import Array
 from .records import Run
 
@@ -61,7 +61,7 @@ class Piece:
     period: int
 
 
-@dataclass
+@mutable
 class Columns(Generic[T]):
     """All micro-batches of a pass."""
 

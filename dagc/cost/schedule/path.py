@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 
+from ...base.frozen import mutable
 from ...ir.graph import Op
 from ..records import Array
 from .layer import RESOLUTION_S, Evaluation, Layers, Node, Rank, at_rank, ring_inputs
@@ -16,7 +17,7 @@ Departures = tuple[tuple[Array, Array], ...]
 """When each lane's result was ready to be sent, and the stream free to send it."""
 
 
-@dataclass
+@mutable
 class Path:
     """A stretch of the critical path: (segment, op) -> (executions, seconds)."""
 
@@ -43,7 +44,7 @@ class Path:
             self.step(key, time_s * times, count * times)
 
 
-@dataclass
+@mutable
 class Paths:
     """Paths through layers, from an exit on some rank back to an entry."""
 

@@ -6,7 +6,6 @@ A rule that finds an op wrong raises Misfit with what it found and what it wante
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from enum import Enum
 
 from ...base.dtypes import INDICES
@@ -143,7 +142,7 @@ def nothing_whole(segment: Segment, op: Op) -> set[str]:
     return set()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class OpKind:
     """One kind of op.
 
