@@ -81,13 +81,18 @@ def same_plan(path: str, place: str, without: str, written: str) -> bool:
     if read(without) == read(written):
         return True
     if path.startswith("serve"):
-        one, other = (dagc.compile_text(text).serve("chat") for text in (without, written))
-        return repr(one) == repr(other)
+        return served(without) == served(written)
     phase = place.removeprefix("phase ") if " " in place else "decode" if path.startswith("phase") else "prefill"
     one, other = (results(text, phase) for text in (without, written))
     return one == other
 
 
+@cache
+def served(text: str) -> str:
+    return repr(dagc.compile_text(text).serve("chat"))
+
+
+@cache
 def results(text: str, phase: str) -> object:
     plan = dagc.compile_text(re.sub(r"^serve .*\n", "", text, flags=re.MULTILINE), phases=[phase]).to_json()
     for made in plan["phases"].values():
