@@ -45,8 +45,8 @@ def reports(
 def _serving(plan: CompiledPlan, serve: Serve, result: ServeResult, knee: Knee | None, paint: Paint) -> list[str]:
     width = paint.width
     lines = [paint.rule(result.name), *_load(serve, result)]
-    lines += [f"  verdict   {_coloured(said.verdict_text(result), paint)}", "", *times(result, width)]
-    lines += ["", *figures(plan, result, width), ""]
+    lines += [f"  verdict   {_coloured(said.verdict_text(result), paint)}", *times(result, width)]
+    lines += ["", *figures(plan, result, width)]
     lines += [f"  {line}" for line in sureness(plan, serve, result)]
     if knee is not None:
         lines += ["", *knee_lines(result, knee, width)]
