@@ -32,7 +32,7 @@ class Pair(NamedTuple):
 
 
 PAIRS = (
-    Pair("dagc --help", [*DAGC, "--help"], (0,), "python -c pass", [sys.executable, "-c", "pass"], 3.0),
+    Pair("dagc --help", [*DAGC, "--help"], (0,), "python -c pass", [sys.executable, "-c", "pass"], 1.5),
     Pair(
         "dagc check plan_a.moe",
         [*DAGC, "check", str(ROOT / "examples" / "plan_a.moe")],

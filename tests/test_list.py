@@ -107,7 +107,7 @@ def test_without_a_topic_the_topics_are_listed(capsys: Capture) -> None:
         (["compil", "x.moe"], "did you mean `dagc compile`?"),
         (["chek", "x.moe"], "did you mean `dagc check`?"),
         (["lits"], "did you mean `dagc list`?"),
-        (["frobnicate"], "commands: import, check"),
+        (["frobnicate"], "commands: init, import"),
         (["--set", "a=1", "check", "x.moe"], "options follow the command"),
         (["compile", "x.moe", "--foce"], "did you mean `--force`?"),
         (["sweep", "x.moe", "--ovr", "a=1"], "did you mean `--over`?"),
