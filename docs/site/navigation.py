@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parents[2]
 START = "docs/index"
 
 GROUPS: dict[str, tuple[str, ...]] = {
-    "Begin": ("docs/tutorial", "docs/cookbook", "docs/cookbook/*", "docs/gallery"),
+    "Begin": ("docs/install", "docs/tutorial", "docs/cookbook", "docs/cookbook/*", "docs/gallery"),
     "Language": (
         "docs/language",
         "docs/hardware",
