@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @record
 class Check:
-    """`plan`: None where the spec is no plan, and `diagnostics` say why. True where every requirement holds and all fits."""
+    """`plan`: None where the spec is not a plan, and `diagnostics` say why. True where every requirement holds and all fits."""
 
     file: str
     plan: Plan | None

@@ -44,7 +44,7 @@ def model(text: str) -> str:
     """A preset of the library, or the path of a config.json."""
     if text.endswith(".json"):
         if not text.isprintable() or '"' in text or "\\" in text:
-            raise SpecError([Diagnostic("E14", f"`--model {text}` is no path that a spec can have in quotes")])
+            raise SpecError([Diagnostic("E14", f"`--model {text}` is not a path that a spec can have in quotes")])
         return text
     return _preset("model", text)
 
