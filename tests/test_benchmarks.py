@@ -22,7 +22,7 @@ SHORTEST = {
     "requests_per_second": (["-n", "1", "--requests", "200", "--stepped", "20", "--many", "1000"], "times longer"),
     "kept_graphs": (["-n", "4"], "exact costs"),
     "searching": (["--gpus", "4", "--workers", "1"], "complete"),
-    "startup": (["-n", "1"], "dagc check"),
+    "startup": (["-n", "1", "examples/qwen3_235b_vllm.moe"], "qwen3_235b_vllm"),
     "keystrokes": (["-n", "1", "qwen3_235b_vllm"], "qwen3_235b_vllm"),
 }
 LIBRARIES = {"expand_nx"}
