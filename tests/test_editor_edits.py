@@ -5,11 +5,15 @@ from __future__ import annotations
 import random
 
 from dagc.editor.buffer import Document
+from dagc.editor.check_process import answer, asked
+from dagc.editor.completions import completions
+from dagc.editor.layout import formatting
+from dagc.editor.symbols import symbols
 from tests.fuzz.edits import OUTER, edited, inspect, run
 
 
 def test_no_feature_fails_after_random_edits() -> None:
-    assert run(seed=20, edits=200) == {}
+    assert run(seed=20, edits=100) == {}
 
 
 def test_edits_change_texts_and_are_always_the_same() -> None:
@@ -43,8 +47,16 @@ def test_odd_texts_are_answered() -> None:
         "x" * 9000,
     ):
         document = Document.of(text, str(OUTER))
-        for _ in range(3):
-            inspect(document, document, inspect(document, document, _none(), rng, 0), rng, 0)
+        inspect(document, document, _none(), rng, 0)
+
+
+def test_of_a_huge_text_only_the_syntax_is_looked_at() -> None:
+    text = "moe 1\n" + f"# {'x' * 990}\n" * 210 + "let c = ]\n"
+    document = Document.of(text, str(OUTER))
+    checked = answer(asked(document, "plan"))["checked"]
+    assert checked["stage"] == "syntax" and {f["code"] for f in checked["findings"]} == {"E01"}
+    assert answer(asked(document, "spec", (0, len(text)))) == {"fixes": []}
+    assert completions(document, 6, _none()) == [] and formatting(document) == [] and symbols(document) == []
 
 
 def _none():  # type: ignore[no-untyped-def]

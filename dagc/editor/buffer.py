@@ -72,12 +72,13 @@ class Document:
 
     @cached_property
     def tokens(self) -> list[Token]:
-        return tokens_of(self.text)
+        """None of a text that is too long: going through it would keep the editor waiting."""
+        return [] if self.too_long else tokens_of(self.text)
 
     @cached_property
     def statements(self) -> tuple[Statement, ...]:
-        """Those at the top."""
-        return statements_of(self.text)
+        """Those at the top; none of a text that is too long."""
+        return () if self.too_long else statements_of(self.text)
 
     @property
     def too_long(self) -> bool:

@@ -48,7 +48,7 @@ class Item:
 
 def completions(document: Document, offset: int, checked: Checked, *, snippets: bool = False) -> list[Item]:
     """All that may be typed at an offset; the editor leaves out what does not begin as the word there."""
-    cursor = cursor_at(document, offset)
+    cursor = None if document.too_long else cursor_at(document, offset)
     if cursor is None:
         return []
     names = b.names_of(document)

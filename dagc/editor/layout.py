@@ -7,10 +7,12 @@ from .buffer import Document, Edit
 
 
 def formatting(document: Document) -> list[Edit]:
-    """Edits of the lines that change; none for a text that does not parse."""
+    """Edits of the lines that change; none for a text that does not parse, or is too long to wait for."""
     from ..base.syntax.format import format_source
     from ..base.syntax.parse import parse
 
+    if document.too_long:
+        return []
     out = Collector()
     parse(document.source, out)
     if out.failed:
