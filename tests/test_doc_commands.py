@@ -19,7 +19,9 @@ PAGES = {
     for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
 }
 COMMANDS = [
-    name for name in PAGES if name not in RUN_ELSEWHERE and any(s.kind == "command" for s in steps(PAGES[name]))
+    name
+    for name in PAGES
+    if name not in RUN_ELSEWHERE and any(s.kind in ("command", "python") for s in steps(PAGES[name]))
 ]
 
 

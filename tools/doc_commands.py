@@ -7,12 +7,14 @@ What a page is to a reader who follows it from top to bottom:
 - a `moe` block that begins with `moe 1` is the file `plan.moe`, and a `diff` block changes it (`- ` lines become the `+ ` lines below);
 - a `console` block has commands behind `$ ` and what they print; `$ echo $?` shows an exit code;
 - an `sh` block has commands; where a block without a language follows, it is what the last of them prints;
+- a `python` block is run, and behind `>>> ` is what it prints; names stay from one block to the next;
 - `...` alone in a line leaves out the middle of an output: the lines above are its first, those below its last.
 """
 
 from __future__ import annotations
 
 import contextlib
+import doctest
 import io
 import re
 import shlex
@@ -52,7 +54,7 @@ NOT_RUN = {
 
 @dataclass(frozen=True)
 class Step:
-    """What a reader does next. `kind`: spec, change or command; `shown`: what a command prints by the page, None where it does not say."""
+    """What a reader does next. `kind`: spec, change, command or python; `shown`: what a command prints by the page, None where it does not say."""
 
     kind: str
     text: str
@@ -80,6 +82,10 @@ def steps(page: str) -> Iterator[Step]:
         elif language == "console":
             for part in re.finditer(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", text, re.MULTILINE):
                 yield Step("command", part[1], part[2], at + part.start(2), at + part.end(2))
+        elif language == "python" and text.startswith(">>> "):
+            yield from examples(text, at)
+        elif language == "python":
+            yield Step("python", text)
         elif language == "sh":
             *first, last = re.findall(r"^((?:.*\\\n)*.+)\n", text, re.MULTILINE)
             yield from (Step("command", one) for one in first)
@@ -88,6 +94,15 @@ def steps(page: str) -> Iterator[Step]:
                 yield Step("command", last, follower[2], follower.start(2), follower.end(2))
             else:
                 yield Step("command", last)
+
+
+def examples(text: str, at: int) -> Iterator[Step]:
+    """What is typed in a session, and what it prints. `at`: where the session is in the page."""
+    lines = text.splitlines(True)
+    for one in doctest.DocTestParser().get_examples(text):
+        first = one.lineno + one.source.count("\n")
+        start = at + len("".join(lines[:first]))
+        yield Step("python", one.source, one.want, start, start + len(one.want))
 
 
 def calls(command: str) -> Iterator[list[str]]:
@@ -116,12 +131,16 @@ def scratch() -> Iterator[Path]:
 
 def run(page: str) -> Iterator[Ran]:
     """In the current folder, what each command prints, on both streams as in a terminal."""
-    code = 0
+    code, names = 0, {"__name__": "__main__"}
     for step in steps(page):
         if step.kind == "spec":
             Path(SPEC).write_text(step.text)
         elif step.kind == "change":
             Path(SPEC).write_text(changed(Path(SPEC).read_text(), step.text.splitlines()))
+        elif step.kind == "python":
+            with contextlib.redirect_stdout(io.StringIO()) as said:
+                exec(compile(step.text, "<page>", "exec" if step.shown is None else "single"), names)
+            yield Ran(step, said.getvalue(), 0)
         elif step.text == "echo $?":
             yield Ran(step, f"{code}\n", 0)
         else:
@@ -156,6 +175,8 @@ def shortened(printed: str, shown: str) -> str:
         return printed
     head = page.index(CUT)
     tail = len(page) - head - 1
+    if len(lines) <= head + tail:
+        return printed
     return "\n".join((*lines[:head], CUT, *(lines[-tail:] if tail else ()))) + "\n"
 
 
