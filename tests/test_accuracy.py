@@ -37,6 +37,7 @@ from comparison.run_degrees import LOAD, Twins, of_rows, ran
 from comparison.runs import Job, Run, Runs
 from comparison.site import Constants, Site
 from comparison.statistics import Errors
+from conftest import compiled
 
 import dagc
 from dagc.calib.accuracy import ANOTHER_GPU, OWN, ROOFLINE, kernels_of, phase_errors
@@ -301,7 +302,7 @@ def test_reports_and_the_readme_state_what_the_tool_wrote() -> None:
             stated["phases"][kind]["cases"],
             pytest.approx(stated["phases"][kind]["median"], abs=6e-4),
         )
-    plan = dagc.compile(ROOT / "examples" / "mixtral_8xh100.moe")
+    plan = compiled("mixtral_8xh100")
     text = " ".join(str(plan).split())
     whole = phase_errors()["decode"]
     assert (

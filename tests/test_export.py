@@ -362,10 +362,12 @@ def test_one_phase_of_two_servers_still_talks_to_the_other() -> None:
 
 
 def test_a_model_that_looks_like_a_flag_is_refused(capsys: Capture) -> None:
-    spec = str(ROOT / "examples" / "deepseek_v3_h800.moe")
+    """Before the spec is read, and for whoever exports from Python."""
     for none in ("--trust-remote-code", "", " "):
-        assert main(["export", spec, "--to", "vllm", f"--model={none}"]) == 2
+        assert main(["export", "no_such.moe", "--to", "vllm", f"--model={none}"]) == 2
         assert "is not a name or path of a checkpoint" in capsys.readouterr().err
+        with pytest.raises(SpecError, match="is not a name or path of a checkpoint"):
+            export(compiled("deepseek_v3_h800"), "vllm", none, "p")
 
 
 def test_a_name_that_reads_otherwise_than_it_is_is_refused() -> None:
@@ -384,7 +386,7 @@ def test_the_table_of_the_docs() -> None:
     rows = re.findall(r"^\| `(\w+)\.moe(?: --phase (\w+))?` \|(.*)\|$", text, re.MULTILINE)
     assert len(rows) == 6
     for name, phase, cells in rows:
-        plan = dagc.compile(ROOT / "examples" / f"{name}.moe", phases=[phase] if phase else None)
+        plan = dagc.compile(ROOT / "examples" / f"{name}.moe", phases=[phase]) if phase else compiled(name)
         for engine, cell in zip(ENGINES, cells.split("|"), strict=True):
             try:
                 export(plan, engine, "M", "p")

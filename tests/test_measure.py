@@ -315,7 +315,7 @@ def test_report_sets_measured_beside_estimated() -> None:
 
 # -- the fit -----------------------------------------------------------------------------------------
 
-HARDWARE = dagc.compile(ROOT / "examples" / "mixtral_8xh100.moe").spec.hardware
+HARDWARE = compiled("mixtral_8xh100").spec.hardware
 GEMM = GemmConstants(132, 2, 4e-6, 700e12, 2.6e12, 1.8, 0.2, 1.2e-8, 2.5e-10, 0)
 PREFILL = PrefillAttentionConstants(2, 6e-6, 550e12, 1.5e12, 2.0, 1.5e-8, 6e12, 0.9)
 DECODE = DecodeAttentionConstants(2, 5e-6, 2.5e12, 2.0, 1.2e-9, 0.5, 0.003, 4e-6, 0.6)

@@ -56,8 +56,10 @@ def run(args: Namespace) -> int:
     try:
         facts(args.to, args.engine_version)  # before a plan is compiled for nothing
         image = _image(args)
-        from ..export.engines.launch import exported
+        from ..export.engines.launch import check_checkpoint, exported
 
+        if args.model is not None:
+            check_checkpoint(args.model)
         plan = compiled(args.spec, args)
         if plan is None:
             return 2

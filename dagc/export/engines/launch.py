@@ -62,14 +62,19 @@ def exported(plan: CompiledPlan, engine: str, model: str | None, stem: str, vers
     return Exported(out, made.refused)
 
 
+def check_checkpoint(name: str) -> None:
+    """Raises SpecError where an engine could not be told to serve it."""
+    if not name.strip() or name.startswith("-") or not name.isprintable():
+        help = ("--model gives its name or path",)
+        raise SpecError([Diagnostic("E05", f"`{name}` is not a name or path of a checkpoint", help=help)])
+
+
 def drafted(plan: CompiledPlan, engine: str, model: str | None, version: str | None = None) -> Drafted:
     """The servers of a plan. Raises SpecError with E05 where the checkpoint or the version is none."""
     known = facts(engine, version)
     write = writer(engine)
     checkpoint = model if model is not None else next(iter(plan.units.values())).spec.model.name
-    if not checkpoint.strip() or checkpoint.startswith("-") or not checkpoint.isprintable():
-        help = ("--model gives its name or path",)
-        raise SpecError([Diagnostic("E05", f"`{checkpoint}` is not a name or path of a checkpoint", help=help)])
+    check_checkpoint(checkpoint)
     layouts = [layout(result.graph, result.gpus, plan.units[name]) for name, result in plan.phases.items()]
     servers, errors = merged(layouts)
     rules: list[tuple[str, ...]] = [(ONE_STRATEGY,) for _ in errors]
