@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from dagc.base import user_cache
+from dagc.base.diagnostics import Collector
 from dagc.base.source import Source
+from dagc.lang.load import load
 from dagc.pipeline import kept_servings
 from dagc.pipeline.compile import compile_source
 from dagc.plan.goodput import limits
@@ -90,6 +92,17 @@ def test_another_spec_limit_or_version_has_an_entry_of_its_own(
     monkeypatch.setattr(user_cache, "identity", lambda: None)
     assert kept_servings.key(plan.spec, serve, limited) is None  # a checkout
     assert entries(home) == []
+
+
+@pytest.mark.parametrize("written", ["host = 0 ms", "launch = 125 us"])
+def test_what_is_written_and_what_the_engine_does_have_entries_of_their_own(home: Path, written: str) -> None:
+    """The same numbers, but an engine's are replaced by those that were measured."""
+    text = SPEC.replace("RATE", "40").replace("LIMIT", "300").replace("h100-sxm", "h200-sxm")
+    texts = [text.replace("tp = 8 }", f"tp = 8, engine = vllm{more} }}") for more in ("", f", {written}")]
+    first, other = (load(Source("spec", one), Collector()) for one in texts)
+    assert first.phases == other.phases
+    keys = [kept_servings.key(spec, spec.serves[0], limits(spec, "chat")) for spec in (first, other)]
+    assert None not in keys and keys[0] != keys[1]
 
 
 def test_off(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

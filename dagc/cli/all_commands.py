@@ -27,10 +27,6 @@ FIRST = "dagc init --model mixtral-8x7b --gpu h100-sxm --gpus 8 -o plan.moe"
 """The command line that a newcomer may begin with."""
 
 
-def exit_codes() -> str:
-    return "; ".join(f"{code} {meaning}" for code, meaning in EXITS)
-
-
 def overview() -> str:
     """All commands by what they are for, and the options that each of them takes."""
     width = max(map(len, COMMANDS)) + 2

@@ -50,8 +50,9 @@ def key(spec: Spec, serve: Serve, limits: Limits) -> str | None:
     return user_cache.digest("\n".join(parts))
 
 
-def _spell(value: Any, add: Any) -> None:
-    """Every word and number of a value, places in the text left out."""
+def _spell(value: Any, add: Callable[[str], None]) -> None:
+    """Every word and number of a value. Places in the text are left out, but not which attributes are written: `host = 0 ms` is not the
+    engine's default."""
     if value is None or isinstance(value, (str, int, float, range)):
         add(repr(value))
     elif isinstance(value, Span):
@@ -68,13 +69,10 @@ def _spell(value: Any, add: Any) -> None:
             return
         for one in value:
             _spell(one, add)
-    elif isinstance(value, (set, frozenset)):
-        add(repr(sorted(map(repr, value))))
     elif is_record(type(value)):
         add(type(value).__name__)
         for name in fields_of(type(value)):
-            if name not in ("span", "spans"):
-                _spell(getattr(value, name), add)
+            _spell(getattr(value, name), add)
     else:
         raise Unkeyed(type(value).__name__)
 
