@@ -109,6 +109,8 @@ def test_nothing_is_overwritten(tmp_path: Path, capsys: Capture) -> None:
     ]
     assert main(words) == 2 and out.read_text() == "mine"
     assert "--force replaces it" in capsys.readouterr().err
+    assert main([*words[:-1], str(tmp_path), "--force"]) == 2
+    assert "is a folder" in capsys.readouterr().err and out.read_text() == "mine"
     assert main([*words, "--force"]) == 0
     kept(out)
 
@@ -123,9 +125,11 @@ def test_nothing_is_overwritten(tmp_path: Path, capsys: Capture) -> None:
         (["--model", "mixtral-8x7b", "--gpu", "h100-sxm", "--gpus", "0"], "is not from 1"),
         (["--model", "mixtral-8x7b", "--gpu", "h100-sxm", "--prompt", "many"], "invalid"),
         (["--model", "mixtral-8x7b", "--gpu", "h100-sxm", "--ttft", "soon"], "is not a time such as"),
-        (["--model", "mixtral-8x7b", "--gpu", "h100-sxm", "--rate", "-1"], "invalid rate value"),
+        (["--model", "mixtral-8x7b", "--gpu", "h100-sxm", "--rate", "-1"], "-1 is not a rate such as"),
+        (["--model", "mixtral-8x7b", "--gpu", "h100-sxm", "--rate", "often"], "often is not a rate such as"),
+        (["--model", "mixtral-8x7b", "--gpu", "h100-sxm", "--tpot", "0 ms"], "not a limit that anything keeps"),
         (["--model", "nowhere.json", "--gpu", "h100-sxm"], "cannot read"),
-        (["--model", 'a"}\nlet b = 1 #.json', "--gpu", "h100-sxm"], "no path that a spec can have in quotes"),
+        (["--model", 'a"}\nlet b = 1 #.json', "--gpu", "h100-sxm"], "not a path that a spec can have in quotes"),
         (["--model", "../../../etc/passwd", "--gpu", "h100-sxm"], "there is no model preset"),
     ],
     ids=lambda value: str(value)[:40],

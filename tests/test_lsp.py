@@ -21,7 +21,7 @@ TEXT = MIXTRAL.read_text()
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
-    one = Client()
+    one = Client("--stdio")  # which many editors add
     yield one
     assert one.end() == 0
 

@@ -6,11 +6,12 @@ import os
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
+from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..base.diagnostics import Diagnostic, SpecError
-from .arguments import at_least, seconds
+from .arguments import MOST, at_least, seconds
 from .common import tell, verdict
 from .manner import say
 
@@ -66,10 +67,21 @@ def _preset(kind: str, name: str) -> str:
 
 def rate(text: str) -> float:
     """`4` or `4 req/s`."""
-    value = float(text.removesuffix("req/s").strip())
+    try:
+        value = float(text.removesuffix("req/s").strip())
+    except ValueError:
+        value = nan
     if not 1e-6 <= value <= 1e6:
-        raise ValueError(text)
+        raise ArgumentTypeError(f"{text} is not a rate such as `4` or `4 req/s`, from 1e-6 to 1e6")
     return value
+
+
+def limit(text: str) -> float:
+    """A time, in seconds, that something can keep."""
+    time_s = seconds(text)
+    if not 0 < time_s <= MOST:
+        raise ArgumentTypeError(f"{text} is not a limit that anything keeps: above 0")
+    return time_s
 
 
 QUESTIONS = (
@@ -81,9 +93,9 @@ QUESTIONS = (
     Question("batch", "sequences at once", at_least(1), open=f"{BATCH}, or as many as fit"),
     Question("rate", "requests per second", rate, open="half of what it can take"),
     Question(
-        "ttft", "time to the first token that 90% of requests must keep, such as 2 s", seconds, open="what it reaches"
+        "ttft", "time to the first token that 90% of requests must keep, such as 2 s", limit, open="what it reaches"
     ),
-    Question("tpot", "time per token that 90% of requests must keep, such as 50 ms", seconds, open="what it reaches"),
+    Question("tpot", "time per token that 90% of requests must keep, such as 50 ms", limit, open="what it reaches"),
     Question("file", "file to write", str, "plan.moe"),
 )
 
@@ -106,11 +118,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--rate", type=rate, metavar="N", help="requests per second (default: half of what it can take)"
     )
     parser.add_argument(
-        "--ttft", type=seconds, metavar="TIME", help="what the first token of 90%% of requests must keep, e.g. `2 s`"
+        "--ttft", type=limit, metavar="TIME", help="what the first token of 90%% of requests must keep, e.g. `2 s`"
     )
-    parser.add_argument(
-        "--tpot", type=seconds, metavar="TIME", help="what their further tokens must keep, e.g. `50 ms`"
-    )
+    parser.add_argument("--tpot", type=limit, metavar="TIME", help="what their further tokens must keep, e.g. `50 ms`")
     parser.add_argument("-o", "--out", dest="file", metavar="FILE.moe", help="file to write (default: standard output)")
     parser.add_argument("--force", action="store_true", help="replace a file that exists")
 
@@ -121,6 +131,8 @@ def run(args: Namespace) -> int:
     try:
         _asked(args)
         out = Path(args.file) if args.file else None
+        if out is not None and out.is_dir():
+            raise SpecError([Diagnostic("E05", f"`{out}` is a folder", help=(f"a file in it: -o {out / 'plan.moe'}",))])
         if out is not None and os.path.lexists(out) and not args.force:
             raise SpecError([Diagnostic("E05", f"`{out}` exists already", help=("--force replaces it",))])
         made = _Spec(args)

@@ -15,6 +15,9 @@ EXTRA = "lsp"
 def add_arguments(parser: ArgumentParser) -> None:
     allow_import_arguments(parser)
     parser.add_argument("--set", action="append", default=[], metavar="K=V", help="set a param of every spec")
+    parser.add_argument(
+        "--stdio", action="store_true", help="standard input and output, as always; many clients of the protocol add it"
+    )
 
 
 def run(args: Namespace) -> int:
