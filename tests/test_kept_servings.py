@@ -190,6 +190,18 @@ def test_it_stays_small_and_keeps_the_latest(home: Path, monkeypatch: pytest.Mon
     assert user_cache.read(KEY) is None and (home / "notes.txt").exists()
 
 
+def test_every_installation_has_an_identity_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where what an interrupted upgrade left of the version before is found first."""
+    monkeypatch.setattr(user_cache, "__file__", str(tmp_path / "dagc" / "base" / "user_cache.py"))
+    found = [user_cache.identity()]
+    for version, digest in (("1", "a"), ("2", "b"), ("2", "c")):
+        folder = tmp_path / f"dagc_moe-{version}.dist-info"
+        folder.mkdir(exist_ok=True)
+        (folder / "RECORD").write_text(f"dagc/base/user_cache.py,sha256={digest},1\n")
+        found.append(user_cache.identity())
+    assert found[0] is None and None not in found[1:] and len(set(found)) == 4
+
+
 def test_many_write_one_entry_at_once(home: Path) -> None:
     def work(number: int) -> Any:
         user_cache.write(KEY, [number] * 2000)

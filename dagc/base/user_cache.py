@@ -33,13 +33,14 @@ def identity() -> str | None:
     whose files change, and where nothing is written down."""
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     site = os.path.dirname(package)
-    with suppress(OSError):
-        for name in os.listdir(site):
-            if name.startswith("dagc_moe-") and name.endswith(".dist-info"):
-                with open(os.path.join(site, name, "RECORD"), "rb") as file:
-                    record = file.read()
-                return digest(record.decode()) if b"\ndagc/base/user_cache.py,sha256=" in b"\n" + record else None
-    return None
+    records = []
+    with suppress(OSError, UnicodeDecodeError):
+        for name in sorted(os.listdir(site)):
+            if name.startswith("dagc_moe-") and name.endswith(".dist-info"):  # two where an upgrade was interrupted
+                with open(os.path.join(site, name, "RECORD"), encoding="utf-8") as file:
+                    records.append(file.read())
+    ours = "\ndagc/base/user_cache.py,sha256="
+    return digest("\n".join(records)) if any(ours in f"\n{record}" for record in records) else None
 
 
 def digest(text: str) -> str:

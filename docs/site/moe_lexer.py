@@ -5,13 +5,13 @@ from __future__ import annotations
 from pygments.lexer import RegexLexer, words
 from pygments.token import Comment, Keyword, Name, Number, Operator, Punctuation, String, Text
 
+from dagc.base.sections import SECTIONS
+from dagc.base.syntax.errors import WORDS as RESERVED
 from dagc.base.units import UNITS
 
-SECTIONS = (
-    "moe", "hardware", "link", "model", "workload", "phase", "serve", "require", "param", "let", "import", "block", "layer",
-    "checkpoint", "alternative", "attention", "experts", "mlp", "rope", "weights", "memory", "compute", "shard", "return",
-)  # fmt: skip
 WORDS = ("from", "in", "to", "place")
+BEGINNINGS = sorted({name for path in SECTIONS for name in path.split(".")} | {*RESERVED} - {*WORDS, "true", "false"})
+"""Words that a section or a statement begins with."""
 UNIT = "|".join(sorted((u.replace("$", r"\$") for u in UNITS), key=len, reverse=True))
 
 
@@ -23,7 +23,7 @@ class MoeLexer(RegexLexer):
             (r"#.*", Comment),
             (r'"[^"\n]*"', String),
             (rf"\d[\d_]*(?:\.\d+)?(?:e[+-]?\d+)?(?: ?(?:{UNIT})(?![\w/]))?", Number),
-            (words(SECTIONS, suffix=r"\b(?=\s+[\w\"{]|\s*\{)"), Keyword),
+            (words(BEGINNINGS, suffix=r"\b(?=\s+[\w\"{]|\s*\{)"), Keyword),
             (words(WORDS, prefix=r"\b", suffix=r"\b"), Keyword),
             (r"[A-Za-z_]\w*(?=\s*=[^=])", Name.Attribute),
             (r"[A-Za-z_]\w*", Name),

@@ -16,6 +16,7 @@ from ....plan.pools import listed
 from ...facts.gpu_map import MOST_GPUS, Colouring, Device, DeviceMap, Domain, PoolMap
 from ..overview import sizes
 from . import memory
+from .looks import SMALL
 from .markup import Markup, fit, join, tag, text, width
 from .svg import Figure, Keys, figure, rect, title, words
 
@@ -26,7 +27,6 @@ HUES = 8
 PAD, GAP, LINE = 12.0, 14.0, 18.0
 OTHER, NONE, IDLE, MARK = "gpu-other", "gpu-none", "gpu-idle", "gpu-mark"
 """Looks of GPUs that other phases use, that have no number, that no phase uses; and the mark of those that several phases use."""
-SMALL = 11
 
 
 @record
