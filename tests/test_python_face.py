@@ -8,6 +8,7 @@ import pickle
 import pydoc
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -280,3 +281,9 @@ def test_values_are_cut_to_their_room(value: object) -> None:
 def test_small_values_are_printed_as_python_does() -> None:
     for value in (1, -2.5, True, None, "a\n", (1,), [1, "b"], {"a": 1}, b"x", ()):
         assert short(value) == repr(value)
+
+
+@pytest.mark.parametrize("ask", [dagc.Plan.serve, dagc.Plan.knee])
+def test_a_serving_that_is_not_there_is_told(ask: Callable[[dagc.Plan, str], object]) -> None:
+    with pytest.raises(dagc.SpecError, match="E14 the spec has no serving `chta`"):
+        ask(compiled("plan_a"), "chta")

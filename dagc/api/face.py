@@ -125,7 +125,7 @@ class Plan(CompiledPlan):
         from ..base.diagnostics import Collector
         from ..plan.goodput import limits
 
-        serve = self.spec.serve(serving) if isinstance(serving, str) else serving
+        serve = self._serving(serving) if isinstance(serving, str) else serving
         if serve.name in self.servings and serve == self.spec.serve(serve.name):
             return self.servings[serve.name]
         out = Collector()
@@ -153,11 +153,21 @@ class Plan(CompiledPlan):
         ]
         return tuple([*failed, *(["it is overloaded"] if result.verdict == "overloaded" else [])])
 
+    def _serving(self, name: str) -> Serve:
+        """Of the spec. Raises SpecError."""
+        from ..base.diagnostics import Diagnostic, SpecError
+
+        known = {one.name: one for one in self.spec.serves}
+        if name not in known:
+            help_ = (f"it has {', '.join(known)}" if known else "write one: serve NAME { ... }",)
+            raise SpecError([Diagnostic("E14", f"the spec has no serving `{name}`", help=help_)])
+        return known[name]
+
     def knee(self, serving: str | Serve, progress: Callable[[str], None] | None = None) -> Knee:
         """The highest load at which a serving keeps every requirement that names it. Raises SpecError."""
         from ..optimize.serving_loads import find_knee
 
-        serve = self.spec.serve(serving) if isinstance(serving, str) else serving
+        serve = self._serving(serving) if isinstance(serving, str) else serving
         return find_knee(self.serve, self.broken, serve, progress)
 
     def serving_svg(self, name: str, view: str = "latencies", *, theme: Theme = "auto") -> Svg:
