@@ -200,7 +200,7 @@ def test_zoom_tooltips_and_theme_by_keyboard(chrome: Browser, pages: Path) -> No
     chrome.key("Tab")
     chrome.run("document.querySelector('g.node').focus()")
     tip = "(t => t.hidden ? '' : t.textContent)(document.querySelector('.tip'))"
-    assert chrome.run(tip).startswith("gqa.h: bound by")
+    assert chrome.run(tip).startswith("gqa.h: divided by the root of the mean square; bound by")
     chrome.run("document.querySelector('[aria-label^=\"switch\"]').click()")
     assert chrome.run("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 28)"
     assert chrome.complaints == []

@@ -309,4 +309,4 @@ phase decode { gpus = 0..7, attention { dp = 8 }, experts { ep = 8 }, expert_pla
         assert said in found and "places experts by the load that it sees" in " ".join(found.replace("#", "").split())
     with pytest.raises(SpecError) as refused:
         export(plan, "megatron", None, "plan")
-    assert "expert_placement = balanced has no argument" in str(refused.value.diagnostics)
+    assert "expert_placement = balanced has no argument" in " ".join(refused.value.diagnostics[0].because)

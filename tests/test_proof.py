@@ -19,6 +19,7 @@ from dagc.execute.machine import RankMachine
 from dagc.execute.prove import Recording, prove, prove_graph
 from dagc.ir.graph import Graph
 from dagc.ir.ops.attributes import ScaleAttrs
+from dagc.ir.text.write import print_graph
 from dagc.spec.workload import Routing
 
 GQA = "attention { kind = gqa, heads = 4, kv_heads = 2, head_dim = 4 }"
@@ -173,7 +174,7 @@ def test_absorbed_latent_attention_is_the_plain_form() -> None:
         kept = Recording(machine)
         machine.run()
         runs.append((graph, kept.whole(graph.segments[1].repeat, "lm_head.logits")))
-    assert "Wuk" in str(runs[1][0]) and runs[0][0] != runs[1][0]
+    assert "Wuk" in print_graph(runs[1][0]) and runs[0][0] != runs[1][0]
     assert np.allclose(runs[0][1], runs[1][1], rtol=1e-12)
 
 

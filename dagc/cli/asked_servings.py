@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..api.serves import asked_servings
 from ..base.diagnostics import Collector, Diagnostic, SpecError
 from .common import settings
 from .manner import live
@@ -47,6 +46,8 @@ def compiled(
 
 def asked(spec: Spec, args: Namespace) -> list[Serve]:
     """The servings that are asked for, in the order of the spec. Raises SpecError."""
+    from ..api.serves import asked_servings
+
     found = asked_servings(spec, args.name)
     for serve in found if args.phase else ():
         for phase in (serve.prefill, serve.decode, serve.mixed):

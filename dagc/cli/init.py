@@ -121,7 +121,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--ttft", type=limit, metavar="TIME", help="what the first token of 90%% of requests must keep, e.g. `2 s`"
     )
     parser.add_argument("--tpot", type=limit, metavar="TIME", help="what their further tokens must keep, e.g. `50 ms`")
-    parser.add_argument("-o", "--out", dest="file", metavar="FILE.moe", help="file to write (default: standard output)")
+    parser.add_argument("-o", "--out", dest="out", metavar="FILE.moe", help="file to write (default: standard output)")
     parser.add_argument("--force", action="store_true", help="replace a file that exists")
 
 
@@ -130,7 +130,7 @@ def run(args: Namespace) -> int:
 
     try:
         _asked(args)
-        out = Path(args.file) if args.file else None
+        out = Path(args.out) if args.out else None
         if out is not None and out.is_dir():
             raise SpecError([Diagnostic("E05", f"`{out}` is a folder", help=(f"a file in it: -o {out / 'plan.moe'}",))])
         if out is not None and os.path.lexists(out) and not args.force:
@@ -186,7 +186,7 @@ class _Spec:
         from .writing import seen_from
 
         self.args = args
-        self.spec_name = args.file or "-"
+        self.spec_name = args.out or "-"
         named = args.model
         self.model = seen_from(self.spec_name, named) if named.endswith(".json") else named
         self.prompt, self.output = int(args.prompt or PROMPT), int(args.output_tokens or OUTPUT)

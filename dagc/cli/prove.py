@@ -6,7 +6,6 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..api.asked_specs import check_phases
 from ..base.diagnostics import Collector, Diagnostic, SpecError
 from .arguments import spec_arguments
 from .common import settings, tell
@@ -24,6 +23,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
+    from ..api.asked_specs import check_phases
     from ..base.syntax.input import folder_of, read_source
     from ..execute.prove_spec import prove_phase
     from ..lang.load import load
