@@ -1,16 +1,23 @@
-"""What a notebook shows of a plan: verdicts and a row per phase, in the notebook's own colours."""
+"""What a notebook shows of a plan: its answer, requirements and a row per phase in the notebook's own colours, then pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 
 from ...plan.plan import CompiledPlan
 from ..draw.figures.markup import Markup, join, tag
+from ..draw.figures.standalone import svg
 from ..facts.findings import binding
 from ..facts.plan_answer import Answer, answer
 from . import headline
 
 LEFT = "text-align:left"
+SCROLLS = "max-width:100%;overflow-x:auto"
+PICTURES = ("overview", "map")
+STYLE = re.compile(r"<style>.*?</style>", re.DOTALL)
+OPEN = 2
+"""So many phases have their pictures unfolded."""
 
 
 def fragment(plan: CompiledPlan) -> str:
@@ -26,8 +33,17 @@ def fragment(plan: CompiledPlan) -> str:
         _phases(plan),
         _servings(plan),
         join(tag("p", tag("b", f"{name}: "), binding(result)) for name, result in plan.phases.items()),
+        join(_pictures(plan)),
         cls="dagc-plan",
     )
+
+
+def _pictures(plan: CompiledPlan) -> Iterator[Markup]:
+    """Of each phase. They have paper of their own, so the light theme is read on a dark screen, too; a style of theirs would be the notebook's."""
+    for number, phase in enumerate(plan.phases):
+        drawn = [Markup(STYLE.sub("", svg(plan, phase, view, theme="light"))) for view in PICTURES]
+        shown = join(tag("div", one, style=SCROLLS) for one in drawn)
+        yield tag("details", tag("summary", f"{phase}: {' and '.join(PICTURES)}"), shown, open=number < OPEN)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> Markup:
