@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(Path(__file__).parent), str(ROOT)]
 
 import navigation  # noqa: E402
-from moe_lexer import MoeLexer  # noqa: E402
+from moe_lexer import MoeLexer, SessionLexer  # noqa: E402
 
 from dagc.base.version import VERSION  # noqa: E402
 
@@ -46,4 +46,5 @@ templates_path = ["templates"]
 
 def setup(app: Sphinx) -> None:
     app.add_lexer("moe", MoeLexer)
+    app.add_lexer("console", SessionLexer)
     app.connect("source-read", lambda app, page, text: navigation.add(page, text))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pygments.lexer import RegexLexer, words
-from pygments.token import Comment, Keyword, Name, Number, Operator, Punctuation, String, Text
+from pygments.lexer import RegexLexer, bygroups, words
+from pygments.token import Comment, Generic, Keyword, Name, Number, Operator, Punctuation, String, Text
 
 from dagc.base.sections import SECTIONS
 from dagc.base.syntax.errors import WORDS as RESERVED
@@ -30,5 +30,18 @@ class MoeLexer(RegexLexer):
             (r"\.\.|[<>=~]=?|[-+*/]", Operator),
             (r"[{}()\[\],.:]", Punctuation),
             (r"\s+|.", Text),
+        ]
+    }
+
+
+class SessionLexer(RegexLexer):
+    """Commands after `$ ` and what they print. In a root's session `# ` begins a command, too; here it is a comment of a script."""
+
+    name = "session"
+    aliases = ("console",)
+    tokens = {  # noqa: RUF012
+        "root": [
+            (r"^(\$ )(.*)", bygroups(Generic.Prompt, Text)),
+            (r".+|\n", Generic.Output),
         ]
     }
