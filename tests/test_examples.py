@@ -166,8 +166,9 @@ def test_placement_of_the_plans() -> None:
 def test_every_example_compiles_and_its_path_adds_up(example: Plan) -> None:
     for result in example.phases.values():
         total = sum(step.time_s for step in result.path)
-        assert total == pytest.approx(result.time_s, rel=1e-6)
-        assert result.floor.period_s <= result.time_s
+        pass_s = result.time_s * result.tokens_per_step  # with drafts, a pass brings several tokens
+        assert total == pytest.approx(pass_s, rel=1e-6)
+        assert result.floor.period_s <= pass_s
         assert result.memory.fits
         assert sum(result.bound_by.values()) == pytest.approx(1.0)
 

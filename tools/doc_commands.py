@@ -40,6 +40,8 @@ NOT_RUN = {
     "python": "tools and tests of a checkout, which CI runs by themselves",
     "python3": "makes a virtual environment",
     "pip": "installs packages",
+    "pipx": "makes an environment and installs packages (.ci/run)",
+    "docker": "builds a container",
     "pytest": "runs tests",
     "torchrun": "starts processes on several hosts",
     "dagc run": "starts processes with PyTorch (tests/test_run.py)",
