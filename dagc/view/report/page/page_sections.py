@@ -39,7 +39,9 @@ def opening(name: str, found: Answer, more: Sequence[str] = ()) -> Markup:
         "header",
         tag("h1", name),
         tag("p", f"{'✓' if good else '✗'} {found.verdict}", cls=f"verdict {'pass' if good else 'fail'}"),
-        tag("ul", join(tag("li", line) for line in found.limits), cls="binding") if found.limits else "",
+        tag("ul", join(tag("li", line) for line in found.limits), cls=f"binding{' good' if good else ''}")
+        if found.limits
+        else "",
         _figures(found),
         join(tag("p", line) for line in more),
     )
