@@ -30,6 +30,7 @@ class Watching:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "dagc", *words, "--watch"], cwd=folder, stdout=theirs, stderr=theirs,
             env={**os.environ, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(folder / "cache")},
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job starts without it
         )  # fmt: skip
         os.close(theirs)
         os.set_blocking(self.ours, False)

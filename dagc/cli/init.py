@@ -96,7 +96,7 @@ QUESTIONS = (
         "ttft", "time to the first token that 90% of requests must keep, such as 2 s", limit, open="what it reaches"
     ),
     Question("tpot", "time per token that 90% of requests must keep, such as 50 ms", limit, open="what it reaches"),
-    Question("file", "file to write", str, "plan.moe"),
+    Question("out", "file to write", str, "plan.moe"),
 )
 
 
