@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
+from contextlib import suppress
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,13 @@ from hypothesis import HealthCheck, settings
 import dagc
 from dagc.api import Plan
 
-ROOT = Path(__file__).resolve().parent.parent
+# Bytecode is kept, whatever PYTHONDONTWRITEBYTECODE asks for: tests start dagc many times, and each would compile all that it
+# imports, which takes longer than most commands.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+TESTS = Path(__file__).resolve().parent
+ROOT = TESTS.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.moe"))
 
 
@@ -72,5 +81,35 @@ def example(request: pytest.FixtureRequest) -> Plan:
     return compiled(request.param)
 
 
+# -- the run -------------------------------------------------------------------------------------
+
+LONG = ()
+"""Files that take longest: they are begun first, so that all workers end at about the same time."""
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write what goldens expect anew")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """`-n` gives each worker whole files, whose tests share what they compile."""
+    if getattr(config.option, "numprocesses", None) and config.option.dist == "no":
+        config.option.dist = "loadfile"
+        config.option.loadscopereorder = False
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Workers each read all tests. Where there is no bytecode of them yet, each makes that of a part, for all."""
+    about = getattr(session.config, "workerinput", None)
+    if about is None or not any(Path(argument).resolve() in (TESTS, ROOT) for argument in session.config.args):
+        return
+    own = int(about["workerid"].removeprefix("gw"))
+    for path in sorted(TESTS.glob("test_*.py"))[own :: about["workercount"]]:
+        with suppress(Exception, pytest.skip.Exception):  # told when it is collected
+            import_module(path.stem)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
