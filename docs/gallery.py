@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import dagc
+from dagc.api import Plan
 
 HERE = Path(__file__).resolve().parent
 EXAMPLES = HERE.parent / "examples"
@@ -111,7 +114,12 @@ SERVED: tuple[tuple[str, str, str, str], ...] = (
 """Example, serving, view and a sentence."""
 
 
-def main(target: Path) -> None:
+@cache
+def compiled(example: str) -> Plan:
+    return dagc.compile(EXAMPLES / f"{example}.moe")
+
+
+def main(target: Path, plan_of: Callable[[str], Plan] = compiled) -> None:
     """Writes the page and a picture an entry."""
     (target / "gallery").mkdir(parents=True, exist_ok=True)
     lines = [
@@ -120,7 +128,7 @@ def main(target: Path) -> None:
         "Made by `python docs/gallery.py` from `examples/`; every picture is one command and needs no Graphviz.",
     ]
     for example, phase, view, select, words in PICTURES:
-        plan = dagc.compile(EXAMPLES / f"{example}.moe")
+        plan = plan_of(example)
         part = "".join(f".{s.replace(':', '')}" for s in select)
         name = f"{example}.{phase}.{view}{part}.svg"
         (target / "gallery" / name).write_text(plan.svg(phase, view, select=select), encoding="utf-8")
@@ -136,7 +144,7 @@ def main(target: Path) -> None:
             f"`dagc show examples/{example}.moe --view {view} --phase {phase}{options} -o {name}`",
         ]
     for example, serving, view, words in SERVED:
-        plan = dagc.compile(EXAMPLES / f"{example}.moe")
+        plan = plan_of(example)
         name = f"{example}.{serving}.{view}.svg"
         (target / "gallery" / name).write_text(plan.serving_svg(serving, view), encoding="utf-8")
         lines += [

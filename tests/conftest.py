@@ -77,8 +77,13 @@ def compiled(name: str) -> Plan:
 
 
 @pytest.fixture(params=[p.stem for p in EXAMPLES])
-def example(request: pytest.FixtureRequest) -> Plan:
-    return compiled(request.param)
+def example_name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def example(example_name: str) -> Plan:
+    return compiled(example_name)
 
 
 # -- the run -------------------------------------------------------------------------------------

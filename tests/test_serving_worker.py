@@ -409,21 +409,32 @@ def poisson(random: Random, rate: float, count: int, output: Any) -> list[Reques
     return requests
 
 
+def lindley(requests: list[Request], step_s: float) -> list[float]:
+    """How long each waits for a single server: what is left of the wait and the service before when it comes."""
+    waits = [0.0]
+    for before, request in pairwise(requests):
+        waits.append(max(0.0, waits[-1] + before.output * step_s - (request.arrival_s - before.arrival_s)))
+    return waits
+
+
 @pytest.mark.parametrize("load", [0.3, 0.7])
-def test_one_slot_is_the_queue_of_the_books(load: float) -> None:
-    """One slot, services of 100 steps, or of geometrically many: M/D/1 and M/M/1. A request comes in the middle of a step and starts at
-    its end, which adds half a step."""
-    mean = 100
+@pytest.mark.parametrize("law", ["fixed", "geometric"])
+def test_one_slot_is_the_queue_of_the_books(load: float, law: str) -> None:
+    """One slot, services of 100 steps, or of geometrically many: every wait is that of Lindley's recursion, the mean of which is that
+    of M/D/1 and M/M/1."""
+    mean, count = 100, 60_000
     random = Random(3)
-    count = 60_000
-    engine = Engine(affine(1.0 / mean), slots=1)
-    fixed = served(engine, poisson(random, load, count, lambda: mean))
-    waits = sum(fixed.queued_s) / count
-    assert waits == pytest.approx(load / (2 * (1 - load)), rel=0.06, abs=0.02)
-    drawn = served(
-        engine, poisson(random, load, count, lambda: 1 + int(math.log(1 - random.random()) / math.log(1 - 1 / mean)))
-    )
-    assert sum(drawn.queued_s) / count == pytest.approx(load / (1 - load), rel=0.08, abs=0.02)
+
+    def geometric() -> int:
+        return 1 + int(math.log(1 - random.random()) / math.log(1 - 1 / mean))
+
+    requests = poisson(random, load, count, geometric if law == "geometric" else lambda: mean)
+    waits = lindley(requests, 1 / mean)
+    known = load / (1 - load) if law == "geometric" else load / (2 * (1 - load))
+    assert sum(waits) / count == pytest.approx(known, rel=0.08 if law == "geometric" else 0.06)
+    first = 4_000
+    rows = served(Engine(affine(1 / mean), slots=1), requests[:first])
+    assert max(rows.queued_s) > 2 and list(rows.queued_s) == pytest.approx(waits[:first], abs=1e-9)
 
 
 def test_a_closed_loop_obeys_little() -> None:

@@ -55,12 +55,28 @@ def critical(result: PhaseResult) -> list[Visit]:
     return list(reversed(list(_Walk(result).back())))
 
 
+Since = tuple[float, Array]
+"""A moment, and for each rank how long after it."""
+
+
+@record
+class _Inputs:
+    """Of an op in one lane, what the layers of a segment share: where its inputs are made, which of these are the permutes that bring
+    keys and values round to a ring attention (it starts along with them), and what its stream does before."""
+
+    sources: tuple[str, ...]
+    turns: tuple[str, ...]
+    stream: str
+    before: tuple[str, int] | None
+
+
 @dataclass
 class _Walk:
     result: PhaseResult
     cells: dict[tuple[int, int], list[Layer]] = field(default_factory=dict)
     sends: dict[tuple[int, int, int], Array] = field(default_factory=dict)
     orders: dict[str, dict[str, list[tuple[str, int]]]] = field(default_factory=dict)
+    known: dict[tuple[str, str, int], _Inputs] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         graph = self.result.graph
@@ -97,17 +113,17 @@ class _Walk:
     def layer(self, node: PathNode) -> Layer:
         return self.cells[node.stage, node.microbatch][node.place]
 
-    def starts(self, node: PathNode) -> Array:
+    def starts(self, node: PathNode) -> Since:
         if node.place < 0:
-            return self.sends[node.stage, node.microbatch, node.lane]
+            return 0.0, self.sends[node.stage, node.microbatch, node.lane]
         layer = self.layer(node)
-        return layer.start_s + layer.run.starts[node.op, node.lane]
+        return layer.start_s, layer.run.starts[node.op, node.lane]
 
-    def finishes(self, node: PathNode) -> Array:
+    def finishes(self, node: PathNode) -> Since:
         if node.place < 0:
-            return self.sends[node.stage, node.microbatch, node.lane] + self.result.costs.edges[node.stage].time_s
+            return self.result.costs.edges[node.stage].time_s, self.sends[node.stage, node.microbatch, node.lane]
         layer = self.layer(node)
-        return layer.start_s + layer.run.finishes[node.op, node.lane]
+        return layer.start_s, layer.run.finishes[node.op, node.lane]
 
     # -- the walk --------------------------------------------------------------------------------
 
@@ -115,10 +131,10 @@ class _Walk:
         node, index = self.end()
         counted = True
         while True:
-            start, end = at(self.starts(node), index), at(self.finishes(node), index)
+            start, end = _when_s(self.starts(node), index), _when_s(self.finishes(node), index)
             ring = self.ring(node)
             if counted and ring:
-                late = max(ring, key=lambda n: at(self.finishes(n), index))
+                late = max(ring, key=lambda n: _when_s(self.finishes(n), index))
                 own = at(self.result.costs.ops[self.segment(node).name, node.op].time_s, index)
                 if end > start + own + SAME_S:  # the ring's last block came after the attention had done the others
                     node = late
@@ -152,8 +168,9 @@ class _Walk:
             for m in range(graph.microbatches)
             for lane in range(graph.lanes)
         ]
-        node = max(ends, key=lambda n: float(self.finishes(n).max()))
-        times = self.finishes(node)
+        node = max(ends, key=lambda n: _last_s(self.finishes(n)))
+        moment, after = self.finishes(node)
+        times = moment + after
         return node, tuple(int(i) for i in np.unravel_index(int(np.argmax(times)), times.shape))
 
     def before(self, node: PathNode, index: Index) -> tuple[PathNode, Index, bool] | None:
@@ -161,43 +178,57 @@ class _Walk:
         options = self.options(node)
         if not options:
             return None
-        times = [self.starts(n) if n in self.ring(node) else self.finishes(n) for n in options]
-        best = max(
-            ((at(t, member), k, member) for member in self.members(node, index, times) for k, t in enumerate(times)),
+        ring = self.ring(node)
+        times = [self.starts(n) if n in ring else self.finishes(n) for n in options]
+        _, chosen, member = max(
+            (
+                (_when_s(t, member), n, member)
+                for member in self.members(node, index, times)
+                for n, t in zip(options, times, strict=True)
+            ),
             key=lambda found: found[0],
         )
-        chosen = options[best[1]]
-        return chosen, best[2], chosen not in self.ring(node)
+        return chosen, member, chosen not in ring
 
-    def members(self, node: PathNode, index: Index, times: list[Array]) -> Iterator[Index]:
+    def members(self, node: PathNode, index: Index, times: list[Since]) -> Iterator[Index]:
         """The ranks of a collective's group that can differ."""
         axes = () if node.place < 0 else self.segment(node).by_name[node.op].axes
         mesh = self.result.graph.the_mesh
-        long = {mesh.index[a] for a in axes if any(t.shape[mesh.index[a]] > 1 for t in times)}
+        long = {mesh.index[a] for a in axes if any(t.shape[mesh.index[a]] > 1 for _, t in times)}
         choices = [range(mesh.shape[k]) if k in long else (i,) for k, i in enumerate(index)]
         return itertools.product(*choices)
 
     def options(self, node: PathNode) -> list[PathNode]:
         """Inputs, and what the stream did before."""
-        stage, microbatch, place, name, lane = node
+        stage, microbatch, place, _, lane = node
         if place < 0:
             return self.before_send(stage, microbatch, lane)
-        segment = self.segment(node)
-        op = segment.by_name[name]
+        needs, fed = self.inputs(node), self.segment(node).input
         nodes: list[PathNode] = []
-        for source in segment.sources(op):
-            if source == segment.input:
+        for source in needs.sources:
+            if source == fed:
                 nodes += self.entry(stage, microbatch, place, lane)
             else:
                 nodes.append(PathNode(stage, microbatch, place, source, lane))
-        stream = self.result.graph.stream_of(segment, op)
-        order = self.orders[segment.name][stream]
-        k = order.index((name, lane))
-        if k:
-            nodes.append(PathNode(stage, microbatch, place, *order[k - 1]))
+        if needs.before is not None:
+            nodes.append(PathNode(stage, microbatch, place, *needs.before))
         else:
-            nodes += self.stream_before(stage, microbatch, place, stream)
+            nodes += self.stream_before(stage, microbatch, place, needs.stream)
         return nodes
+
+    def inputs(self, node: PathNode) -> _Inputs:
+        segment = self.segment(node)
+        key = segment.name, node.op, node.lane
+        if key not in self.known:
+            op = segment.by_name[node.op]
+            sources = segment.sources(op)
+            made = (segment.by_name[n] for n in sources if n in segment.by_name)
+            turns = (source.name for source in made if isinstance(source.attrs, RingTurnAttrs))
+            stream = self.result.graph.stream_of(segment, op)
+            order = self.orders[segment.name][stream]
+            k = order.index((node.op, node.lane))
+            self.known[key] = _Inputs(sources, tuple(turns) if op.ring else (), stream, order[k - 1] if k else None)
+        return self.known[key]
 
     def before_send(self, stage: int, microbatch: int, lane: int) -> list[PathNode]:
         place = len(self.cells[stage, microbatch])
@@ -226,16 +257,20 @@ class _Walk:
         return self.stream_before(stage, microbatch - 1, len(self.cells[stage, microbatch - 1]), stream)
 
     def ring(self, node: PathNode) -> list[PathNode]:
-        """The permutes that bring keys and values round to a ring attention: it starts along with them."""
+        """What turns keys and values round to it."""
         if node.place < 0:
             return []
-        segment = self.segment(node)
-        op = segment.by_name[node.op]
-        if not op.ring:
-            return []
-        sources = (segment.by_name[n] for n in segment.sources(op) if n in segment.by_name)
-        turns = [source.name for source in sources if isinstance(source.attrs, RingTurnAttrs)]
-        return [PathNode(node.stage, node.microbatch, node.place, n, node.lane) for n in turns]
+        return [node._replace(op=name) for name in self.inputs(node).turns]
+
+
+def _when_s(since: Since, index: Index) -> float:
+    moment, after = since
+    return moment + at(after, index)
+
+
+def _last_s(since: Since) -> float:
+    moment, after = since
+    return moment + float(after.max())
 
 
 def _program(graph: Graph, segment: Segment) -> dict[str, list[tuple[str, int]]]:

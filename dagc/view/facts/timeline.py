@@ -76,7 +76,9 @@ Key = tuple[int, int | None, str, int]
 
 def at(array: Array, index: Index) -> float:
     """An array's value for a rank: length one where ranks are equal."""
-    return float(array[tuple(min(i, n - 1) for i, n in zip(index, array.shape, strict=True))])
+    if array.size == 1:
+        return array.item()
+    return array.item(tuple([min(i, n - 1) for i, n in zip(index, array.shape, strict=True)]))
 
 
 def classes(result: PhaseResult, stage: int) -> list[Member]:
