@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -50,9 +51,18 @@ class Visit:
         return not self.segment and self.op == "host"
 
 
-def critical(result: PhaseResult) -> list[Visit]:
+_PATHS: dict[int, tuple[weakref.ref[PhaseResult], tuple[Visit, ...]]] = {}
+"""Of the results there are, by identity: several pictures of one ask for the same."""
+
+
+def critical(result: PhaseResult) -> tuple[Visit, ...]:
     """The path in order of time. Its times add up to the makespan of one pass of all micro-batches."""
-    return list(reversed(list(_Walk(result).back())))
+    name = id(result)
+    kept = _PATHS.get(name)
+    if kept is None or kept[0]() is not result:
+        path = tuple(_Walk(result).back())[::-1]
+        kept = _PATHS[name] = weakref.ref(result, lambda gone: _PATHS.pop(name, None)), path
+    return kept[1]
 
 
 Since = tuple[float, Array]
