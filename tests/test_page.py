@@ -330,7 +330,9 @@ def test_report_command(tmp_path: Path, capsys: Capture, monkeypatch: pytest.Mon
     assert main(["report", spec, "--format", "text"]) == 0
     assert capsys.readouterr().out.startswith("passed: all 2 requirements hold\n")
     assert main(["compile", spec, "--emit", "html,md", "-o", "out"]) == 0
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {f"deepseek_v3_expert_gpus.{k}" for k in ("txt", "html", "md")}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        f"deepseek_v3_expert_gpus.{k}" for k in ("txt", "html", "md")
+    }
 
 
 def test_show_draws_figures_without_graphviz(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
