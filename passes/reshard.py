@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import field
 from typing import ClassVar
 
 from dagc.base.dtypes import DTYPE_BYTES
-from dagc.base.frozen import mutable, record, replace
+from dagc.base.frozen import field, mutable, record, replace
 from dagc.ir.cuts import Cuts, cut_graph
 from dagc.ir.graph import Graph, Op, Segment, StageEdge, Value, Weight
 from dagc.ir.graph_pass import GraphPass, PassError

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..base.frozen import fields_of, replace
 from ..plan.plan import CompiledPlan
 from .asked_specs import setting_texts
 
@@ -96,7 +96,7 @@ class Plan(CompiledPlan):
     @classmethod
     def of(cls, record: CompiledPlan) -> Plan:
         """The face of a record."""
-        return cls(**{f.name: getattr(record, f.name) for f in fields(record)})
+        return cls(**{name: getattr(record, name) for name in fields_of(type(record))})
 
     def sensitivities(self, phase: str) -> tuple[Sensitivity, ...]:
         """What faster hardware would buy in a phase (costs it again under each change)."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..base.frozen import record
+from ..base.frozen import record, replace
 from .asked_specs import check_phases, spec_of
 
 if TYPE_CHECKING:

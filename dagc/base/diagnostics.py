@@ -6,13 +6,12 @@ Codes and what each means: `codes`.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import field
 from itertools import islice
 
 from .codes import TABLE
 from .diagnostic import Diagnostic as Diagnostic
 from .diagnostic import Label as Label
-from .frozen import mutable
+from .frozen import field, mutable
 from .source import Span
 from .suggest import did_you_mean as did_you_mean
 

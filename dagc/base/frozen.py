@@ -1,14 +1,49 @@
 """Records: what `dataclass` makes, at a twentieth of its cost at import. Every command imports hundreds of classes and makes
-instances of few, so what a class needs is made when it is first asked for."""
+instances of few, so what a class needs is made when it is first asked for. `dataclasses` itself is imported by whoever asks for its
+`fields`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import MISSING, Field, FrozenInstanceError, dataclass, field, fields
 from operator import attrgetter
-from typing import Any, TypeVar, cast, dataclass_transform, overload
+from typing import TYPE_CHECKING, Any, TypeVar, cast, dataclass_transform, overload
+
+if TYPE_CHECKING:
+    from dataclasses import Field
 
 T = TypeVar("T")
+
+
+class Given:
+    """What `field` says of a field; its attributes are named as those of `dataclasses.Field`, which may stand in its place."""
+
+    __slots__ = ("compare", "default", "default_factory", "init", "repr")
+
+    def __init__(self, default: Any, default_factory: Any, init: bool, repr: bool, compare: bool) -> None:
+        self.default, self.default_factory = default, default_factory
+        self.init, self.repr, self.compare = init, repr, compare
+
+
+MISSING: Any = object()
+"""Where there is no default."""
+
+
+@overload
+def field(*, default: T, init: bool = True, repr: bool = True, compare: bool = True) -> T: ...
+@overload
+def field(*, default_factory: Callable[[], T], init: bool = True, repr: bool = True, compare: bool = True) -> T: ...
+@overload
+def field(*, init: bool = True, repr: bool = True, compare: bool = True) -> Any: ...
+def field(
+    *,
+    default: Any = MISSING,
+    default_factory: Any = MISSING,
+    init: bool = True,
+    repr: bool = True,
+    compare: bool = True,
+) -> Any:
+    """As `dataclasses.field`."""
+    return Given(default, default_factory, init, repr, compare)
 
 
 @overload
@@ -40,7 +75,7 @@ def replace(made: T, /, **changes: Any) -> T:
     found = list(known[0](made))
     for name, value in changes.items():
         found[known[1][name]] = value
-    return own(*found)
+    return own(**dict(zip(known[1], found, strict=True))) if getattr(own, _BY_NAME, False) else own(*found)
 
 
 _REPLACED: dict[type, tuple[Callable[[Any], tuple[Any, ...]], dict[str, int]]] = {}
@@ -52,6 +87,8 @@ _OWN = "_record_fields"
 _BY_NAME = "_record_by_name"
 """Attribute of a record: whether its arguments have no places."""
 
+_IS_FROZEN = "_record_is_frozen"
+
 
 def _made(cls: type[T], slots: bool, frozen: bool, kw_only: bool = False) -> type[T]:
     own = dict(cls.__dict__)
@@ -61,11 +98,12 @@ def _made(cls: type[T], slots: bool, frozen: bool, kw_only: bool = False) -> typ
     added: dict[str, Any] = {
         _OWN: listed,
         "__dataclass_fields__": _FIELDS,
-        "__dataclass_params__": _FROZEN if frozen else _MUTABLE,
+        "__dataclass_params__": _PARAMS,
         "__signature__": _SIGNATURE,
         "__init__": _first_init,
         "__match_args__": () if kw_only else _MATCHED,
         _BY_NAME: kw_only,
+        _IS_FROZEN: frozen,
     }
     if frozen:
         added |= {"__setattr__": _no_assignment, "__delattr__": _no_deletion}
@@ -77,8 +115,8 @@ def _made(cls: type[T], slots: bool, frozen: bool, kw_only: bool = False) -> typ
         added["__doc__"] = cls.__name__
     if not slots:
         for name, (_, default) in listed.items():
-            if isinstance(default, Field):
-                if default.default is MISSING:
+            if _is_given(default):
+                if _or_missing(default.default) is MISSING:
                     delattr(cls, name)
                 else:
                     setattr(cls, name, default.default)
@@ -96,6 +134,16 @@ def _made(cls: type[T], slots: bool, frozen: bool, kw_only: bool = False) -> typ
     return cast("type[T]", made)
 
 
+def _is_given(default: Any) -> bool:
+    """Does it say more than a default: is it from `field`, of this module or of `dataclasses`?"""
+    return hasattr(default, "default_factory")
+
+
+def _or_missing(value: Any) -> Any:
+    """`dataclasses` has another object for it."""
+    return MISSING if type(value).__name__ == "_MISSING_TYPE" else value
+
+
 def _of_class(kind: Any) -> bool:
     return isinstance(kind, str) and kind.startswith("ClassVar")
 
@@ -107,6 +155,8 @@ def _known(base: type) -> dict[str, tuple[Any, Any]]:
         return cast("dict[str, tuple[Any, Any]]", found)
     if "__dataclass_fields__" not in base.__dict__:
         return {}
+    from dataclasses import fields
+
     return {f.name: (f.type, f) for f in fields(cast(Any, base))}
 
 
@@ -133,19 +183,52 @@ def fields_of(made: type) -> list[str]:
     return list(_every(made))
 
 
+def types_of(made: type) -> dict[str, str]:
+    """The types of all its fields, as they are written."""
+    return {name: kind for name, (kind, _) in _every(made).items()}
+
+
 class _Fields:
     """`__dataclass_fields__`, made by `dataclass` itself when somebody asks."""
 
     def __get__(self, one: Any, cls: type) -> dict[str, Field[Any]]:
+        from dataclasses import dataclass
+
         made = _record_of(cls)
         every = _every(made)
-        scope = {name: default for name, (_, default) in every.items() if default is not MISSING}
+        scope = {name: _plain(default) for name, (_, default) in every.items() if default is not MISSING}
         scope["__annotations__"] = {name: kind for name, (kind, _) in every.items()}
         scope["__doc__"] = made.__name__
         scope["__module__"] = made.__module__
         plain: Any = dataclass(init=False, repr=False, eq=False)(type(made.__name__, (), scope))
         made.__dataclass_fields__ = plain.__dataclass_fields__
         return cast("dict[str, Field[Any]]", plain.__dataclass_fields__)
+
+
+def _plain(default: Any) -> Any:
+    """A default as `dataclass` takes it."""
+    from dataclasses import field
+
+    if not isinstance(default, Given):
+        return default
+    said = {name: getattr(default, name) for name in Given.__slots__}
+    return field(**{name: value for name, value in said.items() if value is not MISSING})
+
+
+class _Params:
+    """`__dataclass_params__`, which `dataclass` asks of what its classes derive from."""
+
+    def __get__(self, one: Any, cls: type) -> Any:
+        from dataclasses import dataclass
+
+        class Alike:
+            """Alike"""
+
+        made = _record_of(cls)
+        frozen = bool(getattr(made, _IS_FROZEN))
+        params = cast(Any, dataclass(frozen=frozen, repr=False, eq=frozen)(Alike)).__dataclass_params__
+        made.__dataclass_params__ = params
+        return params
 
 
 class _Signature:
@@ -169,17 +252,7 @@ class _Matched:
         return names
 
 
-_FIELDS, _SIGNATURE, _MATCHED = _Fields(), _Signature(), _Matched()
-
-
-def _params(*, frozen: bool) -> Any:
-    class Alike:
-        """Alike"""
-
-    return cast(Any, dataclass(frozen=frozen, repr=False, eq=frozen)(Alike)).__dataclass_params__
-
-
-_FROZEN, _MUTABLE = _params(frozen=True), _params(frozen=False)
+_FIELDS, _PARAMS, _SIGNATURE, _MATCHED = _Fields(), _Params(), _Signature(), _Matched()
 
 
 def _first_init(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -193,12 +266,12 @@ def _initialiser(made: Any) -> Callable[..., None]:
     """`__init__`: its fields by position or name."""
     scope: dict[str, Any] = {"_set": object.__setattr__, "_MISSING": MISSING}
     arguments, body = ["self", "*"] if getattr(made, _BY_NAME) and _every(made) else ["self"], []
-    frozen = made.__dataclass_params__.frozen
+    frozen = getattr(made, _IS_FROZEN)
     for name, (_, default) in _every(made).items():
         init = True
         factory: Any = MISSING
-        if isinstance(default, Field):
-            init, factory, default = default.init, default.default_factory, default.default
+        if _is_given(default):
+            init, factory, default = default.init, _or_missing(default.default_factory), _or_missing(default.default)
         given, otherwise = name, f"_or_{name}"
         if factory is not MISSING:
             scope[otherwise] = factory
@@ -279,10 +352,14 @@ def _first_repr(self: Any) -> str:
 
 
 def _no_assignment(self: Any, name: str, value: object) -> None:
+    from dataclasses import FrozenInstanceError
+
     raise FrozenInstanceError(f"cannot assign to field {name!r}")
 
 
 def _no_deletion(self: Any, name: str) -> None:
+    from dataclasses import FrozenInstanceError
+
     raise FrozenInstanceError(f"cannot delete field {name!r}")
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
+
+_DAGC = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 @cache
 def folder(package: str) -> Path:
-    """The folder of a package; `importlib.resources` would load a twentieth of a whole `dagc check`, for archives that dagc is never
-    imported from."""
-    found = find_spec(package)
-    assert found is not None and found.submodule_search_locations is not None
-    return Path(next(iter(found.submodule_search_locations)))
+    """The folder of a package of dagc; `importlib.resources` would load a twentieth of a whole `dagc check`, for archives that dagc is
+    never imported from."""
+    return Path(_DAGC, *package.split(".")[1:])

@@ -15,7 +15,8 @@ from operator import attrgetter
 from typing import Any, NoReturn, TypeVar, cast
 
 import numpy as np
-from numpy.typing import NDArray
+
+from .arrays import NDArray
 
 F = TypeVar("F", bound=Callable[..., Any])
 Function = Callable[..., "tuple[Any, ...] | None"]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import field
 from typing import Any, TypeAlias
 
 from .diagnostics import Diagnostic, SpecError
-from .frozen import mutable, record
+from .frozen import field, mutable, record
 from .harmless import harmless
 from .source import Source, Span
 

@@ -7,8 +7,7 @@ Bus factor: nccl-tests, doc/PERFORMANCE.md. Fitted on 2, 4 and 8 ranks of one no
 
 from __future__ import annotations
 
-from numpy.typing import ArrayLike
-
+from ..base.arrays import ArrayLike
 from ..base.frozen import record
 from .constants import Device
 from .family import US, Bounds, Family, Table, columns, share

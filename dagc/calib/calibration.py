@@ -8,11 +8,11 @@ substitutes are off is measured by the fit (`nearest.json`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..base.frozen import replace
 from .calibration_file import CalibrationFile, read, shipped
 from .constants import CalibrationError, Device, Entry, FitError, folder
 from .family import COMMON, ENGINES, Family

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from ..base.files import Unreadable, read_text
-from ..base.frozen import record
+from ..base.frozen import fields_of, record
 from .constants import CalibrationError, Device, Entry, FitError, Over, folder
 from .families import FAMILIES
 from .family import COMMON, ENGINES, Family
@@ -161,7 +160,7 @@ DIVISORS = ("_Bps", "_flops", "sms", "sharpness")
 
 def _entry(found: object, family: Family[C], variant: str, head: Head, where: str) -> Entry[C]:
     body = _keys(found, {"constants", "shapes", "error"}, where, {"residual", "over"})
-    names = [field.name for field in fields(family.constants)]  # type: ignore[arg-type]
+    names = fields_of(family.constants)
     values = _numbers(body["constants"], set(names), f"{where}.constants")
     for name, value in values.items():
         if name.endswith(DIVISORS) and name != "quantise_Bps":

@@ -20,8 +20,8 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
+from ..base.arrays import ArrayLike
 from ..base.frozen import record
 from .constants import CalibrationError, folder
 from .shape import Floats, floats, overlap_s

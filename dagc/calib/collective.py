@@ -9,8 +9,7 @@ ranks, are this project's form. Fitted on 2, 4 and 8 ranks of one node.
 
 from __future__ import annotations
 
-from numpy.typing import ArrayLike
-
+from ..base.arrays import ArrayLike
 from ..base.frozen import record
 from .constants import Device
 from .family import US, Bounds, Family, Table, columns, share

@@ -6,8 +6,7 @@ The form of `collective` with constants of its own; the step at which an engine 
 
 from __future__ import annotations
 
-from numpy.typing import ArrayLike
-
+from ..base.arrays import ArrayLike
 from . import collective
 from .collective import CollectiveConstants, bounds, bus_factor
 from .family import Family, Row, Table, columns

@@ -8,8 +8,7 @@ Widths (2176 = 2 (576 + 512)): DeepSeek-V3 technical report, arXiv 2412.19437; t
 
 from __future__ import annotations
 
-from numpy.typing import ArrayLike
-
+from ..base.arrays import ArrayLike
 from ..base.frozen import record
 from .constants import Device
 from .family import LATENCY, LAUNCH, LENGTH, SHARPNESS, Bounds, Family, Table, columns, dtype_name, kv_bytes, share

@@ -8,8 +8,7 @@ are in the kernel.
 
 from __future__ import annotations
 
-from numpy.typing import ArrayLike
-
+from ..base.arrays import ArrayLike
 from ..base.frozen import record
 from .constants import Device
 from .family import LENGTH, SHARPNESS, US, Bounds, Family, Row, columns, share

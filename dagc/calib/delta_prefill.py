@@ -10,8 +10,7 @@ The chunked form: Yang et al., Gated Delta Networks, arXiv 2412.06464, section 3
 
 from __future__ import annotations
 
-from numpy.typing import ArrayLike
-
+from ..base.arrays import ArrayLike
 from ..base.frozen import record
 from .constants import Device
 from .family import LENGTH, SHARPNESS, US, Bounds, Family, Row, columns, share

@@ -13,8 +13,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
+from ..base.arrays import ArrayLike
 from ..base.frozen import record
 from .constants import Device
 from .family import ELEMENT_B, SHARPNESS, US, Bounds, Family, Row, Table, column, dtype_name, share

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+
+from ..base.arrays import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 

@@ -7,13 +7,12 @@ bound a constant, and what more than one family needs, is here.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from ..base.frozen import record
+from ..base.frozen import record, replace
 from .constants import Device, Entry
 from .shape import Floats, floats
 

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from numpy.typing import ArrayLike
-
+from ..base.arrays import ArrayLike
 from ..base.frozen import record
 from .constants import Device
 from .family import (

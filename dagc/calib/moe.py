@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
+from ..base.arrays import ArrayLike
 from ..base.frozen import record
 from .constants import Device
 from .expert_rows import TILE as TILE

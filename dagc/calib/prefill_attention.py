@@ -13,8 +13,7 @@ of a window that a kernel honours are this project's form. Measured without a pr
 
 from __future__ import annotations
 
-from numpy.typing import ArrayLike
-
+from ..base.arrays import ArrayLike
 from ..base.frozen import record
 from .constants import Device
 from .decode_attention import RATIO_OCTAVES, WIDTH_OCTAVES, window_of

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from numpy.typing import ArrayLike
-
+from ..base.arrays import ArrayLike
 from ..base.frozen import record
 from .family import LENGTH, Family, Row, Table, columns, dtype_name, kv_bytes, log_sizes
 from .prefill_attention import LABELS, TILE, mla_bounds

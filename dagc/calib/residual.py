@@ -12,8 +12,8 @@ from base64 import b64decode, b64encode
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..base.arrays import NDArray
 from ..base.frozen import record
 from .shape import Floats
 

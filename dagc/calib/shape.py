@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+
+from ..base.arrays import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 

@@ -11,8 +11,8 @@ begin are this project's form.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike
 
+from ..base.arrays import ArrayLike
 from ..base.frozen import record
 from .constants import Device
 from .family import LENGTH, SHARPNESS, US, Bounds, Family, Row, column, share

@@ -13,8 +13,8 @@ and products by their definition; the rest is this project's form.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike
 
+from ..base.arrays import ArrayLike
 from ..base.frozen import record
 from .constants import Device
 from .family import ELEMENT_B, LENGTH, MATH, SHARPNESS, US, Bounds, Family, Row, column, dtype_name, share

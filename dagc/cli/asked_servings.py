@@ -6,10 +6,10 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Collector, Diagnostic, SpecError
+from ..base.frozen import replace
 from .common import settings
 from .manner import live
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Collection
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from .all_commands import GENERAL_TITLE
 from .commands import COMMANDS
+
+if TYPE_CHECKING:
+    from .parser import CommandParser
 
 KINDS = {
     "SPEC": "spec", "A": "spec", "B": "spec", "TRACE": "file", "FILE": "file", "FILE.ir": "file", "FILE.json": "file",
@@ -45,15 +48,15 @@ class Command(NamedTuple):
     general: tuple[Argument, ...]
 
 
-def parsers(names: Collection[str] = COMMANDS) -> dict[str, argparse.ArgumentParser]:
+def parsers(names: Collection[str] = COMMANDS) -> dict[str, CommandParser]:
     """The parsers of these commands, filled."""
-    from .parser import CommandParser, build_parser
+    from .parser import build_parser
 
-    (action,) = (a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction))
-    commands: dict[str, CommandParser] = dict(action.choices)
-    for name in names:
-        commands[name].fill()
-    return {name: commands[name] for name in names}
+    (action,) = (a for a in build_parser(names)._actions if isinstance(a, argparse._SubParsersAction))
+    found: dict[str, CommandParser] = dict(action.choices)
+    for one in found.values():
+        one.fill()
+    return found
 
 
 def command_line() -> dict[str, Command]:

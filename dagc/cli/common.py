@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Diagnostic, SpecError, did_you_mean
 from ..base.harmless import file_part
+from .columns import columns
 from .manner import color, manner
 
 if TYPE_CHECKING:
@@ -59,9 +60,7 @@ def width(stream: object) -> int:
     """Columns of the terminal, or what COLUMNS says of it."""
     if not getattr(stream, "isatty", lambda: False)():
         return PIPED
-    from shutil import get_terminal_size
-
-    return min(WIDEST, max(NARROWEST, get_terminal_size((PIPED, 24)).columns))
+    return min(WIDEST, max(NARROWEST, columns()))
 
 
 def tell(diagnostics: Sequence[Diagnostic], *, requirements: bool = True) -> None:

@@ -6,10 +6,10 @@ import re
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from ..base.diagnostics import Diagnostic, SpecError
+from ..base.frozen import replace
 from ..base.harmless import harmless
 from ..export.deploy.launchers import LAUNCHERS, bench_files, launcher
 from ..export.deploy.launchers import names as launchers

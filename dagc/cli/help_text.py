@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import argparse
-import shutil
 import textwrap
+from typing import TYPE_CHECKING
 
 from .all_commands import EXITS
+from .columns import columns
 from .command_records import Command
 from .help_pages import PAGES
+
+if TYPE_CHECKING:
+    from .parser import CommandParser
 
 WIDEST = 100
 """Columns: longer lines are hard to read."""
 
 
-def page(command: Command, parser: argparse.ArgumentParser) -> str:
+def page(command: Command, parser: CommandParser) -> str:
     """Everything about a command."""
     about = PAGES[command.name]
-    parser.description = parser.epilog = None
+    parser.description, parser.explained = None, ""
     lines = [f"dagc {command.name}: {command.about}", ""]
     for paragraph in about.more:
         lines += [*_wrapped(paragraph), ""]
@@ -36,5 +39,5 @@ def _needs(package: str) -> str:
 
 
 def _wrapped(text: str, indent: str = "") -> list[str]:
-    width = min(shutil.get_terminal_size().columns, WIDEST) - 2
+    width = min(columns(), WIDEST) - 2
     return textwrap.wrap(text, max(width, 20), initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)

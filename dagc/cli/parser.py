@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 from typing import Any, NoReturn
 
 from .all_commands import ABOUT, GENERAL, GENERAL_TITLE, USAGE, overview
+from .columns import columns
 from .commands import COMMANDS, MODULES
 from .manner import AUTO, COLORS, Manner
 
@@ -45,19 +46,24 @@ class CommandParser(Parser):
     """Of one command, whose module fills it: `add_arguments(parser)` and `run(args) -> exit code`."""
 
     command = ""
+    explained = ""
     mixing = False
 
     def fill(self) -> None:
         if not self.command:
             return
         module = import_module(f".{MODULES.get(self.command, self.command)}", __package__)
-        from .help_pages import epilog
-
-        self.epilog = epilog(self.command)
-        self.command = ""
+        self.command, self.explained = "", self.command
         module.add_arguments(self)
         self.set_defaults(run=module.run)
         add_general(self)
+
+    def format_help(self) -> str:
+        if self.explained:
+            from .help_pages import epilog
+
+            self.epilog = epilog(self.explained)
+        return super().format_help()
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         self.fill()
@@ -89,11 +95,12 @@ class UsageError(Exception):
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace | int:
     """The parsed arguments, or an exit code when there is nothing more to do."""
-    parser = build_parser()
+    called = [word for word in argv if word in COMMANDS][:1]
     try:
-        args, extra = parser.parse_known_args(argv)
-        if extra:
-            raise _unknown(parser, args.command, extra[0])
+        try:
+            args = _parsed(argv, called or COMMANDS)
+        except UsageError:
+            args = _parsed(argv, COMMANDS)  # a mistake may mean any command
     except UsageError as error:
         from ..base.diagnostics import Diagnostic
         from .common import tell
@@ -106,8 +113,17 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace | int:
     except SystemExit as stop:  # --help and --version
         return int(stop.code or 0)
     if args.command is None:
-        parser.print_help(sys.stderr)
+        print(overview(), end="", file=sys.stderr, flush=True)
         return 2
+    return args
+
+
+def _parsed(argv: Sequence[str], commands: Iterable[str]) -> argparse.Namespace:
+    """What was said to one of some commands. Raises UsageError."""
+    parser = build_parser(commands)
+    args, extra = parser.parse_known_args(argv)
+    if extra:
+        raise _unknown(parser, args.command, extra[0])
     return args
 
 
@@ -174,6 +190,9 @@ def _unknown(parser: argparse.ArgumentParser, command: str | None, word: str) ->
 class _Help(argparse.HelpFormatter):
     """Paragraphs are filled, but for examples, whose lines stay as they are."""
 
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=columns() - 2)
+
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return text if "\n" in text else super()._fill_text(text, width, indent)
 
@@ -185,11 +204,13 @@ class _Root(Parser):
         return overview()
 
 
-def build_parser() -> Parser:
-    parser = _Root(prog="dagc", usage=USAGE.removeprefix("usage: "), description=ABOUT)
+def build_parser(names: Iterable[str] = COMMANDS) -> Parser:
+    """The parser of these commands."""
+    parser = _Root(prog="dagc", usage=USAGE.removeprefix("usage: "), description=ABOUT, formatter_class=_Help)
     add_general(parser, quiet=False, verbose=False, color=AUTO)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=CommandParser)
-    for name, about in COMMANDS.items():
+    for name in names:
+        about = COMMANDS[name]
         description = f"{about[0].upper()}{about[1:]}."
         one = commands.add_parser(name, help=about, description=description, prog=f"dagc {name}", formatter_class=_Help)
         one.command = name

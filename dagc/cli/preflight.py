@@ -6,11 +6,11 @@ import json
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Diagnostic, SpecError
 from ..base.files import Unreadable
+from ..base.frozen import replace
 from .arguments import at_least, percent, spec_arguments
 from .common import compiled, put, settings, tell, width
 from .manner import color, manner

@@ -7,7 +7,6 @@ import gc
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -79,15 +78,16 @@ class Terminated(BaseException):
 
 def _on_termination() -> Any:
     """SIGTERM ends a command as Ctrl-C does; where somebody handles it already, or in a thread, it stays as it is."""
-    if threading.current_thread() is not threading.main_thread():
-        return None
     if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         return None
 
     def ended(number: int, frame: object) -> None:
         raise Terminated
 
-    return signal.signal(signal.SIGTERM, ended)
+    try:
+        return signal.signal(signal.SIGTERM, ended)
+    except ValueError:  # not the main thread
+        return None
 
 
 def _to_nowhere(stream: Any) -> None:

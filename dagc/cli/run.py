@@ -6,12 +6,12 @@ import importlib.util
 import os
 import sys
 from argparse import ArgumentParser, Namespace
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Collector, Diagnostic, SpecError
 from ..base.distribution import how_to_install
+from ..base.frozen import replace
 from .arguments import at_least, spec_arguments
 from .common import put, settings, tell
 from .writing import check_folder, write_all

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
-from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Collector, Diagnostic, SpecError
+from ..base.frozen import replace
 from ..base.units import TOKEN_RATE, show
 from ..export.engines import ENGINES
 from ..optimize.asked_cluster import check_cluster

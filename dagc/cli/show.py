@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
-from dataclasses import replace
 from pathlib import Path
 
 from ..base.diagnostics import Diagnostic, SpecError
+from ..base.frozen import replace
 from ..base.picture_words import DOT_VIEWS, VIEWS
 from ..export.registry import SHOW, VIEW, exporter, names
 from ..view.facts.lanes.shown_part import DEFAULT, Choice

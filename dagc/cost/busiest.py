@@ -14,10 +14,11 @@ from math import ceil, comb
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..base.arrays import NDArray
 from ..base.frozen import record
 from ..ir.routed_dims import NO_LIMIT, GroupLimit
+from .normal_quantile import normal_quantile
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -262,11 +263,7 @@ def _quantiles(each: Floats, tokens: int) -> Floats:
     with np.errstate(divide="ignore"):
         none = np.exp(tokens * np.log1p(-each))
     values, back = np.unique(none, return_inverse=True)
-    from statistics import NormalDist
-
-    normal = NormalDist()
-    found = [-np.inf if v <= 0 else np.inf if v >= 1 else normal.inv_cdf(float(v)) for v in values]
-    return np.asarray(np.array(found)[back])
+    return np.asarray(np.array([normal_quantile(float(v)) for v in values])[back])
 
 
 def _slot_of(slots: Counts, experts: int) -> Counts:

@@ -10,7 +10,6 @@ links: it can run what they run. Prices never fall as messages grow.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
@@ -18,6 +17,7 @@ import numpy as np
 
 from ..base.collectives import ACROSS, COLLECTIVES
 from ..base.dtypes import DTYPE_BYTES, dtype
+from ..base.frozen import replace
 from ..calib import all_to_all, cluster_collective, cluster_exchange, collective, custom_allreduce, domain_a2a, moe_a2a
 from ..calib.calibration import Calibration
 from ..calib.constants import Entry

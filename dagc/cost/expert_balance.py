@@ -13,8 +13,8 @@ from __future__ import annotations
 from itertools import combinations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..base.arrays import NDArray
 from .expert_packing import copies_of, descending, pack_replicas
 
 Floats = NDArray[np.float64]

@@ -6,15 +6,14 @@ the busiest one, whichever it is in a step (`dagc/cost/busiest.py`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
-from math import ceil, sqrt
+from math import ceil, fsum, sqrt
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..base.frozen import record
+from ..base.arrays import NDArray
+from ..base.frozen import record, replace
 from ..base.traced import called
 from ..base.units import Quantity
 from ..calib.expert_rows import TILE, ExpertRows, expected_rows
@@ -172,19 +171,22 @@ def mean_work(each: tuple[RankWork, ...]) -> RankWork:
         found = np.mean([array[order] for array, order in zip(arrays, orders, strict=True)], axis=0)
         return np.asarray(found[place])
 
-    from statistics import fmean
-
     kernel = ExpertRows(*(mean(work.kernel[part] for work in each) for part in range(len(each[0].kernel))))
     return RankWork(
         relative=mean(work.relative for work in each),
         read=mean(work.read for work in each),
         slot_rows=mean(work.slot_rows for work in each),
         kernel=kernel,
-        distinct=fmean(work.distinct for work in each),
-        plain=fmean(work.plain for work in each),
-        dropped=fmean(work.dropped for work in each),
+        distinct=_fmean([work.distinct for work in each]),
+        plain=_fmean([work.plain for work in each]),
+        dropped=_fmean([work.dropped for work in each]),
         error=sqrt(sum(work.error**2 for work in each)) / len(each),
     )
+
+
+def _fmean(values: Sequence[float]) -> float:
+    """As `statistics.fmean`, whose module imports exact and decimal arithmetic."""
+    return fsum(values) / len(values)
 
 
 def routed_tokens(segment: Segment, slot: Axes, mesh: Mesh, batching: Batching) -> tuple[float, float]:

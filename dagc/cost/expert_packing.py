@@ -5,7 +5,8 @@ from __future__ import annotations
 from heapq import heappop, heappush
 
 import numpy as np
-from numpy.typing import NDArray
+
+from ..base.arrays import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -13,8 +13,8 @@ use few groups reaches few nodes (EPLB's hierarchical placement).
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..base.arrays import NDArray
 from ..base.frozen import record
 from .expert_balance import balanced_slots
 from .expert_packing import copies_of, pack_replicas

@@ -8,11 +8,11 @@ dimensions of the mesh are. Names of axes are in no key.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import fields
 from functools import lru_cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
+from ..base.frozen import fields_of
 from ..ir.graph import Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.ops.attributes import Attrs
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 NOT_PRICED = ("context", "tokens", "sequences", "passes", "last", "parts", "chunk", "constants", "span", "spans", "strategy", "gpus", "memory")  # fmt: skip
 """Of phases: what prices see in the graph alone, if at all."""
-OF_PHASE = attrgetter(*(each.name for each in fields(Phase) if each.name not in NOT_PRICED))
+OF_PHASE = attrgetter(*(name for name in fields_of(Phase) if name not in NOT_PRICED))
 MOST = 1 << 16
 """Costs that are kept."""
 

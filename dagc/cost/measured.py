@@ -6,13 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache, partial
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from ..base.frozen import record
+from ..base.frozen import field, fields_of, mutable, record, replace
 from ..base.traced import called
 from ..calib import load
 from ..calib.calibration import Calibration
@@ -91,9 +90,7 @@ def _scaled(entry: Entry[C], by: Faster) -> Entry[C]:
     compute, hbm, link = by
     scale = {"compute": compute, "hbm": hbm, "link": link}
     c: Any = entry.constants
-    changed = {
-        n: getattr(c, n) * scale[by] for n, by in _rates(tuple(f.name for f in fields(c))) if abs(scale[by] - 1) > 1e-3
-    }
+    changed = {n: getattr(c, n) * scale[by] for n, by in _rates(tuple(fields_of(type(c)))) if abs(scale[by] - 1) > 1e-3}
     old = entry.device
     peaks = {dtype: peak * compute for dtype, peak in old.flops.items()}
     device = Device(peaks, old.hbm_Bps * hbm, old.link_Bps * link, old.sms)
@@ -137,7 +134,7 @@ class Kept(Protocol):
     ) -> dict[str, Measured]: ...
 
 
-@dataclass
+@mutable
 class Match:
     """The measured times of one segment, while they are being gathered. `loads`: the work of the expert ranks of each of its
     routers; `times`: op -> time over its ranks, for every op that a measured kernel does."""

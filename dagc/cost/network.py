@@ -15,8 +15,8 @@ from math import ceil, log2
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..base.arrays import NDArray
 from ..base.collectives import ACROSS
 from ..base.frozen import record
 from ..ir.groups import GroupShape, Spread

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ..base.frozen import replace
 from ..ir.graph import Graph, Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.routed_dims import routers, rows_of

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+
+from ..base.arrays import NDArray
 
 Ranges = NDArray[np.float64]
 """[i, j]: of the layers from the i-th to before the j-th; infinite where they may not be a stage."""

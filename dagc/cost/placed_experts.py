@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from math import ceil
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..base.arrays import NDArray
 from ..base.frozen import record
 from ..ir.graph import Graph, Segment
 from ..ir.routed_dims import Rows, group_limit, routers

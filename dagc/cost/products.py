@@ -5,12 +5,12 @@ Projections of one input are one GEMM; the FFN of routed experts with its permut
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache, partial
 
 import numpy as np
 
 from ..base import dtypes
+from ..base.frozen import replace
 from ..base.traced import called
 from ..calib import gemm, moe
 from ..calib.constants import Entry

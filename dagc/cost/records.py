@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..base.frozen import record
+from ..base.arrays import NDArray
+from ..base.frozen import field, record
 from ..base.traced import number
 from ..ir.groups import GroupShape
 

@@ -6,12 +6,11 @@ import os
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..base.frozen import record, replace
+from ..base.frozen import field, record, replace
 from ..base.source import Source
 from .statement_tree import Statement, statements_of
 from .tokens import Token, tokens_of

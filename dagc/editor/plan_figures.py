@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from ..base.frozen import replace
 from ..base.units import BYTES, show
 from ..plan.plan import CompiledPlan
 from ..plan.subject import Subject

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..base.arrays import NDArray
 from ..base.files import Unreadable, open_regular
 from ..ir.graph import Graph, Segment, Weight
 from ..ir.routed_dims import dim_like

@@ -4,11 +4,10 @@ rows do with that rule, and where operands come from, is the same for both and i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
-from ..base.frozen import record
+from ..base.frozen import record, replace
 from ..ir.graph import Op, Segment
 from ..ir.ops.op_set import OPS
 from ..ir.routed_dims import rows_of

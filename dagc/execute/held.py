@@ -5,8 +5,8 @@ from __future__ import annotations
 from math import ceil, isclose, prod
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..base.arrays import NDArray
 from ..base.dtypes import DTYPE_BYTES, dtype
 from ..cost.footprint import Memory
 from ..cost.kv_cache import CachePolicy, sequence_tokens

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from ..base.diagnostics import Collector, Diagnostic, SpecError
+from ..base.frozen import replace
 from ..pipeline.compile import compile_spec
 from ..spec.phase import Phase
 from ..spec.spec import Spec

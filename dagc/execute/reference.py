@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from ..base.diagnostics import Collector
-from ..base.frozen import record
+from ..base.frozen import record, replace
 from ..lang.whole_sequence import every_position
 from ..pipeline.compile import compile_spec
 from ..spec.phase import Phase

@@ -8,8 +8,8 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..base.arrays import NDArray
 from ..base.frozen import record
 from ..cost.expert_placement import place_experts
 from ..cost.routing import expert_probabilities

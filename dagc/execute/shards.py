@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..base.arrays import NDArray
 from ..ir.graph import Graph, Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.ops.attributes import DispatchAttrs

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..base.frozen import record
+from ..base.arrays import NDArray
+from ..base.frozen import record, replace
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

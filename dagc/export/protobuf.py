@@ -6,7 +6,8 @@ import struct
 from functools import cache
 
 import numpy as np
-from numpy.typing import NDArray
+
+from ..base.arrays import NDArray
 
 VARINT, FIXED64, LENGTH = 0, 1, 2
 _ONE = [bytes([value]) for value in range(0x80)]

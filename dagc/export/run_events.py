@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..base.axes import STAGES
+from ..base.frozen import replace
 from ..ir.graph import COMM, COMPUTE
 from ..plan.result import PhaseResult
 from .events import FURTHER, Event, EventSpan, Process, Track, Value, nanoseconds

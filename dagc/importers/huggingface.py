@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from ..base.diagnostics import Collector, Diagnostic, SpecError
 from ..base.files import Reach
-from ..base.frozen import record
+from ..base.frozen import record, replace
 from ..base.source import Source
 from ..base.syntax import ast
 from ..base.syntax.format import format_source

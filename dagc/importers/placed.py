@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from math import inf, isclose
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 from ..base.collectives import REQUESTS, SCATTER
 from ..base.diagnostics import Collector, Diagnostic, SpecError
 from ..base.files import MAX_GRAPH_BYTES, Reach, Unreadable, read_named
+from ..base.frozen import replace
 from ..base.plain_data import DataError, check_object, from_data
 from ..ir.graph import Graph
 from ..ir.mesh import GpuMap

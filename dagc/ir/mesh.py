@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import field, replace
 from functools import cached_property, lru_cache
 from math import gcd, prod
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..base.arrays import NDArray
 from ..base.axes import DATA, EXPERT, EXPERT_SIDE, EXPERT_TENSOR, REPLICA, STAGES
 from ..base.collectives import ACROSS, TO_EXPERTS
-from ..base.frozen import record
+from ..base.frozen import field, record, replace
 from .groups import GroupShape, between, group_shape
 from .sharding import AT_EXPERTS, Axes
 

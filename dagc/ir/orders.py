@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from math import prod
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..base.arrays import NDArray
 from ..base.frozen import record
 
 Ints = NDArray[np.int64]

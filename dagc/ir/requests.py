@@ -6,10 +6,8 @@ rank has the whole batch there is nothing to scatter, and no node.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ..base.collectives import GATHER, SCATTER
-from ..base.frozen import record
+from ..base.frozen import record, replace
 from .graph import Graph, Segment
 from .groups import GroupShape
 from .mesh import Mesh

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import field
 
 from ..base.diagnostics import Collector, Label
-from ..base.frozen import mutable
+from ..base.frozen import field, mutable
 from ..base.schema import LISTS
 from ..base.source import Span
 from ..base.syntax import ast

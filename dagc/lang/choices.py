@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 
 from ..base.axes import ATTENTION_SIDE, AXES, IN_EXPERTS
 from ..base.diagnostics import Collector, Label
-from ..base.frozen import mutable, record
+from ..base.frozen import mutable, record, replace
 from ..base.schema import FOLD_ATTENTION, FOLD_EXPERTS, OPEN, OPEN_IN_SERVINGS, PHASE, SERVE, STRATEGY, Attribute
 from ..base.source import Span
 from ..base.syntax import ast

@@ -8,13 +8,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Collector, Label
 from ..base.files import Reach
-from ..base.frozen import mutable
+from ..base.frozen import field, mutable
 from ..base.phase_kinds import PHASE_KINDS
 from ..base.source import Span
 from ..base.syntax import ast

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Collector
-from ..base.frozen import mutable, record
+from ..base.frozen import field, mutable, record, replace
 from ..base.source import Source
 from ..base.syntax import ast
 from ..spec.choice import Choice, Chosen

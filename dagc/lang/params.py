@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
 from functools import lru_cache
 
 from ..base.diagnostics import Collector, Label
-from ..base.frozen import mutable
+from ..base.frozen import field, mutable
 from ..base.schema import ANY, HARDWARE, PHASE, WORKLOAD
 from ..base.syntax import ast
 from ..base.units import Quantity, show

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import field
 
 from ..base import coming
 from ..base.diagnostics import Collector
-from ..base.frozen import mutable
+from ..base.frozen import field, mutable
 from ..base.schema import ANY, HOMES, OPEN, REQUIRED, Attribute
 from ..base.source import Span
 from ..base.syntax import ast

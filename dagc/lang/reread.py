@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..base.diagnostics import Collector
 from ..base.files import Reach
-from ..base.frozen import mutable
+from ..base.frozen import field, mutable
 from ..base.source import Source
 from ..base.syntax import ast
 from ..spec.hardware import Hardware

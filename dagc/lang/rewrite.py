@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import field
 
-from ..base.frozen import mutable
+from ..base.frozen import field, mutable
 from ..base.source import Source, Span
 from ..base.syntax import ast
 from ..spec.choice import Choice, Chosen

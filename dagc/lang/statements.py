@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import field
 from pathlib import Path
 
 from ..base import coming
 from ..base.diagnostics import Collector, Label, SpecError
 from ..base.files import MAX_TEXT_BYTES, Reach, Unreadable, read_bytes
-from ..base.frozen import mutable
+from ..base.frozen import field, mutable
 from ..base.source import Source, Span
 from ..base.syntax import ast
 from ..spec.choice import ALTERNATIVE

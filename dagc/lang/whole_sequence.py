@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
+from ..base.frozen import replace
 from ..base.syntax import ast
 from ..spec.model import Model
 

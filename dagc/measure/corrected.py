@@ -6,12 +6,11 @@ time = formula(constants) x residual of the calibration x own residual
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from ..base.frozen import record
+from ..base.frozen import record, replace
 from ..calib import collective, custom_allreduce, domain_a2a, moe_a2a
 from ..calib.calibration import Calibration
 from ..calib.calibration_file import checked

@@ -6,13 +6,12 @@ The columns are those of docs/calibration.md.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
 
 from ..base.dtypes import DTYPE_BYTES
-from ..base.frozen import record
+from ..base.frozen import record, replace
 
 Cell = str | int | float
 

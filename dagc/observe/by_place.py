@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..base.arrays import NDArray
 from .kernel_classes import COMPUTE, EXCHANGE, UNKNOWN, KernelClass, classes
 
 EXPERTS = "experts"

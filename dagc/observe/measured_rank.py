@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..base.arrays import NDArray
 from ..base.frozen import record
 from ..base.units import TIME, show
 from .busy import NOTHING, Activity, activity, length_s

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
-from ..base.frozen import record
+from ..base.frozen import record, replace
 from ..base.harmless import shortened
 from .rank_trace import Ints, RankTrace
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
 import numpy as np
 
 from ..base.collectives import ACROSS, SEND
-from ..base.frozen import record
+from ..base.frozen import record, replace
 from ..ir.graph import Op
 from ..plan.result import PhaseResult
 from ..view.facts.timeline import Member, Slice, everyone, slices

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from ..base.frozen import replace
 from ..cost.local_shapes import LocalShapes
 from ..plan.result import PhaseResult
 from ..spec.unit import Unit

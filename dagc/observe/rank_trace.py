@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..base.frozen import record
+from ..base.arrays import NDArray
+from ..base.frozen import field, record
 from .kernel_classes import KernelClass
 
 Floats = NDArray[np.float64]

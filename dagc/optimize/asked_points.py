@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Collector, Diagnostic, SpecError
+from ..base.frozen import replace
 from ..base.source import Source
 from ..base.units import SCALAR, UNITS, Quantity, dim_name
 from .point import Task

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Collector, SpecError
+from ..base.frozen import replace
 from ..base.source import Source
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from itertools import pairwise
 from math import prod
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..base.arrays import NDArray
 from ..base.dtypes import dtype
 from ..base.frozen import record
 from ..cost.expert_load import expert_slots

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..base.frozen import record
+from ..base.frozen import field, record
 
 if TYPE_CHECKING:
     from ..base.units import Quantity

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import field, replace
 from itertools import pairwise
 from math import inf
 from typing import Any
 
 from ..base.diagnostics import Collector, Diagnostic, SpecError
-from ..base.frozen import record
+from ..base.frozen import field, record, replace
 from ..base.schema import ARRIVALS, SERVE, Attribute
 from ..base.suggest import did_you_mean
 from ..base.syntax.parse import parse_expression

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from itertools import islice, product
 from math import isfinite
 
 import numpy as np
 
 from ..base.diagnostics import Collector, Diagnostic, SpecError
-from ..base.frozen import record
+from ..base.frozen import field, mutable, record, replace
 from ..lang.open_spec import OpenSpec
 from ..lang.rewrite_phase import with_changed_phases
 from ..pipeline import pools
@@ -125,7 +124,7 @@ def written(opened: OpenSpec, phases: Sequence[Phase]) -> str:
     return with_changed_phases(opened, phases)
 
 
-@dataclass(slots=True)
+@mutable
 class _Survive:
     opened: OpenSpec
     lost: Mapping[str, frozenset[int]]

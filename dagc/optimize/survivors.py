@@ -9,8 +9,8 @@ from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..base.arrays import NDArray
 from ..base.axes import DATA, EXPERT, EXPERT_REPLICA, REPLICA, SEQUENCE, STAGES, TENSOR
 from ..base.frozen import record
 from ..ir.mesh import axis_coordinates

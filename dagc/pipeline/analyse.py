@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
+from ..base.frozen import replace
 from ..cost import chunks, scale_blocks
 from ..cost.footprint import Memory
 from ..cost.records import Costs

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import field, replace
 
 from ..base.diagnostics import Collector, Diagnostic, SpecError
-from ..base.frozen import record
+from ..base.frozen import field, record, replace
 from ..cost.footprint import Memory
 from ..ir.graph import Graph
 from ..ir.verify.violation import VerifyError

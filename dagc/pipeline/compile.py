@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Collector
+from ..base.frozen import replace
 from ..base.heard import timed
 from ..base.source import Source
 from ..lang.load import load

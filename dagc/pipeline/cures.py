@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import field, replace
 from itertools import islice
 from math import prod
 
-from ..base.frozen import mutable, record
+from ..base.frozen import field, mutable, record, replace
 from ..base.units import BYTES, show, show_runs
 from ..plan.pools import Pool, listed
 from ..plan.result import PhaseResult

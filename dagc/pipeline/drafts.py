@@ -7,10 +7,10 @@ layer and head. They run on the GPUs of the last stage, in the phase's layout, b
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Collector, SpecError
+from ..base.frozen import replace
 from ..base.phase_kinds import DECODE
 from ..cost.memory import drafter_weights, with_drafter
 from ..plan.result import Chunk, Drafter, DraftPass, PhaseResult, joined_path, passes_s

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cached_property
 from typing import Protocol
 
 from ..base.diagnostics import Collector
-from ..base.frozen import record
+from ..base.frozen import record, replace
 from ..cost import chunks
 from ..cost.footprint import Memory
 from ..cost.kept_costs import KeptCosts

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..base.arrays import NDArray
 from ..base.axes import STAGES
+from ..base.frozen import replace
 from ..base.syntax import ast
 from ..base.units import UNITS, Quantity
 from ..ir.mesh import MeshError, Side, axis_coordinates, refine

@@ -7,7 +7,6 @@ way; so at other sizes of that range they would find the same, bit for bit.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields, replace
 from itertools import islice
 from operator import attrgetter
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -15,7 +14,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 
 from ..base.diagnostics import SpecError
-from ..base.frozen import record
+from ..base.frozen import field, fields_of, mutable, record, replace
 from ..base.traced import Function, Tape, Traced, TracedArray, Untraceable
 from ..cost import chunks
 from ..cost.chunks import PassSize
@@ -75,7 +74,7 @@ def rooms_of(phase: Phase) -> Numbers:
 # -- ranges --------------------------------------------------------------------------------------
 
 
-@dataclass
+@mutable
 class Ranges(Generic[T]):
     """Lines for one question, each right in a range of sizes, the last one that was right first. `trace`: makes the line around
     some numbers, and what else is the same in its range."""
@@ -332,7 +331,7 @@ def _one(time_s: Any) -> Any:
 
 SIZES = ("context", "tokens", "sequences", "passes", "last", "parts", "chunk", "constants", "span", "spans")
 """What two phases of one layout may have of their own; of parts they have the same scopes."""
-OF_LAYOUT = attrgetter(*(each.name for each in fields(Phase) if each.name not in SIZES))
+OF_LAYOUT = attrgetter(*(name for name in fields_of(Phase) if name not in SIZES))
 
 
 def layout_key(unit: Unit) -> tuple[object, ...]:

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from ..base import user_cache
-from ..base.frozen import fields_of, is_record
+from ..base.frozen import fields_of, is_record, types_of
 from ..base.source import Span
 from ..plan.plan import CompiledPlan
 from ..serving.records import Outcome, Setup
@@ -153,10 +153,10 @@ def restored(found: Any, serve: Serve, limits: Limits, again: Callable[[], Serve
 
 def _record(kind: Any, found: Any) -> Any:
     """A record of plain values, each of its field's type."""
-    fields = kind.__dataclass_fields__
-    if set(found) != set(fields):
+    types = types_of(kind)
+    if set(found) != set(types):
         raise ValueError("other fields")
-    return kind(**{name: _CHECKED[fields[name].type](value) for name, value in found.items()})
+    return kind(**{name: _CHECKED[types[name]](value) for name, value in found.items()})
 
 
 def _number(value: Any) -> float:

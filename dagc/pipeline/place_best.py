@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from ..base.diagnostics import SpecError
+from ..base.frozen import replace
 from ..ir.graph_pass import PassError
 from ..ir.mesh import MeshError
 from ..plan.placement import Placement

@@ -9,14 +9,13 @@ that gives the same answers as one that was compiled costs the same.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import field
 from itertools import islice, pairwise
 from math import prod
 
 import numpy as np
 
 from ..base.axes import ATTENTION_SIDE, AXES, REPLICA, STAGES
-from ..base.frozen import mutable, record
+from ..base.frozen import field, mutable, record
 from ..ir.groups import GroupShape
 from ..ir.mesh import Mesh, MeshError
 from ..ir.orders import SMALL, Way, even_counts, shares, ways

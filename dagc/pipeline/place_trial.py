@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
 
 from ..base.diagnostics import Collector
+from ..base.frozen import replace
 from ..cost import chunks
 from ..cost.order_costs import OrderCosts
 from ..cost.price import price

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 from ..base.diagnostics import Collector, SpecError
+from ..base.frozen import replace
 from ..ir.mesh import MeshError
 from ..plan.result import PhaseResult
 from ..spec.spec import Spec

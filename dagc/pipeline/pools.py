@@ -13,8 +13,8 @@ from math import prod
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..base.arrays import NDArray
 from ..base.diagnostics import Collector
 from ..base.units import BYTES, show
 from ..cost.footprint import StageMemory

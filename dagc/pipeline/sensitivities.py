@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
+from ..base.frozen import replace
 from ..plan.result import PhaseResult, Sensitivity, passes_s
 from ..spec.hardware import Hardware
 from ..spec.unit import Unit

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from functools import cache
 from math import gcd, inf
 
 from ..base.axes import SEQUENCE
 from ..base.diagnostics import Collector, SpecError
+from ..base.frozen import replace
 from ..base.phase_kinds import DECODE, PREFILL
 from ..plan.plan import CompiledPlan
 from ..plan.result import PhaseResult

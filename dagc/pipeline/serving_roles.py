@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ..base.axes import SEQUENCE
-from ..base.frozen import record
+from ..base.frozen import record, replace
 from ..base.phase_kinds import DECODE, PREFILL
 from ..plan.result import PhaseResult
 from ..spec.batching import Batching

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from ..base.diagnostics import Collector, SpecError
+from ..base.frozen import replace
 from ..cost import chunks
 from ..cost.footprint import StageMemory
 from ..cost.memory import capacity, stage_memory

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import NamedTuple
 
 from ..base.diagnostics import Collector
+from ..base.frozen import replace
 from ..base.phase_kinds import DECODE, MIXED, PREFILL, PROMPT, SAMPLED
 from ..cost.price import launched_s, price
 from ..cost.records import Costs

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from ..base.diagnostics import Diagnostic
-from ..base.frozen import record
+from ..base.frozen import field, record
 from ..spec.phase import Phase
 from ..spec.spec import Spec
 from ..spec.unit import Unit

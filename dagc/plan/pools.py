@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import field
 
 import numpy as np
 
-from ..base.frozen import record
+from ..base.frozen import field, record
 from ..base.units import BYTES, show
 from .result import PhaseResult
 

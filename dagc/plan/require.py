@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from math import inf, log
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ import numpy as np
 
 from ..base import schema
 from ..base.diagnostics import Collector, Label, did_you_mean
-from ..base.frozen import record
+from ..base.frozen import record, replace
 from ..base.syntax import ast
 from ..base.units import (
     BYTES,

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import field, replace
 
-from ..base.frozen import record
+from ..base.frozen import field, record, replace
 from ..base.phase_kinds import MIXED, PHASE_KINDS, PhaseKind
 from ..cost.footprint import Memory
 from ..cost.records import Costs, OpCost

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
 
-from ..base.frozen import record
+from ..base.frozen import field, record
 from ..base.units import Dim
 
 ENGINE = "engine "

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field, replace
 from functools import cached_property
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from ..base.collectives import REQUESTS
 from ..base.dtypes import DTYPE_BYTES
-from ..base.frozen import record
+from ..base.frozen import field, record, replace
 from ..base.phase_kinds import PREFILL
 from ..base.units import Quantity
 from ..cost.footprint import StageMemory

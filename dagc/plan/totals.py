@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
 
 from ..base.axes import STAGES
 from ..base.collectives import COLLECTIVES
+from ..base.frozen import replace
 from ..cost.records import Costs, OpCost
 from ..ir.graph import Graph
 from ..ir.ops.attributes import RingTurnAttrs

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import field, replace
 from math import inf
 from typing import Any
 
-from ..base.frozen import record
+from ..base.frozen import field, record, replace
 from ..spec.serve import Arrivals
 from .result import ServeResult
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from functools import partial
 from operator import itemgetter
 from typing import Any
 
+from ..base.frozen import replace
 from .live_request import Sequence
 from .records import Load, Outcome, Request, Served, Setup
 from .router import Place, Router

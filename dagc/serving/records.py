@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from ..base.frozen import record
+from ..base.frozen import field, mutable, record
 
 
 class Request(NamedTuple):
@@ -139,7 +138,7 @@ def _ints() -> array[int]:
     return array("q")
 
 
-@dataclass(slots=True)
+@mutable
 class Served:
     """Columns over finished requests, in the order in which they ended: 56 bytes each. `queued_s`: from arrival to the first step that holds a
     part of it (or its cache); `e2e_s`: from arrival to the last token; `cached`: tokens of its prompt that the prefix cache had."""
@@ -156,6 +155,11 @@ class Served:
     def columns(self) -> tuple[Any, ...]:
         """All of them, in the order of a row."""
         return (self.arrival_s, self.queued_s, self.ttft_s, self.e2e_s, self.prompt, self.output, self.cached)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Served) and self.columns == other.columns
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 class Stretch(NamedTuple):

@@ -7,13 +7,12 @@ default, which the benchmark scripts of the engines use)."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import field, replace
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..base.frozen import record
+from ..base.arrays import NDArray
+from ..base.frozen import field, record, replace
 from ..spec.serve import Arrivals
 from . import gaps
 from .records import Outcome, Served, Setup, Workers

@@ -24,7 +24,6 @@ from heapq import merge
 from itertools import islice
 from operator import itemgetter
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import IO, Any
 
 from ..base.frozen import record
@@ -157,6 +156,8 @@ def trace_rows(path: Path) -> Iterator[tuple[int, Request]]:
 
 
 def _ordered(trace: Trace) -> Iterator[Request]:
+    from tempfile import TemporaryFile
+
     parse, body, _ = _opened(trace.path)
     if trace.ordered:
         yield from (parse(line, text) for line, text in body)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..base.arrays import NDArray
 from ..base.frozen import record
 
 Times = NDArray[np.float64]
@@ -88,7 +88,14 @@ def waits_grew(arrivals: Times, ttft_s: Times) -> bool:
     """The last tenth of the requests waits several times longer than the first half."""
     waits = ttft_s[np.argsort(arrivals, kind="stable")]
     tenth = len(waits) // 10
-    return tenth > 0 and float(np.median(waits[-tenth:])) > LONGER * float(np.median(waits[: len(waits) // 2]))
+    return tenth > 0 and _median(waits[-tenth:]) > LONGER * _median(waits[: len(waits) // 2])
+
+
+def _median(values: Times) -> float:
+    """As `np.median`, which imports `numpy.ma`."""
+    ordered = np.sort(values)
+    middle = len(values) // 2
+    return float(ordered[middle] if len(values) % 2 else (ordered[middle - 1] + ordered[middle]) / 2)
 
 
 def verdict(kind: str, found: Growth, grew: bool, turned_away: float) -> str:

@@ -3,9 +3,7 @@ otherwise."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from ..base.frozen import record
+from ..base.frozen import record, replace
 from .hardware import Hardware
 from .phase import EngineMemory, Launches
 from .strategy import Strategy

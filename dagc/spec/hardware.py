@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import field, replace
 from functools import cached_property
 from math import gcd
 from typing import NamedTuple
 
 from ..base import dtypes
-from ..base.frozen import record
+from ..base.frozen import field, record, replace
 from ..base.source import Span
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field, replace
 
 from ..base.dtypes import find
-from ..base.frozen import record
+from ..base.frozen import field, record, replace
 from ..base.source import Span
 from ..base.syntax.ast import BlockDef
 from ..base.units import Quantity

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field, replace
 
-from ..base.frozen import record
+from ..base.frozen import field, record, replace
 from ..base.phase_kinds import PHASE_KINDS, PhaseKind, part_kind
 from ..base.source import Span
 from .batching import Batching

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
 from pathlib import Path
 
-from ..base.frozen import record
+from ..base.frozen import field, record
 from ..base.source import Span
 
 

@@ -6,10 +6,9 @@ Made by `dagc.lang.elaborate`; read by the passes. Spans are kept for diagnostic
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
-from ..base.frozen import record
+from ..base.frozen import field, record, replace
 from .choice import Alternatives
 from .hardware import Hardware, Link, PoolLink
 from .model import AttrValue, Model

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from math import prod
-from string import Formatter
 
 from ..base.frozen import record
 
@@ -175,6 +174,8 @@ def _part(dims: tuple[str, ...], of: str) -> TensorPart:
 
 def _check_name(name: str) -> None:
     """A tensor's name: `{layer}` and `{expert}` are replaced by their index."""
+    from string import Formatter
+
     try:
         fields = [part[1:] for part in Formatter().parse(name) if part[1] is not None]
     except ValueError as error:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import field
 from typing import NoReturn
 
 from ..base.diagnostics import Collector
-from ..base.frozen import record
+from ..base.frozen import field, record
 from ..base.source import Span
 from .phase import Phase
 from .spec import Spec

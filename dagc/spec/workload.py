@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import field
-
-from ..base.frozen import record
+from ..base.frozen import field, record
 from ..base.source import Span
 
 

@@ -5,9 +5,7 @@ Spans never take part in comparison, so two texts that differ only in layout giv
 
 from __future__ import annotations
 
-from dataclasses import field
-
-from ..frozen import record
+from ..frozen import field, record
 from ..source import Span
 
 

@@ -11,12 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..packaged import folder as packaged
-
-PACKAGE = "dagc.grammar"
-
-
-def grammar_text() -> str:
-    return (packaged(PACKAGE) / "moe.lark").read_text(encoding="utf-8")
+from .clean import PACKAGE, grammar_text, key_of
 
 
 @cache
@@ -115,13 +110,6 @@ def as_source(parser: Any, text: str) -> str:
 
 
 _ABOUT = "The tables of grammar/moe.lark. Written by `python -m dagc.base.syntax.lalr_tables`."
-
-
-def key_of(text: str) -> int:
-    """Tells one grammar from its next version."""
-    from binascii import crc32
-
-    return crc32(text.encode())
 
 
 def _keeps(symbol: Any) -> bool:

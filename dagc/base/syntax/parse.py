@@ -9,7 +9,7 @@ from ..harmless import CONTROL
 from ..source import Source, Span
 from . import ast
 from .build import MAX_NAME
-from .recovery import Recovery
+from .clean import clean_file
 
 MAX_CHARACTERS = 1_000_000
 MAX_NESTING = 64
@@ -25,9 +25,13 @@ def parse(source: Source, out: Collector) -> ast.File:
     if not _readable(source, out):
         return ast.File(Span(source, 0, 0), ())
     found = Collector()
-    recovery = Recovery(source, found)
-    file = recovery.run()
-    _check_version(file, source, found, recovery.blanked)
+    file, blanked = clean_file(source, found), set[int]()
+    if file is None:
+        from .recovery import Recovery
+
+        recovery = Recovery(source, found)
+        file, blanked = recovery.run(), recovery.blanked
+    _check_version(file, source, found, blanked)
     for d in found.items:
         out.take(d)
     if not found.items:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import gc
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import field, replace
+from collections.abc import Sequence
 from typing import Any
 
 from ..diagnostics import Collector, Label, did_you_mean
-from ..frozen import mutable
+from ..frozen import field, mutable, replace
 from ..source import Source, Span
 from . import ast
 from .build import Builder
+from .clean import collector_paused, ended
 from .errors import offset, report
 
 MAX_ERRORS = 20
@@ -75,15 +73,9 @@ class Recovery:
     surplus: int = 0  # closing braces that blanked lines left without a partner
 
     def __post_init__(self) -> None:
-        self.text = self.source.text if self.source.text.endswith("\n") else self.source.text + "\n"
+        self.text = ended(self.source.text)
 
     def run(self) -> ast.File:
-        with _collector_paused():
-            if (made := _clean_tree(self.text)) is not None:
-                return Builder(self.source, self.out).file(made)
-        return self._with_errors()
-
-    def _with_errors(self) -> ast.File:
         from lark.exceptions import UnexpectedInput
 
         from . import lalr_tables as tables
@@ -91,7 +83,7 @@ class Recovery:
         parser = tables.load()
         first = len(self.out.items)
         reread = 0
-        with _collector_paused():
+        with collector_paused():
             for _ in range(8 * MAX_ERRORS):
                 try:
                     tree = parser.parse(self.text)
@@ -306,29 +298,7 @@ class Recovery:
         self.text = self.text[:start] + head + new[len(head) :] + self.text[start + len(new) :]
 
 
-def _clean_tree(text: str) -> Any | None:
-    """The tree of a text without an error; None for any other, and where the tables are of another grammar."""
-    from . import lalr_tables, moe_tables
-    from .shift_reduce import tree
-
-    if lalr_tables.key_of(lalr_tables.grammar_text()) != moe_tables.KEY:
-        return None
-    return tree(text, moe_tables)
-
-
 def _kept(statements: tuple[ast.Statement, ...]) -> tuple[ast.Statement, ...]:
     """Without the sections that replace lines which did not parse."""
     kept = (s for s in statements if not (isinstance(s, ast.Section) and s.kind == _STAND_IN))
     return tuple(replace(s, body=_kept(s.body)) if isinstance(s, ast.Section) else s for s in kept)
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Building thousands of small nodes triggers the cyclic collector for nothing."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()

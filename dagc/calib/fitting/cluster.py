@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ...base.arrays import NDArray
 from ...base.frozen import record
 from .. import cluster_exchange
 from ..cluster_exchange import KINDS, SMS, LowLatency, Throughput

@@ -11,7 +11,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+
+from ...base.arrays import NDArray
 
 Counts = NDArray[np.int64]
 DRAWS = 40

@@ -5,13 +5,12 @@ misses. Errors are cross-validated: each row is estimated by a fit without it, a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ...base.frozen import record
+from ...base.arrays import NDArray
+from ...base.frozen import record, replace
 from ..constants import Device, Entry, FitError
 from ..families import FAMILIES
 from ..family import LENGTH, US, Row, column

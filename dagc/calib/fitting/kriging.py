@@ -7,8 +7,8 @@ Cross validation of kriging in a unique neighborhood).
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ...base.arrays import NDArray
 from ..residual import Residual, distances, matern, packed
 from ..shape import Floats
 

@@ -10,13 +10,13 @@ shipped is decided by their cross-validated errors. Where a shape is hidden, it 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ...base.arrays import NDArray
+from ...base.frozen import replace
 from ..calibration import moved
 from ..constants import Device, Entry, Over
 from ..shape import Floats

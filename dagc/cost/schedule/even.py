@@ -7,10 +7,9 @@ The same sums and maxima in the same order as `Scheduler`, so the same time bit 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import field
 from typing import Any, NamedTuple
 
-from ...base.frozen import mutable
+from ...base.frozen import field, mutable
 from ...ir.graph import COMM, Graph, Segment
 from ...ir.ops.attributes import RingTurnAttrs
 from .layer import RESOLUTION_S, between, lane_program

@@ -6,12 +6,11 @@ A layer is evaluated once per distinct entry state: max-plus maps are homogeneou
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
 from typing import NamedTuple
 
 import numpy as np
 
-from ...base.frozen import mutable, record
+from ...base.frozen import field, mutable, record
 from ...ir.graph import Graph, Op, Segment
 from ...ir.ops.attributes import RingTurnAttrs
 from ..records import Array, Costs

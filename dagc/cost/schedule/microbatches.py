@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import field, replace
 from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 
-from ...base.frozen import mutable, record
+from ...base.frozen import field, mutable, record, replace
 from ..records import Array
 from .records import Run
 

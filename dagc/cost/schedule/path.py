@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import field
-
 import numpy as np
 
-from ...base.frozen import mutable
+from ...base.frozen import field, mutable
 from ...ir.graph import Op
 from ..records import Array
 from .layer import RESOLUTION_S, Evaluation, Layers, Node, Rank, at_rank, ring_inputs

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
-from numpy.typing import NDArray
 
+from ...base.arrays import NDArray
+from ...base.frozen import replace
 from ...ir.graph import Graph, Stage, runs
 from ..records import Costs
 from .layer import State

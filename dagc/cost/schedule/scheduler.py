@@ -6,13 +6,11 @@ Equal layers repeat as soon as the state at their entry repeats; stages and micr
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from functools import cached_property
 from math import fsum
 
 import numpy as np
 
-from ...base.frozen import record
+from ...base.frozen import field, mutable, record, replace
 from ...ir.graph import COMM, Graph
 from ..records import Array, Costs
 from .layer import Layers, Rank, State, entry_key, shifted
@@ -40,28 +38,25 @@ def schedule(graph: Graph, costs: Costs) -> Schedule:
     return found if late_s <= 0 else Scheduler(graph, replace(costs, host_s=costs.host_s + late_s)).run()
 
 
-@dataclass
+@mutable
 class Scheduler:
-    """Of one graph with its costs. `floor`: at datasheet peaks, without the host."""
+    """Of one graph with its costs. `floor`: at datasheet peaks, without the host; `cells`: what a micro-batch passes, in order."""
 
     graph: Graph
     costs: Costs
     floor: bool = False
     layers: Layers = field(init=False)
     paths: Paths = field(init=False)
+    cells: tuple[Cell, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         self.layers = Layers(self.graph, self.costs, self.floor)
         self.paths = Paths(self.layers)
+        self.cells = self.pipeline.cells(len(self.graph.stages))
 
     @property
     def pipeline(self) -> Pipeline:
         return PIPELINES[self.graph.kind]
-
-    @cached_property
-    def cells(self) -> tuple[Cell, ...]:
-        """What a micro-batch passes, in order."""
-        return self.pipeline.cells(len(self.graph.stages))
 
     def run(self) -> Schedule:
         stages = range(len(self.graph.stages))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from ...base.frozen import record
+from ...base.frozen import record, replace
 from ...plan.result import PhaseResult
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import replace
 from math import ceil
 from typing import Any
 
+from ...base.frozen import replace
 from ...spec.hardware import Hardware, Link
 from .ranks import Network, Ranks
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ...base.arrays import NDArray
 from ...base.frozen import record
 from ..protobuf import LENGTH, VARINT, digits, patch, patch_text, tag, text, varint, widths
 from . import messages as schema

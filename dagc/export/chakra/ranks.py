@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from math import prod
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ...base.arrays import NDArray
 from ...base.frozen import record
 from ...ir.graph import Op
 from ...ir.peers import Peers, peers

@@ -19,8 +19,8 @@ from collections.abc import Iterator, Mapping
 from math import log2
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ...base.arrays import NDArray
 from ...base.frozen import record
 from ...ir.graph import Op, Segment
 from ...plan.result import PhaseResult

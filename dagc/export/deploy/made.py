@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from ...base.diagnostics import SpecError
+from ...base.frozen import replace
 from ...engines.facts import facts
 from ...plan.plan import CompiledPlan
 from ...spec.serve import Serve

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from itertools import combinations, product
 
 from ...base.axes import AXES, DATA, EXPERT, SEQUENCE, STAGES, TENSOR
 from ...base.diagnostics import Collector, SpecError
-from ...base.frozen import record
+from ...base.frozen import record, replace
 from ...engines.facts import Facts
 from ...ir.verify.violation import VerifyError
 from ...pipeline.changed import Changes, with_phases
@@ -99,7 +98,7 @@ def _ordered(one: EngineDegrees, parts: list[str]) -> Iterator[tuple[Change, ...
 
 
 def _strategy(text: str, **fields: object) -> Change:
-    return Change(text, lambda phase: replace(phase, strategy=replace(phase.strategy, **fields)))  # type: ignore[arg-type]
+    return Change(text, lambda phase: replace(phase, strategy=replace(phase.strategy, **fields)))
 
 
 def _folded(phase: Phase, one: EngineDegrees, **degrees: int) -> Phase:

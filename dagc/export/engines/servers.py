@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from importlib import import_module
 
 from ...base.diagnostics import Diagnostic
-from ...base.frozen import record
+from ...base.frozen import record, replace
 from ...engines.facts import Facts, facts
 from .degrees import EngineDegrees
 from .draft import ServerDraft

@@ -9,8 +9,8 @@ into 2 n pieces, of which rank r takes r and 2 n - 1 - r: all ranks see equally 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ...base.arrays import NDArray
 from ...base.traced import is_traced, number
 from ..graph import Op, Segment
 from ..mesh import Mesh

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ...base.axes import STAGES
+from ...base.frozen import replace
 from ..mesh import Apart, GpuMap, Mesh, nested, nics_of
 from ..sharding import Axes
 from . import implied

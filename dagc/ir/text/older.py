@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
+from ...base.frozen import replace
 from ..graph import Op
 from ..graph import Value as Result
 from ..ops.attributes import ExchangeAttrs, Value

@@ -21,11 +21,10 @@ Files written before have every field of every op written out, one op per line (
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import field, replace
 from typing import NamedTuple
 
 from ...base.dtypes import DTYPE_BYTES
-from ...base.frozen import mutable
+from ...base.frozen import field, mutable, replace
 from ...base.phase_kinds import PHASE_KINDS
 from ...base.schema import PLACINGS
 from ..graph import Graph, Loops, Op, Segment, Stage, StageEdge, Value, Weight, is_scope

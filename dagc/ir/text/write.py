@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import groupby
 
 from ...base.axes import STAGES
-from ...base.frozen import record
+from ...base.frozen import record, replace
 from ...base.units import show_runs
 from ..graph import Graph, Op, Segment, Stage, StageEdge, Weight
 from ..mesh import Mesh

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import field
-
-from ...base.frozen import mutable, record
+from ...base.frozen import field, mutable, record
 from ...ir.graph import Op, Weight
 from ...spec.unit import Unit
 

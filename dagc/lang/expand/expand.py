@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ...base.dtypes import dtype as dtype_record
+from ...base.frozen import replace
 from ...base.traced import number
 from ...ir.graph import Graph, Op, Segment, Stage, Weight, runs
 from ...ir.ops.attributes import RouteAttrs

@@ -10,10 +10,9 @@ mean equal statements.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import field, replace
 from itertools import zip_longest
 
-from ...base.frozen import mutable
+from ...base.frozen import field, mutable, replace
 from ...base.phase_kinds import SAMPLED
 from ...base.traced import number
 from ...ir.graph import Op, Segment

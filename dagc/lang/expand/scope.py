@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Iterable
-from dataclasses import field, replace
 from itertools import chain, count
 from typing import Any, NoReturn, TypeGuard, cast
 
 from ...base.diagnostics import did_you_mean
-from ...base.frozen import mutable
+from ...base.frozen import field, mutable, replace
 from ...base.source import Span
 from ...base.syntax import ast
 from ...base.units import SCALAR, TOKENS, UNITS, Quantity, dim_words

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import field
 from pathlib import Path
 
 from ...base.diagnostics import Collector, did_you_mean
 from ...base.files import Unreadable, read_text
-from ...base.frozen import record
+from ...base.frozen import field, record
 from ...base.source import Span
 from ...base.suggest import products
 from ...base.units import Quantity
@@ -75,6 +73,8 @@ def _value(node: object) -> Value | None:
 
 
 def _shown(node: object) -> str:
+    import json
+
     text = json.dumps(node)
     return text if len(text) <= 40 else f"{text[:40]}..."
 
@@ -89,6 +89,8 @@ def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _read(path: Path) -> object:
+    import json
+
     text = read_text(path, MAX_BYTES)
     try:
         return json.loads(text, object_pairs_hook=_pairs)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
 
 from ...base import coming
 from ...base.axes import ATTENTION_SIDE, AXES, EXPERT_SIDE, IN_EXPERTS, REPLICA, TENSOR
 from ...base.diagnostics import Collector, Label
-from ...base.frozen import record
+from ...base.frozen import record, replace
 from ...base.phase_kinds import MIXED, PHASE_KINDS
 from ...base.schema import BESIDE, EXPERT_GPUS, FOLD_ATTENTION, FOLD_EXPERTS, KV_BLOCK, OPEN, PHASE, Attribute
 from ...base.source import Span

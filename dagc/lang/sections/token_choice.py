@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from ...base.files import Unreadable, read_text
+from ...base.frozen import replace
 from ...base.schema import LARGE, ROUTINGS
 from ...base.source import Span
 from ...base.syntax import ast

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import NamedTuple
 
+from ...base.frozen import replace
 from ...base.schema import ANY
 from ...base.syntax import ast
 from ...base.units import SCALAR, Quantity, dim_words

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
 from pathlib import Path
 
 from ...base.diagnostics import Collector
 from ...base.files import Reach
-from ...base.frozen import mutable
+from ...base.frozen import field, mutable
 from ...spec.model import AttrValue
 from ..huggingface.config import Config
 

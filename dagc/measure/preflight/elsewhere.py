@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ...base.files import Unreadable, read_named
+from ...base.frozen import replace
 from . import probe, rocm, smi
 from .inventory import MOST_GPUS, Machine, Misread, kept, read
 

@@ -13,9 +13,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
+from ...base.frozen import replace
 from ..collectives import Ranks
 from ..jobs import Exchange
 from ..timing import Effort

@@ -11,10 +11,9 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from typing import TypeVar
 
-from ...base.frozen import record
+from ...base.frozen import record, replace
 from . import host_files, rocm, smi
 from .inventory import Gpu, Machine, Misread, Nic, kept
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import NamedTuple
 from xml.parsers import expat
 
+from ...base.frozen import replace
 from .inventory import MIB, MOST_GPUS, Gpu, Misread, kept
 
 LANE_BPS = {1: 0.25e9, 2: 0.5e9, 3: 1e9, 4: 2e9, 5: 4e9, 6: 8e9}

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
-from ...base.frozen import record
+from ...base.frozen import record, replace
 from ...base.units import BYTE_RATE, BYTES, POWER, TIME, Dim, show
 from ...spec.hardware import Level
 from .inventory import Gpu, Machine

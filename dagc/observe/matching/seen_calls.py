@@ -5,8 +5,8 @@ from __future__ import annotations
 from math import nan
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ...base.arrays import NDArray
 from ...base.frozen import record
 from ..kernel_classes import EXCHANGE
 from ..rank_trace import Call, RankTrace

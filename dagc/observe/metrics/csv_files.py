@@ -11,8 +11,8 @@ from math import isfinite, nan
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ...base.arrays import NDArray
 from ...base.frozen import record
 from ...serving.lines import TraceError, lines
 from .exposition import ABSENT, LABEL, MOST_BYTES

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field, replace
 from math import inf
 
-from ...base.frozen import record
+from ...base.frozen import field, record, replace
 from ...base.phase_kinds import DECODE, PHASE_KINDS, PREFILL
 from ...base.units import BYTES, show
 from ...plan.goodput import limits

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import field
 from functools import cache
 from importlib import resources
 from typing import Any
 
-from ...base.frozen import record
+from ...base.frozen import field, record
 
 OF_LABELS = "of_labels"
 """The form whose `of` names labels."""

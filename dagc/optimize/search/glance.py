@@ -6,10 +6,10 @@ Sharding passes annotate ops alone; finding chains of moves, scheduling and memo
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 
 from ...base.axes import TENSOR
 from ...base.diagnostics import Collector, SpecError
+from ...base.frozen import replace
 from ...cost import chunks
 from ...cost.kv_cache import cache_bytes, cache_policy
 from ...cost.memory import weight_size

@@ -6,12 +6,11 @@ One formula serves exact plans and bounds: of a time that is never above the tru
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ...base.frozen import record
+from ...base.arrays import NDArray
+from ...base.frozen import record, replace
 from ...base.suggest import did_you_mean
 from ...base.units import ENERGY_PER_TOKEN, MONEY_PER_TOKEN, REQUEST_RATE, SCALAR, TIME, TOKEN_RATE, Dim
 from ...spec.hardware import Hardware

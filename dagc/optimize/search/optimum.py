@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import product
 from time import perf_counter
 
-from ...base.frozen import record
+from ...base.frozen import record, replace
 from ...lang.open_spec import OpenSpec
 from .answer import Answer, Joined, Ranked, Searched
 from .apart import Apart, Told

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 
+from ...base.frozen import replace
 from ...ir.requests import request_moves
 from ...plan.result import PhaseResult
 from .unroll import Edge, Node

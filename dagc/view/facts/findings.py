@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 
 from ...base.collectives import SCATTER
+from ...base.frozen import field, mutable
 from ...base.phase_kinds import DECODE, PREFILL
 from ...base.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, show
 from ...cost.schedule.records import PathStep
@@ -17,7 +17,6 @@ from ...plan.pools import listed
 from ...plan.result import PhaseResult, Sensitivity
 from ...spec.hardware import Hardware, Level, PoolLink
 from ...spec.phase import Phase
-from .experts import expert_lines
 
 WORDS = {
     "compute": "arithmetic",
@@ -116,7 +115,7 @@ def step_name(step: PathStep) -> str:
     return f"{step.segment}/{step.op}" if step.segment else step.op
 
 
-@dataclass(slots=True)
+@mutable
 class Origin:
     """Where a part of the critical path's time comes from: a measured kernel's table, or the model (family empty)."""
 
@@ -284,6 +283,8 @@ def placement_lines(result: PhaseResult) -> list[str]:
 
 def placement_text(plan: CompiledPlan, result: PhaseResult) -> str:
     """Both as sentences."""
+    from .experts import expert_lines
+
     lines = (line.strip() for line in (*placement_lines(result), *expert_lines(plan, result)))
     return " ".join(f"{line[0].upper()}{line[1:]}." for line in lines)
 

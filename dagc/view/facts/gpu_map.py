@@ -9,14 +9,13 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import field
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ...base.arrays import NDArray
 from ...base.axes import DEGREES, STAGES
-from ...base.frozen import record
+from ...base.frozen import field, record
 from ...base.units import BYTES, show, show_runs
 from ...cost.placed_experts import HeldExperts, held_experts
 from ...plan.held_memory import PARTS

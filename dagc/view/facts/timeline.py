@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ...base.arrays import NDArray
 from ...base.frozen import record
 from ...cost.records import Array
 from ...cost.schedule.records import Run

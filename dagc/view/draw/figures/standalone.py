@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
-from ....base.frozen import record
+from ....base.frozen import record, replace
 from ....base.picture_words import Theme
 from ....plan.plan import CompiledPlan
 from ....plan.result import PhaseResult

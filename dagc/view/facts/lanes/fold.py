@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from math import isclose
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ....base.frozen import record
+from ....base.arrays import NDArray
+from ....base.frozen import record, replace
 from ....plan.result import PhaseResult
 from ..timeline import cell_of, labels
 from .select import Masks, select

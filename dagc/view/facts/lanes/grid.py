@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ....base.arrays import NDArray
 from ....base.collectives import SEND
 from ....base.frozen import record
 from ....ir.sharding import Axes

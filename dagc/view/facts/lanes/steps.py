@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ....base.arrays import NDArray
 from ....base.collectives import GATHER, REQUESTS, SCATTER, SEND
 from ....base.frozen import record
 from ....cost.schedule.records import Run

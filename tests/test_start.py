@@ -1,0 +1,65 @@
+"""What a verdict imports: modules, not seconds."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import spec_text
+
+from dagc.cli import columns as terminal
+from dagc.cost.normal_quantile import normal_quantile
+from dagc.serving.verdict import _median
+
+NEEDLESS = (
+    "lark", "dataclasses", "statistics", "decimal", "fractions", "shutil", "tempfile", "lzma", "importlib.util", "importlib.resources",
+    "importlib.metadata", "numpy.ma", "numpy.typing", "string", "networkx", "graphviz", "yaml", "orjson",
+    "dagc.api", "dagc.base.syntax.recovery", "dagc.base.syntax.lalr_tables", "dagc.cli.help_pages",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """By the verdict on a plan, in a process without what the installation of this checkout imports at start."""
+    spec = tmp_path_factory.mktemp("start") / "plan.moe"
+    spec.write_text(spec_text())
+    code = "import sys; from dagc.cli import main; code = main(['check', sys.argv[1]]); print(code, *sys.modules)"
+    path = os.pathsep.join(part for part in sys.path if os.path.isdir(part))
+    command = [sys.executable, "-S", "-c", code, str(spec)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": path})
+    found = done.stdout.splitlines()[-1].split()
+    assert found[0] == "0"
+    return set(found[1:])
+
+
+def test_a_verdict_imports_nothing_that_it_does_not_need(imported: set[str]) -> None:
+    assert "numpy" in imported and "dagc.pipeline.compile" in imported
+    assert sorted(imported & set(NEEDLESS)) == []
+
+
+def test_quantiles_are_those_of_the_standard_library() -> None:
+    from statistics import NormalDist
+
+    rng = np.random.default_rng(1)
+    chances = [*rng.random(2000), *10.0 ** -rng.uniform(0, 300, 500), *(1 - 10.0 ** -rng.uniform(0, 15, 500))]
+    inside = [float(p) for p in chances if 0 < p < 1]
+    assert [normal_quantile(p) for p in inside] == [NormalDist().inv_cdf(p) for p in inside]
+    assert (normal_quantile(0.0), normal_quantile(1.0)) == (-np.inf, np.inf)
+
+
+def test_medians_are_those_of_numpy() -> None:
+    rng = np.random.default_rng(2)
+    for count in (1, 2, 3, 10, 101):
+        values = rng.random(count)
+        assert _median(values) == float(np.median(values))
+
+
+@pytest.mark.parametrize("said", ["", "0", "-3", "many", "133"])
+def test_columns_are_those_of_the_standard_library(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from shutil import get_terminal_size
+
+    monkeypatch.setenv("COLUMNS", said)
+    assert terminal.columns() == get_terminal_size().columns
