@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from heapq import heappop, heappush
 
 from . import gaps
@@ -29,6 +29,19 @@ def floors(first: int, more: int, size: int, count: int) -> int:
         count, first = divmod(more * count + first, size)
         more, size = size, more
     return total
+
+
+def held_by(ranks: Iterable[Rank], step: int) -> list[int]:
+    """Blocks that each of a worker's ranks holds after `step`, as `Rank.held`."""
+    found: list[int] = []
+    since = None
+    for rank in ranks:
+        if rank.skipped != since:
+            since, rules = rank.skipped, rank.rules
+            turns, rest = divmod(0 if rules.whole else (step - since) * rules.growth, rules.size)
+        held = rank.fixed + rank.decoding * turns
+        found.append(held + sum(rank.ring[-rest:]) if rest and rank.decoding else held)
+    return found
 
 
 class Shared:

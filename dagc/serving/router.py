@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import add
 from typing import NamedTuple, Protocol
 
 from .records import Request
@@ -73,7 +74,8 @@ class Router:
         if len(free) == 1:
             return free[0]
         workers = self._workers
-        loads = [workers[w].waiting[r] + workers[w].running[r] for w, r in free]
+        by_worker = {w: list(map(add, workers[w].waiting, workers[w].running)) for w in self._among}
+        loads = [by_worker[w][r] for w, r in free]
         least = min(loads)
         if self._kind == "prefix" and request.blocks:
             best, best_cached, best_load = None, 0, 0
@@ -84,15 +86,15 @@ class Router:
             far = best_load - least > AHEAD and best_load > AHEAD_TIMES * least
             if best is not None and best_cached >= SHARE * request.prompt and not far:
                 return best
+        if loads.count(least) == 1:
+            return free[loads.index(least)]
         fewest = [place for place, load in zip(free, loads, strict=True) if load == least]
-        if len(fewest) == 1:
-            return fewest[0]
+        on_worker = {w: sum(each) for w, each in by_worker.items()}
+        waiting = [workers[w].waiting[r] for w, r in fewest]
+        shortest = min(waiting)
         return min(
-            fewest,
-            key=lambda place: (
-                workers[place.worker].waiting[place.rank],
-                sum(workers[place.worker].waiting) + sum(workers[place.worker].running),
-            ),
+            (place for place, waits in zip(fewest, waiting, strict=True) if waits == shortest),
+            key=lambda place: on_worker[place.worker],
         )
 
     def _next(self) -> Place | None:

@@ -20,7 +20,7 @@ from typing import Any
 
 from . import gaps
 from .balance import Gate
-from .dp_rank import NEVER, Rank, Shared
+from .dp_rank import NEVER, Rank, Shared, held_by
 from .live_request import BROUGHT, Sequence
 from .records import Engine, Line, Request, Served, Stretch
 from .rules import CannotServe as CannotServe
@@ -234,7 +234,7 @@ class Worker:
         if self._stretch is not None:
             start, takes, more, steps = self._stretch
             step += steps_to(when, start, takes, more, steps) - 1
-        return sum(rank.held(step) for rank in self.ranks)
+        return sum(held_by(self.ranks, step))
 
     @property
     def gaps(self) -> dict[int, float]:
@@ -628,10 +628,10 @@ class Worker:
             self.step = step = step + steps
             t = end
             if due <= step:
-                shared.held = 0
-                for rank in ranks:  # the most is held before what ends lets go
-                    rank.blocks = held = rank.held(step)
-                    shared.held += held
+                blocks = held_by(ranks, step)  # the most is held before what ends lets go
+                for rank, held in zip(ranks, blocks, strict=True):
+                    rank.blocks = held
+                shared.held = sum(blocks)
                 if shared.held > shared.most_blocks:
                     shared.most_blocks = shared.held
             while due <= step:

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ...base.frozen import field, mutable
-from ...ir.graph import COMM, Graph, Segment
-from ...ir.ops.attributes import RingTurnAttrs
-from .layer import RESOLUTION_S, between, lane_program
+from ...ir.graph import COMM, Graph
+from .layer_program import Program, program, run_even
 from .microbatches import LEAST
+from .moments import RESOLUTION_S, State
 from .pipelines import PIPELINES
 
 Entry = tuple[tuple[Any, ...], tuple[Any, ...]]
@@ -30,50 +30,6 @@ class Times(NamedTuple):
     period_s: float
     latency_s: float
     host_s: float
-
-
-class Step(NamedTuple):
-    """An op of a lane in a layer's program. `takes`: nodes that it waits for; `rings`: those of whose ring it waits for the
-    end alone; `entry`: it waits for the layer's input; `axes`: dimensions of the mesh whose ranks wait for each other."""
-
-    time: int
-    stream: int
-    lane: int
-    takes: tuple[int, ...]
-    rings: tuple[int, ...]
-    entry: bool
-    axes: tuple[int, ...]
-
-
-class Program(NamedTuple):
-    """A layer: its steps, and which of them makes each lane's result (none: what enters)."""
-
-    steps: tuple[Step, ...]
-    results: tuple[int | None, ...]
-
-
-def program(graph: Graph, segment: Segment, times: Mapping[str, int]) -> Program:
-    """`times`: where the time of each op is in the list that a schedule is given."""
-    lanes, streams, mesh = graph.lanes, graph.streams, graph.the_mesh
-    at: dict[tuple[str, int], int] = {}
-    steps: list[Step] = []
-    for op, lane in lane_program(segment, lanes):
-        takes, rings, entry = [], [], False
-        for name in segment.sources(op):
-            if name == segment.input:
-                entry = True
-            elif op.ring and isinstance(segment.by_name[name].attrs, RingTurnAttrs):
-                rings.append(at[name, lane])
-            else:
-                takes.append(at[name, lane])
-        at[op.name, lane] = len(steps)
-        axes = tuple([mesh.index[axis] for axis in op.axes])
-        stream = streams.index(graph.stream_of(segment, op))
-        steps.append(Step(times[op.name], stream, lane, tuple(takes), tuple(rings), entry, axes))
-    for op, lane in between(segment, lanes):
-        steps.append(Step(times[op.name], streams.index(op.stream), lane, (), (), False, ()))
-    ends = tuple(None if segment.output == segment.input else at[segment.output, lane] for lane in range(lanes))
-    return Program(tuple(steps), ends)
 
 
 @mutable
@@ -206,29 +162,7 @@ class EvenSchedule:
 
     def layer(self, program: Program, entry: Entry, times: Sequence[Any]) -> Entry:
         """Of a layer: from when its inputs are ready and the streams free to when its results are."""
-        ready, streams = entry
-        free = list(streams)
-        starts: list[float] = []
-        ends: list[float] = []
-        for time, stream, lane, takes, rings, enters, _ in program.steps:
-            at = free[stream]
-            if enters and ready[lane] > at:
-                at = ready[lane]
-            for k in takes:
-                if ends[k] > at:
-                    at = ends[k]
-            for k in rings:
-                if starts[k] > at:
-                    at = starts[k]
-            end = at + times[time]
-            for k in rings:
-                if ends[k] > end:
-                    end = ends[k]
-            starts.append(at)
-            ends.append(end)
-            free[stream] = end
-        left = tuple(ready[lane] if k is None else ends[k] for lane, k in enumerate(program.results))
-        return left, tuple(free)
+        return run_even(program, State(*entry), times).exit
 
 
 def _shifted(state: Entry, by: float) -> Entry:

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar, overload
 import numpy as np
 
 from ...base.frozen import field, mutable, record, replace
-from ..records import Array
+from .moments import Moment, Moments
 from .records import Run
 
 T = TypeVar("T")
@@ -37,7 +37,7 @@ class Column(Generic[T]):
 
     cells: tuple[Cell, ...]
     sends: tuple[tuple[float, float], ...]
-    states: tuple[Array, ...]
+    states: tuple[Moment, ...]
     ready_s: float
     own: T
 
@@ -188,10 +188,10 @@ def _leap(found: Columns[T], step: Callable[[Column[T] | None], Column[T]], coun
             return wasted
         last, middle, first = (columns[-1 - k * period].states for k in range(3))
         scale = RELATIVE * columns[-1].ready_s + RESOLUTION_S
-        if any(a.shape != b.shape or a.shape != c.shape for a, b, c in zip(last, middle, first, strict=True)):
+        if any(not np.shape(a) == np.shape(b) == np.shape(c) for a, b, c in zip(last, middle, first, strict=True)):
             continue
         change = [a - b for a, b in zip(last, middle, strict=True)]
-        if any(np.abs(d - (b - c)).max() > scale for d, b, c in zip(change, middle, first, strict=True)):
+        if any(_most(d - (b - c)) > scale for d, b, c in zip(change, middle, first, strict=True)):
             continue
         before, block = columns[-2 * period : -period], columns[-period:]
         times = (count - found.count) // period
@@ -210,14 +210,17 @@ def _leap(found: Columns[T], step: Callable[[Column[T] | None], Column[T]], coun
     return wasted
 
 
+def _most(found: Moment) -> float:
+    """The largest absolute value."""
+    return abs(found) if isinstance(found, float) else float(np.abs(found).max())
+
+
 def _on_line(before: Column[T], at: Column[T], there: Column[T], times: int) -> bool:
     """Every time of `there` is that of `at`, and `times` the step from `before` to it."""
     allowed = 4 * RELATIVE * there.ready_s + RESOLUTION_S
-    if any(a.shape != b.shape for a, b in zip(at.states, there.states, strict=True)):
-        return False
 
-    def on(a: Array | float, b: Array | float, c: Array | float) -> bool:
-        return bool(np.abs(b + times * (np.asarray(b) - a) - c).max() <= allowed)
+    def on(a: Moment, b: Moment, c: Moment) -> bool:
+        return np.shape(a) == np.shape(b) == np.shape(c) and _most(b + times * (b - a) - c) <= allowed
 
     if not all(on(*three) for three in zip(before.states, at.states, there.states, strict=True)):
         return False
@@ -231,10 +234,9 @@ def _on_line(before: Column[T], at: Column[T], there: Column[T], times: int) -> 
             if not on(x.start_s, y.start_s, z.start_s) or not on(x.period_s, y.period_s, z.period_s):
                 return False
             for name in ("starts", "finishes"):
-                for key, value in getattr(y, name).items():
-                    a, b, c = x.start_s + getattr(x, name)[key], y.start_s + value, z.start_s + getattr(z, name)[key]
-                    if not (np.shape(a) == np.shape(b) == np.shape(c)) or not on(a, b, c):
-                        return False
+                own = (getattr(run, name).own for run in (x, y, z))
+                if not all(on(x.start_s + a, y.start_s + b, z.start_s + c) for a, b, c in zip(*own, strict=True)):
+                    return False
     return True
 
 
@@ -250,9 +252,5 @@ def _later(at: Run, before: Run, times: int) -> Run:
     )
 
 
-def _moved(
-    at: Mapping[tuple[str, int], Array], before: Mapping[tuple[str, int], Array], times: int
-) -> Mapping[tuple[str, int], Array]:
-    if at is before:
-        return at  # what shares its times goes on sharing them
-    return {key: value + times * (value - before[key]) for key, value in at.items()}
+def _moved(at: Moments, before: Moments, times: int) -> Moments:
+    return at if at is before else at.moved(before, times)  # what shares its times goes on sharing them

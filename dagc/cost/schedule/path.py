@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from ...base.frozen import field, mutable
-from ...ir.graph import Op
-from ..records import Array
-from .layer import RESOLUTION_S, Evaluation, Layers, Node, Rank, at_rank, ring_inputs
+from .layer import Evaluation, Layers
+from .layer_program import ENTRY
+from .moments import RESOLUTION_S, Moment, Node, Rank, at_rank, last_s
 
 Trace = list[tuple[Evaluation, int]]
 """Layers of a cell with how often each is repeated."""
-Departures = tuple[tuple[Array, Array], ...]
+Departures = tuple[tuple[Moment, Moment], ...]
 """When each lane's result was ready to be sent, and the stream free to send it."""
 
 
@@ -44,7 +44,7 @@ class Path:
 
 @mutable
 class Paths:
-    """Paths through layers, from an exit on some rank back to an entry."""
+    """Paths through layers, from an exit on some rank back to an entry. A target is ("ready", lane), or (a stream, 0)."""
 
     layers: Layers
     memo: dict[tuple[int, str, int, Rank], tuple[Path, Node, Rank]] = field(default_factory=dict)
@@ -59,9 +59,8 @@ class Paths:
         total: Path = Path()
         if rank is None:
             lanes = trace[-1][0].exit.ready
-            lane = max(range(len(lanes)), key=lambda k: float(lanes[k].max()))
-            target = ("ready", lane)
-            rank = tuple(int(x) for x in np.unravel_index(int(np.argmax(lanes[lane])), lanes[lane].shape))
+            lane = max(range(len(lanes)), key=lambda k: last_s(lanes[k]))
+            target, rank = ("ready", lane), self._last(lanes[lane])
         for evaluation, repeat in reversed(trace):
             left = repeat
             while left:
@@ -75,60 +74,52 @@ class Paths:
                 left -= times
         return total, target, rank
 
+    def _last(self, found: Moment) -> Rank:
+        """The rank that is last."""
+        if not isinstance(found, np.ndarray):
+            return (0,) * self.layers.ndim
+        return tuple(int(x) for x in np.unravel_index(int(np.argmax(found)), found.shape))
+
     def _trace(self, ev: Evaluation, target: Node, rank: Rank) -> tuple[Path, Node, Rank]:
-        segment = self.layers.graph.segment(ev.segment)
-        found = Path()
+        found, program, streams = Path(), ev.program, self.layers.graph.streams
+        arrivals, starts, ends, _ = ev.ran
         kind, lane = target
-        if kind == "ready":
-            node = None if segment.output == segment.input else (segment.output, lane)
-        else:
-            node = ev.last[kind]
+        at = program.results[lane] if kind == "ready" else program.last[streams.index(kind)]
         counted = True
-        lanes = self.layers.graph.lanes
-        while node is not None:
-            op = segment.by_name[node[0]]
-            taken = node[1] >= lanes
-            own_s = at_rank(self.layers.time(ev.segment, op.name), rank)
-            if (
-                op.ring
-                and not taken
-                and at_rank(ev.finishes[node], rank) > at_rank(ev.starts[node], rank) + own_s + RESOLUTION_S
-            ):
+        while at is not None:
+            step = program.steps[at]
+            own_s = at_rank(self.layers.time(ev, at), rank)
+            if step.rings and at_rank(ends[at], rank) > at_rank(starts[at], rank) + own_s + RESOLUTION_S:
                 # The ring's last block came later than the attention was done with the others.
-                node = max(ring_inputs(segment, op, node[1]), key=lambda n: at_rank(ev.finishes[n], rank))
+                at = max(step.rings, key=lambda k: at_rank(ends[k], rank))
                 continue
             if counted:
-                found.step((ev.segment, op.name), own_s)
+                found.step((ev.segment, program.ops[at].name), own_s)
             counted = True
-            rank = rank if taken else self._slowest(ev, node, op, rank)
-            moment = at_rank(ev.start(node) if taken else ev.arrivals[node], rank)
-            options: list[tuple[float, Node, Node | None, bool]] = []
-            ring = ring_inputs(segment, op, node[1]) if op.ring else []
-            for name in () if taken else segment.sources(op):
-                before = (name, node[1])
-                if name == segment.input:
-                    options.append((at_rank(ev.entry.ready[node[1]], rank), ("ready", node[1]), None, True))
-                elif before in ring:  # attention begins with the ring, on its own block
-                    options.append((at_rank(ev.starts[before], rank), ("", 0), before, False))
+            rank = self._slowest(arrivals[at], step.axes, rank)
+            moment = at_rank(arrivals[at], rank)
+            options: list[tuple[float, Node, int | None, bool]] = []
+            for source in step.sources:
+                if source == ENTRY:
+                    options.append((at_rank(ev.entry.ready[step.lane], rank), ("ready", step.lane), None, True))
+                elif source in step.rings:  # attention begins with the ring, on its own block
+                    options.append((at_rank(starts[source], rank), ("", 0), source, False))
                 else:
-                    options.append((at_rank(ev.finishes[before], rank), ("", 0), before, True))
-            previous = ev.before[node]
+                    options.append((at_rank(ends[source], rank), ("", 0), source, True))
+            previous = program.before[at]
             if previous is None:
-                stream = op.stream if taken else self.layers.graph.stream_of(segment, op)
-                free = ev.entry.streams[self.layers.graph.streams.index(stream)]
-                options.append((at_rank(free, rank), (stream, 0), None, True))
+                free = ev.entry.streams[step.stream]
+                options.append((at_rank(free, rank), (streams[step.stream], 0), None, True))
             else:
-                options.append((at_rank(ev.finish(previous), rank), ("", 0), previous, True))
+                options.append((at_rank(ends[previous], rank), ("", 0), previous, True))
             usable = [o for o in options if o[0] <= moment + RESOLUTION_S]
-            _, target, node, counted = max(usable, key=lambda o: o[0])
+            _, target, at, counted = max(usable, key=lambda o: o[0])
         return found, target, rank
 
-    def _slowest(self, ev: Evaluation, node: Node, op: Op, rank: Rank) -> Rank:
+    def _slowest(self, arrived: Moment, axes: tuple[int, ...], rank: Rank) -> Rank:
         """The member of a collective's group that arrived last."""
-        arrived = ev.arrivals[node]
-        if not op.axes or arrived.size == 1:
+        if not axes or not isinstance(arrived, np.ndarray):
             return rank
-        axes = [self.layers.graph.the_mesh.index[a] for a in op.axes]
         index = tuple(slice(None) if k in axes else min(rank[k], arrived.shape[k] - 1) for k in range(arrived.ndim))
         part = arrived[index]
         best = np.unravel_index(int(np.argmax(part)), part.shape)

@@ -8,7 +8,7 @@ from ...base.arrays import NDArray
 from ...base.frozen import replace
 from ...ir.graph import Graph, Stage, runs
 from ..records import Costs
-from .layer import State
+from .moments import State
 from .scheduler import Scheduler
 
 
@@ -20,8 +20,7 @@ def range_times_s(graph: Graph, costs: Costs) -> NDArray[np.float64]:
     times = np.full((count + 1, count + 1), np.inf)
     ends = tuple(Stage(i, runs(names[i:])) for i in range(count))
     scheduler = Scheduler(replace(graph, stages=ends), costs)
-    zero = np.zeros((1,) * len(graph.the_mesh.atoms))
-    idle = State((zero,) * graph.lanes, (zero,) * len(graph.streams))
+    idle = State((0.0,) * graph.lanes, (0.0,) * len(graph.streams))
     for i in range(count):
         done = i
         for run in scheduler.cell(i, idle)[0]:

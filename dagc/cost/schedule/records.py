@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ...base.frozen import record
-from ..records import Array
+from .moments import Moments
 
 
 @record
@@ -30,8 +30,8 @@ class Run:
     count: int
     start_s: float
     period_s: float
-    starts: Mapping[tuple[str, int], Array]
-    finishes: Mapping[tuple[str, int], Array]
+    starts: Moments
+    finishes: Moments
 
 
 @record(slots=False)

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from math import fsum
 
-import numpy as np
-
 from ...base.frozen import field, mutable, record, replace
 from ...ir.graph import COMM, Graph
-from ..records import Array, Costs
-from .layer import Layers, Rank, State, entry_key, shifted
+from ..records import Costs
+from .layer import Layers
 from .microbatches import Column, Columns, walk
+from .moments import Moment, Rank, State, last_s, later, latest_s, shifted, state_key
 from .path import Departures, Path, Paths, Trace, send_path
 from .pipelines import PIPELINES, Cell, Pipeline
 from .records import PathStep, Run, Schedule
@@ -40,7 +39,8 @@ def schedule(graph: Graph, costs: Costs) -> Schedule:
 
 @mutable
 class Scheduler:
-    """Of one graph with its costs. `floor`: at datasheet peaks, without the host; `cells`: what a micro-batch passes, in order."""
+    """Of one graph with its costs. `floor`: at datasheet peaks, without the host; `cells`: what a micro-batch passes, in order; `host_s`:
+    what the host takes before the GPUs begin."""
 
     graph: Graph
     costs: Costs
@@ -48,35 +48,36 @@ class Scheduler:
     layers: Layers = field(init=False)
     paths: Paths = field(init=False)
     cells: tuple[Cell, ...] = field(init=False)
+    host_s: float = field(init=False)
 
     def __post_init__(self) -> None:
         self.layers = Layers(self.graph, self.costs, self.floor)
         self.paths = Paths(self.layers)
         self.cells = self.pipeline.cells(len(self.graph.stages))
+        self.host_s = 0.0 if self.floor else float(self.costs.host_s)
 
     @property
     def pipeline(self) -> Pipeline:
         return PIPELINES[self.graph.kind]
 
     def run(self) -> Schedule:
-        stages = range(len(self.graph.stages))
-        zero = np.zeros((1,) * len(self.graph.the_mesh.atoms))
-        host = zero if self.floor else zero + self.costs.host_s
-        idle = State((zero,) * self.graph.lanes, (zero,) * len(self.graph.streams))
-        columns = walk(lambda before: self.column(before, host), self.graph.microbatches)
+        columns = walk(self.column, self.graph.microbatches)
         latency = max(c.ready_s for c in columns.columns)
-        alone = [self.cell(i, idle) for i in stages]
-        stage_s = tuple(max(float(a.max()) for a in out.ready) for _, _, out in alone)
-        period, path = self.step([trace for _, trace, _ in alone], stage_s)
+        alone, stage_s = self.alone()
+        period, path = self.step(alone, stage_s)
         if path is None:
             period, path = latency, self.pipeline_path(columns)
         else:
-            period += float(host.max())
-        if host.any():
-            path.step(HOST, float(host.max()))
-        return Schedule(
-            columns.rows(), columns.all_sends(), latency, period, stage_s, self.steps(path), float(host.max())
-        )
+            period += self.host_s
+        if self.host_s:
+            path.step(HOST, self.host_s)
+        return Schedule(columns.rows(), columns.all_sends(), latency, period, stage_s, self.steps(path), self.host_s)
+
+    def alone(self) -> tuple[list[Trace], tuple[float, ...]]:
+        """Each stage with nothing before it: its layers, and how long they take."""
+        idle = State((0.0,) * self.graph.lanes, (0.0,) * len(self.graph.streams))
+        cells = [self.cell(i, idle) for i in range(len(self.graph.stages))]
+        return [trace for _, trace, _ in cells], tuple(latest_s(out.ready) for _, _, out in cells)
 
     def step(self, alone: list[Trace], stage_s: tuple[float, ...]) -> tuple[float, Path | None]:
         """Seconds and path of a step in steady state, where the pipeline has one. `alone`: each stage with nothing before it."""
@@ -92,12 +93,12 @@ class Scheduler:
             path.step(("", "token_return"), self.return_s())
         return found.time_s, path
 
-    def column(self, before: Column[Cells] | None, host: Array) -> Column[Cells]:
+    def column(self, before: Column[Cells] | None) -> Column[Cells]:
         """The micro-batch after another one, through all stages."""
         p, lanes, count = len(self.graph.stages), self.graph.lanes, len(self.graph.streams)
-        states = list(before.states) if before is not None else [np.zeros_like(host)] * (count * p)
+        states: list[Moment] = list(before.states) if before is not None else [0.0] * (count * p)
         # The host is done with all of a pass before the GPUs begin.
-        arrived: dict[int | None, tuple[Array, ...]] = {None: (host,) * lanes}
+        arrived: dict[int | None, tuple[Moment, ...]] = {None: (self.host_s,) * lanes}
         cells, sends, traces, departures = [], [], [], []
         done = 0.0
         for stage, takes, gives in self.cells:
@@ -110,7 +111,7 @@ class Scheduler:
             cells.append(tuple(runs))
             traces.append(trace)
             states[own] = out.streams
-            done = max(done, max(float(a.max()) for a in out.ready))
+            done = max(done, latest_s(out.ready))
         return Column(tuple(cells), tuple(sends), tuple(states), done, Cells(tuple(traces), tuple(departures)))
 
     def send_s(self, stage: int) -> float:
@@ -128,31 +129,31 @@ class Scheduler:
         for name, count in self.graph.stages[stage].layers:
             left = count
             while left:
-                base = max(float(a.max()) for a in state.ready)
-                found = self.layers.evaluate(self.graph.segment(name), shifted(state, -base))
+                base = latest_s(state.ready)
+                found = self.layers.evaluate(name, shifted(state, -base))
                 after = shifted(found.exit, base)
-                period = max(float(a.max()) for a in after.ready) - base
-                repeat = left if entry_key(shifted(found.exit, -period)) == entry_key(found.entry) else 1
+                period = latest_s(after.ready) - base
+                repeat = left if left == 1 or state_key(shifted(found.exit, -period)) == found.key else 1
                 runs.append(Run(name, repeat, base, period, found.starts, found.finishes))
                 trace.append((found, repeat))
                 state = shifted(after, period * (repeat - 1))
                 left -= repeat
         return runs, trace, state
 
-    def send(self, stage: int, out: State) -> tuple[State, tuple[Array, ...], tuple[float, float], Departures]:
+    def send(self, stage: int, out: State) -> tuple[State, tuple[Moment, ...], tuple[float, float], Departures]:
         """The communication stream sends each lane's result to the next stage."""
         at = self.graph.streams.index(COMM)
         comm, send_s = out.streams[at], self.send_s(stage)
         arrivals, departures = [], []
         begin = 0.0
         for ready in out.ready:
-            start = np.maximum(ready, comm)
+            start = later(ready, comm)
             departures.append((ready, comm))
             comm = start + send_s
-            begin = float(start.max())
+            begin = last_s(start)
             arrivals.append(comm)
         streams = (*out.streams[:at], comm, *out.streams[at + 1 :])
-        return State(out.ready, streams), tuple(arrivals), (begin, float(comm.max())), tuple(departures)
+        return State(out.ready, streams), tuple(arrivals), (begin, last_s(comm)), tuple(departures)
 
     # -- critical path ---------------------------------------------------------------------------
 

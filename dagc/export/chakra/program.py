@@ -15,7 +15,7 @@ from math import ceil
 
 from ...base.collectives import COLLECTIVES
 from ...base.frozen import record
-from ...cost.schedule.layer import lane_program
+from ...cost.schedule.layer_program import lane_program
 from ...ir.graph import Op, Segment
 from ...ir.ops.attributes import RingTurnAttrs
 from ...ir.ops.sizes import local_bytes

@@ -12,7 +12,7 @@ import numpy as np
 
 from ...base.frozen import record
 from ...cost.records import Array
-from ...cost.schedule.layer import lane_program
+from ...cost.schedule.layer_program import lane_program
 from ...ir.graph import Graph, Segment
 from ...ir.ops.attributes import RingTurnAttrs
 from ...plan.result import PhaseResult
