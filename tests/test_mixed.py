@@ -22,7 +22,7 @@ from dagc.export.json import dumps, graph_object
 from dagc.importers.placed import plan_of
 
 HEAD = """moe 1
-hardware from "h100-sxm" { gpus = 8 }
+hardware from "h100-sxm" { gpus = 8, memory = 400 GB }
 model from "%s" { }
 workload { sequences = 32, prompt = 1024 tok, output = 256 tok }
 """
@@ -258,16 +258,22 @@ def test_experts_of_a_mixed_step_are_those_of_prompts(engine: str) -> None:
     assert mixed_s >= alone_s
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The placed graph of a step."""
+    plan = compiled(tmp_path_factory.mktemp("step"), f"phase m {{ kind = mixed, gpus = 0..7, {STEP}, ep = 4, tp = 2 }}")
+    return dumps(graph_object(plan, "m"))
+
+
 @pytest.mark.parametrize(
     "path",
     ["engine", "exchange", "quantise", "expert_activations", "drafter", "window_cache", "dispatch_dtype"]
     + [f"strategy/{name}" for name in ("dispatch", "overlap", "sp_method", "sp_layout")],
 )
 @pytest.mark.parametrize("word", ["zzz", "../h200_sxm/vllm", "x" * 5000])
-def test_a_file_has_the_words_of_the_language(tmp_path: Path, path: str, word: str) -> None:
+def test_a_file_has_the_words_of_the_language(written: bytes, path: str, word: str) -> None:
     """The name of an engine leads to files of the library."""
-    plan = compiled(tmp_path, f"phase m {{ kind = mixed, gpus = 0..7, {STEP}, ep = 4, tp = 2 }}")
-    data = json.loads(dumps(graph_object(plan, "m")))
+    data = json.loads(written)
     *parents, name = ["plan", "phase", *path.split("/")]
     place = data
     for each in parents:

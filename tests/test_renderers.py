@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return only
 
 
+@cache
 def drawn(view: str, theme: Theme) -> str:
     """A picture of a phase, or of a serving."""
     if view in SERVED:

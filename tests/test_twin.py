@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import EXAMPLES, spec_text
+from conftest import spec_text
 from proofs.judge import judge
 from proofs.plans import MODELS, STRATEGIES
 from proofs.plans import spec as library_spec
@@ -59,11 +59,9 @@ def twin(phase: str, kind: str = "prefill", model: str = SPARSE, extra: str = ""
 # -- the plan's own lowering -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
-def test_every_op_of_a_twin_is_the_plans(path: Path) -> None:
-    plan = dagc.compile(path)
-    for name, result in plan.phases.items():
-        small = twin_of_phase(plan, name)
+def test_every_op_of_a_twin_is_the_plans(example: Plan) -> None:
+    for name, result in example.phases.items():
+        small = twin_of_phase(example, name)
         assert otherwise(result.graph, small.placed) == ""
         assert len(small.placed.segments) == len(result.graph.segments)
         assert small.placed != result.graph
