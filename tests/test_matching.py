@@ -6,11 +6,7 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import json
-import os
 import random
-import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import pairwise
@@ -18,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, spec_text
+from conftest import spec_text
+from forked_ranks import run
 
 import dagc
 from dagc.api import Plan
@@ -93,22 +90,6 @@ def test_sequences_of_other_programs_are_given_up() -> None:
 # -- real runs -------------------------------------------------------------------------------------
 
 
-def run(spec: Path, folder: Path, faults: dict[str, Any], ranks: int, *options: str) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(ranks), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(ROOT / "tests" / "faulty_run.py"), json.dumps(faults), "run", str(spec)]
-    command += ["--repeat", "1", "--timeout", "60", "--trace", str(folder), *options]
-    jobs = [
-        subprocess.Popen(command, cwd=ROOT, env={**os.environ, **shared, "RANK": str(r)}, stderr=subprocess.PIPE)
-        for r in range(ranks)
-    ]
-    for job in jobs:
-        _, told = job.communicate(timeout=120)
-        assert job.returncode == 0, told.decode()
-
-
 @needs_torch
 def test_a_removed_an_added_and_a_delayed_collective_are_each_found(tmp_path: Path) -> None:
     spec, folder = tmp_path / "p.moe", tmp_path / "traces"
@@ -121,7 +102,8 @@ def test_a_removed_an_added_and_a_delayed_collective_are_each_found(tmp_path: Pa
     plan = dagc.compile_text(TWO_RANKS)
     names = {op.name for segment in plan.phases["prefill"].graph.segments for op in segment.ops}
     assert {str(f).split("/")[1] for f in (faults["removed"], faults["added"], faults["delayed"][0])} <= names
-    run(spec, folder, faults, 2, "--full-dims")
+    done = run(spec, 2, "--trace", str(folder), "--full-dims", faults=faults)
+    assert done.returncode == 0, done.stderr
     calls = kept(sorted(folder.glob("*.json.gz")))
     assert phase_of(calls) == "prefill"
     found = matched(ran(plan, "prefill", calls), "gpu", calls)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
+import forked_ranks
 import pytest
 from conftest import ROOT, spec_text
 from state_specs import LINEAR, SPARSE, state_spec
@@ -111,7 +111,7 @@ def test_processes_compute_what_the_model_computes(name: str, tmp_path: Path) ->
     spec.write_text(PLANS[name])
     if name in MOVES:
         assert MOVES[name] in moves(PLANS[name]), "the plan no longer has what this case is about"
-    done = run(spec, "--json")
+    done = forked_ranks.run(spec, int(name.split()[0]), "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["ranks"] == int(name.split()[0]) and found["phase"] == name.split()[1].strip(",")
@@ -173,7 +173,7 @@ def test_full_dims_and_other_dtypes(tmp_path: Path) -> None:
     done = run(spec, "--full-dims")
     assert done.returncode == 0 and "fp32; logits not compared" in done.stdout
     assert "CPU time ms" in done.stdout and "ratio" not in done.stdout
-    done = run(spec, "--dtype", "fp32")
+    done = forked_ranks.run(spec, 2, "--dtype", "fp32")
     assert done.returncode == 0 and "fp32; logits equal" in done.stdout, done.stdout + done.stderr
 
 
@@ -198,11 +198,7 @@ def test_a_job_of_another_size_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_job_that_does_not_come_together(environment: dict[str, str], said: str, tmp_path: Path) -> None:
     spec = tmp_path / "p.moe"
     spec.write_text(spec_text(phase="gpus = 0..1, ep = 2"))
-    clean = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")}
-    command = [sys.executable, "-m", "dagc", "run", str(spec), "--timeout", "2"]
-    done = subprocess.run(
-        command, capture_output=True, text=True, cwd=ROOT, env=clean | environment, check=False, timeout=120
-    )
+    done = forked_ranks.run(spec, 1, "--timeout", "2", environment=environment)
     assert done.returncode == 2 and "error[E16]" in done.stderr and said in done.stderr, done.stderr
 
 

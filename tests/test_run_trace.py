@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import forked_ranks
 import jsonschema
 import pytest
 from conftest import ROOT, spec_text
@@ -148,7 +149,7 @@ def check_timeline(data: bytes, ops: int) -> None:
 def test_a_plan_for_a_cpu_is_compared_with_it(tmp_path: Path) -> None:
     spec = tmp_path / "p.moe"
     spec.write_text(CPU)
-    done = run(spec, "--full-dims", "--dtype", "fp64", "--trace", str(tmp_path / "traces"))
+    done = forked_ranks.run(spec, 2, "--full-dims", "--dtype", "fp64", "--trace", str(tmp_path / "traces"))
     assert done.returncode == 0, done.stderr
     head, *rows = done.stdout.splitlines()[1:]
     assert head.split() == ["class", "calls", "measured", "ms", "estimated", "ms", "ratio"]
