@@ -1,0 +1,78 @@
+"""in_flight: the activations that a GPU holds at most, and at which forward cell.
+
+A GPU runs one entry after the other, so what it holds follows from its order alone. In a loop it changes by the same amount with
+every run: the most is in the first run or in the last one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from ....base.frozen import record, replace
+from .cell_orders import Cell, Kind, Part, PipelineSchedule, cells_of
+
+
+@record
+class Peak:
+    """`held` at most, from when `cell` begins: the `number`-th forward cell of its chunk on this GPU."""
+
+    held: float
+    cell: Cell
+    number: int
+
+
+def peaks(
+    schedule: PipelineSchedule, whole: Sequence[float] | None = None, rest: Sequence[float] | None = None
+) -> tuple[Peak, ...]:
+    """By GPU. `whole`: what a micro-batch holds on each virtual stage from its forward cell to the end of its gradient, or of that
+    of its input; `rest`: what it still holds from there to the end of the weights' gradient. Without them,
+    all of it until the end, counted in micro-batches of a stage: of what a GPU would hold if it had one chunk of one copy."""
+    if whole is None:
+        chunks = peaks(schedule, [1.0] * schedule.stages, [1.0] * schedule.stages)
+        return tuple([replace(peak, held=peak.held * schedule.gpus / schedule.stages) for peak in chunks])
+    rest = whole if rest is None else rest
+    return tuple([_peak(schedule, gpu, whole, rest) for gpu in range(schedule.gpus)])
+
+
+def _peak(schedule: PipelineSchedule, gpu: int, whole: Sequence[float], rest: Sequence[float]) -> Peak:
+    stage_at = schedule.stage_at
+
+    def change(kind: Kind) -> float:
+        _, stage = stage_at[gpu, kind.chunk]
+        if kind.part is Part.FORWARD:
+            return whole[stage]
+        if kind.part is Part.BACKWARD:
+            return -whole[stage]
+        return rest[stage] - whole[stage] if kind.part is Part.INPUT else -rest[stage]
+
+    found: Peak | None = None
+    now = 0.0
+    done: Counter[int] = Counter()
+    changes: dict[Kind, float] = {}
+    for loop in schedule.orders[gpu]:
+        begun, inside = now, Counter[int]()
+        highest: list[tuple[float, Cell, int]] = []
+        for entry in loop.body:
+            cells = cells_of(entry)
+            for cell in cells:
+                kind = cell.kind
+                if kind not in changes:
+                    changes[kind] = change(kind)
+            for cell in cells:
+                if cell.part is Part.FORWARD:
+                    highest.append((now + changes[cell.kind], cell, inside[cell.chunk]))
+                    inside[cell.chunk] += 1
+            now += sum([changes[cell.kind] for cell in cells])
+        each = now - begun
+        later = loop.times - 1 if each > 0 else 0
+        for held, cell, number in highest:
+            if found is None or held + later * each > found.held:
+                at = done[cell.chunk] + later * inside[cell.chunk] + number
+                found = Peak(held + later * each, cell.later(later * loop.step), at)
+        now = begun + loop.times * each
+        for chunk, count in inside.items():
+            done[chunk] += count * loop.times
+    if found is None:
+        raise ValueError(f"GPU {gpu} has no forward cell")
+    return found

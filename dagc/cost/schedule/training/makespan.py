@@ -1,0 +1,91 @@
+"""makespan: when the cells of a schedule run, from how long cells and sends take; how long the step is, and who is idle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import NamedTuple
+
+from ....base.frozen import record
+from .cell_orders import Entry, Part, PipelineSchedule, cells_of
+from .end_tracks import Track
+from .in_flight import Peak
+from .rounds import Walk
+from .stage_times import StageTimes
+
+
+class Timed(NamedTuple):
+    """An entry and when it runs."""
+
+    entry: Entry
+    start_s: float
+    end_s: float
+
+
+@record(slots=False)
+class StepTimes:
+    """`tracks`: the ends of forward cells, of gradients (whole ones and those of inputs) and of weights' gradients by (part,
+    route, virtual stage). `ends_s`, `busy_s`: of each GPU, when its last cell ends and how long it runs cells. `rounds`: how many had to be looked at."""
+
+    schedule: PipelineSchedule
+    times: StageTimes
+    tracks: dict[tuple[Part, int, int], Track]
+    ends_s: tuple[float, ...]
+    busy_s: tuple[float, ...]
+    rounds: int
+
+    @property
+    def makespan_s(self) -> float:
+        """From the first cell of the step to the last of any GPU."""
+        return max(self.ends_s)
+
+    @property
+    def span_s(self) -> float:
+        """The longest that a GPU is in the step. Steps follow each other at this distance where no GPU waits for all others
+        between them."""
+        return max(end - start for start, end in zip(self.starts_s, self.ends_s, strict=True))
+
+    def peak_start_s(self, gpu: int, peak: Peak) -> float:
+        """When a GPU begins to hold the most."""
+        route, stage = self.schedule.stage_at[gpu, peak.cell.chunk]
+        end_s = self.tracks[Part.FORWARD, route, stage][peak.number]
+        return end_s - self.times.forward_s[stage]
+
+    @property
+    def bubbles_s(self) -> tuple[float, ...]:
+        """Of each GPU, how much of the makespan it is idle."""
+        return tuple(self.makespan_s - busy for busy in self.busy_s)
+
+    @cached_property
+    def starts_s(self) -> tuple[float, ...]:
+        """When each GPU begins its first cell."""
+        return tuple(next(self.written(gpu)).start_s for gpu in range(self.schedule.gpus))
+
+    def written(self, gpu: int) -> Iterator[Timed]:
+        """Every entry of a GPU in order with its time."""
+        ends: dict[tuple[Part, int], Iterator[float]] = {}
+        stage_at = self.schedule.stage_at
+        for entry in self.schedule.written(gpu):
+            end_s = 0.0
+            for cell in cells_of(entry):
+                part = Part.BACKWARD if cell.part.is_gradient else cell.part
+                if (part, cell.chunk) not in ends:
+                    ends[part, cell.chunk] = iter(self.tracks[part, *stage_at[gpu, cell.chunk]])
+                end_s = next(ends[part, cell.chunk])
+            kinds = [cell.kind for cell in cells_of(entry)]
+            time_s = self.times.entry_s(kinds, [stage_at[gpu, kind.chunk][1] for kind in kinds])
+            yield Timed(entry, end_s - time_s, end_s)
+
+
+def step_times(schedule: PipelineSchedule, times: StageTimes, *, fold: bool = True) -> StepTimes:
+    """`fold`: whether rounds that repeat are left out; the result is the same."""
+    walk = Walk(schedule, times, fold)
+    walk.run()
+    return StepTimes(
+        schedule,
+        times,
+        {key: walk.track(*key) for key in walk.ends},
+        tuple([gpu.state.free_s for gpu in walk.gpus]),
+        tuple([sum(body.times * sum([w.time_s for w in body.work]) for body in gpu.bodies) for gpu in walk.gpus]),
+        walk.rounds,
+    )

@@ -1,0 +1,331 @@
+"""rounds: GPUs run through their orders in rounds, each by one run of the loop that it is in; rounds that repeat are left out.
+
+What a stage takes next is what the one before gave next, so a send is a queue and no cell is looked up by its number. A cut
+behind a round has where GPUs are in their loops, when each is free, and when each send in flight arrives. A period of rounds
+maps these times to those a period later by sums and maxima alone, which are convex. So where a line through the cuts of the
+last periods also holds some periods further on, it holds at all of them between (as in `microbatches.py`), exactly.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import field
+from typing import NamedTuple
+
+from ....base.frozen import mutable
+from .cell_orders import Entry, Kind, Part, PipelineSchedule, cells_of
+from .end_tracks import Gap, Track
+from .stage_times import StageTimes
+
+RELATIVE = 1e-12
+LEAST = 8
+"""Rounds that are worth being left out at once."""
+
+Arrivals = deque[float]
+
+
+class Taken(NamedTuple):
+    """What a cell waits for, where its end is written, and where its result goes."""
+
+    arrivals: Arrivals | None
+    ends: list[float]
+    gives: Arrivals | None
+    send_s: float
+
+
+class Work(NamedTuple):
+    """An entry of a body: its own cell, and `also` the second one of an overlap."""
+
+    time_s: float
+    arrivals: Arrivals | None
+    ends: list[float]
+    gives: Arrivals | None
+    send_s: float
+    also: Taken | None
+
+
+class Body(NamedTuple):
+    work: tuple[Work, ...]
+    times: int
+
+
+class State(NamedTuple):
+    """Where a GPU is: in which loop, how many runs of it are done, at which entry, and since when it is free."""
+
+    loop: int
+    run: int
+    at: int
+    free_s: float
+
+
+@mutable
+class Gpu:
+    """A GPU on its way through its order. `left`: entries that it may still run in this round."""
+
+    bodies: Sequence[Body]
+    state: State = State(0, 0, 0, 0.0)
+    left: int = 0
+
+    @property
+    def done(self) -> bool:
+        return self.state.loop == len(self.bodies)
+
+    def begin_round(self) -> None:
+        self.left = 0 if self.done else len(self.bodies[self.state.loop].work)
+
+    def advance(self) -> bool:
+        """Run entries until one has to wait for another GPU, or the round or the loop is over. Whether any ran."""
+        left = self.left
+        if not left:
+            return False
+        loop, run, at, free = self.state
+        work, times = self.bodies[loop]
+        while left:
+            time_s, arrivals, ends, gives, send_s, also = work[at]
+            if also is not None and also.arrivals is not None:
+                if not also.arrivals or (arrivals is not None and not arrivals):
+                    break
+                free = max(free, also.arrivals.popleft())
+            if arrivals is not None:
+                if not arrivals:
+                    break
+                begin = arrivals.popleft()
+                if begin > free:
+                    free = begin
+            free += time_s
+            ends.append(free)
+            if gives is not None:
+                gives.append(free + send_s)
+            if also is not None:
+                also.ends.append(free)
+                if also.gives is not None:
+                    also.gives.append(free + also.send_s)
+            left -= 1
+            at += 1
+            if at == len(work):
+                at = 0
+                run += 1
+                if run == times:
+                    self.state, self.left = State(loop + 1, 0, 0, free), 0
+                    return True
+        any_ran = left < self.left
+        self.state, self.left = State(loop, run, at, free), left
+        return any_ran
+
+    def runs_left(self) -> int:
+        """Of its loop, those that can begin and end in this loop from where it is."""
+        return self.bodies[self.state.loop].times - self.state.run - bool(self.state.at)
+
+
+class Cut(NamedTuple):
+    """Behind a round. `shape`: where unfinished GPUs are in their loops, and how many sends are in flight; `runs` of these loops
+    are done; `times_s`: since when GPUs are free, and when sends arrive; `counts`: of ends written, by list."""
+
+    shape: tuple[object, ...]
+    runs: tuple[int, ...]
+    times_s: tuple[float, ...]
+    counts: tuple[int, ...]
+
+
+class Blocked(Exception):
+    """No GPU can go on. `waiting`: by GPU, what it would run next."""
+
+    def __init__(self, waiting: dict[int, Entry]) -> None:
+        super().__init__("no GPU can go on")
+        self.waiting = waiting
+
+
+@mutable
+class Walk:
+    """A schedule on its way through its rounds. `fold`: whether rounds that repeat are left out."""
+
+    schedule: PipelineSchedule
+    times: StageTimes
+    fold: bool = True
+    ends: dict[tuple[Part, int, int], list[float]] = field(default_factory=dict)
+    gpus: list[Gpu] = field(default_factory=list)
+    queues: list[Arrivals] = field(default_factory=list)
+    feeds: list[tuple[int, ...]] = field(default_factory=list)
+    gaps: dict[int, list[Gap]] = field(default_factory=dict)
+    rounds: int = 0
+
+    def __post_init__(self) -> None:
+        takes, stage_at = self._takes(), self.schedule.stage_at
+        for gpu, order in enumerate(self.schedule.orders):
+            known: dict[tuple[Kind, ...], Work] = {}
+            bodies = []
+            for loop in order:
+                body = []
+                for entry in loop.body:
+                    kinds = tuple([cell.kind for cell in cells_of(entry)])
+                    work = known.get(kinds)
+                    if work is None:
+                        own, *other = [takes[gpu, kind] for kind in kinds]
+                        time_s = self.times.entry_s(kinds, [stage_at[gpu, kind.chunk][1] for kind in kinds])
+                        work = known[kinds] = Work(time_s, *own, other[0] if other else None)
+                    body.append(work)
+                bodies.append(Body(tuple(body), loop.times))
+            self.gpus.append(Gpu(bodies))
+
+    def _takes(self) -> dict[tuple[int, Kind], Taken]:
+        """What is waited for, written and sent, by GPU and kind."""
+        found: dict[tuple[int, Kind], Taken] = {}
+        feeds: list[set[int]] = [set() for _ in range(self.schedule.gpus)]
+        for r, route in enumerate(self.schedule.routes):
+            seats = route.seats
+            down: list[Arrivals | None] = [None, *(deque() for _ in seats[1:]), None]
+            up: list[Arrivals | None] = [*(deque() for _ in seats[1:]), None]
+            self.queues += [queue for queue in (*down, *up) if queue is not None]
+            for k, (gpu, chunk) in enumerate(seats):
+                sends, returns = (
+                    0.0 if not 0 <= other < len(seats) or seats[other].gpu == gpu else given[min(k, other)]
+                    for other, given in ((k + 1, self.times.sends_s), (k - 1, self.times.returns_s))
+                )
+                feeds[gpu] |= {seats[other].gpu for other in (k - 1, k + 1) if 0 <= other < len(seats)} - {gpu}
+                forward, gradient, weight = (
+                    self.ends.setdefault((part, r, k), []) for part in (Part.FORWARD, Part.BACKWARD, Part.WEIGHT)
+                )
+                back = Taken(up[k], gradient, up[k - 1] if k else None, returns)
+                found[gpu, Kind(Part.FORWARD, chunk)] = Taken(down[k], forward, down[k + 1], sends)
+                found[gpu, Kind(Part.BACKWARD, chunk)] = found[gpu, Kind(Part.INPUT, chunk)] = back
+                found[gpu, Kind(Part.WEIGHT, chunk)] = Taken(None, weight, None, 0.0)
+        self.feeds = [tuple(each) for each in feeds]
+        return found
+
+    def run(self) -> None:
+        """To the end of all orders."""
+        cuts: deque[Cut] = deque(maxlen=4 * self.schedule.stages + 1)
+        wait = 0
+        while any(not gpu.done for gpu in self.gpus):
+            self._round()
+            wait -= 1
+            if not self.fold or any(not gpu.done and gpu.runs_left() < LEAST for gpu in self.gpus):
+                cuts.clear()
+                continue
+            cuts.append(self._cut())
+            if wait <= 0:
+                left_out, wasted = self._leap(cuts)
+                wait = wasted  # no more is lost on tries than is done
+                if left_out:
+                    cuts.clear()
+
+    def track(self, part: Part, route: int, stage: int) -> Track:
+        values = self.ends[part, route, stage]
+        return Track(values, tuple(self.gaps.get(id(values), ())))
+
+    def _round(self) -> None:
+        self.rounds += 1
+        for gpu in self.gpus:
+            gpu.begin_round()
+        waiting = list(range(len(self.gpus)))[::-1]
+        progress = False
+        while waiting:
+            at = waiting.pop()
+            if self.gpus[at].advance():
+                progress = True
+                waiting += [other for other in self.feeds[at] if self.gpus[other].left]
+        if not progress:
+            raise Blocked({i: self._next(i) for i, gpu in enumerate(self.gpus) if not gpu.done})
+
+    def _next(self, gpu: int) -> Entry:
+        state = self.gpus[gpu].state
+        loop = self.schedule.orders[gpu][state.loop]
+        return loop.body[state.at].later(state.run * loop.step)
+
+    def _cut(self) -> Cut:
+        states = [gpu.state for gpu in self.gpus if not gpu.done]
+        return Cut(
+            (tuple([(s.loop, s.at) for s in states]), tuple([len(queue) for queue in self.queues])),
+            tuple([s.run for s in states]),
+            (*[s.free_s for s in states], *[moment for queue in self.queues for moment in queue]),
+            tuple([len(each) for each in self.ends.values()]),
+        )
+
+    # -- rounds that repeat ----------------------------------------------------------------------
+
+    def _leap(self, cuts: Sequence[Cut]) -> tuple[bool, int]:
+        """Leave rounds out where that is exact. Whether any were, and how many were tried in vain."""
+        last = cuts[-1]
+        wasted = 0
+        if not last.times_s:
+            return False, 0
+        scale = RELATIVE * max(last.times_s)
+        for period in range(1, (len(cuts) - 1) // 2 + 1):
+            middle, first = cuts[-1 - period], cuts[-1 - 2 * period]
+            if abs(last.times_s[0] - 2 * middle.times_s[0] + first.times_s[0]) > scale:
+                continue
+            if (
+                last.shape != middle.shape
+                or last.shape != first.shape
+                or any(
+                    abs(a - 2 * b + c) > scale
+                    for a, b, c in zip(last.times_s, middle.times_s, first.times_s, strict=True)
+                )
+            ):
+                continue
+            periods = self._periods(last, middle)
+            while (periods - 1) * period >= LEAST:
+                if self._try(last, middle, first, period, periods):
+                    return True, 0
+                wasted += period
+                periods //= 2
+        return False, wasted
+
+    def _periods(self, last: Cut, middle: Cut) -> int:
+        """How many more the loops have."""
+        going = [gpu for gpu in self.gpus if not gpu.done]
+        moved = [a - b for a, b in zip(last.runs, middle.runs, strict=True)]
+        return min((gpu.runs_left() // by for gpu, by in zip(going, moved, strict=True) if by), default=0)
+
+    def _try(self, last: Cut, middle: Cut, first: Cut, period: int, periods: int) -> bool:
+        """Leave out all but the last of so many periods; undone where the last one is not on the line."""
+        skipped = periods - 1
+        states = [gpu.state for gpu in self.gpus]
+        flying = [list(queue) for queue in self.queues]
+        moves = iter([a - b for a, b in zip(last.times_s, middle.times_s, strict=True)])
+        runs = iter([a - b for a, b in zip(last.runs, middle.runs, strict=True)])
+        for gpu in self.gpus:
+            if not gpu.done:
+                loop, run, at, free_s = gpu.state
+                gpu.state = State(loop, run + skipped * next(runs), at, free_s + skipped * next(moves))
+        for queue, old in zip(self.queues, flying, strict=True):
+            queue.clear()
+            queue.extend([moment + skipped * next(moves) for moment in old])
+        for _ in range(period):
+            self._round()
+        if self._on_line(last, middle, first, periods):
+            for ends, count, before in zip(self.ends.values(), last.counts, middle.counts, strict=True):
+                if count > before:
+                    gap = Gap(count, skipped * (count - before), count - before)
+                    self.gaps.setdefault(id(ends), []).append(gap)
+            self.rounds -= period
+            return True
+        for gpu, state in zip(self.gpus, states, strict=True):
+            gpu.state = state
+        for queue, old in zip(self.queues, flying, strict=True):
+            queue.clear()
+            queue.extend(old)
+        for ends, count in zip(self.ends.values(), last.counts, strict=True):
+            del ends[count:]
+        return False
+
+    def _on_line(self, last: Cut, middle: Cut, first: Cut, periods: int) -> bool:
+        """Whether every end of the period just run, and the cut behind it, goes on from the last two periods."""
+        there = self._cut()
+        if there.shape != last.shape:
+            return False
+        allowed = 4 * RELATIVE * max(there.times_s)
+        for a, b, c in zip(middle.times_s, last.times_s, there.times_s, strict=True):
+            if abs(b + periods * (b - a) - c) > allowed:
+                return False
+        for ends, count, before, long_before in zip(
+            self.ends.values(), last.counts, middle.counts, first.counts, strict=True
+        ):
+            size = count - before
+            if before - long_before != size or len(ends) - count != size:
+                return False
+            for a, b, c in zip(ends[long_before:before], ends[before:count], ends[count:], strict=True):
+                if abs(b + periods * (b - a) - c) > allowed:
+                    return False
+        return True
