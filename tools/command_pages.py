@@ -121,7 +121,7 @@ ENVIRONMENT = {
     "FORCE_COLOR": "colours where there is no terminal too; NO_COLOR and --color win over it",
     "DAGC_DEBUG": "the traceback of an internal error is shown",
     "COLUMNS": "width of help texts and reports",
-    "DAGC_CACHE": "`off`: dagc check keeps no figures of simulated servings for its next run",
+    "DAGC_CACHE": "`off`: dagc check keeps no verdicts and no figures of simulated servings for its next run",
     "XDG_CACHE_HOME": "the folder in which they are, in dagc/kept, instead of ~/.cache",
 }
 

@@ -11,6 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from .diagnostics import Diagnostic, SpecError
+from .heard import LISTENERS
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -19,9 +20,16 @@ if TYPE_CHECKING:
 EXPORTERS, PASSES, LIBRARY = "dagc.exporters", "dagc.passes", "dagc.library"
 
 
-@cache
 def entry_points(group: str) -> Iterable[EntryPoint]:
-    """Of all installed packages, looked for once: a process that checks text after text asks again and again. Imported here, as `importlib.metadata` loads email and socket too."""
+    """Of all installed packages."""
+    for one in LISTENERS:
+        one.looked_for(group)
+    return _entry_points(group)
+
+
+@cache
+def _entry_points(group: str) -> Iterable[EntryPoint]:
+    """Looked for once: a process that checks text after text asks again and again. Imported here, as `importlib.metadata` loads email and socket too."""
     from importlib import metadata
 
     return metadata.entry_points(group=group)

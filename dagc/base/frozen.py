@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Given:
-    """What `field` says of a field; its attributes are named as those of `dataclasses.Field`, which may stand in its place."""
+    """What `field` says of a field; its attributes have the names of those of `dataclasses.Field`, which a record takes too."""
 
     __slots__ = ("compare", "default", "default_factory", "init", "repr")
 

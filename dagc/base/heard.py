@@ -12,6 +12,9 @@ class Listener:
     def opened(self, path: str) -> None:
         """A file is about to be opened; whether it is there is not known yet."""
 
+    def looked_for(self, group: str) -> None:
+        """Other packages are asked for what they add to dagc."""
+
     def took(self, where: str, what: str, time_s: float) -> None:
         """A part of the work is done. `where`: a phase, or nothing."""
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from ..base.diagnostics import Diagnostic, SpecError
 from ..base.render import render
 from .arguments import common_arguments
-from .common import audible, settings, verdict, width
+from .common import audible, settings, width
 from .manner import color, manner
 from .watch import watch_argument, watched
 
 if TYPE_CHECKING:
-    from ..plan.plan import CompiledPlan
+    from .kept_verdicts import Checked
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -34,30 +34,24 @@ def run(args: Namespace) -> int:
 
 def once(args: Namespace) -> int:
     from ..base.syntax.input import folder_of, read_source
-    from ..pipeline.compile import compile_source
+    from .kept_verdicts import checked
 
     diagnostics: list[Diagnostic] = []
-    found: list[tuple[str, CompiledPlan | None]] = []
+    found: list[tuple[str, Checked | None]] = []
     code = 0
     for spec in args.specs:
         try:
-            plan = compile_source(
-                read_source(spec, args.allow_import),
-                settings=settings(args),
-                phases=args.phase or None,
-                base_dir=folder_of(spec),
-                allow_import=args.allow_import,
-                kept=True,
-            )
+            source = read_source(spec, args.allow_import)
+            one = checked(source, settings(args), args.phase, folder_of(spec), args.allow_import)
         except SpecError as error:
             diagnostics += error.diagnostics
             code = 2
             found.append((spec, None))
             continue
-        diagnostics += plan.diagnostics
-        if not plan.passed:
+        diagnostics += one.diagnostics
+        if not one.passed:
             code = max(code, 1)
-        found.append((spec, plan))
+        found.append((spec, one))
     shown = audible(diagnostics) if args.format == "text" else diagnostics
     text = render(shown, args.format, args.format == "text" and color(sys.stderr))
     if args.format == "text":
@@ -74,23 +68,20 @@ def once(args: Namespace) -> int:
 INVALID = "not a valid plan"
 
 
-def _print(found: Sequence[tuple[str, CompiledPlan | None]]) -> None:
+def _print(found: Sequence[tuple[str, Checked | None]]) -> None:
     """A line each; of one plan that fails, what does, and its line once more; of several plans their total."""
-    lines = [f"{spec}: {INVALID}" if plan is None else verdict(spec, plan) for spec, plan in found]
+    lines = [f"{spec}: {INVALID if one is None else one.verdict}" for spec, one in found]
     print("\n".join(lines))
     if len(found) > 1:
-        from ..view.facts.plan_answer import state
-
-        count = Counter(INVALID if plan is None else state(plan) for _, plan in found)
+        count = Counter(INVALID if one is None else one.state for _, one in found)
         print(f"{len(found)} plans: {', '.join(f'{n} {what}' for what, n in count.items())}")
         return
-    (_, plan), *_ = found
-    if plan is None or manner().quiet or all(v.passed for v in plan.requirements):
+    (_, only), *_ = found
+    if only is None or manner().quiet or not only.failing:
         return
-    from ..view.facts.plan_answer import answer
-    from ..view.report.answer_lines import requirement_lines
+    from ..view.report.requirement_lines import requirement_lines
     from ..view.report.terminal_text import Paint, within
 
     paint = Paint(color(sys.stdout), width(sys.stdout))
-    shown = requirement_lines(answer(plan).failing, paint)
+    shown = requirement_lines(only.failing, paint)
     print("\n".join([*(part for line in shown for part in within(line, paint.width)), *lines]))

@@ -70,8 +70,12 @@ def state(plan: CompiledPlan) -> str:
 
 def answer(plan: CompiledPlan) -> Answer:
     """Of a compiled plan."""
-    ordered = tuple(sorted(plan.requirements, key=lambda v: (v.passed, 0.0 if v.passed else -v.distance)))
-    return Answer(state(plan), verdict(plan), tuple(_limits(plan)), tuple(_figures(plan)), ordered)
+    return Answer(state(plan), verdict(plan), tuple(_limits(plan)), tuple(_figures(plan)), ordered(plan))
+
+
+def ordered(plan: CompiledPlan) -> tuple[Verdict, ...]:
+    """Its requirements: those that fail first, the furthest from what is required before the others."""
+    return tuple(sorted(plan.requirements, key=lambda v: (v.passed, 0.0 if v.passed else -v.distance)))
 
 
 # -- what limits it --------------------------------------------------------------------------------

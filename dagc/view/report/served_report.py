@@ -16,7 +16,8 @@ from ...spec.serve import Serve
 from ..facts import served_words as said
 from ..facts.plan_answer import answer
 from ..facts.served_sureness import sureness
-from .answer_lines import opening, requirement_lines, verdict_line
+from .answer_lines import opening, verdict_line
+from .requirement_lines import Judged, requirement_lines
 from .terminal_text import WIDTH, Paint, fitted, within
 
 COLORS = {"stable": "32", "backlogged": "33", "overloaded": "31;1"}
@@ -37,7 +38,11 @@ def reports(
         lines += ["", *_serving(plan, serve, result, knee, paint)]
     named = {result.name for _, result, _ in served}
     others = [v for v in found.failing if not named & owners(v.requirement)]
-    lines += ["", paint.rule("other requirements"), *requirement_lines(others, paint)] if others else []
+    lines += (
+        ["", paint.rule("other requirements"), *requirement_lines([Judged.of(v) for v in others], paint)]
+        if others
+        else []
+    )
     lines += ["", *also, verdict_line(found, paint)]
     return "\n".join(part for line in lines for part in within(line, width)) + "\n"
 
@@ -190,4 +195,4 @@ def _point(name: str, point: Point, kind: str) -> list[str]:
 def requirements(plan: CompiledPlan, result: ServeResult, paint: Paint) -> list[str]:
     """Those that name the serving."""
     mine = [v for v in plan.requirements if result.name in owners(v.requirement)]
-    return requirement_lines(sorted(mine, key=lambda v: v.passed), paint)
+    return requirement_lines([Judged.of(v) for v in sorted(mine, key=lambda v: v.passed)], paint)

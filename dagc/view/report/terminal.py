@@ -27,8 +27,9 @@ from ..facts.findings import (
 )
 from ..facts.plan_answer import Answer
 from ..facts.plan_answer import answer as answer_of
-from .answer_lines import opening, requirement_lines, verdict_line
+from .answer_lines import opening, verdict_line
 from .headline import alternative_text, headline, others
+from .requirement_lines import Judged, requirement_lines
 from .terminal_text import WIDTH, Paint, fitted, within
 
 
@@ -257,4 +258,4 @@ def _sensitivities(buys: Sequence[Sensitivity]) -> list[str]:
 
 def verdicts(found: Answer, paint: Paint) -> list[str]:
     """One line a requirement, those that fail first, each with by how much; below it where a line has no room for that."""
-    return [paint.rule("requirements"), *requirement_lines(found.requirements, paint)]
+    return [paint.rule("requirements"), *requirement_lines([Judged.of(v) for v in found.requirements], paint)]

@@ -1,0 +1,127 @@
+"""The verdict on a spec, kept from one run of dagc to the next: it follows from the text, the settings and dagc alone, and whoever
+checks a folder before each commit has changed one file of it. What was kept was compiled and verified as any other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..base import user_cache
+from ..base.diagnostics import Diagnostic
+from ..base.frozen import record
+from ..base.heard import LISTENERS, Listener
+from ..base.kept_diagnostics import data_of, diagnostics_from
+from ..view.report.requirement_lines import Judged
+from .manner import manner
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ..base.source import Source
+    from ..plan.plan import CompiledPlan
+
+FORM = 1
+"""Of an entry."""
+
+
+@record
+class Checked:
+    """`state`: passed, FAILED, DOES NOT FIT; `verdict`: in a line; `failing`: requirements, the furthest from what is required first."""
+
+    diagnostics: tuple[Diagnostic, ...]
+    passed: bool
+    state: str
+    verdict: str
+    failing: tuple[Judged, ...]
+
+    @classmethod
+    def of(cls, plan: CompiledPlan) -> Checked:
+        from ..view.facts.plan_answer import ordered, state, verdict
+
+        failing = tuple(Judged.of(one) for one in ordered(plan) if not one.passed)
+        return cls(plan.diagnostics, plan.passed, state(plan), verdict(plan), failing)
+
+
+class Elsewhere(Listener):
+    """Whether this process has looked for anything but the specs that were given: other files, and packages that add to dagc."""
+
+    found = False
+
+    def opened(self, path: str) -> None:
+        self.found = True
+
+    def looked_for(self, group: str) -> None:
+        self.found = True
+
+
+_elsewhere = Elsewhere()
+
+
+def checked(
+    source: Source,
+    settings: Mapping[str, str],
+    phases: Sequence[str],
+    base_dir: Path | None,
+    allow_import: Sequence[str | Path],
+) -> Checked:
+    """The verdict on a source. Raises SpecError."""
+    key = _key(source, settings, phases)
+    if key is not None and (known := restored(user_cache.read(key), source)) is not None:
+        return known
+    from ..pipeline.compile import compile_source
+
+    LISTENERS.append(_elsewhere)
+    try:
+        plan = compile_source(
+            source,
+            settings=settings,
+            phases=phases or None,
+            base_dir=base_dir,
+            allow_import=allow_import,
+            kept=True,
+        )
+    finally:
+        LISTENERS.remove(_elsewhere)
+    found = Checked.of(plan)
+    if key is not None and not _elsewhere.found and (made := entry(found, source)) is not None:
+        user_cache.write(key, made)
+    return found
+
+
+def _key(source: Source, settings: Mapping[str, str], phases: Sequence[str]) -> str | None:
+    """The name of its entry; None where verdicts are not kept. With `-v` people ask what takes how long: it is done again."""
+    if manner().verbose or user_cache.folder() is None or (own := user_cache.surroundings()) is None:
+        return None
+    said = [
+        f"{len(part)} {part}"
+        for part in (source.name, source.text, *phases, "--set", *sorted(map("=".join, settings.items())))
+    ]
+    return user_cache.digest("\n".join(["check", str(FORM), own, *said]))
+
+
+def entry(found: Checked, source: Source) -> dict[str, Any] | None:
+    """What is kept of a verdict; None where it points to another text than the spec's."""
+    diagnostics = data_of(found.diagnostics, source)
+    if diagnostics is None:
+        return None
+    failing = [[one.label, one.sides, one.by] for one in found.failing]
+    return {
+        "diagnostics": diagnostics,
+        "passed": found.passed,
+        "state": found.state,
+        "verdict": found.verdict,
+        "failing": failing,
+    }
+
+
+def restored(found: Any, source: Source) -> Checked | None:
+    """The verdict of an entry; None where it has another form."""
+    try:
+        words = [found["state"], found["verdict"], *(text for row in found["failing"] for text in row)]
+        if set(map(type, words)) != {str} or (type(found["passed"]), type(found["failing"])) != (bool, list):
+            return None
+        failing = tuple(Judged(label, sides, by, False) for label, sides, by in found["failing"])
+        diagnostics = diagnostics_from(found["diagnostics"], source)
+        return Checked(diagnostics, found["passed"], found["state"], found["verdict"], failing)
+    except (KeyError, TypeError, ValueError):
+        return None
