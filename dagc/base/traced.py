@@ -19,6 +19,7 @@ import numpy as np
 from .arrays import NDArray
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 Function = Callable[..., "tuple[Any, ...] | None"]
 """Results at other inputs; None where a guard does not hold."""
 
@@ -117,6 +118,16 @@ class Tape:
             return TracedObject(self, self.node(f"{kept}({', '.join(keys)})", found, keys))
         shape = found.shape if isinstance(found, np.ndarray) else ()
         return self.node(f"{kept}({', '.join(keys)})", _alone(found), keys, shape)
+
+    def chosen(self, choose: Callable[..., T], numbers: Sequence[Any]) -> T:
+        """What `choose` says of some numbers, which the code goes on with: the line is right where it says the same. How it comes to that is
+        not traced."""
+        values = [each.value if isinstance(each, Traced) else each for each in numbers]
+        found = choose(*values)
+        takes = tuple(dict.fromkeys(each.name for each in numbers if isinstance(each, Traced)))
+        codes = [each.name if isinstance(each, Traced) else self.constant(each) for each in numbers]
+        self.guard(f"({self.constant(choose)}({', '.join(codes)}) == {self.constant(found)})", True, takes)
+        return found
 
     def function(self, results: Sequence[Any]) -> Function:
         """The line as a function of the inputs, in their order. Ends the tape."""
@@ -467,6 +478,12 @@ def fixed(value: Any) -> Any:
 
 def is_traced(value: Any) -> bool:
     return type(value) is Traced
+
+
+def chosen(choose: Callable[..., T], numbers: Sequence[Any]) -> T:
+    """`choose` of the numbers; of traced ones the line asks it again (`Tape.chosen`)."""
+    tapes = [each.tape for each in numbers if type(each) is Traced]
+    return tapes[0].chosen(choose, numbers) if tapes else choose(*numbers)
 
 
 def array_of(values: Sequence[Any]) -> Any:

@@ -15,7 +15,7 @@ from typing import ClassVar, Protocol, TypeAlias
 
 from ..base.collectives import ACROSS, COLLECTIVES, FROM_EXPERTS, TO_EXPERTS, TRANSFERS, wire_bytes
 from ..base.frozen import record
-from ..base.traced import is_traced
+from ..base.traced import chosen
 from .cuts import Cuts, cut_layout, cut_mesh, trades, useful
 from .least import CALL_S, MOST_ATOMS, RANK_S, Calls, Price
 from .mesh import Mesh
@@ -70,8 +70,19 @@ class Chains:
 
     def cheapest(self, source: Sharding, target: Sharding, shape: TensorSizes) -> Sequence[Move]:
         """As `cheapest`."""
-        if any(is_traced(size) for size in shape.sizes):
-            return cheapest(source, target, shape, self.mesh, self.price)
+
+        def choose(*sizes: float) -> tuple[Move, ...] | NoRoute:
+            try:
+                return self._cheapest(source, target, shape.of(sizes))
+            except NoRoute as error:
+                return error
+
+        found = chosen(choose, shape.sizes)
+        if isinstance(found, NoRoute):
+            raise found
+        return found
+
+    def _cheapest(self, source: Sharding, target: Sharding, shape: TensorSizes) -> tuple[Move, ...]:
         key = source, target, shape
         found = self.known.get(key)
         if found is None:
@@ -87,13 +98,17 @@ class Chains:
             return {}
         finer = Chains(self.prices, cut_mesh(self.mesh, found))
         ends = cut_layout(source, found), cut_layout(target, found)
-        traced = any(is_traced(size) for size in shape.sizes)
-        try:
-            whole_s, _ = _search(source, target, shape, self.mesh, self.price, None if traced else self.calls)
-            cut_s, _ = _search(*ends, shape, finer.mesh, finer.price, None if traced else finer.calls)
-        except NoRoute:
-            return {}
-        return found if cut_s < whole_s - CALL_S else {}
+
+        def cheaper(*sizes: float) -> bool:
+            own = shape.of(sizes)
+            try:
+                whole_s, _ = _search(source, target, own, self.mesh, self.price, self.calls)
+                cut_s, _ = _search(*ends, own, finer.mesh, finer.price, finer.calls)
+            except NoRoute:
+                return False
+            return cut_s < whole_s - CALL_S
+
+        return found if chosen(cheaper, shape.sizes) else {}
 
 
 MOST_CHAINS = 4096
@@ -123,6 +138,10 @@ class TensorSizes:
     sizes: tuple[float, ...]
     element_B: float
     ragged: tuple[bool, ...]
+
+    def of(self, sizes: tuple[float, ...]) -> TensorSizes:
+        """Of other sizes."""
+        return TensorSizes(sizes, self.element_B, self.ragged)
 
     def local_bytes(self, sharding: Sharding, mesh: Mesh) -> float:
         parts = prod(mesh.size(axes) for axes in sharding.dims)
