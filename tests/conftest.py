@@ -8,12 +8,18 @@ from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 import dagc
 from dagc.api import Plan
+from dagc.base import user_cache
+from dagc.pipeline import kept_servings
+from dagc.pipeline.serve import Servings
+from dagc.serving.result import Limits, ServeResult
+from dagc.spec.serve import Serve
 
 # Bytecode is kept, whatever PYTHONDONTWRITEBYTECODE asks for: tests start dagc many times, and each would compile all that it
 # imports, which takes longer than most commands.
@@ -73,7 +79,35 @@ phase {kind} {{
 
 @cache
 def compiled(name: str) -> Plan:
-    return dagc.compile(ROOT / "examples" / f"{name}.moe")
+    with pytest.MonkeyPatch.context() as patch:
+        share_servings(patch)
+        return dagc.compile(ROOT / "examples" / f"{name}.moe")
+
+
+SERVED: dict[str, ServeResult] = {}
+
+
+def share_servings(patch: pytest.MonkeyPatch) -> None:
+    """A serving that was simulated in this process is not simulated again, as with the figures that users keep."""
+    run = Servings.run
+
+    def once(self: Servings, serve: Serve, limits: Limits | None = None, progress: Any = None) -> ServeResult:
+        with pytest.MonkeyPatch.context() as here:
+            here.setattr(user_cache, "identity", lambda: "this checkout")
+            key = kept_servings.key(self.spec, serve, limits)  # type: ignore[arg-type]
+        if key is None:  # it follows from files too
+            return run(self, serve, limits, progress)
+        if key not in SERVED:
+            SERVED[key] = run(self, serve, limits, progress)
+        return SERVED[key]
+
+    patch.setattr(Servings, "run", once)
+
+
+@pytest.fixture
+def shared_servings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of what is done with a serving, not of how it is simulated."""
+    share_servings(monkeypatch)
 
 
 @pytest.fixture(params=[p.stem for p in EXAMPLES])

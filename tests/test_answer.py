@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from functools import cache
 from itertools import pairwise
 
 import pytest
+from conftest import compiled
+from test_page import read
 
 from dagc.api import Plan, compile_text
 from dagc.cli import main
@@ -14,8 +17,8 @@ from dagc.view.facts.plan_answer import OF_A_SERVING, answer, title
 from dagc.view.report.markdown import escaped, markdown
 from dagc.view.report.page.page import page as page_of
 from dagc.view.report.terminal import report
-from tests.conftest import compiled
-from tests.test_page import read
+
+pytestmark = pytest.mark.usefixtures("shared_servings")
 
 SMALL = """moe 1
 hardware from "h100-sxm" { gpus = 8 }
@@ -31,6 +34,17 @@ def reported(plan: Plan, width: int = 80) -> str:
     return report(plan, dict.fromkeys(plan.phases, ()), width=width)
 
 
+@cache
+def shown_page(name: str) -> str:
+    """The page of an example, but for what faster hardware would buy."""
+    return page_of(compiled(name), dict.fromkeys(compiled(name).phases, ()))
+
+
+@cache
+def notebook_text(name: str) -> str:
+    return read(compiled(name)._repr_html_()).text
+
+
 def test_colours_take_no_room(example: Plan) -> None:
     none = dict.fromkeys(example.phases, ())
     for width in (60, 80):
@@ -43,12 +57,13 @@ def small(*requirements: str, sequences: int = 8) -> Plan:
     return compile_text(text + "".join(f'require "{r}" {r}\n' for r in requirements))
 
 
-def test_every_output_begins_with_the_verdict_and_a_report_ends_with_it(example: Plan) -> None:
+def test_every_output_begins_with_the_verdict_and_a_report_ends_with_it(example_name: str) -> None:
+    example = compiled(example_name)
     found = answer(example)
     lines = reported(example).splitlines()
     assert lines[0] == lines[-1] == found.verdict
     assert markdown(example, dict.fromkeys(example.phases, ())).splitlines()[0].endswith(escaped(found.verdict))
-    page, notebook = read(page_of(example, dict.fromkeys(example.phases, ()))).text, read(example._repr_html_()).text
+    page, notebook = read(shown_page(example_name)).text, notebook_text(example_name)
     for shown in (notebook, page):
         at = 0
         for words in (found.verdict, *found.limits, *(one.value for one in found.figures)):
@@ -177,18 +192,19 @@ OTHERS = re.compile(
 LONG = re.compile(r"(?<![\w.,])\d+\.\d*[1-9]\d*(?= (?:[munk]?s|[kMGTP]?B|tok/s|req/s|\$/\w+)\b)")
 
 
-def test_units_have_one_spelling_and_few_digits(example: Plan) -> None:
+def test_units_have_one_spelling_and_few_digits(example_name: str) -> None:
     """What the spec itself says is left out: labels, and its listing on the page."""
+    example = compiled(example_name)
     none = dict.fromkeys(example.phases, ())
     listing = re.compile(r'<ol class="listing">.*?</ol>', re.DOTALL)
-    page = read(listing.sub("", page_of(example, none))).text
+    page = read(listing.sub("", shown_page(example_name))).text
     labels = sorted({v.requirement.label for v in example.requirements}, key=len, reverse=True)
     for shown in (
         reported(example),
         reported(example, 200),
         markdown(example, none),
         page,
-        read(example._repr_html_()).text,
+        notebook_text(example_name),
     ):
         bare = shown
         for label in labels:

@@ -10,6 +10,8 @@ from dagc.base.codes import TABLE, TITLES
 from dagc.base.explain import explain
 from dagc.cli import main
 
+pytestmark = pytest.mark.usefixtures("shared_servings")
+
 NOT_OF_THE_TEXT = {"E14": "the command is what is fixed", "E16": "the machine is what is fixed"}
 """Codes whose fix changes nothing in the example."""
 

@@ -16,6 +16,8 @@ from dagc.cli import main
 from dagc.view.report.diff import Change, Diff, Figure, compare
 from dagc.view.report.diff_text import markdown, plain, text
 
+pytestmark = pytest.mark.usefixtures("shared_servings")
+
 Capture = pytest.CaptureFixture[str]
 MIXTRAL = "examples/mixtral_8xh100.moe"
 

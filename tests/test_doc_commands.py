@@ -10,6 +10,8 @@ import pytest
 from conftest import ROOT
 from doc_commands import BLOCK, NOT_RUN, Ran, calls, run, scratch, shortened, steps, timeless, why_not_run
 
+pytestmark = pytest.mark.usefixtures("shared_servings")
+
 RUN_ELSEWHERE = {
     "docs/commands.md": "tests/test_help.py runs the table that it is made of",
     "docs/search.md": "tests/test_search_answer.py: how far a search gets to explain itself depends on the machine",

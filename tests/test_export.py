@@ -18,6 +18,8 @@ from dagc.engines.facts import facts
 from dagc.export.engines import ENGINES
 from dagc.export.engines.launch import export
 
+pytestmark = pytest.mark.usefixtures("shared_servings")
+
 DENSE = "layers = 4, dense_first = 1, hidden = 64, vocab = 512, dtype = bf16\nattention { heads = 8, kv_heads = 4, head_dim = 8 }\nmlp { hidden = 64 }\nexperts { count = 8, top_k = 2, hidden = 32, shared = 1 }"
 Capture = pytest.CaptureFixture[str]
 
@@ -355,7 +357,7 @@ def test_what_is_no_flag_is_refused_or_said(engine: str) -> None:
 
 def test_one_phase_of_two_servers_still_talks_to_the_other() -> None:
     spec = ROOT / "examples" / "deepseek_v3_h800.moe"
-    both = export(dagc.compile(spec), "sglang", "org/model", "p")
+    both = export(compiled("deepseek_v3_h800"), "sglang", "org/model", "p")
     (one,) = export(dagc.compile(spec, phases=["prefill"]), "sglang", "org/model", "p").values()
     assert one == next(data for name, data in both.items() if "prefill" in name)
     assert b"--disaggregation-mode prefill" in one.replace(b" \\\n", b"")

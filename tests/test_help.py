@@ -27,6 +27,8 @@ from dagc.cli.commands import COMMANDS, GROUPS
 from dagc.cli.help_pages import PAGES, Example
 from dagc.cli.parser import build_parser
 
+pytestmark = pytest.mark.usefixtures("shared_servings")
+
 Capture = pytest.CaptureFixture[str]
 MIXTRAL = str(ROOT / "examples" / "mixtral_8xh100.moe")
 EXAMPLES = [example for page in PAGES.values() for example in page.examples]

@@ -8,6 +8,7 @@ mean of `DRAWS` of our own.
 from __future__ import annotations
 
 from functools import lru_cache
+from heapq import heappop, heapreplace
 from typing import NamedTuple
 
 import numpy as np
@@ -116,12 +117,14 @@ def _placed(counts: Counts, ranks: int, slots: int) -> Counts:
         copies[np.argmax(counts / copies)] += 1
     loads = np.repeat(counts / copies, copies)
     by_rank: list[list[float]] = [[] for _ in range(ranks)]
-    weight, room = np.zeros(ranks), np.full(ranks, slots // ranks)
-    for load in -np.sort(-loads):
-        rank = int(np.argmin(np.where(room > 0, weight, np.inf)))
-        by_rank[rank].append(float(load))
-        weight[rank] += load
-        room[rank] -= 1
+    lightest = [(0.0, rank) for rank in range(ranks)]  # a heap of those with room
+    for load in (-np.sort(-loads)).tolist():
+        weight, rank = lightest[0]
+        by_rank[rank].append(load)
+        if len(by_rank[rank]) < slots // ranks:
+            heapreplace(lightest, (weight + load, rank))
+        else:
+            heappop(lightest)
     shares = np.array(by_rank)
     rows = np.floor(shares).astype(np.int64)
     first = np.argsort((rows - shares).ravel(), kind="stable")[: int(counts.sum() - rows.sum())]

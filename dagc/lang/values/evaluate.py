@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
 from ...base.diagnostics import Collector, Label
 from ...base.syntax import ast
@@ -172,7 +173,12 @@ def _range(expr: ast.Range, env: Env, out: Collector) -> tuple[Value, ...] | Non
         return None
     if not out.step(int(high.value - low.value), expr.span):
         return None
-    return tuple(Quantity(float(i)) for i in range(int(low.value), int(high.value) + 1))
+    return _whole_numbers(int(low.value), int(high.value))
+
+
+@lru_cache(maxsize=1)  # a spec that asks for a long range asks for it again
+def _whole_numbers(low: int, high: int) -> tuple[Value, ...]:
+    return tuple(map(Quantity, map(float, range(low, high + 1))))
 
 
 def compare(test: ast.Comparison, env: Env, out: Collector) -> tuple[Quantity, Quantity, bool] | None:
