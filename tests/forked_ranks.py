@@ -1,4 +1,4 @@
-"""Jobs of `dagc run` whose ranks are forks of one process that has torch already: to import it takes longer than to run a small plan.
+"""Commands with torch whose ranks are forks of one process that has torch already: to import it takes longer than to run a small plan.
 
 A rank is started as torchrun starts one: by its variables of the environment. As a script it reads a job a line, and answers each."""
 
@@ -51,18 +51,18 @@ def forks() -> Forks:
     return Forks()
 
 
-def run(
-    spec: Path,
-    ranks: int,
-    *options: str,
-    faults: dict[str, Any] | None = None,
-    environment: dict[str, str] | None = None,
+def dagc(
+    *words: str, ranks: int = 1, faults: dict[str, Any] | None = None, environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """`dagc run` of a spec in so many processes: the first one's output, and what all said of errors. `environment`: in the place of
-    what a rank is told otherwise."""
-    arguments = ["run", str(spec), "--repeat", "1", "--timeout", "60", *options]
-    found = forks().run({"arguments": arguments, "ranks": ranks, "faults": faults, "environment": environment})
-    return subprocess.CompletedProcess(arguments, found["code"], found["out"], found["err"])
+    """A command in so many processes: the first one's output, and what all said of errors. `environment`: in the place of what a rank is
+    told otherwise."""
+    found = forks().run({"arguments": words, "ranks": ranks, "faults": faults, "environment": environment})
+    return subprocess.CompletedProcess(["dagc", *words], found["code"], found["out"], found["err"])
+
+
+def run(spec: Path, ranks: int, *options: str, **more: Any) -> subprocess.CompletedProcess[str]:
+    """`dagc run` of a spec."""
+    return dagc("run", str(spec), "--repeat", "1", "--timeout", "60", *options, ranks=ranks, **more)
 
 
 def _work() -> None:

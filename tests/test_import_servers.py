@@ -22,8 +22,8 @@ Capture = pytest.CaptureFixture[str]
 VLLM = ["vllm", "serve", "deepseek-ai/DeepSeek-R1-0528", "-tp", "8", "--enable-expert-parallel"]
 
 
-def imported(capsys: Capture, *words: str, engine: str = "vllm") -> tuple[str, str]:
-    given = ["--gpu", "h200", "--prompt-tokens", "2048", "--output-tokens", "512"]
+def imported(capsys: Capture, *words: str, engine: str = "vllm", gpu: str = "h200") -> tuple[str, str]:
+    given = ["--gpu", gpu, "--prompt-tokens", "2048", "--output-tokens", "512"]
     assert main(["import", "--from", engine, *given, "--", *words]) == 0
     found = capsys.readouterr()
     return found.out, found.err
@@ -247,7 +247,7 @@ def test_settings_of_a_file_hold_before_options(tmp_path: Path, capsys: Capture)
         "kv_cache_config: {dtype: fp8, enable_block_reuse: false}\nspeculative_config: {decoding_type: MTP, num_nextn_predict_layers: 3}\n"
     )
     command = ["trtllm-serve", "deepseek-ai/DeepSeek-V3", "--tp_size", "8", "--extra_llm_api_options", str(file)]
-    text, said = imported(capsys, *command, engine="trtllm")
+    text, said = imported(capsys, *command, engine="trtllm", gpu="b300")
     assert (
         "attention { dp = 4 }" in text
         and "kv_dtype = fp8" in text

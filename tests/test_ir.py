@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import compiled, spec_text
+from conftest import compiled, examples, spec_text
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -216,7 +216,7 @@ def plans(draw: st.DrawFn) -> str:
     return spec_text(gpus=2048, kind=kind, phase=phase, model=model, workload=work)
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(plans())
 def test_any_plan_compiles_or_is_refused(text: str) -> None:
     """A legal plan passes the verifier after every pass (it runs inside); an illegal one gets a diagnostic."""

@@ -12,6 +12,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
+import forked_ranks
 import numpy as np
 import pytest
 from conftest import ROOT, compiled, spec_text
@@ -64,8 +65,7 @@ def jobs(text: str, kind: str) -> list[Job | None]:
 def test_what_a_process_of_this_machine_reaches(tmp_path: Path) -> None:
     """The section is measured, and a plan on it compiles with what it says."""
     path = tmp_path / "machine.moe"
-    command = [sys.executable, "-m", "dagc", "measure", "--machine", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=300)
+    done = forked_ranks.dagc("measure", "--machine", str(path), environment={})
     assert done.returncode == 0, done.stderr
     spec = tmp_path / "p.moe"
     text = spec_text(phase="gpus = 0..1, tp = 2")
@@ -569,9 +569,8 @@ def test_collectives_need_torchrun(small: Path, capsys: Capture) -> None:
 
 @needs_torch
 def test_collectives_over_two_processes(small: Path, tmp_path: Path) -> None:
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "dagc"]
     command = ["measure", str(small), "--device", "cpu", "--collectives", "--samples", "2", "-o", str(tmp_path)]
-    shown = subprocess.run([*launch, *command], capture_output=True, text=True, check=False, timeout=120)
+    shown = forked_ranks.dagc(*command, ranks=2)
     assert shown.returncode == 0, shown.stderr
     rows = tables.read(tmp_path / "op_nccl.csv")
     assert {row["num_gpus"] for row in rows} == {"2"} and "all_reduce" in {row["op"] for row in rows}

@@ -9,12 +9,13 @@ from __future__ import annotations
 from functools import cache
 
 import pytest
+from conftest import examples
 from mutants import expansion, passes
 from mutants.sources import SourceMutant, sampled
 from mutants.strategy import not_carried_out, wrong_ids
 from mutants.survivors import reason, survivors
 
-COUNT = 30
+COUNT = examples(10)
 
 
 @cache

@@ -119,7 +119,7 @@ def test_analyses_follow_in_the_list(example: Plan) -> None:
         AddUpMemory().run(Findings(result.graph, example.units[name]))
 
 
-@settings(max_examples=examples(300), deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(PASSES, min_size=1, max_size=4))
 def test_a_pipeline_reads_back_equal(passes: list[Step]) -> None:
     text = show(passes)
@@ -410,7 +410,7 @@ def test_opt_refuses_files_and_options_that_are_not_there(
     assert "cannot write" in out_of(["opt", str(graph), "-o", str(graph.parent)], capsys, code=2)[1]
 
 
-@settings(max_examples=examples(150), deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.data())
 def test_hostile_text_is_refused_or_optimised(data: st.DataObject) -> None:
     """Lines dropped, doubled or changed in the middle: never an internal error."""

@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 import os
 import random
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import product
 from math import log
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import cast
 
+import in_process
 import numpy as np
 import pytest
-from conftest import ROOT, spec_text
+from conftest import spec_text
 
 import dagc
 from dagc.api import Plan
@@ -530,11 +530,9 @@ def test_how_layers_are_cut_is_no_choice_where_nothing_is() -> None:
     assert [one.figures for one in cut.ranked] == [one.figures for one in plain.ranked]
 
 
-def cli(*words: str, spec: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def cli(*words: str, spec: str, folder: Path) -> CompletedProcess[str]:
     (folder / "plan.moe").write_text(spec)
-    return subprocess.run(
-        [sys.executable, "-m", "dagc", "search", "plan.moe", *words], cwd=folder, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )  # fmt: skip
+    return in_process.dagc("search", "plan.moe", *words, folder=folder)
 
 
 SMALL = spec_text(kind="decode", phase="gpus = any(2, 4), dp = any, tp = any(1, 2)")

@@ -17,17 +17,21 @@ from dagc.cli import main
 from dagc.cli.writing import write_all
 
 Capture = pytest.CaptureFixture[str]
-SPEC = str(ROOT / "examples" / "plan_b.moe")
+SPEC = str(ROOT / "examples" / "three_link_levels.moe")
+FAILS = str(ROOT / "examples" / "plan_b.moe")
 
 
 def test_a_directory_in_the_way_leaves_everything_as_it_was(tmp_path: Path, capsys: Capture) -> None:
-    (tmp_path / "plan_b.txt").write_text("precious")
-    (tmp_path / "plan_b.decode.graph.json").mkdir()
+    (tmp_path / "three_link_levels.txt").write_text("precious")
+    (tmp_path / "three_link_levels.decode.graph.json").mkdir()
     assert main(["compile", SPEC, "--emit", "json", "-o", str(tmp_path)]) == 2
     err = capsys.readouterr().err
-    assert f"cannot write {tmp_path}/plan_b.decode.graph.json: it is a directory" in err
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["plan_b.decode.graph.json", "plan_b.txt"]
-    assert (tmp_path / "plan_b.txt").read_text() == "precious"
+    assert f"cannot write {tmp_path}/three_link_levels.decode.graph.json: it is a directory" in err
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "three_link_levels.decode.graph.json",
+        "three_link_levels.txt",
+    ]
+    assert (tmp_path / "three_link_levels.txt").read_text() == "precious"
 
 
 def test_a_folder_that_fails_takes_the_files_with_it(tmp_path: Path) -> None:
@@ -113,7 +117,7 @@ def test_a_full_standard_output_is_no_bug_of_ours(command: list[str]) -> None:
 
 def test_a_closed_standard_output() -> None:
     done = subprocess.run(
-        f"{sys.executable} -m dagc compile {SPEC} >&-", shell=True, stderr=subprocess.PIPE, text=True, check=False
+        f"{sys.executable} -m dagc compile {FAILS} >&-", shell=True, stderr=subprocess.PIPE, text=True, check=False
     )
     assert done.returncode in (1, 2) and "internal error" not in done.stderr and "Traceback" not in done.stderr
 

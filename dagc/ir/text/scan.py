@@ -47,15 +47,17 @@ class Cursor:
         self.text, self.at = text, 0
 
     def skip(self) -> None:
-        blank = _SPACE.match(self.text, self.at)
-        self.at = blank.end() if blank else self.at
+        if self.text.startswith(" ", self.at):
+            blank = _SPACE.match(self.text, self.at)
+            self.at = blank.end() if blank else self.at
 
     def takes(self, mark: str) -> bool:
         """Whether the mark comes next; it is then behind the cursor. A word must end where the mark ends."""
-        self.skip()
-        end = self.at + len(mark)
+        if self.text.startswith(" ", self.at):
+            self.skip()
         if not self.text.startswith(mark, self.at):
             return False
+        end = self.at + len(mark)
         if mark[-1].isalnum() and end < len(self.text) and _NAME.match(self.text, end):
             return False
         self.at = end
