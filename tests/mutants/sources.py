@@ -57,7 +57,8 @@ def source_mutants(module: ModuleType, only: Callable[[str], bool] = lambda name
         for what, change in _sites(node):
             label = f"{name}: {what}"
             seen[label] = seen.get(label, 0) + 1
-            code = _compiled(tree, path, node, change, module)
+            with _put_in(*change):
+                code = _compiled(tree, path, node, module)
             if code is None or code.co_freevars != function.__code__.co_freevars:
                 continue
             yield SourceMutant(label if seen[label] == 1 else f"{label} #{seen[label]}", function, code)
@@ -91,10 +92,10 @@ def _at(module: ModuleType, path: tuple[str, ...]) -> FunctionType | None:
 Change = Callable[[ast.AST], None]
 
 
-def _sites(function: ast.FunctionDef) -> Iterator[tuple[str, tuple[int, Change]]]:
-    """(what changes, (number of the node in walking order, the change))."""
+def _sites(function: ast.FunctionDef) -> Iterator[tuple[str, tuple[ast.AST, Change]]]:
+    """(what changes, (the node, the change))."""
     silent = _silent(function)
-    for number, node in enumerate(ast.walk(function)):
+    for node in [*ast.walk(function)]:
         if id(node) in silent:
             continue
         for change in _changes(node):
@@ -103,7 +104,7 @@ def _sites(function: ast.FunctionDef) -> Iterator[tuple[str, tuple[int, Change]]
             change(changed)
             after = ast.unparse(changed) if not isinstance(changed, ast.If) else f"if {ast.unparse(changed.test)}"
             if before != after:
-                yield f"`{_short(before)}` -> `{_short(after)}`", (number, change)
+                yield f"`{_short(before)}` -> `{_short(after)}`", (node, change)
 
 
 def _short(text: str) -> str:
@@ -164,20 +165,28 @@ def _changes(node: ast.AST) -> Iterator[Change]:
             yield lambda n, i=i: n.generators[0].ifs.pop(i)  # type: ignore[misc,attr-defined]
 
 
-def _compiled(
-    tree: ast.Module, path: tuple[str, ...], node: ast.FunctionDef, site: tuple[int, Change], module: ModuleType
-) -> CodeType | None:
-    number, change = site
-    changed = copy.deepcopy(node)
-    change(list(ast.walk(changed))[number])
-    ast.fix_missing_locations(changed)
+@contextmanager
+def _put_in(node: ast.AST, change: Change) -> Iterator[None]:
+    """The change in the tree itself, and taken out again: to copy a function for each of its mutants takes longer than to judge some."""
+    own = dict(vars(node))
+    parts = [node, *getattr(node, "generators", ())[:1]]
+    lists = [(found, [*found]) for part in parts for found in vars(part).values() if isinstance(found, list)]
+    change(node)
+    try:
+        yield
+    finally:
+        vars(node).clear()
+        vars(node).update(own)
+        for found, members in lists:
+            found[:] = members
+
+
+def _compiled(tree: ast.Module, path: tuple[str, ...], node: ast.FunctionDef, module: ModuleType) -> CodeType | None:
     future = [n for n in tree.body if isinstance(n, ast.ImportFrom) and n.module == "__future__"]
-    body: list[ast.stmt] = [changed]
+    body: list[ast.stmt] = [node]
     for name in reversed(path[:-1]):
-        body = [ast.ClassDef(name, [], [], body, [], lineno=1, col_offset=0)]  # type: ignore[call-arg]
-    whole = ast.Module([*future, *body], [])
-    ast.fix_missing_locations(whole)
-    return _code_of(compile(whole, module.__file__ or "", "exec"), path)
+        body = [ast.ClassDef(name, [], [], body, [], lineno=1, col_offset=0, end_lineno=1, end_col_offset=0)]  # type: ignore[call-arg]
+    return _code_of(compile(ast.Module([*future, *body], []), module.__file__ or "", "exec"), path)
 
 
 def _code_of(code: CodeType, path: tuple[str, ...]) -> CodeType | None:
@@ -196,7 +205,7 @@ def rewritten(module: ModuleType, function: str, old: str, new: str) -> SourceMu
     assert text.count(old) == 1, f"{module.__name__}.{function} has `{old}` {text.count(old)} times"
     changed = ast.parse(text.replace(old, new)).body[0]
     assert isinstance(changed, ast.FunctionDef)
-    code = _compiled(tree, path, changed, (0, lambda n: None), module)
+    code = _compiled(tree, path, ast.fix_missing_locations(changed), module)
     target = _at(module, path)
     assert code is not None and target is not None
     short = module.__name__.rpartition(".")[2]  # so that a module may move
