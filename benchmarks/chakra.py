@@ -1,6 +1,6 @@
 """Execution traces: dagc's writer against one that makes a protobuf object per node, and many equal ranks against their bytes.
 
-python benchmarks/chakra.py [-n RUNS] [--gpus 4096]   (needs `pip install protobuf`)
+python benchmarks/chakra.py [-n RUNS] [--gpus 4096] [EXAMPLE ...]   (needs `pip install protobuf`)
 """
 
 from __future__ import annotations
@@ -108,9 +108,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-n", type=int, default=7, help="runs")
     parser.add_argument("--gpus", type=int, default=4096, help="ranks of the symmetric plan")
+    parser.add_argument("examples", nargs="*", default=("plan_a", "plan_b", "deepseek_v3_h800"))
     args = parser.parse_args()
-    names = ("plan_a", "plan_b", "deepseek_v3_h800")
-    plans = {name: dagc.compile(ROOT / "examples" / f"{name}.moe") for name in names}
+    plans = {name: dagc.compile(ROOT / "examples" / f"{name}.moe") for name in args.examples}
     phases = {f"{name}, {p}": r for name, plan in plans.items() for p, r in plan.phases.items()}
     phases[f"symmetric, {args.gpus} GPUs"] = dagc.compile_text(spec(args.gpus)).phases["prefill"]
     with tempfile.TemporaryDirectory() as folder:

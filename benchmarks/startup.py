@@ -67,7 +67,9 @@ def install(folder: Path) -> None:
         str(folder / "site"),
     ]
     with tempfile.TemporaryDirectory() as copy:
-        ignored = shutil.ignore_patterns(".git", "build", "*.egg-info", "node_modules", "__pycache__")
+        ignored = shutil.ignore_patterns(
+            ".git", "build", "*.egg-info", "node_modules", "__pycache__", "tests", "docs", "editors"
+        )
         shutil.copytree(ROOT, Path(copy) / "dagc", symlinks=True, ignore=ignored)
         subprocess.run([*pip, str(Path(copy) / "dagc")], check=True, env={**os.environ, "PYTHONDONTWRITEBYTECODE": ""})
     os.environ["PYTHONPATH"] = str(folder / "site")

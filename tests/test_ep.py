@@ -70,13 +70,13 @@ def test_experts_lie_alike_in_every_phase(strategy: str, top_k: int) -> None:
     """However prefill and decode exchange tokens, one layout of the weights serves both, and a pass has one exchange
     in and one out."""
     model = (
-        "layers = 4, hidden = 64, vocab = 512, dtype = fp32\nattention { heads = 8, head_dim = 8 }\n"
+        "layers = 2, hidden = 64, vocab = 512, dtype = fp32\nattention { heads = 8, head_dim = 8 }\n"
         f"experts {{ count = 16, top_k = {top_k}, hidden = 32 }}"
     )
     text = spec_text(
         phase=f"gpus = 0..7\n{strategy}",
         model=model,
-        workload="sequences = 16, prompt = 16 tok, output = 16 tok",
+        workload="sequences = 8, prompt = 16 tok, output = 16 tok",
         extra=f"phase decode {{ gpus = 0..7\n{strategy}\n}}",
     )
     plan = dagc.compile_text(text)
