@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from conftest import spec_text
 
 from dagc.cli import columns as terminal
+from dagc.cli import main
 from dagc.cost.normal_quantile import normal_quantile
 from dagc.serving.verdict import _median
 
@@ -63,3 +65,12 @@ def test_columns_are_those_of_the_standard_library(said: str, monkeypatch: pytes
 
     monkeypatch.setenv("COLUMNS", said)
     assert terminal.columns() == get_terminal_size().columns
+
+
+def test_only_a_process_that_ends_gives_up_finding_cycles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`gc.freeze` is for the command, not for whoever calls `main`."""
+    frozen: list[bool] = []
+    monkeypatch.setattr(gc, "freeze", lambda: frozen.append(True))
+    assert main(["list", "dtypes"]) == 0 and not frozen
+    monkeypatch.setattr(sys, "argv", ["dagc", "list", "dtypes"])
+    assert main() == 0 and frozen

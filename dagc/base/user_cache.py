@@ -96,7 +96,6 @@ def read(key: str) -> Any:
 def write(key: str, entry: Any) -> None:
     """Keeps an entry, whole or not at all."""
     import json
-    import tempfile
 
     where = folder()
     if where is None:
@@ -109,7 +108,8 @@ def write(key: str, entry: Any) -> None:
         os.makedirs(where, mode=0o700, exist_ok=True)
         if not _own(where):
             return
-        handle, name = tempfile.mkstemp(dir=where)
+        name = os.path.join(where, f"tmp{os.urandom(16).hex()}")
+        handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         try:
             with open(handle, "wb") as file:
                 file.write(data)

@@ -164,9 +164,9 @@ class Nearest:
 
 @lru_cache(maxsize=1)
 def nearest() -> Nearest:
-    import orjson
+    import json  # of a few kilobytes: importing orjson takes longer
 
-    return Nearest(orjson.loads((folder() / NEAREST).read_bytes()))
+    return Nearest(json.loads((folder() / NEAREST).read_bytes()))
 
 
 def load(gpu: str) -> Calibration:

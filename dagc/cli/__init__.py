@@ -16,7 +16,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     from .process import process
 
-    return process(words)
+    code = process(words)
+    if argv is None:  # the process ends with its command
+        from gc import freeze
+
+        freeze()  # what a plan left is not searched for cycles on the way out, which takes a sixth of a verdict
+    return code
 
 
 def _overview() -> bool:
