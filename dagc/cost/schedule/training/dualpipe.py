@@ -40,18 +40,12 @@ def _order(gpus: int, gpu: int, microbatches: int, chunks: tuple[int, int], firs
         both -= 1
     order.repeat(both, one, other)
     order.repeat(behind, backward(far), other)
-    # Whole gradients, and from the middle on those of inputs alone.
+    # Whole gradients, and from the middle on those of inputs alone; weights' gradients fill the waits, first in, first out.
     whole = gpu + 1
     order.repeat(whole // 2, backward(far), backward(near))
-    if whole % 2:
-        order.repeat(1, backward(far))
-        order.later(near)
-    for _ in range(whole // 2):
-        order.later(far)
-        order.later(near)
-    for _ in range(behind):
-        order.owed_weights()
-        order.later(near)
-    for _ in range(gpu + 1):
-        order.owed_weights()
+    order.each([backward(far)] * (whole % 2))
+    last = [far, near] * (whole // 2) + [near] * behind
+    last = [near, *last] if whole % 2 else last
+    filled = [kind for k in range(behind) for kind in (weights(last[k]), inputs(last[whole + k]))]
+    order.each([*map(inputs, last[:whole]), *filled, *map(weights, last[behind:])])
     return order.order()

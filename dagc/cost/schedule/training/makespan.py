@@ -7,11 +7,15 @@ from functools import cached_property
 from typing import NamedTuple
 
 from ....base.frozen import record
+from ....ir.verify.violation import VerifyError
 from .cell_orders import Entry, Part, PipelineSchedule, cells_of
 from .end_tracks import Track
 from .in_flight import Peak
-from .rounds import Walk
+from .rounds import Blocked, Walk
 from .stage_times import StageTimes
+
+SHOWN = 4
+"""GPUs that a message about a deadlock names."""
 
 
 class Timed(NamedTuple):
@@ -78,14 +82,20 @@ class StepTimes:
 
 
 def step_times(schedule: PipelineSchedule, times: StageTimes, *, fold: bool = True) -> StepTimes:
-    """`fold`: whether rounds that repeat are left out; the result is the same."""
+    """`fold`: whether rounds that repeat are left out; the result is the same. Orders in which GPUs wait for each other are an
+    error of the verifier."""
     walk = Walk(schedule, times, fold)
-    walk.run()
+    try:
+        walk.run()
+    except Blocked as blocked:
+        waiting = [f"GPU {gpu} at {schedule.said(entry)}" for gpu, entry in list(blocked.waiting.items())[:SHOWN]]
+        more = f" and {len(blocked.waiting) - SHOWN} more" if len(blocked.waiting) > SHOWN else ""
+        raise VerifyError(f"no GPU can go on: {', '.join(waiting)}{more} wait for each other") from None
     return StepTimes(
         schedule,
         times,
         {key: walk.track(*key) for key in walk.ends},
-        tuple([gpu.state.free_s for gpu in walk.gpus]),
+        tuple([gpu.free_s for gpu in walk.gpus]),
         tuple([sum(body.times * sum([w.time_s for w in body.work]) for body in gpu.bodies) for gpu in walk.gpus]),
         walk.rounds,
     )

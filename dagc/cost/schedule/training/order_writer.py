@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 
@@ -37,7 +37,6 @@ class OrderWriter:
     loops: list[Loop] = field(default_factory=list)
     done: Counter[Kind] = field(default_factory=Counter)
     split: dict[int, list[range]] = field(default_factory=dict)
-    owed: deque[int] = field(default_factory=deque)
 
     def repeat(self, times: int, *steps: Step) -> None:
         """`times` runs of the steps. All kinds among them occur equally often, so that a run is the one before, shifted."""
@@ -65,15 +64,6 @@ class OrderWriter:
         """One cell of each, in a row."""
         if kinds:
             self.repeat(1, *kinds)
-
-    def later(self, chunk: int) -> None:
-        """The gradient of a chunk's input now, that of its weights when `owed_weights` is called."""
-        self.repeat(1, inputs(chunk))
-        self.owed.append(chunk)
-
-    def owed_weights(self) -> None:
-        """The weights' gradient that has waited longest."""
-        self.repeat(1, weights(self.owed.popleft()))
 
     def order(self) -> Order:
         return tuple(self.loops)

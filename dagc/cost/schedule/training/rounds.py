@@ -50,45 +50,44 @@ class Body(NamedTuple):
     times: int
 
 
-class State(NamedTuple):
-    """Where a GPU is: in which loop, how many runs of it are done, at which entry, and since when it is free."""
-
-    loop: int
-    run: int
-    at: int
-    free_s: float
-
-
 @mutable
 class Gpu:
-    """A GPU on its way through its order. `left`: entries that it may still run in this round."""
+    """A GPU on its way through its order: in which loop it is, how many runs of it are done, at which entry, and since when it is
+    free. `left`: entries that it may still run in this round; `waits`: for what it did when it last stopped."""
 
     bodies: Sequence[Body]
-    state: State = State(0, 0, 0, 0.0)
+    loop: int = 0
+    run: int = 0
+    at: int = 0
+    free_s: float = 0.0
     left: int = 0
+    waits: Arrivals | None = None
 
     @property
     def done(self) -> bool:
-        return self.state.loop == len(self.bodies)
+        return self.loop == len(self.bodies)
 
     def begin_round(self) -> None:
-        self.left = 0 if self.done else len(self.bodies[self.state.loop].work)
+        self.left = 0 if self.done else len(self.bodies[self.loop].work)
+        self.waits = None
 
     def advance(self) -> bool:
         """Run entries until one has to wait for another GPU, or the round or the loop is over. Whether any ran."""
-        left = self.left
-        if not left:
-            return False
-        loop, run, at, free = self.state
-        work, times = self.bodies[loop]
+        left, at, free = self.left, self.at, self.free_s
+        work, times = self.bodies[self.loop]
+        size = len(work)
         while left:
             time_s, arrivals, ends, gives, send_s, also = work[at]
             if also is not None and also.arrivals is not None:
                 if not also.arrivals or (arrivals is not None and not arrivals):
+                    self.waits = arrivals if also.arrivals else also.arrivals
                     break
-                free = max(free, also.arrivals.popleft())
+                begin = also.arrivals.popleft()
+                if begin > free:
+                    free = begin
             if arrivals is not None:
                 if not arrivals:
+                    self.waits = arrivals
                     break
                 begin = arrivals.popleft()
                 if begin > free:
@@ -103,19 +102,19 @@ class Gpu:
                     also.gives.append(free + also.send_s)
             left -= 1
             at += 1
-            if at == len(work):
+            if at == size:
                 at = 0
-                run += 1
-                if run == times:
-                    self.state, self.left = State(loop + 1, 0, 0, free), 0
+                self.run += 1
+                if self.run == times:
+                    self.loop, self.run, self.at, self.free_s, self.left = self.loop + 1, 0, 0, free, 0
                     return True
         any_ran = left < self.left
-        self.state, self.left = State(loop, run, at, free), left
+        self.at, self.free_s, self.left = at, free, left
         return any_ran
 
     def runs_left(self) -> int:
         """Of its loop, those that can begin and end in this loop from where it is."""
-        return self.bodies[self.state.loop].times - self.state.run - bool(self.state.at)
+        return self.bodies[self.loop].times - self.run - bool(self.at)
 
 
 class Cut(NamedTuple):
@@ -216,29 +215,36 @@ class Walk:
 
     def _round(self) -> None:
         self.rounds += 1
-        for gpu in self.gpus:
+        gpus, feeds = self.gpus, self.feeds
+        for gpu in gpus:
             gpu.begin_round()
-        waiting = list(range(len(self.gpus)))[::-1]
+        queued = [gpu.left > 0 for gpu in gpus]
+        due = deque(at for at, is_due in enumerate(queued) if is_due)
         progress = False
-        while waiting:
-            at = waiting.pop()
-            if self.gpus[at].advance():
+        while due:
+            at = due.popleft()
+            queued[at] = False
+            if gpus[at].advance():
                 progress = True
-                waiting += [other for other in self.feeds[at] if self.gpus[other].left]
+                for other in feeds[at]:
+                    gpu = gpus[other]
+                    if not queued[other] and gpu.left and gpu.waits:
+                        queued[other] = True
+                        due.append(other)
         if not progress:
-            raise Blocked({i: self._next(i) for i, gpu in enumerate(self.gpus) if not gpu.done})
+            raise Blocked({i: self._next(i) for i, gpu in enumerate(gpus) if not gpu.done})
 
     def _next(self, gpu: int) -> Entry:
-        state = self.gpus[gpu].state
-        loop = self.schedule.orders[gpu][state.loop]
-        return loop.body[state.at].later(state.run * loop.step)
+        found = self.gpus[gpu]
+        loop = self.schedule.orders[gpu][found.loop]
+        return loop.body[found.at].later(found.run * loop.step)
 
     def _cut(self) -> Cut:
-        states = [gpu.state for gpu in self.gpus if not gpu.done]
+        going = [gpu for gpu in self.gpus if not gpu.done]
         return Cut(
-            (tuple([(s.loop, s.at) for s in states]), tuple([len(queue) for queue in self.queues])),
-            tuple([s.run for s in states]),
-            (*[s.free_s for s in states], *[moment for queue in self.queues for moment in queue]),
+            (tuple([(gpu.loop, gpu.at) for gpu in going]), tuple([len(queue) for queue in self.queues])),
+            tuple([gpu.run for gpu in going]),
+            (*[gpu.free_s for gpu in going], *[moment for queue in self.queues for moment in queue]),
             tuple([len(each) for each in self.ends.values()]),
         )
 
@@ -281,14 +287,14 @@ class Walk:
     def _try(self, last: Cut, middle: Cut, first: Cut, period: int, periods: int) -> bool:
         """Leave out all but the last of so many periods; undone where the last one is not on the line."""
         skipped = periods - 1
-        states = [gpu.state for gpu in self.gpus]
+        states = [(gpu.loop, gpu.run, gpu.at, gpu.free_s) for gpu in self.gpus]
         flying = [list(queue) for queue in self.queues]
         moves = iter([a - b for a, b in zip(last.times_s, middle.times_s, strict=True)])
         runs = iter([a - b for a, b in zip(last.runs, middle.runs, strict=True)])
         for gpu in self.gpus:
             if not gpu.done:
-                loop, run, at, free_s = gpu.state
-                gpu.state = State(loop, run + skipped * next(runs), at, free_s + skipped * next(moves))
+                gpu.run += skipped * next(runs)
+                gpu.free_s += skipped * next(moves)
         for queue, old in zip(self.queues, flying, strict=True):
             queue.clear()
             queue.extend([moment + skipped * next(moves) for moment in old])
@@ -302,7 +308,7 @@ class Walk:
             self.rounds -= period
             return True
         for gpu, state in zip(self.gpus, states, strict=True):
-            gpu.state = state
+            gpu.loop, gpu.run, gpu.at, gpu.free_s = state
         for queue, old in zip(self.queues, flying, strict=True):
             queue.clear()
             queue.extend(old)
