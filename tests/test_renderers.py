@@ -122,7 +122,7 @@ def test_looks_follow_the_rules_of_style_sheets() -> None:
 
 
 WRITTEN_ON = {
-    "ink": r"paper|panel|box|cell[01]|[mwh][0-9]",
+    "ink": r"paper|panel|box|cell[01]|[mwh][0-9]|t-.+",
     "soft": r"paper|panel|box|cell[01]",
     "critical|good|bad|warn|link": r"paper|panel",
     "night": r"k-.+|g[0-9]",

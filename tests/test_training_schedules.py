@@ -11,7 +11,7 @@ from fractions import Fraction
 from functools import cache
 
 import pytest
-from conftest import examples
+from conftest import ROOT, examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -309,6 +309,36 @@ def test_orders_are_those_of_pytorch(name: str, theirs: str, p: int, m: int, v: 
             for entry in schedule.written(gpu)
         ]
         assert found == wanted
+
+
+# -- the page -----------------------------------------------------------------------------------------
+
+
+def test_the_tables_of_the_page() -> None:
+    """What each schedule needs, costs and holds by the table of the code, and seconds of one case as they are timed."""
+    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    for name, known in SCHEDULES.items():
+        needs = ", ".join((need.__doc__ or "").rstrip(".").replace(" is ", " ", 1) for need in known.needs) or "-"
+        bubble = ("at most " if known.bubble.at_most else "") + f"`{known.bubble.formula}`"
+        chunks = known.chunks or "v"
+        copies = "2 x" if known.copies == 2 else "1 x"
+        row = f"| `{name}` | {known.title} | {chunks} | {needs} | {bubble} | `{known.held}` | {copies} |"
+        assert row in page, row
+    for name, known in SCHEDULES.items():
+        when = "always" if known.bubble.when == "True" else f"`{known.bubble.when}`"
+        assert f"| `{name}` | {when} | {measured(name)} |" in page, f"| `{name}` | {when} | {measured(name)} |"
+    for line in make("zb_h1", 3, 4).text().splitlines():
+        assert line in page
+
+
+def measured(name: str) -> str:
+    """Of 8 GPUs and 32 micro-batches: forward, input and weight cells of a stage take 1 s each, an overlap as long as its two."""
+    schedule = make(name, 8, 32, 2 if SCHEDULES[name].chunks is None else None)
+    part = schedule.gpus / schedule.stages
+    found = step_times(schedule, StageTimes.alike(schedule.stages, part, 2 * part, part))
+    idle_s = (found.span_s if SCHEDULES[name].bubble.own_step else found.makespan_s) - min(found.busy_s)
+    held = [peak.held for peak in peaks(schedule)]
+    return f"{found.makespan_s:g} s | {idle_s:g} s | {max(held):g} | {min(held):g}"
 
 
 # -- what is not a schedule -----------------------------------------------------------------------------

@@ -40,6 +40,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "docs/cost",
         "docs/placement",
         "docs/serving",
+        "docs/training",
         "docs/ir",
         "docs/proof",
         "docs/limits",

@@ -26,7 +26,7 @@ class Unmet(Exception):
 
 
 Need = Callable[[str, int, int, int], None]
-"""Of (name, GPUs, micro-batches, chunks); raises `Unmet`."""
+"""Of (name, GPUs, micro-batches, chunks); raises `Unmet`. Its docstring says what is needed."""
 
 
 @record
@@ -56,6 +56,7 @@ class Known:
 
 
 def _whole_groups(name: str, gpus: int, microbatches: int, chunks: int) -> None:
+    """m is a multiple of p."""
     if microbatches % gpus:
         below = microbatches // gpus * gpus
         near = " or ".join(str(count) for count in (below, below + gpus) if count)
@@ -68,6 +69,7 @@ def _whole_groups(name: str, gpus: int, microbatches: int, chunks: int) -> None:
 
 
 def _several_chunks(name: str, gpus: int, microbatches: int, chunks: int) -> None:
+    """v is 2 or more."""
     if chunks < 2:
         raise Unmet(
             "chunks",
@@ -78,6 +80,7 @@ def _several_chunks(name: str, gpus: int, microbatches: int, chunks: int) -> Non
 
 
 def _even_stages(name: str, gpus: int, microbatches: int, chunks: int) -> None:
+    """p is even."""
     if gpus % 2:
         near = " or ".join(str(count) for count in (gpus - 1, gpus + 1) if count)
         raise Unmet(
@@ -89,6 +92,7 @@ def _even_stages(name: str, gpus: int, microbatches: int, chunks: int) -> None:
 
 
 def _even_microbatches(name: str, gpus: int, microbatches: int, chunks: int) -> None:
+    """m is even."""
     if microbatches % 2:
         near = " or ".join(str(count) for count in (microbatches - 1, microbatches + 1) if count)
         raise Unmet(
@@ -100,6 +104,7 @@ def _even_microbatches(name: str, gpus: int, microbatches: int, chunks: int) -> 
 
 
 def _filled(name: str, gpus: int, microbatches: int, chunks: int) -> None:
+    """m is 2 p or more."""
     if microbatches < 2 * gpus:
         raise Unmet(
             "microbatches",

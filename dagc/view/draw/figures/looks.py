@@ -37,7 +37,7 @@ LOOKS: dict[str, Look] = {
     "mid": {"text-anchor": "middle"},
     "end": {"text-anchor": "end"},
     # What is filled with a tone of its own name.
-    **{name: {"fill": name} for name in PALETTE if re.match(r"[kb]-|[pmwhg][0-9]$", name)},
+    **{name: {"fill": name} for name in PALETTE if re.match(r"[kbt]-|[pmwhg][0-9]$", name)},
     # Thick lines of such a tone, which take fewer words than boxes.
     **{f"line-{name}": {"fill": "none", "stroke": name} for name in PALETTE if name == "busy" or name.startswith("k-")},
     "paper": {"fill": "paper"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import ceil, floor, log10
 
 from ....base.frozen import record
@@ -64,6 +65,15 @@ def words(x: float, y: float, what: str, cls: str = "", *, room: float = 0, size
 
 def line(x1: float, y1: float, x2: float, y2: float, cls: str) -> Markup:
     return tag("path", d=f"M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}", cls=cls)
+
+
+def hatch(x: float, y: float, w: float, h: float, step: float = 7.0) -> Iterator[str]:
+    """Paths of slanted lines in a box, cut at its edges."""
+    for k in range(1, int((w + h) / step) + 1):
+        at = k * step  # where the line meets the top, from the left
+        left, right = max(0.0, at - h), min(w, at)
+        if right - left > 1:
+            yield f"M{x + left:.1f} {y + at - left:.1f}L{x + right:.1f} {y + at - right:.1f}"
 
 
 def title(what: str) -> Markup:

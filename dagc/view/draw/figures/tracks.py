@@ -17,7 +17,7 @@ from ..dot import COLORS, identifier
 from ..layer_digraph import heaviest
 from .looks import SMALL
 from .markup import Markup, fit, tag, width
-from .svg import Figure, Keys, figure, rect, title, words
+from .svg import Figure, Keys, figure, hatch, rect, title, words
 from .time_scale import TimeScale
 
 LABEL, BAR, RIGHT, ROW, TOP = 180, 788, 118, 46, 24
@@ -181,7 +181,7 @@ def _bubbles(result: PhaseResult, row: Row, y: float, scale: TimeScale) -> list[
         hint = f"GPU {row.member.gpu} has no micro-batch from {show(start_s, TIME)} to {show(end_s, TIME)}: {share:.1%} of the pass"
         for x, w in scale.spans(start_s, end_s):
             out.append(tag("path", title(hint), d=f"M{x:.1f} {y:.0f}h{w:.1f}v{CELL_H}h-{w:.1f}z", cls="bubble"))
-            lines = "".join(_hatch(x, y, w, CELL_H))
+            lines = "".join(hatch(x, y, w, CELL_H))
             if lines:
                 out.append(tag("path", d=lines, cls="mute hatch"))
             if _wide(said) + 8 <= w:
@@ -189,15 +189,6 @@ def _bubbles(result: PhaseResult, row: Row, y: float, scale: TimeScale) -> list[
                 out.append(rect(x + (w - room) / 2, y + CELL_H / 2 - 8, room, 16, "mute paper"))
                 out.append(words(x + w / 2, y + CELL_H / 2 + 4, said, "small mid"))
     return out
-
-
-def _hatch(x: float, y: float, w: float, h: float, step: float = 7.0) -> Iterator[str]:
-    """Slanted lines in a box, cut at its edges."""
-    for k in range(1, int((w + h) / step) + 1):
-        at = k * step  # where the line meets the top, from the left
-        left, right = max(0.0, at - h), min(w, at)
-        if right - left > 1:
-            yield f"M{x + left:.1f} {y + at - left:.1f}L{x + right:.1f} {y + at - right:.1f}"
 
 
 def _requests(result: PhaseResult, stage: int) -> Iterator[Slice]:
