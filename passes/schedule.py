@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from dagc.cost.schedule.layer_program import Program
 from dagc.cost.schedule.scheduler import Scheduler, schedule
 from dagc.plan.analysis import Analysis, Findings
 
@@ -15,6 +16,6 @@ class ScheduleOps(Analysis):
 
     def run(self, found: Findings) -> Findings:
         costs = found.the_costs
-        return found._replace(
-            schedule=schedule(found.graph, costs), floor=Scheduler(found.graph, costs, floor=True).run()
-        )
+        programs: dict[str, Program] = {}
+        own = schedule(found.graph, costs, programs)
+        return found._replace(schedule=own, floor=Scheduler(found.graph, costs, floor=True, programs=programs).run())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from ..base.frozen import replace
 from ..base.traced import called, number
 from ..ir.graph import Graph, Op, Segment
 from ..ir.mesh import Mesh
-from ..ir.ops.op_set import OPS, local_flops, rank_share, traffic
+from ..ir.ops.op_set import OPS, local_flops, traffic, uneven_share
 from ..ir.routed_dims import Rows, routers, rows_of
 from ..ir.sharding import AT_EXPERTS
 from ..spec.hardware import Hardware
@@ -132,20 +132,21 @@ def _compute(
 ) -> OpCost:
     flops = local_flops(segment, op, mesh)
     moved = traffic(segment, op, mesh)
-    work = reads = np.ones((1,) * len(mesh.atoms))
-    share = rank_share(segment, op, mesh)
+    work: float | Array = 1.0
+    reads: float | Array = 1.0
     if experts is not None and op.scope == "experts":
         work, reads = experts.work, experts.reads
+    share = uneven_share(segment, op, mesh)
     moved_B = (moved.activations_B * work + moved.weights_B) + moved.expert_weights_B * reads
     peak = (
         hardware.peak_flops(_math_dtype(segment, op)) if OPS[op.kind].uses_tensor_cores else hardware.peak_flops("fp32")
     )
     launch = 0.0 if OPS[op.kind].fused else hardware.launch_s
-    own_flops = flops * work * share
+    own_flops = flops * work if share is None else flops * work * share
     compute_s, memory_s = own_flops / (peak * hardware.mfu), moved_B / (hardware.hbm_Bps * hardware.mbu)
-    time: Array = np.maximum(compute_s, memory_s) + launch
-    floor: Array = np.maximum(own_flops / peak, moved_B / hardware.hbm_Bps)
-    bound, bytes_ = _bound(compute_s, memory_s), number(moved_B.max())
+    time = _over_ranks(_longer(compute_s, memory_s) + launch, mesh)
+    floor = _over_ranks(_longer(own_flops / peak, moved_B / hardware.hbm_Bps), mesh)
+    bound, bytes_ = _bound(compute_s, memory_s), number(_most(moved_B))
     if measured is None:
         return OpCost(time, floor, bound, flops, bytes_, launch_s=launch)
     return OpCost(
@@ -155,9 +156,23 @@ def _compute(
     )  # fmt: skip
 
 
+def _longer(a: Any, b: Any) -> Any:
+    """Of numbers where all ranks have as much to do, else over the ranks."""
+    return max(a, b) if isinstance(a, float) and isinstance(b, float) else np.maximum(a, b)
+
+
+def _over_ranks(found: Any, mesh: Mesh) -> Array:
+    made: Array = np.full((1,) * len(mesh.atoms), found) if isinstance(found, float) else found
+    return made
+
+
+def _most(found: Any) -> Any:
+    return found if isinstance(found, float) else found.max()
+
+
 @called
-def _bound(compute_s: Array, memory_s: Array) -> str:
-    return "compute" if compute_s.max() > memory_s.max() else "memory"
+def _bound(compute_s: float | Array, memory_s: float | Array) -> str:
+    return "compute" if _most(compute_s) > _most(memory_s) else "memory"
 
 
 def _math_dtype(segment: Segment, op: Op) -> str:

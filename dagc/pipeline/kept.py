@@ -24,6 +24,7 @@ from ..cost.memory import stage_memory
 from ..cost.price import price
 from ..cost.records import NO_TRANSFER, Costs, OpCost
 from ..cost.schedule.even import EvenSchedule, Times
+from ..cost.schedule.layer_program import Program
 from ..cost.schedule.uneven import UnevenSchedule
 from ..ir.graph import Graph
 from ..ir.routed_dims import stem
@@ -185,7 +186,7 @@ def _of_places(places: Any) -> Batching:
 
 class Figures(NamedTuple):
     """What a pass costs: times of all ops, of sends from each stage to the next and of tokens back, of all launches, and the
-    first three at datasheet peaks; local inputs of collectives, of sends; load of the busiest expert rank over the mean. Times of ops are
+    first three at datasheet peaks; local inputs of collectives, of sends; what of ops is a launch; load of the busiest expert rank over the mean. Times of ops are
     arrays where ranks differ."""
 
     times_s: Numbers
@@ -194,6 +195,7 @@ class Figures(NamedTuple):
     sends_s: Numbers
     send_floors_s: Numbers
     sent_B: Numbers
+    launches_s: Numbers
     return_s: float
     return_floor_s: float
     launched_s: float
@@ -213,6 +215,8 @@ class Layout:
         self.prices: Ranges[None] = Ranges(self._priced)
         self.memories: Ranges[None] = Ranges(self._memory)
         self.work: Ranges[None] = Ranges(self._work)
+        self.priced = 0
+        self.programs: dict[str, Program] = {}
         self.calls_made: tuple[CollectiveTotal, ...] | None = None  # once somebody counts them
         if graph.the_mesh.apart is not None:
             raise Untraceable("its experts have GPUs of their own")
@@ -226,7 +230,7 @@ class Layout:
 
     def _figures(self, results: Numbers) -> Figures:
         ops, sends = len(self.keys), len(self.template.graph.stages) - 1
-        counts = (ops, ops, len(self.calls), sends, sends, sends)
+        counts = (ops, ops, len(self.calls), sends, sends, sends, ops)
         each = iter(results)
         parts: list[Any] = [tuple(islice(each, count)) for count in counts]
         return Figures(*parts, *each)
@@ -245,6 +249,24 @@ class Layout:
     def times_s(self, found: Figures) -> Times:
         host_s, times = self.unit.phase.host_s, found.times_s
         return self._schedule(times).times_s(times, found.sends_s, found.return_s, host_s, found.launched_s)
+
+    def costs(self, sizes: Numbers, unit: Unit) -> Costs:
+        """Of a pass of the phase with these sizes of the graph: what ops and sends take, whatever else is known of them."""
+        if self.priced < FRESH_PRICES:
+            self.priced += 1
+            return price(self.template.at(sizes), unit)
+        try:
+            found = self.figures(sizes, unit.phase)
+        except LOST:
+            self.priced = -MOST_RANGES  # some that are priced each for itself
+            return self.costs(sizes, unit)
+        alike, zero = (1,) * len(self.template.graph.the_mesh.atoms), np.zeros(1)
+        times = (t if isinstance(t, np.ndarray) else np.full(alike, t) for t in found.times_s)
+        each = zip(self.keys, times, found.launches_s, strict=True)
+        ops = {key: OpCost(time_s, zero, "", launch_s=launch_s) for key, time_s, launch_s in each}
+        edges = tuple(replace(NO_TRANSFER, time_s=time_s) for time_s in found.sends_s)
+        back = replace(NO_TRANSFER, time_s=found.return_s)
+        return Costs(ops, edges, back, np.array([found.imbalance]), 0.0, launched_s=found.launched_s)
 
     def step_s(self, found: Figures) -> float:
         """The period alone."""
@@ -292,7 +314,7 @@ class Layout:
             *(_one(costs.ops[key].time_s) for key in self.keys), *(_one(costs.ops[key].floor_s) for key in self.keys),
             *(costs.ops[key].payload_B for key in self.calls), *(edge.time_s for edge in edges),
             *(edge.floor_s for edge in edges), *(edge.payload_B for edge in edges),
-            costs.token_return.time_s, costs.token_return.floor_s, costs.launched_s, costs.imbalance,
+            *(costs.ops[key].launch_s for key in self.keys), costs.token_return.time_s, costs.token_return.floor_s, costs.launched_s, costs.imbalance,
         )  # fmt: skip
         return tape.function(results), None
 
@@ -342,9 +364,19 @@ def layout_key(unit: Unit) -> tuple[object, ...]:
     return OF_LAYOUT(phase), scopes, constants, batching.microbatches, batching.lanes, unit.routing, beside
 
 
+FRESH_PRICES = 5
+"""How often sizes of a layout are priced each for itself before prices are traced, which takes as long as about so many."""
 MOST_LOST = 3
 """Times that a layout's sizes could not be traced, until it is not tried again."""
 LOST = (Untraceable, ZeroDivisionError)
+
+
+class Priced(NamedTuple):
+    """A lowered graph, what its ops and sends take, and the programs of its layers."""
+
+    graph: Graph
+    costs: Costs
+    programs: dict[str, Program]
 
 
 class Layouts:
@@ -381,6 +413,18 @@ class Layouts:
         except LOST:
             self.lose(unit)
         return self.lowered(unit)
+
+    def priced(self, unit: Unit) -> Priced:
+        """The same, and what its ops take. Raises SpecError."""
+        try:
+            found = self.of(unit)
+            if found is not None:
+                layout, numbers = found
+                return Priced(layout.template.at(numbers), layout.costs(numbers, unit), layout.programs)
+        except LOST:
+            self.lose(unit)
+        graph = self.lowered(unit)
+        return Priced(graph, price(graph, unit), {})
 
     def lose(self, unit: Unit) -> None:
         """The phase's sizes could not be traced."""

@@ -8,16 +8,14 @@ from typing import NamedTuple
 from ..base.diagnostics import Collector
 from ..base.frozen import replace
 from ..base.phase_kinds import DECODE, MIXED, PREFILL, PROMPT, SAMPLED
-from ..cost.price import launched_s, price
-from ..cost.records import Costs
+from ..cost.price import launched_s
 from ..cost.schedule.pipelines import PIPELINES
 from ..cost.schedule.records import Schedule
 from ..cost.schedule.scheduler import Scheduler
-from ..ir.graph import Graph
 from ..spec.phase import Launches, Part, Phase
 from ..spec.spec import Spec
 from ..spec.unit import Unit
-from .kept import Layouts
+from .kept import Layouts, Priced
 
 
 class Knot(NamedTuple):
@@ -93,18 +91,17 @@ class Steps:
         """The step lowered and priced; not verified, as its phase was. Raises SpecError."""
         phase = replace(phase_of(knot, self.spec), host_s=0.0, launches=Launches())
         unit = Unit(self.spec, phase, Collector())
-        graph = self.layouts.graph(unit)
-        figures = _figures(graph, price(graph, unit), phase)
+        own = self.layouts.priced(unit)
+        figures = _figures(own, phase)
         if phase.drafter == "none":
             return figures
         from .drafts import draft_units
 
         joint_s = alone_s = 0.0
-        for count, own in draft_units(unit, graph):
-            draft = self.drafts.graph(own)
-            costs = price(draft, own)
-            drafts_s = count * _seconds(draft, Scheduler(draft, costs).run(), costs)
-            if own.phase.is_packed:  # the first pass takes the prompts' tokens too
+        for count, drafting in draft_units(unit, own.graph):
+            draft = self.drafts.priced(drafting)
+            drafts_s = count * _seconds(draft, _schedule(draft))
+            if drafting.phase.is_packed:  # the first pass takes the prompts' tokens too
                 joint_s += drafts_s
             else:
                 alone_s += drafts_s
@@ -116,18 +113,24 @@ def compiled(knot: Knot, spec: Spec) -> Figures:
     return Steps(spec)(knot)
 
 
-def _seconds(graph: Graph, schedule: Schedule, costs: Costs) -> float:
+def _schedule(step: Priced) -> Schedule:
+    return Scheduler(step.graph, step.costs, programs=step.programs).run()
+
+
+def _seconds(step: Priced, schedule: Schedule) -> float:
     """Of a step in steady state, micro-batches of prompts too: the next one enters a stage when the one before has left it."""
+    graph = step.graph
     if len(graph.stages) == 1 or graph.generates:
         return schedule.period_s
-    sends_s = [edge.time_s for edge in costs.edges]
-    step = PIPELINES[MIXED.name].step
-    assert step is not None
-    return step(schedule.stage_s, sends_s, 0.0, graph.microbatches).time_s
+    sends_s = [edge.time_s for edge in step.costs.edges]
+    steady = PIPELINES[MIXED.name].step
+    assert steady is not None
+    return steady(schedule.stage_s, sends_s, 0.0, graph.microbatches).time_s
 
 
-def _figures(graph: Graph, costs: Costs, phase: Phase) -> Figures:
-    schedule = Scheduler(graph, costs).run()
+def _figures(own: Priced, phase: Phase) -> Figures:
+    graph, costs, _ = own
+    schedule = _schedule(own)
     routed_s = decode_s = prompt_s = 0.0
     for step in schedule.path:
         if not step.segment:
@@ -140,7 +143,7 @@ def _figures(graph: Graph, costs: Costs, phase: Phase) -> Figures:
             decode_s += time_s
         elif op.scope.startswith(PROMPT):
             prompt_s += time_s
-    time_s = _seconds(graph, schedule, costs)
+    time_s = _seconds(own, schedule)
     if time_s != schedule.period_s:
         routed_s *= time_s / schedule.period_s
     layers = launched_s(graph, replace(phase, cuda_graph=False, launches=Launches(1.0)))

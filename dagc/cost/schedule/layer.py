@@ -41,15 +41,17 @@ class Evaluation:
 
 
 class Layers:
-    """Layers of a graph, by segment and entry state. `floor`: at datasheet peaks."""
+    """Layers of a graph, by segment and entry state. `floor`: at datasheet peaks; `programs`: of segments, as far as known, of costs in the same
+    order."""
 
-    def __init__(self, graph: Graph, costs: Costs, floor: bool) -> None:
+    def __init__(self, graph: Graph, costs: Costs, floor: bool, programs: dict[str, Program]) -> None:
         self.graph = graph
         self.ndim = len(graph.the_mesh.atoms)
+        # in program order
         self.places: Mapping[tuple[str, str], int] = {key: k for k, key in enumerate(costs.ops)}
         self.times = [moment(cost.floor_s if floor else cost.time_s) for cost in costs.ops.values()]
         self.even = all(isinstance(each, float) for each in self.times)
-        self.programs: dict[str, Program] = {}
+        self.programs = programs
         self.known: dict[tuple[str, tuple[object, ...]], Evaluation] = {}
 
     def program(self, segment: str) -> Program:

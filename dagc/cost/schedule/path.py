@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import numpy as np
 
 from ...base.frozen import field, mutable
@@ -97,23 +99,23 @@ class Paths:
                 found.step((ev.segment, program.ops[at].name), own_s)
             counted = True
             rank = self._slowest(arrivals[at], step.axes, rank)
-            moment = at_rank(arrivals[at], rank)
-            options: list[tuple[float, Node, int | None, bool]] = []
+            latest_s = at_rank(arrivals[at], rank) + RESOLUTION_S
+            # Of what it waited for, that which came last; of equal ones the first.
+            previous, best_s = program.before[at], -inf
+            at = None
             for source in step.sources:
                 if source == ENTRY:
-                    options.append((at_rank(ev.entry.ready[step.lane], rank), ("ready", step.lane), None, True))
+                    came_s = at_rank(ev.entry.ready[step.lane], rank)
                 elif source in step.rings:  # attention begins with the ring, on its own block
-                    options.append((at_rank(starts[source], rank), ("", 0), source, False))
+                    came_s = at_rank(starts[source], rank)
                 else:
-                    options.append((at_rank(ends[source], rank), ("", 0), source, True))
-            previous = program.before[at]
-            if previous is None:
-                free = ev.entry.streams[step.stream]
-                options.append((at_rank(free, rank), (streams[step.stream], 0), None, True))
-            else:
-                options.append((at_rank(ends[previous], rank), ("", 0), previous, True))
-            usable = [o for o in options if o[0] <= moment + RESOLUTION_S]
-            _, target, at, counted = max(usable, key=lambda o: o[0])
+                    came_s = at_rank(ends[source], rank)
+                if best_s < came_s <= latest_s:
+                    best_s, at = came_s, None if source == ENTRY else source
+                    target, counted = ("ready", step.lane), source not in step.rings
+            came_s = at_rank(ev.entry.streams[step.stream] if previous is None else ends[previous], rank)
+            if best_s < came_s <= latest_s:
+                target, at, counted = (streams[step.stream], 0), previous, True
         return found, target, rank
 
     def _slowest(self, arrived: Moment, axes: tuple[int, ...], rank: Rank) -> Rank:

@@ -12,6 +12,7 @@ from ...base.frozen import field, mutable, record, replace
 from ...ir.graph import COMM, Graph
 from ..records import Costs
 from .layer import Layers
+from .layer_program import Program
 from .microbatches import Column, Columns, walk
 from .moments import Moment, Rank, State, last_s, later, latest_s, shifted, state_key
 from .path import Departures, Path, Paths, Trace, send_path
@@ -30,28 +31,32 @@ class Cells:
     departures: tuple[Departures, ...]
 
 
-def schedule(graph: Graph, costs: Costs) -> Schedule:
+def schedule(graph: Graph, costs: Costs, programs: dict[str, Program] | None = None) -> Schedule:
     """When everything runs. The GPUs wait for a host that launches more slowly than they run: a step takes the longer of both."""
-    found = Scheduler(graph, costs).run()
+    programs = {} if programs is None else programs
+    found = Scheduler(graph, costs, programs=programs).run()
     late_s = costs.launched_s - (found.period_s - found.host_s)
-    return found if late_s <= 0 else Scheduler(graph, replace(costs, host_s=costs.host_s + late_s)).run()
+    if late_s <= 0:
+        return found
+    return Scheduler(graph, replace(costs, host_s=costs.host_s + late_s), programs=programs).run()
 
 
 @mutable
 class Scheduler:
     """Of one graph with its costs. `floor`: at datasheet peaks, without the host; `cells`: what a micro-batch passes, in order; `host_s`:
-    what the host takes before the GPUs begin."""
+    what the host takes before the GPUs begin. `programs`: of its layers, which graphs that differ in sizes alone share."""
 
     graph: Graph
     costs: Costs
     floor: bool = False
+    programs: dict[str, Program] = field(default_factory=dict)
     layers: Layers = field(init=False)
     paths: Paths = field(init=False)
     cells: tuple[Cell, ...] = field(init=False)
     host_s: float = field(init=False)
 
     def __post_init__(self) -> None:
-        self.layers = Layers(self.graph, self.costs, self.floor)
+        self.layers = Layers(self.graph, self.costs, self.floor, self.programs)
         self.paths = Paths(self.layers)
         self.cells = self.pipeline.cells(len(self.graph.stages))
         self.host_s = 0.0 if self.floor else float(self.costs.host_s)
@@ -199,7 +204,7 @@ class Scheduler:
     def steps(self, path: Path) -> tuple[PathStep, ...]:
         """The path as a chain in program order, all executions of an op added up; launches apart from the kernels
         they precede."""
-        order = {(s.name, op.name): k for k, (s, op) in enumerate((s, op) for s in self.graph.segments for op in s.ops)}
+        order = self.layers.places
         steps = []
         launches, launching_s = 0, 0.0
         for key, (count, time_s) in sorted(path.visits.items(), key=lambda kv: order.get(kv[0], len(order))):

@@ -42,9 +42,14 @@ def local_flops(segment: Segment, op: Op, mesh: Mesh) -> float:
 def rank_share(segment: Segment, op: Op, mesh: Mesh) -> Array:
     """FLOPs of each rank over the mean of ranks, by broadcasting over the mesh: attention over a split sequence is as
     uneven as the positions of the ranks. Other ops are even (experts apart: their load is `cost`'s)."""
-    share = OPS[op.kind].share
-    uneven = share(segment.within(op.scope), op, mesh) if share is not None else None
+    uneven = uneven_share(segment, op, mesh)
     return np.ones((1,) * len(mesh.atoms)) if uneven is None else uneven
+
+
+def uneven_share(segment: Segment, op: Op, mesh: Mesh) -> Array | None:
+    """The same; None: all ranks have as many."""
+    share = OPS[op.kind].share
+    return share(segment.within(op.scope), op, mesh) if share is not None else None
 
 
 def attention_imbalance(graph: Graph) -> float:
