@@ -15,7 +15,7 @@ from dagc.cost.price import price
 from dagc.cost.records import OpCost
 
 SPEC = """moe 1
-hardware from "{gpu}" {{ gpus = {gpus} }}
+hardware from "{gpu}" {{ gpus = {gpus}, memory = 400 GB }}
 model from "qwen3-next-80b-a3b" {{ }}
 workload {{ sequences = 64, prompt = 1024 tok, output = 256 tok }}
 phase prefill {{ gpus = [{ids}], tp = {gpus}, engine = {engine} }}

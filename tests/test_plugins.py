@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -13,8 +12,10 @@ from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from types import ModuleType
 
+import in_process
 import pytest
 from conftest import ROOT, spec_text
+from in_process import in_another
 
 from dagc.api import Plan, compile_text
 from dagc.base import entry_points
@@ -46,49 +47,46 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield target / "lib"
 
 
-def dagc(site: Path, *args: str) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "PYTHONPATH": str(site)}
-    return subprocess.run(
-        [sys.executable, "-m", "dagc", *args], capture_output=True, text=True, cwd=ROOT, env=env, check=False
-    )
-
-
 def test_the_example_plugin_works_installed(site: Path, tmp_path: Path) -> None:
     spec = tmp_path / "p.moe"
     spec.write_text(SPEC)
-    done = dagc(site, "compile", str(spec), "--emit", "collectives-csv", "-o", str(tmp_path / "out"))
+    done, wrong = in_another(
+        site,
+        ["compile", str(spec), "--emit", "collectives-csv", "-o", str(tmp_path / "out")],
+        ["compile", str(spec), "--emit", "collectives-csw"],
+    )
     assert done.returncode == 0, done.stderr
     lines = (tmp_path / "out" / "p.prefill.collectives.csv").read_text().splitlines()
     assert lines[0] == "kind,axes,ranks,calls,payload_B,time_s"
     assert any(line.startswith("all_to_all,ep,4,16,") for line in lines[1:])
-    wrong = dagc(site, "compile", str(spec), "--emit", "collectives-csw")
     assert wrong.returncode == 2 and "did you mean `collectives-csv`?" in wrong.stderr
 
 
 def test_the_example_pass_works_installed(site: Path, tmp_path: Path) -> None:
     """The vocabulary stays whole: no collective in embedding and head, more memory, and the proof still holds."""
-    spec, plain = tmp_path / "p.moe", tmp_path / "plain.moe"
+    spec, plain, out = tmp_path / "p.moe", tmp_path / "plain.moe", tmp_path / "out"
     plain.write_text(spec_text(phase="gpus = 0..7, ep = 2, tp = 4"))
     spec.write_text(spec_text(phase="gpus = 0..7, ep = 2, tp = 4, passes = [whole_vocab]"))
-    found = {}
-    for path in (plain, spec):
-        done = dagc(site, "compile", str(path), "--json")
-        assert done.returncode == 0, done.stderr
-        found[path] = json.loads(done.stdout)["phases"]["prefill"]
-    counts = [sum(c["count"] for c in f["collectives"] if c["kind"] == "all_reduce") for f in found.values()]
+    *done, proof, after, before, read = in_another(
+        site,
+        ["compile", str(plain), "--json"],
+        ["compile", str(spec), "--json"],
+        ["compile", str(spec), "--emit", "json", "-o", str(out)],
+        ["verify", str(spec)],
+        *(["ir", str(spec), "--after", level] for level in ("whole_vocab", "tp", "spec")),
+    )
+    assert [one.returncode for one in done] == [0, 0, 0], done[-1].stderr
+    found = [json.loads(one.stdout)["phases"]["prefill"] for one in done[:2]]
+    counts = [sum(c["count"] for c in f["collectives"] if c["kind"] == "all_reduce") for f in found]
     assert counts[0] > counts[1] > 0
-    weights = [f["memory"]["weights_B"] for f in found.values()]
+    weights = [f["memory"]["weights_B"] for f in found]
     tables = 2 * 512 * 64 * 4
     assert weights[1] - weights[0] == tables * 3 / 4
-    proof = dagc(site, "verify", str(spec))
     assert proof.returncode == 0, proof.stdout + proof.stderr
-    text = dagc(site, "ir", str(spec), "--after", "whole_vocab").stdout
-    assert "vocab/tp" in dagc(site, "ir", str(spec), "--after", "tp").stdout and "vocab/tp" not in text
-    assert "passes = [whole_vocab]" in dagc(site, "ir", str(spec), "--after", "spec").stdout
-    out = tmp_path / "out"
-    assert dagc(site, "compile", str(spec), "--emit", "json", "-o", str(out)).returncode == 0
-    again = dagc(ROOT, "compile", str(out / "p.prefill.graph.json"), "--json")  # needs no plugin
-    assert json.loads(again.stdout)["phases"]["prefill"]["ttft_s"] == found[spec]["ttft_s"]
+    assert "vocab/tp" in before.stdout and "vocab/tp" not in after.stdout
+    assert "passes = [whole_vocab]" in read.stdout
+    again = in_process.dagc("compile", str(out / "p.prefill.graph.json"), "--json")  # needs no plugin
+    assert json.loads(again.stdout)["phases"]["prefill"]["ttft_s"] == found[1]["ttft_s"]
 
 
 def raising(one: GraphPass, graph: Graph) -> Graph:
