@@ -56,10 +56,14 @@ def files(case: Path) -> tuple[dict[str, np.ndarray], Reference]:
         return {name: data[name] for name in data.files}, Reference.open(case.parent / "reference.npz")
 
 
+@cache
+def layers_of(case: Path) -> int:
+    return load(Source("s", spec_of(case, "whole")), Collector(), {}, case.parent).model.layers
+
+
 def proofs(case: Path, strategy: str) -> list[Proof]:
     tensors, reference = files(case)
-    whole = load(Source("s", spec_of(case, "whole")), Collector(), {}, case.parent)
-    text = spec_of(case, strategy, whole.model.layers)
+    text = spec_of(case, strategy, layers_of(case))
     spec = load(Source("s", text), Collector(), {}, case.parent)
     return [prove_reference(spec, phase, Checkpoint(spec.model, tensors), reference) for phase in spec.phases]
 

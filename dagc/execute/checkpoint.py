@@ -105,6 +105,8 @@ class Checkpoint:
     tensors: Arrays
     path: str = "the checkpoint"
     used: set[str] = field(default_factory=set)
+    places: dict[str, TensorPlace] = field(default_factory=dict)
+    """Of each text that says one: the layers share them."""
 
     @classmethod
     def open(cls, model: Model, path: Path) -> Checkpoint:
@@ -141,7 +143,10 @@ class Checkpoint:
             raise CheckpointError(
                 f'nothing says where weight `{weight.name[1:]}` is: `checkpoint {block} {{ {name} = "..." }}`'
             )
-        return [TensorPlace.parse(text) for text in texts]
+        for text in texts:
+            if text not in self.places:
+                self.places[text] = TensorPlace.parse(text)
+        return [self.places[text] for text in texts]
 
     def _read(
         self, place: TensorPlace, name: str, sizes: Mapping[str, int], dims: tuple[str, ...], weight: Weight

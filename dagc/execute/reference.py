@@ -89,20 +89,21 @@ def prove_reference(spec: Spec, phase: Phase, checkpoint: Checkpoint, reference:
     unit = plan.units[phase.name]
     if plan.params[0] > LARGEST:
         raise ReferenceMismatch(f"a model of {plan.params[0]:.3g} parameters is too large to be run at its full dims")
-    checkpoint.check(model_graph(unit))
+    alone = model_graph(unit)
+    checkpoint.check(alone)
     if reference is None:
-        return prove(plan, phase.name, weights=checkpoint)
+        return prove(plan, phase.name, weights=checkpoint, model=alone)
     reference.check(spec.model.count("vocab"))
     ids, logits = reference.taken(spec, phase)
     routing = unit.routing
     if phase.takes_prompts:
-        return prove(plan, phase.name, inputs=Inputs(ids, routing, checkpoint), expected=logits)
+        return prove(plan, phase.name, inputs=Inputs(ids, routing, checkpoint), expected=logits, model=alone)
     try:
         history = cache_after(unit, checkpoint, ids[:, :-1])
     except ExecutionError as error:
         return not_run(phase.name, unit, f"the model alone breaks off at {error.where}: {error.reason}")
     inputs = Inputs(ids[:, -1:], routing, checkpoint, history)
-    return prove(plan, phase.name, inputs=inputs, expected=logits)
+    return prove(plan, phase.name, inputs=inputs, expected=logits, model=alone)
 
 
 def cache_after(unit: Unit, weights: Checkpoint, ids: Ints) -> History:
