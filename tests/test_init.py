@@ -15,6 +15,7 @@ from conftest import ROOT
 import dagc
 from dagc.cli import main
 
+pytestmark = pytest.mark.usefixtures("shared_servings")
 Capture = pytest.CaptureFixture[str]
 
 
