@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 
 from ..base.frozen import field, record, replace
 from ..base.phase_kinds import MIXED, PHASE_KINDS, PhaseKind
@@ -159,7 +160,7 @@ class PhaseResult:
     def takes_turns(self) -> bool:
         return self.graph.the_mesh.apart is not None
 
-    @property
+    @cached_property
     def seats(self) -> tuple[Seat, ...]:
         """Its stages as its memory counts them: behind them those of ranks that have experts alone."""
         mesh, stages = self.graph.the_mesh, self.graph.stages

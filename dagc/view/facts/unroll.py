@@ -185,13 +185,17 @@ def _cell(
     index = graph.first_layer(stage)
     for run in result.schedule.cells[stage][microbatch]:
         segment = graph.segment(run.segment)
+        steps = [_steps(result, segment, run, lane, stage) for lane in range(graph.lanes)]
         for repeat in range(run.count):
+            start_s = run.start_s + repeat * run.period_s
+            layer = graph.layer_name(run.segment, index)
             for lane in range(graph.lanes):
-                layer = graph.layer_name(run.segment, index)
                 prefix = f"{tag}{_lane(graph.lanes, lane)}.{layer}"
+                fed = segment.input, value.get(lane)
+                scattered = _end_id(graph, SCATTER.name, stage, microbatch, lane)
                 waiting_nodes += [
-                    _op_node(result, segment, op, run, repeat, lane, prefix, layer, stage, microbatch, value)
-                    for op in segment.ops
+                    _op_node(graph, step, start_s, prefix, layer, stage, microbatch, fed, scattered)
+                    for step in steps[lane]
                 ]
                 value[lane] = f"{prefix}/{segment.output}"
             index += 1
@@ -241,49 +245,83 @@ def _topological(waiting_nodes: list[tuple[Node, list[Edge]]], done: set[str]) -
             yield from emit(node.id)
 
 
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What the layers of a run share of an op: `inputs` are the names of values and their bytes; `start_s` counts from the layer's start."""
+
+    op: Op
+    gpus: tuple[int, ...]
+    stream: str
+    start_s: float
+    time_s: float
+    flops: float
+    bytes: float
+    group: tuple[str, ...]
+    inputs: tuple[tuple[str, float], ...]
+
+
+def _steps(result: PhaseResult, segment: Segment, run: Run, lane: int, stage: int) -> list[_Step]:
+    graph = result.graph
+    mesh = graph.the_mesh
+    found = []
+    for op in segment.ops:
+        cost = result.costs.ops[segment.name, op.name]
+        inputs = []
+        for name in segment.sources(op):
+            layout = segment.sharding_of(name)
+            assert layout is not None
+            size = local_count(segment, segment.dims_of(name), layout.dims, mesh, segment.scope_of(name))
+            inputs.append((name, size * DTYPE_BYTES[segment.dtype_of(name)]))
+        step = _Step(
+            op=op,
+            gpus=_gpus(result, op, stage),
+            stream=graph.stream_of(segment, op),
+            start_s=_low(run.starts[op.name, lane]),
+            time_s=float(cost.time_s.max()),
+            flops=cost.flops,
+            bytes=cost.payload_B if op.is_collective else cost.bytes,
+            group=mesh.label(op.axes, op.scope) if op.axes else (),
+            inputs=tuple(inputs),
+        )
+        found.append(step)
+    return found
+
+
 def _op_node(
-    result: PhaseResult,
-    segment: Segment,
-    op: Op,
-    run: Run,
-    repeat: int,
-    lane: int,
+    graph: Graph,
+    step: _Step,
+    start_s: float,
     prefix: str,
     layer: str,
     stage: int,
     microbatch: int,
-    value: dict[int, str],
+    fed: tuple[str, str | None],
+    scatter: str,
 ) -> tuple[Node, list[Edge]]:
-    graph = result.graph
-    mesh = graph.the_mesh
-    cost = result.costs.ops[segment.name, op.name]
-    start = run.start_s + repeat * run.period_s + _low(run.starts[op.name, lane])
+    """`start_s`: of its layer; `fed`: the name of what the layer is given, and the node that gives it (None: the host does);
+    `scatter`: the node that gives out the tokens."""
+    name, given = fed
     node = Node(
-        id=f"{prefix}/{op.name}",
-        op=op.name,
-        kind=op.runtime_kind,
+        id=f"{prefix}/{step.op.name}",
+        op=step.op.name,
+        kind=step.op.runtime_kind,
         phase=graph.phase,
         layer=layer,
         stage=stage,
         microbatch=microbatch,
-        gpus=_gpus(result, op, stage),
-        stream=graph.stream_of(segment, op),
-        start_s=start,
-        time_s=float(cost.time_s.max()),
-        flops=cost.flops,
-        bytes=cost.payload_B if op.is_collective else cost.bytes,
-        group=mesh.label(op.axes, op.scope) if op.axes else (),
+        gpus=step.gpus,
+        stream=step.stream,
+        start_s=start_s + step.start_s,
+        time_s=step.time_s,
+        flops=step.flops,
+        bytes=step.bytes,
+        group=step.group,
     )
     edges = []
-    for name in segment.sources(op):
-        source = value.get(lane) if name == segment.input else f"{prefix}/{name}"
-        if source is None:
-            continue  # the tokens come from the host
-        layout = segment.sharding_of(name)
-        assert layout is not None
-        size = local_count(segment, segment.dims_of(name), layout.dims, mesh, segment.scope_of(name))
-        how = "request" if source == _end_id(graph, SCATTER.name, stage, microbatch, lane) else "data"
-        edges.append(Edge(source, node.id, how, size * DTYPE_BYTES[segment.dtype_of(name)]))
+    for source, size in step.inputs:
+        src = given if source == name else f"{prefix}/{source}"
+        if src is not None:
+            edges.append(Edge(src, node.id, "request" if src == scatter else "data", size))
     return node, edges
 
 
