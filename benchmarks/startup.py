@@ -13,8 +13,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib.metadata import distribution, requires
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,93 +22,98 @@ ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.moe"))
 
 
-class Pair(NamedTuple):
-    """A command, the exit codes it may end with, and its peer."""
+class Measured(NamedTuple):
+    """A command, the exit codes it may end with, its peer, and what the ratio is to be. `spec`: what is checked."""
 
     name: str
     command: list[str]
     codes: tuple[int, ...]
-    peer_name: str
     peer: list[str]
     target: float
+    spec: Path | None = None
 
 
-def pairs(specs: Sequence[Path]) -> list[Pair]:
-    dagc = [sys.executable, "-m", "dagc"]
-    peer = [sys.executable, "-c", "import numpy, lark"]
+def all_measured(specs: Sequence[Path], python: Path) -> list[Measured]:
+    peer = [str(python), "-c", "import numpy, lark"]
+    dagc = str(python.with_name("dagc"))
     return [
-        Pair("--help", [*dagc, "--help"], (0,), "python -c pass", [sys.executable, "-c", "pass"], 1.5),
+        Measured("--help", [dagc, "--help"], (0,), [str(python), "-c", "pass"], 1.5),
         *(
             # 1: a claim of the plan does not hold
-            Pair(
-                spec.stem,
-                [*dagc, "check", str(spec)],
-                (0, 1),
-                "import numpy, lark",
-                peer,
-                1.4 if spec.stem == "plan_a" else 1.6,
-            )
+            Measured(spec.stem, [dagc, "check", spec.name], (0, 1), peer, 1.4 if spec.stem == "plan_a" else 1.6, spec)
             for spec in specs
         ),
     ]
 
 
-def install(folder: Path) -> None:
-    """This checkout as anybody installs it, compiled, and first on the path of all that is started from here."""
-    pip = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "-q",
-        "--no-deps",
-        "--no-build-isolation",
-        "--target",
-        str(folder / "site"),
-    ]
+def install(folder: Path) -> Path:
+    """This checkout as anybody installs it, with the packages that it needs in an environment of its own; its Python."""
+    quiet = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")], check=True)
+    python = folder / "venv/bin/python"
+    find = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    site = Path(subprocess.run([python, "-c", find], check=True, capture_output=True, text=True).stdout.strip())
+    for needed in requires("dagc-moe") or ():
+        if "extra" not in needed:
+            link(needed, site)
     with tempfile.TemporaryDirectory() as copy:
-        ignored = shutil.ignore_patterns(
-            ".git", "build", "*.egg-info", "node_modules", "__pycache__", "tests", "docs", "editors"
-        )
+        left_out = (".git", "build", "*.egg-info", "node_modules", "__pycache__", "tests", "docs", "editors")
+        ignored = shutil.ignore_patterns(*left_out)
         shutil.copytree(ROOT, Path(copy) / "dagc", symlinks=True, ignore=ignored)
-        subprocess.run([*pip, str(Path(copy) / "dagc")], check=True, env={**os.environ, "PYTHONDONTWRITEBYTECODE": ""})
-    os.environ["PYTHONPATH"] = str(folder / "site")
-    os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
-    os.chdir(folder)
+        pip = [sys.executable, "-m", "pip"]
+        wheel = [*pip, "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", copy, str(Path(copy) / "dagc")]
+        subprocess.run(wheel, check=True, env=quiet)
+        (made,) = Path(copy).glob("*.whl")
+        subprocess.run([*pip, "--python", str(python), "install", "-q", "--no-deps", str(made)], check=True, env=quiet)
+    return python
 
 
-class Spent(NamedTuple):
-    """Seconds of one process."""
+def link(needed: str, site: Path) -> None:
+    """What this Python has of a package, for another one of the same version."""
+    own = distribution("".join(c if c.isalnum() or c in "-_" else " " for c in needed).split()[0])
+    tops = {file.parts[0] for file in own.files or () if file.parts[0] not in ("..", "__pycache__")}
+    for top in tops:
+        if not (site / top).exists():
+            (site / top).symlink_to(Path(str(own.locate_file(top))).resolve())
 
-    cpu: float
-    wall: float
+
+class Ratio(NamedTuple):
+    """CPU time of a command over that of its peer, medians of runs in turn; and both in milliseconds."""
+
+    ratio: float
+    own_ms: float
+    peer_ms: float
 
 
-def run(command: list[str], codes: tuple[int, ...] = (0,)) -> Spent:
+def cpu_s(command: list[str], codes: tuple[int, ...] = (0,)) -> float:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    start = time.perf_counter()
     done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
-    wall = time.perf_counter() - start
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode not in codes:
         sys.exit(f"{' '.join(command)}: exit {done.returncode}")  # a failure would be timed as a success
-    return Spent(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, wall)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def row(name: str, spent: Sequence[Spent], tail: str = "") -> None:
-    figures = ""
-    for values in ([s.cpu for s in spent], [s.wall for s in spent]):
-        figures += f"{statistics.median(values) * 1e3:>10.1f}{min(values) * 1e3:>9.1f}"
-    print(f"{name:<24}{figures}{tail}")
+def compared(one: Measured, runs: int, prepare: Callable[[int], None] = lambda run: None) -> Ratio:
+    """`prepare`: before each run, which is not counted."""
+    spent = []
+    for run in range(runs + 1):
+        prepare(run)
+        spent.append((cpu_s(one.command, one.codes), cpu_s(one.peer)))
+    own, peer = zip(*spent[1:], strict=True)  # the first one finds no file in memory
+    ratio = statistics.median(a / b for a, b in spent[1:])
+    return Ratio(ratio, 1e3 * statistics.median(own), 1e3 * statistics.median(peer))
 
 
-def measure(pair: Pair, runs: int) -> None:
-    cold = run(pair.command, pair.codes).cpu / run(pair.peer).cpu  # nothing is kept of an earlier run yet
-    spent = [(run(pair.command, pair.codes), run(pair.peer)) for _ in range(runs)]
-    cpu = statistics.median(ours.cpu / peer.cpu for ours, peer in spent)
-    wall = statistics.median(ours.wall / peer.wall for ours, peer in spent)
-    row(pair.name, [ours for ours, _ in spent], f"{cpu:>11.2f}{wall:>12.2f}{cold:>10.2f}{f'<= {pair.target:g}':>9}")
-    row("  " + pair.peer_name, [peer for _, peer in spent])
+def edited(spec: Path) -> Callable[[int], None]:
+    """A copy of a spec in the current folder, with another comment each time: its verdict is not known yet."""
+    text = spec.read_text()
+    return lambda run: Path(spec.name).write_text(f"{text}\n# {run}\n") and None
+
+
+def row(name: str, *found: Ratio, target: float) -> None:
+    cells = "".join(f"{one.ratio:>9.2f}{one.own_ms:>9.1f}" for one in found)
+    print(f"{name:<26}{found[0].peer_ms:>9.1f}{cells}{f'<= {target:g}':>9}", flush=True)
 
 
 def main() -> None:
@@ -117,13 +122,17 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=15, help="counted runs of each command")
     args = parser.parse_args()
     specs = [spec.resolve() for spec in args.specs]
-    print(
-        f"{'ms':<24}{'cpu median':>10}{'min':>9}{'wall med.':>10}{'min':>9}{'cpu ratio':>11}{'wall ratio':>12}{'first run':>10}{'target':>9}"
-    )
+    print(f"{'CPU, ms':<26}{'peer':>9}{'changed':>9}{'':>9}{'as it was':>9}{'':>9}{'target':>9}")
     with tempfile.TemporaryDirectory() as folder:
-        install(Path(folder))
-        for pair in pairs(specs):
-            measure(pair, args.n)
+        python = install(Path(folder))
+        os.environ["XDG_CACHE_HOME"] = str(Path(folder) / "cache")
+        os.chdir(folder)
+        for one in all_measured(specs, python):
+            if one.spec is None:
+                row(one.name, compared(one, args.n), target=one.target)
+                continue
+            changed = compared(one, args.n, edited(one.spec))
+            row(one.name, changed, compared(one, args.n), target=one.target)
         os.chdir(ROOT)
 
 

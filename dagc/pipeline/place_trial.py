@@ -10,6 +10,7 @@ import numpy as np
 from ..base.diagnostics import Collector
 from ..base.frozen import replace
 from ..cost import chunks
+from ..cost.kept_costs import KeptCosts
 from ..cost.order_costs import OrderCosts
 from ..cost.price import price
 from ..cost.records import Costs
@@ -93,6 +94,7 @@ class Trial:
         from ..lang.expand import expand
 
         self.default = default_ids(phase)
+        self.kept = KeptCosts()
         self.unit = Unit(spec, with_ids(phase, self.default), Collector())
         passes = passes_of(self.unit)
         cut = next(i for i, one in enumerate(passes) if isinstance(one, MakeMesh)) + 1
@@ -132,7 +134,7 @@ class Trial:
         total, whole = 0.0, None
         for size in chunks.sizes(phase):
             own = of_size(graph, phase, size)
-            costs = price(own, unit)
+            costs = price(own, unit, kept=self.kept)
             total += size.count * schedule(own, costs).period_s
             whole = costs if own is graph else whole
         if phase.drafter != "none":
@@ -142,7 +144,7 @@ class Trial:
                 draft = unverified(drafted)
                 total += count * schedule(draft, price(draft, drafted)).period_s
         per_step = 1.0 if phase.parts or not graph.generates else phase.tokens_per_step
-        return total / per_step, price(graph, unit) if whole is None else whole
+        return total / per_step, price(graph, unit, kept=self.kept) if whole is None else whole
 
     def level_B(self, graph: Graph, costs: Costs) -> tuple[float, ...]:
         """Bytes that one device of every stage sends on the links of each tier in one pass, innermost first."""
