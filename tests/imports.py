@@ -51,9 +51,20 @@ def imports() -> tuple[Import, ...]:
 
 def imports_of(importer: str, path: Path) -> Iterator[Import]:
     package = importer if path.name == "__init__.py" else importer.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    text = path.read_text("utf-8")
+    tree = ast.parse(text)
+    for node in ast.walk(tree) if "import_module" in text or "__import__" in text else statements(tree):
         for target in targets(node, package):
             yield Import(os.path.relpath(path, ROOT), getattr(node, "lineno", 0), importer, resolve(target))
+
+
+def statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """Without the expressions in them."""
+    for field in ("body", "handlers", "orelse", "finalbody", "cases"):
+        part = getattr(tree, field, ())
+        for one in part if isinstance(part, list) else ():
+            yield one
+            yield from statements(one)
 
 
 def targets(node: ast.AST, package: str) -> Iterable[str]:

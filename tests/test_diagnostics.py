@@ -64,9 +64,9 @@ def test_every_fault_has_a_code_of_the_table() -> None:
     used: set[str] = set()
     for folder in ("dagc", "passes", "grammar"):
         for path in (ROOT / folder).rglob("*.py"):
-            if path.name == "codes.py":
+            if path.name == "codes.py" or not re.search("[EWR][0-9]{2}", text := path.read_text()):
                 continue
-            for node in ast.walk(ast.parse(path.read_text())):
+            for node in ast.walk(ast.parse(text)):
                 if isinstance(node, ast.Constant) and isinstance(node.value, str):
                     found = re.fullmatch("[EWR][0-9]{2}", node.value)
                     assert not found or node.value in TITLES, f"{path}: {node.value} is not in the table"

@@ -112,7 +112,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     top = tmp_path_factory.mktemp("sources")
     shutil.copytree(ROOT / "examples", top / "examples")
     shutil.copytree(ROOT / "tests" / "data" / "hf_configs", top / "tests" / "data" / "hf_configs")
-    (top / "small.moe").write_text(spec_text(kind="decode", phase="gpus = 0..1, tp = 2"))
+    (top / "small.moe").write_text(spec_text(kind="decode", phase="gpus = [0]"))
     with redirect_stdout(StringIO()) as printed:
         main(["ir", str(top / "small.moe"), "--after", "norms"])
     (top / "graph.ir").write_text(printed.getvalue())
