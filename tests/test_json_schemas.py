@@ -16,6 +16,7 @@ from conftest import spec_text
 from dagc.cli import main
 from dagc.cli.parser import build_parser
 
+pytestmark = pytest.mark.usefixtures("shared_servings")
 Capture = pytest.CaptureFixture[str]
 PHASES = "phase decode { gpus = 0..7, ep = 4, tp = 2 }"
 SERVE = "serve chat { arrivals = poisson(rate), requests = 20 }"

@@ -27,6 +27,7 @@ from dagc.plan.subject import all_metrics
 from dagc.spec.metrics import PHASE, TABLE, metric, of_serving
 from dagc.view.draw.figures.standalone import SHEETS
 
+pytestmark = pytest.mark.usefixtures("shared_servings")
 Capture = pytest.CaptureFixture[str]
 
 

@@ -13,6 +13,8 @@ from dagc.cli import main
 from dagc.view.report.markdown import escaped
 from dagc.view.report.plan_rows import MAKERS
 
+pytestmark = pytest.mark.usefixtures("shared_servings")
+
 
 def test_tables_are_whole(example: Plan) -> None:
     """Every row of a table has as many cells as its head."""

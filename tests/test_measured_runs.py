@@ -25,6 +25,7 @@ from dagc.serving.lines import TraceError
 from dagc.serving.result import Limits
 
 SCHEMA = json.loads((ROOT / "dagc" / "observe" / "measured_run.schema.json").read_text())
+pytestmark = pytest.mark.usefixtures("shared_servings")
 Capture = pytest.CaptureFixture[str]
 EDGES = (0.1, 0.25, 0.5, 1.0, 2.5)
 SERVING = """

@@ -41,6 +41,7 @@ EVIL = [
     "&amp; &lt; ]]> --> {{x}} ${body} `a` | *b* [c](javascript:d)",
 ]
 VOID = {"meta", "br"}
+pytestmark = pytest.mark.usefixtures("shared_servings")
 Capture = pytest.CaptureFixture[str]
 
 

@@ -26,6 +26,7 @@ from dagc.view.draw.palette import PALETTE
 from dagc.view.draw.renderers import RENDERERS, Renderer, RendererMissing, printed
 from dagc.view.draw.views import VIEWS as DOT
 
+pytestmark = pytest.mark.usefixtures("shared_servings")
 Capture = pytest.CaptureFixture[str]
 
 

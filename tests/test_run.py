@@ -84,11 +84,6 @@ MOVES = {
 """What a plan must have for a case to be about it: a move, and the op that what is moved comes from."""
 
 
-def run(spec: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dagc", "run", str(spec), "--repeat", "1", "--timeout", "120", *options]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=300)
-
-
 def moves(text: str) -> set[tuple[str, str]]:
     """(kind, kind of the op where its value was made) of every collective and slice."""
     (phase,) = dagc.compile_text(text).phases.values()
@@ -160,6 +155,7 @@ def test_torchrun_starts_it_too(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("logits equal") == 1 and "2 processes on cpu" in done.stdout
+    command[command.index("--nproc-per-node=2")] = "--nproc-per-node=1"
     wrong = subprocess.run(
         [*command, "run", str(spec), "--set", "x=1"], capture_output=True, text=True, cwd=ROOT, check=False, timeout=300
     )
@@ -170,7 +166,7 @@ def test_torchrun_starts_it_too(tmp_path: Path) -> None:
 def test_full_dims_and_other_dtypes(tmp_path: Path) -> None:
     spec = tmp_path / "p.moe"
     spec.write_text(spec_text(phase="gpus = 0..1, ep = 2", workload="sequences = 4, prompt = 16 tok"))
-    done = run(spec, "--full-dims")
+    done = forked_ranks.run(spec, 2, "--full-dims")
     assert done.returncode == 0 and "fp32; logits not compared" in done.stdout
     assert "CPU time ms" in done.stdout and "ratio" not in done.stdout
     done = forked_ranks.run(spec, 2, "--dtype", "fp32")

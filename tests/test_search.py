@@ -624,7 +624,9 @@ def test_the_answer_is_the_same_on_a_dask_cluster_and_a_lost_cluster_is_said() -
     dask = pytest.importorskip("dask")
     with (
         dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=False, protocol="tcp", dashboard_address=None
+        ) as cluster,
     ):
         url = f"dask://{cluster.scheduler_address.removeprefix('tcp://')}"
         there = search(spec, Asked(("throughput",), on=url), text=readable)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,17 +91,21 @@ def test_a_point_that_kills_its_workers_is_given_up() -> None:
     assert [r for r in rows if r != lost] == [evaluate(t) for t in tasks() if dict(t.settings) != lost.settings]
 
 
-def test_a_dask_cluster_that_loses_a_worker_gives_the_same_rows(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Of two processes, which are started again when they end."""
     distributed = pytest.importorskip("distributed", reason="Dask is an extra: pip install -e '.[dask]'")
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
-        rows = list(sweep_on(url_of(cluster), tasks(tmp_path), run=dies_once))
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as own:
+        yield own
+
+
+def test_a_dask_cluster_that_loses_a_worker_gives_the_same_rows(tmp_path: Path, cluster: Any) -> None:
+    rows = list(sweep_on(url_of(cluster), tasks(tmp_path), run=dies_once))
     assert rows == list(map(evaluate, tasks(tmp_path))) and (tmp_path / "died").exists()
 
 
-def test_a_dask_cluster_gives_up_a_point_that_kills_its_workers() -> None:
-    distributed = pytest.importorskip("distributed", reason="Dask is an extra: pip install -e '.[dask]'")
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
-        rows = list(sweep_on(url_of(cluster), tasks(), run=dies))
+def test_a_dask_cluster_gives_up_a_point_that_kills_its_workers(cluster: Any) -> None:
+    rows = list(sweep_on(url_of(cluster), tasks(), run=dies))
     given_up = (f"lost with its worker {TRIES} times",)
     assert {"wide": "2", "unused": "3"} in [r.settings for r in rows if r.errors == given_up]
     assert all(r == evaluate(t) for t, r in zip(tasks(), rows, strict=True) if r.errors != given_up)
