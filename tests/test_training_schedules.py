@@ -218,6 +218,43 @@ def test_random_schedules_are_valid_and_timed_right(case: tuple[PipelineSchedule
     same(step_times(schedule, times), slow_times(schedule, times))
 
 
+@pytest.mark.parametrize("name", list(SCHEDULES))
+def test_many_micro_batches_are_folded_exactly(name: str) -> None:
+    """Every end of every cell is that of the run without folding: of equal and unequal stages, where sends are what is waited for,
+    and where one stage is barely slower than the others."""
+    schedule = make(name, 3 + (name == "dualpipe"), 120, 2 if SCHEDULES[name].chunks is None else None)
+    n, chance = schedule.stages, random.Random(7)
+    near = tuple(1.0 + 0.01 * k for k in range(n))
+    for times in (
+        StageTimes.alike(n, 1.0, 2.0, 1.0, overlap_s=2.5),
+        StageTimes.alike(n, 1.0, 2.0, 0.7, send_s=6.0),
+        StageTimes(near, near, near[::-1], (0.1,) * (n - 1), (0.2,) * (n - 1)),
+        random_times(n, chance, sends=True, overlap=True),
+    ):
+        found, slow = step_times(schedule, times), step_times(schedule, times, fold=False)
+        assert found.makespan_s == pytest.approx(slow.makespan_s, rel=1e-12)
+        assert found.ends_s == pytest.approx(slow.ends_s, rel=1e-12) and found.busy_s == slow.busy_s
+        for key, track in slow.tracks.items():
+            ends = list(found.tracks[key])
+            assert ends == pytest.approx(list(track), rel=1e-11)
+            for k in (0, len(ends) // 3, len(ends) // 2, len(ends) - 1) if ends else ():
+                assert found.tracks[key][k] == ends[k]
+
+
+@pytest.mark.parametrize("name", list(SCHEDULES))
+def test_what_repeats_is_not_looked_at(name: str) -> None:
+    """Of 4,000 micro-batches about as many cells as of 400; orders are as short, so what is verified and held costs the same."""
+    looked_at = []
+    for m in (400, 4000):
+        schedule = make(name, 4, m, 2 if SCHEDULES[name].chunks is None else None)
+        verify_orders(schedule)
+        assert sum(len(loop.body) for order in schedule.orders for loop in order) < 800
+        found = step_times(schedule, StageTimes.alike(schedule.stages, 1.0, 2.3, 0.9, send_s=0.2))
+        looked_at.append(sum(len(track.values) for track in found.tracks.values()))
+        assert sum(map(len, found.tracks.values())) >= 2 * m * schedule.stages
+    assert looked_at[1] <= looked_at[0] * 2  # leaps halve until they are exact
+
+
 def held_slowly(schedule: PipelineSchedule, gpu: int, whole: float, rest: float) -> float:
     now = most = 0.0
     split = {(c.microbatch, c.chunk) for e in schedule.written(gpu) for c in cells_of(e) if c.part is Part.INPUT}

@@ -22,6 +22,10 @@ class Part(Enum):
     INPUT = "I"
     WEIGHT = "W"
 
+    __hash__ = (
+        object.__hash__
+    )  # of a member its own, which Python need not compute from its name for each look into a dict
+
     @property
     def is_gradient(self) -> bool:
         """Whether the chunk before waits for it."""
@@ -29,10 +33,10 @@ class Part(Enum):
 
 
 class Kind(NamedTuple):
-    """A part of one of the chunks that a GPU holds."""
+    """A part of one of the chunks that a GPU holds: what a cell is besides its micro-batch."""
 
-    part: Part
     chunk: int
+    part: Part
 
 
 class Cell(NamedTuple):
@@ -43,8 +47,9 @@ class Cell(NamedTuple):
     part: Part
 
     @property
-    def kind(self) -> Kind:
-        return Kind(self.part, self.chunk)
+    def kind(self) -> tuple[int, Part]:
+        """Equal to the `Kind`, without making one for each of many cells."""
+        return self[1:]
 
     def later(self, by: int) -> Cell:
         return Cell(self.microbatch + by, self.chunk, self.part)

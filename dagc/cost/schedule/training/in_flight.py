@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from ....base.frozen import record, replace
-from .cell_orders import Cell, Kind, Part, PipelineSchedule, cells_of
+from .cell_orders import Cell, Part, PipelineSchedule, cells_of
 
 
 @record
@@ -38,32 +38,26 @@ def peaks(
 def _peak(schedule: PipelineSchedule, gpu: int, whole: Sequence[float], rest: Sequence[float]) -> Peak:
     stage_at = schedule.stage_at
 
-    def change(kind: Kind) -> float:
-        _, stage = stage_at[gpu, kind.chunk]
-        if kind.part is Part.FORWARD:
-            return whole[stage]
-        if kind.part is Part.BACKWARD:
-            return -whole[stage]
-        return rest[stage] - whole[stage] if kind.part is Part.INPUT else -rest[stage]
-
     found: Peak | None = None
     now = 0.0
     done: Counter[int] = Counter()
-    changes: dict[Kind, float] = {}
+    changes: dict[tuple[int, Part], float] = {}
+    for chunk in range(schedule.chunks):
+        _, stage = stage_at[gpu, chunk]
+        changes[chunk, Part.FORWARD], changes[chunk, Part.BACKWARD] = whole[stage], -whole[stage]
+        changes[chunk, Part.INPUT], changes[chunk, Part.WEIGHT] = rest[stage] - whole[stage], -rest[stage]
     for loop in schedule.orders[gpu]:
         begun, inside = now, Counter[int]()
         highest: list[tuple[float, Cell, int]] = []
         for entry in loop.body:
-            cells = cells_of(entry)
-            for cell in cells:
-                kind = cell.kind
-                if kind not in changes:
-                    changes[kind] = change(kind)
-            for cell in cells:
+            after = now
+            for cell in cells_of(entry):
+                change = changes[cell[1:]]
+                after += change
                 if cell.part is Part.FORWARD:
-                    highest.append((now + changes[cell.kind], cell, inside[cell.chunk]))
+                    highest.append((now + change, cell, inside[cell.chunk]))
                     inside[cell.chunk] += 1
-            now += sum([changes[cell.kind] for cell in cells])
+            now = after
         each = now - begun
         later = loop.times - 1 if each > 0 else 0
         for held, cell, number in highest:

@@ -7,10 +7,9 @@ chunk first. As in Megatron-LM, a GPU runs two more forward cells before its fir
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import chain, groupby
+from itertools import chain
 
-from .cell_orders import Kind, Order, PipelineSchedule, loop_route
+from .cell_orders import Order, PipelineSchedule, loop_route
 from .order_writer import OrderWriter, backward, forward
 
 
@@ -23,27 +22,27 @@ def interleaved(gpus: int, microbatches: int, chunks: int) -> PipelineSchedule:
 def _order(gpus: int, behind: int, microbatches: int, chunks: int) -> Order:
     total, group = microbatches * chunks, gpus * chunks
     warm = min(total, 2 * behind + (chunks - 1) * gpus)
-
-    def ahead(k: int) -> Kind:
-        return forward(k % group // gpus)
-
-    def back(k: int) -> Kind:
-        return backward(chunks - 1 - k % group // gpus)
-
-    order = OrderWriter()
-    _write_runs(order, [(ahead(k),) for k in range(warm)])
-    turns = [(ahead(warm + k), back(k)) for k in range(min(group, total - warm))]
     groups, rest = divmod(total - warm, group)
-    if groups * 2 * chunks < len(turns):
-        _write_runs(order, turns * groups)
+    ahead = [forward(chunk) for chunk in range(chunks)]
+    back = [backward(chunk) for chunk in reversed(range(chunks))]
+    order = OrderWriter()
+
+    def write(cells: int, at: int | None, back_at: int | None) -> None:
+        """So many forward cells from the `at`-th on, gradients from the `back_at`-th on, or both in turn: a loop for as long as the
+        chunks stay."""
+        while cells:
+            ways = [(kinds, k) for kinds, k in ((ahead, at), (back, back_at)) if k is not None]
+            times = min([cells, *[gpus - k % gpus for _, k in ways]])
+            order.repeat(times, *[kinds[k // gpus % chunks] for kinds, k in ways])
+            cells -= times
+            at, back_at = (None if k is None else k + times for k in (at, back_at))
+
+    write(warm, 0, None)
+    if groups < gpus:
+        write(total - warm, warm, 0)
     else:
+        turns = [(ahead[(warm + k) // gpus % chunks], back[k // gpus]) for k in range(group)]
         order.repeat(groups, *chain.from_iterable(turns))
-    _write_runs(order, turns[:rest])
-    _write_runs(order, [(back(k),) for k in range(total - warm, total)])
+        write(rest, warm, 0)
+    write(warm, None, total - warm)
     return order.order()
-
-
-def _write_runs(order: OrderWriter, steps: Sequence[tuple[Kind, ...]]) -> None:
-    """Equal steps in a row as one loop."""
-    for step, run in groupby(steps):
-        order.repeat(len(list(run)), *step)

@@ -71,13 +71,13 @@ class StepTimes:
         stage_at = self.schedule.stage_at
         for entry in self.schedule.written(gpu):
             end_s = 0.0
-            for cell in cells_of(entry):
+            cells = cells_of(entry)
+            for cell in cells:
                 part = Part.BACKWARD if cell.part.is_gradient else cell.part
                 if (part, cell.chunk) not in ends:
                     ends[part, cell.chunk] = iter(self.tracks[part, *stage_at[gpu, cell.chunk]])
                 end_s = next(ends[part, cell.chunk])
-            kinds = [cell.kind for cell in cells_of(entry)]
-            time_s = self.times.entry_s(kinds, [stage_at[gpu, kind.chunk][1] for kind in kinds])
+            time_s = self.times.entry_s(cells, [stage_at[gpu, cell.chunk][1] for cell in cells])
             yield Timed(entry, end_s - time_s, end_s)
 
 

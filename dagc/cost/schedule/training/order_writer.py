@@ -14,19 +14,19 @@ Step = Kind | tuple[Kind, Kind]
 
 
 def forward(chunk: int = 0) -> Kind:
-    return Kind(Part.FORWARD, chunk)
+    return Kind(chunk, Part.FORWARD)
 
 
 def backward(chunk: int = 0) -> Kind:
-    return Kind(Part.BACKWARD, chunk)
+    return Kind(chunk, Part.BACKWARD)
 
 
 def inputs(chunk: int = 0) -> Kind:
-    return Kind(Part.INPUT, chunk)
+    return Kind(chunk, Part.INPUT)
 
 
 def weights(chunk: int = 0) -> Kind:
-    return Kind(Part.WEIGHT, chunk)
+    return Kind(chunk, Part.WEIGHT)
 
 
 @mutable
@@ -86,4 +86,4 @@ class OrderWriter:
 
 def _counted(kind: Kind) -> Kind:
     """Whole gradients and those of inputs alone are numbered together."""
-    return Kind(Part.BACKWARD, kind.chunk) if kind.part is Part.INPUT else kind
+    return Kind(kind.chunk, Part.BACKWARD) if kind.part is Part.INPUT else kind

@@ -9,12 +9,12 @@ last periods also holds some periods further on, it holds at all of them between
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from typing import NamedTuple
 
 from ....base.frozen import mutable
-from .cell_orders import Entry, Kind, Part, PipelineSchedule, cells_of
+from .cell_orders import Cell, Entry, Kind, Part, PipelineSchedule, cells_of
 from .end_tracks import Gap, Track
 from .stage_times import StageTimes
 
@@ -150,26 +150,30 @@ class Walk:
     rounds: int = 0
 
     def __post_init__(self) -> None:
-        takes, stage_at = self._takes(), self.schedule.stage_at
+        takes = self._takes()
         for gpu, order in enumerate(self.schedule.orders):
-            known: dict[tuple[Kind, ...], Work] = {}
+            known: dict[object, Work] = {}
             bodies = []
             for loop in order:
                 body = []
                 for entry in loop.body:
-                    kinds = tuple([cell.kind for cell in cells_of(entry)])
-                    work = known.get(kinds)
+                    key = entry[1:] if isinstance(entry, Cell) else (entry.forward.kind, entry.backward.kind)
+                    work = known.get(key)
                     if work is None:
-                        own, *other = [takes[gpu, kind] for kind in kinds]
-                        time_s = self.times.entry_s(kinds, [stage_at[gpu, kind.chunk][1] for kind in kinds])
-                        work = known[kinds] = Work(time_s, *own, other[0] if other else None)
+                        work = known[key] = self._work(gpu, entry, takes)
                     body.append(work)
                 bodies.append(Body(tuple(body), loop.times))
             self.gpus.append(Gpu(bodies))
 
-    def _takes(self) -> dict[tuple[int, Kind], Taken]:
+    def _work(self, gpu: int, entry: Entry, takes: Mapping[tuple[int, tuple[int, Part]], Taken]) -> Work:
+        cells = cells_of(entry)
+        own, *other = [takes[gpu, cell.kind] for cell in cells]
+        time_s = self.times.entry_s(cells, [self.schedule.stage_at[gpu, cell.chunk][1] for cell in cells])
+        return Work(time_s, *own, other[0] if other else None)
+
+    def _takes(self) -> dict[tuple[int, tuple[int, Part]], Taken]:
         """What is waited for, written and sent, by GPU and kind."""
-        found: dict[tuple[int, Kind], Taken] = {}
+        found: dict[tuple[int, tuple[int, Part]], Taken] = {}
         feeds: list[set[int]] = [set() for _ in range(self.schedule.gpus)]
         for r, route in enumerate(self.schedule.routes):
             seats = route.seats
@@ -186,9 +190,9 @@ class Walk:
                     self.ends.setdefault((part, r, k), []) for part in (Part.FORWARD, Part.BACKWARD, Part.WEIGHT)
                 )
                 back = Taken(up[k], gradient, up[k - 1] if k else None, returns)
-                found[gpu, Kind(Part.FORWARD, chunk)] = Taken(down[k], forward, down[k + 1], sends)
-                found[gpu, Kind(Part.BACKWARD, chunk)] = found[gpu, Kind(Part.INPUT, chunk)] = back
-                found[gpu, Kind(Part.WEIGHT, chunk)] = Taken(None, weight, None, 0.0)
+                found[gpu, Kind(chunk, Part.FORWARD)] = Taken(down[k], forward, down[k + 1], sends)
+                found[gpu, Kind(chunk, Part.BACKWARD)] = found[gpu, Kind(chunk, Part.INPUT)] = back
+                found[gpu, Kind(chunk, Part.WEIGHT)] = Taken(None, weight, None, 0.0)
         self.feeds = [tuple(each) for each in feeds]
         return found
 
@@ -205,7 +209,7 @@ class Walk:
             cuts.append(self._cut())
             if wait <= 0:
                 left_out, wasted = self._leap(cuts)
-                wait = wasted  # no more is lost on tries than is done
+                wait = 3 * wasted  # little is lost on tries
                 if left_out:
                     cuts.clear()
 

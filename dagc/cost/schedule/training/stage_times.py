@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ....base.frozen import record
-from .cell_orders import Kind, Part
+from .cell_orders import Cell, Part
 
 
 @record
@@ -52,10 +52,10 @@ class StageTimes:
             return self.input_s[stage]
         return self.input_s[stage] + self.weight_s[stage] if self.backward_s is None else self.backward_s[stage]
 
-    def entry_s(self, kinds: Sequence[Kind], stages: Sequence[int]) -> float:
+    def entry_s(self, cells: Sequence[Cell], stages: Sequence[int]) -> float:
         """Of one cell, or of a forward and a backward cell at once, on these stages."""
-        if len(kinds) == 1:
-            return self.cell_s(kinds[0].part, stages[0])
+        if len(cells) == 1:
+            return self.cell_s(cells[0].part, stages[0])
         if self.overlap_s is None:
-            return sum(self.cell_s(kind.part, stage) for kind, stage in zip(kinds, stages, strict=True))
+            return sum(self.cell_s(cell.part, stage) for cell, stage in zip(cells, stages, strict=True))
         return self.overlap_s[stages[0]]

@@ -16,6 +16,10 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
+
+from ....base.frozen import mutable
+from ...records import Array
 from .cell_orders import Order, PipelineSchedule, vee_route
 from .order_writer import OrderWriter, forward, inputs, weights
 
@@ -122,61 +126,81 @@ def _peak(slots: Slots) -> int:
     )
 
 
+@mutable
+class _Lane:
+    """A GPU before its blocks are all there. `kinds`: what it runs by slot, -1 where that is nothing; `slots`: of each kind, by
+    micro-batch; `held`: chunks whose activations are held during each slot; `full`: the next slot with the most that may be."""
+
+    kinds: list[int]
+    slots: list[list[int]]
+    held: Array
+    done: list[int]
+    most: int
+    full: int = 0
+
+    @staticmethod
+    def of(block: Slots, end: int, most: int) -> _Lane:
+        slots = [list(range(first, end, DISTANCE)) for first in block]
+        kinds = [-1] * end
+        change = np.zeros(end + 1, dtype=int)
+        for kind, mine in enumerate(slots):
+            for slot in mine:
+                kinds[slot] = kind
+            change[np.array(mine, dtype=int) + (HELD[kind] < 0)] += HELD[
+                kind
+            ]  # what it frees is held during its own slot
+        lane = _Lane(kinds, slots, np.cumsum(change), [0] * DISTANCE, most)
+        lane.look(0)
+        return lane
+
+    def look(self, slot: int) -> None:
+        """Find the next full slot anew."""
+        full = self.held[slot:] >= self.most
+        at = int(full.argmax())
+        self.full = slot + at if full[at] else len(self.held)
+
+    def move(self, kind: int, slot: int) -> None:
+        """The next cell of a kind to an earlier slot."""
+        mine, number = self.slots[kind], self.done[kind]
+        self.kinds[slot], self.kinds[mine[number]] = kind, -1
+        late = HELD[kind] < 0
+        if HELD[kind]:
+            self.held[slot + late : mine[number] + late] += HELD[kind]
+            self.look(slot)
+        mine[number] = slot
+
+
 def _pulled(blocks: Sequence[Slots], end: int) -> list[list[int]]:
     """What GPUs run in the slots before `end`, empty ones filled with cells from later ones."""
     gpus, most = len(blocks), max(map(_peak, blocks))
-    slots = [[list(range(first, end, DISTANCE)) for first in block] for block in blocks]
-    lanes = [[-1] * end for _ in blocks]
-    held = []
-    for own, lane in zip(slots, lanes, strict=True):
-        for kind, mine in enumerate(own):
-            for slot in mine:
-                lane[slot] = kind
-        held.append(_held(lane))
-    done = [[0] * DISTANCE for _ in blocks]
+    lanes = [_Lane.of(block, end, most) for block in blocks]
+    sources = [[_source(kind, gpu, gpus) for kind in range(DISTANCE)] for gpu in range(gpus)]
 
-    def movable(gpu: int, kind: int, slot: int) -> bool:
-        """Whether the next cell of a kind, which is later, can run in this slot."""
-        number, mine = done[gpu][kind], slots[gpu][kind]
-        if number >= len(mine):
-            return False
-        source = _source(kind, gpu, gpus)
-        if source is not None and slots[source[1]][source[0]][number] >= slot:
-            return False
-        return HELD[kind] <= 0 or max(held[gpu][slot : mine[number]]) < most
+    def movable(gpu: int, slot: int) -> int | None:
+        """The kind whose next cell is the first that can run in this slot."""
+        lane, found, first = lanes[gpu], None, end
+        for kind in range(DISTANCE):
+            number, mine = lane.done[kind], lane.slots[kind]
+            if number >= len(mine) or mine[number] >= first or (HELD[kind] > 0 and lane.full < mine[number]):
+                continue
+            source = sources[gpu][kind]
+            if source is None or lanes[source[1]].slots[source[0]][number] < slot:
+                found, first = kind, mine[number]
+        return found
 
     for slot in range(end):
         for gpu, lane in enumerate(lanes):
-            kind = lane[slot]
-            if kind < 0:
-                found = [k for k in range(DISTANCE) if movable(gpu, k, slot)]
-                if not found:
+            if lane.full < slot:
+                lane.look(slot)
+            kind: int | None = lane.kinds[slot]
+            if kind is not None and kind < 0:
+                kind = movable(gpu, slot)
+                if kind is None:
                     continue
-                kind = min(found, key=lambda k: slots[gpu][k][done[gpu][k]])
-                mine, number = slots[gpu][kind], done[gpu][kind]
-                lane[slot], lane[mine[number]] = kind, -1
-                _move(held[gpu], HELD[kind], mine[number], slot)
-                mine[number] = slot
-            done[gpu][kind] += 1
-    return [[kind for kind in lane if kind >= 0] for lane in lanes]
-
-
-def _held(lane: Sequence[int]) -> list[int]:
-    """Chunks held during each slot: a cell's own from its begin, those that it frees until its end."""
-    found, now = [], 0
-    for kind in lane:
-        change = HELD[kind] if kind >= 0 else 0
-        found.append(now + max(0, change))
-        now += change
-    return found
-
-
-def _move(held: list[int], change: int, slot: int, to: int) -> None:
-    """A cell moves from a slot to an earlier one."""
-    late = change < 0  # what it frees is held during its own slot
-    for at in range(to + late, slot + late):
-        if at < len(held):
-            held[at] += change
+                lane.move(kind, slot)
+            if kind is not None:
+                lane.done[kind] += 1
+    return [[kind for kind in lane.kinds if kind >= 0] for lane in lanes]
 
 
 def _drained(blocks: Sequence[Slots], before: Sequence[Sequence[int]], microbatches: int) -> list[list[int]]:
@@ -186,12 +210,13 @@ def _drained(blocks: Sequence[Slots], before: Sequence[Sequence[int]], microbatc
     held = [sum(HELD[kind] for kind in own) for own in before]
     found: list[list[int]] = [[] for _ in blocks]
     left = gpus * DISTANCE * microbatches - sum(map(len, before))
+    sources = [[_source(kind, gpu, gpus) for kind in range(DISTANCE)] for gpu in range(gpus)]
 
     def ready(gpu: int, kind: int) -> bool:
         number = done[gpu][kind]
         if number >= microbatches or (HELD[kind] > 0 and held[gpu] >= most):
             return False
-        source = _source(kind, gpu, gpus)
+        source = sources[gpu][kind]
         return source is None or done[source[1]][source[0]] > number
 
     while left:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from ....ir.verify.violation import VerifyError
 from .cell_orders import Cell, Loop, Part, PipelineSchedule, Seat, cells_of
@@ -47,81 +48,81 @@ def _check_routes(schedule: PipelineSchedule) -> None:
         raise VerifyError(f"{len(schedule.orders)} of {schedule.gpus} GPUs have an order")
 
 
+class _Done(NamedTuple):
+    """Of a chunk: how many cells of each place in `PLACES` are done, its first micro-batch, and which micro-batches' input gradients
+    come apart from those of the weights."""
+
+    counts: list[int]
+    first: int
+    split: list[range]
+
+
+PLACES = {Part.FORWARD: 0, Part.BACKWARD: 1, Part.INPUT: 1, Part.WEIGHT: 2}
+"""Whole gradients and those of inputs alone are one sequence."""
+SAID = ("forward", "backward", "weight")
+FORWARD, GRADIENT, WEIGHT = range(3)
+
+
 def _check_order(schedule: PipelineSchedule, gpu: int) -> None:
     """Micro-batches pass each chunk in ascending order, as a receiver takes what is sent in the order of the sender, and each cell
     comes after its own of the part before. Both hold in all runs of a loop if they do in the first and in the last: numbers
     and counts change by the same with every run."""
     routes = {seat: route for route in schedule.routes for seat in route.seats}
-    done: Counter[tuple[Part, int]] = Counter()
-    split: dict[int, list[range]] = {}  # chunk -> micro-batches whose input gradients come apart
+    chunks = [_Done([0, 0, 0], routes[Seat(gpu, chunk)].first, []) for chunk in range(schedule.chunks)]
     for loop in schedule.orders[gpu]:
-        each = Counter(_counted(cell) for entry in loop.body for cell in cells_of(entry))
-        _note_split(loop, split)
-        for run in sorted({0, loop.times - 1}):
-            now = Counter({key: done[key] + run * count for key, count in each.items()})
-            for key, count in done.items():
-                now.setdefault(key, count)
-            for entry in loop.body:
-                late = entry.later(run * loop.step)
-                for cell in cells_of(late):
-                    first = routes[Seat(gpu, cell.chunk)].first
-                    _check_cell(schedule, gpu, cell, now, first, split.get(cell.chunk, []))
-                now.update(map(_counted, cells_of(late)))
-        for key, count in each.items():
-            done[key] += count * loop.times
-    for chunk in range(schedule.chunks):
-        count = routes[Seat(gpu, chunk)].count
-        wanted = {Part.FORWARD: count, Part.BACKWARD: count, Part.WEIGHT: sum(map(len, split.get(chunk, [])))}
-        for part, number in wanted.items():
-            if done[part, chunk] != number:
-                what = {Part.FORWARD: "forward", Part.BACKWARD: "backward", Part.WEIGHT: "weight"}[part]
-                raise VerifyError(f"GPU {gpu} runs {done[part, chunk]} {what} cells of chunk {chunk}; {number} are due")
+        before = [list(chunk.counts) for chunk in chunks]
+        _note_split(loop, chunks)
+        _check_run(schedule, gpu, loop, 0, chunks)
+        if loop.times > 1:
+            for chunk, old in zip(chunks, before, strict=True):
+                each = [now - then for now, then in zip(chunk.counts, old, strict=True)]
+                chunk.counts[:] = [then + (loop.times - 1) * more for then, more in zip(old, each, strict=True)]
+            _check_run(schedule, gpu, loop, (loop.times - 1) * loop.step, chunks)
+    for number, chunk in enumerate(chunks):
+        count = routes[Seat(gpu, number)].count
+        for said, done, due in zip(SAID, chunk.counts, (count, count, sum(map(len, chunk.split))), strict=True):
+            if done != due:
+                raise VerifyError(f"GPU {gpu} runs {done} {said} cells of chunk {number}; {due} are due")
 
 
-def _counted(cell: Cell) -> tuple[Part, int]:
-    """Whole gradients and those of inputs alone are one sequence."""
-    return (Part.BACKWARD if cell.part.is_gradient else cell.part), cell.chunk
-
-
-def _note_split(loop: Loop, split: dict[int, list[range]]) -> None:
+def _note_split(loop: Loop, chunks: Sequence[_Done]) -> None:
     inputs: dict[int, list[int]] = {}
     for entry in loop.body:
         for cell in cells_of(entry):
             if cell.part is Part.INPUT:
                 inputs.setdefault(cell.chunk, []).append(cell.microbatch)
     for chunk, numbers in inputs.items():
-        split.setdefault(chunk, []).append(range(numbers[0], numbers[0] + len(numbers) * loop.times))
+        chunks[chunk].split.append(range(numbers[0], numbers[0] + len(numbers) * loop.times))
 
 
-def _check_cell(
-    schedule: PipelineSchedule, gpu: int, cell: Cell, now: Counter[tuple[Part, int]], first: int, split: list[range]
-) -> None:
-    number = now[_counted(cell)]
-    if cell.part is Part.WEIGHT:
-        due = _at(split, number)
-        ready = _before(split, first + now[Part.BACKWARD, cell.chunk], number)
-        before = Part.INPUT
-    else:
-        due = first + number
-        ready = cell.part is Part.FORWARD or number < now[Part.FORWARD, cell.chunk]
-        before = Part.FORWARD
-    if cell.microbatch != due:
-        wanted = "no more is due" if due is None else f"{schedule.said(Cell(due, cell.chunk, cell.part))} is due"
-        raise VerifyError(f"GPU {gpu} runs {schedule.said(cell)} where {wanted}")
-    if not ready:
-        earlier = Cell(cell.microbatch, cell.chunk, before)
-        raise VerifyError(f"GPU {gpu} runs {schedule.said(cell)} before {schedule.said(earlier)}")
+def _check_run(schedule: PipelineSchedule, gpu: int, loop: Loop, later: int, chunks: Sequence[_Done]) -> None:
+    """One run of a loop, whose micro-batches are so much later than in the first."""
+    for entry in loop.body:
+        cells = cells_of(entry)
+        for cell in cells:
+            counts, first, split = chunks[cell.chunk]
+            place = PLACES[cell.part]
+            number = counts[place]
+            due = first + number if place != WEIGHT else _at(split, number)
+            if cell.microbatch + later != due:
+                wanted = (
+                    "no more is due" if due is None else f"{schedule.said(Cell(due, cell.chunk, cell.part))} is due"
+                )
+                raise VerifyError(f"GPU {gpu} runs {schedule.said(cell.later(later))} where {wanted}")
+            # Of weights, what is due is before the next gradient.
+            if (place == GRADIENT and number >= counts[FORWARD]) or (
+                place == WEIGHT and due >= first + counts[GRADIENT]
+            ):
+                earlier = Cell(due, cell.chunk, Part.FORWARD if place == GRADIENT else Part.INPUT)
+                raise VerifyError(f"GPU {gpu} runs {schedule.said(cell.later(later))} before {schedule.said(earlier)}")
+        for cell in cells:
+            chunks[cell.chunk].counts[PLACES[cell.part]] += 1
 
 
-def _at(numbers: list[range], index: int) -> int | None:
+def _at(numbers: Sequence[range], index: int) -> int | None:
+    """The index-th of numbers in several ranges."""
     for each in numbers:
         if index < len(each):
             return each[index]
         index -= len(each)
     return None
-
-
-def _before(numbers: list[range], end: int, index: int) -> bool:
-    """Whether the number at this index is before `end`, that of the next gradient."""
-    due = _at(numbers, index)
-    return due is not None and due < end
