@@ -414,6 +414,9 @@ class Graph:
     def segment(self, name: str) -> Segment:
         return self._by_name[name]
 
+    def find(self, name: str) -> Segment | None:
+        return self._by_name.get(name)
+
     @property
     def sides(self) -> tuple[str, ...]:
         """The sets of ranks that a stage has."""

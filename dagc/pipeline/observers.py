@@ -11,6 +11,7 @@ from ..ir.graph import Graph
 from ..ir.graph_pass import GraphPass
 from ..ir.verify.verify import verify
 from ..ir.verify.violation import VerifyError
+from ..passes import GRAPH_PASSES
 from ..spec.unit import Unit
 
 
@@ -36,13 +37,14 @@ class Verify(Observer):
 
     def after(self, one: GraphPass, graph: Graph) -> None:
         if graph is not self.seen:  # else the pass had nothing to change
-            verified(graph, one.name, self.spans)
+            ours = type(one) in GRAPH_PASSES  # others could write into what they were given
+            verified(graph, one.name, self.spans, self.seen if ours else None)
 
 
-def verified(graph: Graph, name: str, spans: Mapping[tuple[str, str], Span]) -> None:
-    """Raises VerifyError, which says behind which pass the graph is wrong."""
+def verified(graph: Graph, name: str, spans: Mapping[tuple[str, str], Span], before: Graph | None = None) -> None:
+    """Raises VerifyError, which says behind which pass the graph is wrong. `before`: that the pass was given, which was verified."""
     try:
-        verify(graph)
+        verify(graph, before)
     except VerifyError as error:
         error.behind, error.statement = name, _statement(spans, error.segment, error.op)
         raise

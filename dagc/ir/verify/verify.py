@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from math import isclose
 
 from ...base.dtypes import DTYPE_BYTES, INDICES
@@ -21,26 +22,28 @@ from .operands import verify_op
 from .violation import VerifyError, require, violation
 
 
-def verify(graph: Graph) -> None:
-    """Check a graph at whatever level it is."""
-    sharded = graph.level in ("sharded", "placed")
-    if graph.mesh is not None:
-        _gpus(graph.mesh)
+def verify(graph: Graph, before: Graph | None = None) -> None:
+    """Check a graph at whatever level it is. `before`: one that was checked; what the graph has of it is not looked at again."""
+    sharded, mesh = _is_sharded(graph), graph.mesh
+    alike = before is not None and before.mesh == mesh and _is_sharded(before) == sharded
+    alike = alike and before is not None and (sharded or before.level == graph.level)
+    if mesh is not None and not (alike and before is not None and before.mesh is mesh):
+        _gpus(mesh)
     for segment in graph.segments:
-        _dtypes(segment)
-        _one_placement(segment)
-        if graph.mesh is not None and graph.mesh.zigzag:
-            _dealt(segment, graph.mesh)
-        _acyclic(segment)
+        old = before.find(segment.name) if before is not None else None
+        if alike and old is segment:
+            continue
+        same = old is not None and same_structure(old, segment)
+        if not same:
+            _dtypes(segment)
+            _one_placement(segment)
+            _acyclic(segment)
+        if mesh is not None and mesh.zigzag:
+            _dealt(segment, mesh)
+        known = {id(op) for op in old.ops} if same and old is not None else ()
         for op in segment.ops:
             try:
-                verify_op(segment, op)
-                if graph.level == "annotated":
-                    _annotation(segment, op, graph.the_mesh)
-                if sharded:
-                    _layout(segment, op, graph.the_mesh)
-                elif op.more != further_results(op, op.sharding):
-                    raise Misfit("further results", named(op.more), named(further_results(op, op.sharding)))
+                _verify_op(graph, segment, op, sharded, alike, id(op) in known)
             except (Misfit, AttributeFault) as fault:
                 raise violation(graph, segment, op, fault) from None
         if sharded:
@@ -51,6 +54,46 @@ def verify(graph: Graph) -> None:
         _layers_meet(graph)
     if graph.stages:
         _stages(graph)
+
+
+def _is_sharded(graph: Graph) -> bool:
+    return graph.level in ("sharded", "placed")
+
+
+def _verify_op(graph: Graph, segment: Segment, op: Op, sharded: bool, alike: bool, known: bool) -> None:
+    """`known`: the op was in a checked segment of the same structure; `alike`: of a graph at the same level on the same mesh."""
+    if not known:
+        verify_op(segment, op)
+    if sharded:  # the layouts of operands count too
+        _layout(segment, op, graph.the_mesh)
+        return
+    if graph.level == "annotated" and not (known and alike):
+        _annotation(segment, op, graph.the_mesh)
+    if not known and op.more != further_results(op, op.sharding):
+        raise Misfit("further results", named(op.more), named(further_results(op, op.sharding)))
+
+
+def same_structure(a: Segment, b: Segment) -> bool:
+    """Whether two segments differ in layouts alone: in how loops are split, and what follows from that."""
+    if a is b:
+        return True
+    if a.sizes is not b.sizes or len(a.ops) != len(b.ops) or a.weights != b.weights:
+        return False
+    ends = [(s.input, s.input_dims, s.input_dtype, s.output) for s in (a, b)]
+    return ends[0] == ends[1] and all(map(_same_but_layout, a.ops, b.ops))
+
+
+def _same_but_layout(a: Op, b: Op) -> bool:
+    return a is b or (
+        a.name == b.name
+        and a.kind == b.kind
+        and a.inputs == b.inputs
+        and a.dims == b.dims
+        and a.dtype == b.dtype
+        and a.scope == b.scope
+        and a.attrs == b.attrs
+        and a.more == b.more
+    )
 
 
 def _gpus(mesh: Mesh) -> None:
@@ -227,17 +270,21 @@ def _conserved(segment: Segment, mesh: Mesh) -> None:
 
 def _layers_meet(graph: Graph) -> None:
     """Every layer takes the value that the one before it returns, in the same layout."""
-    for (before, _), (after, _) in itertools.pairwise(graph.layers):
+    for names in dict.fromkeys(itertools.pairwise(segment.name for segment, _ in graph.layers)):
+        before, after = map(graph.segment, names)
         meet = before.sharding_of(before.output) == after.entry and before.dims_of(before.output) == after.input_dims
         require(meet, after, None, f"takes another value than {before.name} returns")
 
 
 def _stages(graph: Graph) -> None:
     """The stages have every layer once, in order; placed, every GPU has one rank."""
-    names = [name for stage in graph.stages for name, count in stage.layers for _ in range(count)]
+    counts: Counter[str] = Counter()
+    for stage in graph.stages:
+        for name, count in stage.layers:
+            counts[name] += count
     for segment in graph.segments:
-        if names.count(segment.name) != segment.repeat:
-            raise VerifyError(f"{segment.name}: {names.count(segment.name)} of {segment.repeat} layers are in a stage")
+        if counts[segment.name] != segment.repeat:
+            raise VerifyError(f"{segment.name}: {counts[segment.name]} of {segment.repeat} layers are in a stage")
     if graph.level in ("sharded", "placed"):
         _sends(graph)
     if graph.level == "placed":
