@@ -122,7 +122,11 @@ def example(example_name: str) -> Plan:
 
 # -- the run -------------------------------------------------------------------------------------
 
-LONG = ()
+LONG = (
+    "run", "reference", "search", "accuracy", "doc_commands", "proof", "benchmarks", "page", "help", "cli", "answer", "browser",
+    "measure", "lanes", "mixed", "survive", "expert_kernels", "language_pages", "matching", "place_best", "fit", "list", "hostile",
+    "serving_pools", "pass_mutants", "pools", "diagnostics", "step_prices", "ep",
+)  # fmt: skip
 """Files that take longest: they are begun first, so that all workers end at about the same time."""
 
 
@@ -151,4 +155,5 @@ def pytest_collection(session: pytest.Session) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+    first = {f"test_{name}": place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: first.get(item.path.stem, len(LONG)))

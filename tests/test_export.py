@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,11 @@ DENSE = "layers = 4, dense_first = 1, hidden = 64, vocab = 512, dtype = bf16\nat
 Capture = pytest.CaptureFixture[str]
 
 
+compiled_text = cache(dagc.compile_text)  # every engine is asked for the same plans
+
+
 def written(engine: str, kind: str = "decode", version: str | None = None, **given: str) -> dict[str, str]:
-    plan = dagc.compile_text(spec_text(kind=kind, dtype="bf16", **given))
-    files = export(plan, engine, "org/model", "p", version)
+    files = export(compiled_text(spec_text(kind=kind, dtype="bf16", **given)), engine, "org/model", "p", version)
     return {name.split(".")[-1]: data.decode() for name, data in files.items() if ".router." not in name}
 
 
@@ -247,7 +250,7 @@ def test_command(tmp_path: Path, capsys: Capture) -> None:
 @pytest.mark.parametrize("name", ["$(touch PWNED)", "`touch PWNED`", 'a"b; touch PWNED', "a b", "$HOME"])
 def test_a_model_name_stays_a_word(engine: str, name: str, tmp_path: Path) -> None:
     """The script is run with a server that writes its arguments down: the name arrives as it is, nothing else runs."""
-    plan = dagc.compile_text(spec_text(kind="decode", dtype="bf16", phase="gpus = 0..7, tp = 8"))
+    plan = compiled_text(spec_text(kind="decode", dtype="bf16", phase="gpus = 0..7, tp = 8"))
     files = export(plan, engine, name, "p")
     bin_ = tmp_path / "bin"
     bin_.mkdir()
@@ -378,8 +381,8 @@ def test_a_name_that_reads_otherwise_than_it_is_is_refused() -> None:
     with pytest.raises(SpecError, match="control character"):
         dagc.compile_text(text.replace("model small", 'model "a\u202eb"'))
     with pytest.raises(SpecError, match="is not a name or path of a checkpoint"):
-        export(dagc.compile_text(text), "vllm", "a\u202eb", "p")
-    assert export(dagc.compile_text(text), "vllm", "org/model", "p")
+        export(compiled_text(text), "vllm", "a\u202eb", "p")
+    assert export(compiled_text(text), "vllm", "org/model", "p")
 
 
 def test_the_table_of_the_docs() -> None:
