@@ -13,7 +13,6 @@ from .diagnostic import Diagnostic as Diagnostic
 from .diagnostic import Label as Label
 from .frozen import field, mutable
 from .source import Span
-from .suggest import did_you_mean as did_you_mean
 
 FATAL = frozenset(entry.code for entry in TABLE if entry.code.startswith("E") and entry.exit > 1)
 """Errors that leave no plan to speak of."""
@@ -65,6 +64,13 @@ class SpecError(Exception):
         from .render import render
 
         return render(self.diagnostics).split("\n")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str | None:
+    """The known word that is meant, or None when nothing is near."""
+    from .suggest import did_you_mean
+
+    return did_you_mean(word, known)
 
 
 MAX_STEPS = 4_000_000

@@ -16,8 +16,6 @@ import numpy as np
 
 from ..base.arrays import NDArray
 from ..base.frozen import record
-from .expert_balance import balanced_slots
-from .expert_packing import copies_of, pack_replicas
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -71,12 +69,20 @@ def place_layers(p: Floats, ranks: int, redundant: int, groups: int = 1, nodes: 
 
 
 def _packed(p: Floats, ranks: int, redundant: int) -> Ints:
+    from .expert_packing import copies_of, pack_replicas
+
     slots = (p.shape[1] + redundant) // ranks
     several = zip(p, copies_of(p, redundant, ranks), strict=True)
     return np.stack([pack_replicas(own / copies, copies, ranks, slots) for own, copies in several])
 
 
-PACKED = {"eplb": _packed, "balanced": balanced_slots}
+def _balanced(p: Floats, ranks: int, redundant: int) -> Ints:
+    from .expert_balance import balanced_slots
+
+    return balanced_slots(p, ranks, redundant)
+
+
+PACKED = {"eplb": _packed, "balanced": _balanced}
 
 
 def _by_node(p: Floats, ranks: int, redundant: int, groups: int, nodes: int, how: str) -> Ints:

@@ -25,7 +25,6 @@ from ..spec.spec import Spec
 from ..spec.workload import Workload
 from .alternatives import picks, read_variants
 from .body import Body
-from .huggingface.config import Config
 from .math_units import check_units
 from .open_words import leaves_open
 from .params import Constants
@@ -43,6 +42,7 @@ from .values.names import Names
 
 if TYPE_CHECKING:
     from ..spec.serve import Serve
+    from .huggingface.config import Config
 
 TWO_LAYOUTS = "two layouts of one phase are alternatives inside it: `phase decode { alternative small { ... } alternative wide { ... } }`"
 PHASE_NAME = re.compile(r"(?!\d)\w[\w.-]{0,63}")

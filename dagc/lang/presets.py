@@ -5,23 +5,25 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Collector
 from ..base.dtypes import FORMS, NAMED
 from ..base.files import Unreadable
 from ..base.frozen import mutable
 from ..base.source import Span
-from ..base.suggest import preset_help, products
 from ..base.syntax import ast
 from ..base.units import Quantity
 from ..spec.model import AttrValue
 from . import library
 from .body import Body
-from .huggingface.config import BESIDE, Config, read_config
 from .statements import Statements, asks
 from .values.evaluate import evaluate, holds, shown
 from .values.functions import env
 from .values.names import Names
+
+if TYPE_CHECKING:
+    from .huggingface.config import Config
 
 
 @mutable
@@ -65,6 +67,8 @@ class Presets:
         }
         if section.name is None or given & {"compute", "memory", "hbm", "layers", "stack", "hidden"}:
             return False
+        from ..base.suggest import products
+
         meant = products(section.name, library.names(section.kind))
         if meant:
             message = f"`{section.name}` is the name of this {section.kind}, not a preset"
@@ -93,6 +97,8 @@ class Presets:
             found = library.preset(section.kind, name)
             if found is None:
                 known = library.names(section.kind)
+                from ..base.suggest import preset_help
+
                 help_ = preset_help(section.kind, name, known)
                 broken = tuple(library.broken())
                 self.out.add("E02", f'unknown {section.kind} preset "{name}"', span, because=broken, help=help_)
@@ -118,6 +124,7 @@ class Presets:
     def architecture(self, section: ast.Section, path: str, base: Path | None, span: Span) -> list[ast.Section]:
         """Model sections of the library's architecture for a config.json, whose fields they read as `config.*`."""
         from ..base.syntax.parse import parse
+        from .huggingface.config import BESIDE, read_config
 
         try:
             place = self.statements.reach.find(path, base)

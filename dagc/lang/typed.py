@@ -8,8 +8,6 @@ from ..base.diagnostics import Collector
 from ..base.dtypes import FORMS, find
 from ..base.schema import Attribute
 from ..base.source import Span
-from ..base.suggest import products
-from ..base.synonyms import SYNONYMS
 from ..base.units import BYTE_RATE, BYTES, EXAMPLES, SCALAR, Dim, Quantity, dim_name, dim_words
 from .values.evaluate import Value, kind_of
 
@@ -106,8 +104,12 @@ def _word(name: str, attribute: Attribute, value: Value, span: Span, out: Collec
         return None
     known = find(value) is not None if attribute.kind == "dtype" else value in attribute.words
     if attribute.words and not known:
+        from ..base.synonyms import SYNONYMS
+
         near = out.near(value, attribute.words)
         if attribute.kind == "dtype" and value not in SYNONYMS:  # `fp6` is no `fp64`
+            from ..base.suggest import products
+
             near = next(iter(products(value, attribute.words)), None)
         more = f", {FORMS}" if attribute.kind == "dtype" else ""
         hint = f"did you mean `{near}`?" if near else f"known: {', '.join(attribute.words)}{more}"

@@ -11,8 +11,6 @@ from typing import Any
 from ..base.axes import DEGREES
 from ..base.collectives import TRANSFERS
 from ..base.frozen import record
-from ..base.suggest import did_you_mean
-from ..base.synonyms import OF_METRICS
 from ..base.units import (
     BYTE_RATE,
     BYTES,
@@ -430,6 +428,9 @@ def meant_metric(word: str, known: Iterable[str]) -> tuple[str, ...]:
     several = [n for n in names if n.startswith(f"{word}.")]
     if several:
         return f"it has several figures: {', '.join(f'`{n}`' for n in several[:6])}", "`dagc list metrics` shows all"
+    from ..base.suggest import did_you_mean
+    from ..base.synonyms import OF_METRICS
+
     owner, _, rest = word.partition(".")
     called = next((f"{owner}.{name}" for name in OF_METRICS.get(rest.lower(), ()) if f"{owner}.{name}" in names), None)
     if called:

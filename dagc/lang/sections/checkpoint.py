@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from ...base.diagnostics import Collector
 from ...base.source import Span
 from ...base.syntax import ast
-from ...spec.tensor_place import PlaceError, TensorPlace
 from ..body import Body
 from ..values.evaluate import evaluate
 from ..values.functions import env
@@ -33,6 +32,8 @@ def read_checkpoint(sections: Sequence[ast.Section], names: Names) -> dict[str, 
 
 
 def _check_place(text: str, span: Span, out: Collector) -> None:
+    from ...spec.tensor_place import PlaceError, TensorPlace
+
     try:
         TensorPlace.parse(text)
     except PlaceError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...base.files import Unreadable, read_text
 from ...base.frozen import replace
@@ -15,7 +16,9 @@ from ..body import Body
 from ..values.evaluate import Value, evaluate
 from ..values.functions import env
 from ..values.names import Names
-from .loads_file import Loads, LoadsError, checked, parse_loads
+
+if TYPE_CHECKING:
+    from .loads_file import Loads
 
 FORMS = '`uniform`, `zipf(s)` or `power_law(s)` with s from 0 to 10, `histogram([...])`, `histogram("file")`, or `loads("file")`'
 
@@ -72,6 +75,8 @@ def _histogram(shares: Value, names: Names, base: Path | None, span: Span) -> tu
 
 def _loads(given: Value, names: Names, base: Path | None, span: Span) -> Routing | None:
     """Loads of each layer: a list of lists, or a file of comma-separated values."""
+    from .loads_file import LoadsError, parse_loads
+
     try:
         if isinstance(given, str):
             text = _read("loads", given, names, base, span)
@@ -89,6 +94,8 @@ def _loads(given: Value, names: Names, base: Path | None, span: Span) -> Routing
 
 
 def _listed(given: Value) -> Loads:
+    from .loads_file import Loads, LoadsError, checked
+
     rows = given if isinstance(given, tuple) else ()
     layers = tuple(_numbers(row) or () for row in rows)
     if not layers or not all(layers):

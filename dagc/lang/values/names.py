@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...base.diagnostics import Collector
 from ...base.files import Reach
 from ...base.frozen import field, mutable
 from ...spec.model import AttrValue
-from ..huggingface.config import Config
+
+if TYPE_CHECKING:
+    from ..huggingface.config import Config
 
 
 @mutable
