@@ -16,6 +16,7 @@ from dagc.cli import main
 from dagc.spec import metrics
 from dagc.spec.metrics import PHASE, TABLE, Metric, of_phase
 
+pytestmark = pytest.mark.usefixtures("shared_servings")
 Capture = pytest.CaptureFixture[str]
 SCHEMA = json.loads((ROOT / "dagc" / "export" / "plan.schema.json").read_text())
 MINE = Metric(

@@ -24,6 +24,7 @@ from dagc.api import Plan
 from dagc.base.diagnostics import Collector, SpecError
 from dagc.base.source import Source
 from dagc.cli import main
+from dagc.lang.load import load
 from dagc.lang.open_spec import OpenSpec, load_open
 from dagc.optimize.clusters import ClusterError
 from dagc.optimize.search.answer import Answer
@@ -41,8 +42,16 @@ from dagc.optimize.search.plain_answer import findings
 from dagc.optimize.search.rules import Facts, fixed, key, names, rules
 from dagc.optimize.search.space import Rows, Tally, Values, distinct, legal, size
 from dagc.optimize.search.workers import Text
+from dagc.pipeline.compile import compile_spec
 from dagc.spec.unit import Unit
 from dagc.view.facts import found_plans as said
+
+
+def whole(text: str) -> Plan:
+    """Compiled; that a plan does not fit is said, and nothing sought that would."""
+    out = Collector()
+    return Plan.of(compile_spec(load(Source("plan.moe", text), out), out))
+
 
 SPACES = int(os.environ.get("DAGC_SPACES", "8"))
 """Random spaces that are searched and compiled plan by plan; 200 of them take some minutes."""
@@ -125,7 +134,7 @@ def every_plan(text: str, name: str) -> tuple[tuple[Values, Plan | None], ...]:
     for values in product(*(d.values for d in own)):
         chosen = dict(zip((d.path for d in own), values, strict=True))
         try:
-            out.append((chosen, dagc.compile_text(spec.text({name: chosen}))))
+            out.append((chosen, whole(spec.text({name: chosen}))))
         except SpecError:
             out.append((chosen, None))
     return tuple(out)
@@ -159,7 +168,7 @@ def test_the_optimum_is_that_of_every_plan_compiled(seed: int) -> None:
     assert found.complete
     assert found.certificate.counted == found.certificate.size == len(every_plan(text, name))
     for one in found.ranked:
-        plan = dagc.compile_text(opened(text).text(one.values))
+        plan = whole(opened(text).text(one.values))
         assert plan.passed and figures(plan, name, asked) == one.figures
 
 
@@ -180,7 +189,7 @@ def test_rules_reject_what_compile_refuses_and_nothing_else_that_is_about_degree
         assert spec.phase(name, values, Collector()) is not None
     for one in tally:
         with pytest.raises(SpecError) as caught:
-            dagc.compile_text(spec.text({name: one.example}))
+            whole(spec.text({name: one.example}))
         assert one.code in {d.code for d in caught.value.diagnostics}
 
 
@@ -229,7 +238,7 @@ def pairs(text: str, *, passing: bool = True) -> list[tuple[dict[str, Values], P
                 continue
             values["prefill"]["gpus"], values["decode"]["gpus"] = range(first), range(first, first + second)  # type: ignore[assignment]
         try:
-            plan = dagc.compile_text(spec.text(values))
+            plan = whole(spec.text(values))
         except SpecError:
             continue
         if plan.passed or not passing:
@@ -282,7 +291,7 @@ def test_pairs_of_prefill_and_decode_are_as_good_as_any(seed: int, divided: bool
                 for w in dict.fromkeys(wanted)
                 if not any(o != w and all(a <= b for a, b in zip(o, w, strict=True)) for o in wanted)
             ]
-        plans = [dagc.compile_text(one.text) for one in found.ranked]
+        plans = [whole(one.text) for one in found.ranked]
         own = [scores_of(plan, words) for plan in plans]
         assert own == [pytest.approx(w, rel=1e-9) for w in (wanted if found.front else wanted[:3])], words
         for plan, one in zip(plans, found.ranked, strict=True):
@@ -459,7 +468,7 @@ def test_phases_of_which_no_pair_works_have_the_rule_and_the_nearest_pair(what: 
             name, _, own = path.partition(".")
             values[name][own] = value  # type: ignore[index]
         both = [sum(phase.time_s for phase in plan.phases.values()) for _, plan in pairs(text, passing=False)]
-        plan = dagc.compile_text(opened(text).text(values))
+        plan = whole(opened(text).text(values))
         assert sum(phase.time_s for phase in plan.phases.values()) == pytest.approx(min(both), rel=1e-9)
 
 
@@ -650,7 +659,7 @@ def test_servings_choose_the_plan(tmp_path: Path) -> None:
     found = search(spec, Asked(("chat.throughput",), top=4))
     assert found.complete and found.joined is not None and found.joined.tried == 4
     for one in found.ranked:
-        plan = dagc.compile_text(one.text)
+        plan = whole(one.text)
         assert {"chat": "slots"}.keys() <= one.values.keys()
         assert plan.serve("chat").throughput_tok_s == one.figures[0]
     assert [one.figures[0] for one in found.ranked] == sorted((one.figures[0] for one in found.ranked), reverse=True)
