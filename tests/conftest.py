@@ -16,7 +16,11 @@ from hypothesis import HealthCheck, settings
 import dagc
 from dagc.api import Plan
 from dagc.base import user_cache
+from dagc.base.diagnostics import Collector
+from dagc.base.source import Source
+from dagc.lang.load import load
 from dagc.pipeline import kept_servings
+from dagc.pipeline.compile import compile_spec
 from dagc.pipeline.serve import Servings
 from dagc.serving.result import Limits, ServeResult
 from dagc.spec.serve import Serve
@@ -75,6 +79,12 @@ phase {kind} {{
 }}
 {extra}
 """
+
+
+def whole(text: str) -> Plan:
+    """Compiled as `dagc.compile_text` does; that a plan does not fit is said, and nothing sought that would."""
+    out = Collector()
+    return Plan.of(compile_spec(load(Source("plan.moe", text), out), out))
 
 
 @cache

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from conftest import whole
 from random_exports import Drawn
 
 import dagc
@@ -48,7 +49,7 @@ def layouts(plan: dagc.Plan) -> dict[str, EngineDegrees]:
 def drawn_plan(seed: int) -> tuple[dagc.Plan, tuple[str, ...]] | None:
     """Of a draw, and the engines that run it; None: it is no plan."""
     try:
-        plan = dagc.compile_text(Drawn(seed).text)
+        plan = whole(Drawn(seed).text)
     except SpecError:
         return None
     return plan, tuple(engine for engine in ENGINES if refused(list(layouts(plan).values()), engine) is None)
@@ -67,7 +68,7 @@ def test_export_then_import_is_the_plan(seed: int, tmp_path: Path) -> None:
         )  # fmt: skip
         first = export(plan, engine, MODEL, "x")
         text = imported(commands(first, tmp_path / engine), given).text
-        again = dagc.compile_text(text)
+        again = whole(text)
         second = export(again, engine, MODEL, "x")
         mixed = (
             "mixed" in drawn.kinds

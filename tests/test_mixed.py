@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import spec_text
+from conftest import spec_text, whole
 
 import dagc
 from dagc.base.diagnostics import SpecError
@@ -29,9 +29,9 @@ workload { sequences = 32, prompt = 1024 tok, output = 256 tok }
 
 
 def compiled(tmp_path: Path, *phases: str, model: str = "mixtral-8x7b") -> dagc.Plan:
-    path = tmp_path / "spec.moe"
-    path.write_text(HEAD % model + "\n".join(phases) + "\n", encoding="utf-8")
-    return dagc.compile(path)
+    text = HEAD % model + "\n".join(phases) + "\n"
+    (tmp_path / "spec.moe").write_text(text, encoding="utf-8")
+    return whole(text)
 
 
 @pytest.mark.parametrize("how", ["tp = 8", "dp = 8, pp = 1", "ep = 8", "pp = 2, tp = 4, microbatches = 2"])

@@ -8,12 +8,11 @@ from __future__ import annotations
 import networkx as nx
 import numpy as np
 import pytest
-from conftest import examples
+from conftest import examples, whole
 from conservation import executed, machine_of, parameters
 from hypothesis import HealthCheck, assume, given, settings
 from random_plans import plans
 
-import dagc
 from dagc.api import Plan
 from dagc.base.diagnostics import SpecError
 from dagc.execute.inputs import Inputs
@@ -36,13 +35,13 @@ PROPERTY = settings(
 def compiled(text: str) -> Plan:
     """The plan; one that is refused is not an example."""
     try:
-        return dagc.compile_text(text)
+        return whole(text)
     except SpecError:
         assume(False)
         raise
 
 
-@settings(PROPERTY, max_examples=examples(60))
+@settings(PROPERTY, max_examples=examples(25))
 @given(plans())
 def test_the_ranks_compute_what_the_model_computes(case: tuple[str, str]) -> None:
     kind, text = case
@@ -50,7 +49,7 @@ def test_the_ranks_compute_what_the_model_computes(case: tuple[str, str]) -> Non
     assert proof.holds, proof
 
 
-@settings(PROPERTY, max_examples=examples(25))
+@settings(PROPERTY, max_examples=examples(12))
 @given(plans())
 def test_work_and_parameters_are_conserved(case: tuple[str, str]) -> None:
     kind, text = case

@@ -17,14 +17,13 @@ from typing import cast
 import in_process
 import numpy as np
 import pytest
-from conftest import spec_text
+from conftest import spec_text, whole
 
 import dagc
 from dagc.api import Plan
 from dagc.base.diagnostics import Collector, SpecError
 from dagc.base.source import Source
 from dagc.cli import main
-from dagc.lang.load import load
 from dagc.lang.open_spec import OpenSpec, load_open
 from dagc.optimize.clusters import ClusterError
 from dagc.optimize.search.answer import Answer
@@ -42,16 +41,8 @@ from dagc.optimize.search.plain_answer import findings
 from dagc.optimize.search.rules import Facts, fixed, key, names, rules
 from dagc.optimize.search.space import Rows, Tally, Values, distinct, legal, size
 from dagc.optimize.search.workers import Text
-from dagc.pipeline.compile import compile_spec
 from dagc.spec.unit import Unit
 from dagc.view.facts import found_plans as said
-
-
-def whole(text: str) -> Plan:
-    """Compiled; that a plan does not fit is said, and nothing sought that would."""
-    out = Collector()
-    return Plan.of(compile_spec(load(Source("plan.moe", text), out), out))
-
 
 SPACES = int(os.environ.get("DAGC_SPACES", "8"))
 """Random spaces that are searched and compiled plan by plan; 200 of them take some minutes."""
