@@ -11,9 +11,10 @@ from drawings import Shape, faults, parts
 from text_widths import clashes, lines
 
 from dagc.base.picture_words import Theme
+from dagc.base.pipeline_schedules import SCHEDULES
 from dagc.cost.schedule.training.cell_orders import cells_of
 from dagc.cost.schedule.training.makespan import StepTimes, step_times
-from dagc.cost.schedule.training.schedule_table import SCHEDULES, make
+from dagc.cost.schedule.training.schedule_table import make
 from dagc.cost.schedule.training.stage_times import StageTimes
 from dagc.view.draw.figures import pipeline_chart
 from dagc.view.draw.figures.standalone import Sheet, document

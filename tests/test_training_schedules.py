@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dagc.base.frozen import replace
+from dagc.base.pipeline_schedules import SCHEDULES, Unmet
 from dagc.cost.schedule.training.cell_orders import (
     Cell,
     Entry,
@@ -28,7 +29,7 @@ from dagc.cost.schedule.training.cell_orders import (
 )
 from dagc.cost.schedule.training.in_flight import peaks
 from dagc.cost.schedule.training.makespan import StepTimes, step_times
-from dagc.cost.schedule.training.schedule_table import SCHEDULES, Unmet, make
+from dagc.cost.schedule.training.schedule_table import MAKERS, make
 from dagc.cost.schedule.training.stage_times import StageTimes
 from dagc.cost.schedule.training.verify_orders import verify_orders
 from dagc.ir.verify.violation import VerifyError
@@ -67,6 +68,11 @@ def value(formula: str, names: dict[str, object]) -> object:
     """Of a formula as the table writes it: a space between factors."""
     python = re.sub(r"(?<=[\d)pmvFBW]) (?=[(\w])(?!and)", " * ", formula)
     return eval(python, {"min": min}, names)
+
+
+def test_every_schedule_has_a_maker() -> None:
+    assert list(MAKERS) == list(SCHEDULES)
+    assert all(make(name, 4, 8, 2 if SCHEDULES[name].chunks is None else None).name == name for name in SCHEDULES)
 
 
 @pytest.mark.parametrize("name", list(SCHEDULES))
@@ -289,6 +295,21 @@ def test_the_moment_of_the_peak() -> None:
     schedule = make("one_f_one_b", 4, 9)
     found = step_times(schedule, StageTimes.alike(4, 1.0, 2.0, 1.0))
     assert [found.peak_start_s(gpu, peak) for gpu, peak in enumerate(peaks(schedule))] == [3.0, 3.0, 3.0, 3.0]
+
+
+@pytest.mark.parametrize("name", list(SCHEDULES))
+def test_the_moment_of_the_peak_of_unequal_stages(name: str) -> None:
+    """When first as many micro-batches have begun on a chunk and not had their last gradient as the peak says, cell by cell."""
+    schedule = make(name, 4, 8, 2 if SCHEDULES[name].chunks is None else None)
+    found = step_times(schedule, random_times(schedule.stages, random.Random(3), sends=True, overlap=True))
+    for gpu, peak in enumerate(peaks(schedule, [1.0] * schedule.stages)):
+        spans: dict[tuple[int, int], list[float]] = {}
+        for entry, start_s, end_s in found.written(gpu):
+            for cell in cells_of(entry):
+                spans.setdefault((cell.chunk, cell.microbatch), []).extend((start_s, end_s))
+        held = {min(s): sum(min(o) <= min(s) < max(o) - 1e-9 for o in spans.values()) for s in spans.values()}
+        first_s = next(moment_s for moment_s in sorted(held) if held[moment_s] == peak.held)
+        assert max(held.values()) == peak.held and first_s == pytest.approx(found.peak_start_s(gpu, peak))
 
 
 # -- goldens, PyTorch's orders ------------------------------------------------------------------------

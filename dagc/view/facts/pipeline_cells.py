@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ...base.frozen import record
+from ...base.pipeline_schedules import SCHEDULES
 from ...cost.schedule.training.cell_orders import Overlap, Part, cells_of
 from ...cost.schedule.training.in_flight import peaks
 from ...cost.schedule.training.makespan import StepTimes
-from ...cost.schedule.training.schedule_table import SCHEDULES
 
 RELATIVE = 1e-9
 """Of the step, gaps that are rounding."""

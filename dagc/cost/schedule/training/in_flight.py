@@ -10,16 +10,20 @@ from collections import Counter
 from collections.abc import Sequence
 
 from ....base.frozen import record, replace
-from .cell_orders import Cell, Part, PipelineSchedule, cells_of
+from .cell_orders import Cell, Entry, Part, PipelineSchedule, cells_of
 
 
 @record
 class Peak:
-    """`held` at most, from when `cell` begins: the `number`-th forward cell of its chunk on this GPU."""
+    """`held` at most, from when `entry` begins, whose forward cell is the `number`-th of its chunk on this GPU."""
 
     held: float
-    cell: Cell
+    entry: Entry
     number: int
+
+    @property
+    def cell(self) -> Cell:
+        return cells_of(self.entry)[0]
 
 
 def peaks(
@@ -48,22 +52,23 @@ def _peak(schedule: PipelineSchedule, gpu: int, whole: Sequence[float], rest: Se
         changes[chunk, Part.INPUT], changes[chunk, Part.WEIGHT] = rest[stage] - whole[stage], -rest[stage]
     for loop in schedule.orders[gpu]:
         begun, inside = now, Counter[int]()
-        highest: list[tuple[float, Cell, int]] = []
+        highest: list[tuple[float, Entry, int]] = []
         for entry in loop.body:
             after = now
             for cell in cells_of(entry):
                 change = changes[cell[1:]]
                 after += change
                 if cell.part is Part.FORWARD:
-                    highest.append((now + change, cell, inside[cell.chunk]))
+                    highest.append((now + change, entry, inside[cell.chunk]))
                     inside[cell.chunk] += 1
             now = after
         each = now - begun
         later = loop.times - 1 if each > 0 else 0
-        for held, cell, number in highest:
+        for held, entry, number in highest:
             if found is None or held + later * each > found.held:
-                at = done[cell.chunk] + later * inside[cell.chunk] + number
-                found = Peak(held + later * each, cell.later(later * loop.step), at)
+                chunk = cells_of(entry)[0].chunk
+                at = done[chunk] + later * inside[chunk] + number
+                found = Peak(held + later * each, entry.later(later * loop.step), at)
         now = begun + loop.times * each
         for chunk, count in inside.items():
             done[chunk] += count * loop.times

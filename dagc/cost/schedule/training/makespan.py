@@ -29,7 +29,8 @@ class Timed(NamedTuple):
 @record(slots=False)
 class StepTimes:
     """`tracks`: the ends of forward cells, of gradients (whole ones and those of inputs) and of weights' gradients by (part,
-    route, virtual stage). `ends_s`, `busy_s`: of each GPU, when its last cell ends and how long it runs cells. `rounds`: how many had to be looked at."""
+    route, virtual stage). `ends_s`, `busy_s`: of each GPU, when its last cell ends and how long it runs cells. `rounds`: how many
+    were looked at."""
 
     schedule: PipelineSchedule
     times: StageTimes
@@ -53,7 +54,7 @@ class StepTimes:
         """When a GPU begins to hold the most."""
         route, stage = self.schedule.stage_at[gpu, peak.cell.chunk]
         end_s = self.tracks[Part.FORWARD, route, stage][peak.number]
-        return end_s - self.times.forward_s[stage]
+        return end_s - self._entry_s(gpu, peak.entry)
 
     @property
     def bubbles_s(self) -> tuple[float, ...]:
@@ -71,14 +72,16 @@ class StepTimes:
         stage_at = self.schedule.stage_at
         for entry in self.schedule.written(gpu):
             end_s = 0.0
-            cells = cells_of(entry)
-            for cell in cells:
+            for cell in cells_of(entry):
                 part = Part.BACKWARD if cell.part.is_gradient else cell.part
                 if (part, cell.chunk) not in ends:
                     ends[part, cell.chunk] = iter(self.tracks[part, *stage_at[gpu, cell.chunk]])
                 end_s = next(ends[part, cell.chunk])
-            time_s = self.times.entry_s(cells, [stage_at[gpu, cell.chunk][1] for cell in cells])
-            yield Timed(entry, end_s - time_s, end_s)
+            yield Timed(entry, end_s - self._entry_s(gpu, entry), end_s)
+
+    def _entry_s(self, gpu: int, entry: Entry) -> float:
+        cells = cells_of(entry)
+        return self.times.entry_s(cells, [self.schedule.stage_at[gpu, cell.chunk][1] for cell in cells])
 
 
 def step_times(schedule: PipelineSchedule, times: StageTimes, *, fold: bool = True) -> StepTimes:

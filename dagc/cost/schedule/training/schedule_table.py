@@ -1,11 +1,10 @@
-"""schedule_table: every schedule by its name: who makes it, what it needs, and what its authors say of it."""
+"""schedule_table: who makes each schedule of the table (`base/pipeline_schedules.py`)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from ....base.axes import STAGES
-from ....base.frozen import record
+from ....base.pipeline_schedules import SCHEDULES, Unmet, chunks_of
 from .cell_orders import PipelineSchedule
 from .dualpipe import dualpipe, dualpipe_v
 from .gpipe import gpipe
@@ -15,177 +14,23 @@ from .v_blocks import v_half, v_min
 from .zb_v import zb_v
 from .zero_bubble import zb_h1, zb_h2
 
+__all__ = ["MAKERS", "SCHEDULES", "Unmet", "make"]
 
-class Unmet(Exception):
-    """A schedule cannot be made for these numbers. `found`, `wanted`: what was asked for and what works; `attribute`: which number
-    it is about; `help`: what to write instead."""
-
-    def __init__(self, attribute: str, found: str, wanted: str, help: str) -> None:
-        super().__init__(f"{found}; {wanted}")
-        self.attribute, self.found, self.wanted, self.help = attribute, found, wanted, help
-
-
-Need = Callable[[str, int, int, int], None]
-"""Of (name, GPUs, micro-batches, chunks); raises `Unmet`. Its docstring says what is needed."""
-
-
-@record
-class Bubble:
-    """Idle time of each GPU in a step, as a formula, and when it holds. `at_most`: it is an upper bound; `own_step`: the step of a
-    GPU is from its own first cell to its own last one, since the next step may follow without waiting for the other GPUs."""
-
-    formula: str
-    when: str = "True"
-    at_most: bool = False
-    own_step: bool = False
-
-
-@record
-class Known:
-    """`make(GPUs, micro-batches, chunks)`. `chunks`: per GPU, where there is no choice; `copies` of the model. `bubble` and `held`,
-    activations of the fullest GPU in micro-batches of a stage, are formulas over p, m, v and the seconds F, B (whole gradient), W
-    and FB (a pair that overlaps) of a stage with all layers of a GPU."""
-
-    make: Callable[[int, int, int], PipelineSchedule]
-    title: str
-    needs: tuple[Need, ...]
-    chunks: int | None
-    bubble: Bubble
-    held: str
-    copies: int = 1
-
-
-def _whole_groups(name: str, gpus: int, microbatches: int, chunks: int) -> None:
-    """m is a multiple of p."""
-    if microbatches % gpus:
-        below = microbatches // gpus * gpus
-        near = " or ".join(str(count) for count in (below, below + gpus) if count)
-        raise Unmet(
-            "microbatches",
-            f"{name} of {gpus} stages has {microbatches} micro-batches",
-            f"it takes them in groups of {gpus}",
-            f"microbatches = {near}",
-        )
-
-
-def _several_chunks(name: str, gpus: int, microbatches: int, chunks: int) -> None:
-    """v is 2 or more."""
-    if chunks < 2:
-        raise Unmet(
-            "chunks",
-            f"{name} has {chunks} chunk per GPU",
-            "it takes 2 or more; with one it is one_f_one_b",
-            f"{name}(2), or one_f_one_b",
-        )
-
-
-def _even_stages(name: str, gpus: int, microbatches: int, chunks: int) -> None:
-    """p is even."""
-    if gpus % 2:
-        near = " or ".join(str(count) for count in (gpus - 1, gpus + 1) if count)
-        raise Unmet(
-            STAGES,
-            f"{name} has {gpus} stages",
-            "micro-batches come from both ends of an even number",
-            f"{STAGES} = {near}",
-        )
-
-
-def _even_microbatches(name: str, gpus: int, microbatches: int, chunks: int) -> None:
-    """m is even."""
-    if microbatches % 2:
-        near = " or ".join(str(count) for count in (microbatches - 1, microbatches + 1) if count)
-        raise Unmet(
-            "microbatches",
-            f"{name} has {microbatches} micro-batches",
-            "half of them come from each end",
-            f"microbatches = {near}",
-        )
-
-
-def _filled(name: str, gpus: int, microbatches: int, chunks: int) -> None:
-    """m is 2 p or more."""
-    if microbatches < 2 * gpus:
-        raise Unmet(
-            "microbatches",
-            f"{name} of {gpus} stages has {microbatches} micro-batches",
-            f"it begins with {2 * gpus} in flight",
-            f"microbatches = {2 * gpus} or more, or fewer stages",
-        )
-
-
-_1F1B = Bubble("(p - 1) (F + B)")
-
-SCHEDULES: Mapping[str, Known] = {
-    "gpipe": Known(gpipe, "GPipe", (), 1, _1F1B, "m"),
-    "one_f_one_b": Known(one_f_one_b, "1F1B", (), 1, _1F1B, "min(m, p)"),
-    "interleaved": Known(
-        interleaved,
-        "interleaved 1F1B",
-        (_several_chunks, _whole_groups),
-        None,
-        Bubble("(p - 1) (F + B) / v"),
-        "min(m, p + (p - 1) / v)",
-    ),
-    "zb_h1": Known(
-        zb_h1, "ZB-H1", (), 1, Bubble("(p - 1) (F + B - 2 W)", "W <= F and m >= p", own_step=True), "min(m, p)"
-    ),
-    "zb_h2": Known(
-        zb_h2,
-        "ZB-H2",
-        (),
-        1,
-        Bubble("(p - 1) (F + B - 3 W)", "W <= F and 3 W <= F + B and m >= 2 p - 1", own_step=True),
-        "min(m, 2 p - 1)",
-    ),
-    "zb_v": Known(zb_v, "ZB-V", (), 2, Bubble("0", "F == B - W == W and m >= 2 p - 1", own_step=True), "min(m, p)"),
-    "v_half": Known(
-        v_half,
-        "V-Half",
-        (),
-        2,
-        Bubble("(p - 1) (F + B) / 2", "F == B - W == W and m >= p", at_most=True),
-        "min(m, p // 2 + 1)",
-    ),
-    "v_min": Known(
-        v_min,
-        "V-Min",
-        (),
-        2,
-        Bubble("2 (p - 1) (F + B) / 3", "F == B - W == W and m >= p", at_most=True),
-        "min(m, (p + 1) // 3 + 1)",
-    ),
-    "dualpipe": Known(
-        dualpipe,
-        "DualPipe",
-        (_even_stages, _even_microbatches, _filled),
-        2,
-        Bubble("(p / 2 - 1) (FB + B - 3 W)", "F == B - W >= W"),
-        "p + 1",
-        copies=2,
-    ),
-    "dualpipe_v": Known(
-        dualpipe_v,
-        "DualPipeV",
-        (_filled,),
-        2,
-        Bubble("(p - 1) (FB + B - 3 W) / 2", "F == B - W >= W"),
-        "p + 1 / 2",
-    ),
+MAKERS: Mapping[str, Callable[[int, int, int], PipelineSchedule]] = {
+    "gpipe": gpipe,
+    "one_f_one_b": one_f_one_b,
+    "interleaved": interleaved,
+    "zb_h1": zb_h1,
+    "zb_h2": zb_h2,
+    "zb_v": zb_v,
+    "v_half": v_half,
+    "v_min": v_min,
+    "dualpipe": dualpipe,
+    "dualpipe_v": dualpipe_v,
 }
+"""Name -> the schedule of (GPUs, micro-batches, chunks)."""
 
 
 def make(name: str, gpus: int, microbatches: int, chunks: int | None = None) -> PipelineSchedule:
-    """`chunks` may be left out where the schedule says how many there are."""
-    known = SCHEDULES[name]
-    if gpus < 1 or microbatches < 1:
-        raise ValueError(f"{gpus} GPUs and {microbatches} micro-batches; both are at least 1")
-    count = known.chunks if chunks is None else chunks
-    if known.chunks is not None and count != known.chunks:
-        raise Unmet(
-            "chunks", f"{name} has {count} chunks per GPU", f"it has {known.chunks}", f"{name} without a number"
-        )
-    count = 1 if count is None else count
-    for need in known.needs:
-        need(name, gpus, microbatches, count)
-    return known.make(gpus, microbatches, count)
+    """`chunks` may be left out where the schedule says how many there are. Raises `Unmet` where it cannot be made."""
+    return MAKERS[name](gpus, microbatches, chunks_of(name, gpus, microbatches, chunks))
