@@ -140,6 +140,22 @@ LONG = (
 """Files that take longest: they are begun first, so that all workers end at about the same time."""
 
 
+TOGETHER = {f"tests/test_{name}.py": "pages of examples" for name in ("page", "browser", "answer", "cli")}
+"""Files that one worker has, as they share what takes long."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Files(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return TOGETHER.get(file, file)
+
+    return Files(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write what goldens expect anew")
 

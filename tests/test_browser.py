@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from browser import Browser, browser, chromium
 from conftest import EXAMPLES, compiled
+from test_page import page
 
 from dagc.base.picture_words import THEMES, Theme
 from dagc.base.units import TIME, show
@@ -27,7 +28,7 @@ def chrome() -> Iterator[Browser]:
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pages")
     for path in EXAMPLES:
-        (folder / f"{path.stem}.html").write_text(compiled(path.stem).html(), encoding="utf-8")
+        (folder / f"{path.stem}.html").write_text(page(path.stem), encoding="utf-8")
     return folder
 
 
