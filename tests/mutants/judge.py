@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dagc.cost.records import Costs
-from dagc.execute.prove import prove_graph
+from dagc.execute.prove import model_graph, prove_graph
 from dagc.ir.graph import Graph
 from dagc.ir.verify.verify import VerifyError, verify
 from dagc.spec.unit import Unit
@@ -60,11 +60,21 @@ def structural(graph: Graph) -> str:
     return ""
 
 
+_MODELS: dict[int, tuple[Unit, Graph]] = {}
+
+
+def _model(unit: Unit) -> Graph:
+    """What a unit's graphs were lowered from, which is no mutant."""
+    if id(unit) not in _MODELS:
+        _MODELS[id(unit)] = unit, model_graph(unit)
+    return _MODELS[id(unit)][1]
+
+
 def numeric(graph: Graph, unit: Unit, costs: Costs) -> str:
     """The proof alone, whatever the verifier says. Stopping short counts only if the message names an op or edge."""
     try:
         with np.errstate(all="ignore"):
-            proof = prove_graph(graph, unit, costs)
+            proof = prove_graph(graph, unit, costs, model=_model(unit))
     except Exception as error:
         names = [op.name for segment in graph.segments for op in segment.ops]
         return "stopped" if any(name in str(error) for name in names) else "unnamed"
