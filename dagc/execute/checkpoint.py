@@ -107,6 +107,8 @@ class Checkpoint:
     used: set[str] = field(default_factory=set)
     places: dict[str, TensorPlace] = field(default_factory=dict)
     """Of each text that says one: the layers share them."""
+    known: dict[tuple[object, ...], Floats] = field(default_factory=dict)
+    """Weights that were read: the model alone and its ranks are given the same ones."""
 
     @classmethod
     def open(cls, model: Model, path: Path) -> Checkpoint:
@@ -118,6 +120,12 @@ class Checkpoint:
 
     def __call__(self, segment: Segment, layer: int, weight: Weight) -> Floats:
         """A weight of a layer, whole."""
+        key = segment.name, layer, weight.name, weight.dims, *(segment.sizes.get(d) for d in weight.dims)
+        if key not in self.known:
+            self.known[key] = self._whole(segment, layer, weight)
+        return self.known[key]
+
+    def _whole(self, segment: Segment, layer: int, weight: Weight) -> Floats:
         sizes = {d: int(n) for d, n in segment.sizes.items() if ":" not in d and n == int(n)}
         places = self._places(segment, weight)
         for place in places:
