@@ -9,10 +9,12 @@ from dataclasses import FrozenInstanceError, dataclass, field, fields, is_datacl
 from functools import cached_property
 from inspect import signature
 from itertools import product
+from typing import Any, NamedTuple
 
 import pytest
 
-from dagc.base.frozen import mutable, record
+from dagc.base.frozen import HOT, mutable, record
+from dagc.base.frozen import field as own_field
 
 
 @record
@@ -182,3 +184,45 @@ def test_arguments_by_name_alone() -> None:
     assert ByName(second="a") == ByName(first=1, second="a") and ByName.__match_args__ == ()  # type: ignore[attr-defined]
     with pytest.raises(TypeError):
         ByName(1, "a")  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("field", [field, own_field])
+def test_first_instances_and_later_ones_are_initialised_alike(field: Any) -> None:
+    @record
+    class Sized:
+        size: int
+        names: list[str] = field(default_factory=list)
+        kept: dict[str, int] = field(init=False, default_factory=dict)
+        unit: str = "B"
+        twice: int = field(init=False)
+
+        def __post_init__(self) -> None:
+            object.__setattr__(self, "twice", 2 * self.size)
+
+    class Wrong(NamedTuple):
+        args: tuple[Any, ...]
+        kwargs: dict[str, Any]
+
+    wrong = [
+        Wrong((), {}),
+        Wrong((1, [], "B", 2), {}),
+        Wrong((1,), {"size": 1}),
+        Wrong((1,), {"kept": {}}),
+        Wrong((1,), {"x": 1}),
+    ]
+    said: list[set[str]] = []
+    first = Sized.__init__
+    for count in range(HOT + 2):
+        made = (Sized(1), Sized(size=2, unit="kB"), Sized(3, ["a"], "MB"))[count % 3]
+        assert (made.size, made.unit, made.twice) == (count % 3 + 1, ("B", "kB", "MB")[count % 3], 2 * (count % 3 + 1))
+        assert made.names == (["a"] if count % 3 == 2 else []) and made.kept == {} and made.kept is not Sized(1).kept
+    compiled = Sized.__init__
+    assert compiled is not first and Sized(4).twice == 8 and Sized.__init__ is compiled
+    for init in (first, compiled):
+        Sized.__init__ = init  # type: ignore[method-assign]
+        said.append(set())
+        for args, kwargs in wrong:
+            with pytest.raises(TypeError) as error:
+                Sized(*args, **kwargs)
+            said[-1].add(str(error.value))
+    assert said[0] == said[1] and len(said[0]) == len(wrong)

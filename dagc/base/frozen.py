@@ -258,8 +258,57 @@ _FIELDS, _PARAMS, _SIGNATURE, _MATCHED = _Fields(), _Params(), _Signature(), _Ma
 def _first_init(self: Any, *args: Any, **kwargs: Any) -> None:
     """Stands where the initialiser will be."""
     made = _record_of(type(self))
-    made.__init__ = _initialiser(made)
+    made.__init__ = _interpreted(made)
     made.__init__(self, *args, **kwargs)
+
+
+HOT = 16
+"""Instances of a class that are initialised without a function of its own: making that takes as long as thirty of them."""
+
+
+def _interpreted(made: Any) -> Callable[..., None]:
+    """`__init__` of the first instances, field by field. Of further ones, and to say what is wrong with arguments, it is compiled."""
+    rows = [(name, *_given(default)) for name, (_, default) in _every(made).items()]
+    names = [] if getattr(made, _BY_NAME) else [name for name, init, _, _ in rows if init]
+    put: Any = object.__setattr__ if getattr(made, _IS_FROZEN) else setattr
+    finished = hasattr(made, "__post_init__")
+    left = HOT
+
+    def filled(self: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """False where the arguments do not fit."""
+        values = dict(zip(names, args, strict=False), **kwargs)
+        unused = len(args) + len(kwargs)
+        if len(values) < unused:  # too many, or one of them twice
+            return False
+        for name, init, default, factory in rows:
+            if init and name in values:
+                unused -= 1
+                put(self, name, values[name])
+            elif factory is not MISSING:
+                put(self, name, factory())
+            elif default is not MISSING:
+                put(self, name, default)
+            elif init:
+                return False
+        return not unused
+
+    def interpreted(self: Any, *args: Any, **kwargs: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0 or not filled(self, args, kwargs):
+            made.__init__ = _initialiser(made)
+            made.__init__(self, *args, **kwargs)
+        elif finished:
+            self.__post_init__()
+
+    return interpreted
+
+
+def _given(default: Any) -> tuple[bool, Any, Any]:
+    """Whether a field is an argument, its default and what makes one."""
+    if _is_given(default):
+        return default.init, _or_missing(default.default), _or_missing(default.default_factory)
+    return True, default, MISSING
 
 
 def _initialiser(made: Any) -> Callable[..., None]:
@@ -267,11 +316,8 @@ def _initialiser(made: Any) -> Callable[..., None]:
     scope: dict[str, Any] = {"_set": object.__setattr__, "_MISSING": MISSING}
     arguments, body = ["self", "*"] if getattr(made, _BY_NAME) and _every(made) else ["self"], []
     frozen = getattr(made, _IS_FROZEN)
-    for name, (_, default) in _every(made).items():
-        init = True
-        factory: Any = MISSING
-        if _is_given(default):
-            init, factory, default = default.init, _or_missing(default.default_factory), _or_missing(default.default)
+    for name, (_, told) in _every(made).items():
+        init, default, factory = _given(told)
         given, otherwise = name, f"_or_{name}"
         if factory is not MISSING:
             scope[otherwise] = factory
