@@ -148,6 +148,7 @@ class Walk:
     feeds: list[tuple[int, ...]] = field(default_factory=list)
     gaps: dict[int, list[Gap]] = field(default_factory=dict)
     rounds: int = 0
+    short: int = 0  # a GPU whose loop was near its end
 
     def __post_init__(self) -> None:
         takes = self._takes()
@@ -203,7 +204,7 @@ class Walk:
         while any(not gpu.done for gpu in self.gpus):
             self._round()
             wait -= 1
-            if not self.fold or any(not gpu.done and gpu.runs_left() < LEAST for gpu in self.gpus):
+            if not self.fold or self._ends_soon():
                 cuts.clear()
                 continue
             cuts.append(self._cut())
@@ -216,6 +217,15 @@ class Walk:
     def track(self, part: Part, route: int, stage: int) -> Track:
         values = self.ends[part, route, stage]
         return Track(values, tuple(self.gaps.get(id(values), ())))
+
+    def _ends_soon(self) -> bool:
+        """Whether some loop is too near its end for rounds to be left out: most often that of the GPU which was found last."""
+        for at in (self.short, *range(len(self.gpus))):
+            gpu = self.gpus[at]
+            if not gpu.done and gpu.runs_left() < LEAST:
+                self.short = at
+                return True
+        return False
 
     def _round(self) -> None:
         self.rounds += 1

@@ -14,7 +14,7 @@ from .markup import Markup, tag, width
 from .svg import Figure, Keys, figure, hatch, rect, title, words
 from .time_scale import TimeScale
 
-LABEL, RIGHT, ROW, TOP, CELL_H = 96, 104, 38, 24, 30
+LABEL, RIGHT, ROW, TOP, CELL_H = 96, 84, 38, 24, 30
 LEAST, MOST, WIDEST = 788, 1480, 2160
 """Pixels of the step: at least, at most where some of it is left out, and at most."""
 MAX_ROWS = 24
@@ -124,9 +124,9 @@ def _drawn(chart: StepChart, row: GpuRow, y: float, scale: TimeScale) -> Iterato
             lines = "".join(hatch(x, y, w, CELL_H))
             if lines:
                 yield tag("path", d=lines, cls="mute hatch")
-    x = scale.end + 10
-    yield words(x, y + 13, f"{row.idle_s / chart.end_s:.1%}" if chart.end_s else "0.0%", "strong")
-    yield words(x, y + 27, f"{row.held:.4g}", "soft")
+    x = scale.end + RIGHT
+    yield words(x, y + 13, f"{row.idle_s / chart.end_s:.1%}" if chart.end_s else "0.0%", "strong end")
+    yield words(x, y + 27, f"{row.held:.4g}", "soft end")
 
 
 def _bar(chart: StepChart, row: GpuRow, bar: CellBar, y: float, scale: TimeScale) -> Iterator[Markup]:
