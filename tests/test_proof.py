@@ -101,7 +101,7 @@ def strategies(draw: st.DrawFn) -> tuple[str, str]:
     return kind, small(phase, kind, draw(st.sampled_from([GQA, MLA])), draw(st.sampled_from([0, 1])))
 
 
-@settings(max_examples=examples(30), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(15), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(strategies())
 def test_random_strategies_compute_the_same(plan: tuple[str, str]) -> None:
     kind, text = plan
