@@ -128,7 +128,7 @@ class ChoiceReader:
                 if item is None or (one := typed(name, attribute, item, arg.span, self.out)) is None:
                     return None
                 plain = int(one.value) if isinstance(one, Quantity) else one
-                assert not isinstance(plain, tuple)
+                assert not isinstance(plain, (tuple, range))
                 if path == HARDWARE and self.pools.sure and plain not in self.pools.known:
                     meant = self.pools.meant(str(plain), self.out)
                     self.out.add("E02", f"there is no pool `{plain}`", arg.span, help=(meant,))

@@ -114,9 +114,9 @@ class Constants:
             value = self._given(s.name, given[s.name], s, env)
         else:
             found = evaluate(made_of, env, self.out)
-            if isinstance(found, tuple):
+            if isinstance(found, (tuple, range)):
                 self.out.add("E08", f"`{s.name}` is one value, not a list", made_of.span)
-            value = None if isinstance(found, tuple) else found
+            value = None if isinstance(found, (tuple, range)) else found
         if value is not None and isinstance(s, ast.Param) and domain is not None:
             allowed = evaluate(domain, env, self.out)
             value = value if self._domain(s, value, given.get(s.name), allowed) else None
@@ -132,7 +132,7 @@ class Constants:
             value = evaluate(expr, env, self.out)
         finally:
             found, self.out = self.out, own
-        if isinstance(value, tuple):
+        if isinstance(value, (tuple, range)):
             found.add("E08", "it is one value, not a list")
         for d in found.items:
             inside = d.span is not None and d.span.source == expr.span.source
@@ -141,13 +141,13 @@ class Constants:
                 self.out.add("E14", f"`--set {name}={expr.span.text}` is wrong", s.span, because=because, help=d.help)
             else:
                 self.out.take(d)
-        return value if not found.failed and not isinstance(value, tuple) else None
+        return value if not found.failed and not isinstance(value, (tuple, range)) else None
 
     def _domain(self, s: ast.Param, value: AttrValue, given: ast.Expr | None, domain: Value | None) -> bool:
         """Is the value in the domain?"""
         if not isinstance(domain, tuple):
             return True
-        allowed = tuple(v for v in domain if not isinstance(v, tuple))
+        allowed = tuple(v for v in domain if not isinstance(v, (tuple, range)))
         self.domains[s.name] = allowed
         if value not in allowed:
             shown = ", ".join(show(v.value, v.dim) if isinstance(v, Quantity) else str(v) for v in allowed[:12])

@@ -13,7 +13,7 @@ from ..base.syntax import ast
 from .body import Body
 from .open_words import left_open
 from .typed import default_of, typed
-from .values.evaluate import Value, evaluate
+from .values.evaluate import Value, evaluate, whole_range
 from .values.functions import env
 from .values.names import Names
 
@@ -86,7 +86,12 @@ class Reader:
             return None  # read apart: it may be a call
         if self._left_open(name, attribute, assign.value):
             return None
-        value = evaluate(assign.value, env(self.names, words=attribute.kind in ("word", "dtype", "list")), self.out)
+        names = env(self.names, words=attribute.kind in ("word", "dtype", "list"))
+        value: Value | None
+        if attribute.kind == "counts" and isinstance(assign.value, ast.Range):
+            value = whole_range(assign.value, names, self.out)
+        else:
+            value = evaluate(assign.value, names, self.out)
         return None if value is None else typed(name, attribute, value, assign.value.span, self.out)
 
     def _slip(self, name: str) -> ast.Assign | None:

@@ -33,6 +33,8 @@ def typed(name: str, attribute: Attribute, value: Value, span: Span, out: Collec
 
 def _counts(name: str, attribute: Attribute, value: Value, span: Span, out: Collector) -> Value | None:
     """A list of plain whole numbers from 0."""
+    if isinstance(value, range) and value.start >= 0:
+        return value
     items = value if isinstance(value, tuple) else (value,)
     plain = (
         isinstance(v, Quantity) and v.dim in (SCALAR, attribute.dim) and v.value >= 0 and v.value == int(v.value)
@@ -44,6 +46,13 @@ def _counts(name: str, attribute: Attribute, value: Value, span: Span, out: Coll
     help_ = (f"a range is written `{dash[1]}..{dash[2]}`",) if dash else ()
     out.add("E08", f"`{name}` is a list of whole numbers: {attribute.about}", span, help=help_)
     return None
+
+
+def whole_numbers(value: Value | None) -> tuple[int, ...] | None:
+    """What an attribute of whole numbers says; None: nothing."""
+    if value is None or isinstance(value, range):
+        return value if value is None else tuple(value)
+    return tuple(int(v.value) for v in (value if isinstance(value, tuple) else (value,)) if isinstance(v, Quantity))
 
 
 def _number(name: str, attribute: Attribute, value: Value, span: Span, out: Collector) -> Value | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
-from itertools import pairwise
+from itertools import chain, pairwise
 from math import prod
 from typing import NamedTuple
 
@@ -47,7 +47,7 @@ def _merged(parts: Sequence[Pool]) -> Pool:
     room = {key: min(p.room_B[key] for p in parts if key in p.room_B) for part in parts for key in part.room_B}
     return Pool(
         fullest.phases,
-        tuple(sorted(g for part in parts for g in part.gpus)),
+        tuple(sorted(chain.from_iterable(part.gpus for part in parts))),
         fullest.fullest,
         fullest.weights_B,
         fullest.copies_B,
@@ -74,12 +74,12 @@ class Seats(NamedTuple):
 @lru_cache(maxsize=64)
 def _seats(phases: tuple[tuple[tuple[str, tuple[int, ...]], ...], ...]) -> Seats:
     """`phases`: hardware section and GPUs of each stage of each; the same for all sizes of one plan."""
-    # np.unique would import numpy.ma, a twentieth of a whole compilation.
     hardware = tuple(dict.fromkeys(own for stages in phases for own, _ in stages))
     span = 1 + max(max(gpus) for stages in phases for _, gpus in stages)
     starts = {own: span * k for k, own in enumerate(hardware)}
-    used = {starts[own] + gpu for stages in phases for own, gpus in stages for gpu in gpus}
-    every: Ids = np.asarray(sorted(used), dtype=np.int64)
+    every: Ids = _distinct(
+        np.concatenate([starts[own] + np.asarray(gpus, dtype=np.int64) for stages in phases for own, gpus in stages])
+    )
     stage: Ids = np.full((len(phases), len(every)), -1)
     rank: Ids = np.full_like(stage, -1)
     for i, stages in enumerate(phases):
@@ -87,11 +87,19 @@ def _seats(phases: tuple[tuple[tuple[str, tuple[int, ...]], ...], ...]) -> Seats
             at = np.searchsorted(every, starts[own] + np.asarray(gpus, dtype=np.int64))
             stage[i, at] = k
             rank[i, at] = np.arange(len(gpus))
-    of_gpu = list(map(tuple, stage.T.tolist()))
-    kinds = {stages: k for k, stages in enumerate(sorted(set(of_gpu)))}
-    which = np.asarray([kinds[stages] for stages in of_gpu])
-    together = tuple((np.asarray(stages), np.flatnonzero(which == k)) for stages, k in kinds.items())
-    return Seats(hardware, span, every, stage, rank, together)
+    which: Ids = np.zeros(len(every), dtype=np.int64)  # of all combinations of stages, in their order
+    for own_stage in stage:
+        codes = which * (len(every) + 2) + own_stage + 1
+        which = np.searchsorted(_distinct(codes), codes)
+    parts = [np.flatnonzero(which == k) for k in range(int(which.max(initial=-1)) + 1)]
+    return Seats(hardware, span, every, stage, rank, tuple((stage[:, at[0]], at) for at in parts))
+
+
+def _distinct(numbers: Ids) -> Ids:
+    """Each once, in order: np.unique would import numpy.ma, a twentieth of a whole compilation."""
+    ordered = np.sort(numbers)
+    found: Ids = ordered[np.append(True, ordered[1:] != ordered[:-1])]
+    return found
 
 
 class Sharing:

@@ -12,7 +12,6 @@ import numpy as np
 from ...base.arrays import NDArray
 from ..values import Floats, Ints, Ragged
 
-
 IN_ORDER = ["einsum_path", (0, 1)]
 """Two factors have one order, which NumPy would look for on every call."""
 
@@ -27,7 +26,7 @@ def contract(a: Floats, a_dims: tuple[str, ...], b: Floats, b_dims: tuple[str, .
     """Sum over every dim that is not in the result."""
     at = letters(a_dims, b_dims, out)
     spec = ",".join("".join(at[d] for d in dims) for dims in (a_dims, b_dims)) + "->" + "".join(at[d] for d in out)
-    return np.asarray(np.einsum(spec, a, b, optimize=IN_ORDER))  # type: ignore[call-overload]
+    return np.asarray(np.einsum(spec, a, b, optimize=IN_ORDER))
 
 
 def aligned(x: NDArray[Any], dims: tuple[str, ...], out: tuple[str, ...]) -> NDArray[Any]:

@@ -289,7 +289,7 @@ def _stages(graph: Graph) -> None:
         _sends(graph)
     if graph.level == "placed":
         gpus = graph.the_mesh.gpus
-        if gpus is None or gpus.ids != tuple(g for s in graph.stages for g in s.gpus):
+        if gpus is None or gpus.ids != tuple(itertools.chain.from_iterable(s.gpus for s in graph.stages)):
             raise VerifyError("the stages have other GPUs than the mesh")
 
 

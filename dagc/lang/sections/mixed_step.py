@@ -11,6 +11,7 @@ from ...base.units import Quantity
 from ...spec.phase import Part
 from ...spec.workload import Workload
 from ..body import Body
+from ..typed import whole_numbers
 from ..values.evaluate import Value
 
 OWN = ("decode", "prompt_tokens", "prompts", "prefixes")
@@ -37,7 +38,7 @@ def read_parts(values: Mapping[str, Value | None], body: Body, workload: Workloa
     """The parts of the step; none where something is wrong with them."""
     decode, draft, prefix = (_count(values[name]) or 0 for name in ("decode", "draft", "prefix"))
     context = _count(values["context"]) or workload.prompt + workload.output
-    lengths = _counts(values["prompts"])
+    lengths = whole_numbers(values["prompts"])
     asked = _count(values["prompt_tokens"])
     if lengths is None:
         lengths = _whole_prompts(asked or 0, max(1, workload.prompt - prefix))
@@ -50,7 +51,7 @@ def read_parts(values: Mapping[str, Value | None], body: Body, workload: Workloa
     if 0 in lengths:
         out.add("E09", "a prompt has at least one token in the step", body.span_of("prompts"))
         return ()
-    before = _counts(values["prefixes"])
+    before = whole_numbers(values["prefixes"])
     if before is None:
         before = (prefix,) * len(lengths)
     if len(before) != len(lengths):
@@ -87,10 +88,3 @@ def _whole_prompts(tokens: int, each: int) -> tuple[int, ...]:
 
 def _count(value: Value | None) -> int | None:
     return int(value.value) if isinstance(value, Quantity) else None
-
-
-def _counts(value: Value | None) -> tuple[int, ...] | None:
-    if value is None:
-        return None
-    items = value if isinstance(value, tuple) else (value,)
-    return tuple(int(v.value) for v in items if isinstance(v, Quantity))

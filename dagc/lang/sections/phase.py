@@ -26,6 +26,7 @@ from ..fits import StrategyFit
 from ..math_units import check_units
 from ..pools import Pools
 from ..reader import Reader
+from ..typed import whole_numbers
 from ..values.evaluate import Value, kind_of, number
 from ..values.names import Names
 from .mixed_step import belongs, read_parts
@@ -182,13 +183,12 @@ def _number(value: Value | None) -> float:
 def _gpus(
     value: Value | None, body: Body, hardware: Hardware | None, out: Collector, name: str | None
 ) -> tuple[int, ...] | None:
-    if value is None:
+    ids = whole_numbers(value)
+    if ids is None:
         return None
     span = body.span_of("gpus")
-    items = value if isinstance(value, tuple) else (value,)
-    ids = tuple(int(v.value) for v in items if isinstance(v, Quantity))
-    twice = sorted(i for i, n in Counter(ids).items() if n > 1)
-    if twice:
+    if len(set(ids)) != len(ids):
+        twice = sorted(i for i, n in Counter(ids).items() if n > 1)
         out.add("E03", f"GPU {_short(twice)} is listed twice", span)
         return None
     if hardware is not None and max(ids) >= hardware.gpus:
@@ -234,7 +234,7 @@ def _strategy(values: Mapping[str, Value | None], body: Body, names: Names, seat
         experts = Fold(tuple((a, counts[a]) for a in IN_EXPERTS))
     order = _order(values["order"], body, out)
     passes = _passes(values["passes"], body, out)
-    stages = _whole_list(values["layers_per_stage"])
+    stages = whole_numbers(values["layers_per_stage"])
     place = body.directives.get("place gpu")
     if place is not None and "place" in body.assigns:
         help_ = ("leave one of them out",)
@@ -370,10 +370,6 @@ def _passes(value: Value | None, body: Body, out: Collector) -> tuple[str, ...] 
         out.add("E08", "`passes` is a list of names, each of them once", body.span_of("passes"))
         return None
     return names
-
-
-def _whole_list(value: Value | None) -> tuple[int, ...] | None:
-    return tuple(int(v.value) for v in value if isinstance(v, Quantity)) if isinstance(value, tuple) else None
 
 
 MAX_PLACE = 100

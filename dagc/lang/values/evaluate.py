@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
 
 from ...base.diagnostics import Collector, Label
 from ...base.syntax import ast
@@ -23,7 +22,8 @@ from ...base.units import (
 )
 from ...spec.model import AttrValue
 
-Value = AttrValue | tuple["Value", ...]
+Value = AttrValue | tuple["Value", ...] | range
+"""A range of whole numbers stays one where an attribute has whole numbers alone (`whole_range`)."""
 Env = Callable[[ast.Name | ast.CallExpr], Value | None]
 """Resolves a name or call. It reports an unknown name itself and returns None."""
 
@@ -97,11 +97,13 @@ def kind_of(value: Value) -> str:
         return "true or false"
     if isinstance(value, str):
         return f"the word `{value}`"
-    return "a list" if isinstance(value, tuple) else dim_words(value.dim)
+    return "a list" if isinstance(value, (tuple, range)) else dim_words(value.dim)
 
 
 def shown(value: Value) -> str:
     """A value as a user would write it."""
+    if isinstance(value, range):
+        return f"{value.start}..{value.stop - 1}"
     if isinstance(value, tuple):
         return f"[{', '.join(map(shown, value))}]"
     return (
@@ -161,6 +163,12 @@ def _list(expr: ast.ListExpr, env: Env, out: Collector) -> tuple[Value, ...] | N
 
 
 def _range(expr: ast.Range, env: Env, out: Collector) -> tuple[Value, ...] | None:
+    found = whole_range(expr, env, out)
+    return None if found is None else tuple(map(Quantity, map(float, found)))
+
+
+def whole_range(expr: ast.Range, env: Env, out: Collector) -> range | None:
+    """The numbers of a range: of a million GPUs nobody needs them one by one."""
     low, high = quantity(expr.low, env, out), quantity(expr.high, env, out)
     if low is None or high is None:
         return None
@@ -173,12 +181,7 @@ def _range(expr: ast.Range, env: Env, out: Collector) -> tuple[Value, ...] | Non
         return None
     if not out.step(int(high.value - low.value), expr.span):
         return None
-    return _whole_numbers(int(low.value), int(high.value))
-
-
-@lru_cache(maxsize=1)  # a spec that asks for a long range asks for it again
-def _whole_numbers(low: int, high: int) -> tuple[Value, ...]:
-    return tuple(map(Quantity, map(float, range(low, high + 1))))
+    return range(int(low.value), int(high.value) + 1)
 
 
 def compare(test: ast.Comparison, env: Env, out: Collector) -> tuple[Quantity, Quantity, bool] | None:
