@@ -37,17 +37,25 @@ def stage_memory(graph: Graph, costs: Costs, unit: Unit) -> Memory:
         sampled_B = 0.0 if on else SCORE_B * engine.sequences * _vocabulary(head)
         profiled_B[head.name] = max(live_B[head.name], sampled_B)
         most_B = most_B or live_B
+        layers: dict[tuple[str, bool], tuple[float, float, float, float]] = {}
         for stage in graph.stages:
             weights = kv = live = buffers = padding = 0.0
             tables = graph.embedding.weight if stage.index == 0 else {}
             for name, count in stage.layers:
-                segment = graph.segment(name)
-                weights += count * weight_bytes(segment, mesh, tables, on)
-                padding += count * padding_bytes(segment, mesh, engine, on)
-                if not on:
-                    kv += count * cache_bytes(segment, mesh, graph.kind, policy) * graph.microbatches * graph.lanes
+                if (name, bool(tables)) not in layers:
+                    segment = graph.segment(name)
+                    layers[name, bool(tables)] = (
+                        weight_bytes(segment, mesh, tables, on),
+                        padding_bytes(segment, mesh, engine, on),
+                        0.0 if on else cache_bytes(segment, mesh, graph.kind, policy),
+                        staging_bytes(segment, costs, on),
+                    )
+                own_B, padded_B, cached_B, staged_B = layers[name, bool(tables)]
+                weights += count * own_B
+                padding += count * padded_B
+                kv += count * cached_B * graph.microbatches * graph.lanes
                 live = max(live, profiled_B[name])
-                buffers = max(buffers, staging_bytes(segment, costs, on))
+                buffers = max(buffers, staged_B)
             if mesh.stages > 1 and not on:
                 buffers += 2 * max(edge.payload_B for edge in costs.edges)  # one micro-batch arriving while one leaves
             padding = padding if engine.padding_B is None else engine.padding_B
