@@ -23,30 +23,34 @@ from dagc.spec.workload import Routing
 UNIFORM, SKEWED = Routing(), Routing("zipf", 0.8)
 
 
-def choose(rng: np.random.Generator, p: NDArray[np.float64]) -> NDArray[np.int64]:
-    """One token's experts with chances `p` (Sampford 1967): the first in proportion to p, the others to p / (1 - p),
-    again until none occurs twice. Even chances: any subset."""
+def choose(rng: np.random.Generator, p: NDArray[np.float64], count: int) -> NDArray[np.int64]:
+    """Experts of so many tokens [count, top_k], with chances `p` (Sampford 1967): the first in proportion to p, the others to
+    p / (1 - p), again until none occurs twice. Even chances: any subset."""
     top_k = round(float(p.sum()))
     if np.ptp(p) < 1e-12:
-        return rng.permutation(len(p))[:top_k]
+        return np.asarray(rng.random((count, len(p))).argsort(axis=1)[:, :top_k])
     odds = p / (1 - p)
-    while True:
-        rest = rng.choice(len(p), top_k - 1, p=odds / odds.sum())
-        picked = np.append(rest, rng.choice(len(p), p=p / p.sum()))
-        if len(set(picked.tolist())) == top_k:
-            return picked
+    found = np.zeros((count, top_k), dtype=np.int64)
+    open_ = np.arange(count)
+    while len(open_):
+        rest = rng.choice(len(p), (len(open_), top_k - 1), p=odds / odds.sum())
+        picked = np.column_stack([rest, rng.choice(len(p), len(open_), p=p / p.sum())])
+        differ = (np.diff(np.sort(picked, axis=1), axis=1) > 0).all(axis=1)
+        found[open_[differ]] = picked[differ]
+        open_ = open_[~differ]
+    return found
 
 
 def steps(p: NDArray[np.float64], slots: NDArray[np.int64], tokens: int, count: int) -> NDArray[np.int64]:
-    """Rows of each slot [count, ranks, slots], token by token; a token takes any copy of its expert."""
+    """Rows of each slot [count, ranks, slots]; a token takes any copy of its expert."""
     rng = np.random.default_rng(5)
-    holders = [np.argwhere(slots == expert) for expert in range(len(p))]
-    rows = np.zeros((count, *slots.shape), dtype=np.int64)
-    for step in rows:
-        for _ in range(tokens):
-            for expert in choose(rng, p):
-                step[tuple(holders[expert][rng.integers(len(holders[expert]))])] += 1
-    return rows
+    holders = [np.flatnonzero(slots.ravel() == expert) for expert in range(len(p))]
+    copies = np.array([len(each) for each in holders])
+    table = np.array([np.resize(each, copies.max()) for each in holders])
+    chosen = choose(rng, p, count * tokens)
+    places = table[chosen, rng.integers(copies[chosen])].reshape(count, -1)
+    rows = [np.bincount(each, minlength=slots.size).reshape(slots.shape) for each in places]
+    return np.array(rows, dtype=np.int64)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +213,7 @@ def gated(experts: int, limit: GroupLimit, top_k: int, ranks: int, tokens: int, 
     rng, rows, distinct = np.random.default_rng(7), [], []
     for _ in range(steps):
         scores = rng.random((tokens, experts))
-        strength = np.sort(scores.reshape(tokens, limit.groups, -1), axis=2)[:, :, -2:].sum(axis=2)
+        strength = np.partition(scores.reshape(tokens, limit.groups, -1), -2, axis=2)[:, :, -2:].sum(axis=2)
         allowed = np.zeros((tokens, limit.groups), dtype=bool)
         np.put_along_axis(allowed, np.argsort(-strength, axis=1)[:, : limit.most], True, axis=1)
         scores[~np.repeat(allowed, experts // limit.groups, axis=1)] = -1.0
