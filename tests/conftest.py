@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import environment_of_tests  # noqa: F401
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -24,11 +24,6 @@ from dagc.pipeline.compile import compile_spec
 from dagc.pipeline.serve import Servings
 from dagc.serving.result import Limits, ServeResult
 from dagc.spec.serve import Serve
-
-# Bytecode is kept, whatever PYTHONDONTWRITEBYTECODE asks for: tests start dagc many times, and each would compile all that it
-# imports, which takes longer than most commands.
-sys.dont_write_bytecode = False
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
