@@ -18,6 +18,10 @@ class Unmet(Exception):
         self.attribute, self.found, self.wanted, self.help = attribute, found, wanted, help
 
 
+def _counted(count: int, what: str, several: str = "s") -> str:
+    return f"{count} {what}{several if count != 1 else ''}"
+
+
 Need = Callable[[str, int, int, int], None]
 """Of (name, GPUs, micro-batches, chunks); raises `Unmet`. Its docstring says what is needed."""
 
@@ -54,7 +58,7 @@ def _whole_groups(name: str, gpus: int, microbatches: int, chunks: int) -> None:
         near = " or ".join(str(count) for count in (below, below + gpus) if count)
         raise Unmet(
             "microbatches",
-            f"{name} of {gpus} stages has {microbatches} micro-batches",
+            f"{name} of {_counted(gpus, 'stage')} has {_counted(microbatches, 'micro-batch', 'es')}",
             f"it takes them in groups of {gpus}",
             f"microbatches = {near}",
         )
@@ -65,7 +69,7 @@ def _several_chunks(name: str, gpus: int, microbatches: int, chunks: int) -> Non
     if chunks < 2:
         raise Unmet(
             "chunks",
-            f"{name} has {chunks} chunk per GPU",
+            f"{name} has {_counted(chunks, 'chunk')} per GPU",
             "it takes 2 or more; with one it is one_f_one_b",
             f"{name}(2), or one_f_one_b",
         )
@@ -77,7 +81,7 @@ def _even_stages(name: str, gpus: int, microbatches: int, chunks: int) -> None:
         near = " or ".join(str(count) for count in (gpus - 1, gpus + 1) if count)
         raise Unmet(
             STAGES,
-            f"{name} has {gpus} stages",
+            f"{name} has {_counted(gpus, 'stage')}",
             "micro-batches come from both ends of an even number",
             f"{STAGES} = {near}",
         )
@@ -89,7 +93,7 @@ def _even_microbatches(name: str, gpus: int, microbatches: int, chunks: int) -> 
         near = " or ".join(str(count) for count in (microbatches - 1, microbatches + 1) if count)
         raise Unmet(
             "microbatches",
-            f"{name} has {microbatches} micro-batches",
+            f"{name} has {_counted(microbatches, 'micro-batch', 'es')}",
             "half of them come from each end",
             f"microbatches = {near}",
         )
@@ -100,7 +104,7 @@ def _filled(name: str, gpus: int, microbatches: int, chunks: int) -> None:
     if microbatches < 2 * gpus:
         raise Unmet(
             "microbatches",
-            f"{name} of {gpus} stages has {microbatches} micro-batches",
+            f"{name} of {_counted(gpus, 'stage')} has {_counted(microbatches, 'micro-batch', 'es')}",
             f"it begins with {2 * gpus} in flight",
             f"microbatches = {2 * gpus} or more, or fewer stages",
         )
@@ -166,9 +170,12 @@ def chunks_of(name: str, gpus: int, microbatches: int, chunks: int | None = None
         raise ValueError(f"{gpus} GPUs and {microbatches} micro-batches; both are at least 1")
     if known.chunks is not None and chunks not in (None, known.chunks):
         raise Unmet(
-            "chunks", f"{name} has {chunks} chunks per GPU", f"it has {known.chunks}", f"{name} without a number"
+            "chunks",
+            f"{name} has {_counted(chunks or 0, 'chunk')} per GPU",
+            f"it has {known.chunks}",
+            f"{name} without a number",
         )
-    found = known.chunks or chunks or 1
+    found = known.chunks or (1 if chunks is None else chunks)
     for need in known.needs:
         need(name, gpus, microbatches, found)
     return found
