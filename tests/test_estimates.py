@@ -12,6 +12,7 @@ from random_plans import plans
 
 from dagc.base.diagnostics import Collector, SpecError
 from dagc.base.source import Source
+from dagc.base.traced import Tape, chosen
 from dagc.lang.load import load
 from dagc.pipeline.compile import compile_phase
 from dagc.pipeline.estimates import Estimate, Estimates
@@ -157,3 +158,18 @@ def test_any_plan_is_estimated_as_it_compiles(case: tuple[str, str]) -> None:
     estimates = Estimates(spec)
     for phase in (spec.phases[0], replace(spec.phases[0], sequences=3 * spec.phases[0].sequences)):
         check(estimated(estimates, phase), compiled(spec, phase), phase)
+
+
+def test_a_line_is_right_where_a_choice_is_the_same() -> None:
+    """How a search came to what it chose is not traced: it is asked again."""
+    asked: list[float] = []
+
+    def larger(a: float, b: float) -> str:
+        asked.append(a)
+        return "first" if a > b else "second"
+
+    tape = Tape()
+    a, b = tape.given(3.0), tape.given(2.0)
+    assert chosen(larger, (a, b)) == "first" and chosen(larger, (1.0, 2.0)) == "second"
+    line = tape.function([a + b])
+    assert line(5.0, 4.0) == (9.0,) and line(4.0, 5.0) is None and asked == [3.0, 1.0, 5.0, 4.0]

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 
 import pytest
 from conftest import examples
 from mutants.judge import Verdict, judge, numeric, sample, structural
 from mutants.plans import PLANS, placed
+
+from dagc.ir.ops.kind import Tokens
+from dagc.ir.ops.op_set import OPS
+from dagc.pipeline.lower import lower
 
 COUNT = examples(150)
 
@@ -26,6 +32,28 @@ def test_the_whole_graph_passes(plan: str) -> None:
 def test_no_mutant_escapes() -> None:
     assert len(verdicts()) == COUNT
     assert [str(v) for v in verdicts() if v.escaped] == []
+
+
+def test_a_mutant_is_caught_beside_the_graph_that_it_was_made_of() -> None:
+    """What the verifier does not look at again hides nothing."""
+    again = [(v, structural(v.mutant.graph, placed(v.plan)[0])) for v in verdicts()]
+    assert any(found for _, found in again) and [str(v) for v, found in again if found != v.structural] == []
+
+
+def test_a_wrong_annotation_is_caught_beside_the_graph_before_the_pass() -> None:
+    _, unit, _ = placed(next(iter(PLANS)))
+    graphs = dict(lower(unit))
+    for before, after in pairwise(name for name, graph in graphs.items() if graph.level == "annotated"):
+        for at, segment in enumerate(graphs[after].segments):
+            for k, op in enumerate(segment.ops):
+                if not op.loops or OPS[op.kind].tokens is Tokens.AT_HOME:
+                    continue
+                twice = replace(op, loops=(*op.loops, *((f"{dim}2", axes) for dim, axes in op.loops if axes)))
+                ops = (*segment.ops[:k], twice, *segment.ops[k + 1 :])
+                segments = list(graphs[after].segments)
+                segments[at] = segment.with_ops(ops)
+                wrong = replace(graphs[after], segments=tuple(segments))
+                assert "each axis in one of them" in structural(wrong, graphs[before])
 
 
 def test_every_kind_of_mutation_is_tried() -> None:

@@ -52,9 +52,10 @@ def judge(plan: str, mutant: Mutant) -> Verdict:
     return Verdict(plan, mutant, structural(mutant.graph), numeric(mutant.graph, unit, costs), why_equal(mutant))
 
 
-def structural(graph: Graph) -> str:
+def structural(graph: Graph, before: Graph | None = None) -> str:
+    """`before`: what a pass would have been given."""
     try:
-        verify(graph)
+        verify(graph, before)
     except VerifyError as error:
         return str(error)
     return ""
