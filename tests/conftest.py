@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from contextlib import suppress
 from functools import cache
@@ -173,6 +174,14 @@ def pytest_collection(session: pytest.Session) -> None:
     for path in sorted(TESTS.glob("test_*.py"))[own :: about["workercount"]]:
         with suppress(Exception, pytest.skip.Exception):  # told when it is collected
             import_module(path.stem)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """As the command does: what lives to the end is not looked through for cycles again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
