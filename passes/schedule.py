@@ -10,7 +10,7 @@ from dagc.plan.analysis import Analysis, Findings
 
 
 class ScheduleOps(Analysis):
-    """The schedule at calibrated times, and the one at datasheet peaks. Needs costs."""
+    """The schedule at calibrated times, and how long it takes at datasheet peaks. Needs costs."""
 
     name: ClassVar[str] = "schedule"
 
@@ -18,4 +18,4 @@ class ScheduleOps(Analysis):
         costs = found.the_costs
         programs: dict[str, Program] = {}
         own = schedule(found.graph, costs, programs)
-        return found._replace(schedule=own, floor=Scheduler(found.graph, costs, floor=True, programs=programs).run())
+        return found._replace(schedule=own, floor=Scheduler(found.graph, costs, floor=True, programs=programs).times())

@@ -13,8 +13,8 @@ from ..spec.unit import Unit
 
 
 class Findings(NamedTuple):
-    """About one pass over a lowered graph of a phase. `hardware`: instead of the spec's. `floor`: the schedule at datasheet
-    peaks. None: the analysis has not run."""
+    """About one pass over a lowered graph of a phase. `hardware`: instead of the spec's. `floor`: of the schedule at datasheet
+    peaks the times alone. None: the analysis has not run."""
 
     graph: Graph
     unit: Unit

@@ -16,7 +16,7 @@ from .layer_program import Program
 from .microbatches import Column, Columns, walk
 from .moments import Moment, Rank, State, last_s, later, latest_s, shifted, state_key
 from .path import Departures, Path, Paths, Trace, send_path
-from .pipelines import PIPELINES, Cell, Pipeline
+from .pipelines import PIPELINES, Cell, Pipeline, Step
 from .records import PathStep, Run, Schedule
 
 HOST = ("", "host")
@@ -78,6 +78,14 @@ class Scheduler:
             path.step(HOST, self.host_s)
         return Schedule(columns.rows(), columns.all_sends(), latency, period, stage_s, self.steps(path), self.host_s)
 
+    def times(self) -> Schedule:
+        """How long it takes, without cells and path."""
+        latency = max(c.ready_s for c in walk(self.column, self.graph.microbatches).columns)
+        _, stage_s = self.alone()
+        steady = self.steady(stage_s)
+        period = latency if steady is None else steady.time_s + self.host_s
+        return Schedule((), {}, latency, period, stage_s, (), self.host_s)
+
     def alone(self) -> tuple[list[Trace], tuple[float, ...]]:
         """Each stage with nothing before it: its layers, and how long they take."""
         idle = State((0.0,) * self.graph.lanes, (0.0,) * len(self.graph.streams))
@@ -86,10 +94,10 @@ class Scheduler:
 
     def step(self, alone: list[Trace], stage_s: tuple[float, ...]) -> tuple[float, Path | None]:
         """Seconds and path of a step in steady state, where the pipeline has one. `alone`: each stage with nothing before it."""
-        if self.pipeline.step is None:
+        found = self.steady(stage_s)
+        if found is None:
             return 0.0, None
-        sends_s = [self.send_s(cell.stage) for cell in self.cells if cell.gives is not None]
-        found = self.pipeline.step(stage_s, sends_s, self.return_s(), self.graph.microbatches)
+        sends_s = self.sends_s()
         path = Path()
         for stage, times in found.visits.items():
             path.add(self.paths.through(alone[stage])[0], times)
@@ -97,6 +105,15 @@ class Scheduler:
             path.step(("", "send"), fsum(sends_s), len(sends_s))
             path.step(("", "token_return"), self.return_s())
         return found.time_s, path
+
+    def steady(self, stage_s: tuple[float, ...]) -> Step | None:
+        """A step in steady state, where the pipeline has one."""
+        if self.pipeline.step is None:
+            return None
+        return self.pipeline.step(stage_s, self.sends_s(), self.return_s(), self.graph.microbatches)
+
+    def sends_s(self) -> list[float]:
+        return [self.send_s(cell.stage) for cell in self.cells if cell.gives is not None]
 
     def column(self, before: Column[Cells] | None) -> Column[Cells]:
         """The micro-batch after another one, through all stages."""
