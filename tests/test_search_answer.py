@@ -140,10 +140,8 @@ def test_an_engine_runs_the_plans_that_its_exporter_writes(engine: str) -> None:
     """Of all plans of the space: those and no others."""
     phase = "gpus = 0..3, attention { tp = any(2, 4), dp = any(1, 2) }, experts { ep = any, tp = any }, redundant = any(0, 4)"
     own, free = found(phase=phase, extra="", engine=engine), found(phase=phase, extra="")
-    spec = load_open(Source("plan.moe", spec_text(kind="decode", phase=phase)), Collector())
     runs = []
-    for one in search(spec, Asked(top=99)).ranked:
-        plan = dagc.compile_text(one.text)
+    for plan in every_plan(phase):
         runs.append(Runs(engine)([plan.units["decode"]]) is None)
         assert runs[-1] == exported(plan, engine)
     assert any(runs) and not all(runs)
@@ -151,6 +149,12 @@ def test_an_engine_runs_the_plans_that_its_exporter_writes(engine: str) -> None:
     assert refused[f"{ENGINE}{engine}"] > 0
     assert own.complete and own.plans[0].figures[0] <= free.plans[0].figures[0]
     assert all(exported(dagc.compile_text(one.spec), engine) for one in own.plans)
+
+
+@cache
+def every_plan(phase: str) -> tuple[dagc.Plan, ...]:
+    spec = load_open(Source("plan.moe", spec_text(kind="decode", phase=phase)), Collector())
+    return tuple(dagc.compile_text(one.text) for one in search(spec, Asked(top=99)).ranked)
 
 
 def exported(plan: dagc.Plan, engine: str) -> bool:
