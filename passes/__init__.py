@@ -4,24 +4,32 @@ from __future__ import annotations
 
 from dagc.ir.graph_pass import GraphPass
 
+from .backward import Backward
 from .dp import DataParallel
 from .ep import ExpertParallel
 from .mesh import MakeMesh
 from .norms import SplitNorms
 from .place import Place
 from .pp import PipelineParallel
+from .recompute import Recompute
 from .reshard import Reshard
 from .sp import SequenceParallel
 from .tp import TensorParallel
+from .zero import ZeroRedundancy
 
 GRAPH_PASSES: tuple[type[GraphPass], ...] = (
+    Backward,
+    Recompute,
     MakeMesh,
     TensorParallel,
     SequenceParallel,
     ExpertParallel,
     DataParallel,
     PipelineParallel,
+    ZeroRedundancy,
     SplitNorms,
     Reshard,
     Place,
 )
+OF_TRAINING = (Backward, Recompute, ZeroRedundancy)
+"""Passes of training steps alone."""

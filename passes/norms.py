@@ -8,6 +8,7 @@ from dagc.base.frozen import record, replace
 from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.graph_pass import GraphPass
 from dagc.ir.ops.attributes import NONE
+from dagc.ir.ops.kind import RowSum
 from dagc.ir.ops.op_set import OPS
 
 
@@ -27,20 +28,28 @@ def split_norms(segment: Segment) -> Segment:
     """The segment with the row sums of every norm whose width is split as separate ops: partial sums like any other."""
     ops: list[Op] = []
     for op in segment.ops:
-        kinds = OPS[op.kind].row_sums
-        if kinds and op.loop(op.dims[-1]) and not is_split(op):
-            sums = [row_sum(op, kind) for kind in kinds]
+        wanted = OPS[op.kind].row_sums
+        if wanted and op.loop(segment.dims_of(op.inputs[0])[-1]) and not is_split(op):
+            rows = segment.dims_of(op.inputs[0])[:-1]
+            sums = [row_sum(op, one, rows, k) for k, one in enumerate(wanted)]
             ops += sums
             op = replace(op, inputs=(*op.inputs, *(s.name for s in sums)))
         ops.append(op)
     return segment if len(ops) == len(segment.ops) else replace(segment, ops=tuple(ops))
 
 
-def row_sum(norm: Op, kind: str) -> Op:
-    """One number per row, in fp32 as kernels keep their accumulators."""
-    name, rows = f"{norm.name}.{kind}", norm.dims[:-1]
-    return replace(norm, name=name, kind=kind, inputs=norm.inputs[:1], dims=rows, dtype="fp32", attrs=NONE)
+def row_sum(norm: Op, wanted: RowSum, rows: tuple[str, ...], place: int) -> Op:
+    """One number per row, in fp32 as kernels keep their accumulators. `place`: among the sums of the norm."""
+    read = tuple(norm.inputs[k] for k in wanted.operands if k < len(norm.inputs))
+    return replace(norm, name=_name(norm, place), kind=wanted.kind, inputs=read, dims=rows, dtype="fp32", attrs=NONE)
+
+
+def _name(norm: Op, place: int) -> str:
+    """A kind that is summed twice has its place in the name."""
+    sums = OPS[norm.kind].row_sums
+    earlier = sum(one.kind == sums[place].kind for one in sums[:place])
+    return f"{norm.name}.{sums[place].kind}" + (f"{earlier + 1}" if earlier else "")
 
 
 def is_split(norm: Op) -> bool:
-    return f"{norm.name}.{OPS[norm.kind].row_sums[0]}" in norm.inputs
+    return _name(norm, 0) in norm.inputs

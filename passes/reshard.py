@@ -7,7 +7,7 @@ from typing import ClassVar
 from dagc.base.dtypes import DTYPE_BYTES
 from dagc.base.frozen import field, mutable, record, replace
 from dagc.ir.cuts import Cuts, cut_graph
-from dagc.ir.graph import Graph, Op, Segment, StageEdge, Value, Weight
+from dagc.ir.graph import BACKWARD, CELLS, FORWARD, RECOMPUTE, WEIGHT, Graph, Op, Segment, StageEdge, Value, Weight
 from dagc.ir.graph_pass import GraphPass, PassError
 from dagc.ir.mesh import Mesh
 from dagc.ir.moves import PLAIN_PRICES, Chains, NoRoute, Prices, TensorSizes
@@ -24,6 +24,9 @@ from dagc.ir.ops.op_set import OPS, input_layout, result_layout
 from dagc.ir.ops.sizes import local_count
 from dagc.ir.routed_dims import stem
 from dagc.ir.sharding import Axes, Move, Sharding
+
+GOES_ON = dict.fromkeys((RECOMPUTE, BACKWARD, WEIGHT), BACKWARD)
+"""Cells that follow each other: what is moved in one is there for the others."""
 
 
 @record
@@ -102,13 +105,14 @@ class Resharder:
     ops: list[Op] = field(default_factory=list)
     layout: dict[str, Sharding] = field(default_factory=dict)
     dims: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    made: dict[tuple[str, Sharding], str] = field(default_factory=dict)
+    made: dict[tuple[str, Sharding, str], str] = field(default_factory=dict)
     weights: dict[str, Weight] = field(default_factory=dict)
     origin: dict[str, str] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     dtypes: dict[str, str] = field(default_factory=dict)
     partners: dict[str, tuple[str, ...]] = field(default_factory=dict)
     visited: str = ""
+    cell: str = FORWARD
     cuts: Cuts = field(default_factory=dict)
 
     def run(self) -> Segment:
@@ -117,16 +121,43 @@ class Resharder:
         if segment.input == "tokens":
             entry = Sharding(tuple(self.first_use(d) for d in segment.input_dims))
         self.put(segment.input, segment.input_dims, entry)
-        for op in segment.ops:
+        forward = [op for op in segment.ops if op.cell == FORWARD]
+        for op in forward:
             self.visit(op)
-        output = segment.output
-        dims = segment.dims_of(output)
-        want = Sharding(
-            self.residual if not self.last else tuple(() if d != "batch" else self.residual[0] for d in dims)
-        )
-        output = self.reach(output, want)
+        want = self.handed_on()
+        output = self.reach(segment.output, want)
         weights = tuple(self.weights.get(w.name, w) for w in segment.weights)
-        return replace(segment, ops=tuple(self.ops), output=output, weights=weights, entry=entry)
+        done = replace(segment, output=output, weights=weights, entry=entry)
+        if len(forward) < len(segment.ops):
+            done = self.back(done, segment.ops[len(forward) :], want)
+        return replace(done, ops=tuple(self.ops))
+
+    def handed_on(self) -> Sharding:
+        """The layout of the output. Losses stay where their tokens are; what a last layer chooses is split over the batch alone."""
+        segment, last = self.segment, self.last
+        loss = last and len(segment.ops) > 0 and segment.ops[-1].cell != FORWARD
+        if loss:
+            return self.layout[segment.output].resolved()
+        dims = segment.dims_of(segment.output)
+        return Sharding(tuple(() if d != "batch" else self.residual[0] for d in dims) if last else self.residual)
+
+    def back(self, done: Segment, ops: tuple[Op, ...], upstream: Sharding) -> Segment:
+        """The ops of gradients. What is handed back has the layout of what was handed on."""
+        segment = self.segment
+        if segment.upstream is not None:
+            self.put(segment.upstream.name, segment.upstream.dims, upstream)
+            self.dtypes[segment.upstream.name] = segment.upstream.dtype
+            done = replace(done, upstream=replace(segment.upstream, sharding=upstream))
+        downstream = segment.downstream
+        for cell in CELLS[1:]:
+            self.cell = cell
+            for op in ops:
+                if op.cell == cell:
+                    self.visit(op)
+            if downstream and cell == BACKWARD:
+                assert done.entry is not None
+                downstream = self.reach(downstream, done.entry)
+        return replace(done, downstream=downstream)
 
     def first_use(self, dim: str) -> Axes:
         """Token ids arrive as their first consumer wants them: the host sends each rank its own."""
@@ -140,6 +171,8 @@ class Resharder:
     def visit(self, op: Op) -> None:
         """Bring every input to the layout the op needs, passing partial sums through where that is cheaper."""
         self.visited = op.name
+        if op.cell in GOES_ON:
+            op = self.where_they_are(op)
         carried = self.carried(op)
         inputs = []
         for name in op.inputs:
@@ -156,6 +189,16 @@ class Resharder:
         partial = self.mesh.sort((*carried, *own.partial))
         layout = Sharding(own.dims, partial, own.reduce if own.partial else "sum", op.on)
         self.add(replace(op, inputs=tuple(inputs), sharding=layout, more=further_results(op, layout)), op.name)
+
+    def where_they_are(self, op: Op) -> Op:
+        """Contributions to a gradient are added up as they are before their sum is reduced: one move, not one for each."""
+        layouts = {self.layout[name] for name in op.inputs if not name.startswith("@")}
+        alike = OPS[op.kind].jointly and len(layouts) == 1 and all(self.dims.get(name) == op.dims for name in op.inputs)
+        if not alike or not (have := next(iter(layouts))).partial:
+            return op
+        for dim, axes in zip(op.dims, have.dims, strict=True):
+            op = op.annotate(dim, axes)
+        return op
 
     def add(self, op: Op, origin: str) -> None:
         """An op whose results have their layouts. `origin`: the op whose value they are in another one."""
@@ -214,7 +257,7 @@ class Resharder:
             if name.startswith("@") or "context" not in self.dims[name]:
                 out.append(name)
                 continue
-            key = (f"{name} ring", self.layout[name])
+            key = (f"{name} ring", self.layout[name], GOES_ON.get(self.cell, self.cell))
             if key not in self.made:
                 turn = RingTurnAttrs(self.mesh.size(op.ring) - 1)
                 self.made[key] = self.emit((name,), "ring_turn", turn, op.ring, self.layout[name])
@@ -226,7 +269,9 @@ class Resharder:
         have = self.layout[name]
         if have == want:
             return name
-        key = (name, want)
+        key = (name, want, GOES_ON.get(self.cell, self.cell))
+        if key not in self.made and self.cell in GOES_ON and self.is_kept(name, want):
+            self.made[key] = self.made[name, want, FORWARD]
         if key not in self.made:
             if have.reduce == "sum" and not self.cuts:
                 self.cuts = self.chains.cuts(have, want, self.shape(name))
@@ -237,8 +282,19 @@ class Resharder:
                 current = self.move(current, move)
             self.made[key] = current
             for partner, moved in zip(self.partners.get(name, ()), self.partners.get(current, ()), strict=False):
-                self.made[partner, want] = moved
+                self.made[partner, want, key[2]] = moved
         return self.made[key]
+
+    def is_kept(self, name: str, want: Sharding) -> bool:
+        """Whether a value that was moved in the forward cell is kept as it then was: where it takes no more room. What was gathered is
+        gathered again."""
+        if (name, want, FORWARD) not in self.made:
+            return False
+        sizes = [
+            local_count(self.segment, self.dims[name], at.dims, self.mesh, self.scope(name))
+            for at in (self.layout[name], want)
+        ]
+        return sizes[1] <= sizes[0]
 
     def merge_softmax(self, name: str, last: Move) -> str:
         """Attention over pieces of the context: all-reduce the row maxima, the row sums, then join the outputs as the last move
@@ -283,6 +339,6 @@ class Resharder:
         block = "" if made is None else made.block
         group = self.mesh.sort(axes)
         typed = self.dims[name], self.dtype(name), block, self.scope(name)
-        op = Op(new, kind, operands, *typed, attrs, (), group, result, on=result.on)
+        op = Op(new, kind, operands, *typed, attrs, (), group, result, on=result.on, cell=self.cell)
         self.add(replace(op, more=moved_results(op, result, list(map(self.value, operands)))), origin)
         return new

@@ -55,6 +55,7 @@ class SequenceParallel(GraphPass):
                 return op.annotate(rows.slot, _without((*seq, *tensor), inner) if graph.takes_prompts else ())
             if graph.takes_prompts and "seq" in dims:
                 residual = tokens is Tokens.AT_HOME or not set(loop_axes(op)) & set(mesh.of("tp"))
+                residual = residual and bool(op.inputs)  # data is read as its readers want it
                 op = op.annotate("seq", (*seq, *tensor) if residual else seq)
             if rows is not None:
                 op = op.annotate(rows.slot, (*seq, *tensor) if graph.takes_prompts else ())
@@ -140,7 +141,8 @@ def _attend(segment: Segment, op: Op, kind: str, method: str, seq: Axes, size: C
 
 def _over_heads(segment: Segment, op: Op, seq: Axes, size: Callable[[Axes], int]) -> Op:
     """All tokens of some heads, where a dimension of heads divides; the op as it is where none does."""
-    for dim in (d for d in op.dims if stem(d) in HEADS):
+    rows = segment.dims_of(op.inputs[0]) if OPS[op.kind].gradient_of else op.dims
+    for dim in (d for d in rows if stem(d) in HEADS):
         whole = (*op.loop(dim), *seq)
         if segment.size(dim) % size(whole) == 0:
             return op.annotate(dim, whole)

@@ -29,6 +29,8 @@ from dagc.spec.serve import Serve
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.moe"))
+INFERENCE = [path for path in EXAMPLES if "kind = train" not in path.read_text()]
+"""Those with phases that serve: tests of what a pass has are of these."""
 
 
 def examples(count: int) -> int:
@@ -116,7 +118,7 @@ def shared_servings(monkeypatch: pytest.MonkeyPatch) -> None:
     share_servings(monkeypatch)
 
 
-@pytest.fixture(params=[p.stem for p in EXAMPLES])
+@pytest.fixture(params=[p.stem for p in INFERENCE])
 def example_name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

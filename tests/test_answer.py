@@ -14,7 +14,8 @@ from test_page import read
 from dagc.api import Plan, compile_text
 from dagc.cli import main
 from dagc.view.facts.plan_answer import OF_A_SERVING, answer, title
-from dagc.view.report.markdown import escaped, markdown
+from dagc.view.report.markdown import markdown
+from dagc.view.report.markdown_text import escaped
 from dagc.view.report.page.page import page as page_of
 from dagc.view.report.terminal import report
 

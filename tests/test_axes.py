@@ -9,7 +9,7 @@ from dataclasses import fields
 from conftest import ROOT
 
 from dagc.base.axes import AXES, DEGREES, EXPERT_REPLICA, EXPERT_SIDE, REPLICA, STAGES
-from dagc.base.phase_kinds import MIXED, PHASE_KINDS
+from dagc.base.phase_kinds import MIXED, SERVED
 from dagc.base.schema import PHASE
 from dagc.calib.accuracy import BESIDE
 from dagc.cost.schedule.pipelines import PIPELINES
@@ -68,5 +68,5 @@ def test_order_and_degrees_follow_the_table() -> None:
 
 def test_every_kind_of_phase_is_in_the_tables_that_ask_by_kind() -> None:
     """Servings tell the time of a prefill or a decode step alone; a mixed step's is in no table."""
-    assert set(PIPELINES) == set(PHASE_KINDS)
-    assert set(BESIDE) == set(ALONE) == set(PHASE_KINDS) - {MIXED.name}
+    assert set(PIPELINES) == set(SERVED)
+    assert set(BESIDE) == set(ALONE) == set(SERVED) - {MIXED.name}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from browser import Browser, browser, chromium
-from conftest import EXAMPLES, compiled
+from conftest import INFERENCE, compiled
 from test_page import page
 
 from dagc.base.picture_words import THEMES, Theme
@@ -27,7 +27,7 @@ def chrome() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pages")
-    for path in EXAMPLES:
+    for path in INFERENCE:
         (folder / f"{path.stem}.html").write_text(page(path.stem), encoding="utf-8")
     return folder
 
@@ -38,7 +38,7 @@ def opened(chrome: Browser, path: Path) -> None:
     assert chrome.run("document.documentElement.dataset.ready") == "yes"
 
 
-@pytest.mark.parametrize("name", [p.stem for p in EXAMPLES])
+@pytest.mark.parametrize("name", [p.stem for p in INFERENCE])
 def test_every_example(chrome: Browser, pages: Path, name: str) -> None:
     chrome.look()
     opened(chrome, pages / f"{name}.html")

@@ -15,10 +15,14 @@ from dagc.base.sections import SECTIONS, default_text, kind_text
 from dagc.cli import main
 from dagc.lang.sections import model as model_section
 from dagc.lang.sections import phase as phase_section
+from dagc.lang.sections.training import ELSEWHERE
+from dagc.lang.sections.training import OWN as OF_TRAINING
 from dagc.lang.statements import TOP
 
 ROWS = [(path, name, one) for path, section in SECTIONS.items() for name, one in section.attributes.items()]
 SERVE = "phase decode { gpus = 0..7, ep = 4, tp = 2 }\nserve chat { arrivals = poisson(2 req/s), requests = 4, SERVE }"
+
+TRAIN = "phase train { gpus = 0..7, tp = 8 TRAIN }"
 
 
 def test_every_attribute_says_what_holds_without_it() -> None:
@@ -56,8 +60,8 @@ PHASE = "gpus = 0..7, ep = 4, tp = 2 PHASE"
 
 
 def plan(**more: str) -> dagc.Plan:
-    places = ("MODEL", "ATTENTION", "EXPERTS", "ROPE", "PHASE", "SERVE", "HARDWARE", "LINK", "WORKLOAD")
-    text = spec_text(model=MODEL, phase=PHASE, extra=SERVE)
+    places = ("MODEL", "ATTENTION", "EXPERTS", "ROPE", "PHASE", "SERVE", "TRAIN", "HARDWARE", "LINK", "WORKLOAD")
+    text = spec_text(model=MODEL, phase=PHASE, extra=f"{SERVE}\n{TRAIN}")
     text = text.replace("gpus = 64, per_node = 8\n", "gpus = 64 HARDWARE\n").replace(
         "latency = 2 us", "latency = 2 us LINK"
     )
@@ -83,7 +87,12 @@ def plain() -> dagc.Plan:
         ("EXPERTS", "model.experts", ()),
         ("ROPE", "model.rope", ("theta",)),
         ("WORKLOAD", "workload", ("output",)),
-        ("PHASE", "phase", ("ep", "tp", "decode", "engine")),  # an engine that is named also has its memory counted
+        (
+            "PHASE",
+            "phase",
+            ("ep", "tp", "decode", "engine", *OF_TRAINING),
+        ),  # an engine that is named also has its memory counted
+        ("TRAIN", "phase", ("tp", "decode", "engine", *ELSEWHERE)),
         ("SERVE", "serve", ("prefill_workers", "hand_over")),  # of a prefill on GPUs of its own
     ],
 )
@@ -95,6 +104,8 @@ def test_a_default_that_is_written_changes_nothing(
     with_it = plan(**{place: given})
     assert with_it.spec == plain.spec
     assert with_it.to_json() == plain.to_json()
+    assert with_it.trainings["train"].memory == plain.trainings["train"].memory
+    assert with_it.trainings["train"].time_s == plain.trainings["train"].time_s
 
 
 def test_what_is_listed_is_the_table(capsys: pytest.CaptureFixture[str]) -> None:

@@ -303,6 +303,7 @@ PHASE = {
     "left_open": (
         "acceptance",
         "drafter",
+        "training",
         "parts",
         "passes",
         "last",

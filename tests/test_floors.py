@@ -41,7 +41,7 @@ TORCH = ("dagc.execute.torch.", "dagc.measure.")
 TWICE: dict[str, str] = {
     "__init__": "Python's name of a package",
     **dict.fromkeys(
-        ("collectives", "moves", "ops", "router", "row_moves", "rules"),
+        ("collectives", "gradients", "moves", "ops", "router", "row_moves", "rules"),
         "one kind of op or move: its record, and what NumPy, torch and the clock make of it",
     ),
     **dict.fromkeys(("compile", "diff", "explain", "prove", "survive"), "a command, and what it calls"),
@@ -50,7 +50,19 @@ TWICE: dict[str, str] = {
         "a section: its reader, its record, its part of the page, the file that it describes",
     ),
     **dict.fromkeys(
-        ("attention", "axes", "experts", "gpu_map", "groups", "memory", "mesh", "norms", "pools", "strategy"),
+        (
+            "attention",
+            "axes",
+            "experts",
+            "gpu_map",
+            "groups",
+            "memory",
+            "mesh",
+            "norms",
+            "pools",
+            "strategy",
+            "training",
+        ),
         "one subject: its record, what makes it, what it costs, how it is drawn",
     ),
     **dict.fromkeys(("accuracy", "estimate", "fit", "summary"), "one subject: a script for it, and what is computed"),

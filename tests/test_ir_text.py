@@ -10,19 +10,23 @@ import pytest
 import random_plans
 from conftest import ROOT, examples, spec_text
 from hypothesis import HealthCheck, given, settings
+from training_steps import step_of, training_text
 
 from dagc.api import Plan
 from dagc.base.diagnostics import Collector, SpecError
 from dagc.base.source import Source
-from dagc.ir.graph import Graph
+from dagc.ir.graph import FORWARD, Graph
 from dagc.ir.text.read import parse_graph
 from dagc.ir.text.scan import TextError
 from dagc.ir.text.write import COLUMNS, lines_around, print_graph
+from dagc.ir.verify.verify import verify
+from dagc.ir.verify.violation import VerifyError
 from dagc.lang.load import load
-from dagc.passes import GRAPH_PASSES
+from dagc.passes import GRAPH_PASSES, OF_TRAINING
 from dagc.pipeline.lower import lower
 from dagc.spec.unit import Unit
 
+PASSES = [one.name for one in GRAPH_PASSES if one not in OF_TRAINING]
 DATA = ROOT / "tests" / "data"
 MODELS = sorted(path.stem for path in (ROOT / "grammar" / "library" / "models").glob("*.moe"))
 
@@ -59,7 +63,7 @@ def levels_read_back(unit: Unit) -> list[str]:
 
 def test_every_level_reads_back_equal(example: Plan) -> None:
     for unit in example.units.values():
-        assert levels_read_back(Unit(unit.spec, unit.phase)) == ["expand", *(p.name for p in GRAPH_PASSES)]
+        assert levels_read_back(Unit(unit.spec, unit.phase)) == ["expand", *PASSES]
 
 
 PAIRS = [(model, strategy) for i, model in enumerate(MODELS) for strategy in list(STRATEGIES)[i % 2 :: 2]]
@@ -89,6 +93,74 @@ def test_every_random_plan_reads_back_equal(plan: tuple[str, str]) -> None:
         levels_read_back(Unit(spec, spec.phases[0]))
     except SpecError:
         return
+
+
+STEPS = {
+    "tp": "gpus = 0..1, tp = 2, sequence_parallel = true, recompute = silu",
+    "folded": "gpus = 0..7, zero = 2\nattention { dp = 4, tp = 2 }\nexperts { ep = 8 }",
+    "pipeline": "gpus = 0..7, pp = 2, ep = 2, sp = 2, sp_method = ring, microbatches = 2, zero = 1",
+    "width": "gpus = 0..1, tp = 2, shard { hidden = tp }, recompute = full",
+}
+
+
+@pytest.mark.parametrize("strategy", STEPS)
+def test_every_level_of_a_training_step_reads_back_equal(strategy: str) -> None:
+    """Cells, gradients that layers hand back, and those that they are handed."""
+    step = step_of(training_text(STEPS[strategy]))
+    assert list(step.levels) == ["expand", *(one.name for one in GRAPH_PASSES)]
+    for graph in step.levels.values():
+        reads_back(graph)
+
+
+def test_cells_of_a_step_are_read_as_they_are_written() -> None:
+    """In any order, which the verifier judges; names that are no cells, or values without a type, are refused by line."""
+    text = print_graph(step_of(training_text("gpus = 0..1, tp = 2")).placed)
+    graph = parse_graph(text)
+    segment = graph.segment("sparse")
+    turned = replace(segment, ops=(*segment.ops[:-1], replace(segment.ops[-1], cell=FORWARD)))
+    changed = replace(graph, segments=tuple(turned if s is segment else s for s in graph.segments))
+    assert "\n  cell forward\n" in print_graph(changed) and parse_graph(print_graph(changed)) == changed
+    with pytest.raises(VerifyError, match="cells are not in the order recompute, backward, weight, update"):
+        verify(changed)
+    for old, new, said in (
+        (
+            "  cell backward",
+            "  cell sideways",
+            "unknown cell sideways: one of forward, recompute, backward, weight, update",
+        ),
+        ("  cell backward", "  cell backward %x", "expected the end of the line"),
+        ("  cell backward", "  cell", "expected a name at the end"),
+        (", %embed.x.grad:", ", %embed.x.grad", "expected `:`"),
+        (", %embed.x.grad:", ", embed.x.grad:", "expected a value"),
+        ("%embed.x.grad: [batch, seq, hidden])", "%embed.x.grad: [batch, seq, hidden] fp99)", "unknown dtype fp99"),
+        (", %x.grad.2\n", ", x.grad.2\n", "expected a value"),
+    ):
+        assert old in text
+        at = text[: text.index(old)].count("\n") + 1
+        with pytest.raises(TextError, match=f"^line {at}: {said}"):
+            parse_graph(text.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (r"(?m)^(  return %\S+), %\S+$", r"\1, %nowhere", "hands back %nowhere, which is not defined"),
+        (r"(?m)^(  return %\S+), %\S+$", r"\1", "embed: is handed another gradient than sparse hands back"),
+        (
+            r", %moe.out.grad: \[batch, seq",
+            ", %moe.out.grad: [seq, batch",
+            "is handed a gradient of other dims than its output",
+        ),
+        (r"  cell backward\n", "", "uses %moe.out.grad before it is defined"),
+    ],
+)
+def test_gradients_that_do_not_meet_are_found(old: str, new: str, said: str) -> None:
+    text = print_graph(step_of(training_text("gpus = 0..1, tp = 2")).placed)
+    before, mark, after = text.partition("segment sparse")
+    changed, count = re.subn(old, new, after, count=1)
+    assert count
+    with pytest.raises(VerifyError, match=said):
+        verify(parse_graph(before + mark + changed))
 
 
 def placed(phase: str = "gpus = 0..15, ep = 4, sp = 2, tp = 2") -> Graph:

@@ -19,6 +19,7 @@ from dagc.base.sections import SECTIONS
 from dagc.base.source import Source
 from dagc.base.syntax.parse import parse
 from dagc.lang.load import load
+from dagc.spec.metrics import of_training
 from dagc.spec.spec import Spec
 
 DEFAULTS = {(path, name): how for path, name, _, how in defaults()}
@@ -61,7 +62,7 @@ def test_every_example_compiles_and_says_something(path: str, beside_files: None
             assert read(spec(text)).serves
         else:
             plan = dagc.compile_text(spec(text))
-            assert plan.phases
+            assert plan.phases or plan.trainings
             assert plan.spec != read(spec("")), (path, name)
 
 
@@ -94,7 +95,10 @@ def served(text: str) -> str:
 
 @cache
 def results(text: str, phase: str) -> object:
-    plan = dagc.compile_text(re.sub(r"^serve .*\n", "", text, flags=re.MULTILINE), phases=[phase]).to_json()
+    compiled = dagc.compile_text(re.sub(r"^serve .*\n", "", text, flags=re.MULTILINE), phases=[phase])
+    if phase in compiled.trainings:
+        return {m.name: m.how(compiled.subject(phase)) for m in of_training()}, compiled.trainings[phase].memory
+    plan = compiled.to_json()
     for made in plan["phases"].values():
         made.pop("expert_placement", None)  # which a report adds where a phase asks how its experts are placed
     return plan
@@ -119,6 +123,8 @@ def test_a_default_written_out_is_the_same_plan(path: str, beside_files: None) -
         ("phase", "exchange", "deepep_ht"),
         ("phase", "dispatch_dtype", "fp8"),
         ("phase", "layers_per_stage", "[1, 3]"),
+        ("phase", "recompute", "full"),
+        ("phase", "master_dtype", "bf16"),
         ("phase.memory", "padding", "1 GB"),
         ("serve", "slots", "1"),
     ],
@@ -189,4 +195,4 @@ def test_whole_specs_in_pages_are_specs(beside_files: None) -> None:
     found = whole_specs()
     assert len(found) > 3
     for page, text in found:
-        assert read(text).phases, page
+        assert read(text).phases or read(text).trainings, page

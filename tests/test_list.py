@@ -15,6 +15,8 @@ import dagc
 from dagc.base.axes import AXES
 from dagc.base.codes import TABLE as CODES
 from dagc.base.collectives import TRANSFERS
+from dagc.base.pipeline_schedules import SCHEDULES
+from dagc.base.schema import SCHEDULES as SCHEMA_SCHEDULES
 from dagc.base.units import UNITS
 from dagc.cli import main
 from dagc.cli.commands import COMMANDS, MODULES
@@ -24,8 +26,9 @@ from dagc.importers.origins import SOURCES
 from dagc.lang import library
 from dagc.passes import GRAPH_PASSES
 from dagc.plan.subject import all_metrics
-from dagc.spec.metrics import PHASE, TABLE, metric, of_serving
+from dagc.spec.metrics import PHASE, TABLE, metric, of_serving, of_training
 from dagc.view.draw.figures.standalone import SHEETS
+from dagc.view.draw.figures.training_sheets import TRAINING_SHEETS
 
 pytestmark = pytest.mark.usefixtures("shared_servings")
 Capture = pytest.CaptureFixture[str]
@@ -43,6 +46,7 @@ def test_names_are_those_that_are_read(capsys: Capture) -> None:
         assert [r["name"] for r in presets if r["kind"] == kind] == library.names(kind)
     assert all(r["about"] for r in presets)
     assert [r["code"] for r in listed("codes", capsys)] == [c.code for c in CODES]
+    assert [r["name"] for r in listed("schedules", capsys)] == list(SCHEDULES) == list(SCHEMA_SCHEDULES)
     assert [r["name"] for r in listed("architectures", capsys)] == library.architectures()
     assert [r["unit"] for r in listed("units", capsys)] == list(UNITS)
     assert [r["name"] for r in listed("passes", capsys)][: len(GRAPH_PASSES)] == [p.name for p in GRAPH_PASSES]
@@ -69,6 +73,7 @@ def test_every_metric_is_in_the_table_and_every_row_is_a_metric() -> None:
     seen: set[tuple[str, str]] = set()
     step = "gpus = 0..7, tp = 8, decode = 8, prompts = [64 tok]"
     serving = "phase decode { gpus = 0..7, tp = 2, ep = 4 }\nserve chat { arrivals = burst, requests = 2 }\nrequire chat.met > 0\n"
+    serving += "phase pretrain { kind = train, gpus = 0..7, dp = 2, tp = 4 }\n"
     priced = spec_text(extra=serving).replace("per_node = 8", "per_node = 8, price = 2 $/h, power = 700 W", 1)
     served = dagc.compile_text(priced)
     for plan in (
@@ -82,8 +87,8 @@ def test_every_metric_is_in_the_table_and_every_row_is_a_metric() -> None:
                 continue
             found = metric(name)
             assert found is not None and found.dim == value.dim, name
-            if owner in plan.servings:  # `throughput` and others are of both
-                own = next(m for m in of_serving() if m.name == rest)
+            if owner in plan.servings or owner in plan.trainings:  # `throughput` and others are of several
+                own = next(m for m in (of_serving() if owner in plan.servings else of_training()) if m.name == rest)
                 assert (own.dim, own.share) == (found.dim, found.share), name
                 found = own
             seen.add((found.owner, found.name))
@@ -179,7 +184,7 @@ def test_help_asks_no_command_for_its_arguments() -> None:
 
 def test_views_of_the_command_line_are_those_that_are_drawn(capsys: Capture) -> None:
     assert main(["show", "x.moe", "--view", "none"]) == 2
-    assert capsys.readouterr().err.strip().endswith(f"it may be {', '.join(SHEETS)}")
+    assert capsys.readouterr().err.strip().endswith(f"it may be {', '.join({**SHEETS, **TRAINING_SHEETS})}")
 
 
 def test_engines_are_one_list() -> None:

@@ -10,7 +10,7 @@ from test_page import EVIL, evil_plan, read
 
 from dagc.api import Plan
 from dagc.cli import main
-from dagc.view.report.markdown import escaped
+from dagc.view.report.markdown_text import escaped
 from dagc.view.report.plan_rows import MAKERS
 
 pytestmark = pytest.mark.usefixtures("shared_servings")

@@ -14,7 +14,7 @@ from dagc.base.synonyms import OF_METRICS
 from dagc.base.units import TIME
 from dagc.cli import main
 from dagc.spec import metrics
-from dagc.spec.metrics import PHASE, TABLE, Metric, of_phase
+from dagc.spec.metrics import PHASE, TABLE, Metric, of_phase, of_training
 
 pytestmark = pytest.mark.usefixtures("shared_servings")
 Capture = pytest.CaptureFixture[str]
@@ -96,17 +96,18 @@ def test_json_and_rows_are_the_metrics(path: Path) -> None:
 
 def test_the_schema_has_every_field_of_the_table() -> None:
     """The schema is a contract with readers: a metric in `--json` is in it by the same name."""
-    for metric in of_phase():
-        place = SCHEMA["$defs"]["phase"]["properties"]
-        for key in metric.json.split(".") if metric.json else ():
-            assert key in place, metric.name
-            place = place[key].get("properties", {})
+    for owner, table in (("phase", of_phase()), ("training", of_training())):
+        for metric in table:
+            place = SCHEMA["$defs"][owner]["properties"]
+            for key in metric.json.split(".") if metric.json else ():
+                assert key in place, metric.name
+                place = place[key].get("properties", {})
 
 
 def test_names_of_a_table_are_its_own() -> None:
     assert len({m.full for m in TABLE}) == len(TABLE)
     for key in ("json", "row"):
-        names = [getattr(m, key) for m in TABLE if getattr(m, key) and m.name not in ("ttft", "tpot")]
+        names = [(m.owner, getattr(m, key)) for m in TABLE if getattr(m, key) and m.name not in ("ttft", "tpot")]
         assert len(set(names)) == len(names)
 
 

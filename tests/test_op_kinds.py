@@ -7,6 +7,7 @@ from functools import cache
 
 import pytest
 from conftest import spec_text
+from training_steps import library_text, step_of
 
 import dagc
 from dagc.api import Plan
@@ -35,14 +36,19 @@ COMMON_ROWS = (
 )
 
 
+ALIKE = {
+    **dict.fromkeys(ACTIVATIONS, "silu"),
+    **{f"{name}_grad": "silu_grad" for name in ACTIVATIONS},
+    "sgd": "adamw",
+}
+"""Kinds that may stand where another one does."""
+
+
 @cache
 def plans() -> tuple[Plan, ...]:
-    head = 'moe 1\nhardware from "h100-sxm" { gpus = 64 }\nworkload { sequences = 16, prompt = 256 tok, output = 16 tok }\n'
-    texts = [
-        f'{head}model from "{model}" {{ }}\nphase {kind} {{ {phase} }}' for model, (kind, phase) in LIBRARY.items()
-    ]
+    texts = [library_text(model, *phase) for model, phase in LIBRARY.items()]
     packed = "gpus = 0..1, tp = 2, decode = 16, prompts = [256 tok]"
-    texts.append(f'{head}model from "mixtral-8x7b" {{ }}\nphase step {{ kind = mixed, {packed} }}')
+    texts.append(library_text("mixtral-8x7b", "mixed", packed))
     texts += [
         spec_text(phase="gpus = 0..3, sp = 2, tp = 2, sp_method = ring"),
         spec_text(kind="decode", phase="gpus = 0..3, sp = 2, tp = 2"),
@@ -55,15 +61,16 @@ def plans() -> tuple[Plan, ...]:
 
 @cache
 def found() -> dict[str, tuple[Graph, Segment, Op]]:
-    """Of every kind an op in a placed graph."""
+    """Of every kind an op in a placed graph, of a pass or of a training step."""
     ops: dict[str, tuple[Graph, Segment, Op]] = {}
-    for plan in plans():
-        for result in plan.phases.values():
-            for segment in result.graph.segments:
-                for op in segment.ops:
-                    ops.setdefault(op.kind, (result.graph, segment, op))
-    for name in ACTIVATIONS.keys() - ops.keys():
-        graph, segment, op = ops["silu"]
+    placed = [result.graph for plan in plans() for result in plan.phases.values()]
+    placed += [step_of(library_text(model, "train", phase)).placed for model, (_, phase) in LIBRARY.items()]
+    for graph in placed:
+        for segment in graph.segments:
+            for op in segment.ops:
+                ops.setdefault(op.kind, (graph, segment, op))
+    for name in ALIKE.keys() - ops.keys():
+        graph, segment, op = ops[ALIKE[name]]
         ops[name] = (graph, segment, replace(op, kind=name))
     return ops
 
@@ -87,7 +94,7 @@ def refused(kind: str, change: Op, *, by_reader: bool = False) -> str:
 def test_there_is_an_op_of_every_kind() -> None:
     assert set(found()) == set(OPS)
     for kind, (graph, segment, op) in found().items():
-        if kind not in ACTIVATIONS:
+        if kind not in ALIKE:
             verify(with_op(graph, segment, op))
 
 
@@ -100,16 +107,17 @@ def test_a_record_is_complete(name: str) -> None:
     assert (kind.move is not None) == issubclass(kind.attrs, (CollectiveAttrs, SliceAttrs))
     assert kind.runtime_kind in OPS
     assert all(f.attribute.about for f in kind.attrs.fields)
-    assert set(kind.row_sums) <= set(OPS)
+    assert {one.kind for one in kind.row_sums} <= set(OPS)
     assert kind.state is None or kind.tokens is Tokens.IN_ORDER
     assert kind.fused or kind.rides_in or not kind.local or kind.move is not None
 
 
 @pytest.mark.parametrize("name", OPS)
 def test_operands_are_counted(name: str) -> None:
-    _, _, op = found()[name]
-    refused(name, replace(op, inputs=()))
-    refused(name, replace(op, inputs=(*op.inputs, *[op.inputs[0]] * 3)))
+    _, segment, op = found()[name]
+    if op.inputs:
+        refused(name, replace(op, inputs=()))
+    refused(name, replace(op, inputs=(*op.inputs, *[*op.inputs, segment.input][:1] * 3)))
 
 
 @pytest.mark.parametrize("name", OPS)

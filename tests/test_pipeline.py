@@ -26,11 +26,13 @@ from dagc.ir.graph import Graph
 from dagc.ir.graph_pass import GraphPass, PassError
 from dagc.ir.mesh import Factors, refine
 from dagc.ir.moves import PLAIN_PRICES
+from dagc.ir.ops.training import STATES
 from dagc.ir.text.read import parse_graph
 from dagc.ir.text.write import print_graph
 from dagc.ir.verify.violation import VerifyError
 from dagc.lang.load import load
-from dagc.passes import GRAPH_PASSES
+from dagc.passes import GRAPH_PASSES, OF_TRAINING
+from dagc.passes.backward import Backward
 from dagc.passes.dp import DataParallel
 from dagc.passes.ep import ExpertParallel
 from dagc.passes.memory import AddUpMemory
@@ -38,9 +40,11 @@ from dagc.passes.mesh import MakeMesh
 from dagc.passes.norms import SplitNorms
 from dagc.passes.place import Place
 from dagc.passes.pp import PipelineParallel
+from dagc.passes.recompute import Recompute
 from dagc.passes.reshard import Reshard
 from dagc.passes.sp import SequenceParallel
 from dagc.passes.tp import TensorParallel
+from dagc.passes.zero import ZeroRedundancy
 from dagc.pipeline import strategy
 from dagc.pipeline.analyse import ANALYSES
 from dagc.pipeline.lower import lower, lowered, passes_of
@@ -67,6 +71,9 @@ LINKS = st.builds(Link, st.floats(1.0, 1e13), st.floats(0.0, 1.0), st.booleans()
 PRICES = st.one_of(st.just(PLAIN_PRICES), st.lists(LINKS, min_size=1, max_size=4).map(lambda links: LinkPrices(*links)))
 DISPATCH = st.sampled_from(("all_to_all", "allgather"))
 PASSES = st.one_of(
+    st.builds(Backward, st.sampled_from(("fp32", "bf16")), st.sampled_from(tuple(STATES))),
+    st.builds(Recompute, NAMES),
+    st.builds(ZeroRedundancy, st.integers(0, 3)),
     st.builds(
         MakeMesh,
         sides=SIDES,
@@ -101,7 +108,7 @@ PASSES = st.one_of(
 def test_every_pass_and_option_is_drawn() -> None:
     """A pass or an option that the property leaves out fails here."""
     drawn = {MakeMesh: 16, TensorParallel: 1, SequenceParallel: 3, ExpertParallel: 4, DataParallel: 1}
-    drawn |= {PipelineParallel: 1, SplitNorms: 0, Reshard: 2, Place: 0}
+    drawn |= {Backward: 2, Recompute: 1, ZeroRedundancy: 1, PipelineParallel: 1, SplitNorms: 0, Reshard: 2, Place: 0}
     assert {one: len(fields(one)) for one in GRAPH_PASSES} == drawn  # type: ignore[arg-type]
     assert [one.name for one in ANALYSES] == list(ANALYSIS_NAMES) and parse(",".join(ANALYSIS_NAMES)) == ANALYSES
 
@@ -142,7 +149,7 @@ def test_options_at_their_defaults_are_left_out() -> None:
         ("tp{rules=a", "cannot read the passes from '{rules=a' on", "passes are names"),
         ("tp{rules={a}}", "cannot read the passes from", "passes are names"),
         ("reshad", "unknown pass `reshad`", "did you mean `reshard`?"),
-        ("xyzzy", "unknown pass `xyzzy`", "passes: mesh, tp"),
+        ("xyzzy", "unknown pass `xyzzy`", "passes: backward, recompute, mesh, tp"),
         ("expand", "`expand` makes a graph from a spec", "dagc ir SPEC --after expand"),
         ("schedle", "unknown pass `schedle`", "did you mean `schedule`?"),
         ("cost{hardware=x}", "`cost` has no option `hardware`", "`cost` has no options"),
@@ -237,7 +244,7 @@ def test_a_pass_runs_where_the_table_has_it(monkeypatch: pytest.MonkeyPatch) -> 
     table = (*GRAPH_PASSES[:3], LeaveAlone, *GRAPH_PASSES[3:])
     monkeypatch.setattr(strategy, "GRAPH_PASSES", table)
     (unit,) = units(spec_text(phase="gpus = 0..3, tp = 4"))
-    assert [type(one) for one in passes_of(unit)] == list(table)
+    assert [type(one) for one in passes_of(unit)] == [one for one in table if one not in OF_TRAINING]
 
 
 def test_phases_on_the_same_gpus_are_options_of_each_other() -> None:

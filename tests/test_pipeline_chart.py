@@ -17,7 +17,8 @@ from dagc.cost.schedule.training.makespan import StepTimes, step_times
 from dagc.cost.schedule.training.schedule_table import make
 from dagc.cost.schedule.training.stage_times import StageTimes
 from dagc.view.draw.figures import pipeline_chart
-from dagc.view.draw.figures.standalone import Sheet, document
+from dagc.view.draw.figures.sheet import Sheet
+from dagc.view.draw.figures.standalone import document
 from dagc.view.draw.palette import PALETTE
 from dagc.view.facts.pipeline_cells import StepChart, step_chart
 

@@ -146,7 +146,7 @@ def test_a_forgotten_or_misplaced_reduction_cannot_pass() -> None:
 def test_verify_proves_the_examples(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(path)]) == 0
     spec = load(Source(path.name, path.read_text()), Collector(), {}, path.parent)
-    assert capsys.readouterr().out.count("equal on") == len(spec.phases)
+    assert capsys.readouterr().out.count("equal on") == len(spec.phases) + len(spec.trainings)
 
 
 def test_verify_proves_a_wide_expert_decode(capsys: pytest.CaptureFixture[str]) -> None:

@@ -122,9 +122,9 @@ def test_an_unknown_preset_is_one_error_with_the_list() -> None:
 
 TRAIN = "phase train { gpus = 0..7, pp = 2, ep = 4, schedule = one_f_one_b, recompute = full, zero = 1 }"
 LATER = {
-    "train": (TRAIN, "training plans"),
-    "kind = train": (TRAIN.replace("phase train {", "phase step { kind = train,"), "training plans"),
-    "optimizer": (TRAIN.replace("zero = 1", "optimizer = adamw { lr = 1 }"), "training plans"),
+    "train": ("train { steps = 10 }", "sections of training are"),
+    "zero": (TRAIN.replace("zero = 1", "zero = 3"), "weights that are shared out"),
+    "optimizer": (TRAIN.replace("zero = 1", "optimizer = adamw { lr = 1 }"), "settings of an optimizer are"),
 }  # fmt: skip
 
 
@@ -135,6 +135,12 @@ def test_what_is_not_there_yet_is_one_sentence(name: str) -> None:
     (found,) = errors_of(spec_text(extra=extra))
     assert found.code == "E18" and found.message.startswith(what) and "not there yet" in found.message
     assert found.span is not None and found.help
+
+
+def test_what_was_to_come_compiles() -> None:
+    for extra in (TRAIN, TRAIN.replace("phase train {", "phase step { kind = train,")):
+        (found,) = dagc.compile_text(spec_text(extra=extra)).trainings.values()
+        assert found.training.zero == 1 and found.training.recompute == ("full",)
 
 
 @pytest.mark.parametrize(
@@ -458,4 +464,4 @@ def test_a_phase_without_a_kind_is_told_what_phases_are(name: str) -> None:
     with pytest.raises(dagc.SpecError) as caught:
         dagc.compile_text(spec_text(kind=name, phase="gpus = 0..7, tp = 8"))
     (error,) = caught.value.diagnostics
-    assert error.code == "E10" and "inference" in error.help[0]
+    assert error.code == "E10" and "`kind = train`" in error.message

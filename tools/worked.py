@@ -12,6 +12,7 @@ BASE = {
     "phase": "phase decode { gpus = 0..7, tp = 8 }",
 }
 """Kind of statement -> what the examples are beside."""
+TRAINED = "phase pretrain {\n  kind = train, gpus = 0..31, pp = 4, microbatches = 8, zero = 1\n  attention { dp = 2, tp = 4 }, experts { ep = 8 }\n"
 SERVED = "phase prefill { gpus = 0..7, tp = 8 }\nphase decode { gpus = 0..7, tp = 8 }"
 """The phases that examples of servings are beside."""
 FILES = {
@@ -31,6 +32,11 @@ def _compute(dtype: str, rate: str) -> str:
 
 def _model(text: str) -> str:
     return f'model from "mixtral-8x7b" {{ {text} }}'
+
+
+def _train(text: str) -> str:
+    """A phase that trains, with one more word."""
+    return f"{TRAINED}  {text}\n}}"
 
 
 def _serve(text: str) -> str:
@@ -211,6 +217,15 @@ WORKED: dict[str, dict[str, str]] = {
             "prefixes = [1024 tok, 0 tok] }"
         ),
         "cuda_graph": "phase decode { gpus = 0..7, tp = 8, cuda_graph = false }",
+        "schedule": _train("schedule = zb_h1"),
+        "virtual": _train("schedule = interleaved, virtual = 2"),
+        "recompute": _train("recompute = [moe]"),
+        "optimizer": _train("optimizer = sgd"),
+        "zero": TRAINED.replace("zero = 1", "zero = 2") + "}",
+        "gradient_dtype": _train("gradient_dtype = bf16"),
+        "master_dtype": _train("master_dtype = none"),
+        "moment_dtype": _train("moment_dtype = bf16"),
+        "grad_overlap": _train("grad_overlap = full"),
         "passes": "phase decode { gpus = 0..7, tp = 8, passes = [whole_vocab] }",
         "overlap": "phase decode { gpus = 0..7, attention { dp = 8 }, experts { ep = 8 }, overlap = two_batch }",
         "strategy": "phase decode { gpus = 0..7, strategy = any }",

@@ -30,6 +30,7 @@ PLAIN: dict[str, Text] = {
     "phase.experts": {},
     "phase.memory": {},
     "phase step": {"kind": "mixed", "gpus": "0..7", "tp": "8", "decode": "8", "prompts": "[64 tok]"},
+    "phase pretrain": {"kind": "train", "gpus": "0..7", "tp": "8", "weight_dtype": "bf16"},
     "serve": {"arrivals": "burst", "requests": "2"},
 }
 """A spec that says as little as it can. `phase` is the decode phase, `hardware.link` the outermost level."""
@@ -73,7 +74,7 @@ def _beside(**sections: str) -> Mapping[str, Text]:
     return found
 
 
-IN_PREFILL, IN_STEP = "phase prefill", "phase step"
+IN_PREFILL, IN_STEP, IN_TRAINING = "phase prefill", "phase step", "phase pretrain"
 SP = _beside(phase__prefill="sp = 2; tp = 4")
 EP = _beside(phase="ep = 4; tp = 2")
 WIDE = _beside(phase__prefill="gpus = 0..15; tp = 16")
@@ -178,6 +179,12 @@ HAND: dict[str, dict[str, Written | str]] = {
         "prompt_tokens": Written("64 tok", place=IN_STEP),
         "prompts": Written("[256 tok, 44 tok]", _beside(phase__step="-prompts; prompt_tokens = 300 tok"), IN_STEP),
         "prefixes": Written("[32 tok]", _beside(phase__step="prefix = 32 tok"), IN_STEP),
+        **dict.fromkeys(
+            ("schedule", "optimizer", "zero", "gradient_dtype", "master_dtype", "moment_dtype", "grad_overlap"),
+            Written("", place=IN_TRAINING),
+        ),
+        "virtual": Written("1", place=IN_TRAINING),
+        "recompute": Written("none", place=IN_TRAINING),
         "passes": Written("[]"),
         "strategy": "it has the one word `any`",
     },

@@ -59,7 +59,7 @@ def check_phases(spec: Spec, names: Sequence[str]) -> None:
     """Raises SpecError where one is not of the spec."""
     from ..base.diagnostics import Diagnostic, SpecError
 
-    known = [phase.name for phase in spec.phases]
+    known = [phase.name for phase in (*spec.phases, *spec.trainings)]
     for name in names:
         if name not in known:
             raise SpecError([Diagnostic("E14", f"unknown phase `{name}`", help=(f"phases: {', '.join(known)}",))])

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from ..base.picture_words import Theme
     from ..execute.prove import Proof
+    from ..execute.prove_training import TrainingProof
     from ..pipeline.serve import Servings
     from ..plan.result import Sensitivities, Sensitivity
     from ..serving.knee import Knee
@@ -102,15 +103,27 @@ class Plan(CompiledPlan):
         """What faster hardware would buy in a phase (costs it again under each change)."""
         from ..pipeline.sensitivities import sensitivities
 
+        self._inferred(phase, "what faster hardware buys is")
         return sensitivities(self.units[phase], self.phases[phase])
+
+    def _inferred(self, phase: str, what: str) -> None:
+        """Raises SpecError for a phase that trains. `what`: what it has not, with its verb."""
+        if phase in self.trainings:
+            from ..spec.inference_alone import inference_phases
+
+            inference_phases(self.spec, (phase,), what)
 
     def _sensitivities(self) -> Sensitivities:
         return {phase: self.sensitivities(phase) for phase in self.phases}
 
-    def prove(self, phase: str) -> Proof:
+    def prove(self, phase: str) -> Proof | TrainingProof:
         """The numeric proof of a phase, as `dagc verify` gives it; its `verdict` is `equal`, `differs` or `not run`."""
         from ..execute.prove import prove_small
 
+        if phase in self.trainings:
+            from ..execute.prove_spec import prove_phase
+
+            return prove_phase(replace(self.spec, requirements=()), self.spec.phase(phase), None, None)
         return prove_small(self, phase)
 
     @cached_property
@@ -206,7 +219,7 @@ class Plan(CompiledPlan):
     def svg(
         self,
         phase: str,
-        view: str = "overview",
+        view: str = "",
         *,
         select: Sequence[str] = (),
         hops: int = 0,
@@ -214,18 +227,21 @@ class Plan(CompiledPlan):
         color_by: str = "",
         theme: Theme = "auto",
     ) -> Svg:
-        """A picture: overview, map, layer, lanes, timeline, memory or path. `lanes` is the placed graph, of which `select`,
-        `hops` and `unfold` choose a part as in `dagc show`; `color_by` is of the map. SpecError where they select nothing,
-        ValueError for another view."""
+        """A picture: overview (the default), map, layer, lanes, timeline, memory or path; of a phase that trains pipeline (the default)
+        or memory. `lanes` is the placed graph, of which `select`, `hops` and `unfold` choose a part as in `dagc show`; `color_by` is of the
+        map. SpecError where they select nothing, ValueError for another view."""
+        from ..base.picture_words import TRAINING_VIEWS, USUAL_VIEWS
         from ..view.draw.figures.standalone import svg
         from ..view.facts.lanes.shown_part import Choice
 
         several = [(words,) if isinstance(words, str) else tuple(words) for words in (select, unfold)]
         choice = Choice(several[0], hops, several[1], color_by)
-        return Svg(svg(self, phase, view, choice, theme))
+        usual = TRAINING_VIEWS if phase in self.trainings else USUAL_VIEWS
+        return Svg(svg(self, phase, view or usual[0], choice, theme))
 
     def rows(self, table: str = "ops") -> list[dict[str, Any]]:
-        """Plain rows for a DataFrame: of ops, phases, collectives, memory, pools, critical_path, requirements or servings (those that were simulated)."""
+        """Plain rows for a DataFrame: of ops, phases, collectives, memory, pools, critical_path, requirements or servings (those that were
+        simulated); of phases that train trainings, training_stages, training_cells, training_collectives or training_ops."""
         from ..view.report.plan_rows import rows
 
         return rows(self, table)
@@ -241,12 +257,14 @@ class Plan(CompiledPlan):
         """Placed graph of a phase as plain data: nodes and edges."""
         from ..export.json import graph_object
 
+        self._inferred(phase, "the placed graph is")
         return graph_object(self, phase)
 
     def to_networkx(self, phase: str, *, ranks: str = "folded") -> nx.MultiDiGraph[str]:
         """Placed graph of a phase for networkx; `ranks="all"` has a node for each rank."""
         from ..export.interchange import to_networkx
 
+        self._inferred(phase, "the placed graph is")
         return to_networkx(self, phase, ranks=ranks)
 
     def __str__(self) -> str:
@@ -256,7 +274,9 @@ class Plan(CompiledPlan):
         """One line: the model, each phase's time, and how many requirements hold."""
         from ..base.units import TIME, show
 
-        times = ", ".join(f"{name} {show(result.time_s, TIME)}" for name, result in self.phases.items())
+        every = [(name, result.time_s) for name, result in self.phases.items()]
+        every += [(name, result.time_s) for name, result in self.trainings.items()]
+        times = ", ".join(f"{name} {show(time_s, TIME)}" for name, time_s in every)
         held = sum(v.passed for v in self.requirements)
         return f"<Plan {self.spec.model.name}: {times}; {held} of {len(self.requirements)} requirements hold>"
 
@@ -274,7 +294,7 @@ class Plan(CompiledPlan):
             "text/plain": self.report,
             "text/markdown": self.markdown,
             "text/html": self._repr_html_,
-            "image/svg+xml": lambda: self.svg(next(iter(self.phases))),
+            "image/svg+xml": lambda: self.svg(next(iter((*self.phases, *self.trainings)))),
         }
         wanted = [k for k in makers if (include is None or k in include) and k not in (exclude or ())]
         return {kind: makers[kind]() for kind in wanted}

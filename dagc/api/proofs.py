@@ -11,6 +11,7 @@ from .asked_specs import check_phases, spec_of
 
 if TYPE_CHECKING:
     from ..execute.prove import Proof
+    from ..execute.prove_training import TrainingProof
     from .asked_specs import Settings
 
 
@@ -18,13 +19,13 @@ if TYPE_CHECKING:
 class Verification:
     """The proof of each phase. True where all hold: a phase that could not be run is not proved."""
 
-    proofs: tuple[Proof, ...]
+    proofs: tuple[Proof | TrainingProof, ...]
 
     @property
     def holds(self) -> bool:
         return all(proof.holds for proof in self.proofs)
 
-    def __getitem__(self, phase: str) -> Proof:
+    def __getitem__(self, phase: str) -> Proof | TrainingProof:
         for proof in self.proofs:
             if proof.phase == phase:
                 return proof
@@ -56,6 +57,6 @@ def verify(
     check_phases(spec, phases)
     if reference is not None and weights is None:
         raise SpecError([Diagnostic("E14", "a reference needs weights: logits belong to weights")])
-    own = [phase for phase in spec.phases if not phases or phase.name in phases]
+    own = [phase for phase in (*spec.phases, *spec.trainings) if not phases or phase.name in phases]
     files = [None if path is None else Path(path) for path in (weights, reference)]
     return Verification(tuple(prove_phase(replace(spec, requirements=()), phase, *files) for phase in own))

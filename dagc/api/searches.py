@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..base.frozen import record
-from .asked_specs import check_phases, setting_texts, source_of, spec_of
+from .asked_specs import setting_texts, source_of, spec_of
 
 if TYPE_CHECKING:
     from ..lang.open_spec import OpenSpec
@@ -146,11 +146,13 @@ def opened(
     from ..lang.open_spec import load_open
     from ..optimize.own_gpus import refuse
     from ..optimize.search.workers import Text
+    from ..spec.inference_alone import inference_phases
 
     source, base = source_of(spec_file, allow_import)
     texts = setting_texts(settings)
     spec = load_open(source, Collector(), texts, base, allow_import)
-    check_phases(spec.spec, phases)
+    left_open = [phase.name for phase in spec.spec.trainings if spec.of(phase.name)]
+    inference_phases(spec.spec, (*phases, *left_open), "`dagc search` is")
     open_phases = {one.phase for one in spec.choices}
     advice = "compare such plans with `dagc sweep`, by a param in `experts`"
     refuse((phase for phase in spec.spec.phases if phase.name in open_phases), "dagc search", advice)

@@ -20,27 +20,27 @@ class Coming:
     instead: str = ""
 
 
-TRAINING = Coming(
-    "training plans are", "phases are inference: `kind = prefill` or `kind = decode`, without a backward pass"
-)
 SECTIONS = {
-    "train": TRAINING, "optimizer": TRAINING,
-}  # fmt: skip
+    "train": Coming("sections of training are", "a phase trains: `phase train { ... }`"),
+    "optimizer": Coming("sections of an optimizer are", "write `optimizer = adamw` in a training phase"),
+}
 """Sections at the top of a file."""
 
-_TRAIN = ("schedule", "recompute", "optimizer", "zero")
 ATTRIBUTES: dict[str, dict[str, Coming]] = {
-    "phase": {
-        **dict.fromkeys(_TRAIN, TRAINING),
-    },
+    "phase": {},
 }  # fmt: skip
 """Kind of a section -> attributes and sections inside it."""
 
-WORDS = {"train": TRAINING, "training": TRAINING}
+WORDS: dict[str, Coming] = {}
 """Kinds of phases."""
 CHOICES = ("any", "best", "auto", "free")
 """What leaves a placement to a search, or is meant to leave a number or a word to one."""
-TEXTS = ((re.compile(r"^[^#\"]*\boptimizer\s*=\s*\w+\s*\{"), TRAINING),)
+TEXTS = (
+    (
+        re.compile(r"^[^#\"]*\boptimizer\s*=\s*\w+\s*\{"),
+        Coming("settings of an optimizer are", "they change neither time nor memory: write `optimizer = adamw`"),
+    ),
+)
 """Statements that the grammar does not have yet."""
 
 

@@ -25,7 +25,10 @@ class PhaseKind:
 PREFILL = PhaseKind("prefill", takes_prompts=True, generates=False, metric="ttft")
 DECODE = PhaseKind("decode", takes_prompts=False, generates=True, metric="tpot")
 MIXED = PhaseKind("mixed", takes_prompts=True, generates=True, metric="step_time")
-PHASE_KINDS: Mapping[str, PhaseKind] = {kind.name: kind for kind in (PREFILL, DECODE, MIXED)}
+TRAIN = PhaseKind("train", takes_prompts=True, generates=False, metric="step_time")
+SERVED: Mapping[str, PhaseKind] = {kind.name: kind for kind in (PREFILL, DECODE, MIXED)}
+"""Kinds of inference."""
+PHASE_KINDS: Mapping[str, PhaseKind] = {**SERVED, TRAIN.name: TRAIN}
 
 PROMPT = "prompt"
 """Scope of the ops of the prompts of a mixed step; where they have several lengths, those of a further one: `prompt2`, .."""

@@ -233,8 +233,14 @@ ROUTINGS = {
 PLACINGS = ("linear", "eplb", "balanced")
 """Ways to place experts on ranks."""
 
+SCHEDULES = (
+    "gpipe", "one_f_one_b", "interleaved", "zb_h1", "zb_h2", "zb_v", "v_half", "v_min", "dualpipe", "dualpipe_v",
+)  # fmt: skip
+"""Orders of the cells of a training pipeline."""
+OPTIMIZERS = ("adamw", "sgd")
+
 PHASE: dict[str, Attribute] = {
-    "kind": _word("prefill, decode or mixed", None, *PHASE_KINDS, otherwise="the phase's name"),
+    "kind": _word("prefill, decode, mixed or train", None, *PHASE_KINDS, otherwise="the phase's name"),
     "hardware": _word("pool of GPUs that it runs on (needed where there are several)", None, otherwise="the only one"),
     "gpus": Attribute("GPU ids, e.g. 0..63", "counts"),
     "sequences": _count("sequences in this phase's batch", None, high=1e9, otherwise="the workload's"),
@@ -347,6 +353,22 @@ PHASE: dict[str, Attribute] = {
         "mixed: cached tokens before those of each prompt", "counts", dim=TOKENS, default=None, otherwise="`prefix`"
     ),
     "cuda_graph": Attribute("kernels are launched as one graph", "flag", default=True),
+    "schedule": _word("train: order of forward and backward passes on the stages", "one_f_one_b", *SCHEDULES),
+    "virtual": _count("train: chunks of layers on each GPU", None, high=1e4, otherwise="as the schedule needs"),
+    "recompute": Attribute(
+        "train: blocks, kinds of op or ops done anew before their gradients; full: all",
+        "list",
+        default=None,
+        otherwise="none",
+    ),
+    "optimizer": _word("train: what makes new weights", "adamw", *OPTIMIZERS),
+    "zero": _count(
+        "train: 1 shares out the optimizer's states among data-parallel ranks, 2 gradients too", 0, low=0, high=3
+    ),
+    "gradient_dtype": _word("train: sums of gradients", "fp32", "fp32", "bf16"),
+    "master_dtype": _word("train: the optimizer's own copy of the weights", "fp32", "fp32", "bf16", "none"),
+    "moment_dtype": _word("train: the optimizer's moments", "fp32", "fp32", "bf16"),
+    "grad_overlap": _word("train: whether gradients are reduced while others are computed", "none", "none", "full"),
     "passes": Attribute("graph passes of installed plugins, in order", "list", default=None, otherwise="none"),
     "overlap": _word("overlap of compute and communication", "none", "none", "two_batch"),
     "strategy": _word(

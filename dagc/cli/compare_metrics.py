@@ -78,11 +78,13 @@ def _compiled(args: Namespace, out: Collector) -> tuple[Plan, str]:
     """The plan, with the serving that was run simulated. Raises SpecError."""
     from ..base.syntax.input import folder_of, read_source
     from ..lang.load import load
+    from ..spec.inference_alone import inference_phases
     from .asked_servings import compiled
     from .common import settings
 
     source = read_source(args.spec, args.allow_import)
     spec = load(source, out, settings(args), folder_of(args.spec), args.allow_import)
+    inference_phases(spec, args.phase, "`dagc compare` is")
     serve = _serving(spec, args.serve)
     return compiled(spec, out, args, (serve,) if serve else ()), serve
 

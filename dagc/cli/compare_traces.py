@@ -63,10 +63,12 @@ def run(args: Namespace) -> int:
     from ..observe.matching.table import alone, lines, verdict
     from ..observe.product_shapes import expert_products
     from ..observe.traces_of import files_of, ranks_of
+    from ..spec.inference_alone import inference_phases
 
     plan = compiled(args.spec, args)
     if plan is None:
         return 2
+    inference_phases(plan.spec, args.phase, "`dagc compare` is")
     phase, files = _chosen(plan, args.spec, files_of(args.traces))
     if args.calibrate is not None:
         compare_calibrate.check(args.calibrate, plan, phase)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from ..base.diagnostics import Diagnostic, SpecError
-from ..base.picture_words import VIEWS
+from ..base.picture_words import EVERY_VIEW, TRAINING_VIEWS, USUAL_VIEWS, VIEWS
 from ..export.registry import EMIT, PHASE, PLAN, VIEW, Exporter, exporter, installed, names
 from ..export.registry import chosen as exporters
+from ..spec.inference_alone import inference_phases
 from .arguments import spec_arguments, theme_argument
 from .common import buys, chosen, compiled, put, stem, tell, verdict, width
 from .manner import color, manner
@@ -34,9 +35,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--view",
-        default="overview,layer",
+        default="",
         metavar="VIEWS",
-        help=f"comma list of pictures to draw: {', '.join(VIEWS)} (default: overview,layer)",
+        help=f"comma list of pictures to draw: {', '.join(EVERY_VIEW)} (default: {','.join(USUAL_VIEWS)}; of a phase that trains, "
+        f"which has no others, {','.join(TRAINING_VIEWS)})",
     )
     theme_argument(parser)
     parser.add_argument(
@@ -59,19 +61,24 @@ def run(args: Namespace) -> int:
 def once(args: Namespace) -> int:
     try:
         kinds = exporters(chosen(args.emit, names(EMIT), "--emit", installed))
-        views = chosen(args.view, VIEWS, "--view")
+        views = chosen(args.view, EVERY_VIEW, "--view")
         for kind in (k for k in kinds if k.takes == VIEW):
             from ..export.pictures import check_drawn
 
-            for view in views:
+            for view in views or USUAL_VIEWS:
                 check_drawn(kind.name, view, args.theme)
         plan = compiled(args.spec, args)
         if plan is None:
             return 2
+        whole = {kind.name for kind in kinds if kind.takes == PLAN or kind.trains}
+        inferred = dict.fromkeys(kind.name for kind in kinds if kind.name not in whole)
+        if inferred:
+            inference_phases(plan.spec, args.phase, f"`--emit {','.join(inferred)}` is")
         tell(plan.diagnostics, requirements=args.json)
         files: Files = {}
         folders: Folders = {}
         if kinds or args.output:
+            check_views(plan, kinds, views)
             directory = Path(args.output or f"{stem(args.spec)}.out")
             folders = trace_folders(plan, directory, stem(args.spec), kinds)
             for folder in folders:
@@ -109,7 +116,7 @@ def trace_folders(plan: Plan, directory: Path, name: str, kinds: list[Exporter])
 def artefacts(
     plan: Plan, directory: Path, name: str, kinds: list[Exporter], views: list[str], ranks: str, theme: Theme
 ) -> dict[Path, bytes | Iterable[bytes]]:
-    """Every file to write, complete in memory but for traces: nothing is written when one of them fails."""
+    """Every file to write, complete in memory but for traces: nothing is written when one of them fails. `views`: none, the usual ones."""
     files: dict[Path, bytes | Iterable[bytes]] = {}
 
     def add(kind: Exporter, stem: str, *of: str) -> None:
@@ -125,11 +132,27 @@ def artefacts(
     }
     add(exporter("text", PLAN), name)
     for phase in plan.phases:
-        for view in views:
+        for view in (view for view in views or USUAL_VIEWS if view in VIEWS):
             for kind in of[VIEW]:
                 add(kind, f"{name}.{phase}", phase, view)
         for kind in of[PHASE]:
             add(kind, f"{name}.{phase}", phase)
+    for phase in plan.trainings:
+        for view in (view for view in views or TRAINING_VIEWS if view in TRAINING_VIEWS):
+            for kind in (kind for kind in of[VIEW] if kind.trains):
+                add(kind, f"{name}.{phase}", phase, view)
+        for kind in (kind for kind in of[PHASE] if kind.trains):
+            add(kind, f"{name}.{phase}", phase)
     for kind in of[PLAN]:
         add(kind, name)
     return files
+
+
+def check_views(plan: Plan, kinds: Sequence[Exporter], views: Sequence[str]) -> None:
+    """Raises SpecError for a picture that is asked for and that no phase has."""
+    from ..view.draw.figures.standalone import check_view
+
+    every = (*plan.phases, *plan.trainings)
+    for view in views if any(kind.takes == VIEW for kind in kinds) else ():
+        if not any(view in (TRAINING_VIEWS if name in plan.trainings else VIEWS) for name in every):
+            check_view(plan, every[0], view)

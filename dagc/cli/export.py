@@ -57,12 +57,14 @@ def run(args: Namespace) -> int:
         facts(args.to, args.engine_version)  # before a plan is compiled for nothing
         image = _image(args)
         from ..export.engines.launch import check_checkpoint, exported
+        from ..spec.inference_alone import inference_phases
 
         if args.model is not None:
             check_checkpoint(args.model)
         plan = compiled(args.spec, args)
         if plan is None:
             return 2
+        inference_phases(plan.spec, args.phase, f"what is written for {args.to} is")
         tell(plan.diagnostics, requirements=False)
         refused: tuple[Diagnostic, ...] = ()
         if args.launcher:

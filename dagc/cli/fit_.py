@@ -8,7 +8,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from ..base.diagnostics import Collector, Diagnostic, SpecError
+from ..base.diagnostics import Collector, SpecError
 from ..base.units import BYTES, number, show, show_runs
 from .arguments import spec_arguments
 from .common import put, settings, tell, width
@@ -60,13 +60,11 @@ def read(args: Namespace) -> Spec:
     """The spec, with the phases that are asked for in it. Raises SpecError."""
     from ..base.syntax.input import folder_of, read_source
     from ..lang.load import load
+    from ..spec.inference_alone import inference_phases
 
     source = read_source(args.spec, args.allow_import)
     spec = load(source, Collector(), settings(args), folder_of(args.spec), args.allow_import)
-    known = [phase.name for phase in spec.phases]
-    for name in args.phase:
-        if name not in known:
-            raise SpecError([Diagnostic("E14", f"unknown phase `{name}`", help=(f"phases: {', '.join(known)}",))])
+    inference_phases(spec, args.phase, "`dagc fit` is")
     return spec
 
 

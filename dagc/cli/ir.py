@@ -38,7 +38,7 @@ def run(args: Namespace) -> int:
         source = read_source(args.spec, args.allow_import)
         out = Collector()
         spec = load(source, out, settings(args), folder_of(args.spec), args.allow_import)
-        phases = [p for p in spec.phases if p.name in args.phase or not args.phase]
+        phases = [p for p in (*spec.phases, *spec.trainings) if p.name in args.phase or not args.phase]
         names = [
             "spec",
             "expand",
@@ -55,7 +55,7 @@ def run(args: Namespace) -> int:
             sys.stdout.write(print_spec(spec))
             tell(out.items)
             return 0
-        known = [p.name for p in spec.phases]
+        known = [p.name for p in (*spec.phases, *spec.trainings)]
         for phase in args.phase:
             if phase not in known:
                 raise SpecError([Diagnostic("E14", f"unknown phase `{phase}`", help=(f"phases: {', '.join(known)}",))])
@@ -85,7 +85,7 @@ def ir_text(spec: Spec, out: Collector, phases: Sequence[Phase], args: Namespace
     from ..spec.unit import Unit
 
     parts = []
-    asked = {name for phase in spec.phases for name in phase.strategy.passes}
+    asked = {name for phase in (*spec.phases, *spec.trainings) for name in phase.strategy.passes}
     for phase in phases:
         if args.after in asked and args.after not in phase.strategy.passes:
             continue

@@ -298,6 +298,11 @@ LISTS: dict[str, tuple[str, Callable[[], list[Record]], tuple[str, ...]]] = {
         collectives,
         ("name", f"wire_of_{RANKS}", f"steps_of_{RANKS}", "about"),
     ),
+    "schedules": (
+        "orders of a training step in p stages of v chunks, with m micro-batches of forward F, backward B, of it W for weights",
+        language.schedules,
+        ("name", "title", "chunks", "idle", "holds"),
+    ),
     "architectures": ("models of a Hugging Face config.json", architectures, ("name", "about")),
     "units": ("units of numbers", units, ("unit", "about", "factor")),
     "sections": ("sections of a spec", language.sections, ("section", "written", "about")),

@@ -109,3 +109,18 @@ def blocks() -> list[Record]:
         {"name": one.name, "phase": one.phase or "", "about": f"[{', '.join(sorted(dims_of(one)))}]"}
         for one in stock().values()
     ]
+
+
+def schedules() -> list[Record]:
+    from ..base.pipeline_schedules import SCHEDULES
+
+    return [
+        {
+            "name": name,
+            "title": one.title,
+            "chunks": "v" if one.chunks is None else str(one.chunks),
+            "idle": ("at most " if one.bubble.at_most else "") + one.bubble.formula,
+            "holds": one.held,
+        }
+        for name, one in SCHEDULES.items()
+    ]

@@ -49,6 +49,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
+    from ..spec.inference_alone import inference_phases
+
     try:
         _check(args)
         if args.machine is not None:
@@ -56,6 +58,7 @@ def run(args: Namespace) -> int:
         plan = compiled(args.spec, args)
         if plan is None:
             return 2
+        inference_phases(plan.spec, args.phase, "`dagc measure` is")
         _check_pool(plan)
         device = _device(args.device)
         return _collectives(args, plan, device) if args.collectives else _compute(args, plan, device)

@@ -66,6 +66,7 @@ def run(args: Namespace) -> int:
     from ..measure.preflight.preflight_report import plain, text
     from ..measure.preflight.verdicts import FAILED, UNKNOWN, Check, assigned, of_pool
     from ..measure.preflight.wanted import wanted
+    from ..spec.inference_alone import inference_phases
 
     try:
         _check(args)
@@ -73,6 +74,7 @@ def run(args: Namespace) -> int:
         plan = _plan(args)
         if plan is None:
             return 2
+        inference_phases(plan.spec, args.phase, "`dagc preflight` is")
         pools = _chosen(wanted(plan), args.pool)
         machines = read or [_here(args, pools)]
         groups, rest = assigned(pools, machines)

@@ -12,6 +12,7 @@ from .common import settings, tell
 
 if TYPE_CHECKING:
     from ..execute.prove import Proof
+    from ..execute.prove_training import TrainingProof
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -36,7 +37,7 @@ def run(args: Namespace) -> int:
         if args.reference and not args.weights:
             raise SpecError([Diagnostic("E14", "`--reference` needs `--weights`: logits belong to weights")])
         weights, reference = (None if not path else Path(path) for path in (args.weights, args.reference))
-        for phase in spec.phases:
+        for phase in (*spec.phases, *spec.trainings):
             if not args.phase or phase.name in args.phase:
                 proof = prove_phase(spec, phase, weights, reference)
                 print(verdict(proof))
@@ -47,10 +48,13 @@ def run(args: Namespace) -> int:
     return code
 
 
-def verdict(proof: Proof) -> str:
+def verdict(proof: Proof | TrainingProof) -> str:
     """One line for each phase, and more for what is wrong."""
     from ..execute.prove import TOLERANCE
+    from ..execute.prove_training import TrainingProof
 
+    if isinstance(proof, TrainingProof):
+        return training_verdict(proof)
     if proof.verdict == "not run":
         return f"{proof.phase}: not run, so nothing is proved: {proof.why}"
     own = "" if proof.reference_error is None else f", model against reference {proof.reference_error:.1e}"
@@ -69,3 +73,19 @@ def verdict(proof: Proof) -> str:
         lines.append(f"  counted bytes are not the compiler's: {', '.join(proof.bytes_wrong)}")
     lines += [f"    {line}" for line in proof.lines]
     return "\n".join(lines)
+
+
+def training_verdict(proof: TrainingProof) -> str:
+    from ..execute.prove_training import OF_WEIGHTS, TOLERANCE
+
+    if proof.verdict == "not run":
+        return f"{proof.phase}: not run, so nothing is proved: {proof.why}"
+    lines = [
+        f"{proof.phase}: {proof.verdict} on {proof.ranks} ranks, largest error of the loss {proof.loss_error:.1e}, gradients of "
+        f"{proof.weights} weights {proof.gradient_error:.1e} (allowed {TOLERANCE:.0e}), new weights {proof.weight_error:.1e} "
+        f"(allowed {OF_WEIGHTS:.0e}); counted: bytes of {proof.collectives} collectives and FLOPs of every rank"
+    ]
+    lines += [f"  first at {proof.first}"] if proof.first else []
+    lines += [f"  counted FLOPs are not the compiler's: {', '.join(proof.work_wrong)}"] if proof.work_wrong else []
+    lines += [f"  counted bytes are not the compiler's: {', '.join(proof.bytes_wrong)}"] if proof.bytes_wrong else []
+    return "\n".join([*lines, *(f"    {line}" for line in proof.lines)])

@@ -71,6 +71,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     from ..execute.torch.processes import LaunchError, launched
     from ..optimize.own_gpus import refuse
+    from ..spec.inference_alone import inference_phases
 
     try:
         if args.spec == "-":
@@ -84,11 +85,7 @@ def run(args: Namespace) -> int:
                 ]
             )
         spec = load_spec(args)
-        known = [p.name for p in spec.phases]
-        for name in args.phase:
-            if name not in known:
-                raise SpecError([Diagnostic("E14", f"unknown phase `{name}`", help=(f"phases: {', '.join(known)}",))])
-        chosen = [p for p in spec.phases if not args.phase or p.name in args.phase]
+        chosen = inference_phases(spec, args.phase, "`dagc run` is")
         refuse(chosen, "dagc run", "`dagc verify` runs its ranks in NumPy")
         if args.trace is not None:
             check_folder(Path(args.trace))

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Diagnostic, SpecError
 from ..base.frozen import replace
-from ..base.picture_words import DOT_VIEWS, VIEWS
+from ..base.picture_words import DOT_VIEWS, EVERY_VIEW, TRAINING_VIEWS, USUAL_VIEWS, VIEWS
 from ..export.registry import SHOW, VIEW, exporter, names
 from ..view.facts.lanes.shown_part import DEFAULT, Choice
 from .arguments import any_of, at_least, spec_arguments, theme_argument
 from .common import compiled, tell
 from .manner import say
 from .writing import write_all
+
+if TYPE_CHECKING:
+    from ..base.picture_words import Theme
+    from ..plan.plan import CompiledPlan
 
 OWN, TEXT = "svg", "dot"
 """What every view is drawn as, and what goes to standard output of the views that have it."""
@@ -24,8 +30,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     spec_arguments(parser)
     parser.add_argument(
         "--view",
-        choices=VIEWS,
-        help=f"default: overview, lanes where a part of the graph is chosen, map where colours are; DOT has {', '.join(DOT_VIEWS)} alone",
+        choices=EVERY_VIEW,
+        help=f"default: overview, lanes where a part of the graph is chosen, map where colours are; of a phase that trains "
+        f"{any_of(TRAINING_VIEWS)} (default: {TRAINING_VIEWS[0]}); DOT has {', '.join(DOT_VIEWS)} alone",
     )
     parser.add_argument(
         "--select",
@@ -59,34 +66,30 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    from ..export.pictures import check_drawn
     from ..view.draw.figures.standalone import heeded
 
     try:
         unfold = tuple(name.strip() for name in args.unfold.split(",") if name.strip())
         part = Choice(tuple(args.select), args.hops, unfold)
         choice = replace(part, color_by=args.color_by)
-        view = args.view or ("lanes" if part != DEFAULT else "map" if args.color_by else "overview")
-        heeded(view, choice)
+        view = args.view or ("lanes" if part != DEFAULT else "map" if args.color_by else "")
+        heeded(view or USUAL_VIEWS[0], choice)
         target = Path(args.output) if args.output else None
-        formats = [OWN, *(k for k in names(SHOW) if k != OWN and (k != TEXT or view in DOT_VIEWS))]
-        light_text = view in DOT_VIEWS and args.theme != "dark"
-        kind = target.suffix[1:].lower() if target is not None else TEXT if light_text else OWN
-        if kind not in formats:
-            ends = ", ".join(f".{f}" for f in formats)
-            raise SpecError([Diagnostic("E14", f"`{target}`: the name of a picture of the {view} ends in {ends}")])
-        check_drawn(kind, view, args.theme)
+        if view:
+            _kind(target, view, args.theme)
         plan = compiled(args.spec, args)
         if plan is None:
             return 2
         tell([d for d in plan.diagnostics if d.code == "E04"])
+        views = _views(plan, view, args.phase)
         files: dict[Path, bytes] = {}
-        for phase in plan.phases:
-            (data,) = exporter(kind, VIEW).make(plan, phase, view, choice=choice, theme=args.theme).values()
+        for phase, own in views.items():
+            kind = _kind(target, own, args.theme)
+            (data,) = exporter(kind, VIEW).make(plan, phase, own, choice=choice, theme=args.theme).values()
             assert isinstance(data, bytes)
-            files[_path(target, phase, len(plan.phases))] = data
+            files[_path(target, phase, len(views))] = data
         if target is None:
-            if kind == OWN and len(files) > 1:
+            if len(files) > 1 and any(_kind(target, own, args.theme) == OWN for own in views.values()):
                 help = ("-o FILE.svg, or one --phase",)
                 raise SpecError([Diagnostic("E14", "there is one picture per phase", help=help)])
             sys.stdout.write(b"".join(files.values()).decode())
@@ -98,6 +101,34 @@ def run(args: Namespace) -> int:
     for path in files:
         say(f"wrote {path}")
     return 0 if plan.fits else 1
+
+
+def _kind(target: Path | None, view: str, theme: Theme) -> str:
+    """The format of a picture. Raises SpecError where it is not drawn so."""
+    from ..export.pictures import check_drawn
+
+    formats = [OWN, *(k for k in names(SHOW) if k != OWN and (k != TEXT or view in DOT_VIEWS))]
+    as_text = view in DOT_VIEWS and theme != "dark"
+    kind = target.suffix[1:].lower() if target is not None else TEXT if as_text else OWN
+    if kind not in formats:
+        ends = ", ".join(f".{f}" for f in formats)
+        raise SpecError([Diagnostic("E14", f"`{target}`: the name of a picture of the {view} ends in {ends}")])
+    check_drawn(kind, view, theme)
+    return kind
+
+
+def _views(plan: CompiledPlan, view: str, phases: Sequence[str]) -> dict[str, str]:
+    """Phase -> what is drawn of it. A view that is asked for is drawn of the phases whose kind has it; raises SpecError where none, or
+    one that was named, has it not."""
+    from ..view.draw.figures.standalone import check_view
+
+    usual = {**dict.fromkeys(plan.phases, USUAL_VIEWS[0]), **dict.fromkeys(plan.trainings, TRAINING_VIEWS[0])}
+    if not view:
+        return usual
+    having = [name for name in usual if view in (TRAINING_VIEWS if name in plan.trainings else VIEWS)]
+    for name in phases or ([] if having else usual):
+        check_view(plan, name, view)
+    return dict.fromkeys(having, view)
 
 
 def _path(target: Path | None, phase: str, phases: int) -> Path:

@@ -49,12 +49,14 @@ def run(args: Namespace) -> int:
     from ..optimize.lost import lost_gpus
     from ..optimize.own_gpus import refuse
     from ..optimize.survive import survive
+    from ..spec.inference_alone import inference_phases
 
     try:
         if not args.lose:
             help = ("dagc survive SPEC --lose gpu:17",)
             raise SpecError([Diagnostic("E14", "nothing is lost", help=help)])
         opened = read(args)
+        inference_phases(opened.spec, (), "`dagc survive` is")
         refuse(opened.spec.phases, "dagc survive", "`dagc compile` judges the plan on other `gpus`")
         if args.output:
             check_folder(Path(args.output))

@@ -35,6 +35,15 @@ ROOFLINE: Mapping[str, str] = {
     "lookup": "reads one row per token: bandwidth alone",
     "last": "a view that is kept: bandwidth alone",
     "argmax": "reads the logits once: bandwidth alone",
+    **dict.fromkeys(
+        ("attend_grad", "conv_grad", "delta_grad", "route_grad", "lookup_grad", "choice_dot", "choice_back", "uncache"),
+        "no kernel of a backward pass was measured",
+    ),
+    **dict.fromkeys(("accumulate", "adamw", "sgd", "store"), "reads and writes each number once: bandwidth alone"),
+    **dict.fromkeys(
+        ("labels", "row_max", "row_exp_sum", "pick", "cross_entropy", "cross_entropy_grad"),
+        "reads the logits once: bandwidth alone",
+    ),
 }
 """Kinds that always cost the roofline, and why. All others have a kernel of their own, or ride in another one's."""
 

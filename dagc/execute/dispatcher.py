@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from ..base.frozen import record, replace
-from ..ir.graph import Op, Segment
+from ..ir.graph import FORWARD, Op, Segment
 from ..ir.ops.op_set import OPS
 from ..ir.routed_dims import rows_of
 from .failure import CannotRun, Wrong
@@ -69,12 +69,14 @@ Results = list[list[object]]
 class Backend:
     """How one library of arrays computes. `rules`: of every op that is not a collective; those of kinds that work on
     routed rows (`OpKind.on_rows`) hold for the rows of an expert as they do for tokens. `of_rows`: kinds whose rule takes
-    `Ragged` itself. `rows_of_each` cuts rows into those of each local expert, `joined` is its inverse."""
+    `Ragged` itself. `rows_of_each` cuts rows into those of each local expert, `joined` is its inverse; `stacked` puts a tensor of
+    each expert into one, along a new axis."""
 
     rules: Mapping[str, Rule]
     of_rows: frozenset[str]
     rows_of_each: Callable[[Ragged], list[Array]]
     joined: Callable[[list[Array]], Array]
+    stacked: Callable[[list[Array], int], Array]
 
     def compute(self, call: OpCall, x: Sequence[Any]) -> Any:
         kind = call.op.kind
@@ -87,18 +89,22 @@ class Backend:
             raise CannotRun(f"no kernel for `{kind}` of routed rows")
         return self.each_row(rule, call, x)
 
-    def each_row(self, rule: Rule, call: OpCall, x: Sequence[Any]) -> Ragged:
+    def each_row(self, rule: Rule, call: OpCall, x: Sequence[Any]) -> Any:
         """All rows at once, or expert by expert where weights of experts take part. Of two operands either may be the
-        rows, or both; what is neither rows nor a weight of experts is the same for all."""
-        routed = rows_of(call.op.dims) or ()
+        rows, or both; what is neither rows nor a weight of experts is the same for all. A result without rows, as gradients
+        of weights are, is summed over those of each expert, or over all."""
+        found = next(rows for dims in (call.op.dims, *call.dims) if (rows := rows_of(dims)) is not None)
+        summed, own = rows_of(call.op.dims) is None, tuple(d for d in call.out if d not in found)
         dims = tuple(
-            (*((ROW,) if isinstance(value, Ragged) else ()), *(d for d in own if d not in routed))
-            for value, own in zip(x, call.dims, strict=True)
+            (*((ROW,) if isinstance(value, Ragged) else ()), *(d for d in named if d not in found))
+            for value, named in zip(x, call.dims, strict=True)
         )
-        call = replace(call, dims=dims, out=(ROW, *(d for d in call.out if d not in routed)))
+        call = replace(call, dims=dims, out=own if summed else (ROW, *own))
         first = next(value for value in x if isinstance(value, Ragged))
-        if not any(isinstance(value, Mapping) for value in x):
-            return first.with_data(rule(call, [v.data if isinstance(v, Ragged) else v for v in x]))
+        by_expert = found.expert in call.op.dims if summed else any(isinstance(value, Mapping) for value in x)
+        if not by_expert:
+            data = rule(call, [v.data if isinstance(v, Ragged) else v for v in x])
+            return data if summed else first.with_data(data)
         parts = [self.rows_of_each(v) if isinstance(v, Ragged) else None for v in x]
         results = []
         for i, expert in enumerate(first.held):
@@ -107,6 +113,8 @@ class Backend:
                 for v, part in zip(x, parts, strict=True)
             ]
             results.append(rule(call, values))
+        if summed:
+            return self.stacked(results, call.op.dims.index(found.expert))
         return first.with_data(self.joined(results))
 
 
@@ -136,14 +144,24 @@ class Host(Protocol):
         """Runs an op's step: times it, watches it, says where it failed."""
 
 
+Env = dict[str, list[object]]
+"""Values of a layer by name, each a list of the ranks'."""
+
+
 def run_layer(host: Host, segment: Segment, layer: int, entry: list[object]) -> list[object]:
-    """Every op of a layer on every rank of this process; the layer's result."""
-    env: dict[str, list[object]] = {segment.input: entry}
-    for op in segment.ops:
-        place = RunPlace(segment, layer, op)
-        results = host.around(place, partial(run_op, host, place, env))
-        env |= zip((value.name for value in op.results), results, strict=True)
+    """Every op of a layer's result on every rank of this process; the result."""
+    env: Env = {segment.input: entry}
+    run_cells(host, segment, layer, env, (FORWARD,))
     return env[segment.output]
+
+
+def run_cells(host: Host, segment: Segment, layer: int, env: Env, cells: tuple[str, ...]) -> None:
+    """Adds the values of the ops of these cells, in order."""
+    for op in segment.ops:
+        if op.cell in cells:
+            place = RunPlace(segment, layer, op)
+            results = host.around(place, partial(run_op, host, place, env))
+            env |= zip((value.name for value in op.results), results, strict=True)
 
 
 def run_op(host: Host, place: RunPlace, env: Mapping[str, list[object]]) -> Results:

@@ -36,10 +36,12 @@ def random_weight(segment: Segment, layer: int, weight: Weight) -> Floats:
 @record(slots=False)
 class Inputs:
     """What a run is given: token ids [sequences, seq], weights, and for a decode step the cache that it finds (random
-    without `history`). `balanced`: tokens go to experts in order instead of by their scores."""
+    without `history`). `balanced`: tokens go to experts in order instead of by their scores. `labels`: of a training step, the token
+    that follows each."""
 
     tokens: Ints
     routing: Routing
     weights: WeightSource = random_weight
     history: History | None = None
     balanced: bool = False
+    labels: Ints | None = None

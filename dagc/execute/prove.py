@@ -344,8 +344,8 @@ class Comparison:
             self.first = f"{segment.name}[{layer}]/{op.name}"
         self.compared.add(key)
 
-    def difference(self, whole: Floats, op: Op, values: list[object]) -> float:
-        """The largest on any rank, relative to the largest value; infinite where shapes differ."""
+    def difference(self, whole: Floats, op: Op, values: list[object], least: float = 0.0) -> float:
+        """The largest on any rank, relative to the largest value (`least`: or to this one); infinite where shapes differ."""
         shards, layout = self.shards, op.sharding
         if layout is None:
             return np.inf
@@ -361,7 +361,7 @@ class Comparison:
                 sums[key] = sums[key] + value if key in sums else value - part
             else:
                 worst = max(worst, largest(part - value))
-        return max([worst, *map(largest, sums.values())]) / max(1e-300, largest(whole))
+        return max([worst, *map(largest, sums.values())]) / max(1e-300, least, largest(whole))
 
     def missed(self) -> str:
         """The logits or a cache of the model that were compared with nothing, or nothing."""

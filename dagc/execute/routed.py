@@ -35,6 +35,10 @@ def dispatch_of(segment: Segment, name: str) -> Op:
         if isinstance(op.attrs, DispatchAttrs):
             return op
         line += reversed([n for n in op.inputs if not n.startswith("@")])
+    rows = rows_of(segment.dims_of(name))  # weights of rows come from the router alone
+    for op in segment.ops:
+        if rows is not None and isinstance(op.attrs, DispatchAttrs) and rows.slot in op.dims:
+            return op
     raise CannotRun(f"`{name}` comes from no dispatch")
 
 

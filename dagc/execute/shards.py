@@ -12,11 +12,12 @@ import numpy as np
 from ..base.arrays import NDArray
 from ..ir.graph import Graph, Op, Segment
 from ..ir.mesh import Mesh
-from ..ir.ops.attributes import DispatchAttrs
+from ..ir.ops.attributes import DispatchAttrs, WeightAttrs
 from ..ir.ops.op_set import state_of
 from ..ir.ops.packing import sequences_of_row
 from ..ir.ops.sequence import SEQUENCE_DIMS, order
 from ..ir.sharding import AT_EXPERTS, Axes
+from .failure import CannotRun
 from .inputs import Inputs, random_tensor
 from .routed import RoutedRows, dispatch_of
 from .values import Floats, Ints
@@ -139,6 +140,25 @@ class Shards:
         inner = layout[:at] + layout[at + 1 :]
         experts = range(len(rows.slots))[self.part(len(rows.slots), layout[at], rank)]
         return {p: self.shard(np.take(whole, rows.slots[p], axis=at), inner, rank) for p in experts}
+
+    def master(self, segment: Segment, layer: int, op: Op, rank: Coordinates) -> Floats:
+        """A rank's part of a weight, in the layout of an op of the optimizer."""
+        name = f"@{op.of(WeightAttrs).weight}"
+        if (layer, name) not in self.wholes:
+            self.wholes[layer, name] = self.inputs.weights(segment, layer, segment.weight[name])
+        layout = op.sharding.dims if op.sharding is not None else ((),) * len(op.dims)
+        found: Floats = self.shard(self.wholes[layer, name], layout, rank)
+        return found
+
+    def labels(self, segment: Segment, op: Op, rank: Coordinates) -> Ints:
+        """A rank's part of the tokens that follow those of this micro-batch."""
+        if self.inputs.labels is None:
+            raise CannotRun("no labels are given")
+        first = self.first(segment)
+        part = self.inputs.labels[first : first + int(segment.sizes["batch"])]
+        layout = op.sharding.dims if op.sharding is not None else ((),) * len(op.dims)
+        found: Ints = self.shard(self.dealt(part, op.dims), layout, rank)
+        return found
 
     def cache(self, segment: Segment, layer: int, op: Op, rank: Coordinates) -> Floats:
         """A rank's part of the cache or state that a decode step finds, with room for the new tokens. A copy."""

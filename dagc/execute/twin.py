@@ -14,7 +14,16 @@ from math import lcm
 from ..base.frozen import record
 from ..ir.graph import Graph, Op, Segment, Stage, runs
 from ..ir.ops.attention import rotated
-from ..ir.ops.attributes import AttendAttrs, Attrs, DispatchAttrs, RopeAttrs, RouteAttrs, TemperAttrs
+from ..ir.ops.attributes import (
+    AttendAttrs,
+    Attrs,
+    DispatchAttrs,
+    LossAttrs,
+    RopeAttrs,
+    RouteAttrs,
+    RouterAttrs,
+    TemperAttrs,
+)
 from ..ir.ops.op_set import OPS
 from ..ir.ops.sequence import SEQUENCE_DIMS
 from ..ir.routed_dims import stem
@@ -251,9 +260,13 @@ class Shrinker:
             window, chunk = (int(reaches.get(n, n)) for n in (attrs.window, attrs.chunk))
             chosen = int(self.made(segment, segment.dims_of(op.inputs[-1])[-1], op.scope)) if attrs.chosen else 0
             return attrs.but(window=window, chunk=chunk, chosen=chosen)
-        if isinstance(attrs, RouteAttrs):
-            top_k = int(self.made(segment, op.dims[-1], op.scope))
+        if isinstance(attrs, RouterAttrs):
+            choices = op.dims if isinstance(attrs, RouteAttrs) else segment.dims_of(op.inputs[0])
+            top_k = int(self.made(segment, choices[-1], op.scope))
             return attrs.but(top_k=top_k, groups_limit=self.groups_limit(segment, op, attrs.groups_limit))
+        if isinstance(attrs, LossAttrs):
+            tokens = self.size(segment, "batch") * self.size(segment, "seq")
+            return attrs.but(tokens=int(tokens) * fewer(self.plan.microbatches) * self.plan.lanes)
         return attrs
 
     def groups_limit(self, segment: Segment, op: Op, limit: int) -> int:
@@ -348,7 +361,7 @@ def twin_of(placed: Graph, model: Graph, routing: Routing) -> Twin:
     )
     order = [name for names in kinds for name in dict.fromkeys(names)]
     small = {s.name: shrunk(shrinker, s, s, order.count(s.name)) for s in placed.segments}
-    micro = min(placed.microbatches, 2)
+    micro = fewer(placed.microbatches)
     twin = replace(placed, segments=tuple(small.values()), stages=stages, microbatches=micro)
     whole = tuple(shrunk(shrinker, placed.segment(s.name), s, order.count(s.name)) for s in model.segments)
     reference = replace(model, segments=whole, stages=(Stage(0, runs(order)),), microbatches=micro)
@@ -356,7 +369,7 @@ def twin_of(placed: Graph, model: Graph, routing: Routing) -> Twin:
         small[s.name].size(s.dims_of(op.inputs[1])[0])
         for s in placed.segments
         for op in s.ops
-        if OPS[op.kind].reads_rows
+        if OPS[op.kind].reads_rows and not OPS[op.kind].gradient_of
     ]
     counts = [r.count for r in shrinker.routers.values()]
     return Twin(twin, reference, few_loads(routing, counts), int(min(words, default=1)))
@@ -370,6 +383,11 @@ def shrunk(shrinker: Shrinker, lowered: Segment, segment: Segment, repeat: int) 
         sizes[key] = shrinker.size(lowered, dim, scope or "dense")
     ops = tuple(replace(op, attrs=shrinker.attrs(lowered, op)) for op in segment.ops)
     return replace(segment, repeat=repeat, ops=ops, sizes=sizes)
+
+
+def fewer(microbatches: int) -> int:
+    """Of a twin of a graph with so many."""
+    return min(microbatches, 2)
 
 
 def few_loads(routing: Routing, counts: list[int]) -> Routing:
@@ -395,7 +413,7 @@ def otherwise(plan: Graph, twin: Graph) -> str:
     if kinds[0] != kinds[1] or [s.name for s in plan.segments] != [s.name for s in twin.segments]:
         return "its order of layers"
     for a, b in zip(plan.segments, twin.segments, strict=True):
-        for name in ("input", "input_dims", "input_dtype", "output", "entry", "weights"):
+        for name in ("input", "input_dims", "input_dtype", "output", "entry", "weights", "upstream", "downstream"):
             if getattr(a, name) != getattr(b, name):
                 return f"{a.name}: its {name}"
         if len(a.ops) != len(b.ops):
@@ -412,7 +430,9 @@ def _unsized(attrs: Attrs) -> Attrs:
         return attrs.but(floor=1.0)
     if isinstance(attrs, AttendAttrs):
         return attrs.but(window=min(attrs.window, 1), chunk=min(attrs.chunk, 1), chosen=min(attrs.chosen, 1))
-    return attrs.but(top_k=1, groups_limit=1) if isinstance(attrs, RouteAttrs) else attrs
+    if isinstance(attrs, LossAttrs):
+        return attrs.but(tokens=1)
+    return attrs.but(top_k=1, groups_limit=1) if isinstance(attrs, RouterAttrs) else attrs
 
 
 def scale(plan: Segment, twin: Segment, dims: tuple[str, ...], scope: str) -> float:

@@ -10,8 +10,12 @@ import numpy as np
 
 from ..ir.graph import Op, Segment
 from ..ir.ops.attention import attend_operands
+from ..ir.ops.attributes import AttendAttrs
 from ..ir.ops.elementwise import ACTIVATIONS
-from ..ir.ops.op_set import flops, local_flops, rank_share
+from ..ir.ops.gradients import differentiated
+from ..ir.ops.kind import Tokens
+from ..ir.ops.op_set import OPS, flops, local_flops, rank_share
+from ..ir.routed_dims import rows_of
 from .record import Record
 from .shards import Shards
 from .values import Floats, Ragged
@@ -50,6 +54,10 @@ def _contraction(segment: Segment, op: Op, inputs: Sequence[Any], value: Any, pa
     sizes: dict[str, int] = {}
     for dims, x in ((op.dims, value), *zip(map(segment.dims_of, op.inputs), inputs, strict=True)):
         sizes |= _sizes(dims, x)
+    if any(isinstance(x, Ragged) for x in inputs) and not isinstance(value, Ragged):
+        for rows in filter(None, map(rows_of, map(segment.dims_of, op.inputs))):
+            sizes.pop(rows.expert, None)  # each row is of one expert
+        return prod(sizes.values()) * 2.0
     result = len(op.dims) - isinstance(value, Ragged)  # rows of experts: their number is one loop
     return prod(sizes.values()) * (2.0 if len(sizes) > result else 1.0)
 
@@ -65,6 +73,38 @@ def _sizes(dims: tuple[str, ...], value: Any) -> dict[str, int]:
 def _each(segment: Segment, op: Op, inputs: Sequence[Any], value: Any, pairs: float) -> float:
     """What the compiler says of an element, times the elements of the result."""
     return flops(segment, op) / segment.count(op.dims, op.scope) * _elements(value)
+
+
+def _upstream(segment: Segment, op: Op, inputs: Sequence[Any], value: Any, pairs: float) -> float:
+    """What the compiler says of an element of the upstream gradient, times its elements."""
+    name = op.inputs[0]
+    return flops(segment, op) / segment.count(segment.dims_of(name), segment.scope_of(name)) * _elements(inputs[0])
+
+
+def _attend_grad(segment: Segment, op: Op, inputs: Sequence[Any], value: Any, pairs: float) -> float:
+    rows = dict(zip(segment.dims_of(op.inputs[0]), _array(inputs[0]).shape, strict=True))
+    place, queries = differentiated(op), op.of(AttendAttrs).pairs
+    width = _array(inputs[0]).shape[-1]
+    heads = prod(n for d, n in rows.items() if d not in ("batch", "seq")) / width
+    if place > 2 * queries:
+        return float(2.0 * prod(rows.values()) / width)
+    return float(2.0 * heads * pairs * (2.0 * width if place == 2 * queries else inputs[1 + place].shape[-1]))
+
+
+def _conv_grad(segment: Segment, op: Op, inputs: Sequence[Any], value: Any, pairs: float) -> float:
+    return float(2.0 * _elements(inputs[0]) * _array(inputs[2]).shape[-1])
+
+
+def _choice_dot(segment: Segment, op: Op, inputs: Sequence[Any], value: Any, pairs: float) -> float:
+    return 2.0 * _elements(inputs[0])
+
+
+def _row_exp_sum(segment: Segment, op: Op, inputs: Sequence[Any], value: Any, pairs: float) -> float:
+    return 3.0 * _elements(inputs[0])
+
+
+def _row_dot(segment: Segment, op: Op, inputs: Sequence[Any], value: Any, pairs: float) -> float:
+    return 2.0 * _elements(inputs[0])
 
 
 def _combine(segment: Segment, op: Op, inputs: Sequence[Any], value: Any, pairs: float) -> float:
@@ -91,6 +131,33 @@ WORK: Mapping[str, Count | None] = {
     **dict.fromkeys(ACTIVATIONS, _each),
     **dict.fromkeys(("multiply", "add", "scale", "shift", "clamp", "rsqrt", "rms_norm", "layer_norm"), _each),
     **dict.fromkeys(("rope", "temper", "cache", "lookup", "last", "argmax", "route", "dispatch"), _each),
+    **dict.fromkeys((f"{name}_grad" for name in (*ACTIVATIONS, "clamp", "rsqrt", "rms_norm", "layer_norm")), _each),
+    **dict.fromkeys(
+        ("rms_norm_gain_grad", "layer_norm_gain_grad", "delta_grad", "route_grad", "lookup_grad"), _upstream
+    ),
+    "conv_grad": _conv_grad,
+    "attend_grad": _attend_grad,
+    "choice_dot": _choice_dot,
+    "row_exp_sum": _row_exp_sum,
+    "row_dot": _row_dot,
+    "sum_dims": _contraction,
+    **dict.fromkeys(
+        (
+            "uncache",
+            "labels",
+            "row_max",
+            "pick",
+            "cross_entropy",
+            "cross_entropy_grad",
+            "accumulate",
+            "choice_rows",
+            "choice_back",
+            "adamw",
+            "sgd",
+            "store",
+        ),
+        _each,
+    ),
     **dict.fromkeys(("slice", "unpack", "pack"), None),
 }
 """Of every kind that is not a collective; None: it computes nothing, and is not counted."""
@@ -107,7 +174,7 @@ def wrong_work(shards: Shards, record: Record) -> list[str]:
         each = np.broadcast_to(stated * rank_share(segment, op, mesh), mesh.side_shape(op.on)).ravel()
         for call in calls:
             flops = np.asarray(call)
-            if op.scope == "experts" or op.kind == "combine" or op.loop("context"):
+            if op.scope == "experts" or OPS[op.kind].tokens is Tokens.AT_HOME or op.loop("context"):
                 flops, each = flops.mean(), np.asarray(stated)
             if not np.allclose(flops, each, rtol=CLOSE, atol=CLOSE * max(stated, 1.0)):
                 wrong.append(f"{name}/{op_name}")

@@ -59,6 +59,7 @@ def plan_object(plan: CompiledPlan, knees: Mapping[str, Knee] | None = None) -> 
         **_hardware(plan),
         "phases": {name: phase_object(plan, result) for name, result in plan.phases.items()},
         "pools": [_pool(pool) for pool in plan.pools],
+        **_trainings(plan),
         **_servings(plan, knees or {}),
         "requirements": [
             {
@@ -84,6 +85,15 @@ def _hardware(plan: CompiledPlan) -> dict[str, Any]:
         for one in plan.spec.pool_links
     ]
     return {"hardware": {name: hardware_data(own) for name, own in plan.spec.pools.items()}, "pool_links": links}
+
+
+def _trainings(plan: CompiledPlan) -> dict[str, Any]:
+    """Phases that train; nothing where none does."""
+    if not plan.trainings:
+        return {}
+    from .trained_object import training_object
+
+    return {"training": {name: training_object(plan, result) for name, result in plan.trainings.items()}}
 
 
 def _servings(plan: CompiledPlan, knees: Mapping[str, Knee]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class Exporter:
     """`takes`: what one call is of. `source`: `module:function` in this package. `options`: keywords that it heeds
     (`name`: its own; `ranks`, `choice`, `target`, `knee`, `theme`, `buys`: gives what faster hardware would buy). `needs`: packages
     that it imports when it runs. `offered`: commands that have it. `folder`: its content fills a folder. `also`:
-    other endings of a file name that ask for it."""
+    other endings of a file name that ask for it. `trains`: it is of phases that train, too."""
 
     name: str
     about: str
@@ -43,6 +43,7 @@ class Exporter:
     offered: tuple[str, ...] = (EMIT,)
     folder: bool = False
     also: tuple[str, ...] = ()
+    trains: bool = False
 
     def make(self, plan: CompiledPlan, *of: str, **given: Any) -> dict[str, Content]:
         """Suffix -> content, for a phase and view where it takes them. Raises SpecError."""
@@ -54,7 +55,8 @@ class Exporter:
 
 def _picture(name: str, about: str) -> Exporter:
     """A picture is one file per view, whose suffix begins with the view."""
-    return Exporter(name, about, (name,), VIEW, "pictures:picture", ("name", "choice", "theme"), offered=(EMIT, SHOW))
+    given = ("name", "choice", "theme")
+    return Exporter(name, about, (name,), VIEW, "pictures:picture", given, offered=(EMIT, SHOW), trains=name != "dot")
 
 
 def _served(name: str, about: str) -> Exporter:
@@ -94,7 +96,7 @@ EXPORTERS: tuple[Exporter, ...] = (
     Exporter("text", "the report of the terminal", ("txt",), PLAN, "reports:text", ("buys",), offered=(REPORT,)),
     Exporter(
         "perfetto", "a timeline for Perfetto and for chrome://tracing", ("trace.json", "pftrace"), PHASE, "traces:timeline",
-        ("ranks",), ("orjson",),
+        ("ranks",), ("orjson",), trains=True,
     ),
     Exporter("json", "the object of `dagc compile --json`", ("json",), PLAN, "json:plan_file", needs=("orjson",)),
     Exporter("csv", "a line per request", ("requests.csv",), SERVING, "served_files:requests_file", offered=(SERVE,)),

@@ -11,7 +11,8 @@ from ..base.files import MAX_GRAPH_BYTES, Unreadable, read_named
 from ..base.plain_data import DataError
 from ..base.units import SCALAR
 from ..plan.recorded import SCHEMA, Metric, Recorded
-from ..spec.metrics import of_phase, of_serving
+from ..spec.metrics import Metric as MetricRecord
+from ..spec.metrics import of_phase, of_serving, of_training
 
 READS = (1, SCHEMA)
 """Versions of the plan object that this dagc reads."""
@@ -48,6 +49,9 @@ def recorded(data: Mapping[str, Any]) -> Recorded:
     phases = _object(data, "phases", "")
     for name in phases:
         _object(phases, name, "phases")
+    trainings = _object(data, "training", "") if "training" in data else {}
+    both = [(f"phases.{name}", name, phase) for name, phase in phases.items()]
+    both += [(f"training.{name}", name, _object(trainings, name, "training")) for name in trainings]
     verdicts = {}
     for i, one in enumerate(_list(data, "requirements", "")):
         place = f"requirements[{i}]"
@@ -67,15 +71,16 @@ def recorded(data: Mapping[str, Any]) -> Recorded:
     return Recorded(
         schema,
         (_number(model, "params_total", "model"), _number(model, "params_active", "model")),
-        {name: len(_list(phase, "gpus", f"phases.{name}")) for name, phase in phases.items()},
-        {name: dict(_degrees(phase, f"phases.{name}")) for name, phase in phases.items()},
+        {name: len(_list(phase, "gpus", place)) for place, name, phase in both},
+        {name: dict(_degrees(phase, place)) for place, name, phase in both},
         {name: dict(_metrics(phase, f"phases.{name}")) for name, phase in phases.items()},
         pools,
         verdicts,
         _fits(data, phases),
         dict(_servings(data)),
         {name: _word(one, "verdict", f"servings.{name}") for name, one in data.get("servings", {}).items()},
-        {name: _word(phase, "hardware", f"phases.{name}") for name, phase in phases.items() if "hardware" in phase},
+        {name: _word(phase, "hardware", place) for place, name, phase in both if "hardware" in phase},
+        {name: dict(_of_table(phase, f"training.{name}", of_training())) for name, phase in trainings.items()},
     )
 
 
@@ -100,12 +105,7 @@ def _fits(data: Mapping[str, Any], phases: Mapping[str, Any]) -> bool:
 
 def _metrics(phase: Mapping[str, Any], path: str) -> Iterator[tuple[str, Metric]]:
     """What an older schema does not have is left out."""
-    memory = _object(phase, "memory", path)
-    for metric in of_phase():
-        place, _, name = metric.json.rpartition(".")
-        held = memory if place else phase
-        if held.get(name) is not None:
-            yield metric.name, (_number(held, name, f"{path}.{place}" if place else path), metric.dim)
+    yield from _of_table(phase, path, of_phase())
     counts: dict[str, float] = {}
     for part in ("collectives", *(["requests"] if "requests" in phase else [])):
         for i, one in enumerate(_list(phase, part, path)):
@@ -115,6 +115,16 @@ def _metrics(phase: Mapping[str, Any], path: str) -> Iterator[tuple[str, Metric]
     for kind, count in counts.items():
         if kind != "recv":
             yield f"collectives.{kind}", (count, SCALAR)
+
+
+def _of_table(phase: Mapping[str, Any], path: str, metrics: Sequence[MetricRecord]) -> Iterator[tuple[str, Metric]]:
+    """Those of the table that an object has."""
+    memory = _object(phase, "memory", path)
+    for metric in metrics:
+        place, _, name = metric.json.rpartition(".")
+        held = memory if place else phase
+        if held.get(name) is not None:
+            yield metric.name, (_number(held, name, f"{path}.{place}" if place else path), metric.dim)
 
 
 def _degrees(phase: Mapping[str, Any], path: str) -> Iterator[tuple[str, int]]:

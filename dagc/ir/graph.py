@@ -25,6 +25,10 @@ COMPUTE, COMM = STREAMS = ("compute", "comm")
 APART_STREAMS = (*STREAMS, *(f"{AT_EXPERTS} {own}" for own in STREAMS), *ACROSS)
 TURNS_STREAMS = (*APART_STREAMS, *(f"{own} between" for own in STREAMS))
 
+FORWARD, RECOMPUTE, BACKWARD, WEIGHT, UPDATE = CELLS = ("", "recompute", "backward", "weight", "update")
+"""What a training step does in a layer: with each micro-batch its result, what of that is done anew, the gradient of what it was given
+and those of its weights; and once, when these are added up, new weights. Any other pass is all forward."""
+
 PACKED_BATCH = "packed:batch"
 """Ranks that have tokens of their own, in the sizes that a part of a mixed step sees."""
 
@@ -65,7 +69,7 @@ class Op:
     `more` are the results after the first: the other half of a pair, statistics of each row. They are small: prices
     and memory count the first alone. `loops` is what the strategy passes annotate: dimension -> mesh axes over which
     the op's iteration space is split. `axes` is the group of a collective. `sharding` is the result's layout, set by
-    reshard. `on`: the ranks that it runs on, or that get what a collective takes across (see Sharding)."""
+    reshard. `on`: the ranks that it runs on, or that get what a collective takes across (see Sharding). `cell`: of CELLS."""
 
     name: str
     kind: str
@@ -80,6 +84,7 @@ class Op:
     sharding: Sharding | None = None
     more: tuple[Value, ...] = ()
     on: str = ""
+    cell: str = FORWARD
 
     @property
     def results(self) -> tuple[Value, ...]:
@@ -147,7 +152,10 @@ class Segment:
     """A layer of the stack. `sizes`: dimension -> size; a key `experts:expert` overrides it in that scope.
 
     In a mixed step `batch` counts ranks that have tokens of their own, and `seq` the tokens of one of them, packed: those of
-    each part in turn. Ops of a part see its own `batch`, `seq` and `context` (`within`)."""
+    each part in turn. Ops of a part see its own `batch`, `seq` and `context` (`within`).
+
+    In a training step `upstream` is the gradient of the output, which the layer behind hands back (none where the loss is), and
+    `downstream` the value that is handed on: the gradient of the input."""
 
     name: str
     repeat: int
@@ -159,6 +167,8 @@ class Segment:
     weights: tuple[Weight, ...]
     sizes: Mapping[str, float]
     entry: Sharding | None = None  # layout of the input, set by reshard
+    upstream: Value | None = None
+    downstream: str = ""
 
     def size(self, dim: str, scope: str = "dense") -> float:
         if scope != "dense" and (own := f"{scope}:{dim}") in self.sizes:
@@ -238,8 +248,14 @@ class Segment:
         """Whether a value is a result of its op after the first."""
         return name in self.by_name and self.by_name[name].name != name
 
+    def is_given(self, name: str) -> bool:
+        """Whether other layers make a value: the input, or the gradient of the output."""
+        return name == self.input or (self.upstream is not None and name == self.upstream.name)
+
     def result(self, name: str) -> Op | Value:
         """A value of the segment by its name."""
+        if self.upstream is not None and name == self.upstream.name:
+            return self.upstream
         op = self.by_name[name]
         return op if op.name == name else next(value for value in op.more if value.name == name)
 
@@ -287,6 +303,8 @@ class Segment:
         found |= {op.name: op.dims for op in self.ops}
         found |= {weight.name: weight.dims for weight in self.weights}
         found[self.input] = self.input_dims
+        if self.upstream is not None:
+            found[self.upstream.name] = self.upstream.dims
         return found
 
     @cached_property
@@ -307,7 +325,7 @@ class Segment:
     def scope_of(self, name: str) -> str:
         if name.startswith("@"):
             return self.weight[name].scope
-        return "dense" if name == self.input else self.by_name[name].scope
+        return "dense" if self.is_given(name) else self.by_name[name].scope
 
     def users(self, name: str) -> Iterator[Op]:
         return (op for op in self.ops if name in op.inputs)

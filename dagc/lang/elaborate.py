@@ -111,7 +111,10 @@ class Elaborator:
         if phases is None:
             return None
         names = {s.name for s, _ in found["phase"] if s.name}
-        serves = self.serves(found["serve"], pools, workload, phases, len(phases) == len(found["phase"]))
+        trainings = tuple(phase for phase in phases if phase.training is not None)
+        whole = len(phases) == len(found["phase"])
+        served_by = tuple(phase for phase in phases if phase.training is None)
+        serves = self.serves(found["serve"], pools, workload, served_by, whole)
         served = {s.name for s, _ in found["serve"] if s.name}
         unnamed = self.unnamed or not pools.sure
         requirements = read_requirements(self.statements, self.values, names, served, pools.names, unnamed=unnamed)
@@ -128,8 +131,8 @@ class Elaborator:
             if (own.name if pools.several else "") in plain or not phases:
                 check_units(own, model, model.spans, self.out)
         return Spec(
-            known[0], model, workload, phases, requirements, dict(self.values), dict(self.domains), serves, known[1:], joined,
-            self.alternatives,
+            known[0], model, workload, served_by, requirements, dict(self.values), dict(self.domains), serves, known[1:], joined,
+            self.alternatives, trainings,
         )  # fmt: skip
 
     def pools(self, found: Mapping[str, Sections]) -> Pools | None:

@@ -368,7 +368,7 @@ class StrategyFit:
                 help=(f"leave out `{without}`, or split heads and batch (tp, dp) instead of the sequence",),
             )  # fmt: skip
         if self.phase.context != self.workload.prompt:
-            self.out.add("E03", "the context of a prefill is its prompt", self.at("context"))
+            self.out.add("E03", f"the context of a {self.phase.kind} phase is its prompt", self.at("context"))
         pieces = _pieces(self.s, sp)
         self.need_tokens(tokens, "sp" if pieces == sp else "2 sp (zigzag)", pieces, "sp", "attention")
         if self.s.sequence_parallel:

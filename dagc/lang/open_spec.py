@@ -163,9 +163,11 @@ class OpenSpec:
         errors = out.errors
         phases = [self._read(name, values.get(name, {}), out) for name in self.phases]
         read = tuple(p for p in phases if p is not None)
-        serves = [self._serve(name, values.get(name, {}), read, len(read) == len(phases), out) for name in self.serves]
+        whole, own = len(read) == len(phases), tuple(p for p in read if p.training is None)
+        serves = [self._serve(name, values.get(name, {}), own, whole, out) for name in self.serves]
         done = tuple(s for s in serves if s is not None)
-        return replace(self.spec, phases=read, serves=done) if out.errors == errors else None
+        trainings = tuple(p for p in read if p.training is not None)
+        return replace(self.spec, phases=own, serves=done, trainings=trainings) if out.errors == errors else None
 
     def _serve(self, name: str, values: Values, phases: Sequence[Phase], whole: bool, out: Collector) -> Serve | None:
         from .sections.serve import read_serve

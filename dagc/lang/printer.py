@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from ..base.axes import AXES
-from ..base.phase_kinds import DECODE, PHASE_KINDS
+from ..base.phase_kinds import DECODE, SERVED
 from ..base.syntax import ast
 from ..base.units import BASE, SCALAR, UNITS, Quantity, dim_name, show_runs
 from ..spec.hardware import Hardware, Level, PoolLink
@@ -14,6 +14,7 @@ from ..spec.phase import EngineMemory, Phase
 from ..spec.serve import Arrivals, Lengths, Serve
 from ..spec.spec import Spec
 from ..spec.strategy import Strategy
+from ..spec.training import Training
 from ..spec.workload import Routing, Workload
 from .lean import builtin, stack_follows, told
 
@@ -24,7 +25,11 @@ def print_spec(spec: Spec) -> str:
     parts += [_hardware(own) for own in spec.pools.values()]
     parts += [_pool_link(link) for link in spec.pool_links]
     parts += model_parts(spec.model)
-    parts += [_workload(spec.workload), *(_phase(p) for p in spec.phases), *(_serve(s) for s in spec.serves)]
+    parts += [
+        _workload(spec.workload),
+        *(_phase(p) for p in (*spec.phases, *spec.trainings)),
+        *(_serve(s) for s in spec.serves),
+    ]
     parts += [_requirement(r.label, r.test) for r in spec.requirements]
     return "\n\n".join(parts) + "\n"
 
@@ -206,6 +211,29 @@ def _shares(shares: tuple[float, ...]) -> str:
 
 
 def _phase(p: Phase) -> str:
+    return _trained(p, p.training) if p.training is not None else _served(p)
+
+
+def _trained(p: Phase, t: Training) -> str:
+    return _section(
+        f"phase {p.name}",
+        [
+            f"kind = {p.kind}, context = {p.context} tok, sequences = {p.sequences}",
+            f"{f'hardware = {p.hardware}, ' if p.hardware else ''}gpus = [{show_runs(p.gpus)}]",
+            f"schedule = {t.schedule}" + (f", virtual = {t.virtual}" if t.virtual else ""),
+            f"recompute = [{', '.join(t.recompute)}]" if t.recompute else "recompute = none",
+            f"optimizer = {t.optimizer}, zero = {t.zero}",
+            f"gradient_dtype = {t.gradient_dtype}, master_dtype = {t.master_dtype}, moment_dtype = {t.moment_dtype}",
+            f"grad_overlap = {t.overlap}, cuda_graph = {_value(p.cuda_graph)}",
+            *_precision(p.precision),
+            *([f"dispatch_dtype = {p.dispatch_dtype}"] if p.dispatch_dtype else []),
+            *([f"routing = {_routing(p.routing)}"] if p.routing is not None else []),
+            *_strategy(p.strategy),
+        ],
+    )
+
+
+def _served(p: Phase) -> str:
     return _section(
         f"phase {p.name}",
         [
@@ -224,7 +252,7 @@ def _phase(p: Phase) -> str:
             *_beside(p.memory),
             f"window_cache = {p.window_cache}, kv_block = {p.kv_block} tok",
             *([f"routing = {_routing(p.routing)}"] if p.routing is not None else []),
-            *_strategy(p.strategy),
+            *_strategy(p.strategy, "redundant"),
         ],
     )
 
@@ -261,8 +289,9 @@ def _precision(given: Precision | None) -> Iterator[str]:
         yield ", ".join(f"{name} = {dtype}" for name, dtype in dtypes.items() if dtype is not None)
 
 
-def _strategy(s: Strategy) -> Iterator[str]:
-    yield ", ".join(f"{a} = {getattr(s, a)}" for a in (*AXES, "replicas", "microbatches", "redundant"))
+def _strategy(s: Strategy, *more: str) -> Iterator[str]:
+    """`more`: counts that this kind of phase has beside those of every kind."""
+    yield ", ".join(f"{a} = {getattr(s, a)}" for a in (*AXES, "replicas", "microbatches", *more))
     layout = f"sp_layout = {s.sp_layout}, " if s.sp_layout != "contiguous" else ""
     yield f"order = [{', '.join(s.order)}], sp_method = {s.sp_method}, {layout}dispatch = {s.dispatch}, overlap = {s.overlap}"
     if s.expert_placement:
@@ -291,7 +320,7 @@ def _strategy(s: Strategy) -> Iterator[str]:
 
 def _serve(s: Serve) -> str:
     """What follows from phases and memory stays unsaid."""
-    named = [(kind, getattr(s, kind)) for kind in PHASE_KINDS]
+    named = [(kind, getattr(s, kind)) for kind in SERVED]
     counts = {"requests": s.requests, "kv_tokens": s.kv_tokens, "queue": s.queue, "chunk": s.chunk}
     times = {"duration": s.duration_s, "host": s.host_s, "launch": s.launch_s, "request": s.request_s}
     drawn = s.lengths.kind not in ("trace", "histogram")

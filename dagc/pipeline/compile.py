@@ -22,6 +22,7 @@ from .parameters import check_stated, count_parameters
 
 if TYPE_CHECKING:
     from ..plan.placement import Placement
+    from ..plan.trained import TrainingResult
     from ..serving.result import ServeResult
     from .cures import Cures
     from .serve import Servings
@@ -60,7 +61,7 @@ def compile_spec(
     from ..plan import require
     from . import overflow, pools
 
-    known = [p.name for p in spec.phases]
+    known = [p.name for p in (*spec.phases, *spec.trainings)]
     for name in phases or ():
         if name not in known:
             near = did_you_mean(name, known)
@@ -94,8 +95,10 @@ def compile_spec(
         for d in unit.out.items:
             out.take(d)
         out.steps = unit.out.steps
+    trainings = trained(spec, phases, out, cures=cures)
     out.check()
-    params = count_parameters(next(iter(results.values())).graph)
+    graphs = [*(found.graph for found in results.values()), *(found.graph for found in trainings.values())]
+    params = count_parameters(graphs[0])
     check_stated(spec, params[0], out)
     shared = pools.run(results)
     search: Cures | None = None
@@ -115,10 +118,36 @@ def compile_spec(
         with timed("servings", "simulate"):
             simulated, simulations = simulate(bare, out, servings, told, kept=kept)
     with timed("spec", "requirements"):
-        verdicts = require.run(spec, results, params, shared, out, simulated)
+        verdicts = require.run(spec, results, params, shared, out, simulated, trainings=trainings)
     out.check()
     out.items.sort(key=lambda d: d.code != "E04")  # the verdict first
-    return CompiledPlan(spec, results, units, verdicts, params, shared, tuple(out.items), simulated, simulations)
+    return CompiledPlan(
+        spec, results, units, verdicts, params, shared, tuple(out.items), simulated, simulations, trainings
+    )
+
+
+def trained(
+    spec: Spec, phases: Sequence[str] | None, out: Collector, *, cures: bool = False
+) -> dict[str, TrainingResult]:
+    """Every phase that trains, or those named. `cures`: look for what would fix one that does not fit."""
+    found: dict[str, TrainingResult] = {}
+    chosen = [phase for phase in spec.trainings if not phases or phase.name in phases]
+    if not chosen:
+        return found
+    from ..base.diagnostics import SpecError
+    from .trained_phase import compile_training
+
+    for phase in chosen:
+        unit = Unit(spec, phase, Collector(steps=out.steps))
+        try:
+            with timed(phase.name, "cost"):
+                found[phase.name] = compile_training(unit, cures=cures)
+        except SpecError:
+            pass  # go on: every phase's errors belong in one run
+        for d in unit.out.items:
+            out.take(d)
+        out.steps = unit.out.steps
+    return found
 
 
 def compile_phase(unit: Unit) -> PhaseResult:

@@ -10,16 +10,20 @@ from ..cost.prices import LinkPrices, PoolPrices
 from ..ir.axes import Dispatch, Method
 from ..ir.graph_pass import GraphPass
 from ..ir.mesh import Factors
-from ..passes import GRAPH_PASSES
+from ..passes import GRAPH_PASSES, OF_TRAINING
+from ..passes.backward import Backward
 from ..passes.dp import DataParallel
 from ..passes.ep import ExpertParallel
 from ..passes.mesh import MakeMesh
 from ..passes.pp import PipelineParallel
+from ..passes.recompute import Recompute
 from ..passes.reshard import Reshard
 from ..passes.sp import SequenceParallel
 from ..passes.tp import TensorParallel
+from ..passes.zero import ZeroRedundancy
 from ..spec.factors import even_stages, expert_side, factorisations, neighbours
 from ..spec.strategy import Strategy
+from ..spec.training import Training
 from ..spec.unit import Unit
 from .gpu_ids import placed_ids
 
@@ -30,7 +34,8 @@ Added = Mapping[str, Sequence[GraphPass]]
 def lowering(unit: Unit, added: Added) -> tuple[GraphPass, ...]:
     """Every graph pass in order, those of plugins behind the one that they follow. Raises SpecError with E03."""
     set_here = {type(one): one for one in _with_options(unit)}
-    own = (set_here.get(one) or one() for one in GRAPH_PASSES)
+    trains = unit.phase.training is not None
+    own = (set_here.get(one) or one() for one in GRAPH_PASSES if trains or one not in OF_TRAINING)
     return (*added.get("expand", ()), *(one for step in own for one in (step, *added.get(step.name, ()))))
 
 
@@ -44,7 +49,11 @@ def _with_options(unit: Unit) -> tuple[GraphPass, ...]:
     if link is not None:
         prices = PoolPrices(LinkPrices(*hardware.links), LinkPrices(*other.links), link)
     first = unit.spec.first_expert_id(phase)
+    training = phase.training or Training()
     return (
+        Backward(training.gradient_dtype, training.optimizer),
+        Recompute(training.recompute),
+        ZeroRedundancy(training.zero),
         MakeMesh(
             sides=factors.sides,
             rules=factors.rules,

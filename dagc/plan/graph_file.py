@@ -34,6 +34,7 @@ SKIP = frozenset(
         (Phase, "gpus"),
         (Phase, "hardware"),
         (Phase, "precision"),
+        (Phase, "training"),
     }
 )
 """Fields whose result is in the placed graph, or in the hardware and the model beside it."""

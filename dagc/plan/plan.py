@@ -17,6 +17,7 @@ from .subject import Subject
 if TYPE_CHECKING:
     from ..serving.result import ServeResult
     from .require import Verdict
+    from .trained import TrainingResult
 
 
 def cached_tokens(phase: Phase) -> int:
@@ -31,7 +32,7 @@ def _short(message: str) -> str:
 @record(slots=False)
 class CompiledPlan:
     """`params`: (total, active per token), counted from the blocks. `servings`: those that were simulated: that a requirement names, or
-    that were asked for; `simulations`: what simulates them (`dagc.pipeline.serve.Servings`) with the step prices that it has."""
+    that were asked for; `simulations`: what simulates them (`dagc.pipeline.serve.Servings`) with the step prices that it has. `trainings`: phases that train; `phases` are inference."""
 
     spec: Spec
     phases: Mapping[str, PhaseResult]
@@ -42,15 +43,16 @@ class CompiledPlan:
     diagnostics: tuple[Diagnostic, ...]
     servings: Mapping[str, ServeResult] = field(default_factory=dict, repr=False)
     simulations: Any = field(default=None, repr=False, compare=False)
+    trainings: Mapping[str, TrainingResult] = field(default_factory=dict)
 
     def subject(self, phase: str = "") -> Subject:
         """What metrics are of."""
-        return Subject(self.spec, self.phases, self.params, self.pools, phase, self.servings)
+        return Subject(self.spec, self.phases, self.params, self.pools, phase, self.servings, self.trainings)
 
     @property
     def fits(self) -> bool:
         """No GPU needs more memory than it has, whatever phases share it."""
-        return all(pool.fits for pool in self.pools)
+        return all(pool.fits for pool in self.pools) and all(found.fits for found in self.trainings.values())
 
     @property
     def passed(self) -> bool:

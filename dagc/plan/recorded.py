@@ -16,7 +16,7 @@ Metric = tuple[float, Dim]
 class Recorded:
     """`metrics`: phase -> name -> (value, dimension); `degrees`: phase -> axis -> degree; `pools`: phases that share GPUs ->
     bytes on the fullest of these; `verdicts`: requirement -> whether it held; `servings`: as `metrics`, of those that were simulated; `kept_up`: their verdicts;
-    `hardware`: phase -> pool of GPUs, where there are several."""
+    `hardware`: phase -> pool of GPUs, where there are several; `trainings`: as `metrics`, of phases that train, which `gpus` and `degrees` have too."""
 
     schema: int
     params: tuple[float, float]
@@ -29,3 +29,4 @@ class Recorded:
     servings: Mapping[str, Mapping[str, Metric]] = field(default_factory=dict)
     kept_up: Mapping[str, str] = field(default_factory=dict)
     hardware: Mapping[str, str] = field(default_factory=dict)
+    trainings: Mapping[str, Mapping[str, Metric]] = field(default_factory=dict)

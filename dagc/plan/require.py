@@ -34,6 +34,7 @@ from .subject import Subject, all_metrics
 
 if TYPE_CHECKING:
     from ..serving.result import ServeResult
+    from .trained import TrainingResult
 
 
 MANY = 3.0
@@ -93,13 +94,16 @@ def run(
     out: Collector,
     servings: Mapping[str, ServeResult] | None = None,
     metrics: Mapping[str, Quantity] | None = None,
+    trainings: Mapping[str, TrainingResult] | None = None,
 ) -> tuple[Verdict, ...]:
     """Verdicts in the spec's order. `metrics`: all of the plan, where they are known. A requirement on a phase that was not compiled is left out, and one on a serving that was not
     simulated: who did not simulate it says so."""
     servings = servings or {}
     if metrics is None:
-        metrics = all_metrics(Subject(spec, phases, params, pools, servings=servings))
-    skipped = {p.name for p in spec.phases} - set(phases) | {s.name for s in spec.serves} - set(servings)
+        metrics = all_metrics(Subject(spec, phases, params, pools, servings=servings, trainings=trainings or {}))
+    skipped = {p.name for p in (*spec.phases, *spec.trainings)} - {*phases, *(trainings or ())} | {
+        s.name for s in spec.serves
+    } - set(servings)
     verdicts = []
     for requirement in spec.requirements:
         if skipped & owners(requirement):

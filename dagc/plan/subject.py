@@ -19,7 +19,7 @@ from ..ir.ops.kind import Tokens
 from ..ir.ops.op_set import OPS, state_of
 from ..ir.requests import request_moves
 from ..spec.hardware import Hardware, Link
-from ..spec.metrics import HARDWARE, PHASE, SERVE, TABLE, Metric, of_phase, of_serving
+from ..spec.metrics import HARDWARE, PHASE, SERVE, TABLE, TRAIN, Metric, of_phase, of_serving, of_training
 from ..spec.phase import Phase
 from ..spec.spec import Spec
 from .pools import Pool, kv_tokens
@@ -27,6 +27,7 @@ from .result import PhaseResult
 
 if TYPE_CHECKING:
     from ..serving.result import ServeResult
+    from .trained import TrainingResult
 
 
 @record(slots=False)
@@ -40,6 +41,7 @@ class Subject:
     pools: Sequence[Pool]
     name: str = ""
     servings: Mapping[str, ServeResult] = field(default_factory=dict)
+    trainings: Mapping[str, TrainingResult] = field(default_factory=dict)
 
     def of(self, name: str) -> Subject:
         """The same plan, one of its phases."""
@@ -48,6 +50,10 @@ class Subject:
     @property
     def result(self) -> PhaseResult:
         return self.phases[self.name]
+
+    @property
+    def step(self) -> TrainingResult:
+        return self.trainings[self.name]
 
     @property
     def serving(self) -> ServeResult:
@@ -63,6 +69,8 @@ class Subject:
 
     @property
     def gpus(self) -> float:
+        if self.name in self.trainings:
+            return float(len(self.step.gpus))
         return float(len(self.result.gpus))
 
     @property
@@ -78,7 +86,7 @@ class Subject:
     def _together(self, each: Callable[[Hardware], float | None]) -> float | None:
         """What one GPU has, summed over those of the phase or serving."""
         if self.name not in self.servings:
-            own = self._mean(self.name, each) if self.name in self.phases else each(self.hardware)
+            own = self._mean(self.name, each) if self.name in (*self.phases, *self.trainings) else each(self.hardware)
             return None if own is None else own * self.gpus
         serve, total = self.spec.serve(self.name), 0.0
         for role in self.serving.roles:
@@ -105,7 +113,7 @@ class Subject:
     @cached_property
     def hardware(self) -> Hardware:
         """The pool of the phase, or the pool itself."""
-        if self.name in self.phases:
+        if self.name in self.phases or self.name in self.trainings:
             return self.spec.of(self.phase).hardware
         return self.spec.pools.get(self.name, self.spec.hardware)
 
@@ -175,11 +183,22 @@ def result_metrics(subject: Subject, result: ServeResult) -> dict[str, float]:
     return {name: q.value for name, q in found.items()}
 
 
-def keyed(subject: Subject, key: Callable[[Metric], str], beside: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
+def training_metrics(subject: Subject) -> dict[str, Quantity]:
+    """Metrics of one training phase by their name alone, in the order of the table."""
+    found = ((m, m.how(subject)) for m in of_training())
+    return {m.name: Quantity(value, m.dim) for m, value in found if value is not None}
+
+
+def keyed(
+    subject: Subject,
+    key: Callable[[Metric], str],
+    beside: Mapping[str, tuple[str, Any]],
+    metrics: Sequence[Metric] | None = None,
+) -> dict[str, Any]:
     """Values by what an output calls them (nothing: it has them not, or elsewhere), and behind some of them a name and value
-    that say more."""
+    that say more. `metrics`: those of a phase, unless given."""
     out: dict[str, Any] = {}
-    for m in of_phase():
+    for m in of_phase() if metrics is None else metrics:
         name = key(m)
         if name and "." not in name and (value := m.how(subject)) is not None:
             out[name] = value
@@ -194,7 +213,7 @@ def all_metrics(subject: Subject) -> dict[str, Quantity]:
     spec = subject.spec
     out = {k: v for k, v in spec.constants.items() if isinstance(v, Quantity)}
     out |= {f"model.{k}": v for k, v in spec.model.attributes.items() if isinstance(v, Quantity)}
-    found = ((m, m.how(subject)) for m in TABLE if m.owner not in (PHASE, SERVE))
+    found = ((m, m.how(subject)) for m in TABLE if m.owner not in (PHASE, SERVE, TRAIN))
     out |= {m.full: Quantity(value, m.dim) for m, value in found if value is not None}
     if spec.others:
         out = {k: v for k, v in out.items() if not k.startswith(f"{HARDWARE}.")}
@@ -204,6 +223,8 @@ def all_metrics(subject: Subject) -> dict[str, Quantity]:
             out |= {f"{name}.{m.name}": Quantity(value, m.dim) for m, value in of_pool if value is not None}
     for name in subject.phases:
         out |= {f"{name}.{k}": v for k, v in phase_metrics(subject.of(name)).items()}
+    for name in subject.trainings:
+        out |= {f"{name}.{k}": v for k, v in training_metrics(subject.of(name)).items()}
     for name in subject.servings:
         out |= {f"{name}.{k}": v for k, v in serving_metrics(subject.of(name)).items()}
     return out

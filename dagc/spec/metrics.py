@@ -33,7 +33,7 @@ from ..base.units import (
     show,
 )
 
-PHASE, SERVE, HARDWARE, MODEL, WORKLOAD = "PHASE", "SERVE", "hardware", "model", "workload"
+PHASE, SERVE, TRAIN, HARDWARE, MODEL, WORKLOAD = "PHASE", "SERVE", "TRAIN", "hardware", "model", "workload"
 
 How = Callable[[Any], float | None]
 """Reads a `dagc.plan.subject.Subject`, which is above: the language must know the names, and knows no plan."""
@@ -352,6 +352,43 @@ _SERVINGS: tuple[Metric, ...] = (
     ),
 )  # fmt: skip
 
+
+def _train(name: str, dim: Dim, better: str, how: How, about: str, **where: object) -> Metric:
+    return Metric(TRAIN, name, dim, better, about, how, **where)  # type: ignore[arg-type]
+
+
+_TRAININGS: tuple[Metric, ...] = (
+    _train("step_time", TIME, "lower", lambda s: s.step.time_s, "one training step: all micro-batches and new weights", gated=True, usual=True, json="step_s"),
+    _train("throughput", TOKEN_RATE, "higher", lambda s: s.step.throughput_tok_s, "tokens of a step over its time", gated=True, json="throughput_tok_s"),
+    _train(
+        "throughput_per_gpu", TOKEN_RATE, "higher", lambda s: s.step.throughput_tok_s / s.gpus, "the same per GPU", gated=True, usual=True, json="throughput_per_gpu_tok_s",
+    ),
+    _train(
+        "mfu", SCALAR, "higher", lambda s: s.step.mfu,
+        "FLOPs of the model, forward and backward, over those of the GPUs at their peak", share=True, usual=True, json="mfu",
+    ),
+    _train("hfu", SCALAR, "higher", lambda s: s.step.hfu, "the same with what is recomputed", share=True, json="hfu"),
+    _train("bubble", SCALAR, "lower", lambda s: s.step.bubble, "share of a step in which the GPU that waits most waits", share=True, json="bubble"),
+    _train(
+        "exposed", SCALAR, "lower", lambda s: s.step.exposed, "share of a step in which data is moved and nothing computed", share=True, json="exposed",
+    ),
+    _train("update_time", TIME, "lower", lambda s: s.step.update_s, "from the last gradient to new weights", json="update_s"),
+    _train("flops_per_token", FLOPS_PER_TOKEN, "", lambda s: s.step.flops_per_token, "FLOPs that MFU counts for a token", json="flops_per_token"),
+    _train("memory.weights", BYTES, "lower", lambda s: s.step.worst.weights_B, "weights on the fullest GPU", json="memory.weights_B"),
+    _train("memory.gradients", BYTES, "lower", lambda s: s.step.worst.gradients_B, "sums of gradients there", json="memory.gradients_B"),
+    _train("memory.optimizer", BYTES, "lower", lambda s: s.step.worst.optimizer_B, "what the optimizer keeps there", json="memory.optimizer_B"),
+    _train("memory.activations", BYTES, "lower", lambda s: s.step.worst.activations_B, "what is kept for gradients there", json="memory.activations_B"),
+    _train("memory.working", BYTES, "lower", lambda s: s.step.worst.working_B, "values of the cell that runs", json="memory.working_B"),
+    _train("memory.buffers", BYTES, "lower", lambda s: s.step.worst.buffers_B, "communication buffers", json="memory.buffers_B"),
+    _train("memory.peak", BYTES, "lower", lambda s: s.step.worst.peak_B, "everything on the fullest GPU", gated=True, json="memory.peak_B"),
+    _train("memory.fraction", SCALAR, "lower", lambda s: s.step.fraction, "the peak over the capacity", share=True, usual=True, json="memory.fraction"),
+    _train(
+        "cost_per_token", MONEY_PER_TOKEN, "lower", lambda s: _over(s.price_per_s, s.step.throughput_tok_s),
+        "price of its GPUs over its throughput", needs="price",
+    ),
+    _train("gpus", SCALAR, "", lambda s: s.gpus, "GPUs of the phase"),
+)  # fmt: skip
+
 _HARDWARE: tuple[Metric, ...] = (
     Metric(HARDWARE, "gpus", SCALAR, "", "GPUs in the pool", lambda s: float(s.hardware.gpus)),
     Metric(HARDWARE, "per_node", SCALAR, "", "GPUs in a node", lambda s: float(s.hardware.per_node)),
@@ -394,7 +431,7 @@ _REST: tuple[Metric, ...] = (
     Metric(WORKLOAD, "output", TOKENS, "", "generated tokens per sequence", lambda s: float(s.spec.workload.output)),
 )
 
-TABLE: tuple[Metric, ...] = (*_PHASES, *_SERVINGS, *_HARDWARE, *_REST)
+TABLE: tuple[Metric, ...] = (*_PHASES, *_SERVINGS, *_TRAININGS, *_HARDWARE, *_REST)
 """In addition, `model.` has every attribute of the model (`model.experts.count`), and constants go by their name."""
 
 
@@ -408,11 +445,16 @@ def of_serving() -> tuple[Metric, ...]:
     return tuple(m for m in TABLE if m.owner == SERVE)
 
 
+def of_training() -> tuple[Metric, ...]:
+    """Those of a phase that trains."""
+    return tuple(m for m in TABLE if m.owner == TRAIN)
+
+
 def metric(name: str) -> Metric | None:
     """What is known of a name as written in a spec: `decode.memory.peak`. What both phases and servings or pools have is taken for a
     phase's: its dimension is the same."""
     owner, _, rest = name.partition(".")
-    owners = (owner,) if owner in (HARDWARE, MODEL, WORKLOAD) else (PHASE, SERVE, HARDWARE)
+    owners = (owner,) if owner in (HARDWARE, MODEL, WORKLOAD) else (PHASE, SERVE, TRAIN, HARDWARE)
     return next((m for o in owners for m in TABLE if m.name == rest and m.owner == o), None)
 
 

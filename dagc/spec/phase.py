@@ -10,6 +10,7 @@ from ..base.source import Span
 from .batching import Batching
 from .model import Precision
 from .strategy import Strategy
+from .training import Training
 from .workload import Routing
 
 
@@ -63,7 +64,7 @@ class Phase:
     shorter (`last` tokens; 0: as long as the others); its graph is that of a whole chunk at the end of the prompt.
     `sequences` in the phase's batch. `parts` of a mixed step: the sequences in decode, and the prompts of each length; its
     `tokens` and `context` are those of the first. `window_cache`: whether blocks of `kv_block` tokens of the KV cache are freed when
-    they are behind a layer's window or chunk."""
+    they are behind a layer's window or chunk. `training`: of a phase that trains, whose `sequences` one step takes in."""
 
     name: str
     kind: str
@@ -95,6 +96,7 @@ class Phase:
     chunk: int = field(
         default=0, compare=False
     )  # as written, also where it is longer than the prompt; 0: prompts stay whole
+    training: Training | None = None
     span: Span | None = field(default=None, compare=False, repr=False)
     spans: Mapping[str, Span] = field(default_factory=dict, compare=False, repr=False)
 

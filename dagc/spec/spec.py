@@ -36,6 +36,7 @@ class Spec:
     others: tuple[Hardware, ...] = ()
     pool_links: tuple[PoolLink, ...] = ()
     alternatives: Mapping[str, Alternatives] = field(default_factory=dict, compare=False)  # of phases that have some
+    trainings: tuple[Phase, ...] = ()  # phases that train; `phases` are inference
 
     def serve(self, name: str) -> Serve:
         """Raises StopIteration where no serving has that name."""
@@ -95,4 +96,4 @@ class Spec:
 
     def phase(self, name: str) -> Phase:
         """Raises StopIteration where no phase has that name."""
-        return next(p for p in self.phases if p.name == name)
+        return next(p for p in (*self.phases, *self.trainings) if p.name == name)

@@ -36,6 +36,13 @@ def aligned(x: NDArray[Any], dims: tuple[str, ...], out: tuple[str, ...]) -> NDA
     return x.transpose(order).reshape(shape)
 
 
+def reduced(x: Floats, dims: tuple[str, ...], out: tuple[str, ...]) -> Floats:
+    """Summed over the dims that the result lacks, in its order."""
+    total = x.sum(axis=tuple(i for i, d in enumerate(dims) if d not in out))
+    left = [d for d in dims if d in out]
+    return np.asarray(total.transpose([left.index(d) for d in out]))
+
+
 def row_sum(x: Floats) -> Floats:
     return np.asarray(x.sum(axis=-1))
 
@@ -64,14 +71,14 @@ def sigmoid(x: Floats) -> Floats:
 
 
 def gelu(x: Floats) -> Floats:
-    return 0.5 * x * (1.0 + _erf(x / math.sqrt(2.0)))
+    return 0.5 * x * (1.0 + erf(x / math.sqrt(2.0)))
 
 
 def gelu_tanh(x: Floats) -> Floats:
     return np.asarray(0.5 * x * (1.0 + np.tanh(np.sqrt(2.0 / np.pi) * (x + 0.044715 * x**3))))
 
 
-def _erf(x: Floats) -> Floats:
+def erf(x: Floats) -> Floats:
     return np.fromiter(map(math.erf, x.ravel()), dtype=np.float64, count=x.size).reshape(x.shape)
 
 

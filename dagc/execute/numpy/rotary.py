@@ -13,7 +13,8 @@ from ..values import Floats, Ints
 
 @record
 class Rotary:
-    """The attributes of a `rope` section. `original`: the context that frequencies were trained on, in tokens."""
+    """The attributes of a `rope` section. `original`: the context that frequencies were trained on, in tokens.
+    `inverse`: rotated back."""
 
     theta: float = 10_000.0
     fraction: float = 1.0
@@ -27,6 +28,7 @@ class Rotary:
     low: float = 1.0
     high: float = 4.0
     magnitude: float = 1.0
+    inverse: bool = False
 
     def rotate(self, x: Floats, positions: Ints, axis: int) -> Floats:
         """Pairs of the first `fraction` of the last dim, rotated by their position along `axis`."""
@@ -35,6 +37,7 @@ class Rotary:
         shape = [1] * x.ndim
         shape[axis], shape[-1] = len(positions), width // 2
         cos, sin = (f(angle).reshape(shape) * self.magnitude for f in (np.cos, np.sin))
+        sin = -sin if self.inverse else sin
         out = x.copy()
         if self.interleaved:
             first, second = slice(0, width, 2), slice(1, width, 2)

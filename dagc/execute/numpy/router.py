@@ -49,6 +49,22 @@ class Router:
             weights = weights / weights.sum(axis=-1, keepdims=True)
         return (chosen, weights * self.scale)
 
+    def gradient(self, upstream: Floats, scores: Floats, chosen: Ints) -> Floats:
+        """Of the scores, from that of the weights of the choices, which are themselves constant."""
+        if self.score == "sparsemixer":
+            return self.sparsemixer_gradient(upstream, scores, chosen)
+        p = self.probabilities(scores)
+        upstream = upstream * self.scale
+        if self.normalize:
+            taken = np.take_along_axis(p, chosen, axis=-1)
+            total = taken.sum(axis=-1, keepdims=True)
+            upstream = (upstream - (upstream * taken).sum(axis=-1, keepdims=True) / total) / total
+        of_p = np.zeros(scores.shape)
+        np.put_along_axis(of_p, chosen, upstream, axis=-1)
+        if self.score == "sigmoid":
+            return np.asarray(of_p * p * (1.0 - p))
+        return np.asarray(p * (of_p - (p * of_p).sum(axis=-1, keepdims=True)))
+
     def allowed(self, p: Floats) -> Floats:
         """The scores that choices are made by: -inf in groups that are not among the best."""
         if self.groups <= 1:
@@ -65,11 +81,26 @@ class Router:
         left = scores.copy()
         chosen, weights = [], []
         for _ in range(self.top_k):
-            best = left.max(axis=-1, keepdims=True)
-            far = (best - scores) / np.maximum(np.abs(scores), best) > 2.0 * self.jitter
-            share = np.exp(np.where(far, -np.inf, left) - best)
-            index = left.argmax(axis=-1)[..., None]
-            weights.append(np.take_along_axis(share / share.sum(axis=-1, keepdims=True), index, axis=-1))
+            share, index = self.shares(scores, left), left.argmax(axis=-1)[..., None]
+            weights.append(np.take_along_axis(share, index, axis=-1))
             chosen.append(index)
             np.put_along_axis(left, index, -np.inf, axis=-1)
         return (np.concatenate(chosen, axis=-1), np.concatenate(weights, axis=-1))
+
+    def shares(self, scores: Floats, left: Floats) -> Floats:
+        """Of the scores that are `left`, those near the best one."""
+        best = left.max(axis=-1, keepdims=True)
+        far = (best - scores) / np.maximum(np.abs(scores), best) > 2.0 * self.jitter
+        share = np.exp(np.where(far, -np.inf, left) - best)
+        return np.asarray(share / share.sum(axis=-1, keepdims=True))
+
+    def sparsemixer_gradient(self, upstream: Floats, scores: Floats, chosen: Ints) -> Floats:
+        """Which scores come near is constant, too."""
+        left, out = scores.copy(), np.zeros(scores.shape)
+        for place in range(self.top_k):
+            share, index = self.shares(scores, left), chosen[..., place : place + 1]
+            taken = np.take_along_axis(share, index, axis=-1) * upstream[..., place : place + 1]
+            out -= share * taken
+            np.put_along_axis(out, index, np.take_along_axis(out, index, axis=-1) + taken, axis=-1)
+            np.put_along_axis(left, index, -np.inf, axis=-1)
+        return out

@@ -25,6 +25,7 @@ from ..dispatcher import Backend, OpCall, Rule
 from ..failure import Wrong
 from ..rule_makers import contracted, each, normed, packed, unpacked
 from ..values import Floats, Ragged
+from . import gradients
 from . import ops as k
 from .rotary import Rotary
 from .router import Choice, Router
@@ -73,6 +74,7 @@ BY_ROW: Mapping[str, Rule] = {
     "tanh": each(np.tanh),
     "softplus": each(lambda x: np.logaddexp(0.0, x)),
     "exp": each(np.exp),
+    **gradients.BY_ROW,
 }
 """Rules that hold for the rows of an expert as they do for tokens (`OpKind.on_rows`)."""
 
@@ -232,6 +234,7 @@ NUMPY: dict[str, Rule] = {
     "slice": _slice,
     "unpack": unpacked,
     "pack": packed(np.concatenate),
+    **gradients.GRADIENTS,
 }
 
-BACKEND = Backend(NUMPY, frozenset({"combine", "slice"}), k.rows_of_each, np.concatenate)
+BACKEND = Backend(NUMPY, frozenset({"combine", "slice"}) | gradients.OF_ROWS, k.rows_of_each, np.concatenate, np.stack)

@@ -29,6 +29,14 @@ def aligned(x: Tensor, dims: Dims, out: Dims) -> Tensor:
     return x.permute(order).reshape([x.shape[dims.index(d)] if d in dims else 1 for d in out])
 
 
+def reduced(x: Tensor, dims: Dims, out: Dims) -> Tensor:
+    """Summed over the dims that the result lacks, in its order."""
+    lacking = [i for i, d in enumerate(dims) if d not in out]
+    total = x.sum(dim=lacking) if lacking else x
+    left = [d for d in dims if d in out]
+    return total.permute([left.index(d) for d in out])
+
+
 def row_sum(x: Tensor) -> Tensor:
     return x.sum(dim=-1)
 

@@ -18,15 +18,27 @@ class Router:
     rule: RouterRule
 
     def __call__(self, scores: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+        chosen = self.choice(scores, bias)
+        return chosen, self.weights(scores, chosen)
+
+    def choice(self, scores: Tensor, bias: Tensor | None) -> Tensor:
+        wanted = scores
+        if self.rule.score != "sparsemixer":
+            p = self.probabilities(scores)
+            wanted = self.allowed(p if bias is None else p + bias)
+        return torch.argsort(-wanted, dim=-1, stable=True)[..., : self.rule.top_k]
+
+    def weights(self, scores: Tensor, chosen: Tensor) -> Tensor:
+        """Of choices, which are constant to autograd."""
         if self.rule.score == "sparsemixer":
-            return self.sparsemixer(scores)
-        p = torch.sigmoid(scores) if self.rule.score == "sigmoid" else torch.softmax(scores, dim=-1)
-        wanted = self.allowed(p if bias is None else p + bias)
-        chosen = torch.argsort(-wanted, dim=-1, stable=True)[..., : self.rule.top_k]
-        weights = torch.gather(p, -1, chosen)
+            return self.sparsemixer(scores, chosen)
+        weights = torch.gather(self.probabilities(scores), -1, chosen)
         if self.rule.normalize:
             weights = weights / weights.sum(dim=-1, keepdim=True)
-        return (chosen, weights * self.rule.scale)
+        return weights * self.rule.scale
+
+    def probabilities(self, scores: Tensor) -> Tensor:
+        return torch.sigmoid(scores) if self.rule.score == "sigmoid" else torch.softmax(scores, dim=-1)
 
     def allowed(self, p: Tensor) -> Tensor:
         rule = self.rule
@@ -38,15 +50,12 @@ class Router:
         out = torch.zeros_like(best, dtype=torch.bool).scatter_(-1, worst, True)
         return torch.where(out.repeat_interleave(split.shape[-1], dim=-1), -math.inf, p)
 
-    def sparsemixer(self, scores: Tensor) -> tuple[Tensor, Tensor]:
-        left = scores.clone()
-        chosen, weights = [], []
-        for _ in range(self.rule.top_k):
+    def sparsemixer(self, scores: Tensor, chosen: Tensor) -> Tensor:
+        left, weights = scores, []
+        for index in chosen.split(1, dim=-1):
             best = left.amax(dim=-1, keepdim=True)
             far = (best - scores) / torch.maximum(scores.abs(), best) > 2.0 * self.rule.jitter
             share = torch.exp(torch.where(far, -math.inf, left) - best)
-            index = left.argmax(dim=-1, keepdim=True)
             weights.append(torch.gather(share / share.sum(dim=-1, keepdim=True), -1, index))
-            chosen.append(index)
-            left.scatter_(-1, index, -math.inf)
-        return (torch.cat(chosen, dim=-1), torch.cat(weights, dim=-1))
+            left = left.scatter(-1, index, -math.inf)
+        return torch.cat(weights, dim=-1)

@@ -29,6 +29,7 @@ from ..numpy.rotary import Rotary
 from ..numpy.router import Router as RouterRule
 from ..rule_makers import contracted, each, normed, packed, unpacked
 from ..values import Ragged
+from . import gradients
 from . import ops as k
 from .ops import Tensor
 from .resident import Resident
@@ -45,7 +46,7 @@ def _aligned(join: Callable[[Tensor, Tensor], Tensor]) -> Rule:
     return lambda call, x: join(*(k.aligned(v, d, call.out) for v, d in zip(x, call.dims, strict=True)))
 
 
-BY_ROW: Mapping[str, Rule] = {
+_EACH_ROW: Mapping[str, Rule] = {
     "contract": contracted(k.contract),
     "multiply": _aligned(torch.mul),
     "add": _aligned(torch.add),
@@ -66,6 +67,7 @@ BY_ROW: Mapping[str, Rule] = {
     "softplus": each(lambda x: torch.logaddexp(x, torch.zeros_like(x))),
     "exp": each(torch.exp),
 }
+BY_ROW: Mapping[str, Rule] = {**_EACH_ROW, **gradients.through(_EACH_ROW, gradients.EACH_ROW), **gradients.ROWS}
 """Rules that hold for the rows of an expert as they do for tokens (`OpKind.on_rows`)."""
 
 
@@ -90,7 +92,7 @@ def _rope(call: OpCall, x: Operands) -> Tensor:
         return [resident.real(f(angle).reshape(shape) * rotary.magnitude) for f in (np.cos, np.sin)]
 
     cos, sin = resident.once(("rope", call.segment.name, call.op.name), make)
-    return k.turned(x[0], cos, sin, width, rotary.interleaved)
+    return k.turned(x[0], cos, -sin if rotary.inverse else sin, width, rotary.interleaved)
 
 
 def _temper(call: OpCall, x: Operands) -> Tensor:
@@ -226,7 +228,7 @@ def _resident(call: OpCall) -> Resident:
     return resident
 
 
-TORCH: dict[str, Rule] = {
+_FORWARD: Mapping[str, Rule] = {
     **BY_ROW,
     "lookup": _lookup,
     "rope": _rope,
@@ -245,5 +247,6 @@ TORCH: dict[str, Rule] = {
     "unpack": unpacked,
     "pack": packed(torch.cat),
 }
+TORCH: dict[str, Rule] = {**_FORWARD, **gradients.through(_FORWARD, gradients.THROUGH), **gradients.OF_TOKENS}
 
-BACKEND = Backend(TORCH, frozenset({"combine", "slice"}), k.rows_of_each, torch.cat)
+BACKEND = Backend(TORCH, frozenset({"combine", "slice"}) | gradients.OF_ROWS, k.rows_of_each, torch.cat, torch.stack)

@@ -28,14 +28,20 @@ def _field(attribute: Attribute, default: Any, made: bool = False) -> Any:
     return Field("", attribute, default, made)
 
 
-def _flag(about: str, *, default: bool) -> Any:
-    return _field(Attribute(about, "flag"), default)
+def _flag(about: str, *, made: bool = False, default: bool) -> Any:
+    return _field(Attribute(about, "flag"), default, made)
 
 
 def _number(
-    about: str, *, low: float = 0.0, open_low: bool = True, high: float = LARGE, default: Any = REQUIRED
+    about: str,
+    *,
+    low: float = 0.0,
+    open_low: bool = True,
+    high: float = LARGE,
+    made: bool = False,
+    default: Any = REQUIRED,
 ) -> Any:
-    return _field(Attribute(about, low=low, open_low=open_low, high=high), default)
+    return _field(Attribute(about, low=low, open_low=open_low, high=high), default, made)
 
 
 def _count(about: str, *, low: float = 1, high: float = 1e12, made: bool = False, default: Any = REQUIRED) -> Any:
@@ -140,6 +146,12 @@ class NormAttrs(Attrs):
     eps: float = _number("added to the mean square", default=1e-6, open_low=False)
 
 
+class OperandAttrs(Attrs):
+    """Of the gradient of an op that takes several operands."""
+
+    operand: int = _count("operand whose gradient it is", low=0, high=63, made=True, default=0)
+
+
 class RopeAttrs(Attrs):
     theta: float = _rope("theta", default=ROPE["theta"].default)
     fraction: float = _rope("fraction", default=ROPE["fraction"].default)
@@ -153,6 +165,7 @@ class RopeAttrs(Attrs):
     low: float = _rope("low", default=ROPE["low"].default)
     high: float = _rope("high", default=ROPE["high"].default)
     magnitude: float = _rope("magnitude", default=ROPE["magnitude"].default)
+    inverse: bool = _flag("rotated back, as gradients are", made=True, default=False)
 
 
 class TemperAttrs(Attrs):
@@ -178,10 +191,16 @@ class AttendAttrs(Attrs):
     ring: Axes = _axes("axes around which keys and values travel", default=())
 
 
+class AttendGradAttrs(AttendAttrs):
+    operand: int = _count("operand whose gradient it is", low=0, high=63, made=True, default=0)
+
+
 # -- experts -------------------------------------------------------------------------------------
 
 
-class RouteAttrs(Attrs):
+class RouterAttrs(Attrs):
+    """How scores become choices of experts and their weights."""
+
     top_k: int = _count("experts per token", high=1e6)
     score: str = _word("router score", "softmax", "sigmoid", "sparsemixer", default="softmax")
     normalize: bool = _flag("the chosen weights sum to one", default=True)
@@ -194,6 +213,14 @@ class RouteAttrs(Attrs):
     jitter: float = _number(
         "sparsemixer: half the distance from the best within which a score counts", open_low=False, default=0.0
     )
+
+
+class RouteAttrs(RouterAttrs):
+    """Of the choice itself."""
+
+
+class RouteGradAttrs(RouterAttrs):
+    """Of the gradient of its weights."""
 
 
 _WEIGHTED = "rows are multiplied by the router's weights"
@@ -213,6 +240,39 @@ class DispatchAttrs(ExchangeAttrs):
 
 class CombineAttrs(ExchangeAttrs):
     weighted: bool = _flag(_WEIGHTED, default=True)
+
+
+# -- training -----------------------------------------------------------------------------------
+
+
+class RowMaxAttrs(Attrs):
+    """Of the largest number of a row, without its index."""
+
+
+class WeightAttrs(Attrs):
+    """Of what becomes of a weight's gradients."""
+
+    weight: str = _dim("weight that it is of", default="")
+
+
+class AccumulateAttrs(WeightAttrs):
+    """Of the sum of them over micro-batches."""
+
+
+class StoreAttrs(WeightAttrs):
+    """Of the new weight in its place."""
+
+
+class AdamAttrs(WeightAttrs):
+    rate: float = _number("step size", high=1.0, made=True, default=1e-3)
+    mean: float = _number("share that the mean keeps", high=1.0, open_low=False, made=True, default=0.9)
+    square: float = _number("share that the mean square keeps", high=1.0, open_low=False, made=True, default=0.95)
+    eps: float = _number("added to the root of the mean square", open_low=False, made=True, default=1e-8)
+    decay: float = _number("weight decay", open_low=False, made=True, default=0.1)
+
+
+class LossAttrs(Attrs):
+    tokens: int = _count("tokens of a step, over which the mean is taken", high=1e15, made=True, default=1)
 
 
 # -- moves ---------------------------------------------------------------------------------------

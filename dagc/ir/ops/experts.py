@@ -37,7 +37,7 @@ def _dispatched(segment: Segment, op: Op) -> None:
     same_dims("last dim of operand 2 (choice)", choice[-1:], (rows.choice,))
     same_dims("operand 3 (weights)", weights, choice)
     same_dims("result", op.dims, (rows.expert, rows.slot, value[-1]))
-    _exchanged(segment, op)
+    exchanged(segment, op)
 
 
 def _combined(segment: Segment, op: Op) -> None:
@@ -48,10 +48,10 @@ def _combined(segment: Segment, op: Op) -> None:
     same_dims("last dim of operand 2 (choice)", choice[-1:], (rows.choice,))
     same_dims("operand 3 (weights)", weights, choice)
     same_dims("operand 1 (rows)", value, (rows.expert, rows.slot, op.dims[-1]))
-    _exchanged(segment, op)
+    exchanged(segment, op)
 
 
-def _exchanged(segment: Segment, op: Op) -> None:
+def exchanged(segment: Segment, op: Op) -> None:
     """Tokens are exchanged over axes that split experts."""
     rows, exchange = routed(segment, op), op.of(ExchangeAttrs).exchange
     splits = op.loop(rows.expert) if rows is not None else ()
@@ -74,20 +74,20 @@ def _at_home(op: Op, dims: tuple[str, ...]) -> tuple[Axes, ...]:
     return tuple(split.get(stem(d), op.loop(d)) for d in dims)
 
 
-def _tokens_needed(segment: Segment, op: Op, name: str) -> tuple[Axes, ...]:
+def tokens_needed(segment: Segment, op: Op, name: str) -> tuple[Axes, ...]:
     dims = segment.dims_of(name)
     return tuple(op.loop(d) if d in ("batch", "seq", op.dims[-1]) else () for d in dims)
 
 
-def _rows_needed(segment: Segment, op: Op, name: str) -> tuple[Axes, ...]:
-    return _at_home(op, segment.dims_of(name)) if name == op.inputs[0] else _tokens_needed(segment, op, name)
+def rows_needed(segment: Segment, op: Op, name: str) -> tuple[Axes, ...]:
+    return _at_home(op, segment.dims_of(name)) if name == op.inputs[0] else tokens_needed(segment, op, name)
 
 
-def _dispatch_leaves(segment: Segment, op: Op) -> Sharding:
+def rows_at_home(segment: Segment, op: Op) -> Sharding:
     return Sharding(_at_home(op, op.dims))
 
 
-def _combine_leaves(segment: Segment, op: Op) -> Sharding:
+def choices_at_home(segment: Segment, op: Op) -> Sharding:
     """Partial over the axes whose ranks hold only some of a token's experts and did not exchange tokens."""
     rows, exchange = routed(segment, op), op.of(ExchangeAttrs).exchange
     experts = op.loop(rows.expert) if rows is not None else ()
@@ -101,12 +101,12 @@ KINDS = (
     ),
     OpKind(
         name="dispatch", about="a row of an expert for every choice of a token", attrs=DispatchAttrs, dims=_dispatched,
-        dtype=DtypeRule(indices=_choice), idle="it only moves", linear=(0,), needs=_tokens_needed, makes=_dispatch_leaves, whole=_width,
+        dtype=DtypeRule(indices=_choice), idle="it only moves", linear=(0,), needs=tokens_needed, makes=rows_at_home, whole=_width,
         tokens=Tokens.AT_HOME, rides_in=IN_EXPERTS, on_rows=True,
     ),
     OpKind(
         name="combine", about="the rows of a token back from its experts, weighted and summed", attrs=CombineAttrs, dims=_combined,
-        dtype=DtypeRule(indices=_choice), flops=per_element(2.0), linear=(0,), needs=_rows_needed, makes=_combine_leaves, whole=_width,
+        dtype=DtypeRule(indices=_choice), flops=per_element(2.0), linear=(0,), needs=rows_needed, makes=choices_at_home, whole=_width,
         tokens=Tokens.AT_HOME, rides_in=IN_EXPERTS,
     ),
 )  # fmt: skip

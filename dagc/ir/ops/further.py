@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ...base.frozen import replace
 from ..graph import Op, Value
 from ..sharding import Sharding
-from .attributes import RouteAttrs
+from .attributes import RouteAttrs, RowMaxAttrs
 
 STATISTIC = "fp32"
 """Dtype of statistics of rows, of the largest of several values, and of weights of choices."""
@@ -27,7 +27,9 @@ def further_results(op: Op, layout: Sharding | None) -> tuple[Value, ...]:
             Value(f"{op.name}.max", op.dims[:-1], STATISTIC, rows),
             Value(f"{op.name}.sum", op.dims[:-1], STATISTIC, replace(rows, reduce="softmax")),
         )
-    return (Value(f"{op.name}.value", op.dims, STATISTIC, layout),) if layout.reduce == "max" else ()
+    if layout.reduce != "max" or isinstance(op.attrs, RowMaxAttrs):
+        return ()
+    return (Value(f"{op.name}.value", op.dims, STATISTIC, layout),)
 
 
 def moved_results(op: Op, layout: Sharding, operands: Sequence[Value | Op]) -> tuple[Value, ...]:

@@ -131,6 +131,14 @@ ROW_SUMS = DtypeRule("fp32", lambda segment, op: "fp32")
 AS_OPERAND = DtypeRule(exact=_of_operand, moves=True)
 
 
+@record
+class RowSum:
+    """A sum over each row: the kind of op, and which operands of the op that needs it (those that it has) it is of."""
+
+    kind: str
+    operands: tuple[int, ...] = (0,)
+
+
 # -- the record ----------------------------------------------------------------------------------
 
 
@@ -152,12 +160,13 @@ class OpKind:
     - `needs`, `makes`: layouts of operands and result where they do not follow from the loops alone. `reduce`: how partial
       results of a split loop are joined.
     - `linear`: positions of operands whose partial sum may pass through. `jointly`: all operands together, or none.
-    - `whole`: dimensions that must not be split. `row_sums`: kinds of the sums of a row that it reads where that row is split.
+    - `whole`: dimensions that must not be split. `row_sums`: the sums of a row that it reads where that row is split.
     - `tokens`: how it treats a split sequence. `over_heads`: tensor parallelism should split it, by heads.
     - `state`: what it remembers in addition to the KV cache. `share`: where ranks differ in FLOPs.
     - `reads`: bytes of an operand where not all of it is read. `reads_rows`: of a weight only as many rows as the result has.
       `appends`: only what is new is written. `local`: no memory traffic. `fused`: no kernel of its own.
       `view`: of its operand, without memory of its own. `by_position`: where a token is in its sequence matters.
+    - `gradient_of`: the kind whose operand's gradient it is; see `gradients`.
     - `rides_in`: fused kernels that do it too. `on_rows`: it works on rows of routed experts. `product`: a product whose
       weights may be quantised.
     - `move`: verifies what a move does; only moves have it.
@@ -177,7 +186,7 @@ class OpKind:
     linear: tuple[int, ...] = ()
     jointly: bool = False
     whole: WholeRule = nothing_whole
-    row_sums: tuple[str, ...] = ()
+    row_sums: tuple[RowSum, ...] = ()
     tokens: Tokens = Tokens.EACH
     over_heads: bool = False
     state: StateRule | None = None
@@ -192,6 +201,7 @@ class OpKind:
     rides_in: frozenset[Fuse] = frozenset()
     on_rows: bool = False
     product: bool = False
+    gradient_of: str = ""
     move: MoveRule | None = None
 
     @property

@@ -6,7 +6,7 @@ from ..graph import Op, Segment
 from .attributes import NormAttrs
 from .contraction import multiply_adds
 from .elementwise import per_element
-from .kind import IN_EXPERTS, ROW_SUMS, DimsRule, Fuse, OpKind, operands, same_dims
+from .kind import IN_EXPERTS, ROW_SUMS, DimsRule, Fuse, Misfit, OpKind, RowSum, listed, operands, same_dims
 
 
 def _normed(sums: int) -> DimsRule:
@@ -33,14 +33,25 @@ def per_row(segment: Segment, op: Op) -> None:
     same_dims("result", op.dims, value[:-1])
 
 
+def dotted(segment: Segment, op: Op) -> None:
+    """One number for each row of the first operand; the others have its last dim."""
+    if not 1 <= len(op.inputs) <= 3:
+        raise Misfit("operands", len(op.inputs), "one to three")
+    value, *others = map(segment.dims_of, op.inputs)
+    same_dims("result", op.dims, value[:-1])
+    for dims in others:
+        if dims[-1:] != value[-1:] or not set(dims) <= set(value):
+            raise Misfit("factor", listed(dims), f"dims of {listed(value)}, the last one too")
+
+
 KINDS = (
     OpKind(
         name="rms_norm", about="divided by the root of the mean square", attrs=NormAttrs, dims=_normed(1), flops=per_element(4.0),
-        row_sums=("row_square_sum",), rides_in=frozenset(Fuse), on_rows=True,
+        row_sums=(RowSum("row_square_sum"),), rides_in=frozenset(Fuse), on_rows=True,
     ),
     OpKind(
         name="layer_norm", about="less the mean, divided by the standard deviation", attrs=NormAttrs, dims=_normed(2),
-        flops=per_element(6.0), row_sums=("row_square_sum", "row_sum"), rides_in=IN_EXPERTS | {Fuse.SPARSE}, on_rows=True,
+        flops=per_element(6.0), row_sums=(RowSum("row_square_sum"), RowSum("row_sum")), rides_in=IN_EXPERTS | {Fuse.SPARSE}, on_rows=True,
     ),
     OpKind(
         name="row_sum", about="sum of each row", dims=per_row, dtype=ROW_SUMS, flops=multiply_adds, rides_in=IN_EXPERTS,

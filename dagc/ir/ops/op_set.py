@@ -11,13 +11,39 @@ from ...base.frozen import record
 from ..graph import Graph, Op, Segment
 from ..mesh import Mesh
 from ..sharding import Axes, Sharding
-from . import attention, contraction, elementwise, experts, moves, norms, packing, recurrent, rows
+from . import (
+    attention,
+    contraction,
+    elementwise,
+    experts,
+    gradients,
+    losses,
+    moves,
+    norms,
+    packing,
+    recurrent,
+    rows,
+    training,
+)
 from .attributes import Attrs, Value, read_record
 from .kind import OpKind, Tokens
 from .sequence import Array
 from .sizes import by_loops, local_bytes, local_count, loop_axes, loop_dims
 
-_FAMILIES = (elementwise, contraction, norms, attention, recurrent, experts, rows, packing, moves)
+_FAMILIES = (
+    elementwise,
+    contraction,
+    norms,
+    attention,
+    recurrent,
+    experts,
+    rows,
+    packing,
+    losses,
+    gradients,
+    training,
+    moves,
+)
 
 OPS: Mapping[str, OpKind] = {kind.name: kind for family in _FAMILIES for kind in family.KINDS}
 """Every kind of op."""

@@ -15,6 +15,9 @@ from ..sharding import Axes, Sharding
 SHARDED = ("sharded", "placed")
 """Levels at which every value and weight has a layout."""
 
+FORWARD = "forward"
+"""The cell of ops before any other, where it is named."""
+
 PER_NODE = 8
 """GPUs per node, where the mesh does not say it."""
 

@@ -5,11 +5,12 @@
     stage I { SEGMENT x COUNT, ... } gpus 0..7, 9
     send I -> J %x : TYPE
     sizes [dim=SIZE, ...]
-    segment NAME x COUNT (%x: TYPE) {
+    segment NAME x COUNT (%x: TYPE, %y.grad: TYPE) {
       sizes [dim=SIZE, ...]
       @w, ... : TYPE SCOPE tied @other placed WAY
       %y, ... = KIND(%x, @w, attribute=VALUE) over AXES : (TYPE, ...) -> TYPE, ... SCOPE in BLOCK loops {dim/AXES, ...}
-      return %y
+      cell CELL
+      return %y, %x.grad
     }
 
 TYPE is `[dim/AXES, ...] partial(sum AXES) DTYPE`, AXES are names joined by `+`. Most of it may be left out (see `implied`). A
@@ -27,7 +28,7 @@ from ...base.dtypes import DTYPE_BYTES
 from ...base.frozen import field, mutable, replace
 from ...base.phase_kinds import PHASE_KINDS
 from ...base.schema import PLACINGS
-from ..graph import Graph, Loops, Op, Segment, Stage, StageEdge, Value, Weight, is_scope
+from ..graph import CELLS, FORWARD, Graph, Loops, Op, Segment, Stage, StageEdge, Value, Weight, is_scope
 from ..mesh import GpuMap
 from ..sharding import AT_EXPERTS, Axes, Sharding
 from . import attr_words, implied, older
@@ -149,21 +150,36 @@ class Reader:
         taken = at.value()
         at.mark(":")
         of = self.type(at)
+        upstream = self.upstream(at) if at.takes(",") else None
         at.mark(")")
         at.mark("{")
         at.end()
         entry = of.layout if of.mark == "=" or (self.sharded and of.mark != "?") else None
-        body = Body(self, taken, {taken: (of.dims, entry, of.dtype)}, dict(self.common))
+        known = {taken: (of.dims, entry, of.dtype)}
+        if upstream is not None:
+            known[upstream.name] = upstream.dims, upstream.sharding, upstream.dtype
+        body = Body(self, taken, known, dict(self.common))
         for number, line in self.lines:
             self.number = number
             if line == "}":
                 sharded = any(op.sharding is not None for op in body.ops)
                 return Segment(
                     name, repeat, taken, of.dims, of.dtype, tuple(body.ops), body.output, tuple(body.weights),
-                    body.sizes, entry if sharded or not self.older else None,
+                    body.sizes, entry if sharded or not self.older else None, upstream, body.downstream,
                 )  # fmt: skip
             body.statement(Cursor(line))
         raise TextError("the segment does not end")
+
+    def upstream(self, at: Cursor) -> Value:
+        """The gradient that the layer behind hands back."""
+        name = at.value()
+        at.mark(":")
+        return self.value(name, self.type(at))
+
+    def value(self, name: str, of: Type) -> Value:
+        if of.dtype not in DTYPE_BYTES:
+            raise TextError(f"unknown dtype {of.dtype}")
+        return Value(name, of.dims, of.dtype, self.layout(of))
 
     def axes(self, at: Cursor) -> Axes:
         return self.names.atoms(at.axes())
@@ -206,14 +222,19 @@ class Body:
     ops: list[Op] = field(default_factory=list)
     made: dict[str, Op] = field(default_factory=dict)
     output: str = ""
+    downstream: str = ""
+    cell: str = FORWARD
 
     def statement(self, at: Cursor) -> None:
         if at.takes("sizes"):
             self.sizes |= dict(at.list("[", lambda: size(at), "]"))
         elif at.takes("weight") or at.rest().startswith("@"):
             self.weights += self.alike(at)
+        elif at.takes("cell"):
+            self.cell = a_cell(at)
         elif at.takes("return"):
             self.output = at.value()
+            self.downstream = at.value() if at.takes(",") else ""
         else:
             self.ops.append(self.op(at))
         at.end()
@@ -259,7 +280,7 @@ class Body:
         more = []
         for further in others:
             at.mark(",")
-            more.append(self.value(further, self.reader.type(at)))
+            more.append(self.reader.value(further, self.reader.type(at)))
         scope = implied.scope(of.dims)
         block = "" if self.reader.older else implied.block(name, self.taken)
         order: Loops | None = None
@@ -283,7 +304,9 @@ class Body:
         if self.reader.older:
             kind, values = older.renamed(kind, values)
         given = attr_words.attributes(kind, values)
-        op = Op(name, kind, inputs, of.dims, of.dtype, block, scope, given, (), over, layout, tuple(more), of.layout.on)
+        op = Op(
+            name, kind, inputs, of.dims, of.dtype, block, scope, given, (), over, layout, tuple(more), of.layout.on, self.cell,
+        )  # fmt: skip
         if order is None:
             order = other if self.reader.older else implied.corrected(self.said(op, of), other)
         op = replace(op, loops=order)
@@ -292,11 +315,6 @@ class Body:
         for value in op.results:
             self.known[value.name] = (value.dims, value.sharding, value.dtype)
         return op
-
-    def value(self, name: str, of: Type) -> Value:
-        if of.dtype not in DTYPE_BYTES:
-            raise TextError(f"unknown dtype {of.dtype}")
-        return Value(name, of.dims, of.dtype, self.reader.layout(of))
 
     def loops(self, at: Cursor) -> Loops:
         def loop() -> tuple[str, Axes]:
@@ -344,6 +362,13 @@ def a_dtype(at: Cursor) -> str:
     if word not in DTYPE_BYTES:
         raise TextError(f"unknown dtype {word}")
     return word
+
+
+def a_cell(at: Cursor) -> str:
+    word, known = at.name(), {cell or implied.FORWARD: cell for cell in CELLS}
+    if word not in known:
+        raise TextError(f"unknown cell {word}: one of {', '.join(known)}")
+    return known[word]
 
 
 def a_scope(at: Cursor) -> str:

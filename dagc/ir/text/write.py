@@ -9,7 +9,7 @@ from itertools import groupby
 from ...base.axes import STAGES
 from ...base.frozen import record, replace
 from ...base.units import show_runs
-from ..graph import Graph, Op, Segment, Stage, StageEdge, Weight
+from ..graph import FORWARD, Graph, Op, Segment, Stage, StageEdge, Weight
 from ..mesh import Mesh
 from ..sharding import Axes, Sharding
 from . import attr_words, implied
@@ -46,8 +46,12 @@ def _text(graph: Graph, form: Form) -> str:
         lines += [f"  {line}" for line in form.sizes(own)]
         alike = groupby(segment.weights, lambda weight: replace(weight, name=""))
         lines += [f"  {form.weights(tuple(group))}" for _, group in alike]
-        lines += [f"  {form.op(segment, op)}" for op in segment.ops]
-        lines += [f"  return %{segment.output}", "}"]
+        before = FORWARD
+        for cell, ops in groupby(segment.ops, lambda op: op.cell):
+            lines += [f"  cell {cell or implied.FORWARD}"] if cell != before else []
+            lines += [f"  {form.op(segment, op)}" for op in ops]
+            before = cell
+        lines += [f"  return {_returned(segment)}", "}"]
     return "\n".join(part for line in lines for part in form.wrapped(line)) + "\n"
 
 
@@ -112,8 +116,11 @@ class Form:
 
     def segment(self, segment: Segment) -> str:
         count = "" if segment.repeat == 1 else f" x {segment.repeat}"
-        entry = self.type(segment.input_dims, segment.entry, segment.input_dtype)
-        return f"segment {segment.name}{count} (%{segment.input}: {entry}) {{"
+        taken = f"%{segment.input}: {self.type(segment.input_dims, segment.entry, segment.input_dtype)}"
+        if segment.upstream is not None:
+            of = segment.upstream
+            taken += f", %{of.name}: {self.type(of.dims, of.sharding, of.dtype)}"
+        return f"segment {segment.name}{count} ({taken}) {{"
 
     def weights(self, alike: Sequence[Weight]) -> str:
         """Neighbours that differ in their names alone are on one line."""
@@ -240,7 +247,12 @@ def _sizes(sizes: Mapping[str, float]) -> str:
 
 
 def _known(segment: Segment, name: str) -> bool:
-    return name in segment.weight if name.startswith("@") else name == segment.input or name in segment.by_name
+    return name in segment.weight if name.startswith("@") else segment.is_given(name) or name in segment.by_name
+
+
+def _returned(segment: Segment) -> str:
+    """The output, and the gradient that is handed back."""
+    return f"%{segment.output}" + (f", %{segment.downstream}" if segment.downstream else "")
 
 
 def _names(op: Op) -> str:

@@ -7,9 +7,16 @@ from collections import Counter
 from math import isclose
 
 from ...base.dtypes import DTYPE_BYTES, INDICES
-from ..graph import SCOPES, Graph, Op, Segment
+from ..graph import CELLS, FORWARD, SCOPES, Graph, Op, Segment
 from ..mesh import Mesh
-from ..ops.attributes import AttributeFault, DispatchAttrs, RingTurnAttrs, SoftmaxMergeAttrs, SoftmaxScatterAttrs
+from ..ops.attributes import (
+    AccumulateAttrs,
+    AttributeFault,
+    DispatchAttrs,
+    RingTurnAttrs,
+    SoftmaxMergeAttrs,
+    SoftmaxScatterAttrs,
+)
 from ..ops.further import further_results
 from ..ops.kind import Misfit, Tokens
 from ..ops.moves import check_moved_results, named, shown
@@ -50,6 +57,7 @@ def verify(graph: Graph, before: Graph | None = None) -> None:
             final = segment.sharding_of(segment.output)
             require(final is not None and not final.partial, segment, None, "returns a partial value")
             _conserved(segment, graph.the_mesh)
+        _accumulated(segment)
     if sharded:
         _layers_meet(graph)
     if graph.stages:
@@ -141,7 +149,11 @@ def _one_placement(segment: Segment) -> None:
 def _acyclic(segment: Segment) -> None:
     """Program order is a topological order: every input is the segment's input, a weight or an earlier result."""
     seen = {segment.input, *(w.name for w in segment.weights)}
+    order = [CELLS.index(op.cell) for op in segment.ops]
+    require(order == sorted(order), segment, None, f"its cells are not in the order {', '.join(CELLS[1:])}")
     for op in segment.ops:
+        if segment.upstream is not None and op.cell != FORWARD:
+            seen.add(segment.upstream.name)
         for value in op.results:
             require(value.name not in seen, segment, op, f"the name {value.name} is defined twice")
         for name in op.inputs:
@@ -149,6 +161,27 @@ def _acyclic(segment: Segment) -> None:
         seen |= {value.name for value in op.results}
     require(segment.output in seen, segment, None, f"returns %{segment.output}, which is not defined")
     require(not segment.output.startswith("@"), segment, None, f"returns the weight {segment.output}")
+    if segment.downstream:
+        require(segment.downstream in seen, segment, None, f"hands back %{segment.downstream}, which is not defined")
+        same = segment.dims_of(segment.downstream) == segment.input_dims
+        require(same, segment, None, "hands back a gradient of other dims than its input")
+    if segment.upstream is not None:
+        same = segment.upstream.dims == segment.dims_of(segment.output)
+        require(same, segment, None, "is handed a gradient of other dims than its output")
+
+
+def _accumulated(segment: Segment) -> None:
+    """In a training step every gradient of a weight is added up once, in the weight's dims."""
+    if all(op.cell == FORWARD for op in segment.ops):
+        return
+    found = [op for op in segment.ops if isinstance(op.attrs, AccumulateAttrs)]
+    names = [op.attrs.weight for op in found if isinstance(op.attrs, AccumulateAttrs)]
+    require(len(set(names)) == len(names), segment, None, "adds up the gradient of a weight twice")
+    for op, name in zip(found, names, strict=True):
+        weight = segment.weight.get(f"@{name}")
+        require(weight is not None, segment, op, f"adds up the gradient of @{name}, which is no weight")
+        assert weight is not None
+        require(weight.dims == op.dims, segment, op, f"has other dims than @{name}")
 
 
 def _annotation(segment: Segment, op: Op, mesh: Mesh) -> None:
@@ -274,6 +307,9 @@ def _layers_meet(graph: Graph) -> None:
         before, after = map(graph.segment, names)
         meet = before.sharding_of(before.output) == after.entry and before.dims_of(before.output) == after.input_dims
         require(meet, after, None, f"takes another value than {before.name} returns")
+        if before.upstream is not None:
+            meet = bool(after.downstream) and after.sharding_of(after.downstream) == before.upstream.sharding
+            require(meet, before, None, f"is handed another gradient than {after.name} hands back")
 
 
 def _stages(graph: Graph) -> None:

@@ -31,8 +31,11 @@ class Block(Scope):
         unit = self.builder.unit
         blocks = unit.spec.model.blocks
         definition = blocks.get((self.block, unit.phase.kind)) or blocks[(self.block, None)]
-        if unit.phase.speculative and self.block in unit.spec.model.stack[-1].blocks:
-            definition = whole_sequence(definition)  # every drafted token is checked
+        every_token = unit.phase.speculative or unit.phase.training is not None
+        if every_token and self.block in unit.spec.model.stack[-1].blocks:
+            definition = whole_sequence(
+                definition
+            )  # every drafted token is checked, every token of training has a loss
         self.env[definition.params[0]] = argument
         for statement in definition.body:
             self.at = statement

@@ -9,7 +9,7 @@ from ...base import coming
 from ...base.axes import ATTENTION_SIDE, AXES, EXPERT_SIDE, IN_EXPERTS, REPLICA, TENSOR
 from ...base.diagnostics import Collector, Label
 from ...base.frozen import record, replace
-from ...base.phase_kinds import MIXED, PHASE_KINDS
+from ...base.phase_kinds import MIXED, PHASE_KINDS, PREFILL, TRAIN
 from ...base.schema import BESIDE, EXPERT_GPUS, FOLD_ATTENTION, FOLD_EXPERTS, KV_BLOCK, OPEN, PHASE, Attribute
 from ...base.source import Span
 from ...base.syntax import ast
@@ -31,6 +31,7 @@ from ..values.evaluate import Value, kind_of, number
 from ..values.names import Names
 from .mixed_step import belongs, read_parts
 from .token_choice import read_routing
+from .training import belongs_to_training, nothing_left_open, of_whole_numbers, read_training
 
 DTYPES = ("weight_dtype", "kv_dtype", "attention_dtype")
 NOTHING_MORE: Mapping[str, Attribute] = {}
@@ -56,16 +57,12 @@ def read_phase(
     values = Reader(f"phase {name}", body, PHASE, names, SECTIONS, ("place gpu",), (*OPEN, "strategy")).read()
     kind = values["kind"] or (name if name in PHASE_KINDS else None)
     later = {*body.assigns, *body.sections, *body.bare} & ({*coming.ATTRIBUTES["phase"]} - {*PHASE})
-    asked = coming.WORDS.get(name) or (coming.TRAINING if "train" in name.lower() else None)
-    if kind is None and "kind" not in body.assigns and asked is not None:
-        coming.refuse(asked, section.kind_span, out)
-        return None
     if kind is None and "kind" not in body.assigns and not out.incomplete:
         near = out.near(name, tuple(PHASE_KINDS))
-        help_ = (f"did you mean `phase {near}`?",) if near else (coming.TRAINING.instead,)
+        help_ = (f"did you mean `phase {near}`?",) if near else ()
         out.add(
             "E10",
-            f"phase `{name}` needs `kind = prefill`, `kind = decode` or `kind = mixed`",
+            f"phase `{name}` needs `kind = prefill`, `kind = decode`, `kind = mixed` or `kind = train`",
             section.kind_span,
             help=help_,
         )
@@ -82,6 +79,7 @@ def read_phase(
         else workload.prompt + (workload.output if kind == "decode" else 0)
     )
     belongs(str(kind), body, out)
+    belongs_to_training(str(kind), body, out)
     _check_drafter(values, model, body, out)
     parts = read_parts(values, body, workload, out) if kind == MIXED.name else ()
     if kind == MIXED.name and not parts:
@@ -92,7 +90,13 @@ def read_phase(
     if (draft and kind == "prefill") or (prefix and kind == "decode"):
         name_, other = ("draft", "decode") if draft else ("prefix", "prefill")
         out.add("E12", f"`{name_}` belongs to a {other} phase", body.span_of(name_))
-    tokens = workload.prompt - prefix if kind == "prefill" else 1 + draft
+    training = read_training(values, body, out) if kind == TRAIN.name else None
+    if training is not None:
+        nothing_left_open(values, body, out)
+        length = int(_number(values["context"])) or workload.prompt
+        tokens = length
+    else:
+        tokens = workload.prompt - prefix if kind == "prefill" else 1 + draft
     chunk = max(1, min(int(_number(values["chunk"])) or tokens, tokens))
     if kind == "decode" and values["chunk"] is not None:
         out.add("E12", "`chunk` belongs to a prefill phase", body.span_of("chunk"))
@@ -103,7 +107,7 @@ def read_phase(
     passes = max(1, -(-tokens // chunk))
     if kind == "decode" and "sp_layout" in body.assigns:
         out.add("E12", "`sp_layout` belongs to a prefill phase", body.span_of("sp_layout"))
-    if kind == "prefill" and _number(values["dcp"]) > 1:
+    if kind in (PREFILL.name, TRAIN.name) and _number(values["dcp"]) > 1:
         out.add("E12", "`dcp` belongs to a decode phase", body.span_of("dcp"))
     if "exchange" in body.assigns and values["dispatch"] == "allgather":
         help_ = ("write `dispatch = all_to_all`, or leave `exchange` out",)
@@ -117,13 +121,15 @@ def read_phase(
         model = model.stored_as(precision)
         if hardware is not None:
             check_units(hardware, model, {name: body.span_of(name) for name in DTYPES if name in body.assigns}, out)
+    if training is not None:
+        of_whole_numbers(model, values, body, out)
     routing = read_routing(body, names, None) if "routing" in body.assigns else None
     block = int(_number(values["kv_block"])) or (ENGINES[engine].block if engine is not None else KV_BLOCK)
     phase = Phase(
         name, str(kind), gpus, length, chunk if passes > 1 else tokens, sequences, strategy, _number(values["acceptance"]) if draft else 0.0,
         passes, tokens % chunk if passes > 1 else 0, str(values["dispatch_dtype"]) if values["dispatch_dtype"] else None, str(values["exchange"]) if values["exchange"] else None, str(values["quantise"]), str(values["expert_activations"]) if values["expert_activations"] else None, str(values["engine"]), _number(values["host"]), bool(values["cuda_graph"]),
         str(values["window_cache"]), block, memory, _launches(values["launch"], engine), routing,
-        parts=parts, precision=precision, hardware=pool, drafter=str(values["drafter"]), chunk=int(_number(values["chunk"])), span=section.kind_span, spans=body.spans(),
+        parts=parts, precision=precision, hardware=pool, drafter=str(values["drafter"]), chunk=int(_number(values["chunk"])), training=training, span=section.kind_span, spans=body.spans(),
     )  # fmt: skip
     if judged and out.errors == errors:
         StrategyFit(phase, body, model, workload, out).check()

@@ -11,8 +11,8 @@ from ...cost.footprint import StageMemory
 from ...ir.requests import request_moves
 from ...plan.plan import CompiledPlan
 from ...plan.result import PhaseResult, Seat
+from ..facts.axes_words import axes_text
 from ..facts.timeline import cell_of
-from ..report.terminal import axes_text
 from .dot import COLORS, COMPUTE, CRITICAL, SOFT, Html, digraph, edge, html, node, quote
 from .palette import PALETTE
 
@@ -160,7 +160,7 @@ def facts(result: PhaseResult) -> list[str]:
     chunks = f"{result.passes} passes (below: the last whole chunk), " if result.passes > 1 else ""
     folded = [f"{stages} stages: identical neighbours share a card"] if len(cards(result)) < stages else []
     return [
-        f"{result.name}: {len(result.gpus)} GPUs{result.of_pool}, {axes_text(result)}",
+        f"{result.name}: {len(result.gpus)} GPUs{result.of_pool}, {axes_text(result.graph)}",
         f"{metric} {show(result.time_s, TIME)} (floor {show(result.floor_s, TIME)}), "
         f"{show(result.throughput_tok_s, TOKEN_RATE)}, {chunks}{batches} micro-batch{'es' if batches > 1 else ''}, "
         f"expert imbalance {result.costs.imbalance:.2f}",

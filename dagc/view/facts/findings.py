@@ -202,10 +202,21 @@ def assumptions(plan: CompiledPlan) -> Iterator[tuple[str, str]]:
                     f"{phase.name}: drafts",
                     f"{phase.speculative} tok checked with each step, {phase.acceptance:.0%} accepted; {by}",
                 )
-    yield (
-        "decode",
-        "steady state: the longer of a round trip of all stages and of all micro-batches on the slowest stage",
-    )
+    for name, trained in plan.trainings.items():
+        how = trained.training
+        yield (
+            f"{name}: optimizer",
+            (
+                f"{how.optimizer}; sums of gradients in {how.gradient_dtype}, its own copy of the weights "
+                f"{f'in {how.master_dtype}' if how.master_dtype != 'none' else 'none'}, moments in {how.moment_dtype}"
+            ),
+        )
+        yield f"{name}: kernels", "of the roofline: their times in training are not measured"
+    if plan.phases:
+        yield (
+            "decode",
+            "steady state: the longer of a round trip of all stages and of all micro-batches on the slowest stage",
+        )
     yield (
         "not counted",
         "queueing, contention of several groups for a link, padding to capacity",

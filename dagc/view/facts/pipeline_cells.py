@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ...base.frozen import record
 from ...base.pipeline_schedules import SCHEDULES
 from ...cost.schedule.training.cell_orders import Overlap, Part, cells_of
@@ -27,9 +29,11 @@ class CellBar:
 @record
 class GpuRow:
     """A GPU of the pipeline. `stages`: its virtual stages by chunk; `held`: the activations that it holds at most, in micro-batches
-    of a stage, from `held_from_s` on."""
+    of a stage, from `held_from_s` on. `name`, `about`: what it is called."""
 
     gpu: int
+    name: str
+    about: str
     stages: tuple[int, ...]
     bars: tuple[CellBar, ...]
     idle: tuple[tuple[float, float], ...]
@@ -52,15 +56,15 @@ class StepChart:
     rows: tuple[GpuRow, ...]
 
 
-def step_chart(times: StepTimes) -> StepChart:
-    """Every cell, written out."""
+def step_chart(times: StepTimes, names: Sequence[tuple[str, str]] = ()) -> StepChart:
+    """Every cell, written out. `names`: of each GPU, if not its number and its virtual stages, what it is called, and more about it."""
     schedule = times.schedule
     title = SCHEDULES[schedule.name].title if schedule.name in SCHEDULES else schedule.name
-    rows = tuple(_row(times, gpu) for gpu in range(schedule.gpus))
+    rows = tuple(_row(times, gpu, names) for gpu in range(schedule.gpus))
     return StepChart(title, schedule.microbatches, schedule.chunks, times.makespan_s, rows)
 
 
-def _row(times: StepTimes, gpu: int) -> GpuRow:
+def _row(times: StepTimes, gpu: int, names: Sequence[tuple[str, str]]) -> GpuRow:
     schedule, end_s = times.schedule, times.makespan_s
     bars: list[CellBar] = []
     idle: list[tuple[float, float]] = []
@@ -76,4 +80,6 @@ def _row(times: StepTimes, gpu: int) -> GpuRow:
         idle.append((free_s, end_s))
     stages = tuple(schedule.stage_at[gpu, chunk][1] for chunk in range(schedule.chunks))
     peak = peaks(schedule)[gpu]
-    return GpuRow(gpu, stages, tuple(bars), tuple(idle), peak.held, times.peak_start_s(gpu, peak))
+    own = f"stage {stages[0]}" if len(stages) == 1 else f"stages {', '.join(map(str, stages))}"
+    name, about = names[gpu] if names else (f"GPU {gpu}", own)
+    return GpuRow(gpu, name, about, stages, tuple(bars), tuple(idle), peak.held, times.peak_start_s(gpu, peak))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ...base.frozen import record
 from ...base.syntax import ast
@@ -12,15 +13,20 @@ from ...plan.plan import CompiledPlan
 from ...plan.pools import Pool, heading, listed, text
 from ...plan.require import Verdict, owners
 from ...plan.result import PhaseResult
-from ...spec.metrics import Metric, of_phase, of_serving
+from ...spec.metrics import Metric, of_phase, of_serving, of_training
+
+if TYPE_CHECKING:
+    from ...plan.trained import TrainingResult
 
 PASSED, FAILED, DOES_NOT_FIT = "passed", "FAILED", "DOES NOT FIT"
 OF_A_SERVING = ("ttft.p99", "tpot.p99", "goodput")
 """The figures of what its users see."""
 OF_A_PHASE = ("ttft", "tpot", "step_time", "throughput_per_gpu", "cost_per_token", "memory.fraction", "utilization")
 """In the order in which they are shown where the spec asks for none of them."""
+OF_A_TRAINING = ("step_time", "throughput_per_gpu", "mfu", "bubble", "memory.fraction", "cost_per_token")
+"""The same of a phase that trains."""
 MOST = 3
-NAMES = {"ttft": "TTFT", "tpot": "TPOT", "gpu": "GPU"}
+NAMES = {"ttft": "TTFT", "tpot": "TPOT", "gpu": "GPU", "mfu": "MFU", "hfu": "HFU"}
 """Words of a metric's name that are written otherwise."""
 
 
@@ -55,13 +61,16 @@ def verdict(plan: CompiledPlan) -> str:
     if plan.fits:
         return f"{state(plan)}: {plan.verdict}"
     worst = fullest(plan)
-    needs = f"{show(worst.peak_B, BYTES)} of {show(worst.capacity_B, BYTES)} per GPU, {show(worst.peak_B - worst.capacity_B, BYTES)} too much"
-    return f"{DOES_NOT_FIT}: {listed(worst.phases)} need{'s' if len(worst.phases) == 1 else ''} {needs}"
+    names = worst.phases if isinstance(worst, Pool) else (worst.name,)
+    need = worst if isinstance(worst, Pool) else worst.worst
+    needs = f"{show(need.peak_B, BYTES)} of {show(need.capacity_B, BYTES)} per GPU, {show(need.peak_B - need.capacity_B, BYTES)} too much"
+    return f"{DOES_NOT_FIT}: {listed(names)} need{'s' if len(names) == 1 else ''} {needs}"
 
 
-def fullest(plan: CompiledPlan) -> Pool:
-    """The GPUs that hold most of what they may."""
-    return max(plan.pools, key=lambda pool: pool.fraction)
+def fullest(plan: CompiledPlan) -> Pool | TrainingResult:
+    """The GPUs that hold most of what they may, or the phase that trains whose GPUs do."""
+    every: list[Pool | TrainingResult] = [*plan.pools, *plan.trainings.values()]
+    return max(every, key=lambda held: held.fraction)
 
 
 def state(plan: CompiledPlan) -> str:
@@ -83,13 +92,20 @@ def ordered(plan: CompiledPlan) -> tuple[Verdict, ...]:
 
 def _limits(plan: CompiledPlan) -> Iterator[str]:
     binding = _binding(plan)
-    phases = list(plan.phases)
+    phases = [*plan.phases, *plan.trainings]
     if not plan.fits:
         yield from (_too_much(plan),)
     elif binding is not None:
         yield requirement_text(binding)
         phases = [name for name in phases if name in _phases_of(plan, binding)] or phases
-    yield from (resource_text(plan, plan.phases[name]) for name in phases[:MOST])
+    for name in phases[:MOST]:
+        yield _trained(plan.trainings[name]) if name in plan.trainings else resource_text(plan, plan.phases[name])
+
+
+def _trained(result: TrainingResult) -> str:
+    from .training_words import limit_text
+
+    return limit_text(result)
 
 
 def _binding(plan: CompiledPlan) -> Verdict | None:
@@ -120,6 +136,10 @@ def requirement_text(one: Verdict) -> str:
 def _too_much(plan: CompiledPlan) -> str:
     """`memory of stage 3 of prefill on 8 GPUs: +20.4%; weights 80 GB + ...`"""
     worst = fullest(plan)
+    if not isinstance(worst, Pool):
+        from .training_words import misfit_text
+
+        return misfit_text(worst)
     return f"memory of {_stage(plan, worst.phases)}{heading(worst)} (+{worst.fraction - 1:.1%}): {text(worst)}"
 
 
@@ -163,8 +183,10 @@ def _figures(plan: CompiledPlan) -> Iterator[Figure]:
         generating = sorted(plan.phases.values(), key=lambda result: not result.graph.generates)
         asked = {node.text for v in plan.requirements for node in names_in(v.requirement.test)}
         wanted = [(result.name, known[key]) for key in OF_A_PHASE for result in generating]
+        trained = {m.name: m for m in of_training()}
+        wanted += [(name, trained[key]) for key in OF_A_TRAINING for name in plan.trainings]
         wanted.sort(key=lambda one: f"{one[0]}.{one[1].name}" not in asked)
-        several = len(plan.phases) > 1
+        several = len(plan.phases) + len(plan.trainings) > 1
     found = (_figure(plan, owner, metric, several) for owner, metric in wanted)
     kept = [one for one in found if one is not None]
     yield from kept[:MOST]

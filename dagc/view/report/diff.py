@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,16 +10,18 @@ from ...base.frozen import record
 from ...base.schema import HOMES
 from ...base.source import Span
 from ...base.units import BYTE_RATE, BYTES, FLOP_RATE, REQUEST_RATE, SCALAR, TIME, Dim, Quantity, show, show_runs
+from ...ir.graph import Graph, Stage
 from ...plan.plan import CompiledPlan
 from ...plan.recorded import SCHEMA, Metric, Recorded
 from ...plan.result import PhaseResult
-from ...plan.subject import phase_metrics, result_metrics
+from ...plan.subject import phase_metrics, result_metrics, training_metrics
 from ...spec.hardware import Level
 from ...spec.metrics import metric, of_serving, percent
 from ...spec.spec import Spec
-from .terminal import axes_text
+from ..facts.axes_words import axes_text
 
 if TYPE_CHECKING:
+    from ...plan.trained import TrainingResult
     from ...serving.result import ServeResult
 
 FITS = "every GPU holds what it must"
@@ -117,20 +119,25 @@ def _recorded(plan: CompiledPlan | Recorded) -> Recorded:
     """What a diff compares of a plan, whether it was compiled or read."""
     if isinstance(plan, Recorded):
         return plan
-    metrics = {name: phase_metrics(plan.subject(name)) for name in plan.phases}
+    both: dict[str, PhaseResult | TrainingResult] = {**plan.phases, **plan.trainings}
     return Recorded(
         SCHEMA,
         plan.params,
-        {name: len(result.gpus) for name, result in plan.phases.items()},
-        {name: dict(result.graph.the_mesh.degrees) for name, result in plan.phases.items()},
-        {name: {k: (q.value, q.dim) for k, q in found.items()} for name, found in metrics.items()},
+        {name: len(result.gpus) for name, result in both.items()},
+        {name: dict(result.graph.the_mesh.degrees) for name, result in both.items()},
+        {name: _of(phase_metrics(plan.subject(name))) for name in plan.phases},
         {pool.phases: pool.peak_B for pool in plan.shared},
         {v.requirement.label: v.passed for v in plan.requirements},
         plan.fits,
         {name: _served(plan, result) for name, result in plan.servings.items()},
         {name: result.verdict for name, result in plan.servings.items()},
-        {name: result.hardware for name, result in plan.phases.items() if result.hardware},
+        {name: result.hardware for name, result in both.items() if result.hardware},
+        {name: _of(training_metrics(plan.subject(name))) for name in plan.trainings},
     )
+
+
+def _of(found: Mapping[str, Quantity]) -> dict[str, Metric]:
+    return {name: (q.value, q.dim) for name, q in found.items()}
 
 
 def _served(plan: CompiledPlan, result: ServeResult) -> dict[str, tuple[float, Dim]]:
@@ -184,7 +191,7 @@ def inputs(spec: Spec) -> dict[str, str]:
         for (name, kind), block in model.blocks.items()
     }
     _flatten("workload", spec.workload, out)
-    for phase in spec.phases:
+    for phase in (*spec.phases, *spec.trainings):
         _flatten(f"phase.{phase.name}", phase, out)
     for serve in spec.serves:
         _flatten(f"serve.{serve.name}", serve, out)
@@ -271,30 +278,38 @@ def _source(span: Span) -> str:
 def structure(plan: CompiledPlan) -> dict[str, str]:
     """Phases, their stages, and the collectives of each kind of layer."""
     out: dict[str, str] = {}
-    for name, result in plan.phases.items():
+    both: dict[str, PhaseResult | TrainingResult] = {**plan.phases, **plan.trainings}
+    for name, result in both.items():
         out |= {f"{name}: pool": result.hardware} if result.hardware else {}
         out[f"{name}: GPUs"] = str(len(result.gpus))
-        out[f"{name}: mesh"] = axes_text(result)
-        out[f"{name}: layers by stage"] = _stages(result)
-        for key, count in _collectives(result).items():
+        out[f"{name}: mesh"] = axes_text(result.graph)
+        out[f"{name}: layers by stage"] = _stages(result.graph.stages)
+        for key, count in _collectives(result.graph).items():
             out[f"{name}: {key}"] = str(count)
+    for name, trained in plan.trainings.items():
+        from ..facts.training_words import schedule_text
+
+        out[f"{name}: schedule"] = schedule_text(trained)
+        if trained.steps.schedule.chunks > 1:
+            out[f"{name}: layers by virtual stage"] = _stages(trained.stages)
     return out | {f"{name}: verdict": result.verdict for name, result in plan.servings.items()}
 
 
-def _stages(result: PhaseResult) -> str:
-    texts = [", ".join(f"{n} {layer}" for layer, n in s.layers) for s in result.graph.stages]
+def _stages(stages: Sequence[Stage]) -> str:
+    texts = [", ".join(f"{n} {layer}" for layer, n in s.layers) for s in stages]
     return " | ".join(texts) if len(texts) <= 8 else f"{' | '.join(texts[:4])} | ... {len(texts)} stages"
 
 
-def _collectives(result: PhaseResult) -> dict[str, int]:
+def _collectives(graph: Graph) -> dict[str, int]:
     """`all_reduce over tp (4) in a sparse` -> how many."""
-    mesh = result.graph.the_mesh
+    mesh = graph.the_mesh
     found: dict[str, int] = {}
-    for segment in result.graph.segments:
+    for segment in graph.segments:
         for op in segment.ops:
             if op.is_collective:
                 over = "+".join(mesh.label(op.axes, op.scope))
-                key = f"{op.runtime_kind} over {over} ({mesh.ranks_of(op.kind, op.axes)}) in each {segment.name}"
+                cell = f"{op.cell} of each" if op.cell else "each"
+                key = f"{op.runtime_kind} over {over} ({mesh.ranks_of(op.kind, op.axes)}) in {cell} {segment.name}"
                 found[key] = found.get(key, 0) + 1
     if mesh.stages > 1:
         found["send between stages"] = mesh.stages - 1
@@ -317,8 +332,8 @@ def _figures(a: Recorded, b: Recorded) -> Iterator[Figure]:
 
 
 def _owners(a: Recorded, b: Recorded) -> Iterator[tuple[str, Mapping[str, Metric], Mapping[str, Metric]]]:
-    """Phases, then servings of both sides."""
-    for before, after in ((a.metrics, b.metrics), (a.servings, b.servings)):
+    """Phases, those that train, then servings of both sides."""
+    for before, after in ((a.metrics, b.metrics), (a.trainings, b.trainings), (a.servings, b.servings)):
         yield from ((name, left, after.get(name, {})) for name, left in before.items())
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from ...base.harmless import harmless
 from ...base.units import unit_name
 from .diff import Change, Diff, Figure
-from .markdown import escaped
-from .markdown import table as markdown_table
+from .markdown_text import escaped
+from .markdown_text import table as markdown_table
 from .terminal_text import table
 
 ABSENT = "-"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from ...base.phase_kinds import PHASE_KINDS
+from ...base.phase_kinds import SERVED
 from ...base.units import BYTES, show
 from ...plan.held_memory import beside
 from ...plan.plan import CompiledPlan
 from ...spec.metrics import of_phase
 
 PLACED = (
-    *(kind.metric for kind in PHASE_KINDS.values()), "floor", "throughput", "throughput_per_gpu", "utilization", "imbalance",
+    *(kind.metric for kind in SERVED.values()), "floor", "throughput", "throughput_per_gpu", "utilization", "imbalance",
     "flops_per_token",
 )  # fmt: skip
 """Those that have a place of their own in reports; what the table has beyond them is shown by its name."""

@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 
-from ...base.harmless import harmless
 from ...base.units import BYTES, SCALAR, TIME, show
 from ...plan.held_memory import HEAD, room_text, shared_lines, stage_rows
 from ...plan.plan import CompiledPlan
 from ...plan.pools import listed
 from ...plan.result import PhaseResult, Sensitivities, Sensitivity
+from ..facts.axes_words import axes_text
 from ..facts.findings import HELPS, binding, error_range, placement_text, requests_text
 from ..facts.plan_answer import PASSED, Answer, answer
 from . import headline
-from .terminal import axes_text
-
-MARKS = re.compile(r"[\\`*_{}\[\]()#+\-!|~^=:]")
-MARKUP = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;"}
-
-
-def escaped(text: str) -> str:
-    """Text in which nothing is markup, a mention or a line's end."""
-    plain = "".join(MARKUP.get(c, c) for c in harmless(text.replace("\n", " ")))
-    return MARKS.sub(lambda m: m[0] if m[0] in "-:=+()^" else f"\\{m[0]}", plain)
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> list[str]:
-    """`align`: < or > a column."""
-    rule = ["---:" if a == ">" else "---" for a in align]
-    return [f"| {' | '.join(cells)} |" for cells in (head, rule, *([escaped(c) for c in row] for row in rows))]
+from .markdown_text import escaped, folded, table
 
 
 def markdown(plan: CompiledPlan, sensitivities: Sensitivities) -> str:
@@ -56,7 +40,12 @@ def _lines(plan: CompiledPlan, sensitivities: Sensitivities) -> Iterator[str]:
         f"{listed([f'{own.gpus} {escaped(own.name)} GPUs' for own in plan.spec.pools.values()])}"
     )
     yield ""
-    yield from summary(plan)
+    if plan.phases:
+        yield from summary(plan)
+    if plan.trainings:
+        from .training_markdown import summary as trained
+
+        yield from trained(plan, spaced=bool(plan.phases))
     if plan.servings:
         from .served_report import summary as served
 
@@ -66,6 +55,10 @@ def _lines(plan: CompiledPlan, sensitivities: Sensitivities) -> Iterator[str]:
     for result in plan.phases.values():
         yield ""
         yield from _phase(plan, result, sensitivities[result.name])
+    if plan.trainings:
+        from .training_markdown import sections
+
+        yield from sections(plan)
     for name, held in shared_lines(plan):
         yield ""
         yield escaped(f"shared GPUs: {name}, the fullest: {held}")
@@ -109,7 +102,7 @@ def _phase(plan: CompiledPlan, result: PhaseResult, buys: Sequence[Sensitivity])
     yield f"### {escaped(result.name)}"
     yield ""
     own = headline.alternative_text(plan, result.name)
-    yield escaped(f"{axes_text(result)}{', ' if own else ''}{own}. {binding(result, buys)}")
+    yield escaped(f"{axes_text(result.graph)}{', ' if own else ''}{own}. {binding(result, buys)}")
     yield ""
     if placed := placement_text(plan, result):
         yield escaped(placed)
@@ -118,7 +111,7 @@ def _phase(plan: CompiledPlan, result: PhaseResult, buys: Sequence[Sensitivity])
     if room:
         yield escaped(f"{room[0].upper()}{room[1:]}.")
         yield ""
-    yield from _folded(
+    yield from folded(
         "memory of every stage, per GPU", table(HEAD, stage_rows(plan, result), "<" + ">" * (len(HEAD) - 1))
     )
     rows = [
@@ -133,9 +126,7 @@ def _phase(plan: CompiledPlan, result: PhaseResult, buys: Sequence[Sensitivity])
         for c in result.collectives
         if c.kind != "recv"
     ]
-    yield from _folded(
-        "collectives", table(["collective", "over", "ranks", "calls", "payload", "time"], rows, "<<>>>>")
-    )
+    yield from folded("collectives", table(["collective", "over", "ranks", "calls", "payload", "time"], rows, "<<>>>>"))
     if ends := requests_text(result):
         yield escaped(ends)
         yield ""
@@ -153,13 +144,7 @@ def _phase(plan: CompiledPlan, result: PhaseResult, buys: Sequence[Sensitivity])
         for s in steps
     ]
     head = ["op", "kind", "times", "time", "share", "bound by"]
-    yield from _folded("critical path, the largest", table(head, path, "<<>>><"))
+    yield from folded("critical path, the largest", table(head, path, "<<>>><"))
     helps = [(s.name, f"{s.change:+.1%}") for s in buys if abs(s.change) >= HELPS]
-    yield from _folded("what would help", table(["change", "time"], helps, "<>"))
+    yield from folded("what would help", table(["change", "time"], helps, "<>"))
     yield escaped(error_range(result))
-
-
-def _folded(head: str, body: list[str]) -> Iterator[str]:
-    """GitHub renders a table inside details when there are blank lines around it."""
-    if len(body) > 2:
-        yield from (f"<details><summary>{head}</summary>", "", *body, "", "</details>", "")

@@ -31,6 +31,7 @@ def fragment(plan: CompiledPlan) -> str:
         join(tag("p", line) for line in plan.overflow),
         _requirements(found),
         _phases(plan),
+        _trainings(plan),
         _servings(plan),
         join(tag("p", tag("b", f"{name}: "), binding(result)) for name, result in plan.phases.items()),
         join(_pictures(plan)),
@@ -52,7 +53,18 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> Markup:
 
 
 def _phases(plan: CompiledPlan) -> Markup:
-    return _table(*headline.summary(plan))
+    return _table(*headline.summary(plan)) if plan.phases else Markup("")
+
+
+def _trainings(plan: CompiledPlan) -> Markup:
+    """A row for each, and the step of each in a sentence."""
+    if not plan.trainings:
+        return Markup("")
+    from ..facts.training_words import step_text
+    from .training_tables import summary
+
+    said = join(tag("p", tag("b", f"{name}: "), step_text(one)) for name, one in plan.trainings.items())
+    return join([_table(*summary(plan)), said])
 
 
 def _servings(plan: CompiledPlan) -> Markup:

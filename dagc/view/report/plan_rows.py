@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...ir.graph import Op, Segment
 from ...plan.held_memory import parts
 from ...plan.plan import CompiledPlan
 from ...plan.pools import sizes
 from ...plan.result import PhaseResult
-from ...plan.subject import keyed, result_metrics
-from ...spec.metrics import of_serving
+from ...plan.subject import keyed, result_metrics, training_metrics
+from ...spec.metrics import of_serving, of_training
+
+if TYPE_CHECKING:
+    from ...plan.trained import TrainingResult
 
 Row = dict[str, Any]
 
@@ -140,6 +143,103 @@ def _servings(plan: CompiledPlan) -> Iterator[Row]:
         yield {"serving": name, "verdict": plan.servings[name].verdict, **{key: own[key] for key in known}}
 
 
+def _trainings(plan: CompiledPlan) -> Iterator[Row]:
+    """Phases that train, with every metric that they all have."""
+    found = {name: training_metrics(plan.subject(name)) for name in plan.trainings}
+    known = [m.name for m in of_training() if all(m.name in own for own in found.values())]
+    for name, result in plan.trainings.items():
+        schedule = result.steps.schedule
+        yield {
+            "phase": name,
+            **({"hardware": result.hardware} if result.hardware else {}),
+            "schedule": schedule.name,
+            "stages": schedule.gpus,
+            "chunks": schedule.chunks,
+            "microbatches": result.graph.microbatches,
+            **{key: found[name][key].value for key in known},
+        }
+
+
+def _training(
+    make: Callable[[TrainingResult, int], Iterator[Row]],
+) -> Callable[[CompiledPlan], Iterator[Row]]:
+    """The rows of every stage of every phase that trains, which their names begin."""
+    return lambda plan: (
+        {"phase": name, "stage": stage, **row}
+        for name, result in plan.trainings.items()
+        for stage in range(result.steps.schedule.gpus)
+        for row in make(result, stage)
+    )
+
+
+def _step_ops(result: TrainingResult, stage: int) -> Iterator[Row]:
+    """Ops of a GPU of the pipeline, with all calls of a step."""
+    from ...plan.step_totals import step_ops
+
+    for one in step_ops(result, stage):
+        cost = result.costs.ops[one.layer, one.op]
+        yield {
+            "layer": one.layer,
+            "op": one.op,
+            "kind": one.kind,
+            "cell": one.cell,
+            "count": one.count,
+            "time_s": one.time_s,
+            "bound": one.bound,
+            "flops": cost.flops * one.count,
+            "bytes": cost.bytes * one.count,
+            "wire_B": cost.wire_B * one.count,
+        }
+
+
+def _step_collectives(result: TrainingResult, stage: int) -> Iterator[Row]:
+    from ...plan.step_totals import step_collectives
+
+    for one in step_collectives(result, stage):
+        yield {
+            "cell": one.cell,
+            "kind": one.total.kind,
+            "group": "+".join(one.total.axes),
+            "group_size": one.total.group_size,
+            "count": one.total.count,
+            "payload_B": one.total.payload_B,
+            "wire_B": one.total.wire_B,
+            "time_s": one.total.time_s,
+        }
+
+
+def _step_memory(result: TrainingResult, stage: int) -> Iterator[Row]:
+    """What a GPU of the pipeline holds, and how its step goes."""
+    from ...plan.step_totals import shares
+    from ..facts.training_words import PARTS, part_B
+
+    need, part = result.memory[stage], shares(result, stage)
+    yield {
+        **{f"{name}_B": part_B(need, name) for name in PARTS},
+        "peak_B": need.peak_B,
+        "capacity_B": need.capacity_B,
+        "in_flight": need.in_flight,
+        "compute_s": part.compute_s,
+        "exposed_s": part.exposed_s,
+        "bubble_s": part.bubble_s,
+    }
+
+
+def _step_cells(plan: CompiledPlan) -> Iterator[Row]:
+    """Cells of each kind of layer."""
+    for name, result in plan.trainings.items():
+        for (layer, cell), cost in result.cells.items():
+            yield {
+                "phase": name,
+                "layer": layer,
+                "layers": result.graph.segment(layer).repeat,
+                "cell": cell,
+                "time_s": cost.time_s,
+                "exposed_s": cost.exposed_s,
+                "collectives_s": cost.moved_s,
+            }
+
+
 MAKERS: dict[str, Callable[[CompiledPlan], Iterator[Row]]] = {
     "ops": _each(_ops),
     "phases": _phases,
@@ -149,5 +249,10 @@ MAKERS: dict[str, Callable[[CompiledPlan], Iterator[Row]]] = {
     "critical_path": _each(_path),
     "requirements": _requirements,
     "servings": _servings,
+    "trainings": _trainings,
+    "training_stages": _training(_step_memory),
+    "training_cells": _step_cells,
+    "training_collectives": _training(_step_collectives),
+    "training_ops": _training(_step_ops),
 }
 """Table -> its rows."""

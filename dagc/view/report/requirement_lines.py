@@ -17,6 +17,9 @@ MARK = 8
 LABEL, SHORTEST = 44, 24
 """Columns that a label gets before what follows it, and at least."""
 
+CUT = "..."
+"""Behind a label that is cut."""
+
 
 @record
 class Judged:
@@ -43,7 +46,7 @@ def requirement_lines(judged: Sequence[Judged], paint: Paint) -> list[str]:
     room = min(longest, max(SHORTEST, room))
     lines = []
     for one in judged:
-        label = shorten(one.label, room, placeholder="...")
+        label = shorten(one.label, max(room, len(CUT)), placeholder=CUT)
         line = f"  {paint.verdict(one.passed)}  {label:<{room}}  {one.sides}"
         lines.append(f"{line:<{len(line) + sides - len(one.sides)}}  {one.by}" if beside else line)
         if not beside and not one.passed and one.by:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from textwrap import shorten
 
-from ...base.axes import ATTENTION_SIDE, AXES, EXPERT_SIDE, REPLICA, STAGES, TENSOR
 from ...base.phase_kinds import DECODE, PREFILL
 from ...base.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, show
 from ...ir.ops.op_set import attention_imbalance
@@ -14,6 +13,7 @@ from ...plan.plan import CompiledPlan
 from ...plan.result import PhaseResult, Sensitivities, Sensitivity
 from ...spec.hardware import Hardware
 from ...spec.workload import Routing
+from ..facts.axes_words import axes_text
 from ..facts.experts import expert_lines
 from ..facts.findings import (
     REQUESTS_HEAD,
@@ -46,6 +46,11 @@ def report(
     lines = [*opening(plan, found, paint), "", *_head(plan, paint)]
     for result in plan.phases.values():
         lines += ["", *_phase(plan, result, sensitivities[result.name], paint)]
+    if plan.trainings:
+        from .training_lines import training_lines
+
+        for trained in plan.trainings.values():
+            lines += ["", *training_lines(plan, trained, paint)]
     for name, text in shared_lines(plan):
         lines += ["", f"shared GPUs: {name}, the fullest", f"  {text}"]
     if plan.servings:
@@ -86,7 +91,9 @@ def _phase(plan: CompiledPlan, result: PhaseResult, buys: Sequence[Sensitivity],
     figures, gpus = headline(plan, result.name), len(result.gpus)
     name = result.phase_kind.metric
     lines = [paint.rule(result.name)]
-    lines.append(f"  {gpus} GPU{'s' if gpus > 1 else ''}{result.of_pool}: {axes_text(result)}; {_batches(result)}")
+    lines.append(
+        f"  {gpus} GPU{'s' if gpus > 1 else ''}{result.of_pool}: {axes_text(result.graph)}; {_batches(result)}"
+    )
     lines += [f"  {text}"] if (text := alternative_text(plan, result.name)) else []
     lines.append(
         f"  {name} {figures[name]} (floor {figures['floor']})   "
@@ -165,20 +172,6 @@ def _sureness(result: PhaseResult) -> list[str]:
         f"{ALONE[result.graph.kind]} of {whole.cases:,} real servings{PRICED[taken]}: within {whole.median:.0%} in half of them, within "
         f"{whole.p90:.0%} in nine of ten (median {whole.bias:+.0%}: {BESIDE[result.graph.kind]})",
     ]
-
-
-def axes_text(result: PhaseResult) -> str:
-    """`pp 4 x ep 4 x sp 2 x tp 2`, and the experts' own factors when folded."""
-    mesh = result.graph.the_mesh
-    degrees, inner = mesh.degrees, ATTENTION_SIDE if mesh.folded else (a for a in AXES if a != STAGES)
-    dense = (STAGES, REPLICA, *inner)
-    text = " x ".join(f"{a} {degrees[a]}" for a in dense if degrees.get(a, 1) > 1) or "one GPU"
-    ops = (op for segment in result.graph.segments for op in segment.ops)
-    shared = mesh.sort([*({a for op in ops for a in op.loop("context")} & set(mesh.of(TENSOR)))])
-    text += f" (dcp {mesh.size(shared)})" if shared else ""
-    if mesh.folded:
-        text += ", experts " + " x ".join(f"{a} {degrees[a]}" for a in EXPERT_SIDE if degrees.get(a, 1) > 1)
-    return text
 
 
 def _batches(result: PhaseResult) -> str:

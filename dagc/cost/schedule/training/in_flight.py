@@ -1,6 +1,7 @@
 """in_flight: the activations that a GPU holds at most, and at which forward cell.
 
-A GPU runs one entry after the other, so what it holds follows from its order alone. In a loop it changes by the same amount with
+A GPU runs one entry after the other, so what it holds follows from its order alone. A gradient of inputs alone can hold more than
+it frees: what the gradient of weights reads. In a loop it changes by the same amount with
 every run: the most is in the first run or in the last one.
 """
 
@@ -15,7 +16,8 @@ from .cell_orders import Cell, Entry, Part, PipelineSchedule, cells_of
 
 @record
 class Peak:
-    """`held` at most, from when `entry` begins, whose forward cell is the `number`-th of its chunk on this GPU."""
+    """`held` at most, from when `entry` begins, whose first cell is the `number`-th of its chunk on this GPU, of forward cells or of
+    gradients."""
 
     held: float
     entry: Entry
@@ -44,34 +46,39 @@ def _peak(schedule: PipelineSchedule, gpu: int, whole: Sequence[float], rest: Se
 
     found: Peak | None = None
     now = 0.0
-    done: Counter[int] = Counter()
+    done: Counter[tuple[bool, int]] = Counter()
     changes: dict[tuple[int, Part], float] = {}
     for chunk in range(schedule.chunks):
         _, stage = stage_at[gpu, chunk]
         changes[chunk, Part.FORWARD], changes[chunk, Part.BACKWARD] = whole[stage], -whole[stage]
         changes[chunk, Part.INPUT], changes[chunk, Part.WEIGHT] = rest[stage] - whole[stage], -rest[stage]
     for loop in schedule.orders[gpu]:
-        begun, inside = now, Counter[int]()
+        begun, inside = now, Counter[tuple[bool, int]]()
         highest: list[tuple[float, Entry, int]] = []
         for entry in loop.body:
-            after = now
+            after, first = now, inside[_counted(cells_of(entry)[0])]
             for cell in cells_of(entry):
                 change = changes[cell[1:]]
                 after += change
-                if cell.part is Part.FORWARD:
-                    highest.append((now + change, entry, inside[cell.chunk]))
-                    inside[cell.chunk] += 1
+                if change > 0:
+                    highest.append((now + change, entry, first))
+                inside[_counted(cell)] += cell.part is not Part.WEIGHT
             now = after
         each = now - begun
         later = loop.times - 1 if each > 0 else 0
         for held, entry, number in highest:
             if found is None or held + later * each > found.held:
-                chunk = cells_of(entry)[0].chunk
-                at = done[chunk] + later * inside[chunk] + number
+                counted = _counted(cells_of(entry)[0])
+                at = done[counted] + later * inside[counted] + number
                 found = Peak(held + later * each, entry.later(later * loop.step), at)
         now = begun + loop.times * each
-        for chunk, count in inside.items():
-            done[chunk] += count * loop.times
+        for counted, count in inside.items():
+            done[counted] += count * loop.times
     if found is None:
         raise ValueError(f"GPU {gpu} has no forward cell")
     return found
+
+
+def _counted(cell: Cell) -> tuple[bool, int]:
+    """Forward cells of a chunk are counted together, and so are gradients."""
+    return cell.part is Part.FORWARD, cell.chunk

@@ -53,13 +53,13 @@ class StepTimes:
     def peak_start_s(self, gpu: int, peak: Peak) -> float:
         """When a GPU begins to hold the most."""
         route, stage = self.schedule.stage_at[gpu, peak.cell.chunk]
-        end_s = self.tracks[Part.FORWARD, route, stage][peak.number]
-        return end_s - self._entry_s(gpu, peak.entry)
+        part = Part.FORWARD if peak.cell.part is Part.FORWARD else Part.BACKWARD
+        return self.tracks[part, route, stage][peak.number] - self._entry_s(gpu, peak.entry)
 
     @property
     def bubbles_s(self) -> tuple[float, ...]:
         """Of each GPU, how much of the makespan it is idle."""
-        return tuple(self.makespan_s - busy for busy in self.busy_s)
+        return tuple(max(0.0, self.makespan_s - busy) for busy in self.busy_s)
 
     @cached_property
     def starts_s(self) -> tuple[float, ...]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import field
 
-from ....base.frozen import mutable
+from ....base.frozen import field, mutable
 from .cell_orders import Cell, Entry, Kind, Loop, Order, Overlap, Part
 
 Step = Kind | tuple[Kind, Kind]

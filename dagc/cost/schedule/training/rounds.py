@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import field
 from typing import NamedTuple
 
-from ....base.frozen import mutable
+from ....base.frozen import field, mutable
 from .cell_orders import Cell, Entry, Kind, Part, PipelineSchedule, cells_of
 from .end_tracks import Gap, Track
 from .stage_times import StageTimes

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ....base.units import BYTES, show
 from ....plan.result import PhaseResult
 from ..dot import identifier
@@ -28,11 +30,11 @@ def draw(result: PhaseResult) -> Figure:
     y = 20.0
     for card in rows:
         parts = sizes(result.memory.stages[card[0]])
-        body += _bar(
+        body += bar(
             identifier(result.name, "memory", name_of(result, card)),
             y,
             name_of(result, card),
-            parts,
+            _named(parts),
             scale,
             f"{sum(parts) / capacity:.1%}",
         )
@@ -42,7 +44,7 @@ def draw(result: PhaseResult) -> Figure:
         body += [words(LABEL, y - 6, f"the same bars, {capacity / peak:.0f} times as wide", "soft")]
         for card in rows:
             key = identifier(result.name, "memory", name_of(result, card), "wide")
-            body += _bar(key, y, name_of(result, card), sizes(result.memory.stages[card[0]]), peak, "")
+            body += bar(key, y, name_of(result, card), _named(sizes(result.memory.stages[card[0]])), peak, "")
             y += ROW
     body.append(
         line(LABEL + BAR * capacity / scale, 16, LABEL + BAR * capacity / scale, 20 + ROW * len(rows) - 6, "limit")
@@ -56,17 +58,21 @@ def keys(result: PhaseResult) -> Keys:
     return [(f"p{k}", name) for k, ((name, _), size) in enumerate(zip(PARTS, largest, strict=True)) if size > 0]
 
 
-def _bar(key: str, y: float, name: str, parts: tuple[float, ...], scale: float, share: str) -> list[Markup]:
+def _named(parts: Sequence[float]) -> list[tuple[str, str, float]]:
+    return [(f"p{k}", name, size) for k, ((name, _), size) in enumerate(zip(PARTS, parts, strict=True))]
+
+
+def bar(
+    key: str, y: float, name: str, parts: Sequence[tuple[str, str, float]], scale: float, share: str
+) -> list[Markup]:
+    """A row. `parts`: (colour, words, bytes) from the left."""
     out = [words(0, y + 15, name, room=LABEL - 6, size=12), rect(LABEL, y, BAR, ROW - 8, "trough")]
     x = float(LABEL)
-    for k, (part, size) in enumerate(zip(PARTS, parts, strict=True)):
+    for cls, part, size in parts:
         if size > 0:
             w = size / scale * BAR
-            out.append(
-                rect(
-                    x, y, max(w, 0.7), ROW - 8, f"p{k}", title(f"{part[0]}: {show(size, BYTES, 4)}"), id=f"{key}--p{k}"
-                )
-            )
+            hint = title(f"{part}: {show(size, BYTES, 4)}")
+            out.append(rect(x, y, max(w, 0.7), ROW - 8, cls, hint, id=f"{key}--{cls}"))
             x += w
-    total = f"{show(sum(parts), BYTES, 3)}{f', {share}' if share else ''}"
+    total = f"{show(sum(size for _, _, size in parts), BYTES, 3)}{f', {share}' if share else ''}"
     return [*out, words(LABEL + BAR + 8, y + 15, total, "strong")]

@@ -112,13 +112,12 @@ def _room(chart: StepChart) -> tuple[float, Break | None]:
 
 def _drawn(chart: StepChart, row: GpuRow, y: float, scale: TimeScale) -> Iterator[Markup]:
     """Cells with their micro-batches, then what is idle."""
-    stages = f"stage {row.stages[0]}" if len(row.stages) == 1 else f"stages {', '.join(map(str, row.stages))}"
-    yield words(0, y + 13, f"GPU {row.gpu}", "strong")
-    yield words(0, y + 27, stages, "soft", room=LABEL - 6)
+    yield words(0, y + 13, row.name, "strong", room=LABEL - 6)
+    yield words(0, y + 27, row.about, "soft", room=LABEL - 6)
     for bar in row.bars:
         yield from _bar(chart, row, bar, y, scale)
     for start_s, end_s in row.idle:
-        said = f"GPU {row.gpu} is idle from {show(start_s, TIME)} to {show(end_s, TIME)}"
+        said = f"{row.name} is idle from {show(start_s, TIME)} to {show(end_s, TIME)}"
         for x, w in scale.spans(start_s, end_s):
             yield tag("path", title(said), d=f"M{x:.1f} {y:.0f}h{w:.1f}v{CELL_H}h-{w:.1f}z", cls="bubble")
             lines = "".join(hatch(x, y, w, CELL_H))
@@ -134,7 +133,9 @@ def _bar(chart: StepChart, row: GpuRow, bar: CellBar, y: float, scale: TimeScale
     shade = bar.chunk % SHADES
     top, high = (y, CELL_H) if bar.half is None else (y + bar.half * CELL_H / 2, CELL_H / 2)
     chunk = f" of chunk {bar.chunk}" if chart.chunks > 1 else ""
-    hint = f"GPU {row.gpu}, micro-batch {bar.microbatch}, {said}{chunk}: {show(bar.start_s, TIME)} to {show(bar.end_s, TIME)}"
+    hint = (
+        f"{row.name}, micro-batch {bar.microbatch}, {said}{chunk}: {show(bar.start_s, TIME)} to {show(bar.end_s, TIME)}"
+    )
     number = str(bar.microbatch)
     for k, (x, w) in enumerate(scale.spans(bar.start_s, bar.end_s)):
         key = identifier("step", row.gpu, bar.part.value, bar.chunk, bar.microbatch, *([k] if k else []))

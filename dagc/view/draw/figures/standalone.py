@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ....base.frozen import record, replace
-from ....base.picture_words import Theme
+from ....base.frozen import replace
+from ....base.picture_words import EVERY_VIEW, TRAINING_VIEWS, VIEWS, Theme
 from ....plan.plan import CompiledPlan
 from ....plan.result import PhaseResult
 from ...facts.gpu_map import gpu_map as devices
@@ -18,7 +18,8 @@ from ..overview import facts
 from . import cards, gpu_map, lanes, layers, memory, tracks, waterfall
 from .looks import classes_of, file_style, painted
 from .markup import Markup, fit, join, tag, width, wrapped
-from .svg import Figure, Keys, gathered, rect, words
+from .sheet import Sheet
+from .svg import Keys, gathered, rect, words
 
 PAD = 16
 ROW = 18
@@ -26,15 +27,6 @@ HEAD = 19
 LEAST = 640
 WIDEST, TALL, BETWEEN = 1080.0, 700.0, 32.0
 """Of two figures side by side; and between them."""
-
-
-@record
-class Sheet:
-    """A figure with what is above and below it."""
-
-    heading: list[str]
-    figure: Figure
-    keys: Keys
 
 
 def _overview(plan: CompiledPlan, result: PhaseResult, choice: Choice) -> Sheet:
@@ -104,13 +96,28 @@ def heeded(view: str, choice: Choice) -> None:
         raise refused(f"the {view} has no --color-by", "map has")
 
 
+def check_view(plan: CompiledPlan, phase: str, view: str) -> None:
+    """Raises SpecError where phases of its kind have no such picture."""
+    trains = phase in plan.trainings
+    views = TRAINING_VIEWS if trains else VIEWS
+    if view not in views:
+        what = "trains" if trains else "does not train"
+        raise refused(f"`{phase}` {what}: it has no picture `{view}`", f"it has {', '.join(views)}")
+
+
 def svg(plan: CompiledPlan, phase: str, view: str, choice: Choice = DEFAULT, theme: Theme = "auto") -> str:
     """An SVG document. ValueError when there is no such view, SpecError where the
     choice selects nothing or the view has no parts."""
-    if view not in SHEETS:
-        raise ValueError(f"no view {view!r}: {', '.join(SHEETS)}")
+    if view not in EVERY_VIEW:
+        raise ValueError(f"no view {view!r}: {', '.join(EVERY_VIEW)}")
     heeded(view, choice)
-    sheet = SHEETS[view](plan, plan.phases[phase], choice)
+    check_view(plan, phase, view)
+    if phase in plan.trainings:
+        from .training_sheets import TRAINING_SHEETS
+
+        sheet = TRAINING_SHEETS[view](plan.trainings[phase])
+    else:
+        sheet = SHEETS[view](plan, plan.phases[phase], choice)
     return document(sheet, (*plan.titles_of(phase), f"{plan.spec.model.name}, {sheet.heading[0]}"), theme)
 
 

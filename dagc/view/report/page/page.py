@@ -114,6 +114,10 @@ def _sections(
     for result in plan.phases.values():
         body = join(phase(plan, result, sensitivities[result.name]))
         yield Section(anchor_of("phase", result.name), result.name, body, result.name, "phase")
+    if plan.trainings:
+        from .trained_section import sections as trained
+
+        yield from trained(plan)
     if plan.spec.others:
         from ...draw.figures import pool_frames
 

@@ -13,15 +13,16 @@ from ...draw.figures import buys as buys_
 from ...draw.figures import layers, memory, tracks, waterfall
 from ...draw.figures.markup import Markup, join, tag
 from ...draw.figures.svg import legend
+from ...facts.axes_words import axes_text
 from ...facts.findings import binding, own_precision, placement_text, requests_text, spared, worst_layer
 from ...facts.size import too_many
 from ..headline import alternative_text, headline, others
-from ..terminal import axes_text, collectives_heading
+from ..terminal import collectives_heading
 from . import devices, stages
 from .html_tables import Row, table
 
 
-def _fold(head: str, *body: object, open: bool = True, key: str = "") -> Markup:
+def fold(head: str, *body: object, open: bool = True, key: str = "") -> Markup:
     return tag("details", tag("summary", tag("h3", head)), *body, open=open, id=key or None)
 
 
@@ -29,7 +30,7 @@ def phase(plan: CompiledPlan, result: PhaseResult, buys: Sequence[Sensitivity]) 
     batches = result.batches
     yield tag(
         "p",
-        f"{len(result.gpus)} GPU{'s' if len(result.gpus) > 1 else ''}{result.of_pool}: {axes_text(result)}; {batches} micro-batch{'es' if batches > 1 else ''}",
+        f"{len(result.gpus)} GPU{'s' if len(result.gpus) > 1 else ''}{result.of_pool}: {axes_text(result.graph)}; {batches} micro-batch{'es' if batches > 1 else ''}",
     )
     if dtypes := own_precision(plan, result.name):
         yield tag("p", dtypes)
@@ -39,11 +40,11 @@ def phase(plan: CompiledPlan, result: PhaseResult, buys: Sequence[Sensitivity]) 
     if placed := placement_text(plan, result):
         yield tag("p", placed)
     yield _figures(plan, result)
-    yield _fold("Stages", stages.draw(result))
-    yield _fold("GPU map", devices.draw(plan, result))
-    yield _fold("Layers, identical ranks folded", legend(layers.keys(result)), join(_layers(result)))
-    yield _fold(collectives_heading(result).capitalize(), _collectives(result))
-    yield _fold(
+    yield fold("Stages", stages.draw(result))
+    yield fold("GPU map", devices.draw(plan, result))
+    yield fold("Layers, identical ranks folded", legend(layers.keys(result)), join(_layers(result)))
+    yield fold(collectives_heading(result).capitalize(), _collectives(result))
+    yield fold(
         "Memory per GPU",
         memory.draw(result).framed(),
         legend(memory.keys(result)),
@@ -52,15 +53,15 @@ def phase(plan: CompiledPlan, result: PhaseResult, buys: Sequence[Sensitivity]) 
     )
     words = "The longest chain of ops that wait for each other: each row is an op of it, all its executions added up."
     words += " Of a step in the steady state." if _fills(result) else ""
-    yield _fold(
+    yield fold(
         "Critical path",
         tag("p", words, cls="soft"),
         waterfall.draw(result).framed(),
         legend(waterfall.keys(result)),
         _steps(result),
     )
-    yield _fold("Timeline of one pass", *_timeline(result))
-    yield _fold("What would help", _buys(result, buys))
+    yield fold("Timeline of one pass", *_timeline(result))
+    yield fold("What would help", _buys(result, buys))
 
 
 def _fills(result: PhaseResult) -> bool:

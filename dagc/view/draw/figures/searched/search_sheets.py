@@ -5,7 +5,8 @@ from __future__ import annotations
 from .....base.picture_words import Theme
 from .....plan.searched import Findings, Space, SpaceMap
 from ....facts import found_plans as said
-from ..standalone import Sheet, document
+from ..sheet import Sheet
+from ..standalone import document
 from . import cells, front
 
 

@@ -9,7 +9,8 @@ from .....plan.plan import CompiledPlan
 from .....serving.knee import Knee, load_kind
 from .....serving.result import ServeResult
 from ....facts import served_words as said
-from ..standalone import Sheet, document
+from ..sheet import Sheet
+from ..standalone import document
 from ..svg import moment_text
 from . import latencies, load_curve, over_time, step_lanes
 

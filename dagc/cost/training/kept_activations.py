@@ -1,0 +1,106 @@
+"""kept_activations: what a layer keeps of a micro-batch from its forward cell to its gradients, on one rank."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ...base.frozen import record, replace
+from ...ir.graph import FORWARD, UPDATE, WEIGHT, Graph, Op, Segment, Stage
+from ...ir.ops.op_set import OPS
+from ...ir.ops.sizes import local_bytes
+from ..kv_cache import CachePolicy
+from ..memory import peak_live_bytes
+from .cell_costs import WHOLE_BACKWARD, only
+
+
+@record
+class Kept:
+    """Bytes of a micro-batch in one layer on one rank: from its forward cell on, and of that what stays for the gradients of
+    weights."""
+
+    whole_B: float
+    late_B: float
+
+
+def kept_by_layer(graph: Graph, imbalance: float) -> Mapping[str, Kept]:
+    """Layer -> what it keeps."""
+    return {
+        s.name: Kept(sum(kept_bytes(s, graph, imbalance).values()), kept_for_weights(s, graph, imbalance))
+        for s in graph.segments
+    }
+
+
+def kept_by_stage(kept: Mapping[str, Kept], stages: Sequence[Stage], lanes: int) -> list[Kept]:
+    """Of each virtual stage."""
+    return [
+        Kept(
+            sum(count * kept[name].whole_B for name, count in stage.layers) * lanes,
+            sum(count * kept[name].late_B for name, count in stage.layers) * lanes,
+        )
+        for stage in stages
+    ]
+
+
+def kept_bytes(segment: Segment, graph: Graph, imbalance: float) -> Mapping[str, float]:
+    """Value -> bytes, of values of the forward cell that gradients read. Kernels of gradients compute element-wise ops anew from
+    what is kept, as fused kernels do; caches are their operand."""
+    return _sizes(segment, graph, imbalance, kept_values(segment))
+
+
+def kept_for_weights(segment: Segment, graph: Graph, imbalance: float) -> float:
+    """Of these the bytes that the gradients of weights still read when that of the input is there, and upstream gradients that they
+    read: what a schedule keeps that puts the gradients of weights off."""
+    late = {name for op in segment.ops if op.cell == WEIGHT for name in op.inputs}
+    kept = {name for name in kept_values(segment) if name in late}
+    made = {value.name for op in segment.ops if op.cell not in (FORWARD, WEIGHT, UPDATE) for value in op.results}
+    own = made & late
+    return sum(_sizes(segment, graph, imbalance, kept | own).values())
+
+
+def kept_values(segment: Segment) -> set[str]:
+    forward = {value.name: op for op in segment.ops if op.cell == FORWARD for value in op.results}
+    readers: dict[str, list[Op]] = {}
+    for op in segment.ops:
+        if op.cell not in (FORWARD, UPDATE):
+            for name in op.inputs:
+                if name in forward or name == segment.input:
+                    readers.setdefault(name, []).append(op)
+    kept = set(readers)
+    for op in reversed([op for op in segment.ops if op.cell == FORWARD]):
+        if op.name in kept and OPS[op.kind].view:
+            kept = kept - {op.name} | {n for n in op.inputs if not n.startswith("@")}
+        elif op.name in kept and _anew(op) and all(OPS[r.kind].fused for r in readers.get(op.name, ())):
+            inputs = {n for n in op.inputs if not n.startswith("@")}
+            if inputs <= kept | {segment.input}:
+                kept -= {op.name}
+    return kept
+
+
+def _anew(op: Op) -> bool:
+    kind = OPS[op.kind]
+    return kind.fused and not kind.local and not kind.appends and not op.is_collective
+
+
+def _sizes(segment: Segment, graph: Graph, imbalance: float, names: set[str]) -> dict[str, float]:
+    sizes: dict[str, float] = {}
+    for name in names:
+        layout = segment.sharding_of(name)
+        assert layout is not None
+        own = local_bytes(segment, name, layout.dims, graph.the_mesh)
+        sizes[name] = own * (imbalance if segment.scope_of(name) == "experts" else 1.0)
+    return sizes
+
+
+def working_bytes(segment: Segment, graph: Graph, imbalance: float) -> float:
+    """The largest sum of live values that are not kept, while a cell of the layer runs."""
+    policy = CachePolicy(frees=False)
+    forward = replace(segment, ops=tuple(op for op in segment.ops if op.cell == FORWARD), upstream=None, downstream="")
+    ahead = peak_live_bytes(forward, graph, imbalance, policy)
+    backward = only(segment, WHOLE_BACKWARD)
+    if not backward.ops:
+        return ahead
+    given = 0.0
+    if segment.upstream is not None and segment.upstream.sharding is not None:
+        given = local_bytes(segment, segment.upstream.name, segment.upstream.sharding.dims, graph.the_mesh)
+    back = peak_live_bytes(replace(backward, entry=None), graph, imbalance, policy) + given
+    return max(ahead, back)

@@ -1,0 +1,155 @@
+"""A training step compared with that of the whole model: loss, every gradient, every new weight; and what ranks moved and computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ..base.frozen import record
+from ..cost.records import Costs
+from ..ir.graph import Graph, Op, Segment
+from ..ir.verify.verify import verify
+from ..ir.verify.violation import VerifyError
+from ..passes.backward import Backward
+from ..pipeline.lower import lower
+from ..plan.trained import TrainingResult
+from ..spec.training import Training
+from ..spec.unit import Unit
+from .failure import ExecutionError
+from .inputs import Inputs
+from .prove import Comparison, Recording, around, largest, single
+from .traffic import compare_bytes
+from .training import Key, TrainingMachine
+from .twin import NoTwin, Twin, otherwise, twin_of
+from .values import Floats
+from .work import wrong_work
+
+TOLERANCE = 1e-9
+"""Largest allowed error of a gradient, relative to its scale."""
+NOTHING = 1e-6
+"""A gradient that is so small beside the largest of all is compared with that: a router with one choice, whose weight is always one,
+has nothing but rounding."""
+OF_WEIGHTS = 1e-6
+"""And of a new weight: AdamW divides a gradient by its own size, so where it is nearly nothing rounding decides its sign."""
+
+
+@record
+class TrainingProof:
+    """`verdict`: equal; differs, the lowering computes or moves something else; not run, `why`: nothing is known. Errors are the largest
+    differences relative to the scale of what is compared: `loss_error`, `gradient_error` of the `weights` that have gradients,
+    `weight_error` of new weights. `first`: what differs first."""
+
+    phase: str
+    ranks: int
+    loss_error: float = np.inf
+    gradient_error: float = np.inf
+    weight_error: float = np.inf
+    weights: int = 0
+    collectives: int = 0
+    first: str = ""
+    why: str = ""
+    bytes_wrong: tuple[str, ...] = ()
+    work_wrong: tuple[str, ...] = ()
+    lines: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> str:
+        if self.why:
+            return "not run"
+        same = self.loss_error <= TOLERANCE and self.gradient_error <= TOLERANCE and self.weight_error <= OF_WEIGHTS
+        return "equal" if same and not (self.first or self.bytes_wrong or self.work_wrong) else "differs"
+
+    @property
+    def holds(self) -> bool:
+        return self.verdict == "equal"
+
+
+def prove_training(result: TrainingResult, unit: Unit) -> TrainingProof:
+    """The phase's own lowering, run on the sizes of its small twin, against the twin of its model."""
+    ranks = unit.phase.gpu_count
+    try:
+        twin = twin_of(result.graph, whole_model(unit), unit.routing)
+        verify(twin.placed)
+        verify(twin.model)
+    except (NoTwin, VerifyError, LookupError, ArithmeticError, ValueError) as error:
+        return TrainingProof(result.name, ranks, why=f"it has no small twin: {error}")
+    if differs := otherwise(result.graph, twin.placed):
+        return TrainingProof(result.name, ranks, why=f"the twin was lowered otherwise: {differs}")
+    inputs = step_inputs(twin)
+    return compared(twin.model, twin.placed, inputs, ranks, result.costs, result.graph)
+
+
+def whole_model(unit: Unit) -> Graph:
+    """The model with its gradients: one rank, nothing split, nothing done anew."""
+    training = unit.phase.training or Training()
+    graph = next(graph for _, graph in lower(Unit(unit.spec, unit.phase)))
+    return Backward(training.gradient_dtype, training.optimizer).run(graph)
+
+
+def step_inputs(twin: Twin) -> Inputs:
+    """Random token ids, each with the one that follows it."""
+    length = int(twin.placed.segments[0].sizes["seq"])
+    ids = np.random.default_rng(1).integers(0, twin.vocab, (twin.sequences, length + 1))
+    return Inputs(ids[:, :-1], twin.routing, labels=ids[:, 1:])
+
+
+def compared(
+    model: Graph, placed: Graph, inputs: Inputs, ranks: int, costs: Costs | None = None, costed: Graph | None = None
+) -> TrainingProof:
+    """One step of both. `costed`: the graph that `costs` are of, where its sizes are others."""
+    reference = TrainingMachine(model, inputs, single())
+    machine = TrainingMachine(placed, inputs, placed.the_mesh)
+    try:
+        reference.step()
+    except ExecutionError as error:
+        return TrainingProof(placed.phase, ranks, why=f"the model alone breaks off at {error.where}: {error.reason}")
+    try:
+        machine.step()
+    except ExecutionError as error:
+        where = f"{error.where}: {error.reason}"
+        if not error.wrong:
+            return TrainingProof(placed.phase, ranks, why=f"the executor breaks off at {where}")
+        return TrainingProof(placed.phase, ranks, first=where, lines=around(placed, error.where))
+    check = Comparison(machine.shards, Recording(reference))
+    loss, gradient, weight = (
+        losses(check, reference, machine), worst(check, reference.gradients, machine.gradients),
+        worst(check, reference.weights, machine.weights),
+    )  # fmt: skip
+    first = next(
+        (
+            name
+            for (error, name), most in ((loss, TOLERANCE), (gradient, TOLERANCE), (weight, OF_WEIGHTS))
+            if not error <= most
+        ),
+        "",
+    )
+    moved = () if costs is None else tuple(compare_bytes(machine.shards, machine.record, costs, costed or placed))
+    return TrainingProof(
+        placed.phase, ranks, loss[0], gradient[0], weight[0], len(machine.gradients), len(machine.record.traffic), first,
+        bytes_wrong=moved, work_wrong=tuple(wrong_work(machine.shards, machine.record)), lines=around(placed, first) if first else (),
+    )  # fmt: skip
+
+
+Found = Mapping[Key, tuple[Segment, Op, list[Floats]]]
+
+
+def worst(check: Comparison, whole: Found, split: Found) -> tuple[float, str]:
+    """(largest error, where) over all weights; infinite where one has none."""
+    if whole.keys() != split.keys():
+        layer, name = min(whole.keys() ^ split.keys())
+        return np.inf, f"@{name} of layer {layer}: only one of the runs has it"
+    least = NOTHING * max((largest(ranks[0]) for _, _, ranks in whole.values()), default=0.0)
+    errors = [
+        (check.difference(whole[key][2][0], op, list(values), least), f"{segment.name}[{key[0]}]/{op.name}")
+        for key, (segment, op, values) in split.items()
+    ]
+    return max(errors, key=lambda found: (np.isnan(found[0]), found[0]), default=(0.0, ""))
+
+
+def losses(check: Comparison, whole: TrainingMachine, split: TrainingMachine) -> tuple[float, str]:
+    """Of every token."""
+    head = split.graph.head
+    op = head.by_name[head.output]
+    errors = [check.difference(one[0], op, list(ranks)) for one, ranks in zip(whole.losses, split.losses, strict=True)]
+    return max(errors, default=np.inf), f"{head.name}/{op.name}"

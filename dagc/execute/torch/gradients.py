@@ -1,0 +1,119 @@
+"""What each kind of gradient computes in torch: where the op has a rule, autograd goes back through it, so that nothing is derived
+here that was derived for NumPy. One line per kind in `GRADIENTS`; those of `BY_ROW` hold for rows of experts, too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from ...ir.ops.attributes import ExchangeAttrs, LossAttrs, RouteGradAttrs, values
+from ...ir.ops.elementwise import ACTIVATIONS
+from ...ir.ops.gradients import differentiated, forward_op
+from ..dispatcher import OpCall, Rule
+from ..numpy.router import Router as RouterRule
+from ..row_gradients import row_gradients
+from ..updates import updates
+from ..values import Ragged
+from . import ops as k
+from .ops import Tensor
+from .router import Router
+
+Operands = Sequence[Any]
+
+
+def through(forward: Mapping[str, Rule], kinds: Sequence[str]) -> dict[str, Rule]:
+    """Kinds of gradients, each by autograd through the rule of its op. `forward`: those rules."""
+
+    def rule(call: OpCall, x: Operands) -> Tensor:
+        upstream, *own = x
+        op, at = forward_op(call.segment, call.op), differentiated(call.op)
+        own[at] = own[at].detach().requires_grad_()
+        with torch.enable_grad():
+            result = forward[op.kind](replace(call, op=op, dims=call.dims[1:], out=call.dims[0]), own)
+        return torch.autograd.grad(result, own[at], upstream)[0]
+
+    return dict.fromkeys(kinds, rule)
+
+
+EACH_ROW = tuple(f"{kind}_grad" for kind in (*ACTIVATIONS, "clamp", "rsqrt"))
+THROUGH = ("attend_grad", "conv_grad", "delta_grad", "lookup_grad")
+
+
+def _route(call: OpCall, x: Operands) -> Tensor:
+    upstream, scores, chosen = x
+    scores = scores.detach().requires_grad_()
+    with torch.enable_grad():
+        weights = Router(RouterRule(**values(call.op.of(RouteGradAttrs)))).weights(scores, chosen)
+    return torch.autograd.grad(weights, scores, upstream)[0]
+
+
+def _choice_dot(call: OpCall, x: Operands) -> Tensor:
+    ragged, tokens, chosen = x
+    b, s = ragged.keys[:, 0] - call.origin[0], ragged.keys[:, 1] - call.origin[1]
+    return _at_choices(call, ragged, (ragged.data * tokens[b, s]).sum(dim=-1), chosen)
+
+
+def _at_choices(call: OpCall, ragged: Ragged, each: Tensor, chosen: Tensor) -> Tensor:
+    """A number of each row at the choice that it is of."""
+    b, s, c = ragged.keys[:, 0] - call.origin[0], ragged.keys[:, 1] - call.origin[1], ragged.keys[:, 2]
+    return torch.zeros(chosen.shape, dtype=each.dtype, device=each.device).index_put_((b, s, c), each, accumulate=True)
+
+
+def _choice_rows(call: OpCall, x: Operands) -> Ragged:
+    weights, chosen = x
+    rows = call.shards.rows(call.segment, call.op.name)
+    stay = tuple(a for a in call.op.loop(rows.expert) if a not in call.op.of(ExchangeAttrs).exchange)
+    reached = range(len(rows.slots))[call.shards.part(len(rows.slots), stay, call.rank)]
+    found = k.dispatch(torch.ones_like(weights[..., :1]), chosen, weights, call.origin, rows.copies, reached)
+    return found.with_data(found.data[:, 0])
+
+
+def _choice_back(call: OpCall, x: Operands) -> Tensor:
+    ragged, chosen = x
+    return _at_choices(call, ragged, ragged.data, chosen)
+
+
+def _labels(call: OpCall, x: Operands) -> Tensor:
+    return call.host.exact(call.shards.labels(call.segment, call.op, call.rank))
+
+
+def _inside(labels: Tensor, first: int, count: int) -> tuple[Tensor, Tensor]:
+    """Which labels are of these columns, and their place among them."""
+    inside = (labels >= first) & (labels < first + count)
+    return inside, torch.where(inside, labels - first, 0)
+
+
+def _pick(call: OpCall, x: Operands) -> Tensor:
+    logits, labels = x
+    inside, place = _inside(labels, call.part(call.dims[0][-1]).start, logits.shape[-1])
+    return torch.gather(logits, -1, place[..., None])[..., 0] * inside
+
+
+def _cross_entropy_grad(call: OpCall, x: Operands) -> Tensor:
+    logits, labels, largest, total = x
+    inside, place = _inside(labels, call.part(call.out[-1]).start, logits.shape[-1])
+    out = torch.exp(logits - largest[..., None]) / total[..., None]
+    out.scatter_add_(-1, place[..., None], -inside[..., None].to(out.dtype))
+    return out / call.op.of(LossAttrs).tokens
+
+
+ROWS: Mapping[str, Rule] = row_gradients(k)
+OF_TOKENS: Mapping[str, Rule] = {
+    "route_grad": _route,
+    "choice_rows": _choice_rows,
+    "choice_back": _choice_back,
+    "choice_dot": _choice_dot,
+    "labels": _labels,
+    "row_max": lambda call, x: x[0].amax(dim=-1),
+    "row_exp_sum": lambda call, x: torch.exp(x[0] - x[1][..., None]).sum(dim=-1),
+    "pick": _pick,
+    "cross_entropy": lambda call, x: torch.log(x[1]) + x[0] - x[2],
+    "cross_entropy_grad": _cross_entropy_grad,
+    **dict.fromkeys(("uncache", "accumulate", "store"), lambda call, x: x[0]),
+    **updates(lambda call, array: call.host.real(array)),
+}
+OF_ROWS = frozenset({"choice_dot", "choice_back"})
+"""Kinds whose rule takes `Ragged` itself."""

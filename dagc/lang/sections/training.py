@@ -1,0 +1,91 @@
+"""The words of a training phase."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ...base.diagnostics import Collector
+from ...base.dtypes import dtype as dtype_named
+from ...base.phase_kinds import TRAIN
+from ...base.units import Quantity
+from ...spec.model import Model
+from ...spec.training import Training
+from ..body import Body
+from ..values.evaluate import Value
+
+OWN = (
+    "schedule", "virtual", "recompute", "optimizer", "zero", "gradient_dtype", "master_dtype", "moment_dtype", "grad_overlap",
+)  # fmt: skip
+ELSEWHERE = {
+    **dict.fromkeys(("prefix", "chunk", "draft", "acceptance", "drafter"), "a training step takes whole sequences"),
+    **dict.fromkeys(
+        ("kv_dtype", "window_cache", "kv_block", "memory_fraction", "memory"), "a training step keeps no cache"
+    ),
+    **dict.fromkeys(
+        ("engine", "exchange", "quantise", "expert_activations", "host", "launch"),
+        "kernels and hosts are measured in serving alone: a training step costs the roofline",
+    ),
+    "redundant": "copies of an expert would each have gradients of their own",
+}
+"""Words that a training phase refuses, each with why."""
+NOT_CHOSEN = {
+    "stages": ("balanced", "write `layers_per_stage = [...]`"),
+    "place": ("best", "write `order = [...]`, or `place gpu = ...`"),
+}
+"""What the compiler chooses for phases of inference alone: attribute -> its word, and what to write instead."""
+
+
+def belongs_to_training(kind: str, body: Body, out: Collector) -> None:
+    """Refuses the words of a training phase elsewhere, and those of inference here."""
+    written = {*body.assigns, *body.sections}
+    for name in OWN if kind != TRAIN.name else ():
+        if name in written:
+            out.add("E12", f"`{name}` belongs to a training phase", body.span_of(name), help=("write `kind = train`",))
+    for name, why in ELSEWHERE.items() if kind == TRAIN.name else ():
+        if name in written:
+            out.add("E12", f"`{name}` does not belong to a training phase", body.span_of(name), help=(why,))
+
+
+def of_whole_numbers(model: Model, values: Mapping[str, Value | None], body: Body, out: Collector) -> None:
+    """Refuses numbers of fewer than 16 bits, of which gradients and new weights are not there yet."""
+    given = {
+        "weight_dtype": model.weight_dtype,
+        "dispatch_dtype": values["dispatch_dtype"],
+        "attention_dtype": values["attention_dtype"],
+    }
+    for name, dtype in given.items():
+        if dtype is not None and dtype_named(str(dtype)).quantised:
+            help = (f"write `{name} = {model.dtype}`",)
+            out.add("E18", f"training with `{name} = {dtype}` is not there yet", body.span_of(name), help=help)
+
+
+def nothing_left_open(values: Mapping[str, Value | None], body: Body, out: Collector) -> None:
+    """Refuses what the compiler would have to choose."""
+    for name, (word, instead) in NOT_CHOSEN.items():
+        if values[name] == word:
+            out.add("E12", f"`{name} = {word}` is not there for a training phase", body.span_of(name), help=(instead,))
+
+
+def read_training(values: Mapping[str, Value | None], body: Body, out: Collector) -> Training:
+    if _count(values["zero"]) > 2:
+        help = ("`zero = 2` shares out the optimizer's states and gradients",)
+        out.add("E18", "weights that are shared out (ZeRO 3, FSDP) are not there yet", body.span_of("zero"), help=help)
+    schedule, virtual = str(values["schedule"]), _count(values["virtual"])
+    return Training(
+        schedule, virtual, _names(values["recompute"], body, out), str(values["optimizer"]), _count(values["zero"]),
+        str(values["gradient_dtype"]), str(values["master_dtype"]), str(values["moment_dtype"]), str(values["grad_overlap"]),
+    )  # fmt: skip
+
+
+def _count(value: Value | None) -> int:
+    return int(value.value) if isinstance(value, Quantity) else 0
+
+
+def _names(value: Value | None, body: Body, out: Collector) -> tuple[str, ...]:
+    """`none` is an empty list."""
+    items = () if value is None else value if isinstance(value, tuple) else (value,)
+    if any(not isinstance(name, str) for name in items):
+        help = ("write `recompute = full`, or a list of blocks and ops",)
+        out.add("E08", "`recompute` takes names", body.span_of("recompute"), help=help)
+        return ()
+    return tuple(dict.fromkeys(name for name in map(str, items) if name != "none"))

@@ -1,0 +1,185 @@
+"""A training phase compiled: lowered with its gradients, its cells priced, put in the order of its schedule, its memory added up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+from ..base.frozen import replace
+from ..cost.memory import staging_bytes
+from ..cost.price import price
+from ..cost.records import Costs
+from ..cost.schedule.training.cell_orders import PipelineSchedule
+from ..cost.schedule.training.in_flight import peaks
+from ..cost.schedule.training.makespan import StepTimes, step_times
+from ..cost.schedule.training.schedule_table import SCHEDULES, Unmet, make
+from ..cost.schedule.training.stage_times import StageTimes
+from ..cost.training.cell_costs import CellCost, cell_costs, model_flops
+from ..cost.training.kept_activations import Kept, kept_by_layer, kept_by_stage, working_bytes
+from ..cost.training.step_memory import StateBytes, TrainingMemory, state_bytes
+from ..ir.graph import UPDATE, Graph, Segment, Stage, runs
+from ..plan.step_totals import edge_between
+from ..plan.trained import TrainingResult
+from ..spec.hardware import Hardware
+from ..spec.training import Training
+from ..spec.unit import Unit
+from .lower import lowered
+
+WHOLE = ("gpipe", "one_f_one_b", "interleaved")
+"""Schedules whose gradients of inputs and weights come together."""
+
+
+def training_step(unit: Unit) -> TrainingResult:
+    """Whether it fits or not. Raises SpecError."""
+    training = unit.phase.training
+    assert training is not None
+    schedule = schedule_of(unit, training)
+    graph = lowered(unit)
+    hardware = replace(unit.spec.hardware, calibration=None)  # kernels were measured in inference alone
+    costs = price(graph, unit, hardware)
+    stages = virtual_stages(graph, schedule, unit)
+    cells = cell_costs(graph, costs)
+    steps = timed(schedule, stages, cells, costs, training)
+    at_peak = timed(schedule, stages, cell_costs(graph, costs, floor=True), costs, training, floor=True)
+    update_s, moved_s = update_times(schedule, stages, cells, steps, training)
+    flops, executed = model_flops(graph)
+    kept = kept_by_stage(kept_by_layer(graph, costs.imbalance), stages, graph.lanes)
+    phase = unit.phase
+    return TrainingResult(
+        graph, training, costs, steps, cells, stages, memory_of(graph, costs, schedule, stages, kept, training, hardware),
+        update_s, moved_s, flops * phase.batching.filled, executed * phase.batching.filled,
+        hardware.peak_flops(unit.spec.model.weight_dtype) * phase.gpu_count, float(phase.sequences * phase.tokens), phase.gpus,
+        phase.hardware, at_peak.makespan_s, kept=tuple(kept),
+    )  # fmt: skip
+
+
+def schedule_of(unit: Unit, training: Training) -> PipelineSchedule:
+    """The order of cells. Raises SpecError where the numbers do not allow it."""
+    phase, strategy = unit.phase, unit.phase.strategy
+    batches = strategy.microbatches
+    chunks = training.virtual or (SCHEDULES[training.schedule].chunks or 1)
+    try:
+        return make(training.schedule, strategy.pp, batches, chunks)
+    except Unmet as error:
+        attribute = {"chunks": "virtual"}.get(error.attribute, error.attribute)
+        written = attribute if attribute in phase.spans else "schedule"
+        help = (
+            f"virtual = {chunks + 1}, or schedule = one_f_one_b"
+            if attribute == "virtual" and chunks == 1
+            else error.help
+        )
+        unit.stop("E03", error.found, at=written, because=(error.wanted,), help=(help,))
+
+
+def virtual_stages(graph: Graph, schedule: PipelineSchedule, unit: Unit) -> tuple[Stage, ...]:
+    """The layers of each virtual stage: those of the pipeline's, or each of them cut anew where a GPU has several chunks."""
+    if schedule.stages == len(graph.stages):
+        return graph.stages
+    if unit.phase.strategy.layers_per_stage is not None:
+        unit.stop(
+            "E03", "`layers_per_stage` is of stages with one chunk of layers each", at="layers_per_stage",
+            because=(f"this schedule has {schedule.stages // schedule.gpus} chunks per GPU",), help=("leave it out: chunks are equal",),
+        )  # fmt: skip
+    names = [name for stage in graph.stages for name, count in stage.layers for _ in range(count)]
+    body = names[1:-1]
+    if len(body) % schedule.stages:
+        near = [n for n in range(1, len(body) + 1) if len(body) % (n * schedule.gpus) == 0]
+        unit.stop(
+            "E03", f"{len(body)} layers do not divide over {schedule.stages} virtual stages",
+            at="virtual" if "virtual" in unit.phase.spans else "schedule",
+            because=(f"{schedule.gpus} stages x {schedule.stages // schedule.gpus} chunks",),
+            help=((f"chunks that divide them: {', '.join(map(str, near[:6]))}",) if near else ("choose another pp",)),
+        )  # fmt: skip
+    each = len(body) // schedule.stages
+    cut = [body[k * each : (k + 1) * each] for k in range(schedule.stages)]
+    cut[0], cut[-1] = [names[0], *cut[0]], [*cut[-1], names[-1]]
+    return tuple(Stage(k, runs(own)) for k, own in enumerate(cut))
+
+
+def timed(
+    schedule: PipelineSchedule, stages: tuple[Stage, ...], cells: Mapping[tuple[str, str], CellCost], costs: Costs,
+    training: Training, *, floor: bool = False,
+) -> StepTimes:  # fmt: skip
+    """When every cell runs."""
+
+    def total(stage: Stage, cell: str) -> float:
+        return sum(count * cells[name, cell].time_s for name, count in stage.layers if (name, cell) in cells)
+
+    route = schedule.routes[0].seats
+    sends = []
+    for here, there in pairwise(route):
+        edge = edge_between(costs, here, there)
+        sends.append(edge.floor_s if floor else edge.time_s)
+    whole = training.schedule in WHOLE
+    return step_times(
+        schedule,
+        StageTimes(
+            [total(s, "forward") for s in stages], [total(s, "input") for s in stages], [total(s, "weight") for s in stages],
+            sends, sends, None, [total(s, "backward") for s in stages] if whole else None,
+        ),
+    )  # fmt: skip
+
+
+def update_times(
+    schedule: PipelineSchedule, stages: tuple[Stage, ...], cells: Mapping[tuple[str, str], CellCost], steps: StepTimes,
+    training: Training,
+) -> tuple[float, float]:  # fmt: skip
+    """Seconds from the last gradient to new weights, and of these collectives, on the GPU of a pipeline that takes longest. With
+    overlap, collectives hide under one micro-batch's backward and forward cells, since gradients of the first layers are reduced while
+    others are computed, and new weights of the last layers gathered while the first run."""
+    found = []
+    for gpu in range(schedule.gpus):
+        time_s = moved_s = hidden_s = 0.0
+        for (g, _), (_, stage) in schedule.stage_at.items():
+            if g != gpu:
+                continue
+            for name, count in stages[stage].layers:
+                cost = cells.get((name, "update"))
+                if cost is not None:
+                    time_s, moved_s = time_s + count * cost.time_s, moved_s + count * cost.moved_s
+            hidden_s += steps.times.forward_s[stage] + steps.times.input_s[stage] + steps.times.weight_s[stage]
+        saved_s = min(moved_s, hidden_s) if training.overlap == "full" else 0.0
+        found.append((time_s - saved_s, moved_s - saved_s))
+    return max(found)
+
+
+def memory_of(
+    graph: Graph, costs: Costs, schedule: PipelineSchedule, stages: tuple[Stage, ...], kept: Sequence[Kept], training: Training,
+    hardware: Hardware,
+) -> tuple[TrainingMemory, ...]:  # fmt: skip
+    """By GPU of a pipeline."""
+    working = {s.name: working_bytes(s, graph, costs.imbalance) for s in graph.segments}
+    staged = {s.name: staging_bytes(of_microbatch(s), costs) for s in graph.segments}
+    held = peaks(schedule, [own.whole_B for own in kept], [own.late_B for own in kept])
+    in_flight = peaks(schedule)
+    needs = []
+    for gpu in range(schedule.gpus):
+        own = [stages[stage] for (g, _), (_, stage) in schedule.stage_at.items() if g == gpu]
+        names = [name for stage in own for name, _ in stage.layers]
+        has_table = graph.embedding.name in names
+        states = [
+            (count, state_bytes(graph.segment(name), graph, training, has_table=has_table))
+            for stage in own
+            for name, count in stage.layers
+        ]
+        total = StateBytes(
+            *(
+                sum(count * getattr(s, kind) for count, s in states)
+                for kind in ("weights_B", "gradients_B", "optimizer_B")
+            )
+        )
+        buffers = max((staged[name] for name in names), default=0.0)
+        if schedule.gpus > 1:
+            buffers += 2 * costs.transfer.payload_B
+        needs.append(
+            TrainingMemory(
+                gpu, total.weights_B, total.gradients_B, total.optimizer_B, held[gpu].held, max(working[name] for name in names),
+                buffers, hardware.reserve_B, hardware.memory_B, in_flight[gpu].held,
+            )
+        )  # fmt: skip
+    return tuple(needs)
+
+
+def of_microbatch(segment: Segment) -> Segment:
+    """Without what runs once a step: gradients are reduced, and weights gathered, where they are kept."""
+    return replace(segment, ops=tuple(op for op in segment.ops if op.cell != UPDATE))

@@ -1,0 +1,40 @@
+"""A training phase compiled, and judged by the memory of its GPUs."""
+
+from __future__ import annotations
+
+from ..base.units import BYTES, show
+from ..plan.trained import TrainingResult
+from ..spec.unit import Unit
+from .train import training_step
+
+
+def compile_training(unit: Unit, *, cures: bool = False) -> TrainingResult:
+    """With E04 where it does not fit; `cures`: look for what would make it fit. Raises SpecError."""
+    result = training_step(unit)
+    if not result.fits:
+        report(result, unit, helps(unit) if cures else ())
+    return result
+
+
+def helps(unit: Unit) -> tuple[str, ...]:
+    from .training_cures import cures  # which compile the phase again
+
+    return cures(unit)
+
+
+def report(result: TrainingResult, unit: Unit, help: tuple[str, ...]) -> None:
+    """E04 with the sum of the fullest GPU of a pipeline."""
+    worst = result.worst
+    parts = (
+        ("weights", worst.weights_B), ("gradients", worst.gradients_B), ("optimizer", worst.optimizer_B),
+        ("activations", worst.activations_B), ("working", worst.working_B), ("buffers", worst.buffers_B),
+        ("reserve", worst.reserve_B),
+    )  # fmt: skip
+    unit.out.add(
+        "E04",
+        f"phase `{result.name}` does not fit: a GPU of stage {worst.gpu} needs {show(worst.peak_B, BYTES)} of "
+        f"{show(worst.capacity_B, BYTES)}, {show(worst.peak_B - worst.capacity_B, BYTES)} too much",
+        unit.phase.span,
+        because=(" + ".join(f"{n} {show(v, BYTES)}" for n, v in parts) + f" = {show(worst.peak_B, BYTES)}",),
+        help=help,
+    )

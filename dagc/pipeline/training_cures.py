@@ -1,0 +1,92 @@
+"""What makes a training step fit: changes of its words, each compiled before it is said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import reduce
+from itertools import combinations, islice
+
+from ..base.diagnostics import Collector, SpecError
+from ..base.frozen import record, replace
+from ..base.units import BYTES, TIME, show
+from ..plan.trained import TrainingResult
+from ..spec.phase import Phase
+from ..spec.unit import Unit
+from .train import training_step
+
+SAID = 3
+"""Changes that are told, at most."""
+
+
+@record
+class Change:
+    """`words`: as a spec has them."""
+
+    words: tuple[str, ...]
+    phase: Phase
+
+    @property
+    def said(self) -> str:
+        return " and ".join(f"`{word}`" for word in self.words)
+
+
+def cures(unit: Unit) -> tuple[str, ...]:
+    """Those that make it fit, by how few words they change."""
+    single = list(changes(unit))
+    of_word = {one.words[0].split()[0]: one for one in single}  # the last of a word takes least memory
+    if not single or tried(unit, reduce(both, of_word.values())) is None:
+        return ("no `zero`, `recompute` or `microbatches` makes it fit: more `pp` or `tp`, or shorter sequences",)
+    for count in range(1, len(of_word) + 1):
+        together = (reduce(both, some) for some in combinations(single, count) if distinct(some))
+        found = list(islice((text for change in together if (text := tried(unit, change)) is not None), SAID))
+        if found:
+            return tuple(found)
+    raise AssertionError("all together fit")
+
+
+def distinct(some: tuple[Change, ...]) -> bool:
+    """Whether they change different words."""
+    return len({one.words[0].split()[0] for one in some}) == len(some)
+
+
+def changes(unit: Unit) -> Iterator[Change]:
+    """What takes memory for the least time first: states shared out, smaller micro-batches, activations done anew."""
+    phase, training = unit.phase, unit.phase.training
+    assert training is not None
+    for stage in range(training.zero + 1, 3):
+        yield Change((f"zero = {stage}",), replace(phase, training=replace(training, zero=stage)))
+    own = phase.strategy.microbatches
+    for more in (own * factor for factor in (2, 4, 8)):
+        if phase.sequences % (more * phase.batching.ranks * phase.batching.lanes) == 0:
+            yield Change(
+                (f"microbatches = {more}",), replace(phase, strategy=replace(phase.strategy, microbatches=more))
+            )
+    if training.recompute != ("full",):
+        yield Change(("recompute = full",), replace(phase, training=replace(training, recompute=("full",))))
+
+
+def both(one: Change, other: Change) -> Change:
+    """One after the other: they are of different words."""
+    phase = one.phase
+    assert phase.training is not None and other.phase.training is not None
+    training = phase.training
+    for word in other.words:
+        name = word.split()[0]
+        if name == "microbatches":
+            phase = replace(phase, strategy=other.phase.strategy)
+        else:
+            training = replace(training, **{name: getattr(other.phase.training, name)})
+    return Change((*one.words, *other.words), replace(phase, training=training))
+
+
+def tried(unit: Unit, change: Change) -> str | None:
+    """What it comes to, where it fits."""
+    try:
+        found: TrainingResult = training_step(Unit(unit.spec, change.phase, Collector()))
+    except SpecError:
+        return None
+    if not found.fits:
+        return None
+    worst = found.worst
+    sizes = f"{show(worst.peak_B, BYTES)} of {show(worst.capacity_B, BYTES)}"
+    return f"{change.said}: {sizes}, a step of {show(found.time_s, TIME)}"

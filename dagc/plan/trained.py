@@ -1,0 +1,115 @@
+"""What is found about a training phase: the step, its bubbles, what it computes and what every GPU holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..base.frozen import field, record
+from ..cost.records import Costs
+from ..cost.schedule.training.makespan import StepTimes
+from ..cost.training.cell_costs import CellCost
+from ..cost.training.kept_activations import Kept
+from ..cost.training.step_memory import TrainingMemory
+from ..ir.graph import Graph, Stage
+from ..spec.training import Training
+
+
+@record(slots=False)
+class TrainingResult:
+    """`steps`: when cells run; `cells`: (layer, cell) -> cost; `stages`: layers of each virtual stage. `update_s`: from the end of the
+    last gradient to new weights on the slowest GPU of a pipeline, as far as nothing hides it. `flops`: of a step over all GPUs as MFU
+    counts them, `executed_flops` with what is done anew. `peak_flops`: of all GPUs. `kept`: by virtual stage, what a micro-batch
+    keeps for its gradients."""
+
+    graph: Graph
+    training: Training
+    costs: Costs
+    steps: StepTimes
+    cells: Mapping[tuple[str, str], CellCost]
+    stages: tuple[Stage, ...]
+    memory: tuple[TrainingMemory, ...]
+    update_s: float
+    update_moved_s: float
+    flops: float
+    executed_flops: float
+    peak_flops: float
+    tokens: float
+    gpus: tuple[int, ...]
+    hardware: str = ""
+    floor_s: float = 0.0
+    kept: tuple[Kept, ...] = field(default=(), repr=False)
+
+    @property
+    def name(self) -> str:
+        return self.graph.phase
+
+    @property
+    def time_s(self) -> float:
+        """One step: all micro-batches forward and back, and new weights."""
+        return self.steps.makespan_s + self.update_s
+
+    @property
+    def throughput_tok_s(self) -> float:
+        return self.tokens / self.time_s
+
+    @property
+    def mfu(self) -> float:
+        """FLOPs of the model over those of the GPUs at their peak."""
+        return self.flops / (self.time_s * self.peak_flops)
+
+    @property
+    def hfu(self) -> float:
+        """The same with what is done anew."""
+        return self.executed_flops / (self.time_s * self.peak_flops)
+
+    @property
+    def bubble(self) -> float:
+        """Share of a step in which the GPU of a pipeline that waits most waits for others."""
+        return max(self.steps.bubbles_s) / self.time_s
+
+    @property
+    def exposed(self) -> float:
+        """Share of a step in which the busiest GPU of a pipeline moves data and computes nothing."""
+        return (self.exposed_s + self.update_s_moving) / self.time_s
+
+    @property
+    def update_s_moving(self) -> float:
+        return min(self.update_s, self.update_moved_s)
+
+    @property
+    def exposed_s(self) -> float:
+        """In the cells of all micro-batches, on the GPU that has most of it."""
+        return max(self.exposed_on(gpu) for gpu in range(self.steps.schedule.gpus))
+
+    def exposed_on(self, gpu: int) -> float:
+        """Of one GPU of the pipeline."""
+        split = self.steps.times.backward_s is None
+        names = ("forward", "input", "weight") if split else ("forward", "backward")
+        total = 0.0
+        for (g, _), (_, stage) in self.steps.schedule.stage_at.items():
+            if g == gpu:
+                total += sum(
+                    count * self.cells[name, cell].exposed_s
+                    for name, count in self.stages[stage].layers
+                    for cell in names
+                    if (name, cell) in self.cells
+                )
+        return total * self.graph.microbatches / len(self.steps.schedule.routes)
+
+    @property
+    def worst(self) -> TrainingMemory:
+        """The fullest GPU of a pipeline."""
+        return max(self.memory, key=lambda need: need.peak_B / need.capacity_B)
+
+    @property
+    def fraction(self) -> float:
+        """Of its memory that the fullest GPU needs."""
+        return self.worst.peak_B / self.worst.capacity_B
+
+    @property
+    def fits(self) -> bool:
+        return all(need.fits for need in self.memory)
+
+    @property
+    def flops_per_token(self) -> float:
+        return self.flops / self.tokens

@@ -1,0 +1,23 @@
+"""What a training phase says beside its strategy: order of work, what is kept, and what makes new weights."""
+
+from __future__ import annotations
+
+from ..base.frozen import record
+
+
+@record
+class Training:
+    """`schedule`: order of the cells of a pipeline, with `virtual` chunks of layers on each GPU; `recompute`: blocks, kinds of op or
+    ops that are done anew before their gradients, `full` all. `zero`: what data-parallel ranks share out of the states of the
+    `optimizer` and of gradients. Dtypes: of the sums of gradients, of the optimizer's own copy of the weights, of its moments. `overlap`: full
+    where gradients are reduced while others are computed."""
+
+    schedule: str = "one_f_one_b"
+    virtual: int = 1
+    recompute: tuple[str, ...] = ()
+    optimizer: str = "adamw"
+    zero: int = 0
+    gradient_dtype: str = "fp32"
+    master_dtype: str = "fp32"
+    moment_dtype: str = "fp32"
+    overlap: str = "none"

@@ -1,0 +1,153 @@
+"""What a training phase is and where its step goes, in words, for every output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ...base.units import BYTES, TIME, show, show_runs
+from ...cost.schedule.training.schedule_table import SCHEDULES
+from ...cost.training.step_memory import TrainingMemory
+from ...ir.graph import UPDATE
+from ...plan.step_totals import busiest, layers_on, shares, step_ops
+from ...plan.trained import TrainingResult
+from ...spec.metrics import percent
+
+PARTS = ("weights", "gradients", "optimizer", "activations", "working", "buffers", "reserve")
+"""Of a GPU's memory, in the order in which they are shown."""
+SHARED_OUT = (
+    "nothing is shared out", "states of the optimizer are shared out", "these and sums of gradients are shared out",
+    "these and weights are shared out",
+)  # fmt: skip
+"""Among data-parallel ranks, by ZeRO's number."""
+ROOFLINE = "kernels cost the roofline: their times in training are not measured"
+
+
+def part_B(need: TrainingMemory, part: str) -> float:
+    found: float = getattr(need, f"{part}_B")
+    return found
+
+
+def batches_text(result: TrainingResult) -> str:
+    count = result.graph.microbatches
+    return f"{result.tokens:,.0f} tokens per step in {count} micro-batch{'es' if count > 1 else ''}"
+
+
+def schedule_text(result: TrainingResult) -> str:
+    """`interleaved 1F1B, 2 chunks per GPU`"""
+    schedule = result.steps.schedule
+    known = SCHEDULES[schedule.name]
+    copies = f", {known.copies} copies of the model" if known.copies > 1 else ""
+    chunks = f", {schedule.chunks} chunks per GPU" if schedule.chunks > 1 and not copies else ""
+    return f"{known.title}{chunks}{copies}"
+
+
+def update_text(result: TrainingResult) -> str:
+    training = result.training
+    overlap = "; its collectives run under the last and the first cells" if training.overlap == "full" else ""
+    return (
+        f"update {show(result.update_s, TIME)} by {training.optimizer}; ZeRO {training.zero}: "
+        f"{SHARED_OUT[training.zero]}{overlap}"
+    )
+
+
+def recompute_text(result: TrainingResult) -> str:
+    names = result.training.recompute
+    return f"recompute: {', '.join(names)}" if names else "recompute: none; every value that a gradient reads is kept"
+
+
+def stage_name(result: TrainingResult, stage: int) -> str:
+    return f"stage {stage}" if result.steps.schedule.gpus > 1 else "every GPU"
+
+
+def stage_names(result: TrainingResult) -> list[tuple[str, str]]:
+    """What each GPU of a pipeline is called in pictures, and more about it: its GPUs, or its chunks where it has several."""
+    schedule, stages = result.steps.schedule, result.graph.stages
+    found = []
+    for stage in range(schedule.gpus):
+        virtual = [str(schedule.stage_at[stage, chunk][1]) for chunk in range(schedule.chunks)]
+        gpus = show_runs(tuple(sorted(stages[stage].gpus)), most=1)
+        about = (
+            f"parts {', '.join(virtual)}"
+            if len(virtual) > 1
+            else f"GPU{'s' if len(stages[stage].gpus) > 1 else ''} {gpus}"
+        )
+        found.append((stage_name(result, stage), about))
+    return found
+
+
+def held_text(need: TrainingMemory) -> str:
+    """`weights 3.3 GB + ...`"""
+    return " + ".join(f"{part} {show(part_B(need, part), BYTES, 3)}" for part in PARTS if part_B(need, part) > 0)
+
+
+def limit_text(result: TrainingResult) -> str:
+    """What the step is spent on, at the GPU of a pipeline that works longest."""
+    stage = busiest(result)
+    part, step_s = shares(result, stage), result.time_s
+    clauses = [f"{part.compute_s / step_s:.0%} of a step computes{_led(result, stage)}"]
+    for seconds, words in (
+        (part.bubble_s, "waits for other stages"),
+        (part.exposed_s, "moves data and computes nothing"),
+        (part.update_s, "makes new weights"),
+    ):
+        if seconds >= 0.005 * step_s:
+            clauses.append(f"{seconds / step_s:.0%} {words}")
+    where = f" (stage {stage})" if result.steps.schedule.gpus > 1 else ""
+    return f"{result.name}: {', '.join(clauses)}{where}"
+
+
+def _led(result: TrainingResult, stage: int) -> str:
+    """` (62% of it matmul)`"""
+    kinds: dict[str, float] = {}
+    for one in step_ops(result, stage):
+        if one.cell != UPDATE and not one.is_collective:
+            kinds[one.kind] = kinds.get(one.kind, 0.0) + one.time_s
+    if not kinds:
+        return ""
+    kind, most_s = max(kinds.items(), key=lambda pair: pair[1])
+    share = most_s / (sum(kinds.values()) or 1.0)
+    return f" ({'all' if share > 0.995 else f'{share:.0%}'} of it {kind})"
+
+
+def misfit_text(result: TrainingResult) -> str:
+    """What does not fit, as a limit: `memory of stage 0 of pretrain: +20.4%; weights 3.3 GB + ...`"""
+    worst = result.worst
+    over = worst.peak_B / worst.capacity_B - 1
+    return f"memory of {stage_name(result, worst.gpu)} of {result.name} (+{over:.1%}): {held_text(worst)}"
+
+
+def stages_alike(result: TrainingResult) -> Iterator[tuple[tuple[int, ...], TrainingMemory]]:
+    """Neighbours in the pipeline that hold alike, together."""
+    own: list[int] = []
+    for need in result.memory:
+        if own and not _alike(result.memory[own[0]], need):
+            yield tuple(own), result.memory[own[0]]
+            own = []
+        own.append(need.gpu)
+    if own:
+        yield tuple(own), result.memory[own[0]]
+
+
+def _alike(one: TrainingMemory, other: TrainingMemory) -> bool:
+    return all(part_B(one, part) == part_B(other, part) for part in PARTS) and one.in_flight == other.in_flight
+
+
+def stages_text(stages: tuple[int, ...]) -> str:
+    return f"{stages[0]}..{stages[-1]}" if len(stages) > 1 else f"{stages[0]}"
+
+
+def layers_text(result: TrainingResult, stage: int) -> str:
+    """`1 embed, 8 sparse`"""
+    return ", ".join(f"{count} {name}" for name, count in layers_on(result, stage).items())
+
+
+def sentence(words: str) -> str:
+    """Words with a capital and a full stop."""
+    return f"{words[:1].upper()}{words[1:]}."
+
+
+def step_text(result: TrainingResult) -> str:
+    """The step in sentences, as pages and notebooks say it."""
+    ratio = f", {result.time_s / result.floor_s:.2f} times its floor at datasheet peaks" if result.floor_s else ""
+    step = f"A step takes {show(result.time_s, TIME)}{ratio}; {schedule_text(result)}, MFU {percent(result.mfu)}."
+    return f"{step} {sentence(limit_text(result).removeprefix(f'{result.name}: '))}"

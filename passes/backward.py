@@ -1,0 +1,207 @@
+"""backward: after the ops of every layer those that hand gradients back, by the rule of each op (`dagc/ir/ops/transpose.py`)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from dagc.base.frozen import field, mutable, record, replace
+from dagc.ir.graph import BACKWARD, CELLS, UPDATE, WEIGHT, Graph, Op, Segment, Value
+from dagc.ir.graph_pass import GraphPass, PassError
+from dagc.ir.ops.attributes import (
+    NONE,
+    AccumulateAttrs,
+    AdamAttrs,
+    Attrs,
+    CombineAttrs,
+    ExchangeAttrs,
+    LossAttrs,
+    RowMaxAttrs,
+    StoreAttrs,
+)
+from dagc.ir.ops.further import further_results
+from dagc.ir.ops.transpose import NO_GRADIENT, TRANSPOSE, NoGradient
+from dagc.ir.routed_dims import rows_of
+
+LABELS = "labels"
+
+
+@record
+class Backward(GraphPass):
+    """The gradients of a training step. `gradients`: the dtype in which those of weights are added up;
+    `optimizer`: the kind of op that makes new weights."""
+
+    name: ClassVar[str] = "backward"
+    levels: ClassVar[tuple[str, ...]] = ("model",)
+    gradients: str = "fp32"
+    optimizer: str = "adamw"
+
+    def run(self, graph: Graph) -> Graph:
+        head = graph.head
+        segments = []
+        for segment in graph.segments:
+            try:
+                own = with_weighed_rows(with_loss(segment, graph) if segment is head else segment)
+                segments.append(Differentiated(own, self.gradients, self.optimizer).run(segment is graph.embedding))
+            except NoGradient as error:
+                raise PassError(
+                    f"no gradient goes through {error}", at="kind", where=(segment.name, error.op.name)
+                ) from None
+        return replace(graph, segments=tuple(segments))
+
+
+def with_loss(head: Segment, graph: Graph) -> Segment:
+    """The head with the cross entropy of its logits in place of the choice of a token."""
+    last = head.by_name[head.output]
+    if last.kind == "argmax":
+        logits = last.inputs[0]
+    else:
+        raise PassError(
+            "a training step needs a head that ends with `argmax(logits)`", at="kind", where=(head.name, last.name)
+        )
+    dims = head.dims_of(logits)
+    if dims[:2] != ("batch", "seq") or len(dims) != 3:
+        raise PassError("a training step needs logits [batch, seq, vocab]", at="kind", where=(head.name, last.name))
+    block, rows = last.block, dims[:-1]
+    stem = f"{block}." if block else ""
+    tokens = int(head.size("batch") * head.size("seq") * graph.microbatches * graph.lanes)
+
+    def row(name: str, kind: str, inputs: tuple[str, ...], attrs: Attrs = NONE, dtype: str = "fp32") -> Op:
+        op = Op(f"{stem}{name}", kind, inputs, rows, dtype, block, attrs=attrs)
+        return replace(op, more=further_results(op, None))
+
+    labels = row(LABELS, LABELS, (), dtype="int32")
+    largest = row("largest", "row_max", (logits,), RowMaxAttrs())
+    total = row("total", "row_exp_sum", (logits, largest.name))
+    picked = row("picked", "pick", (logits, labels.name))
+    loss = row("loss", "cross_entropy", (largest.name, total.name, picked.name), LossAttrs(tokens=tokens))
+    kept = tuple(op for op in head.ops if op is not last)
+    return replace(head, ops=(*kept, labels, largest, total, picked, loss), output=loss.name)
+
+
+def with_weighed_rows(segment: Segment) -> Segment:
+    """Rows of experts weighed before their last product instead of behind it, as training engines do: what the product is of is
+    kept for the gradient of its weights, so that the rows themselves need not be."""
+    for op in segment.ops:
+        last = segment.by_name.get(op.inputs[0]) if isinstance(op.attrs, CombineAttrs) and op.attrs.weighted else None
+        if last is None or last.kind != "contract" or len(list(segment.users(last.name))) > 1:
+            continue
+        rows, matrix = last.inputs
+        made = rows_of(segment.dims_of(rows))
+        if matrix not in segment.weight or made is None:
+            continue
+        choice, weights = op.inputs[1:]
+        of_rows = Op(
+            f"{last.name}.weights", "choice_rows", (weights, choice), (made.expert, made.slot), segment.dtype_of(weights), op.block,
+            "experts", ExchangeAttrs(),
+        )  # fmt: skip
+        weighed = Op(
+            f"{last.name}.weighed", "multiply", (rows, of_rows.name), segment.dims_of(rows), segment.dtype_of(rows), op.block, "experts",
+        )  # fmt: skip
+        changed = {
+            last.name: (of_rows, weighed, replace(last, inputs=(weighed.name, matrix))),
+            op.name: (replace(op, attrs=op.attrs.but(weighted=False)),),
+        }
+        ops = tuple(new for old in segment.ops for new in changed.get(old.name, (old,)))
+        segment = replace(segment, ops=ops)
+    return segment
+
+
+@mutable
+class Differentiated:
+    """A layer and the ops of its gradients under construction. `pieces`: what has been contributed to the gradient of each value;
+    `weights`: that of each weight."""
+
+    segment: Segment
+    gradients: str
+    optimizer: str
+    ops: list[Op] = field(default_factory=list)
+    pieces: dict[str, list[str]] = field(default_factory=dict)
+    made: dict[str, Op] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    upstream: Value | None = None
+
+    def run(self, first: bool) -> Segment:
+        source, output = self.segment, self.segment.result(self.segment.output)
+        if source.by_name[source.output].kind != "cross_entropy":
+            self.upstream = Value(f"{source.output}.grad", output.dims, output.dtype)
+            self.pieces[source.output] = [self.upstream.name]
+            self.segment = replace(source, upstream=self.upstream)
+        for op in reversed(source.ops):
+            self.back(op)
+        for weight in source.weights:
+            self.accumulated(weight.name)
+        downstream = "" if first else self.total(source.input)
+        done = replace(self.segment, ops=(*source.ops, *self.in_order()), downstream=downstream)
+        return without_dead(done, len(source.ops))
+
+    def back(self, op: Op) -> None:
+        """The gradients of an op's operands, where that of its result is known."""
+        upstream = ""
+        if op.kind == "cross_entropy":
+            upstream = op.name  # the loss is what gradients are of
+        else:
+            found = [value.name for value in op.results if value.name in self.pieces]
+            if not found:
+                return
+            upstream = self.total(found[-1])
+        if op.kind not in TRANSPOSE:
+            raise NoGradient(op, NO_GRADIENT.get(op.kind, "it has no rule"))
+        for of, piece in TRANSPOSE[op.kind](self, op, upstream):
+            self.pieces.setdefault(of, []).append(piece)
+
+    def total(self, name: str) -> str:
+        """The gradient of a value: its contributions added up."""
+        pieces = self.pieces.get(name)
+        if not pieces:
+            raise NoGradient(self.segment.ops[0], f"nothing reads %{name}")
+        current, s = pieces[0], self.segment
+        for piece in pieces[1:]:
+            current = self.emit("add", (current, piece), s.dims_of(name), s.dtype_of(name), NONE, name)
+        self.pieces[name] = [current]
+        return current
+
+    def accumulated(self, name: str) -> None:
+        """The gradient of a weight, added to those of the micro-batches before; and the weight that it makes of the old one."""
+        if name not in self.pieces:
+            return
+        total, weight, plain = self.total(name), self.segment.weight[name], name.removeprefix("@")
+        found = self.emit("accumulate", (total,), weight.dims, self.gradients, AccumulateAttrs(plain), name)
+        new = self.emit(self.optimizer, (found,), weight.dims, weight.dtype, AdamAttrs(plain), name, f"{plain}.new")
+        self.emit("store", (new,), weight.dims, weight.dtype, StoreAttrs(plain), name, f"{plain}.stored")
+
+    def emit(
+        self,
+        kind: str,
+        inputs: tuple[str, ...],
+        dims: tuple[str, ...],
+        dtype: str,
+        attrs: Attrs,
+        of: str,
+        name: str = "",
+    ) -> str:
+        of_weight = of.startswith("@")
+        stem = name or f"{of.removeprefix('@')}.grad"
+        self.counts[stem] = self.counts.get(stem, 0) + 1
+        name = stem if self.counts[stem] == 1 else f"{stem}.{self.counts[stem]}"
+        block = stem.partition(".")[0] if of != self.segment.input else ""
+        scope = self.segment.weight[of].scope if of_weight else "dense" if rows_of(dims) is None else "experts"
+        cell = BACKWARD if not of_weight else UPDATE if kind in (self.optimizer, "store") else WEIGHT
+        op = Op(name, kind, inputs, dims, dtype, block, scope, attrs, cell=cell)
+        self.ops.append(op)
+        self.segment = replace(self.segment, ops=(*self.segment.ops, op))
+        return name
+
+    def in_order(self) -> list[Op]:
+        """Gradients of values first: what other layers wait for."""
+        return [op for cell in CELLS for op in self.ops if op.cell == cell]
+
+
+def without_dead(segment: Segment, forward: int) -> Segment:
+    """The layer without gradients that nothing reads."""
+    alive = {segment.output, segment.downstream}
+    kept: list[Op] = []
+    for place, op in reversed(list(enumerate(segment.ops))):
+        if place < forward or op.kind == "store" or any(value.name in alive for value in op.results):
+            kept.append(op)
+            alive.update(op.inputs)
+    return replace(segment, ops=tuple(reversed(kept)))

@@ -1,0 +1,73 @@
+"""recompute: forward ops done anew before their gradients, so that what they make need not be kept."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import ClassVar
+
+from dagc.base.frozen import record, replace
+from dagc.ir.graph import FORWARD, RECOMPUTE, Graph, Op, Segment
+from dagc.ir.graph_pass import GraphPass, PassError
+
+FULL = "full"
+
+
+@record
+class Recompute(GraphPass):
+    """`ops`: names of blocks, kinds of op or single ops of the layers between embedding and head; `full`: all."""
+
+    name: ClassVar[str] = "recompute"
+    levels: ClassVar[tuple[str, ...]] = ("model",)
+    ops: tuple[str, ...] = ()
+
+    def run(self, graph: Graph) -> Graph:
+        if not self.ops:
+            return graph
+        body = {segment.name for segment in graph.body}
+        self.check(graph.body)
+        segments = (
+            recomputed(s, self.chosen(s), whole=FULL in self.ops) if s.name in body else s for s in graph.segments
+        )
+        return replace(graph, segments=tuple(segments))
+
+    def chosen(self, segment: Segment) -> set[str]:
+        """Forward ops of a layer that are done anew."""
+        wanted = set(self.ops)
+        forward = (op for op in segment.ops if op.cell == FORWARD)
+        return {op.name for op in forward if FULL in wanted or wanted & {op.block, op.kind, op.name}}
+
+    def check(self, body: Collection[Segment]) -> None:
+        ops = [op for segment in body for op in segment.ops if op.cell == FORWARD]
+        known = {FULL, *(name for op in ops for name in (op.block, op.kind, op.name))}
+        for name in self.ops:
+            if name not in known:
+                blocks = ", ".join(dict.fromkeys(op.block for op in ops if op.block))
+                raise PassError(
+                    f"no layer has a block or op `{name}` to recompute", at="recompute", help=(f"blocks: {blocks}",)
+                )
+
+
+def recomputed(segment: Segment, chosen: set[str], *, whole: bool) -> Segment:
+    """The layer whose gradients read results of the chosen ops from copies; each copy reads what is kept, or another copy. `whole`: engines that do a
+    layer anew do all of it; else only what gradients need."""
+    source = {value.name: op for op in segment.ops if op.name in chosen for value in op.results}
+    needed: set[str] = set(chosen) if whole else set()
+    line = [n for op in segment.ops if op.cell != FORWARD for n in op.inputs if n in source]
+    while line:
+        op = source[line.pop()]
+        if op.name not in needed:
+            needed.add(op.name)
+            line += [n for n in op.inputs if n in source]
+
+    def anew(name: str) -> str:
+        op = source.get(name)
+        return f"{op.name}.again{name[len(op.name) :]}" if op is not None and op.name in needed else name
+
+    def copied(op: Op) -> Op:
+        more = tuple(replace(value, name=anew(value.name)) for value in op.more)
+        return replace(op, name=anew(op.name), inputs=tuple(map(anew, op.inputs)), more=more, cell=RECOMPUTE)
+
+    forward = [op for op in segment.ops if op.cell == FORWARD]
+    copies = [copied(op) for op in forward if op.name in needed]
+    rest = [replace(op, inputs=tuple(map(anew, op.inputs))) for op in segment.ops if op.cell != FORWARD]
+    return replace(segment, ops=(*forward, *copies, *rest))

@@ -1,0 +1,306 @@
+"""What a training phase may say, what it may not, and what each command answers of a spec that only trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+import dagc
+from dagc.base.diagnostics import Collector, Diagnostic, SpecError
+from dagc.base.source import Source
+from dagc.cli import main
+from dagc.export.engines import ENGINES
+from dagc.export.registry import EMIT, EXPORTERS
+from dagc.lang.load import load
+from dagc.lang.open_spec import load_open
+from dagc.lang.printer import print_spec
+from dagc.lang.sections.training import ELSEWHERE, OWN
+from dagc.spec.spec import Spec
+
+Capture = pytest.CaptureFixture[str]
+
+SPEC = """moe 1
+hardware from "h100-sxm" { gpus = 16 }
+model from "mixtral-8x7b" { layers = 8 }
+workload { sequences = 64, prompt = 1024 tok }
+phase pretrain {
+  kind = train
+  gpus = 0..15, pp = 2, microbatches = 8
+  attention { dp = 4, tp = 2 }
+  experts { ep = 8 }
+  WORDS
+}
+"""
+DECODE = "phase decode { gpus = 0..15, tp = 8, dp = 2, WORDS }\n"
+
+
+def spec(words: str = "", **changes: str) -> str:
+    text = SPEC.replace("WORDS", words)
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    return text
+
+
+def errors_of(text: str) -> list[Diagnostic]:
+    with pytest.raises(SpecError) as caught:
+        dagc.compile_text(text)
+    return [d for d in caught.value.diagnostics if d.severity == "error"]
+
+
+def read(text: str) -> Spec:
+    return load(Source("plan.moe", text), Collector())
+
+
+# -- words -----------------------------------------------------------------------------------------
+
+WRITTEN = {
+    "schedule": "zb_h1", "virtual": "2", "recompute": "full", "optimizer": "sgd", "zero": "1", "gradient_dtype": "bf16",
+    "master_dtype": "none", "moment_dtype": "bf16", "grad_overlap": "full", "prefix": "64 tok", "chunk": "64 tok", "draft": "2",
+    "acceptance": "0.5", "drafter": "mtp", "kv_dtype": "fp8", "window_cache": "whole", "kv_block": "64 tok",
+    "memory_fraction": "90%", "memory": "{ tokens = 64 tok }", "engine": "vllm", "exchange": "deepep_ht", "quantise": "separate",
+    "expert_activations": "bf16", "host": "1 ms", "launch": "1 us", "redundant": "8",
+}  # fmt: skip
+
+
+def written(name: str) -> str:
+    return f"{name} {WRITTEN[name]}" if WRITTEN[name].startswith("{") else f"{name} = {WRITTEN[name]}"
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_word_of_training_is_refused_in_inference(name: str) -> None:
+    (found,) = errors_of(spec().replace("phase pretrain", DECODE.replace("WORDS", written(name)) + "phase pretrain"))
+    assert found.code == "E12" and found.message == f"`{name}` belongs to a training phase"
+    assert found.span is not None and found.span.text == WRITTEN[name] and found.help == ("write `kind = train`",)
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_a_word_of_inference_is_refused_in_training(name: str) -> None:
+    found = next(d for d in errors_of(spec(written(name))) if d.code == "E12")
+    assert found.message == f"`{name}` does not belong to a training phase" and found.help == (ELSEWHERE[name],)
+    assert found.span is not None and found.span.text in (WRITTEN[name], name)
+
+
+def test_every_word_is_tried() -> None:
+    assert set(WRITTEN) == {*OWN, *ELSEWHERE}
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said", "at"),
+    [
+        ("stages = balanced", "E12", "`stages = balanced` is not there for a training phase", "balanced"),
+        ("place = best", "E12", "`place = best` is not there for a training phase", "best"),
+        ("dcp = 2", "E12", "`dcp` belongs to a decode phase", "2"),
+        ("decode = 4", "E12", "`decode` belongs to a mixed phase", "4"),
+        ("zero = 3", "E18", "weights that are shared out (ZeRO 3, FSDP) are not there yet", "3"),
+        ("zero = 4", "E09", "`zero` must be at least 0 and at most 3", "4"),
+        ("optimizer = lion", "E02", "`optimizer` cannot be `lion`", "lion"),
+        ("weight_dtype = fp8", "E18", "training with `weight_dtype = fp8` is not there yet", "fp8"),
+        ("dispatch_dtype = fp8", "E18", "training with `dispatch_dtype = fp8` is not there yet", "fp8"),
+        ("recompute = 5", "E08", "`recompute` takes names", "5"),
+        ("recompute = [moe, nope]", "E03", "no layer has a block or op `nope` to recompute", "[moe, nope]"),
+        ("context = 512 tok", "E03", "the context of a train phase is its prompt", "512 tok"),
+    ],
+)
+def test_what_a_training_phase_cannot_say(words: str, code: str, said: str, at: str) -> None:
+    (found,) = errors_of(spec(words))
+    assert (found.code, found.message) == (code, said)
+    assert found.span is not None and found.span.text == at
+
+
+def test_settings_of_an_optimizer_are_told_to_change_nothing() -> None:
+    (found,) = errors_of(spec("optimizer = adamw { lr = 1e-4 }"))
+    assert found.code == "E18" and "neither time nor memory" in found.help[0]
+
+
+def test_weights_of_the_model_in_fp8_are_refused() -> None:
+    """DeepSeek-V3's preset has them: what to write is said."""
+    (found,) = errors_of(spec(**{'"mixtral-8x7b" { layers = 8 }': '"deepseek-v3" { layers = 8, dense_first = 1 }'}))
+    assert found.code == "E18" and found.help == ("write `weight_dtype = bf16`",)
+
+
+# -- schedules that cannot run -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "changes", "said", "help"),
+    [
+        ("schedule = interleaved", {}, "interleaved has 1 chunk per GPU", "virtual = 2, or schedule = one_f_one_b"),
+        ("virtual = 2", {}, "one_f_one_b has 2 chunks per GPU", ""),
+        ("schedule = interleaved, virtual = 3", {}, "8 layers do not divide over 6 virtual stages", "chunks that divide them: 1, 2, 4"),
+        (
+            "schedule = interleaved, virtual = 2", {"microbatches = 8": "microbatches = 1"},
+            "interleaved of 2 stages has 1 micro-batch", "microbatches = 2",
+        ),
+        ("schedule = dualpipe", {"microbatches = 8": "microbatches = 2"}, "dualpipe of 2 stages has 2 micro-batches", "microbatches = 4 or more"),
+        ("schedule = dualpipe", {"pp = 2": "pp = 1", "dp = 4": "dp = 8", "ep = 8": "ep = 8, tp = 2"}, "dualpipe has 1 stage", "pp = 2"),
+        ("schedule = zb_v, layers_per_stage = [3, 5]", {}, "`layers_per_stage` is of stages with one chunk of layers each", "leave it out"),
+    ],
+)  # fmt: skip
+def test_schedules_that_cannot_run(words: str, changes: dict[str, str], said: str, help: str) -> None:
+    (found,) = errors_of(spec(words, **changes))
+    assert (found.code, found.message) == ("E03", said)
+    assert found.span is not None and any(line.startswith(help) for line in found.help)
+
+
+# -- memory ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"gpus = 16 }": "gpus = 16, memory = 20 GB }"},
+        {"gpus = 16 }": "gpus = 16, memory = 17 GB }"},
+        {"gpus = 16 }": "gpus = 16, memory = 20 GB }", "1024 tok": "4096 tok"},
+    ],
+)
+def test_what_is_said_to_fit_fits(changes: dict[str, str], capsys: Capture, tmp_path: Path) -> None:
+    text = spec("schedule = one_f_one_b", **changes)
+    plan = dagc.compile_text(text)
+    (found,) = (d for d in plan.diagnostics if d.code == "E04")
+    worst = plan.trainings["pretrain"].worst
+    kinds = ("weights", "gradients", "optimizer", "activations", "working", "buffers", "reserve")
+    assert sum(getattr(worst, f"{kind}_B") for kind in kinds) == pytest.approx(worst.peak_B)
+    assert not plan.fits and [part.split()[0] for part in found.because[0].split(" + ")] == list(kinds)
+    assert found.help
+    for line in found.help:
+        words = line.partition(":")[0].split("`")[1::2]
+        changed = text
+        for word in words:
+            name = word.split()[0]
+            changed = (
+                changed.replace("microbatches = 8", word)
+                if name == "microbatches"
+                else changed.replace("schedule = one_f_one_b", f"schedule = one_f_one_b, {word}")
+            )
+        assert words and dagc.compile_text(changed).fits, line
+    path = tmp_path / "plan.moe"
+    path.write_text(text)
+    assert main(["compile", str(path), "-q"]) == 1
+
+
+def test_what_nothing_makes_fit_is_told_so() -> None:
+    plan = dagc.compile_text(spec("tp = 1", **{"layers = 8": "layers = 80"}))
+    (found,) = (d for d in plan.diagnostics if d.code == "E04")
+    assert found.help == (
+        "no `zero`, `recompute` or `microbatches` makes it fit: more `pp` or `tp`, or shorter sequences",
+    )
+
+
+# -- text ---------------------------------------------------------------------------------------------
+
+SAID = (
+    "",
+    "schedule = interleaved, virtual = 2, zero = 2, grad_overlap = full",
+    "recompute = [moe, gqa], optimizer = sgd, gradient_dtype = bf16, master_dtype = none, moment_dtype = bf16",
+    "recompute = full, routing = zipf(0.5), dispatch_dtype = bf16, weight_dtype = bf16, cuda_graph = false, sequence_parallel = true",
+)
+
+
+@pytest.mark.parametrize("words", SAID)
+def test_what_is_printed_reads_back(words: str) -> None:
+    one = read(spec(words) + DECODE.replace(", WORDS", ""))
+    text = print_spec(one)
+    again = read(text)
+    assert again == one and again.trainings == one.trainings != ()
+
+
+def test_ir_of_a_training_phase_is_text_that_passes_take(capsys: Capture, tmp_path: Path) -> None:
+    path = tmp_path / "plan.moe"
+    path.write_text(spec("recompute = [moe], zero = 1"))
+
+    def printed(*words: str) -> str:
+        assert main(list(words)) == 0
+        return capsys.readouterr().out
+
+    (tmp_path / "model.ir").write_text(printed("ir", str(path), "--after", "expand"))
+    passes = printed("ir", str(path), "--pipeline").strip()
+    assert passes.startswith("backward,recompute{ops=moe},")
+    assert printed("opt", str(tmp_path / "model.ir"), "--passes", passes) == printed("ir", str(path))
+    backward = printed("ir", str(path), "--after", "backward", "--phase", "pretrain")
+    assert printed("opt", str(tmp_path / "model.ir"), "--passes", "backward") == backward
+
+
+# -- commands -----------------------------------------------------------------------------------------
+
+ALONE = [
+    "fit", "run", "preflight", "measure --device cpu", "survive --lose gpu:1", "compare FOLDER", "compare --metrics FOLDER/m.json",
+    *(f"export --to {engine} -o FOLDER/out" for engine in ENGINES),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", ALONE)
+def test_commands_of_inference_say_so(words: str, capsys: Capture, tmp_path: Path) -> None:
+    """Of a spec that only trains, and of a phase that trains beside one that does not; nothing is written."""
+    command, *rest = words.replace("FOLDER", str(tmp_path)).split()
+    path = tmp_path / "plan.moe"
+    (tmp_path / "m.json").write_text("{}")
+    for text, more in ((spec(), []), (spec() + DECODE.replace(", WORDS", ""), ["--phase", "pretrain"])):
+        if more and command == "survive":
+            continue  # it takes no phase
+        path.write_text(text)
+        assert main([command, str(path), *rest, *more]) == 2
+        told = capsys.readouterr()
+        assert (
+            "phase `pretrain` trains: " in told.err and "for inference alone" in told.err and "internal" not in told.err
+        )
+    assert {p.name for p in tmp_path.iterdir()} == {"plan.moe", "m.json"}
+
+
+@pytest.mark.parametrize("words", ["serve", "search", "sweep", "pick"])
+def test_commands_that_need_more_than_a_phase_say_what(words: str, capsys: Capture, tmp_path: Path) -> None:
+    path = tmp_path / "plan.moe"
+    path.write_text(spec())
+    assert main([words, str(path)]) == 2
+    assert capsys.readouterr().err.startswith("error[E14]: ")
+
+
+def test_a_search_does_not_look_in_a_training_phase(capsys: Capture, tmp_path: Path) -> None:
+    path = tmp_path / "plan.moe"
+    path.write_text(spec(**{"microbatches = 8": "microbatches = any"}))
+    assert main(["search", str(path)]) == 2
+    assert "phase `pretrain` trains: `dagc search` is for inference alone" in capsys.readouterr().err
+    assert main(["compile", str(path)]) == 2
+    assert "E19" in capsys.readouterr().err
+
+
+def test_a_search_beside_a_training_phase_leaves_it_alone() -> None:
+    both = spec() + "phase decode { gpus = 0..15, tp = 8, dp = 2, microbatches = any(1, 2) }\n"
+    opened = load_open(Source("plan.moe", both), Collector())
+    closed = opened.closed({}, Collector())
+    assert closed is not None and [p.name for p in closed.phases] == ["decode"]
+    assert [p.name for p in closed.trainings] == ["pretrain"]
+
+
+@pytest.mark.parametrize("kind", sorted({one.name for one in EXPORTERS if EMIT in one.offered} - {"png", "pdf"}))
+def test_every_exporter_writes_a_training_phase_or_says_that_it_cannot(
+    kind: str, capsys: Capture, tmp_path: Path
+) -> None:
+    path = tmp_path / "plan.moe"
+    path.write_text(spec())
+    out = tmp_path / "out"
+    code = main(["compile", str(path), "--emit", kind, "-o", str(out)])
+    told = capsys.readouterr()
+    assert "internal" not in told.err
+    if code == 2:
+        assert "is for inference alone" in told.err and not out.exists()
+    else:
+        assert code == 0 and any(p.stat().st_size for p in out.rglob("*") if p.suffix != ".txt")
+
+
+def test_metrics_of_training_phases(capsys: Capture) -> None:
+    plan = dagc.compile_text(
+        spec("zero = 1") + "require pretrain.mfu > 0\nrequire pretrain.memory.peak <= hardware.memory\n"
+    )
+    assert plan.passed
+    (found,) = errors_of(spec() + "require pretrain.ttft < 1 s\n")
+    assert found.code == "E14" or found.code.startswith("E")
+    assert "ttft" in found.message
+    assert main(["list", "metrics", "TRAIN"]) == 0
+    assert "step_time" in capsys.readouterr().out
+
+
+def test_the_example_is_a_spec_that_passes() -> None:
+    assert dagc.compile(ROOT / "examples" / "mixtral_pretrain.moe").passed
