@@ -79,6 +79,20 @@ PICTURES: tuple[tuple[str, str, str, tuple[str, ...], str], ...] = (
         "A step of prompt and decode tokens: one pass through products and experts, attention of each apart.",
     ),
     (
+        "mixtral_pretrain",
+        "pretrain",
+        "pipeline",
+        (),
+        "A training step: forward and backward cells of every micro-batch on each stage, and where stages wait.",
+    ),
+    (
+        "mixtral_pretrain",
+        "pretrain",
+        "memory",
+        (),
+        "What a GPU of each stage holds over that step: activations come with forward cells and go with their gradients.",
+    ),
+    (
         "custom_attention",
         "prefill",
         "layer",
