@@ -91,6 +91,7 @@ def test_every_word_is_tried() -> None:
     ("words", "code", "said", "at"),
     [
         ("stages = balanced", "E12", "`stages = balanced` is not there for a training phase", "balanced"),
+        ("overlap = two_batch", "E12", "`overlap = two_batch` is not there for a training phase", "two_batch"),
         ("place = best", "E12", "`place = best` is not there for a training phase", "best"),
         ("dcp = 2", "E12", "`dcp` belongs to a decode phase", "2"),
         ("decode = 4", "E12", "`decode` belongs to a mixed phase", "4"),

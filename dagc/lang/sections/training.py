@@ -31,6 +31,7 @@ ELSEWHERE = {
 NOT_CHOSEN = {
     "stages": ("balanced", "write `layers_per_stage = [...]`"),
     "place": ("best", "write `order = [...]`, or `place gpu = ...`"),
+    "overlap": ("two_batch", "leave it out: micro-batches follow each other as `schedule` says"),
 }
 """What the compiler chooses for phases of inference alone: attribute -> its word, and what to write instead."""
 
