@@ -29,8 +29,8 @@ def split_norms(segment: Segment) -> Segment:
     ops: list[Op] = []
     for op in segment.ops:
         wanted = OPS[op.kind].row_sums
-        if wanted and op.loop(segment.dims_of(op.inputs[0])[-1]) and not is_split(op):
-            rows = segment.dims_of(op.inputs[0])[:-1]
+        if wanted and op.loop(op.dims[-1]) and not is_split(op):
+            rows = segment.dims_of(op.inputs[0])[:-1] if OPS[op.kind].gradient_of else op.dims[:-1]
             sums = [row_sum(op, one, rows, k) for k, one in enumerate(wanted)]
             ops += sums
             op = replace(op, inputs=(*op.inputs, *(s.name for s in sums)))

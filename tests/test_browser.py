@@ -175,7 +175,7 @@ def test_the_navigation_stays_and_marks_where_one_is(chrome: Browser, pages: Pat
         chrome.key("Tab")
         assert chrome.run("document.activeElement.hash") == link
         chrome.key("Enter")
-        for _ in range(50):  # frames: a busy machine draws late
+        for _ in range(200):  # frames: a busy machine draws late
             chrome.run(settled)
             if chrome.run(marked) == link:
                 break

@@ -181,8 +181,8 @@ REFUSED: dict[str, tuple[str, str, str, str]] = {
 FACTORING = ("refine", "_owner", "head_cuts", "axis_coordinates", "batch_axes")
 """Functions of `ir.mesh` that factor the GPUs of a stage."""
 LAYOUTS = (
-    "input_layout", "result_layout", "loop_dims", "loop_axes", "by_loops", "_at_home", "_tokens_needed", "_rows_needed",
-    "_dispatch_leaves", "_combine_leaves", "_new_tokens", "_cache_leaves", "_around_the_ring",
+    "input_layout", "result_layout", "loop_dims", "loop_axes", "by_loops", "_at_home", "tokens_needed", "rows_needed",
+    "rows_at_home", "choices_at_home", "_new_tokens", "_cache_leaves", "_around_the_ring",
 )  # fmt: skip
 """Functions of `ir.ops` that say where values are."""
 
