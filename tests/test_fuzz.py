@@ -10,7 +10,7 @@ from random import Random
 import pytest
 from conftest import ROOT
 
-from tests.fuzz import cases, judge, mutate, seeds
+from tests.fuzz import cases, mutate, seeds
 
 CASES = 100
 
@@ -74,6 +74,13 @@ print(judge.judge(cases.Case(0, "spec", ("check",), {{"spec.moe": b""}}), Path({
 
 
 def test_a_case_that_ends_well_has_no_fault(tmp_path: Path) -> None:
-    one = cases.Case(0, "spec", ("check", "spec.moe"), {"spec.moe": seeds.SMALL.encode()})
-    ended = judge.judge(one, tmp_path)
-    assert (ended.fault, ended.code) == ("", 0) and ended.seconds > 0 and ended.peak_B > 1e6
+    """In a process of its own: a case is forked, and begins with the memory of whoever forks it."""
+    script = f"""
+from pathlib import Path
+from tests.fuzz import cases, judge, seeds
+one = cases.Case(0, "spec", ("check", "spec.moe"), {{"spec.moe": seeds.SMALL.encode()}})
+ended = judge.judge(one, Path({str(tmp_path)!r}))
+print(repr((ended.fault, ended.code, ended.seconds > 0, ended.peak_B > 1e6)))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1:] == [repr(("", 0, True, True))], done.stdout + done.stderr
