@@ -5,23 +5,28 @@ from __future__ import annotations
 import importlib.util
 import random
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import random_plans
-from conftest import examples
+from conftest import ROOT, examples
 from gradient_cases import CASES, SIZES
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mutants.expansion import model_text
 from training_steps import Step, differences, library_text, sharded_run, small_step, step_of, whole_run
 
 from dagc.base.arrays import NDArray
-from dagc.base.diagnostics import SpecError
+from dagc.base.diagnostics import Collector, SpecError
+from dagc.base.source import Source
+from dagc.execute.checkpoint import Checkpoint
 from dagc.execute.dispatcher import OpCall
 from dagc.execute.failure import ExecutionError
 from dagc.execute.inputs import Inputs, WeightSource, random_weight
@@ -43,7 +48,9 @@ from dagc.ir.text.read import parse_graph
 from dagc.ir.verify.operands import verify_op
 from dagc.ir.verify.verify import verify
 from dagc.ir.verify.violation import VerifyError
+from dagc.lang.load import load
 from dagc.passes.backward import Differentiated
+from dagc.spec.unit import Unit
 from dagc.spec.workload import Routing
 
 needs_torch = pytest.mark.skipif(
@@ -204,6 +211,60 @@ def test_weights_without_a_gradient_are_those_that_choose() -> None:
             kept = {f"@{op.attrs.weight}" for op in segment.ops if isinstance(op.attrs, AccumulateAttrs)}
             missing = {name.partition(".")[2] for name in segment.weight if name not in kept}
             assert missing <= {"Wiq", "Wik", "Wiw", "nk_in_gain", "bik", "Wb"}, (model, segment.name, missing)
+
+
+# -- another program's gradients ---------------------------------------------------------------------
+
+DISTINCT = (
+    "dbrx", "deepseek_v2", "deepseek_v3_yarn", "deepseek_v32", "gemma2", "glm4_moe", "gpt_neox", "gpt_oss_yarn", "llama4",
+    "minimax_m2", "mixtral", "nemotron", "phimoe_jitter", "qwen3_next", "qwen3_5_moe",
+)  # fmt: skip
+"""One of each architecture; DAGC_EXAMPLES tries all."""
+REFERENCES = [
+    path.parent
+    for path in sorted((ROOT / "tests" / "data" / "reference").glob("*/slopes.npz"))
+    if path.parent.name in DISTINCT or (examples(1) > 1 and path.parent.name != "llama_bias_tied")  # a tied table: E18
+]
+
+
+REFERENCE = """moe 1
+hardware "h100-sxm" from "h100-sxm" {{ gpus = 8 }}
+{model}
+workload {{ sequences = 2, prompt = 12 tok, output = 1 tok }}
+phase step {{ kind = train, gpus = [0] }}
+"""
+
+
+def direction(name: str, shape: tuple[int, ...]) -> Floats:
+    """As `tools/reference_slopes.py` has it."""
+    return np.random.default_rng(zlib.crc32(name.encode())).normal(size=shape)
+
+
+@pytest.mark.parametrize("folder", REFERENCES, ids=lambda folder: folder.name)
+def test_gradients_are_those_of_transformers(folder: Path) -> None:
+    """Its parameters are read as weights are; the loss and its slope along a direction in each are those that autograd gave."""
+    with np.load(folder / "weights.npz") as data:
+        tensors = {name: np.asarray(data[name], dtype=np.float64) for name in data.files}
+    with np.load(folder / "slopes.npz") as data:
+        wanted = {name: float(data[name]) for name in data.files}
+    with np.load(folder / "reference.npz") as data:
+        ids = data["input_ids"]
+    spec = load(Source("step.moe", REFERENCE.format(model=model_text(folder))), Collector(), {}, folder)
+    unit = Unit(spec, spec.trainings[0])
+    graph = whole_model(unit)
+    checkpoint = Checkpoint(spec.model, tensors)
+    machine = TrainingMachine(graph, Inputs(ids[:, :-1], unit.routing, checkpoint, labels=ids[:, 1:]), single())
+    machine.step()
+    assert machine.loss == pytest.approx(wanted.pop("loss"), rel=1e-12)
+    scale = max(map(abs, wanted.values()))
+    for name, slope in wanted.items():
+        along = Checkpoint(spec.model, {**tensors, name: tensors[name] + direction(name, tensors[name].shape)})
+        found = sum(
+            float((ranks[0] * (along(at, layer, weight) - checkpoint(at, layer, weight))).sum())
+            for (layer, plain), (at, _, ranks) in machine.gradients.items()
+            for weight in [at.weight[f"@{plain}"]]
+        )
+        assert found == pytest.approx(slope, rel=1e-8, abs=1e-10 * scale), name
 
 
 # -- any lowering ------------------------------------------------------------------------------------

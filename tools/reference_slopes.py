@@ -29,6 +29,9 @@ def slopes(folder: Path) -> dict[str, float]:
     config = AutoConfig.for_model(fields.pop("model_type"), **fields)
     config._attn_implementation = config._experts_implementation = "eager"
     model = AutoModelForCausalLM.from_config(config).double().eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Embedding):
+            module.padding_idx = None  # padding has no gradient there, but here it is a token like any other
     with np.load(folder / "weights.npz") as data:
         known = dict(model.named_parameters()) | dict(model.named_buffers())
         for name in data.files:
