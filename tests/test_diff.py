@@ -177,3 +177,12 @@ def test_memory_of_shared_gpus_is_compared() -> None:
     assert "prefill+decode.memory.peak" in found.regressions(0.0)
     assert Change("phase.decode.experts", "ep 8 x tp 1", "ep 4 x tp 2") in found.inputs
     assert any(c.name == "decode: mesh" for c in found.structure)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+def test_no_line_is_wider_than_the_terminal_and_no_figure_is_lost(width: int) -> None:
+    small, large = (dagc.compile(MIXTRAL, settings={"batch": batch}, phases=["decode"]) for batch in (16, 64))
+    lines = text(compare(small, large), "a", "b", width).splitlines()
+    assert max(map(len, lines)) <= width
+    words = text(compare(small, large), "a", "b", 1000).split()
+    assert [word for line in lines for word in line.split()] == words

@@ -132,6 +132,14 @@ def test_an_error_of_no_place() -> None:
     assert (empty.file, empty.line, empty.code, empty.help, str(empty)) == ("", 0, "", (), "")
 
 
+def test_a_phase_that_a_plan_has_not(small: Path) -> None:
+    plan = dagc.compile(small)
+    for asked in (plan.svg, plan.placed, plan.to_networkx, plan.sensitivities):
+        with pytest.raises(dagc.SpecError, match="unknown phase `prefills`") as caught:
+            asked("prefills")
+        assert caught.value.help == (f"phases: {', '.join(plan.phases)}",)
+
+
 def test_verify_proves_each_phase(small: Path) -> None:
     found = dagc.verify(small, phases=["decode"])
     assert found and repr(found) == "<Verification decode equal>" and found["decode"].ranks > 1

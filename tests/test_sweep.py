@@ -24,6 +24,7 @@ from dagc.cli import main
 from dagc.optimize.clusters import TRIES
 from dagc.optimize.point import SweepRow, Task
 from dagc.optimize.points import evaluate, points, process_pool, sweep, sweep_on
+from dagc.view.report.terminal_text import in_blocks
 
 TEXT = spec_text(
     phase="gpus = 0..7, tp = wide, ep = 8 / wide", extra="param wide = 2 in [1, 2, 4]\nparam unused = 1 in [1, 3]"
@@ -270,6 +271,26 @@ def test_the_table_has_units_and_says_what_failed(tmp_path: Path, capsys: pytest
     assert main(["sweep", str(spec), "--workers", "1", "--format", "json"]) == 1
     rows = json.loads(capsys.readouterr().out)
     assert all(len(row["failed"]) == 1 and row["failed"][0].startswith("first token: ") for row in rows)
+
+
+def test_columns_that_do_not_fit_go_below_each_with_the_params() -> None:
+    rows = [
+        ("batch", "ttft", "tpot", "verdict"),
+        ("16", "353.9 ms", "6.4 ms", "pass"),
+        ("128", "2.4 s", "9.6 ms", "FAIL"),
+    ]
+    wide = in_blocks(rows, 1, 80)
+    assert wide == [
+        "batch  ttft      tpot    verdict",
+        "16     353.9 ms  6.4 ms  pass",
+        "128    2.4 s     9.6 ms  FAIL",
+    ]
+    narrow = in_blocks(rows, 1, 24)
+    assert narrow == [
+        "batch  ttft      tpot", "16     353.9 ms  6.4 ms", "128    2.4 s     9.6 ms", "",
+        "batch  verdict", "16     pass", "128    FAIL",
+    ]  # fmt: skip
+    assert len(in_blocks(rows, 1, 1)) == 3 * 4 - 1  # a column is not cut
 
 
 def test_unknown_names_of_a_sweep_are_told_once_and_with_help(capsys: pytest.CaptureFixture[str]) -> None:

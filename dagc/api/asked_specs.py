@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ..base.diagnostics import SpecError
     from ..base.source import Source
     from ..spec.spec import Spec
 
@@ -55,11 +56,15 @@ def spec_of(spec_file: str | Path, settings: Settings | None, allow_import: Sequ
     return load(source, Collector(), setting_texts(settings), base, allow_import)
 
 
-def check_phases(spec: Spec, names: Sequence[str]) -> None:
-    """Raises SpecError where one is not of the spec."""
+def unknown_phase(name: str, known: Sequence[str]) -> SpecError:
     from ..base.diagnostics import Diagnostic, SpecError
 
+    return SpecError([Diagnostic("E14", f"unknown phase `{name}`", help=(f"phases: {', '.join(known)}",))])
+
+
+def check_phases(spec: Spec, names: Sequence[str]) -> None:
+    """Raises SpecError where one is not of the spec."""
     known = [phase.name for phase in (*spec.phases, *spec.trainings)]
     for name in names:
         if name not in known:
-            raise SpecError([Diagnostic("E14", f"unknown phase `{name}`", help=(f"phases: {', '.join(known)}",))])
+            raise unknown_phase(name, known)

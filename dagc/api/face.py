@@ -107,11 +107,19 @@ class Plan(CompiledPlan):
         return sensitivities(self.units[phase], self.phases[phase])
 
     def _inferred(self, phase: str, what: str) -> None:
-        """Raises SpecError for a phase that trains. `what`: what it has not, with its verb."""
+        """Raises SpecError for a phase that trains, or that the plan has not. `what`: what it has not, with its verb."""
+        self._of_the_plan(phase)
         if phase in self.trainings:
             from ..spec.inference_alone import inference_phases
 
             inference_phases(self.spec, (phase,), what)
+
+    def _of_the_plan(self, phase: str) -> None:
+        """Raises SpecError for a phase that it has not."""
+        if phase not in self.phases and phase not in self.trainings:
+            from .asked_specs import unknown_phase
+
+            raise unknown_phase(phase, (*self.phases, *self.trainings))
 
     def _sensitivities(self) -> Sensitivities:
         return {phase: self.sensitivities(phase) for phase in self.phases}
@@ -234,6 +242,7 @@ class Plan(CompiledPlan):
         from ..view.draw.figures.standalone import svg
         from ..view.facts.lanes.shown_part import Choice
 
+        self._of_the_plan(phase)
         several = [(words,) if isinstance(words, str) else tuple(words) for words in (select, unfold)]
         choice = Choice(several[0], hops, several[1], color_by)
         usual = TRAINING_VIEWS if phase in self.trainings else USUAL_VIEWS

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Collector, Diagnostic, SpecError
 from ..base.frozen import replace
 from .common import settings
-from .manner import live
 
 if TYPE_CHECKING:
     from ..api import Plan
@@ -54,24 +51,3 @@ def asked(spec: Spec, args: Namespace) -> list[Serve]:
             if phase is not None and phase not in args.phase:
                 raise SpecError([Diagnostic("E14", f"`--phase` leaves out `{phase}`, which serves in `{serve.name}`")])
     return found
-
-
-@contextmanager
-def shown_progress(before: str = "") -> Iterator[Told | None]:
-    """A line on a terminal that says how far something is: `told(words)`. None where nobody looks."""
-    if not live():
-        yield None
-        return
-
-    longest = 0
-
-    def told(words: str) -> None:
-        nonlocal longest
-        text = f"{before}{words}"
-        longest = max(longest, len(text))
-        print(f"\r{text.ljust(longest)}", end="", file=sys.stderr, flush=True)
-
-    try:
-        yield told
-    finally:
-        print(f"\r{' ' * longest}\r", end="", file=sys.stderr, flush=True)

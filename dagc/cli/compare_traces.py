@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ..base.diagnostics import Diagnostic, SpecError
 from . import compare_calibrate
 from .arguments import at_least, percent
-from .common import compiled, put
+from .common import compiled, put, width
 
 if TYPE_CHECKING:
     from ..observe.matching.rank_calls import RankCalls
@@ -86,7 +86,7 @@ def run(args: Namespace) -> int:
         _say(args, beside.to_json(), "\n".join(alone(beside, args.spec, calls[0].twin)) + "\n")
         return 1 if beside.drifts else 0
     found = compared(result, ranks, tolerance)
-    report = text(found, args.spec, [*lines(beside), *verdict(beside)])
+    report = text(found, args.spec, [*lines(beside), *verdict(beside)], width(sys.stdout))
     _say(args, plain(found, beside), report)
     return 1 if found.drifts or beside.drifts else 0
 

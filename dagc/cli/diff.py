@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Diagnostic, SpecError
 from .arguments import common_arguments, percent
-from .common import compiled, put, tell
+from .common import compiled, put, tell, width
 
 if TYPE_CHECKING:
     from ..plan.plan import CompiledPlan
@@ -59,8 +59,10 @@ def run(args: Namespace) -> int:
         from ..export.json import dumps
 
         put(dumps(diff_text.plain(comparison, *names), indent=True))
+    elif args.format == "md":
+        sys.stdout.write(diff_text.markdown(comparison, *names))
     else:
-        sys.stdout.write((diff_text.markdown if args.format == "md" else diff_text.text)(comparison, *names))
+        sys.stdout.write(diff_text.text(comparison, *names, width(sys.stdout)))
     worse = [] if args.fail_on_regression is None else comparison.regressions(args.fail_on_regression)
     if worse:
         print(f"regression: {', '.join(worse)}", file=sys.stderr)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..base.diagnostics import Diagnostic, SpecError
 from .arguments import MOST, at_least, seconds
 from .common import tell, verdict
-from .manner import say
+from .manner import say, shown_progress
 
 if TYPE_CHECKING:
     from ..api import Plan
@@ -198,7 +198,9 @@ class _Spec:
         gpus = self.args.gpus or self.needed()
         batches = [int(self.args.batch)] if self.args.batch else [BATCH >> k for k in range(BATCH.bit_length())]
         for batch in batches if gpus else ():
-            found = first_plan(self.fit(batch), BOTH, int(gpus), (1.0, float(self.output)))
+            with shown_progress("layouts compiled: ") as told:
+                progress = None if told is None else lambda count, told=told: told(str(count))
+                found = first_plan(self.fit(batch), BOTH, int(gpus), (1.0, float(self.output)), progress)
             if found is not None:
                 return self.written(batch, int(gpus), found)
         self.refuse(gpus, batches[-1])

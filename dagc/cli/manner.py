@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import NamedTuple
@@ -69,3 +69,24 @@ def say(text: str) -> None:
     """A line about what was done, which `-q` leaves out."""
     if not manner().quiet:
         print(text)
+
+
+@contextmanager
+def shown_progress(before: str = "") -> Iterator[Callable[[str], None] | None]:
+    """A line on a terminal that says how far something is: `told(words)`. None where nobody looks."""
+    if not live():
+        yield None
+        return
+
+    longest = 0
+
+    def told(words: str) -> None:
+        nonlocal longest
+        text = f"{before}{words}"
+        longest = max(longest, len(text))
+        print(f"\r{text.ljust(longest)}", end="", file=sys.stderr, flush=True)
+
+    try:
+        yield told
+    finally:
+        print(f"\r{' ' * longest}\r", end="", file=sys.stderr, flush=True)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, cast
 from ..base.diagnostics import Collector, Diagnostic, SpecError
 from ..export.registry import SERVE, SERVING, exporter, names
 from .arguments import at_least, spec_arguments, theme_argument
-from .asked_servings import asked, compiled, read, shown_progress
+from .asked_servings import asked, compiled, read
 from .common import chosen, put, stem, tell, verdict, width
-from .manner import color, manner, say
+from .manner import color, manner, say, shown_progress
 from .writing import Files, write_all
 
 if TYPE_CHECKING:

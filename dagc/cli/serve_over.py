@@ -17,7 +17,8 @@ from ..optimize.points import points
 from ..optimize.serving_loads import MOST_POINTS, WORDS, GridRow, applies, changed, expanded, with_knees
 from ..serving.knee import load_kind
 from ..spec.metrics import of_serving
-from .asked_servings import asked, compiled, read, shown_progress
+from .asked_servings import asked, compiled, read
+from .manner import shown_progress
 
 if TYPE_CHECKING:
     from ..api import Plan

@@ -17,8 +17,8 @@ from ..optimize.point import SweepRow, Task
 from ..optimize.points import sweep, sweep_on
 from ..spec.metrics import meant_metric, metric, shown
 from .arguments import at_least, spec_arguments
-from .common import settings, tell
-from .manner import live
+from .common import settings, tell, width
+from .manner import shown_progress
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -46,14 +46,13 @@ def run(args: Namespace) -> int:
     try:
         tasks = _tasks(args)
         rows: list[SweepRow] = []
-        for row in _rows(tasks, args):
-            if row.metrics and not any(r.metrics for r in rows):
-                _chosen(args.metric, [row])  # a misspelt name is reported before all points are done
-            rows.append(row)
-            if live():
-                print(f"\r{len(rows)} of {len(tasks)}", end="", file=sys.stderr, flush=True)
-        if live():
-            print("\r", end="", file=sys.stderr)
+        with shown_progress() as told:
+            for row in _rows(tasks, args):
+                if row.metrics and not any(r.metrics for r in rows):
+                    _chosen(args.metric, [row])  # a misspelt name is reported before all points are done
+                rows.append(row)
+                if told is not None:
+                    told(f"{len(rows)} of {len(tasks)}")
         names = _chosen(args.metric, rows) if args.metric else _usual(rows)
     except SpecError as error:
         tell(error.diagnostics)
@@ -132,6 +131,8 @@ def _table(rows: Sequence[SweepRow], names: Sequence[str], kind: str) -> None:
     if kind == "csv":
         csv.writer(sys.stdout).writerows([head, *lines])
         return
-    widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
-    for line in [head, *lines]:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    from ..view.report.terminal_text import in_blocks
+
+    room = width(sys.stdout) if sys.stdout.isatty() else sys.maxsize  # a row of a file stays a line
+    for line in in_blocks([head, *lines], len(params), room):
+        print(line)

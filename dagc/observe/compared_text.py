@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..base.harmless import harmless, shortened
-from ..view.report.terminal_text import narrow, table
+from ..view.report.terminal_text import WIDTH, narrow, table
 from .against_plan import Compared, Row
 from .busy import Activity
 from .kernel_classes import UNKNOWN
@@ -24,9 +24,9 @@ LONGEST = 60
 TIMES = ("span", "busy", "compute", "copy", "exchange", "overlap", "exposed", "idle")
 
 
-def text(found: Compared, spec: str, calls: Sequence[str] = ()) -> str:
+def text(found: Compared, spec: str, calls: Sequence[str] = (), width: int = WIDTH) -> str:
     """The report. `calls`: lines about collectives, one by one."""
-    return "\n".join(narrow(_lines(found, spec, calls))) + "\n"
+    return "\n".join(narrow(_lines(found, spec, calls), width)) + "\n"
 
 
 def _lines(found: Compared, spec: str, calls: Sequence[str]) -> Iterator[str]:

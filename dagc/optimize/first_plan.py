@@ -4,7 +4,7 @@ It is found by descent, attention and experts in turn, over the layouts that the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..base.axes import DATA, EXPERT, TENSOR
@@ -33,9 +33,12 @@ class FirstPlan:
     compiled: int
 
 
-def first_plan(fit: Fit, names: Sequence[str], gpus: int, weights: Sequence[float]) -> FirstPlan | None:
-    """On so many GPUs, from the first. `weights`: how often a pass of each phase counts. None where no layout fits."""
-    return _Descent(Question(fit, names, None, list(range(gpus))), gpus, tuple(weights)).answer()
+def first_plan(
+    fit: Fit, names: Sequence[str], gpus: int, weights: Sequence[float], progress: Callable[[int], None] | None = None
+) -> FirstPlan | None:
+    """On so many GPUs, from the first. `weights`: how often a pass of each phase counts; `progress` is told how many layouts were
+    compiled. None where no layout fits."""
+    return _Descent(Question(fit, names, None, list(range(gpus))), gpus, tuple(weights), progress).answer()
 
 
 @dataclass(slots=True)
@@ -43,6 +46,7 @@ class _Descent:
     question: Question
     gpus: int
     weights: tuple[float, ...]
+    progress: Callable[[int], None] | None = None
     tried: dict[tuple[Side, Side], FirstPlan | None] = field(default_factory=dict)
     compiled: int = 0
 
@@ -92,6 +96,8 @@ class _Descent:
         phases = [self.split(phase) for phase in phases]
         spec = with_phases(replace(changes.spec, serves=(), requirements=()), [changes.with_engine(p) for p in phases])
         self.compiled += 1
+        if self.progress is not None:
+            self.progress(self.compiled)
         try:
             plan = compile_spec(spec, Collector(), self.question.names)
         except SpecError:

@@ -10,7 +10,7 @@ from ...base.units import unit_name
 from .diff import Change, Diff, Figure
 from .markdown_text import escaped
 from .markdown_text import table as markdown_table
-from .terminal_text import table
+from .terminal_text import WIDTH, or_lines
 
 ABSENT = "-"
 
@@ -32,21 +32,21 @@ def _was(passed: bool | None) -> str:
     return {True: "pass", False: "FAIL", None: ABSENT}[passed]
 
 
-def text(diff: Diff, a: str, b: str) -> str:
+def text(diff: Diff, a: str, b: str, width: int = WIDTH) -> str:
     """For a terminal."""
     if diff.empty:
         return f"{a} and {b} are the same\n"
     lines = [f"{a} -> {b}"]
     for head, changes in (("inputs", diff.inputs), ("structure", diff.structure)):
         rows = [(_sign(c), harmless(c.name), _short(c.before), "->", _short(c.after)) for c in changes]
-        lines += ["", head, *(table(rows, "<<<<<") if rows else ["    no change"])]
+        lines += ["", head, *(or_lines(rows, "<<<<<", width) if rows else ["    no change"])]
     results = [
         (f.name, f.shown(f.before), "->", f.shown(f.after), arrow(f), percent(f), judged(f)) for f in diff.results
     ]
-    lines += ["", "results", *(table(results, "<><><><") if results else ["    no change"])]
+    lines += ["", "results", *(or_lines(results, "<><><><", width) if results else ["    no change"])]
     if diff.requirements:
         turns = [(harmless(t.label), _was(t.before), "->", _was(t.after)) for t in diff.requirements]
-        lines += ["", "requirements", *table(turns, "<<<<")]
+        lines += ["", "requirements", *or_lines(turns, "<<<<", width)]
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 

@@ -78,10 +78,10 @@ def narrow(lines: Iterable[str], width: int = WIDTH) -> list[str]:
     return [part for line in lines for part in within(line.replace(" = ", f"{TIED}={TIED}"), width)]
 
 
-def table(rows: Sequence[Sequence[str]], align: str) -> list[str]:
+def table(rows: Sequence[Sequence[str]], align: str, indent: str = "    ", gap: str = "  ") -> list[str]:
     """Aligned columns; `align` has < or > per column."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(align))]
-    return ["    " + "  ".join(f"{cell:{a}{w}}" for cell, a, w in zip(row, align, widths, strict=True)) for row in rows]
+    return [indent + gap.join(f"{cell:{a}{w}}" for cell, a, w in zip(row, align, widths, strict=True)) for row in rows]
 
 
 def fitted(rows: Sequence[Sequence[str]], align: str, width: int) -> list[str]:
@@ -95,3 +95,27 @@ def fitted(rows: Sequence[Sequence[str]], align: str, width: int) -> list[str]:
         said = (f"{name} {cell}".replace(" ", TIED) for name, cell in zip(head[1:], cells, strict=True) if cell.strip())
         out.append(f"    {first}: {', '.join(said)}")
     return out
+
+
+def in_blocks(rows: Sequence[Sequence[str]], keys: int, width: int) -> list[str]:
+    """Columns to the left, as many beside each other as fit, the rest in further blocks; each block begins with the first `keys`."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    blocks: list[list[int]] = [[]]
+    for at in range(keys, len(widths)):
+        if blocks[-1] and sum(widths[k] + 2 for k in (*range(keys), *blocks[-1], at)) - 2 > width:
+            blocks.append([])
+        blocks[-1].append(at)
+    texts = [
+        ["  ".join(row[k].ljust(widths[k]) for k in (*range(keys), *own)).rstrip() for row in rows] for own in blocks
+    ]
+    return [line for k, lines in enumerate(texts) for line in ([""] * (k > 0) + lines)]
+
+
+def or_lines(rows: Sequence[Sequence[str]], align: str, width: int) -> list[str]:
+    """A table without a head. Where it would be too wide its columns move together, then its rows go without their padding."""
+    lines = [line.rstrip() for line in table(rows, align)]
+    if max(map(len, lines)) > width:
+        lines = [line.rstrip() for line in table(rows, align, "  ", " ")]
+    if max(map(len, lines)) > width:
+        lines = [part for row in rows for part in within("    " + " ".join(cell for cell in row if cell), width)]
+    return lines
