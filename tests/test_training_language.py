@@ -196,6 +196,16 @@ def test_what_nothing_makes_fit_is_told_so() -> None:
     )
 
 
+def test_micro_batches_without_a_sequence_are_none() -> None:
+    """64 sequences of four data-parallel ranks fill 16 micro-batches, however many are asked for."""
+    filled, asked = (
+        dagc.compile_text(spec(**{"microbatches = 8": f"microbatches = {count}"})).trainings["pretrain"]
+        for count in (16, 64)
+    )
+    assert asked.steps.schedule.microbatches == asked.graph.microbatches == 16
+    assert (asked.time_s, asked.worst) == (filled.time_s, filled.worst)
+
+
 # -- text ---------------------------------------------------------------------------------------------
 
 SAID = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from ..base.frozen import replace
+from ..base.frozen import record, replace
 from ..cost.memory import staging_bytes
 from ..cost.price import price
 from ..cost.records import Costs
@@ -29,26 +29,54 @@ WHOLE = ("gpipe", "one_f_one_b", "interleaved")
 """Schedules whose gradients of inputs and weights come together."""
 
 
+@record(slots=False)
+class CostedCells:
+    """A phase lowered and its cells priced: the same whatever the order in which a pipeline runs them. `at_peak`: cells at datasheet peaks; `kept`:
+    layer -> what a micro-batch keeps; `flops`, `executed`: of a step, as `model_flops` counts them."""
+
+    graph: Graph
+    hardware: Hardware
+    costs: Costs
+    cells: Mapping[tuple[str, str], CellCost]
+    at_peak: Mapping[tuple[str, str], CellCost]
+    kept: Mapping[str, Kept]
+    flops: float
+    executed: float
+
+
 def training_step(unit: Unit) -> TrainingResult:
     """Whether it fits or not. Raises SpecError."""
+    schedule = schedule_of(unit, training_of(unit))
+    return step_of(unit, schedule, costed_cells(unit, lowered(unit)))
+
+
+def training_of(unit: Unit) -> Training:
     training = unit.phase.training
     assert training is not None
-    schedule = schedule_of(unit, training)
-    graph = lowered(unit)
+    return training
+
+
+def costed_cells(unit: Unit, graph: Graph) -> CostedCells:
+    """`graph`: the phase lowered."""
     hardware = replace(unit.spec.hardware, calibration=None)  # kernels were measured in inference alone
     costs = price(graph, unit, hardware)
+    return CostedCells(
+        graph, hardware, costs, cell_costs(graph, costs), cell_costs(graph, costs, floor=True), kept_by_layer(graph, costs.imbalance), *model_flops(graph)
+    )  # fmt: skip
+
+
+def step_of(unit: Unit, schedule: PipelineSchedule, own: CostedCells) -> TrainingResult:
+    """The cells in the order of a schedule. Raises SpecError where layers do not divide over its stages."""
+    phase, training, graph, costs = unit.phase, training_of(unit), own.graph, own.costs
     stages = virtual_stages(graph, schedule, unit)
-    cells = cell_costs(graph, costs)
-    steps = timed(schedule, stages, cells, costs, training)
-    at_peak = timed(schedule, stages, cell_costs(graph, costs, floor=True), costs, training, floor=True)
-    update_s, moved_s = update_times(schedule, stages, cells, steps, training)
-    flops, executed = model_flops(graph)
-    kept = kept_by_stage(kept_by_layer(graph, costs.imbalance), stages, graph.lanes)
-    phase = unit.phase
+    steps = timed(schedule, stages, own.cells, costs, training)
+    at_peak = timed(schedule, stages, own.at_peak, costs, training, floor=True)
+    update_s, moved_s = update_times(schedule, stages, own.cells, steps, training)
+    kept = kept_by_stage(own.kept, stages, graph.lanes)
     return TrainingResult(
-        graph, training, costs, steps, cells, stages, memory_of(graph, costs, schedule, stages, kept, training, hardware),
-        update_s, moved_s, flops * phase.batching.filled, executed * phase.batching.filled,
-        hardware.peak_flops(unit.spec.model.weight_dtype) * phase.gpu_count, float(phase.sequences * phase.tokens), phase.gpus,
+        graph, training, costs, steps, own.cells, stages, memory_of(graph, costs, schedule, stages, kept, training, own.hardware),
+        update_s, moved_s, own.flops * phase.batching.filled, own.executed * phase.batching.filled,
+        own.hardware.peak_flops(unit.spec.model.weight_dtype) * phase.gpu_count, float(phase.sequences * phase.tokens), phase.gpus,
         phase.hardware, at_peak.makespan_s, kept=tuple(kept),
     )  # fmt: skip
 
@@ -56,7 +84,7 @@ def training_step(unit: Unit) -> TrainingResult:
 def schedule_of(unit: Unit, training: Training) -> PipelineSchedule:
     """The order of cells. Raises SpecError where the numbers do not allow it."""
     phase, strategy = unit.phase, unit.phase.strategy
-    batches = strategy.microbatches
+    batches = phase.batching.microbatches  # those that have sequences
     chunks = training.virtual or (SCHEDULES[training.schedule].chunks or 1)
     try:
         return make(training.schedule, strategy.pp, batches, chunks)
