@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from dagc.base.frozen import field, mutable, record, replace
-from dagc.ir.graph import BACKWARD, CELLS, UPDATE, WEIGHT, Graph, Op, Segment, Value
+from dagc.ir.graph import BACKWARD, CELLS, UPDATE, WEIGHT, Graph, Op, Segment, Value, Weight
 from dagc.ir.graph_pass import GraphPass, PassError
 from dagc.ir.ops.attributes import (
     NONE,
@@ -41,7 +42,8 @@ class Backward(GraphPass):
         for segment in graph.segments:
             try:
                 own = with_weighed_rows(with_loss(segment, graph) if segment is head else segment)
-                segments.append(Differentiated(own, self.gradients, self.optimizer).run(segment is graph.embedding))
+                layer = Differentiated(own, self.gradients, self.optimizer, graph.embedding.weight)
+                segments.append(layer.run(segment is graph.embedding))
             except NoGradient as error:
                 raise PassError(
                     f"no gradient goes through {error}", at="kind", where=(segment.name, error.op.name)
@@ -108,12 +110,13 @@ def with_weighed_rows(segment: Segment) -> Segment:
 
 @mutable
 class Differentiated:
-    """A layer and the ops of its gradients under construction. `pieces`: what has been contributed to the gradient of each value;
-    `weights`: that of each weight."""
+    """A layer and the ops of its gradients under construction. `tables`: weights of the first layer, which others may share;
+    `pieces`: what has been contributed to the gradient of each value."""
 
     segment: Segment
     gradients: str
     optimizer: str
+    tables: Mapping[str, Weight] = field(default_factory=dict)
     ops: list[Op] = field(default_factory=list)
     pieces: dict[str, list[str]] = field(default_factory=dict)
     made: dict[str, Op] = field(default_factory=dict)
@@ -161,11 +164,15 @@ class Differentiated:
         return current
 
     def accumulated(self, name: str) -> None:
-        """The gradient of a weight, added to those of the micro-batches before; and the weight that it makes of the old one."""
+        """The gradient of a weight, added to those of the micro-batches before; and the weight that it makes of the old one. That of
+        a shared table is added to the table's own, whose layer makes the new one."""
         if name not in self.pieces:
             return
         total, weight, plain = self.total(name), self.segment.weight[name], name.removeprefix("@")
-        found = self.emit("accumulate", (total,), weight.dims, self.gradients, AccumulateAttrs(plain), name)
+        dims = self.tables[weight.tied].dims if weight.tied else weight.dims
+        found = self.emit("accumulate", (total,), dims, self.gradients, AccumulateAttrs(plain), name)
+        if weight.tied:
+            return
         new = self.emit(self.optimizer, (found,), weight.dims, weight.dtype, AdamAttrs(plain), name, f"{plain}.new")
         self.emit("store", (new,), weight.dims, weight.dtype, StoreAttrs(plain), name, f"{plain}.stored")
 
@@ -201,7 +208,8 @@ def without_dead(segment: Segment, forward: int) -> Segment:
     alive = {segment.output, segment.downstream}
     kept: list[Op] = []
     for place, op in reversed(list(enumerate(segment.ops))):
-        if place < forward or op.kind == "store" or any(value.name in alive for value in op.results):
+        stays = isinstance(op.attrs, (AccumulateAttrs, StoreAttrs))
+        if place < forward or stays or any(value.name in alive for value in op.results):
             kept.append(op)
             alive.update(op.inputs)
     return replace(segment, ops=tuple(reversed(kept)))

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from dagc.base.frozen import record, replace
 from dagc.ir.graph import UPDATE, Graph, Op, Segment
-from dagc.ir.graph_pass import GraphPass
+from dagc.ir.graph_pass import GraphPass, PassError
 from dagc.ir.mesh import Mesh
 from dagc.ir.ops.attributes import AccumulateAttrs, AdamAttrs, StoreAttrs, WeightAttrs
 from dagc.ir.sharding import Axes
@@ -23,6 +23,12 @@ class ZeroRedundancy(GraphPass):
     def run(self, graph: Graph) -> Graph:
         if all(op.cell != UPDATE for segment in graph.segments for op in segment.ops):
             return graph
+        for weight in graph.head.weights:
+            if weight.tied and as_used(graph.head, weight.name[1:]) != as_used(graph.embedding, weight.tied[1:]):
+                raise PassError(
+                    "a table that is tied is split in one way in the first layer, and in another in the head",
+                    at="shard",
+                )
         segments = tuple(self.annotated(segment, graph.the_mesh) for segment in graph.segments)
         return replace(graph, segments=segments)
 

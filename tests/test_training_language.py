@@ -146,12 +146,6 @@ def test_schedules_that_cannot_run(words: str, changes: dict[str, str], said: st
     assert found.span is not None and any(line.startswith(help) for line in found.help)
 
 
-def test_a_shared_table_is_not_trained_yet() -> None:
-    (found,) = errors_of(spec(**{"layers = 8": "tied = true, layers = 8"}))
-    assert (found.code, found.message) == ("E18", "training with `tied = true` is not there yet")
-    assert found.span is not None and found.span.text == "true" and "leave `tied` out" in found.help[0]
-
-
 # -- memory ------------------------------------------------------------------------------------------
 
 

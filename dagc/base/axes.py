@@ -37,6 +37,8 @@ AXES: Mapping[str, Axis] = {
 
 REPLICA = "replica"
 """Copies of the whole phase, outside of all axes."""
+ENDS = "ends"
+"""The first and the last stage, as an axis of two: over it the gradients of a table are partial that both have a copy of."""
 EXPERT_REPLICA = "edp"
 """Ranks that hold the same experts, where a strategy is folded."""
 ATTENTION_SIDE = tuple(axis.name for axis in AXES.values() if axis.attention)

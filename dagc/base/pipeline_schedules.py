@@ -50,6 +50,11 @@ class Known:
     held: str
     copies: int = 1
 
+    @property
+    def ends_meet(self) -> bool:
+        """Whether the GPUs that have the first layers have the last ones too: chunks go down the row and back up, or as copies."""
+        return self.chunks == 2
+
 
 def _whole_groups(name: str, gpus: int, microbatches: int, chunks: int) -> None:
     """m is a multiple of p."""

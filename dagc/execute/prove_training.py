@@ -20,7 +20,7 @@ from .failure import ExecutionError
 from .inputs import Inputs
 from .prove import Comparison, Recording, around, largest, single
 from .traffic import compare_bytes
-from .training import Key, TrainingMachine
+from .training import Key, TrainingMachine, of_table
 from .twin import NoTwin, Twin, otherwise, twin_of
 from .values import Floats
 from .work import wrong_work
@@ -113,7 +113,7 @@ def compared(
         return TrainingProof(placed.phase, ranks, first=where, lines=around(placed, error.where))
     check = Comparison(machine.shards, Recording(reference))
     loss, gradient, weight = (
-        losses(check, reference, machine), worst(check, reference.gradients, machine.gradients),
+        losses(check, reference, machine), worst(check, reference.whole_gradients, machine.whole_gradients),
         worst(check, reference.weights, machine.weights),
     )  # fmt: skip
     first = next(
@@ -135,13 +135,14 @@ Found = Mapping[Key, tuple[Segment, Op, list[Floats]]]
 
 
 def worst(check: Comparison, whole: Found, split: Found) -> tuple[float, str]:
-    """(largest error, where) over all weights; infinite where one has none."""
-    if whole.keys() != split.keys():
-        layer, name = min(whole.keys() ^ split.keys())
+    """(largest error, where) over all weights, each copy of a table by itself; infinite where one has none."""
+    ours = {key: of_table(segment, key) for key, (segment, _, _) in split.items()}
+    if whole.keys() != {*ours.values()}:
+        layer, name = min(whole.keys() ^ {*ours.values()})
         return np.inf, f"@{name} of layer {layer}: only one of the runs has it"
     least = NOTHING * max((largest(ranks[0]) for _, _, ranks in whole.values()), default=0.0)
     errors = [
-        (check.difference(whole[key][2][0], op, list(values), least), f"{segment.name}[{key[0]}]/{op.name}")
+        (check.difference(whole[ours[key]][2][0], op, list(values), least), f"{segment.name}[{key[0]}]/{op.name}")
         for key, (segment, op, values) in split.items()
     ]
     return max(errors, key=lambda found: (np.isnan(found[0]), found[0]), default=(0.0, ""))

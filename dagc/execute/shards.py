@@ -129,9 +129,7 @@ class Shards:
     def weight(self, segment: Segment, layer: int, name: str, rank: Coordinates) -> object:
         """A shard of a weight; of routed experts a mapping physical expert -> its matrix."""
         weight = segment.weight[name]
-        if (layer, name) not in self.wholes:
-            self.wholes[layer, name] = self.inputs.weights(segment, layer, weight)
-        whole = self.wholes[layer, name]
+        whole = self.whole_weight(segment, layer, name)
         layout = weight.sharding.dims if weight.sharding is not None else ((),) * whole.ndim
         if weight.scope != "experts":
             return self.shard(whole, layout, rank)
@@ -144,11 +142,23 @@ class Shards:
     def master(self, segment: Segment, layer: int, op: Op, rank: Coordinates) -> Floats:
         """A rank's part of a weight, in the layout of an op of the optimizer."""
         name = f"@{op.of(WeightAttrs).weight}"
-        if (layer, name) not in self.wholes:
-            self.wholes[layer, name] = self.inputs.weights(segment, layer, segment.weight[name])
+        dims = segment.weight[name].dims
         layout = op.sharding.dims if op.sharding is not None else ((),) * len(op.dims)
-        found: Floats = self.shard(self.wholes[layer, name], layout, rank)
+        whole = self.whole_weight(segment, layer, name).transpose([dims.index(d) for d in op.dims])
+        found: Floats = self.shard(whole, layout, rank)
         return found
+
+    def whole_weight(self, segment: Segment, layer: int, name: str) -> Floats:
+        """All of a weight, its dims in its order. One that is tied has no numbers of its own: it is the first layer's."""
+        if (layer, name) not in self.wholes:
+            weight, first = segment.weight[name], self.graph.embedding
+            if weight.tied in first.weight:
+                dims = first.weight[weight.tied].dims
+                table = self.whole_weight(first, -1, weight.tied)
+                self.wholes[layer, name] = table.transpose([dims.index(d) for d in weight.dims])
+            else:
+                self.wholes[layer, name] = self.inputs.weights(segment, layer, weight)
+        return self.wholes[layer, name]
 
     def labels(self, segment: Segment, op: Op, rank: Coordinates) -> Ints:
         """A rank's part of the tokens that follow those of this micro-batch."""

@@ -6,10 +6,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..base.axes import ENDS
 from ..ir.graph import BACKWARD, FORWARD, RECOMPUTE, UPDATE, WEIGHT, Op, Segment
-from ..ir.ops.attributes import AccumulateAttrs, StoreAttrs
-from .dispatcher import Env, run_cells
+from ..ir.ops.attributes import AccumulateAttrs, StoreAttrs, WeightAttrs
+from .dispatcher import Env, Results, RunPlace, run_cells
+from .failure import ExecutionError, Wrong
 from .machine import RankMachine
+from .traffic import count
 from .values import Floats
 
 Key = tuple[int, str]
@@ -19,12 +22,14 @@ Key = tuple[int, str]
 @dataclass
 class TrainingMachine(RankMachine):
     """`gradients`: of each weight its layer, the op that adds it up, and what every rank has of it, which may be partial; `weights`: the
-    same of the new ones.
-    `losses`: of the tokens, by micro-batch and rank."""
+    same of the new ones. Of a table that layers share there is one gradient, but where two stages have copies of it.
+    `losses`: of the tokens, by micro-batch and rank; `ends`: while both ends of a pipeline meet, what each brings, by op."""
 
     gradients: dict[Key, tuple[Segment, Op, list[Floats]]] = field(default_factory=dict)
     weights: dict[Key, tuple[Segment, Op, list[Floats]]] = field(default_factory=dict)
     losses: list[list[Floats]] = field(default_factory=list)
+    ends: dict[str, list[tuple[Op, list[object]]]] = field(default_factory=dict)
+    meeting: bool = False
 
     def step(self) -> None:
         """Every micro-batch forward through all layers, then back. Raises ExecutionError."""
@@ -61,25 +66,86 @@ class TrainingMachine(RankMachine):
     def add_up(self, segment: Segment, layer: int, env: Env) -> None:
         for op in segment.ops:
             if isinstance(op.attrs, AccumulateAttrs):
-                key = layer, op.attrs.weight
+                at, home, key = self.owner(segment, layer, op.attrs.weight)
                 own = [np.asarray(value) for value in env[op.name]]
                 before = self.gradients[key][2] if key in self.gradients else [np.zeros(v.shape) for v in own]
-                self.gradients[key] = segment, op, [a + b for a, b in zip(before, own, strict=True)]
+                if [v.shape for v in before] != [v.shape for v in own]:
+                    raise ExecutionError(f"{segment.name}[{layer}]/{op.name}", "the table's own sum is split otherwise")
+                self.gradients[key] = at, home, [a + b for a, b in zip(before, own, strict=True)]
+
+    def owner(self, segment: Segment, layer: int, weight: str) -> tuple[Segment, Op, Key]:
+        """Where the sum of a weight's gradients is: its layer, the op there, its key. A layer that makes no new one of a table that it
+        shares adds to that of the first layer."""
+        stored = any(isinstance(op.attrs, StoreAttrs) and op.attrs.weight == weight for op in segment.ops)
+        tied = segment.weight[f"@{weight}"].tied.removeprefix("@")
+        if tied and not stored:
+            segment, layer, weight = self.graph.embedding, -1, tied
+        for op in segment.ops:
+            if isinstance(op.attrs, AccumulateAttrs) and op.attrs.weight == weight:
+                return segment, op, (layer, weight)
+        raise ExecutionError(f"{segment.name}[{layer}]", f"nothing adds up the gradients of @{weight}")
 
     def update(self) -> None:
         """New weights, from gradients that are added up."""
+        self.meeting = True
         for segment, layer in self.graph.layers:
-            own = [op for at, op, _ in self.gradients.values() if at is segment]
-            env: Env = {
-                op.name: [*self.gradients[layer, op.of(AccumulateAttrs).weight][2]] for op in dict.fromkeys(own)
-            }
+            if any(ENDS in op.axes for op in segment.ops):
+                run_cells(self, segment, layer, self.summed(segment, layer), (UPDATE,))
+        self.meeting = False
+        for segment, layer in self.graph.layers:
+            env = self.summed(segment, layer)
             run_cells(self, segment, layer, env, (UPDATE,))
             for op in segment.ops:
                 if isinstance(op.attrs, StoreAttrs):
                     new = [np.asarray(value) for value in env[op.name]]
                     self.weights[layer, op.attrs.weight] = segment, op, new
 
+    def summed(self, segment: Segment, layer: int) -> Env:
+        """The gradients of a layer's weights, by the ops that add them up."""
+        own = [op for at, op, _ in self.gradients.values() if at is segment]
+        return {op.name: [*self.gradients[layer, op.of(AccumulateAttrs).weight][2]] for op in dict.fromkeys(own)}
+
+    def collective(self, place: RunPlace, operands: Results) -> Results:
+        """As on the ranks of a stage; what both ends of a pipeline add up is first brought by each."""
+        if ENDS not in place.op.axes:
+            return super().collective(place, operands)
+        segment, op = place.segment, place.op
+        brought = self.ends.setdefault(table_of(segment, op), [])
+        if self.meeting:
+            brought.append((op, operands[0]))
+            return operands[:1]
+        if len(brought) != 2 or brought[0][0].sharding != brought[1][0].sharding:
+            raise Wrong(f"{op.name}: the other end of the pipeline does not bring the same part")
+        added = [np.asarray(a) + np.asarray(b) for a, b in zip(*(values for _, values in brought), strict=True)]
+        moved = count(self.shards, segment, op, operands[0], added)
+        self.record.traffic.setdefault((segment.name, op.name), []).append(moved)
+        return [[*added]]
+
+    @property
+    def whole_gradients(self) -> dict[Key, tuple[Segment, Op, list[Floats]]]:
+        """Of a table with copies the sum over them, as the first layer's."""
+        found: dict[Key, tuple[Segment, Op, list[Floats]]] = {}
+        for key, (segment, op, values) in self.gradients.items():
+            own = of_table(segment, key)
+            if own in found:
+                values = [a + b for a, b in zip(found[own][2], values, strict=True)]
+            found[own] = segment, op, values
+        return found
+
     @property
     def loss(self) -> float:
         """Mean over the tokens; for a run on one rank."""
         return float(np.mean([np.mean(ranks[0]) for ranks in self.losses]))
+
+
+def table_of(segment: Segment, op: Op) -> str:
+    """The weight of the first layer whose gradient an op between the ends of a pipeline moves."""
+    while not isinstance(op.attrs, WeightAttrs):
+        op = segment.by_name[op.inputs[0]]
+    return segment.weight[f"@{op.attrs.weight}"].tied or f"@{op.attrs.weight}"
+
+
+def of_table(segment: Segment, key: Key) -> Key:
+    """The key of a weight; of a copy of a table the table's."""
+    tied = segment.weight[f"@{key[1]}"].tied
+    return (-1, tied.removeprefix("@")) if tied else key

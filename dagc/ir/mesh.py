@@ -14,7 +14,7 @@ from math import gcd, prod
 import numpy as np
 
 from ..base.arrays import NDArray
-from ..base.axes import DATA, EXPERT, EXPERT_SIDE, EXPERT_TENSOR, REPLICA, STAGES
+from ..base.axes import DATA, ENDS, EXPERT, EXPERT_SIDE, EXPERT_TENSOR, REPLICA, STAGES
 from ..base.collectives import ACROSS, TO_EXPERTS
 from ..base.frozen import field, record, replace
 from .groups import GroupShape, between, group_shape
@@ -114,8 +114,16 @@ class Mesh:
         """Ranks in a group over `axes`."""
         size = 1
         for axis in axes:
-            size *= self.sizes[axis]
+            size *= 2 if axis == ENDS else self.sizes[axis]
         return size
+
+    def place(self, axis: str) -> int:
+        """Of an axis among the mesh dimensions; the ends of the pipeline are outside of all."""
+        return -1 if axis == ENDS else self.index[axis]
+
+    def dimensions(self, axes: Axes) -> tuple[int, ...]:
+        """Those of arrays per rank that some axes are; the ends of the pipeline are none of a stage."""
+        return tuple([self.index[axis] for axis in axes if axis != ENDS])
 
     def ranks_of(self, kind: str, axes: Axes) -> int:
         """Ranks in a group of a collective of this kind."""
@@ -149,7 +157,7 @@ class Mesh:
 
     def sort(self, axes: Sequence[str]) -> Axes:
         """The axes in mesh order, outermost first."""
-        return tuple(sorted(axes, key=self.index.__getitem__))
+        return tuple(sorted(axes, key=self.place))
 
     def stride(self, axis: str) -> int:
         """Ranks from one coordinate of an atom to the next, where ranks are numbered in mesh order."""
@@ -185,8 +193,10 @@ class Mesh:
     def groups(self, axes: Axes) -> NDArray[np.int64]:
         """GPU ids of every group over `axes`: shape (groups, group size); stages are in the group axis."""
         key = self.sort(axes)
-        position = [1 + self.index[a] for a in key]
+        position = [1 + self.place(a) for a in key]
         ids = self.ids_on(self.place_of(axes))
+        if ENDS in key:
+            ids = ids[[0, -1]]
         moved = np.moveaxis(ids, position, range(ids.ndim - len(position), ids.ndim))
         return moved.reshape(-1, self.size(key))
 
@@ -195,7 +205,7 @@ class Mesh:
         found = self._groups.get(axes)
         if found is None:
             alike = _shapes(self.shape, self.where)
-            places = tuple([self.index[axis] for axis in self.sort(axes)])
+            places = tuple([self.place(axis) for axis in self.sort(axes)])
             if places not in alike:
                 of = self.apart.gpus if self.apart is not None and self.place_of(axes) else self.the_gpus
                 alike[places] = group_shape(self.groups(axes), of.per_node, of.beyond, of.nics)

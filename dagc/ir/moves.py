@@ -13,6 +13,7 @@ from itertools import combinations
 from math import inf, prod
 from typing import ClassVar, Protocol, TypeAlias
 
+from ..base.axes import ENDS
 from ..base.collectives import ACROSS, COLLECTIVES, FROM_EXPERTS, TO_EXPERTS, TRANSFERS, wire_bytes
 from ..base.frozen import record
 from ..base.traced import chosen
@@ -184,7 +185,7 @@ def _search(
         return 0.0, []
     search = _Moves(target, shape, mesh)
     start, goal = (source.dims, source.partial, source.reduce), (target.dims, target.partial, target.reduce)
-    left = None if calls is None else _Left(calls, search)
+    left = None if calls is None or ENDS in source.partial else _Left(calls, search)
     most = inf if left is None else _most(start, goal, search, price, left)
     order = 0
     queue: list[tuple[float, int, int, State, Chain]] = [(0.0, 0, order, start, None)]
@@ -410,7 +411,10 @@ class _Moves:
     def reductions(self, state: State, left: Axes) -> Iterator[Step]:
         for count in range(1, len(left) + 1):
             for axes in combinations(left, count):
-                if state[2] == "sum":
+                if ENDS in axes:  # ranks of two stages have a group of their own, and each its copy of the result
+                    if count == 1:
+                        yield "all_reduce", axes, _resolved(state, axes), -1, -1
+                elif state[2] == "sum":
                     yield from self.reduced(state, axes)
                 else:
                     yield "all_reduce", axes, _resolved(state, axes), -1, -1

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 from ..base.axes import TENSOR
+from ..base.pipeline_schedules import SCHEDULES
 from ..cost.prices import LinkPrices, PoolPrices
 from ..ir.axes import Dispatch, Method
 from ..ir.graph_pass import GraphPass, PassError
@@ -86,7 +87,10 @@ def _with_options(unit: Unit) -> tuple[GraphPass, ...]:
             "" if s.placing == s.usual_placing else s.placing,
         ),
         DataParallel(cast(Dispatch, s.dispatch)),
-        PipelineParallel(s.layers_per_stage or (even_stages(unit.spec.model.layers, s.pp) if s.balanced else ())),
+        PipelineParallel(
+            s.layers_per_stage or (even_stages(unit.spec.model.layers, s.pp) if s.balanced else ()),
+            SCHEDULES[training.schedule].ends_meet,
+        ),
         Reshard(s.sequence_parallel, prices),
     )
 

@@ -60,7 +60,7 @@ def program(graph: Graph, segment: Segment, times: Mapping[str, int]) -> Program
                 turns = op.ring and isinstance(segment.by_name[name].attrs, RingTurnAttrs)
                 (rings if turns else takes).append(source)
         at[op.name, lane] = len(steps)
-        axes = tuple([mesh.index[axis] for axis in op.axes])
+        axes = mesh.dimensions(op.axes)
         stream = streams.index(graph.stream_of(segment, op))
         entry = ENTRY in sources
         steps.append(Step(times[op.name], stream, lane, tuple(takes), tuple(rings), entry, axes, tuple(sources)))

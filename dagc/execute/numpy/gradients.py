@@ -255,7 +255,8 @@ GRADIENTS: Mapping[str, Rule] = {
     "pick": _pick,
     "cross_entropy": lambda call, x: np.asarray(np.log(x[1]) + x[0] - x[2]),
     "cross_entropy_grad": _cross_entropy_grad,
-    **dict.fromkeys(("uncache", "accumulate", "store"), lambda call, x: np.asarray(x[0])),
+    **dict.fromkeys(("uncache", "store"), lambda call, x: np.asarray(x[0])),
+    "accumulate": lambda call, x: np.transpose(x[0], [call.dims[0].index(d) for d in call.out]),
     **updates(lambda call, array: array),
 }
 OF_ROWS = frozenset({"choice_dot", "choice_back"})

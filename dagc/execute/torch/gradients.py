@@ -112,7 +112,8 @@ OF_TOKENS: Mapping[str, Rule] = {
     "pick": _pick,
     "cross_entropy": lambda call, x: torch.log(x[1]) + x[0] - x[2],
     "cross_entropy_grad": _cross_entropy_grad,
-    **dict.fromkeys(("uncache", "accumulate", "store"), lambda call, x: x[0]),
+    **dict.fromkeys(("uncache", "store"), lambda call, x: x[0]),
+    "accumulate": lambda call, x: x[0].permute([call.dims[0].index(d) for d in call.out]),
     **updates(lambda call, array: call.host.real(array)),
 }
 OF_ROWS = frozenset({"choice_dot", "choice_back"})

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch.distributed as dist
 
+from ...base.axes import ENDS
 from ...ir.graph import Graph
 from ...ir.requests import request_moves
 from ...ir.sharding import Axes
@@ -58,9 +59,10 @@ def make_groups(ranks: Ranks) -> dict[Axes, Group]:
     wanted = sorted(used | {move.axes for move in request_moves(ranks.graph)})
     groups: dict[Axes, Group] = {}
     for axes in wanted:
-        position = [1 + mesh.index[a] for a in axes]
-        last = range(ranks.number.ndim - len(position), ranks.number.ndim)
-        for row in np.moveaxis(ranks.number, position, last).reshape(-1, mesh.size(axes)).tolist():
+        position = [1 + mesh.place(a) for a in axes]
+        number = ranks.number[[0, -1]] if ENDS in axes else ranks.number
+        last = range(number.ndim - len(position), number.ndim)
+        for row in np.moveaxis(number, position, last).reshape(-1, mesh.size(axes)).tolist():
             handle = dist.new_group(sorted(row))
             if ranks.rank in row:
                 places = [tuple(int(i) for i in np.argwhere(ranks.number == r)[0][1:]) for r in sorted(row)]

@@ -258,6 +258,10 @@ class WeightAttrs(Attrs):
 class AccumulateAttrs(WeightAttrs):
     """Of the sum of them over micro-batches."""
 
+    over: Axes = _axes(
+        "axes of stages that have copies of the weight, each with the gradients of its own layers", default=()
+    )
+
 
 class StoreAttrs(WeightAttrs):
     """Of the new weight in its place."""

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+from ..graph import Op, Segment
+from ..sharding import Sharding
 from .attributes import AccumulateAttrs, AdamAttrs, StoreAttrs
 from .elementwise import as_operand, per_element
-from .kind import OpKind
+from .kind import Misfit, OpKind, listed, operands
+from .sizes import by_loops
+
+
+def _as_stored(segment: Segment, op: Op) -> None:
+    """The dims of the gradient; a shared table's may be in the order of the layer that owns it."""
+    (gradient,) = operands(segment, op, "gradient")
+    if sorted(op.dims) != sorted(gradient):
+        raise Misfit("result", listed(op.dims), f"the dims of {listed(gradient)}")
+
+
+def _of_this_copy(segment: Segment, op: Op) -> Sharding:
+    """Split as the loops are; of a table with a copy on two stages a part of the sum."""
+    return Sharding(by_loops(op, op.dims), op.of(AccumulateAttrs).over, "sum", op.on)
+
 
 KINDS = (
     OpKind(
-        name="accumulate", about="a weight's gradient added to those of the micro-batches before", attrs=AccumulateAttrs, dims=as_operand,
-        flops=per_element(1.0), linear=(0,), fused=True,
+        name="accumulate", about="a weight's gradient added to those of the micro-batches before", attrs=AccumulateAttrs, dims=_as_stored,
+        flops=per_element(1.0), linear=(0,), makes=_of_this_copy, fused=True,
     ),
     OpKind(
         name="adamw", about="new weight by AdamW, from its gradient and the states that it keeps", attrs=AdamAttrs, dims=as_operand,

@@ -6,6 +6,7 @@ import itertools
 from collections import Counter
 from math import isclose
 
+from ...base.axes import ENDS
 from ...base.dtypes import DTYPE_BYTES, INDICES
 from ..graph import CELLS, FORWARD, SCOPES, Graph, Op, Segment
 from ..mesh import Mesh
@@ -60,6 +61,7 @@ def verify(graph: Graph, before: Graph | None = None) -> None:
         _accumulated(segment)
     if sharded:
         _layers_meet(graph)
+        _ends_meet(graph)
     if graph.stages:
         _stages(graph)
 
@@ -181,7 +183,8 @@ def _accumulated(segment: Segment) -> None:
         weight = segment.weight.get(f"@{name}")
         require(weight is not None, segment, op, f"adds up the gradient of @{name}, which is no weight")
         assert weight is not None
-        require(weight.dims == op.dims, segment, op, f"has other dims than @{name}")
+        same = sorted(weight.dims) == sorted(op.dims) if weight.tied else weight.dims == op.dims
+        require(same, segment, op, f"has other dims than @{name}")
 
 
 def _annotation(segment: Segment, op: Op, mesh: Mesh) -> None:
@@ -206,6 +209,8 @@ def _layout(segment: Segment, op: Op, mesh: Mesh) -> None:
         raise Misfit("layout", shown(op.sharding), "each axis once")
     if mesh.apart is not None and not set(used) <= set(mesh.on(op.sharding.on)):
         raise Misfit("layout", shown(op.sharding), f"axes of the ranks that have it, {mesh.on(op.sharding.on)}")
+    if ENDS in used and (ENDS not in op.sharding.partial or mesh.stages < 2):
+        raise Misfit("layout", shown(op.sharding), "the ends of a pipeline, if it has any, among partial axes alone")
     if len(op.sharding.dims) != len(op.dims):
         raise Misfit("layout", shown(op.sharding), f"one of {len(op.dims)} dims")
     if OPS[op.kind].move is None:
@@ -220,13 +225,14 @@ def _moved(segment: Segment, op: Op, mesh: Mesh) -> None:
     assert have is not None and op.sharding is not None and kind.move is not None
     if kind.is_collective and mesh.size(op.axes) < 2 and not op.is_across:
         raise Misfit("group", f"{mesh.size(op.axes)} rank", "more than one")
+    ends = (ENDS,) if mesh.stages > 1 else ()
     if op.on != op.sharding.on or (have.on == op.on) == op.is_across:
         raise Misfit(
             "ranks that get the result",
             _side(op.sharding.on),
             f"those of the operand, {_side(have.on)}, or others where it goes across",
         )
-    if not set(op.axes) <= set(mesh.on(op.on)) and not op.is_across:
+    if not set(op.axes) <= {*mesh.on(op.on), *ends} and not op.is_across:
         raise Misfit("group", op.axes, f"axes of its ranks, {mesh.on(op.on)}")
     if have.reduce == "softmax" and not isinstance(op.attrs, (SoftmaxMergeAttrs, SoftmaxScatterAttrs)):
         raise Misfit("operand", shown(have), "one that is not to be merged as a softmax")
@@ -310,6 +316,21 @@ def _layers_meet(graph: Graph) -> None:
         if before.upstream is not None:
             meet = bool(after.downstream) and after.sharding_of(after.downstream) == before.upstream.sharding
             require(meet, before, None, f"is handed another gradient than {after.name} hands back")
+
+
+def _ends_meet(graph: Graph) -> None:
+    """What goes between the first and the last stage goes both ways: each has the same calls, of parts as large."""
+    ends = [[op for op in s.ops if ENDS in op.axes] for s in (graph.embedding, graph.head)]
+    calls = [[(op.kind, op.axes, op.dims, op.dtype, op.sharding) for op in own] for own in ends]
+    if calls[0] != calls[1]:
+        op = next(one for one in itertools.chain(*ends))
+        at = graph.embedding if op in ends[0] else graph.head
+        raise violation(
+            graph, at, op, Misfit("calls over the ends", len(calls[0]), f"those of the other end, {len(calls[1])}")
+        )
+    for segment in graph.body:
+        for op in segment.ops:
+            require(ENDS not in op.axes, segment, op, "is a call over the ends, where it is at neither")
 
 
 def _stages(graph: Graph) -> None:

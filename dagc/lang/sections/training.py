@@ -60,13 +60,6 @@ def of_whole_numbers(model: Model, values: Mapping[str, Value | None], body: Bod
             out.add("E18", f"training with `{name} = {dtype}` is not there yet", body.span_of(name), help=help)
 
 
-def a_gradient_each(model: Model, body: Body, out: Collector) -> None:
-    """Refuses a head that shares the embedding's table: both gradients would have to be one, and so would the update."""
-    if model.attributes.get("tied"):
-        help = ("leave `tied` out: the head has a matrix of its own then",)
-        out.add("E18", "training with `tied = true` is not there yet", model.spans.get("tied", body.span), help=help)
-
-
 def nothing_left_open(values: Mapping[str, Value | None], body: Body, out: Collector) -> None:
     """Refuses what the compiler would have to choose."""
     for name, (word, instead) in NOT_CHOSEN.items():

@@ -204,7 +204,7 @@ class _Walk:
         """The ranks of a collective's group that can differ."""
         axes = () if node.place < 0 else self.segment(node).by_name[node.op].axes
         mesh = self.result.graph.the_mesh
-        long = {mesh.index[a] for a in axes if any(t.shape[mesh.index[a]] > 1 for _, t in times)}
+        long = {k for k in mesh.dimensions(axes) if any(t.shape[k] > 1 for _, t in times)}
         choices = [range(mesh.shape[k]) if k in long else (i,) for k, i in enumerate(index)]
         return itertools.product(*choices)
 

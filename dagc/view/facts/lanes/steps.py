@@ -253,7 +253,7 @@ class Program:
         """The group of every rank of a stage in a collective over some axes: equal numbers exchange with each other."""
         mesh = self.result.graph.the_mesh
         own = mesh.side_shape(self.result.seats[stage].on)
-        axes = [mesh.index[a] for a in over]
+        axes = mesh.dimensions(over)
         shape = tuple(1 if k in axes else n for k, n in enumerate(own))
         numbers = np.arange(int(np.prod(shape))).reshape(shape)
         return np.broadcast_to(numbers, own).ravel()
