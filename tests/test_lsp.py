@@ -107,6 +107,26 @@ def test_findings_name_places_of_their_cause(client: Client, tmp_path: Path) -> 
     client.note("textDocument/didClose", {"textDocument": {"uri": uri}})
 
 
+def test_an_imported_file_counts_as_the_editor_has_it(client: Client, tmp_path: Path) -> None:
+    """Not as it is on disk, until it is closed; and what imports it is checked again."""
+    beside = tmp_path / "beside.moe"
+    beside.write_text("moe 1\nlet size = 4\n")
+    text = TEXT.replace("moe 1\n", 'moe 1\nimport "beside.moe"\nlet twice = 2 * sizes\n', 1)
+    uri = client.open(tmp_path / "c.moe", text)
+    assert [d["code"] for d in client.findings(uri, 1)] == ["E02"]  # there is no `sizes`
+    other = client.open(beside, "moe 1\nlet sizes = 4\n")
+    assert client.findings(uri, 1) == []
+    line, column = where(text, "sizes")
+    at = {"textDocument": {"uri": uri}, "position": {"line": line, "character": column}}
+    (found,) = client.ask("textDocument/definition", at)
+    assert found["uri"] == other and found["range"]["start"] == {"line": 1, "character": 4}
+    client.note("textDocument/didClose", {"textDocument": {"uri": other}})
+    while not (again := client.findings(uri, 1)):  # of the compiled plan meanwhile
+        pass
+    assert [d["code"] for d in again] == ["E02"]
+    client.note("textDocument/didClose", {"textDocument": {"uri": uri}})
+
+
 def test_every_code_has_a_page_to_open() -> None:
     pages = Path(__file__).parent.parent / "dagc" / "base" / "pages"
     assert all((pages / f"{code.code}.md").is_file() for code in TABLE)

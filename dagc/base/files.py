@@ -23,6 +23,10 @@ _DESCRIPTORS = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
 """Where a shell puts a pipe that it has opened for the command: `dagc check <(generate)`."""
 
 
+UNSAVED: dict[str, str] = {}
+"""Texts that an editor has of files and that are not saved yet, by real path: read instead of what is on disk."""
+
+
 class Unreadable(Exception):
     """Why a file cannot be read, and what would help."""
 
@@ -38,11 +42,15 @@ class TooLong(Unreadable):
 def read_bytes(path: Path | str, most: int, *, named: bool = False) -> bytes:
     """A regular file of at most `most` bytes. `named`: by the command line, which may pass a pipe that the shell has
     opened. Raises Unreadable."""
-    with open_regular(path, named=named) as file:
-        try:
-            data = file.read(most + 1)
-        except OSError as error:
-            raise Unreadable(_reason(error)) from None
+    held = UNSAVED.get(os.path.realpath(path)) if UNSAVED else None
+    if held is not None:
+        data = held.encode("utf-8", "replace")
+    else:
+        with open_regular(path, named=named) as file:
+            try:
+                data = file.read(most + 1)
+            except OSError as error:
+                raise Unreadable(_reason(error)) from None
     if len(data) > most:
         raise TooLong(f"it is longer than {most:,} bytes")
     return data

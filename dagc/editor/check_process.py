@@ -11,6 +11,7 @@ import os
 import sys
 from typing import Any
 
+from ..base.files import UNSAVED
 from .buffer import Document, Settings
 from .checked import SPEC, to_plain
 from .checking import check_plan, check_spec, check_syntax
@@ -26,12 +27,14 @@ def asked(document: Document, stage: str, fixed: Span | None = None) -> dict[str
     settings = document.settings
     return {
         "text": document.text, "path": document.path, "stage": stage, "params": dict(settings.params),
-        "allow_import": list(settings.allow_import), "fixed": fixed,
+        "allow_import": list(settings.allow_import), "fixed": fixed, "unsaved": UNSAVED,
     }  # fmt: skip
 
 
 def answer(question: dict[str, Any]) -> dict[str, Any]:
     """What a check says, or the fixes; of a text that is too long, or the library's own, its syntax alone."""
+    UNSAVED.clear()
+    UNSAVED.update(question["unsaved"])
     settings = Settings(question["params"], tuple(question["allow_import"]))
     document = Document(question["text"], question["path"], settings)
     plain = document.too_long or in_library(document)

@@ -7,7 +7,7 @@ from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 
-from ..base.files import Reach, Unreadable, read_text
+from ..base.files import UNSAVED, Reach, Unreadable, read_text
 from ..base.frozen import record, replace
 from ..base.source import Source
 from ..lang import library
@@ -94,7 +94,10 @@ def beside(document: Document, statements: Sequence[Statement]) -> list[Beside]:
 
 
 def read_beside(path: str) -> Beside | None:
-    """A file, read again when it has changed."""
+    """A file, read again when it has changed; of one that is open, its text in the editor."""
+    held = UNSAVED.get(path)
+    if held is not None:
+        return Beside(path, held, statements_of(held))
     try:
         seen = Path(path).stat()
     except OSError:

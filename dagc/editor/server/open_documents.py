@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from ...base.files import UNSAVED
 from ..buffer import Document, Settings
 from ..checked import INFORMATION, NOTHING, PLAN, SPEC, Checked, Finding, Spot, kept
+from ..library_files import strings_of
 from .checkers import Checker
 
 QUIET_S = 0.03
@@ -84,6 +87,21 @@ class OpenDocuments:
             before = self.known[uri] = OpenDocument(uri, version, document)
         before.version, before.document, before.current = version, document, False
         self.recheck(before)
+        self.held(document)
+
+    def held(self, document: Document, closed: bool = False) -> None:
+        """What other documents read of its file: its text, while it is open. Those that may import it are checked again."""
+        if document.path is None:
+            return
+        path = os.path.realpath(document.path)
+        if closed or document.too_long:
+            UNSAVED.pop(path, None)
+        else:
+            UNSAVED[path] = document.text
+        for other in self.known.values():
+            if other.document is not document and any(True for _ in strings_of(other.document.statements)):
+                other.document = other.document.again()
+                self.recheck(other)
 
     def recheck(self, one: OpenDocument) -> None:
         """Its text or a file beside it changed."""
@@ -98,6 +116,7 @@ class OpenDocuments:
         if one is not None:
             for timer in one.timers:
                 timer.cancel()
+            self.held(one.document, closed=True)
             self.quick.forget(uri)
             self.costly.forget(uri)
 
