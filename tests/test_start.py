@@ -74,3 +74,16 @@ def test_only_a_process_that_ends_gives_up_finding_cycles(monkeypatch: pytest.Mo
     assert main(["list", "dtypes"]) == 0 and not frozen
     monkeypatch.setattr(sys, "argv", ["dagc", "list", "dtypes"])
     assert main() == 0 and frozen
+
+
+@pytest.mark.parametrize(("said", "then"), [(None, "1"), ("3", "3")])
+def test_a_command_multiplies_matrices_with_one_thread(
+    said: str | None, then: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the environment says otherwise; whoever calls `main` with words of their own keeps theirs."""
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", said or "")
+    if said is None:
+        monkeypatch.delenv("OPENBLAS_NUM_THREADS")
+    assert main(["list", "dtypes"]) == 0 and os.environ.get("OPENBLAS_NUM_THREADS") == said
+    monkeypatch.setattr(sys, "argv", ["dagc", "list", "dtypes"])
+    assert main() == 0 and os.environ["OPENBLAS_NUM_THREADS"] == then

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 TYPE_CHECKING = False  # `typing` takes longer to import than `dagc --help` to print
@@ -14,6 +15,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else list(argv)
     if words in (["--help"], ["-h"], ["help"]) and _overview():
         return 0
+    if argv is None:
+        # Before NumPy is imported: the threads of its OpenBLAS wait in a loop, and no matrix here is worth a second one.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from .process import process
 
     code = process(words)
