@@ -276,7 +276,7 @@ NOT_TRAINED = r"(?m)^(?:chunk|prefix|draft) = .*\n?|redundant = \d+, "
 def training_plans(draw: st.DrawFn) -> str:
     """A random model under a random strategy, which trains it: copies of experts are experts of their own."""
     kind, text = draw(random_plans.plans())
-    own = f"kind = train, zero = {draw(st.integers(0, 2))}"
+    own = f"kind = train, zero = {draw(st.integers(0, 3))}"
     own += draw(st.sampled_from(["", "", ", recompute = full", ", recompute = [attend, silu, rms_norm]"]))
     own += draw(st.sampled_from(["", ", optimizer = sgd"]))
     copies = int(re.findall(r"redundant = (\d+)", text)[0])

@@ -123,7 +123,6 @@ def test_an_unknown_preset_is_one_error_with_the_list() -> None:
 TRAIN = "phase train { gpus = 0..7, pp = 2, ep = 4, schedule = one_f_one_b, recompute = full, zero = 1 }"
 LATER = {
     "train": ("train { steps = 10 }", "sections of training are"),
-    "zero": (TRAIN.replace("zero = 1", "zero = 3"), "weights that are shared out"),
     "optimizer": (TRAIN.replace("zero = 1", "optimizer = adamw { lr = 1 }"), "settings of an optimizer are"),
 }  # fmt: skip
 

@@ -38,11 +38,13 @@ PHASES = {
     "no zero": "gpus = 0..7, pp = 2, dp = 2, tp = 2, microbatches = 2",
     "zero 1": "gpus = 0..7, pp = 2, dp = 2, tp = 2, microbatches = 2, zero = 1, sequence_parallel = true",
     "zero 2": "gpus = 0..7, pp = 4, dp = 2, microbatches = 4, zero = 2, optimizer = sgd",
+    "one stage, zero 3": "gpus = 0..3, dp = 2, tp = 2, microbatches = 2, zero = 3",
+    "zero 3": "gpus = 0..7, pp = 2, dp = 4, microbatches = 2, zero = 3",
     "context": "gpus = 0..7, pp = 4, sp = 2, microbatches = 4, zero = 1, recompute = full",
     "a loop": "gpus = 0..3, pp = 2, dp = 2, microbatches = 2, schedule = interleaved, virtual = 2",
     "a V": "gpus = 0..3, pp = 2, dp = 2, microbatches = 4, schedule = zb_v, zero = 2",
 }
-APART = ("no zero", "zero 1", "zero 2", "context", "a loop")
+APART = ("no zero", "zero 1", "zero 2", "zero 3", "context", "a loop")
 
 
 def step(phase: str, tied: str = "true") -> Step:
@@ -196,6 +198,7 @@ def test_it_is_held_once_where_both_ends_are_on_one_gpu(phase: str) -> None:
     wanted = {
         "one rank": [(TABLE * 2, TABLE * 4, TABLE * 12)],
         "one stage": [(TABLE * 2 / 2, TABLE * 4 / 2, TABLE * 12 / 4)],
+        "one stage, zero 3": [(TABLE * 2 / 4, TABLE * 4 / 4, TABLE * 12 / 4)],
         "a V": [(TABLE * 2, TABLE * 4 / 2, TABLE * 12 / 2), none],
     }
     assert saved == wanted.get(phase, [none] * len(saved))

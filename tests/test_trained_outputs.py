@@ -24,6 +24,7 @@ from dagc.cli import main
 from dagc.cost.schedule.training.cell_orders import Part, cells_of
 from dagc.cost.schedule.training.schedule_table import SCHEDULES
 from dagc.export.traces import timeline
+from dagc.export.training_events import TRACKS
 from dagc.plan.step_totals import step_collectives
 from dagc.spec.metrics import of_training
 from dagc.view.draw.figures.training_sheets import TRAINING_SHEETS
@@ -302,7 +303,14 @@ def test_a_label_of_one_letter_has_room(capsys: Capture, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "more", ["zero = 1", "schedule = interleaved, virtual = 2", "schedule = zb_v", "schedule = dualpipe"]
+    "more",
+    [
+        "zero = 1",
+        "zero = 3",
+        "schedule = interleaved, virtual = 2, zero = 3, grad_overlap = full",
+        "schedule = zb_v",
+        "schedule = dualpipe",
+    ],
 )
 def test_a_trace_has_every_cell_and_the_ops_of_one_of_each_kind(more: str) -> None:
     plan = trained(more)
@@ -317,7 +325,7 @@ def test_a_trace_has_every_cell_and_the_ops_of_one_of_each_kind(more: str) -> No
         timed = list(result.steps.written(stage))
         shown = [event for event in mine if event["cat"] in cells]
         assert len(shown) == sum(len(cells_of(entry.entry)) for entry in timed)
-        assert sum(event["dur"] for event in shown if event["tid"] % 4 == 0) == pytest.approx(
+        assert sum(event["dur"] for event in shown if event["tid"] % TRACKS == 0) == pytest.approx(
             1e6 * sum(entry.end_s - entry.start_s for entry in timed), rel=1e-3
         )
         (update,) = [event for event in mine if event["cat"] == "update"]

@@ -363,7 +363,10 @@ PHASE: dict[str, Attribute] = {
     ),
     "optimizer": _word("train: what makes new weights", "adamw", *OPTIMIZERS),
     "zero": _count(
-        "train: 1 shares out the optimizer's states among data-parallel ranks, 2 gradients too", 0, low=0, high=3
+        "train: 1 shares out the optimizer's states among data-parallel ranks, 2 gradients too, 3 weights too",
+        0,
+        low=0,
+        high=3,
     ),
     "gradient_dtype": _word("train: sums of gradients", "fp32", "fp32", "bf16"),
     "master_dtype": _word("train: the optimizer's own copy of the weights", "fp32", "fp32", "bf16", "none"),

@@ -97,7 +97,7 @@ class LocalShapes:
         """(products, dtype) of each."""
         groups: dict[tuple[str, str], list[Op]] = {}
         for op in self.of_kind("contract"):
-            if op.scope != "experts" and len(op.inputs) == 2 and op.inputs[1].startswith("@"):
+            if op.scope != "experts" and len(op.inputs) == 2 and self.segment.is_weight(op.inputs[1]):
                 groups.setdefault((op.inputs[0], self._math(op)), []).append(op)
         return [(group, dtype) for (_, dtype), group in groups.items()]
 

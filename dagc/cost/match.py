@@ -40,6 +40,7 @@ ROOFLINE: Mapping[str, str] = {
         "no kernel of a backward pass was measured",
     ),
     **dict.fromkeys(("accumulate", "adamw", "sgd", "store"), "reads and writes each number once: bandwidth alone"),
+    "fetch": "a view of what is stored",
     **dict.fromkeys(
         ("labels", "row_max", "row_exp_sum", "pick", "cross_entropy", "cross_entropy_grad"),
         "reads the logits once: bandwidth alone",

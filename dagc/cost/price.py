@@ -177,4 +177,4 @@ def _bound(compute_s: float | Array, memory_s: float | Array) -> str:
 
 def _math_dtype(segment: Segment, op: Op) -> str:
     """A matmul runs at the precision of its weight; attention at that of its activations."""
-    return next((segment.weight[n].dtype for n in op.inputs if n.startswith("@")), op.dtype)
+    return next((segment.weight_of(n).dtype for n in op.inputs if segment.is_weight(n)), op.dtype)

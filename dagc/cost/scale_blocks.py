@@ -67,8 +67,8 @@ def split_sides(segment: Segment, mesh: Mesh) -> Iterator[tuple[Axes, Side]]:
         if not OPS[op.kind].product:
             continue
         for name in op.inputs:
-            if name.startswith("@"):
-                yield from _sides(segment, mesh, op, segment.weight[name])
+            if segment.is_weight(name):
+                yield from _sides(segment, mesh, op, segment.weight_of(name))
 
 
 def _sides(segment: Segment, mesh: Mesh, op: Op, weight: Weight) -> Iterator[tuple[Axes, Side]]:

@@ -49,10 +49,10 @@ def collective_cost(
     if op.is_across and between is not None:
         return _linked_cost(op, payload, worst, mesh, between)
     if kept is None:
-        return _call_cost(op, payload, worst, mesh, hardware, exchanges)
+        return call_cost(op, payload, worst, mesh, hardware, exchanges)
     sent = exchanges.tokens(op, payload * worst) if exchanges is not None and op.is_token_exchange else None
     key = op.runtime_kind, _steps(op), payload, worst, mesh.group(op.axes), sent
-    return kept.call(key, lambda: _call_cost(op, payload, worst, mesh, hardware, exchanges))
+    return kept.call(key, lambda: call_cost(op, payload, worst, mesh, hardware, exchanges))
 
 
 def _steps(op: Op) -> int:
@@ -60,7 +60,7 @@ def _steps(op: Op) -> int:
 
 
 @called
-def _call_cost(
+def call_cost(
     op: Op, payload: float, worst: float, mesh: Mesh, hardware: Hardware, exchanges: Exchanges | None
 ) -> OpCost:
     """Of a payload on the mean rank, `worst` times as much on the busiest."""

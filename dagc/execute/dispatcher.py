@@ -172,7 +172,10 @@ def run_op(host: Host, place: RunPlace, env: Mapping[str, list[object]]) -> Resu
     dims, own = tuple(map(segment.dims_of, op.inputs)), segment.within(op.scope)
     results: Results = [[] for _ in op.results]
     for i, rank in enumerate(host.here(op.on)):
-        x = [host.weight(segment, layer, n, rank) if n.startswith("@") else env[n][i] for n in op.inputs]
+        x = [
+            host.weight(segment, layer, n, rank) if n.startswith("@") else host.shards.read(segment, n, env[n][i], rank)
+            for n in op.inputs
+        ]
         call = OpCall(host.shards, own, layer, op, rank, dims, op.dims, host.lend(place, rank))
         made = host.backend.compute(call, x)
         values = made if isinstance(made, tuple) else (made,)

@@ -25,8 +25,8 @@ from .values import Ints
 
 def dispatch_of(segment: Segment, name: str) -> Op:
     """The dispatch that routed rows, or an expert weight that meets them, come from."""
-    if name.startswith("@"):
-        return dispatch_of(segment, next(segment.users(name)).name)
+    if segment.is_weight(name):
+        return dispatch_of(segment, reader_of(segment, name).name)
     line = [name]
     while line:
         op = segment.by_name.get(line.pop())
@@ -34,12 +34,22 @@ def dispatch_of(segment: Segment, name: str) -> Op:
             continue
         if isinstance(op.attrs, DispatchAttrs):
             return op
-        line += reversed([n for n in op.inputs if not n.startswith("@")])
+        line += reversed([n for n in op.inputs if not segment.is_weight(n)])
     rows = rows_of(segment.dims_of(name))  # weights of rows come from the router alone
     for op in segment.ops:
         if rows is not None and isinstance(op.attrs, DispatchAttrs) and rows.slot in op.dims:
             return op
     raise CannotRun(f"`{name}` comes from no dispatch")
+
+
+def reader_of(segment: Segment, name: str) -> Op:
+    """The first op that computes with a weight or a copy of it."""
+    weight = segment.weight_of(name).name
+    return next(
+        op
+        for op in segment.ops
+        if op.name not in segment.copies and any(n == weight or segment.copies.get(n) == weight for n in op.inputs)
+    )
 
 
 def split_experts(segment: Segment, dispatch: Op) -> Axes:

@@ -79,6 +79,6 @@ def row_gradients(k: Arrays) -> Mapping[str, Rule]:
 
 def _parts(call: OpCall, x: Sequence[Array]) -> tuple[Array, Array, Array, list[Array], int]:
     """(upstream, value, gain or one, sums of each row that it was given, width)."""
-    has_gain = len(call.op.inputs) > 2 and call.op.inputs[2].startswith("@")
+    has_gain = len(call.op.inputs) > 2 and call.segment.is_weight(call.op.inputs[2])
     width = int(call.segment.size(call.dims[1][-1]))
     return x[0], x[1], x[2] if has_gain else 1.0, list(x[2 + has_gain :]), width

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..ir.ops.attributes import NormAttrs
 from ..ir.ops.packing import unpacked_shape
+from ..ir.routed_dims import stem
 from .dispatcher import OpCall, Rule
 
 Array = Any
@@ -27,12 +28,24 @@ def normed(function: Callable[..., Array], sums: Sequence[Callable[[Array], Arra
     """By the row sums that a split width was given, else by those of the row itself."""
 
     def rule(call: OpCall, x: Sequence[Array]) -> Array:
-        weights = [name.startswith("@") for name in call.op.inputs]
+        weights = [call.segment.is_weight(name) for name in call.op.inputs]
         row_sums = [v for v, is_weight in zip(x[1:], weights[1:], strict=True) if not is_weight]
         width = int(call.segment.size(call.op.dims[-1]))
         result = function(x[0], *(row_sums or [total(x[0]) for total in sums]), width, call.op.of(NormAttrs).eps)
         gain = next((v for v, is_weight in zip(x, weights, strict=True) if is_weight), None)
         return result if gain is None else result * gain
+
+    return rule
+
+
+def fetched(stack: Callable[[list[Array], int], Array]) -> Rule:
+    """A weight as the rank stores it; of experts all of its own as one, for collectives."""
+
+    def rule(call: OpCall, x: Sequence[Any]) -> Array:
+        if not isinstance(x[0], Mapping):
+            return x[0]
+        axis = next(at for at, dim in enumerate(call.op.dims) if stem(dim) == "expert")
+        return stack([x[0][expert] for expert in sorted(x[0])], axis)
 
     return rule
 

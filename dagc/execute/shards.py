@@ -115,7 +115,7 @@ class Shards:
     def rows(self, segment: Segment, name: str) -> RoutedRows:
         """The routed rows that a value, or an expert weight, is of: where the dispatch sends them, or where the weight was put."""
         dispatch = dispatch_of(segment, name)
-        how = segment.weight[name].placed if name.startswith("@") else dispatch.of(DispatchAttrs).placed
+        how = segment.weight_of(name).placed if segment.is_weight(name) else dispatch.of(DispatchAttrs).placed
         key = (segment.name, dispatch.name, how)
         if key not in self.placements:
             # The model itself has no spare copies; a split one has those of its placement.
@@ -138,6 +138,16 @@ class Shards:
         inner = layout[:at] + layout[at + 1 :]
         experts = range(len(rows.slots))[self.part(len(rows.slots), layout[at], rank)]
         return {p: self.shard(np.take(whole, rows.slots[p], axis=at), inner, rank) for p in experts}
+
+    def read(self, segment: Segment, name: str, value: Any, rank: Coordinates) -> Any:
+        """A value as an op reads it: of a copy of experts' weights a mapping, as of the weights themselves."""
+        if name not in segment.copies or segment.weight_of(name).scope != "experts":
+            return value
+        rows, dims, layout = self.rows(segment, name), segment.dims_of(name), segment.sharding_of(name)
+        at = dims.index(rows.expert)
+        axes = layout.dims[at] if layout is not None else ()
+        own = range(len(rows.slots))[self.part(len(rows.slots), axes, rank)]
+        return {expert: value[(*(slice(None),) * at, k)] for k, expert in enumerate(own)}
 
     def master(self, segment: Segment, layer: int, op: Op, rank: Coordinates) -> Floats:
         """A rank's part of a weight, in the layout of an op of the optimizer."""

@@ -158,7 +158,7 @@ WORK: Mapping[str, Count | None] = {
         ),
         _each,
     ),
-    **dict.fromkeys(("slice", "unpack", "pack"), None),
+    **dict.fromkeys(("slice", "unpack", "pack", "fetch"), None),
 }
 """Of every kind that is not a collective; None: it computes nothing, and is not counted."""
 

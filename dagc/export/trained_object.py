@@ -96,5 +96,16 @@ def _stage(result: TrainingResult, stage: int) -> dict[str, Any]:
 
 
 def _held(need: TrainingMemory) -> dict[str, float]:
-    kinds = ("weights", "gradients", "optimizer", "activations", "working", "buffers", "reserve", "peak", "capacity")
+    kinds = (
+        "weights",
+        "gradients",
+        "optimizer",
+        "activations",
+        "gathered",
+        "working",
+        "buffers",
+        "reserve",
+        "peak",
+        "capacity",
+    )
     return {f"{kind}_B": getattr(need, f"{kind}_B") for kind in kinds}

@@ -8,7 +8,8 @@ from functools import cached_property
 from ..base.diagnostics import Diagnostic, SpecError
 from ..base.frozen import record
 from ..cost.schedule.training.cell_orders import Cell, Part, cells_of
-from ..cost.training.cell_costs import OpTimes, op_times
+from ..cost.training.cell_costs import OpTimes, move_times, op_times
+from ..cost.training.layers_in_turn import cells_in_order, in_turn
 from ..ir.graph import COMM, COMPUTE
 from ..plan.trained import TrainingResult
 from ..view.facts.held_over_step import check_cells, held_over_step
@@ -22,8 +23,10 @@ NAMES: Mapping[Part, str] = {
     Part.WEIGHT: "weight",
 }
 """Part -> its name in CELL_GROUPS."""
-TRACKS = 4
-"""Of a stage: cells with the ops that compute, cells that run at the same time, collectives, memory."""
+TRACKS = 5
+"""Of a stage: cells with the ops that compute, cells that run at the same time, collectives, those that move weights, memory."""
+WEIGHTS = "weights"
+"""Names the stream of the last of these."""
 
 
 def check_trace(result: TrainingResult, ranks: str) -> None:
@@ -47,8 +50,19 @@ class _Writer:
 
     @cached_property
     def ops(self) -> Mapping[str, Mapping[str, tuple[OpTimes, ...]]]:
-        """Name of a cell -> layer -> its ops."""
-        return {name: op_times(self.result.graph, self.result.costs, name) for name in NAMES.values()}
+        """Name of a cell -> layer -> its ops, but for those that move weights."""
+        graph, costs = self.result.graph, self.result.costs
+        return {name: op_times(graph, costs, name, overlap=self.overlap) for name in NAMES.values()}
+
+    @cached_property
+    def moves(self) -> Mapping[str, Mapping[str, tuple[tuple[OpTimes, ...], ...]]]:
+        """The same, of what gathers weights, and of what reduces their gradients."""
+        graph, costs = self.result.graph, self.result.costs
+        return {name: move_times(graph, costs, name, overlap=self.overlap) for name in NAMES.values()}
+
+    @property
+    def overlap(self) -> bool:
+        return self.result.training.overlap == "full"
 
     @cached_property
     def names(self) -> list[tuple[str, str]]:
@@ -62,9 +76,11 @@ class _Writer:
         cells = Track(first, pid, first, f"{name} cells, and ops that compute")
         beside = Track(first + 1, pid, first + 1, f"{name} cells that run at the same time")
         moved = Track(first + 2, pid, first + 2, f"{name} communication")
-        held = Track(first + 3, pid, first + 3, f"{name} memory", "B")
+        weights = Track(first + 3, pid, first + 3, f"{name} gathers of weights and their gradients")
+        held = Track(first + 4, pid, first + 4, f"{name} memory", "B")
         overlaps = any(len(cells_of(e)) > 1 for loop in result.steps.schedule.orders[stage] for e in loop.body)
-        yield from (cells, *((beside,) if overlaps else ()), moved, held)
+        moves = any(ops for layers in self.moves.values() for found in layers.values() for ops in found)
+        yield from (cells, *((beside,) if overlaps else ()), moved, *((weights,) if moves else ()), held)
         unfolded: set[tuple[int, Part]] = set()
         for entry, start_s, end_s in result.steps.written(stage):
             several = cells_of(entry)
@@ -73,7 +89,7 @@ class _Writer:
             for cell in several if len(several) == 1 else ():
                 if cell.kind not in unfolded:
                     unfolded.add(cell.kind)
-                    yield from self.inside({COMPUTE: cells, COMM: moved}, stage, cell, start_s, end_s)
+                    yield from self.inside({COMPUTE: cells, COMM: moved, WEIGHTS: weights}, stage, cell, start_s, end_s)
         end_s = result.steps.makespan_s
         if result.update_s:
             args: dict[str, Value] = {"optimizer": result.training.optimizer, "zero": result.training.zero}
@@ -117,18 +133,30 @@ class _Writer:
     ) -> Iterator[EventSpan]:
         """The ops of a cell, layer by layer, gradients from the last layer to the first."""
         _, virtual = self.result.steps.schedule.stage_at[stage, cell.chunk]
-        layers = [layer for layer, count in self.result.stages[virtual].layers for _ in range(count)]
-        name = NAMES[cell.part]
-        begin_s, most = start_s, nanoseconds(end_s)
-        ends = dict.fromkeys(tracks, nanoseconds(start_s))
-        for number, layer in _numbered(layers, backward=cell.part is not Part.FORWARD):
-            own = self.ops[name].get(layer, ())
-            for op, from_s, to_s in own:
-                stream = op.stream if op.stream in tracks else COMPUTE
-                start = min(most, max(ends[stream], nanoseconds(begin_s + from_s)))
-                end = ends[stream] = min(most, max(start, nanoseconds(begin_s + to_s)))
-                yield EventSpan(tracks[stream], op.name, op.runtime_kind, start, end, self.args(layer, number, op.name))
-            begin_s += self.result.cells[layer, name].time_s if (layer, name) in self.result.cells else 0.0
+        own, name = self.result.stages[virtual], NAMES[cell.part]
+        layers = [layer for layer, count in own.layers for _ in range(count)]
+        most, ends = nanoseconds(end_s), dict.fromkeys(tracks, nanoseconds(start_s))
+
+        def drawn(ops: Iterable[OpTimes], stream: str, begin_s: float, layer: str, number: int) -> Iterator[EventSpan]:
+            for op, from_s, to_s in ops:
+                on = stream or (op.stream if op.stream in tracks else COMPUTE)
+                start = min(most, max(ends[on], nanoseconds(start_s + begin_s + from_s)))
+                end = ends[on] = min(most, max(start, nanoseconds(start_s + begin_s + to_s)))
+                yield EventSpan(tracks[on], op.name, op.runtime_kind, start, end, self.args(layer, number, op.name))
+
+        cells = self.result.cells
+        numbered = [
+            pair for pair in _numbered(layers, backward=cell.part is not Part.FORWARD) if (pair[1], name) in cells
+        ]
+        times = in_turn(cells_in_order(own, cells, name), overlap=self.overlap)
+        moved: list[tuple[float, Iterator[EventSpan]]] = []
+        for (number, layer), at in zip(numbered, times, strict=True):
+            gathers, scatters = self.moves[name][layer]
+            moved.append((at.gather_s, drawn(gathers, WEIGHTS, at.gather_s, layer, number)))
+            moved.append((at.scatter_s, drawn(scatters, WEIGHTS, at.scatter_s, layer, number)))
+            yield from drawn(self.ops[name].get(layer, ()), "", at.start_s, layer, number)
+        for _, spans in sorted(moved, key=lambda one: one[0]):
+            yield from spans
 
     def args(self, layer: str, number: int, op: str) -> dict[str, Value]:
         cost, own = self.result.costs.ops[layer, op], self.result.graph.segment(layer).by_name[op]

@@ -12,7 +12,7 @@ from ..base.collectives import ACROSS, FROM_EXPERTS, is_token_exchange
 from ..base.frozen import record, replace
 from ..base.phase_kinds import PHASE_KINDS, PROMPT, SAMPLED, PhaseKind, is_part
 from .mesh import Mesh
-from .ops.attributes import NONE, AttendAttrs, Attrs, CollectiveAttrs
+from .ops.attributes import NONE, AttendAttrs, Attrs, CollectiveAttrs, FetchAttrs, SliceAttrs
 from .sharding import AT_EXPERTS, Axes, Sharding
 
 A = TypeVar("A", bound=Attrs)
@@ -274,6 +274,25 @@ class Segment:
     @cached_property
     def weight(self) -> dict[str, Weight]:
         return {w.name: w for w in self.weights}
+
+    @cached_property
+    def copies(self) -> Mapping[str, str]:
+        """Values that are copies of a stored weight, fetched and then moved between layouts -> the weight."""
+        found: dict[str, str] = {}
+        for op in self.ops:
+            if isinstance(op.attrs, FetchAttrs):
+                found[op.name] = op.inputs[0]
+            elif isinstance(op.attrs, (CollectiveAttrs, SliceAttrs)) and op.inputs and op.inputs[0] in found:
+                found[op.name] = found[op.inputs[0]]
+        return found
+
+    def is_weight(self, name: str) -> bool:
+        """Whether an operand is a weight, or a copy of one."""
+        return name.startswith("@") or name in self.copies
+
+    def weight_of(self, name: str) -> Weight:
+        """The weight that such an operand is, or is a copy of."""
+        return self.weight[self.copies.get(name, name)]
 
     @cached_property
     def reach(self) -> Mapping[str, tuple[int | None, int | None]]:

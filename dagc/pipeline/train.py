@@ -16,7 +16,9 @@ from ..cost.schedule.training.schedule_table import SCHEDULES, Unmet, make
 from ..cost.schedule.training.stage_times import StageTimes
 from ..cost.training.cell_costs import CellCost, cell_costs, model_flops
 from ..cost.training.kept_activations import Kept, kept_by_layer, kept_by_stage, working_bytes
+from ..cost.training.layers_in_turn import StageCost, stage_costs
 from ..cost.training.step_memory import StateBytes, TrainingMemory, state_bytes
+from ..cost.training.weight_moves import gathered_bytes, in_flat_calls, scattered_bytes
 from ..ir.graph import UPDATE, Graph, Segment, Stage, runs
 from ..plan.step_totals import edge_between
 from ..plan.trained import TrainingResult
@@ -59,9 +61,11 @@ def training_of(unit: Unit) -> Training:
 def costed_cells(unit: Unit, graph: Graph) -> CostedCells:
     """`graph`: the phase lowered."""
     hardware = replace(unit.spec.hardware, calibration=None)  # kernels were measured in inference alone
-    costs = price(graph, unit, hardware)
+    costs = in_flat_calls(graph, price(graph, unit, hardware), hardware)
+    overlap = training_of(unit).overlap == "full"
     return CostedCells(
-        graph, hardware, costs, cell_costs(graph, costs), cell_costs(graph, costs, floor=True), kept_by_layer(graph, costs.imbalance), *model_flops(graph)
+        graph, hardware, costs, cell_costs(graph, costs, overlap=overlap), cell_costs(graph, costs, floor=True, overlap=overlap),
+        kept_by_layer(graph, costs.imbalance), *model_flops(graph),
     )  # fmt: skip
 
 
@@ -69,15 +73,18 @@ def step_of(unit: Unit, schedule: PipelineSchedule, own: CostedCells) -> Trainin
     """The cells in the order of a schedule. Raises SpecError where layers do not divide over its stages."""
     phase, training, graph, costs = unit.phase, training_of(unit), own.graph, own.costs
     stages = virtual_stages(graph, schedule, unit)
-    steps = timed(schedule, stages, own.cells, costs, training)
-    at_peak = timed(schedule, stages, own.at_peak, costs, training, floor=True)
+    staged, at_peak = (
+        stage_costs(stages, cells, overlap=training.overlap == "full") for cells in (own.cells, own.at_peak)
+    )
+    steps = timed(schedule, stages, staged, costs, training)
+    floor = timed(schedule, stages, at_peak, costs, training, floor=True)
     update_s, moved_s = update_times(schedule, stages, own.cells, steps, training)
     kept = kept_by_stage(own.kept, stages, graph.lanes)
     return TrainingResult(
         graph, training, costs, steps, own.cells, stages, memory_of(graph, costs, schedule, stages, kept, training, own.hardware),
         update_s, moved_s, own.flops * phase.batching.filled, own.executed * phase.batching.filled,
         own.hardware.peak_flops(unit.spec.model.weight_dtype) * phase.gpu_count, float(phase.sequences * phase.tokens), phase.gpus,
-        phase.hardware, at_peak.makespan_s, kept=tuple(kept),
+        phase.hardware, floor.makespan_s, kept=tuple(kept), staged=staged,
     )  # fmt: skip
 
 
@@ -125,13 +132,13 @@ def virtual_stages(graph: Graph, schedule: PipelineSchedule, unit: Unit) -> tupl
 
 
 def timed(
-    schedule: PipelineSchedule, stages: tuple[Stage, ...], cells: Mapping[tuple[str, str], CellCost], costs: Costs,
+    schedule: PipelineSchedule, stages: tuple[Stage, ...], staged: Mapping[tuple[int, str], StageCost], costs: Costs,
     training: Training, *, floor: bool = False,
 ) -> StepTimes:  # fmt: skip
     """When every cell runs."""
 
-    def total(stage: Stage, cell: str) -> float:
-        return sum(count * cells[name, cell].time_s for name, count in stage.layers if (name, cell) in cells)
+    def total(cell: str) -> list[float]:
+        return [staged[k, cell].time_s if (k, cell) in staged else 0.0 for k in range(len(stages))]
 
     route = schedule.routes[0].seats
     sends = []
@@ -142,8 +149,7 @@ def timed(
     return step_times(
         schedule,
         StageTimes(
-            [total(s, "forward") for s in stages], [total(s, "input") for s in stages], [total(s, "weight") for s in stages],
-            sends, sends, None, [total(s, "backward") for s in stages] if whole else None,
+            total("forward"), total("input"), total("weight"), sends, sends, None, total("backward") if whole else None,
         ),
     )  # fmt: skip
 
@@ -196,16 +202,29 @@ def memory_of(
                 for kind in ("weights_B", "gradients_B", "optimizer_B")
             )
         )
+        in_turn = [[graph.segment(name) for name, count in stage.layers for _ in range(count)] for stage in own]
         buffers = max((staged[name] for name in names), default=0.0)
+        if training.overlap == "full":
+            buffers += max(scattered_bytes(graph.segment(name), graph) for name in names)  # of the layer before
         if schedule.gpus > 1:
             buffers += 2 * costs.transfer.payload_B
         needs.append(
             TrainingMemory(
                 gpu, total.weights_B, total.gradients_B, total.optimizer_B, held[gpu].held, max(working[name] for name in names),
                 buffers, hardware.reserve_B, hardware.memory_B, in_flight[gpu].held,
+                gathered_B=max(most_gathered(layers, graph, training) for layers in in_turn),
             )
         )  # fmt: skip
     return tuple(needs)
+
+
+def most_gathered(layers: Sequence[Segment], graph: Graph, training: Training) -> float:
+    """Bytes of gathered weights on a rank: of the layer in use, and where they are gathered ahead of the next one."""
+    own = {name: gathered_bytes(layer, graph) for name, layer in {layer.name: layer for layer in layers}.items()}
+    sizes = [own[layer.name] for layer in layers]
+    if training.overlap == "full" and len(sizes) > 1:
+        sizes = [one + other for one, other in pairwise(sizes)]
+    return max(sizes)
 
 
 def of_microbatch(segment: Segment) -> Segment:

@@ -27,8 +27,8 @@ def report(result: TrainingResult, unit: Unit, help: tuple[str, ...]) -> None:
     worst = result.worst
     parts = (
         ("weights", worst.weights_B), ("gradients", worst.gradients_B), ("optimizer", worst.optimizer_B),
-        ("activations", worst.activations_B), ("working", worst.working_B), ("buffers", worst.buffers_B),
-        ("reserve", worst.reserve_B),
+        ("activations", worst.activations_B), *((("gathered", worst.gathered_B),) if worst.gathered_B else ()),
+        ("working", worst.working_B), ("buffers", worst.buffers_B), ("reserve", worst.reserve_B),
     )  # fmt: skip
     unit.out.add(
         "E04",

@@ -33,8 +33,10 @@ class Change:
 def cures(unit: Unit) -> tuple[str, ...]:
     """Those that make it fit, by how few words they change."""
     single = list(changes(unit))
-    of_word = {one.words[0].split()[0]: one for one in single}  # the last of a word takes least memory
-    if not single or tried(unit, reduce(both, of_word.values())) is None:
+    if not fits_at_most(unit, single):  # ranks may not divide its weights
+        single = [one for one in single if one.words != ("zero = 3",)]
+    of_word = {one.words[0].split()[0]: one for one in single}
+    if not fits_at_most(unit, single):
         return ("no `zero`, `recompute` or `microbatches` makes it fit: more `pp` or `tp`, or shorter sequences",)
     for count in range(1, len(of_word) + 1):
         together = (reduce(both, some) for some in combinations(single, count) if distinct(some))
@@ -42,6 +44,12 @@ def cures(unit: Unit) -> tuple[str, ...]:
         if found:
             return tuple(found)
     raise AssertionError("all together fit")
+
+
+def fits_at_most(unit: Unit, single: list[Change]) -> bool:
+    """Whether it fits with the last change of each word, which takes least memory."""
+    of_word = {one.words[0].split()[0]: one for one in single}
+    return bool(single) and tried(unit, reduce(both, of_word.values())) is not None
 
 
 def distinct(some: tuple[Change, ...]) -> bool:
@@ -53,7 +61,7 @@ def changes(unit: Unit) -> Iterator[Change]:
     """What takes memory for the least time first: states shared out, smaller micro-batches, activations done anew."""
     phase, training = unit.phase, unit.phase.training
     assert training is not None
-    for stage in range(training.zero + 1, 3):
+    for stage in range(training.zero + 1, 4):
         yield Change((f"zero = {stage}",), replace(phase, training=replace(training, zero=stage)))
     own = phase.strategy.microbatches
     for more in (own * factor for factor in (2, 4, 8)):

@@ -9,6 +9,7 @@ from ..cost.records import Costs
 from ..cost.schedule.training.makespan import StepTimes
 from ..cost.training.cell_costs import CellCost
 from ..cost.training.kept_activations import Kept
+from ..cost.training.layers_in_turn import StageCost
 from ..cost.training.step_memory import TrainingMemory
 from ..ir.graph import Graph, Stage
 from ..spec.training import Training
@@ -19,7 +20,7 @@ class TrainingResult:
     """`steps`: when cells run; `cells`: (layer, cell) -> cost; `stages`: layers of each virtual stage. `update_s`: from the end of the
     last gradient to new weights on the slowest GPU of a pipeline, as far as nothing hides it. `flops`: of a step over all GPUs as MFU
     counts them, `executed_flops` with what is done anew. `peak_flops`: of all GPUs. `kept`: by virtual stage, what a micro-batch
-    keeps for its gradients."""
+    keeps for its gradients. `staged`: (virtual stage, cell) -> cost of all its layers one after another."""
 
     graph: Graph
     training: Training
@@ -38,6 +39,7 @@ class TrainingResult:
     hardware: str = ""
     floor_s: float = 0.0
     kept: tuple[Kept, ...] = field(default=(), repr=False)
+    staged: Mapping[tuple[int, str], StageCost] = field(default_factory=dict, repr=False)
 
     @property
     def name(self) -> str:
@@ -85,15 +87,13 @@ class TrainingResult:
         """Of one GPU of the pipeline."""
         split = self.steps.times.backward_s is None
         names = ("forward", "input", "weight") if split else ("forward", "backward")
-        total = 0.0
-        for (g, _), (_, stage) in self.steps.schedule.stage_at.items():
-            if g == gpu:
-                total += sum(
-                    count * self.cells[name, cell].exposed_s
-                    for name, count in self.stages[stage].layers
-                    for cell in names
-                    if (name, cell) in self.cells
-                )
+        total = sum(
+            self.staged[stage, cell].exposed_s
+            for (g, _), (_, stage) in self.steps.schedule.stage_at.items()
+            if g == gpu
+            for cell in names
+            if (stage, cell) in self.staged
+        )
         return total * self.graph.microbatches / len(self.steps.schedule.routes)
 
     @property

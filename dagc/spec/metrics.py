@@ -378,6 +378,10 @@ _TRAININGS: tuple[Metric, ...] = (
     _train("memory.gradients", BYTES, "lower", lambda s: s.step.worst.gradients_B, "sums of gradients there", json="memory.gradients_B"),
     _train("memory.optimizer", BYTES, "lower", lambda s: s.step.worst.optimizer_B, "what the optimizer keeps there", json="memory.optimizer_B"),
     _train("memory.activations", BYTES, "lower", lambda s: s.step.worst.activations_B, "what is kept for gradients there", json="memory.activations_B"),
+    _train(
+        "memory.gathered", BYTES, "lower", lambda s: s.step.worst.gathered_B,
+        "copies of weights that are shared out, of the layers that use them (ZeRO 3)", json="memory.gathered_B",
+    ),
     _train("memory.working", BYTES, "lower", lambda s: s.step.worst.working_B, "values of the cell that runs", json="memory.working_B"),
     _train("memory.buffers", BYTES, "lower", lambda s: s.step.worst.buffers_B, "communication buffers", json="memory.buffers_B"),
     _train("memory.peak", BYTES, "lower", lambda s: s.step.worst.peak_B, "everything on the fullest GPU", gated=True, json="memory.peak_B"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from ...ir.ops.op_set import OPS, flops
 from ..records import Costs
 from ..schedule.layer import Layers
 from ..schedule.moments import State, last_s
+from .weight_moves import weight_moves, without
 
 WHOLE_BACKWARD = (RECOMPUTE, BACKWARD, WEIGHT)
 INPUT_BACKWARD = (RECOMPUTE, BACKWARD)
@@ -24,12 +25,19 @@ CELL_GROUPS = {
 
 @record
 class CellCost:
-    """Seconds of one cell of a layer: from its beginning to its end, the part in which a collective runs and nothing is computed
-    (`exposed_s`), and collectives in all (`moved_s`). On the slowest rank."""
+    """Seconds of one cell of a layer among layers like it: of the cell itself (`time_s`), the part of that in which a collective runs and
+    nothing is computed (`exposed_s`), and collectives in all (`moved_s`). On the slowest rank.
+
+    `own_s`: without what moves its weights, from its beginning to its end, of which `computed_s` it computes; `gather_s`: before that its
+    weights are gathered, `scatter_s`: after it their gradients are reduced."""
 
     time_s: float
     exposed_s: float
     moved_s: float
+    own_s: float
+    computed_s: float
+    gather_s: float = 0.0
+    scatter_s: float = 0.0
 
 
 class OpTimes(NamedTuple):
@@ -40,9 +48,9 @@ class OpTimes(NamedTuple):
     end_s: float
 
 
-def op_times(graph: Graph, costs: Costs, name: str) -> Mapping[str, tuple[OpTimes, ...]]:
-    """Layer -> its ops in the cells of a name of CELL_GROUPS."""
-    layers = _layers(graph, costs, name, floor=False)
+def op_times(graph: Graph, costs: Costs, name: str, *, overlap: bool) -> Mapping[str, tuple[OpTimes, ...]]:
+    """Layer -> its ops in the cells of a name of CELL_GROUPS, but for those that move its weights."""
+    layers = _layers(graph, costs, name, floor=False, overlap=overlap)
     if layers is None:
         return {}
     found = {}
@@ -53,26 +61,71 @@ def op_times(graph: Graph, costs: Costs, name: str) -> Mapping[str, tuple[OpTime
     return found
 
 
-def cell_costs(graph: Graph, costs: Costs, *, floor: bool = False) -> Mapping[tuple[str, str], CellCost]:
-    """(segment, name of CELL_GROUPS) -> cost; of cells that have no op nothing."""
-    found: dict[tuple[str, str], CellCost] = {}
-    for name in CELL_GROUPS:
-        layers = _layers(graph, costs, name, floor)
-        for segment in () if layers is None else layers.graph.segments:
-            assert layers is not None
-            ran = layers.evaluate(segment.name, _idle(graph))
-            end = _latest(ran.exit.ready, ran.exit.streams)
-            computed = graph.lanes * sum(
-                _largest(costs, segment, op, floor) for op in segment.ops if not op.is_collective
-            )
-            moved = graph.lanes * sum(_largest(costs, segment, op, floor) for op in segment.ops if op.is_collective)
-            found[segment.name, name] = CellCost(end, max(0.0, end - computed), moved)
+def move_times(
+    graph: Graph, costs: Costs, name: str, *, overlap: bool
+) -> Mapping[str, tuple[tuple[OpTimes, ...], ...]]:
+    """Layer -> the collectives that gather its weights in such a cell, and those that reduce their gradients, each one after the
+    other from the first on."""
+    found = {}
+    for segment in graph.segments:
+        own = only(segment, CELL_GROUPS[name])
+        found[segment.name] = tuple(
+            tuple(one_by_one([op for op in own.ops if op.name in names and op.is_collective], segment, costs))
+            for names in _apart(segment, overlap=overlap)
+        )
     return found
 
 
-def _layers(graph: Graph, costs: Costs, name: str, floor: bool) -> Layers | None:
+def one_by_one(ops: Sequence[Op], segment: Segment, costs: Costs) -> Iterator[OpTimes]:
+    at_s = 0.0
+    for op in ops:
+        end_s = at_s + _largest(costs, segment, op, floor=False)
+        yield OpTimes(op, at_s, end_s)
+        at_s = end_s
+
+
+def cell_costs(
+    graph: Graph, costs: Costs, *, floor: bool = False, overlap: bool = False
+) -> Mapping[tuple[str, str], CellCost]:
+    """(segment, name of CELL_GROUPS) -> cost; of cells that have no op nothing. `overlap`: what moves weights runs beside what layers
+    compute; else weights are gathered before, and gradients are reduced as the program has them."""
+    found: dict[tuple[str, str], CellCost] = {}
+    for name, cells in CELL_GROUPS.items():
+        layers = _layers(graph, costs, name, floor, overlap=overlap)
+        for segment in graph.segments:
+            gathers, scatters = _apart(segment, overlap=overlap)
+            ops = [op for op in segment.ops if op.cell in cells]
+            if not ops:
+                continue
+            own_s = 0.0
+            if layers is not None and layers.graph.find(segment.name) is not None:
+                ran = layers.evaluate(segment.name, _idle(graph))
+                own_s = _latest(ran.exit.ready, ran.exit.streams)
+
+            def total(chosen: Iterable[Op], segment: Segment = segment) -> float:
+                return graph.lanes * sum(_largest(costs, segment, op, floor) for op in chosen)
+
+            moving = [op for op in ops if op.is_collective]
+            computed_s = total(op for op in ops if not op.is_collective)
+            gather_s = total(op for op in moving if op.name in gathers)
+            scatter_s = total(op for op in moving if op.name in scatters)
+            time_s = max(own_s, gather_s + scatter_s) if overlap else gather_s + own_s + scatter_s
+            found[segment.name, name] = CellCost(
+                time_s, max(0.0, time_s - computed_s), total(moving), own_s, min(own_s, computed_s), gather_s, scatter_s
+            )
+    return found
+
+
+def _apart(segment: Segment, *, overlap: bool) -> tuple[frozenset[str], frozenset[str]]:
+    """What gathers weights, and what reduces their gradients beside what is computed."""
+    moves = weight_moves(segment)
+    return moves.gathers, moves.scatters if overlap else frozenset()
+
+
+def _layers(graph: Graph, costs: Costs, name: str, floor: bool, *, overlap: bool) -> Layers | None:
     """With the ops of the cells of one name alone; None where no layer has any."""
-    segments = tuple(own for s in graph.segments if (own := only(s, CELL_GROUPS[name])).ops)
+    own = (without(only(s, CELL_GROUPS[name]), frozenset().union(*_apart(s, overlap=overlap))) for s in graph.segments)
+    segments = tuple(s for s in own if s.ops)
     return Layers(replace(graph, segments=segments), costs, floor, {}) if segments else None
 
 

@@ -11,6 +11,7 @@ from ...ir.ops.sizes import local_bytes
 from ..kv_cache import CachePolicy
 from ..memory import peak_live_bytes
 from .cell_costs import WHOLE_BACKWARD, only
+from .weight_moves import without
 
 
 @record
@@ -50,7 +51,7 @@ def kept_bytes(segment: Segment, graph: Graph, imbalance: float) -> Mapping[str,
 def kept_for_weights(segment: Segment, graph: Graph, imbalance: float) -> float:
     """Of these the bytes that the gradients of weights still read when that of the input is there, and upstream gradients that they
     read: what a schedule keeps that puts the gradients of weights off."""
-    late = {name for op in segment.ops if op.cell == WEIGHT for name in op.inputs}
+    late = {name for op in segment.ops if op.cell == WEIGHT for name in op.inputs} - segment.copies.keys()
     kept = {name for name in kept_values(segment) if name in late}
     made = {value.name for op in segment.ops if op.cell not in (FORWARD, WEIGHT, UPDATE) for value in op.results}
     own = made & late
@@ -63,14 +64,14 @@ def kept_values(segment: Segment) -> set[str]:
     for op in segment.ops:
         if op.cell not in (FORWARD, UPDATE):
             for name in op.inputs:
-                if name in forward or name == segment.input:
+                if (name in forward and name not in segment.copies) or name == segment.input:
                     readers.setdefault(name, []).append(op)
     kept = set(readers)
     for op in reversed([op for op in segment.ops if op.cell == FORWARD]):
         if op.name in kept and OPS[op.kind].view:
-            kept = kept - {op.name} | {n for n in op.inputs if not n.startswith("@")}
+            kept = kept - {op.name} | {n for n in op.inputs if not segment.is_weight(n)}
         elif op.name in kept and _anew(op) and all(OPS[r.kind].fused for r in readers.get(op.name, ())):
-            inputs = {n for n in op.inputs if not n.startswith("@")}
+            inputs = {n for n in op.inputs if not segment.is_weight(n)}
             if inputs <= kept | {segment.input}:
                 kept -= {op.name}
     return kept
@@ -92,7 +93,8 @@ def _sizes(segment: Segment, graph: Graph, imbalance: float, names: set[str]) ->
 
 
 def working_bytes(segment: Segment, graph: Graph, imbalance: float) -> float:
-    """The largest sum of live values that are not kept, while a cell of the layer runs."""
+    """The largest sum of live values that are not kept, while a cell of the layer runs, beside copies of its weights."""
+    segment = without(segment, segment.copies)
     policy = CachePolicy(frees=False)
     forward = replace(segment, ops=tuple(op for op in segment.ops if op.cell == FORWARD), upstream=None, downstream="")
     ahead = peak_live_bytes(forward, graph, imbalance, policy)

@@ -15,7 +15,7 @@ from ..memory import weight_bytes
 @record
 class TrainingMemory:
     """Bytes on one GPU of a pipeline, at its fullest moment. `activations_B`: kept for gradients, `in_flight` micro-batches of a stage
-    at once; `working_B`: of the cell that runs."""
+    at once; `gathered_B`: copies of shared out weights, of the layers that use them; `working_B`: of the cell that runs."""
 
     gpu: int
     weights_B: float
@@ -27,12 +27,13 @@ class TrainingMemory:
     reserve_B: float
     capacity_B: float
     in_flight: float
+    gathered_B: float = 0.0
 
     @property
     def peak_B(self) -> float:
         return (
-            self.weights_B + self.gradients_B + self.optimizer_B + self.activations_B + self.working_B + self.buffers_B
-            + self.reserve_B
+            self.weights_B + self.gradients_B + self.optimizer_B + self.activations_B + self.gathered_B + self.working_B
+            + self.buffers_B + self.reserve_B
         )  # fmt: skip
 
     @property

@@ -21,6 +21,7 @@ from ...ir.ops.attributes import (
 from ...ir.ops.gradients import differentiated, forward_op
 from ..dispatcher import OpCall, Rule
 from ..row_gradients import row_gradients
+from ..rule_makers import fetched
 from ..updates import updates
 from ..values import Floats, Ints, Ragged
 from . import ops as k
@@ -255,6 +256,7 @@ GRADIENTS: Mapping[str, Rule] = {
     "pick": _pick,
     "cross_entropy": lambda call, x: np.asarray(np.log(x[1]) + x[0] - x[2]),
     "cross_entropy_grad": _cross_entropy_grad,
+    "fetch": fetched(np.stack),
     **dict.fromkeys(("uncache", "store"), lambda call, x: np.asarray(x[0])),
     "accumulate": lambda call, x: np.transpose(x[0], [call.dims[0].index(d) for d in call.out]),
     **updates(lambda call, array: array),

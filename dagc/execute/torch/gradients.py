@@ -15,6 +15,7 @@ from ...ir.ops.gradients import differentiated, forward_op
 from ..dispatcher import OpCall, Rule
 from ..numpy.router import Router as RouterRule
 from ..row_gradients import row_gradients
+from ..rule_makers import fetched
 from ..updates import updates
 from ..values import Ragged
 from . import ops as k
@@ -112,6 +113,7 @@ OF_TOKENS: Mapping[str, Rule] = {
     "pick": _pick,
     "cross_entropy": lambda call, x: torch.log(x[1]) + x[0] - x[2],
     "cross_entropy_grad": _cross_entropy_grad,
+    "fetch": fetched(torch.stack),
     **dict.fromkeys(("uncache", "store"), lambda call, x: x[0]),
     "accumulate": lambda call, x: x[0].permute([call.dims[0].index(d) for d in call.out]),
     **updates(lambda call, array: call.host.real(array)),

@@ -267,6 +267,10 @@ class StoreAttrs(WeightAttrs):
     """Of the new weight in its place."""
 
 
+class FetchAttrs(Attrs):
+    """Of a stored weight, as its owners have it."""
+
+
 class AdamAttrs(WeightAttrs):
     rate: float = _number("step size", high=1.0, made=True, default=1e-3)
     mean: float = _number("share that the mean keeps", high=1.0, open_low=False, made=True, default=0.9)

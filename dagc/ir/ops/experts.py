@@ -22,7 +22,7 @@ def _routed(segment: Segment, op: Op) -> None:
 
 def value_widths(segment: Segment, op: Op) -> set[str]:
     """More is needed of the operands' last dimension than sums over it: it stays whole on a rank."""
-    return {segment.dims_of(name)[-1] for name in op.inputs if not name.startswith("@")}
+    return {segment.dims_of(name)[-1] for name in op.inputs if not segment.is_weight(name)}
 
 
 def _choice(op: Op) -> tuple[str, ...]:

@@ -79,7 +79,7 @@ def _of_norm(segment: Segment, op: Op) -> None:
     """As of any op, and behind its operands the sums of each row where its width is split."""
     if not op.inputs:
         raise Misfit("operands", 0, "the upstream gradient, and the operands of the op")
-    gain = len(op.inputs) > 2 and op.inputs[2].startswith("@")
+    gain = len(op.inputs) > 2 and segment.is_weight(op.inputs[2])
     sums = OPS_ROW_SUMS[op.kind]
     apart = op.sharding is not None or len(op.inputs) > 2 + gain
     read = len(sums) if apart and op.loop(segment.dims_of(op.inputs[0])[-1]) else 0

@@ -14,7 +14,7 @@ def _normed(sums: int) -> DimsRule:
     their own."""
 
     def rule(segment: Segment, op: Op) -> None:
-        gain = ["gain"] if len(op.inputs) > 1 and op.inputs[1].startswith("@") else []
+        gain = ["gain"] if len(op.inputs) > 1 and segment.is_weight(op.inputs[1]) else []
         apart = op.sharding is not None or len(op.inputs) > 1 + len(gain)
         read = sums if apart and op.loop(op.dims[-1]) else 0
         operand_dims = operands(segment, op, "value", *gain, *["sums of each row"] * read)

@@ -148,11 +148,11 @@ def traffic(segment: Segment, op: Op, mesh: Mesh) -> Traffic:
             size = kind.reads(segment.within(op.scope), op, name, mesh)
         else:
             size = local_bytes(segment, name, input_layout(segment, op, name), mesh)
-        if not name.startswith("@"):
+        if not segment.is_weight(name):
             acts += size
         elif kind.reads_rows:
             acts += _result_bytes(segment, op, mesh)
-        elif segment.weight[name].scope == "experts":
+        elif segment.weight_of(name).scope == "experts":
             experts_B += size
         else:
             weights += size

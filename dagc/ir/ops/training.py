@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ..graph import Op, Segment
 from ..sharding import Sharding
-from .attributes import AccumulateAttrs, AdamAttrs, StoreAttrs
+from .attributes import AccumulateAttrs, AdamAttrs, FetchAttrs, StoreAttrs
 from .elementwise import as_operand, per_element
-from .kind import Misfit, OpKind, listed, operands
+from .kind import AS_OPERAND, Misfit, OpKind, listed, operands
 from .sizes import by_loops
 
 
@@ -20,6 +20,12 @@ def _as_stored(segment: Segment, op: Op) -> None:
 def _of_this_copy(segment: Segment, op: Op) -> Sharding:
     """Split as the loops are; of a table with a copy on two stages a part of the sum."""
     return Sharding(by_loops(op, op.dims), op.of(AccumulateAttrs).over, "sum", op.on)
+
+
+def _stored(segment: Segment, op: Op) -> None:
+    as_operand(segment, op)
+    if not op.inputs[0].startswith("@"):
+        raise Misfit("operand 1", f"%{op.inputs[0]}", "a weight")
 
 
 KINDS = (
@@ -36,6 +42,10 @@ KINDS = (
     ),
     OpKind(
         name="store", about="a new weight put where the old one was", attrs=StoreAttrs, dims=as_operand, idle="it only keeps", fused=True,
+    ),
+    OpKind(
+        name="fetch", about="a weight as it is stored, for ranks that gather it before its use", attrs=FetchAttrs, dims=_stored,
+        dtype=AS_OPERAND, idle="it only reads", fused=True, local=True, view=True,
     ),
 )  # fmt: skip
 

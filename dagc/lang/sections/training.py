@@ -68,9 +68,6 @@ def nothing_left_open(values: Mapping[str, Value | None], body: Body, out: Colle
 
 
 def read_training(values: Mapping[str, Value | None], body: Body, out: Collector) -> Training:
-    if _count(values["zero"]) > 2:
-        help = ("`zero = 2` shares out the optimizer's states and gradients",)
-        out.add("E18", "weights that are shared out (ZeRO 3, FSDP) are not there yet", body.span_of("zero"), help=help)
     schedule, virtual = str(values["schedule"]), _count(values["virtual"])
     return Training(
         schedule, virtual, _names(values["recompute"], body, out), str(values["optimizer"]), _count(values["zero"]),

@@ -12,11 +12,11 @@ from ...plan.step_totals import busiest, layers_on, shares, step_ops
 from ...plan.trained import TrainingResult
 from ...spec.metrics import percent
 
-PARTS = ("weights", "gradients", "optimizer", "activations", "working", "buffers", "reserve")
+PARTS = ("weights", "gradients", "optimizer", "activations", "gathered", "working", "buffers", "reserve")
 """Of a GPU's memory, in the order in which they are shown."""
 SHARED_OUT = (
     "nothing is shared out", "states of the optimizer are shared out", "these and sums of gradients are shared out",
-    "these and weights are shared out",
+    "these and weights are shared out, which are gathered for use",
 )  # fmt: skip
 """Among data-parallel ranks, by ZeRO's number."""
 ROOFLINE = "kernels cost the roofline: their times in training are not measured"
@@ -43,11 +43,17 @@ def schedule_text(result: TrainingResult) -> str:
 
 def update_text(result: TrainingResult) -> str:
     training = result.training
-    overlap = "; its collectives run under the last and the first cells" if training.overlap == "full" else ""
-    return (
-        f"update {show(result.update_s, TIME)} by {training.optimizer}; ZeRO {training.zero}: "
-        f"{SHARED_OUT[training.zero]}{overlap}"
-    )
+    words = f"update {show(result.update_s, TIME)} by {training.optimizer}; ZeRO {training.zero}: {SHARED_OUT[training.zero]}"
+    if training.overlap == "none":
+        return f"{words}{_gathered(result, 'one layer')}"
+    if training.zero == 3:
+        return f"{words}{_gathered(result, 'two layers')}; gathers and reductions run under other layers"
+    return f"{words}; its collectives run under the last and the first cells"
+
+
+def _gathered(result: TrainingResult, layers: str) -> str:
+    most_B = max(need.gathered_B for need in result.memory)
+    return f", of {layers} at a time ({show(most_B, BYTES, 3)} at most)" if most_B else ""
 
 
 def recompute_text(result: TrainingResult) -> str:

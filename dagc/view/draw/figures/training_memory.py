@@ -17,6 +17,7 @@ BANDS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("p0", "weights", ("weights",)),
     ("p1", "gradients", ("gradients",)),
     ("p3", "optimizer", ("optimizer",)),
+    ("p5", "gathered weights", ("gathered",)),
     ("p4", "working, buffers, reserve", ("working", "buffers", "reserve")),
     ("p2", "activations", ("activations",)),
 )

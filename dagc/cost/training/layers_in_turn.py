@@ -1,0 +1,75 @@
+"""layers_in_turn: the layers of a stage one after another in a cell, with the collectives that move their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from ...base.frozen import record
+from ...ir.graph import Stage
+from .cell_costs import CellCost
+
+
+class LayerTimes(NamedTuple):
+    """Of one layer, seconds from the begin of the cell on: its weights are gathered, it runs, their gradients are reduced."""
+
+    gather_s: float
+    start_s: float
+    end_s: float
+    scatter_s: float
+
+
+@record
+class StageCost:
+    """Seconds of a cell of a stage, and of that in which a collective runs and nothing is computed."""
+
+    time_s: float = 0.0
+    exposed_s: float = 0.0
+
+
+def in_turn(cells: Sequence[CellCost], *, overlap: bool) -> list[LayerTimes]:
+    """When each layer runs. `overlap`: what moves weights has a stream of its own. From when a layer begins the weights of the next one are
+    gathered, so that those of two are there at most; from when it ends, and behind that, its gradients are reduced
+    (torch.distributed.fsdp: implicit prefetch). Else nothing runs beside it. Nothing of a cell begins before the cell."""
+    found: list[LayerTimes] = []
+    moved_s = begun_s = ended_s = scattered_s = 0.0
+    for k, cost in enumerate(cells):
+        gather_s = max(moved_s, begun_s if overlap else ended_s)
+        moved_s = gathered_s = gather_s + cost.gather_s
+        if k:
+            found[-1] = found[-1]._replace(scatter_s=max(moved_s, ended_s))
+            moved_s = found[-1].scatter_s + scattered_s
+        begun_s = max(gathered_s, ended_s)
+        ended_s, scattered_s = begun_s + cost.own_s, cost.scatter_s
+        found.append(LayerTimes(gather_s, begun_s, ended_s, max(moved_s, ended_s)))
+    return found
+
+
+def stage_cost(cells: Sequence[CellCost], *, overlap: bool) -> StageCost:
+    """Of a cell of a stage whose layers have these costs, in the order in which they run."""
+    if not cells:
+        return StageCost()
+    if not any(cost.gather_s or cost.scatter_s for cost in cells):
+        time_s = sum(cost.own_s for cost in cells)
+    else:
+        last = in_turn(cells, overlap=overlap)[-1]
+        time_s = max(last.end_s, last.scatter_s + cells[-1].scatter_s)
+    return StageCost(time_s, max(0.0, time_s - sum(cost.computed_s for cost in cells)))
+
+
+def cells_in_order(stage: Stage, cells: Mapping[tuple[str, str], CellCost], cell: str) -> list[CellCost]:
+    """Of the layers of a stage that have such a cell, gradients from the last to the first."""
+    found = [cells[name, cell] for name, count in stage.layers for _ in range(count) if (name, cell) in cells]
+    return found if cell == "forward" else found[::-1]
+
+
+def stage_costs(
+    stages: Sequence[Stage], cells: Mapping[tuple[str, str], CellCost], *, overlap: bool
+) -> Mapping[tuple[int, str], StageCost]:
+    """(stage, name of CELL_GROUPS) -> cost, of all that are of a micro-batch."""
+    names = dict.fromkeys(name for _, name in cells if name != "update")
+    return {
+        (k, name): stage_cost(cells_in_order(stage, cells, name), overlap=overlap)
+        for k, stage in enumerate(stages)
+        for name in names
+    }

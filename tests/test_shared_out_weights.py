@@ -1,0 +1,303 @@
+"""ZeRO 3: weights that ranks share out, gathered for each use. What is moved, held and waited for, by closed forms; and proofs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from conftest import spec_text
+from training_steps import Step, differences, library_text, sharded_run, small_step, step_of, whole_run
+
+import dagc
+from dagc.base.diagnostics import SpecError
+from dagc.cost.training.cell_costs import CellCost
+from dagc.cost.training.layers_in_turn import in_turn, stage_cost
+from dagc.execute.failure import ExecutionError
+from dagc.execute.prove_training import prove_training
+from dagc.execute.training import TrainingMachine
+from dagc.ir.graph import Graph, Op, Segment
+from dagc.ir.ops.attributes import FetchAttrs
+from dagc.ir.verify.verify import verify
+from dagc.ir.verify.violation import VerifyError
+from dagc.pipeline.train import training_step
+from dagc.plan.step_totals import step_collectives
+from dagc.plan.trained import TrainingResult
+
+LLAMA, PARAMETERS = "llama-3.1-8b", 8_030_261_248
+"""Its parameters are counted in https://huggingface.co/meta-llama/Llama-3.1-8B."""
+
+
+@cache
+def trained(model: str, phase: str, tokens: int = 256) -> TrainingResult:
+    text = library_text(model, "train", phase).replace("prompt = 256 tok", f"prompt = {tokens} tok")
+    return training_step(step_of(text).unit)
+
+
+def wire_B(result: TrainingResult, *kinds: str, cell: str = "") -> float:
+    """On the wire of a rank in a step."""
+    found = (one for one in step_collectives(result, 0) if one.cell == cell or not cell)
+    return sum(one.total.wire_B for one in found if one.total.kind in kinds)
+
+
+# -- bytes -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("layout", "d", "batches"),
+    [
+        ("dp = 4", 4, 1),
+        ("dp = 4, microbatches = 4", 4, 4),
+        ("dp = 2, sp = 2, sp_method = ring", 4, 1),
+        ("dp = 16", 16, 1),
+    ],
+)
+@pytest.mark.parametrize("recompute", ["", ", recompute = full"])
+def test_each_micro_batch_gathers_weights_twice_and_scatters_gradients_once(
+    layout: str, d: int, batches: int, recompute: str
+) -> None:
+    """Whatever is done anew: the backward pass has gathered for that."""
+    result = trained(LLAMA, f"gpus = 0..{d - 1}, {layout}, zero = 3{recompute}")
+    once = 2 * PARAMETERS * (d - 1) / d
+    assert wire_B(result, "all_gather") == pytest.approx(2 * batches * once, rel=1e-12)
+    assert wire_B(result, "reduce_scatter", cell="weight") == pytest.approx(batches * once, rel=1e-12)
+    assert wire_B(result, "all_reduce") == 0
+
+
+def test_one_micro_batch_moves_half_as_much_again_as_with_whole_weights() -> None:
+    """arXiv 1910.02054, section 7: 3 times the parameters against 2 times."""
+    two, three = (trained(LLAMA, f"gpus = 0..7, dp = 8, gradient_dtype = bf16, zero = {stage}") for stage in (2, 3))
+    moves = ("all_gather", "reduce_scatter", "all_reduce")
+    assert wire_B(three, *moves) / wire_B(two, *moves) == pytest.approx(1.5, rel=1e-12)
+    assert wire_B(two, *moves) == pytest.approx(2 * 2 * PARAMETERS * 7 / 8, rel=1e-12)
+
+
+# -- memory ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("fp32", 4), ("bf16", 2)])
+@pytest.mark.parametrize("d", [4, 8])
+def test_a_gpu_holds_its_part_and_the_weights_of_one_layer(dtype: str, size: int, d: int) -> None:
+    """2 bytes of weights, those of gradients and 12 of AdamW for each parameter, all over d; and what is gathered."""
+    phase = f"gpus = 0..{d - 1}, dp = {d}, gradient_dtype = {dtype}, zero = "
+    result, before = trained(LLAMA, phase + "3"), trained(LLAMA, phase + "2")
+    held = result.worst
+    assert held.weights_B == pytest.approx(2 * PARAMETERS / d)
+    assert held.gradients_B == pytest.approx(size * PARAMETERS / d)
+    assert held.optimizer_B == pytest.approx(12 * PARAMETERS / d)
+    assert held.gathered_B == pytest.approx(2 * (128_256 * 4096 + 4096))  # the head with its norm, the largest
+    assert before.worst.weights_B == pytest.approx(2 * PARAMETERS) and before.worst.gathered_B == 0
+    for part in ("activations_B", "working_B", "gradients_B", "optimizer_B"):
+        assert getattr(held, part) == pytest.approx(getattr(before.worst, part)), part
+
+
+def test_two_layers_are_gathered_where_one_is_ahead() -> None:
+    layer = 2 * (4096 * (4096 * 2 + 1024 * 2) + 3 * 4096 * 14336 + 2 * 4096)
+    head = 2 * (128_256 * 4096 + 4096)
+    result = trained(LLAMA, "gpus = 0..7, dp = 8, zero = 3, grad_overlap = full")
+    assert result.worst.gathered_B == pytest.approx(layer + head)
+    middle = trained(LLAMA, "gpus = 0..7, pp = 4, dp = 2, microbatches = 4, zero = 3, grad_overlap = full")
+    assert [need.gathered_B for need in middle.memory[1:3]] == pytest.approx([2 * layer, 2 * layer])
+
+
+def test_experts_are_shared_out_over_their_copies() -> None:
+    """With eight experts over four ranks, pairs of the eight have the same; and so they do where those are ranks of tp."""
+    for attention in ("dp = 8", "dp = 2, tp = 4", "tp = 8"):
+        phase = f"gpus = 0..7, zero = %d\nattention {{ {attention} }}\nexperts {{ ep = 4 }}\n"
+        for stage, sharers in ((2, 1), (3, 2)):
+            graph = trained("mixtral-8x7b", phase % stage).graph
+            (sparse,) = graph.body
+            for name in ("@moe.Wg", "@moe.Wu", "@moe.Wd"):
+                layout = sparse.weight[name].sharding
+                assert layout is not None
+                assert graph.the_mesh.size(tuple(a for axes in layout.dims for a in axes)) == 4 * sharers, (
+                    attention,
+                    name,
+                )
+
+
+def test_where_no_rank_has_the_same_nothing_is_gathered() -> None:
+    for phase in ("gpus = [0]", "gpus = 0..1, tp = 2"):
+        two, three = (trained(LLAMA, f"{phase}, zero = {stage}") for stage in (2, 3))
+        assert three.time_s == two.time_s and three.worst == two.worst
+        assert not any(segment.copies for segment in three.graph.segments)
+
+
+# -- time ------------------------------------------------------------------------------------------
+
+
+def cell(own_s: float, gather_s: float = 0.0, scatter_s: float = 0.0) -> CellCost:
+    return CellCost(
+        gather_s + own_s + scatter_s, gather_s + scatter_s, gather_s + scatter_s, own_s, own_s, gather_s, scatter_s
+    )
+
+
+@pytest.mark.parametrize(
+    ("c", "g", "r"), [(4.0, 1.0, 2.0), (2.0, 3.0, 0.0), (2.0, 3.0, 1.0), (5.0, 2.0, 4.0), (1.0, 0.0, 3.0)]
+)
+@pytest.mark.parametrize("n", [2, 3, 40])
+def test_equal_layers_wait_where_they_compute_too_little(c: float, g: float, r: float, n: int) -> None:
+    """The first gather and the last reduction have nothing to run under; between them a layer takes what is longer."""
+    found = stage_cost([cell(c, g, r)] * n, overlap=True)
+    assert found.time_s == pytest.approx(g + max(c, g) + (n - 2) * max(c, g + r) + max(c, r) + r)
+    assert found.exposed_s == pytest.approx(found.time_s - n * c)
+    alone = stage_cost([cell(c, g)] * n, overlap=False)
+    assert (alone.time_s, alone.exposed_s) == (pytest.approx(n * (g + c)), pytest.approx(n * g))
+
+
+def test_weights_of_two_layers_are_there_at_most() -> None:
+    draw = np.random.default_rng(4)
+    for _ in range(50):
+        cells = [cell(*map(float, draw.uniform(0.0, 3.0, 3))) for _ in range(draw.integers(1, 9))]
+        times = in_turn(cells, overlap=True)
+        for k, (at, cost) in enumerate(zip(times, cells, strict=True)):
+            assert at.start_s >= at.gather_s + cost.gather_s and at.scatter_s >= at.end_s
+            if k:
+                before = times[k - 1]
+                assert at.gather_s >= before.start_s and at.start_s >= before.end_s
+            if k > 1:
+                assert at.gather_s >= times[k - 2].end_s  # its weights are gone
+        moves = sorted(
+            (begin, begin + cost_s)
+            for at, cost in zip(times, cells, strict=True)
+            for begin, cost_s in ((at.gather_s, cost.gather_s), (at.scatter_s, cost.scatter_s))
+        )
+        assert all(one[1] <= other[0] + 1e-12 for one, other in pairwise(moves))
+
+
+def test_gathers_hide_where_layers_compute_for_longer() -> None:
+    """A long sequence hides all but the first gather of a pass, and the last reduction."""
+    phase = "gpus = 0..7, dp = 8, zero = 3, grad_overlap = "
+    none, full = (trained(LLAMA, phase + overlap, tokens=8192) for overlap in ("none", "full"))
+    assert none.flops == full.flops and none.exposed > 3 * full.exposed
+    costs, embed = full.cells, full.graph.embedding.name
+    first_s = costs[embed, "forward"].gather_s
+    last_s = costs[embed, "backward"].scatter_s
+    assert full.exposed_s >= first_s + last_s
+    forward_s = full.staged[0, "forward"].time_s
+    own_s = sum(costs[s.name, "forward"].own_s * s.repeat for s in full.graph.segments)
+    assert (
+        first_s + own_s
+        <= forward_s
+        <= sum(costs[s.name, "forward"].gather_s * s.repeat for s in full.graph.segments) + own_s
+    )
+
+
+# -- proof -----------------------------------------------------------------------------------------
+
+PROVED = {
+    "dp, pipeline": (LLAMA, "gpus = 0..7, pp = 2, dp = 4, microbatches = 2, schedule = zb_h1, grad_overlap = full"),
+    "dp, tp, sp": (LLAMA, "gpus = 0..7, dp = 2, tp = 2, sp = 2, sequence_parallel = true"),
+    "experts and their copies": (
+        "qwen3-30b-a3b", "gpus = 0..7, recompute = full\nattention { dp = 4, tp = 2 }\nexperts { ep = 2, tp = 2 }\n",
+    ),
+    "latent attention, sparse": ("deepseek-v3.2", "gpus = 0..7\nattention { dp = 4, sp = 2 }\nexperts { ep = 4 }\n"),
+    "biases and sinks": ("gpt-oss-20b", "gpus = 0..3, dp = 2, tp = 2"),
+    "linear attention": ("qwen3-next-80b-a3b", "gpus = 0..3, dp = 2, tp = 2"),
+    "copies of experts over tp": ("mixtral-8x7b", "gpus = 0..7, optimizer = sgd\nattention { tp = 8 }\nexperts { ep = 4 }\n"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PROVED)
+def test_a_step_with_shared_out_weights_is_proved(name: str) -> None:
+    """Loss, gradients and new weights of the whole model; bytes and FLOPs as they are costed."""
+    model, phase = PROVED[name]
+    step = step_of(library_text(model, "train", phase.replace("gpus =", "zero = 3, gpus =", 1)))
+    result = training_step(step.unit)
+    proof = prove_training(result, step.unit)
+    assert proof.holds, proof
+    assert any(segment.copies for segment in result.graph.segments)
+
+
+SMALL = (
+    "layers = 1, hidden = 8, vocab = 16, dtype = fp32\nattention { kind = gqa, heads = 4, kv_heads = 2, head_dim = 4 }\n"
+    "experts { count = 4, top_k = 2, hidden = 8 }"
+)
+
+
+@cache
+def small() -> tuple[Step, TrainingMachine]:
+    phase = "gpus = 0..3, zero = 3\nattention { dp = 2, tp = 2 }\nexperts { ep = 2 }"
+    step = small_step(phase, SMALL, "sequences = 4, prompt = 4 tok, output = 1 tok")
+    return step, whole_run(step)
+
+
+def found_by(segment: Segment, ops: tuple[Op, ...]) -> str:
+    """Who finds what is wrong with a layer: the verifier, or the comparison with the model."""
+    step, whole = small()
+    broken = replace(segment, ops=ops)
+    graph: Graph = replace(step.placed, segments=tuple(broken if s is segment else s for s in step.placed.segments))
+    try:
+        verify(graph)
+        errors = differences(whole, sharded_run(step, graph))
+    except VerifyError:
+        return "verifier"
+    except ExecutionError:
+        return "comparison"
+    return "comparison" if max(errors.values()) > 1e-9 else ""
+
+
+def test_what_is_wrong_with_a_gather_is_found() -> None:
+    """Left out, over other ranks, or of another weight that looks alike, forward and back."""
+    step, _ = small()
+    (sparse,) = step.placed.body
+    assert not found_by(sparse, sparse.ops)
+    tried: dict[str, int] = {}
+    for k, op in enumerate(sparse.ops):
+        if op.name not in sparse.copies:
+            continue
+        if isinstance(op.attrs, FetchAttrs):
+            weight = sparse.weight[op.inputs[0]]
+            alike = [
+                w.name for w in sparse.weights
+                if w is not weight and (w.dims, w.sharding, w.scope) == (weight.dims, weight.sharding, weight.scope)
+            ]  # fmt: skip
+            changed = [(*sparse.ops[:k], replace(op, inputs=(other,)), *sparse.ops[k + 1 :]) for other in alike]
+        else:
+            gone = tuple(
+                replace(one, inputs=tuple(op.inputs[0] if n == op.name else n for n in one.inputs))
+                for one in sparse.ops
+            )
+            other = replace(op, axes=("tp",) if op.axes != ("tp",) else ("dp",))
+            changed = [
+                tuple(one for one in gone if one.name != op.name),
+                (*sparse.ops[:k], other, *sparse.ops[k + 1 :]),
+            ]
+        for ops in changed:
+            by = found_by(sparse, ops)
+            assert by, op.name
+            tried[by] = tried.get(by, 0) + 1
+    assert tried.keys() == {"verifier", "comparison"} and sum(tried.values()) > 20, tried
+
+
+# -- what cannot be shared out ----------------------------------------------------------------------
+
+
+def test_a_matrix_that_ranks_do_not_divide_is_refused_with_degrees_that_do() -> None:
+    work = "sequences = 96, prompt = 64 tok, output = 1 tok"
+    text = spec_text(kind="step", phase="kind = train\ngpus = 0..5, dp = 6, zero = 3", workload=work)
+    with pytest.raises(SpecError) as caught:
+        dagc.compile_text(text)
+    (found,) = (d for d in caught.value.diagnostics if d.severity == "error")
+    assert (found.code, found.message) == ("E03", "6 ranks cannot share out the weight embed.We of layer `embed`")
+    assert found.span is not None and found.span.text == "3"
+    assert found.because == ("none of its dimensions on a rank divides by 6: vocab 512, hidden 64",)
+    assert found.help[0] == "a dp x sp of 2 divides one of them"
+    fixed = text.replace("0..5, dp = 6", "0..1, dp = 2")
+    assert dagc.compile_text(fixed).trainings["step"].worst.gathered_B > 0
+    assert dagc.compile_text(text.replace("zero = 3", "zero = 2")).trainings["step"].worst.gathered_B == 0
+
+
+def test_a_gain_that_ranks_do_not_divide_stays_whole() -> None:
+    """It is next to nothing."""
+    model = (
+        "layers = 1, hidden = 36, vocab = 512, dtype = fp32\nattention { kind = gqa, heads = 8, kv_heads = 8, head_dim = 8 }\n"
+        "experts { count = 8, top_k = 2, hidden = 32 }"
+    )
+    step = small_step("gpus = 0..7, dp = 8, zero = 3", model, "sequences = 16, prompt = 8 tok, output = 1 tok")
+    (sparse,) = step.placed.body
+    kept = {w.name for w in sparse.weights if w.sharding is not None and not any(w.sharding.dims)}
+    assert kept == {"@gqa.h_gain", "@moe.h_gain"}
+    assert prove_training(training_step(step.unit), step.unit).holds
