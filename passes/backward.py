@@ -15,6 +15,7 @@ from dagc.ir.ops.attributes import (
     Attrs,
     CombineAttrs,
     ExchangeAttrs,
+    LabelsAttrs,
     LossAttrs,
     RowMaxAttrs,
     StoreAttrs,
@@ -24,24 +25,26 @@ from dagc.ir.ops.transpose import NO_GRADIENT, TRANSPOSE, NoGradient
 from dagc.ir.routed_dims import rows_of
 
 LABELS = "labels"
+ROWS = ("batch", "seq")
 
 
 @record
 class Backward(GraphPass):
     """The gradients of a training step. `gradients`: the dtype in which those of weights are added up;
-    `optimizer`: the kind of op that makes new weights."""
+    `optimizer`: the kind of op that makes new weights; `further`: what the loss of each further token that the head chooses counts."""
 
     name: ClassVar[str] = "backward"
     levels: ClassVar[tuple[str, ...]] = ("model",)
     gradients: str = "fp32"
     optimizer: str = "adamw"
+    further: float = 0.0
 
     def run(self, graph: Graph) -> Graph:
         head = graph.head
         segments = []
         for segment in graph.segments:
             try:
-                own = with_weighed_rows(with_loss(segment, graph) if segment is head else segment)
+                own = with_weighed_rows(with_loss(segment, graph, self.further) if segment is head else segment)
                 layer = Differentiated(own, self.gradients, self.optimizer, graph.embedding.weight)
                 segments.append(layer.run(segment is graph.embedding))
             except NoGradient as error:
@@ -51,33 +54,44 @@ class Backward(GraphPass):
         return replace(graph, segments=tuple(segments))
 
 
-def with_loss(head: Segment, graph: Graph) -> Segment:
-    """The head with the cross entropy of its logits in place of the choice of a token."""
+def with_loss(head: Segment, graph: Graph, further: float = 0.0) -> Segment:
+    """The head with the cross entropy of its logits in place of the choice of a token; and of those of each further token, the next but
+    one first."""
     last = head.by_name[head.output]
-    if last.kind == "argmax":
-        logits = last.inputs[0]
-    else:
+    if last.kind != "argmax":
         raise PassError(
             "a training step needs a head that ends with `argmax(logits)`", at="kind", where=(head.name, last.name)
         )
-    dims = head.dims_of(logits)
-    if dims[:2] != ("batch", "seq") or len(dims) != 3:
+    choices = [last, *(op for op in head.ops if op.kind == "argmax" and op is not last)]
+    if len(head.dims_of(last.inputs[0])) != 3 or last.dims != ROWS:
         raise PassError("a training step needs logits [batch, seq, vocab]", at="kind", where=(head.name, last.name))
-    block, rows = last.block, dims[:-1]
-    stem = f"{block}." if block else ""
     tokens = int(head.size("batch") * head.size("seq") * graph.microbatches * graph.lanes)
+    kept = tuple(op for op in head.ops if all(op is not one for one in choices))
+    losses = [loss_of(op, head, k, tokens, 1.0 if op is last else further) for k, op in enumerate(choices, start=1)]
+    total = losses[0][-1]
+    made = [op for ops in losses for op in ops]
+    for ops in losses[1:]:
+        total = Op(f"{ops[-1].name}.total", "add", (total.name, ops[-1].name), ROWS, "fp32", ops[-1].block)
+        made.append(total)
+    return replace(head, ops=(*kept, *made), output=total.name)
+
+
+def loss_of(choice: Op, head: Segment, ahead: int, tokens: int, factor: float) -> tuple[Op, ...]:
+    """The ops of the cross entropy of logits, in place of their largest; the loss is the last of them."""
+    logits, block = choice.inputs[0], choice.block
+    stem = f"{choice.name.rpartition('.')[0]}." if block else ""
 
     def row(name: str, kind: str, inputs: tuple[str, ...], attrs: Attrs = NONE, dtype: str = "fp32") -> Op:
-        op = Op(f"{stem}{name}", kind, inputs, rows, dtype, block, attrs=attrs)
+        op = Op(f"{stem}{name}", kind, inputs, ROWS, dtype, block, attrs=attrs)
         return replace(op, more=further_results(op, None))
 
-    labels = row(LABELS, LABELS, (), dtype="int32")
+    labels = row(LABELS, LABELS, (), LabelsAttrs(ahead), dtype="int32")
     largest = row("largest", "row_max", (logits,), RowMaxAttrs())
     total = row("total", "row_exp_sum", (logits, largest.name))
     picked = row("picked", "pick", (logits, labels.name))
-    loss = row("loss", "cross_entropy", (largest.name, total.name, picked.name), LossAttrs(tokens=tokens))
-    kept = tuple(op for op in head.ops if op is not last)
-    return replace(head, ops=(*kept, labels, largest, total, picked, loss), output=loss.name)
+    found = (largest.name, total.name, picked.name)
+    loss = row("loss", "cross_entropy", found, LossAttrs(tokens, factor))
+    return labels, largest, total, picked, loss
 
 
 def with_weighed_rows(segment: Segment) -> Segment:
@@ -125,7 +139,7 @@ class Differentiated:
 
     def run(self, first: bool) -> Segment:
         source, output = self.segment, self.segment.result(self.segment.output)
-        if source.by_name[source.output].kind != "cross_entropy":
+        if all(op.kind != "cross_entropy" for op in source.ops):
             self.upstream = Value(f"{source.output}.grad", output.dims, output.dtype)
             self.pieces[source.output] = [self.upstream.name]
             self.segment = replace(source, upstream=self.upstream)

@@ -14,7 +14,8 @@ FULL = "full"
 
 @record
 class Recompute(GraphPass):
-    """`ops`: names of blocks, kinds of op or single ops of the layers between embedding and head; `full`: all."""
+    """`ops`: names of blocks, kinds of op or single ops of the layers between embedding and head, and of the same blocks in the head,
+    which layers that predict further tokens have; `full`: all."""
 
     name: ClassVar[str] = "recompute"
     levels: ClassVar[tuple[str, ...]] = ("model",)
@@ -23,17 +24,18 @@ class Recompute(GraphPass):
     def run(self, graph: Graph) -> Graph:
         if not self.ops:
             return graph
-        body = {segment.name for segment in graph.body}
         self.check(graph.body)
+        blocks = {op.block for segment in graph.body for op in segment.ops if op.cell == FORWARD}
         segments = (
-            recomputed(s, self.chosen(s), whole=FULL in self.ops) if s.name in body else s for s in graph.segments
+            s if s is graph.embedding else recomputed(s, self.chosen(s, blocks), whole=FULL in self.ops)
+            for s in graph.segments
         )
         return replace(graph, segments=tuple(segments))
 
-    def chosen(self, segment: Segment) -> set[str]:
-        """Forward ops of a layer that are done anew."""
+    def chosen(self, segment: Segment, blocks: Collection[str]) -> set[str]:
+        """Forward ops of a layer that are done anew, of these blocks."""
         wanted = set(self.ops)
-        forward = (op for op in segment.ops if op.cell == FORWARD)
+        forward = (op for op in segment.ops if op.cell == FORWARD and op.block in blocks)
         return {op.name for op in forward if FULL in wanted or wanted & {op.block, op.kind, op.name}}
 
     def check(self, body: Collection[Segment]) -> None:

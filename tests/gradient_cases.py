@@ -42,6 +42,7 @@ CASES: dict[str, tuple[dict[str, str], str, str]] = {
     "clamp from above": ({"x": X}, "clamp(%x, high=0.25)", X),
     "scale": ({"x": X}, "scale(%x, factor=-2.5)", X),
     "shift": ({"x": X}, "shift(%x, by=1)", X),
+    "rename": ({"x": X}, "rename(%x)", "[batch, seq, expert]"),
     "contract": ({"x": X, "@W": "[hidden, heads, width]"}, "contract(%x, @W)", "[batch, seq, heads, width]"),
     "contract two values": (
         {"a": "[batch, seq, heads, width]", "b": "[batch, seq, heads, value]"}, "contract(%a, %b)", "[batch, heads, width, value]",

@@ -28,14 +28,14 @@ def rows(name: str) -> list[dict[str, str]]:
 
 
 @cache
-def step_of(preset: str, seq: int) -> dagc.Plan:
+def step_of(preset: str, seq: int, words: str = "") -> dagc.Plan:
     """On eight GPUs large enough for anything: FLOPs follow from the model alone."""
     return dagc.compile_text(
         f"""moe 1
 hardware from "b200-sxm" {{ gpus = 8, memory = 100 TB }}
 model from "{preset}" {{ dtype = bf16, weight_dtype = bf16 }}
 workload {{ sequences = 8, prompt = {seq} tok }}
-phase train {{ gpus = 0..7, dp = 8 }}
+phase train {{ gpus = 0..7, dp = 8{words and f", {words}"} }}
 """
     )
 
@@ -56,6 +56,22 @@ def test_flops_per_token_are_those_that_engines_report() -> None:
     for (preset, seq), published in found.items():
         own = step_of(preset, seq).trainings["train"].flops_per_token
         assert own == pytest.approx(published, rel=0.01), preset
+
+
+def test_a_layer_for_further_tokens_counts_as_engines_count_it() -> None:
+    """DeepSeek-V3 at 4,096 tokens with one MTP layer: 260.0 GFLOP per token in NVIDIA's runs; one more layer, the head once more and the
+    projection of two widths to one."""
+    whole = step_of("deepseek-v3", 4096)
+    further = step_of("deepseek-v3", 4096, "mtp_loss = 0.1")
+    found = further.trainings["train"].flops_per_token
+    assert found == pytest.approx(260.0e9, rel=0.01)
+    hidden, vocab, heads, width = 7168, 129280, 128, (128 + 64 + 128) / 2
+    latent = hidden * 1536 + 1536 * heads * 192 + hidden * (512 + 64) + 512 * heads * 256 + heads * 128 * hidden
+    experts = 9 * 3 * hidden * 2048 + 256 * hidden
+    attention = 2 * 2 * heads * width * (4096 + 1) / 2
+    added = 3 * (2 * (latent + experts + hidden * vocab + 2 * hidden * hidden) + attention)
+    assert found - whole.trainings["train"].flops_per_token == pytest.approx(added, rel=1e-3)
+    assert whole.params == further.params
 
 
 OTHER_ATTENTION = ("deepseek-v3.2", "glm-5", "qwen3-next-80b-a3b", "qwen3.5-397b-a17b")

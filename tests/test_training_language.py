@@ -61,7 +61,7 @@ WRITTEN = {
     "master_dtype": "none", "moment_dtype": "bf16", "grad_overlap": "full", "prefix": "64 tok", "chunk": "64 tok", "draft": "2",
     "acceptance": "0.5", "drafter": "mtp", "kv_dtype": "fp8", "window_cache": "whole", "kv_block": "64 tok",
     "memory_fraction": "90%", "memory": "{ tokens = 64 tok }", "engine": "vllm", "exchange": "deepep_ht", "quantise": "separate",
-    "expert_activations": "bf16", "host": "1 ms", "launch": "1 us", "redundant": "8",
+    "expert_activations": "bf16", "host": "1 ms", "launch": "1 us", "redundant": "8", "mtp_loss": "0.1",
 }  # fmt: skip
 
 

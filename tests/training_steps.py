@@ -11,6 +11,7 @@ from dagc.base.diagnostics import Collector
 from dagc.base.source import Source
 from dagc.execute.inputs import Inputs
 from dagc.execute.prove import Comparison, Recording, single
+from dagc.execute.prove_training import reach
 from dagc.execute.training import TrainingMachine
 from dagc.ir.graph import Graph
 from dagc.lang.load import load
@@ -41,8 +42,8 @@ class Step:
         sizes = self.model.head.sizes
         count = self.model.microbatches * self.model.lanes * int(sizes["batch"])
         vocab = int(self.unit.spec.model.count("vocab"))
-        ids = np.random.default_rng(1).integers(0, vocab, (count, int(sizes["seq"]) + 1))
-        return Inputs(ids[:, :-1], self.unit.routing, labels=ids[:, 1:])
+        ids = np.random.default_rng(1).integers(0, vocab, (count, int(sizes["seq"]) + reach(self.model)))
+        return Inputs(ids[:, : int(sizes["seq"])], self.unit.routing, labels=ids[:, 1:])
 
 
 def step_of(text: str) -> Step:

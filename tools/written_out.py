@@ -180,7 +180,16 @@ HAND: dict[str, dict[str, Written | str]] = {
         "prompts": Written("[256 tok, 44 tok]", _beside(phase__step="-prompts; prompt_tokens = 300 tok"), IN_STEP),
         "prefixes": Written("[32 tok]", _beside(phase__step="prefix = 32 tok"), IN_STEP),
         **dict.fromkeys(
-            ("schedule", "optimizer", "zero", "gradient_dtype", "master_dtype", "moment_dtype", "grad_overlap"),
+            (
+                "schedule",
+                "optimizer",
+                "zero",
+                "gradient_dtype",
+                "master_dtype",
+                "moment_dtype",
+                "grad_overlap",
+                "mtp_loss",
+            ),
             Written("", place=IN_TRAINING),
         ),
         "virtual": Written("1", place=IN_TRAINING),

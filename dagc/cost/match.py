@@ -34,6 +34,7 @@ ROOFLINE: Mapping[str, str] = {
     "route": "no kernel of routers was measured",
     "lookup": "reads one row per token: bandwidth alone",
     "last": "a view that is kept: bandwidth alone",
+    "rename": "a view: it takes no time",
     "argmax": "reads the logits once: bandwidth alone",
     **dict.fromkeys(
         ("attend_grad", "conv_grad", "delta_grad", "route_grad", "lookup_grad", "choice_dot", "choice_back", "uncache"),

@@ -37,7 +37,7 @@ def random_weight(segment: Segment, layer: int, weight: Weight) -> Floats:
 class Inputs:
     """What a run is given: token ids [sequences, seq], weights, and for a decode step the cache that it finds (random
     without `history`). `balanced`: tokens go to experts in order instead of by their scores. `labels`: of a training step, the token
-    that follows each."""
+    that follows each, and behind those of a sequence what follows it."""
 
     tokens: Ints
     routing: Routing

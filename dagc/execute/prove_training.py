@@ -9,10 +9,12 @@ import numpy as np
 from ..base.frozen import record
 from ..cost.records import Costs
 from ..ir.graph import Graph, Op, Segment
+from ..ir.ops.attributes import LabelsAttrs
 from ..ir.verify.verify import verify
 from ..ir.verify.violation import VerifyError
 from ..passes.backward import Backward
 from ..pipeline.lower import lower
+from ..pipeline.strategy import further_factor
 from ..plan.trained import TrainingResult
 from ..spec.training import Training
 from ..spec.unit import Unit
@@ -84,14 +86,19 @@ def whole_model(unit: Unit) -> Graph:
     """The model with its gradients: one rank, nothing split, nothing done anew."""
     training = unit.phase.training or Training()
     graph = next(graph for _, graph in lower(Unit(unit.spec, unit.phase)))
-    return Backward(training.gradient_dtype, training.optimizer).run(graph)
+    return Backward(training.gradient_dtype, training.optimizer, further_factor(unit)).run(graph)
 
 
 def step_inputs(twin: Twin) -> Inputs:
-    """Random token ids, each with the one that follows it."""
+    """Random token ids, with those that follow each."""
     length = int(twin.placed.segments[0].sizes["seq"])
-    ids = np.random.default_rng(1).integers(0, twin.vocab, (twin.sequences, length + 1))
-    return Inputs(ids[:, :-1], twin.routing, labels=ids[:, 1:])
+    ids = np.random.default_rng(1).integers(0, twin.vocab, (twin.sequences, length + reach(twin.placed)))
+    return Inputs(ids[:, :length], twin.routing, labels=ids[:, 1:])
+
+
+def reach(graph: Graph) -> int:
+    """How many tokens ahead a step looks."""
+    return max((op.attrs.ahead for s in graph.segments for op in s.ops if isinstance(op.attrs, LabelsAttrs)), default=1)
 
 
 def compared(

@@ -12,7 +12,7 @@ import numpy as np
 from ..base.arrays import NDArray
 from ..ir.graph import Graph, Op, Segment
 from ..ir.mesh import Mesh
-from ..ir.ops.attributes import DispatchAttrs, WeightAttrs
+from ..ir.ops.attributes import DispatchAttrs, LabelsAttrs, WeightAttrs
 from ..ir.ops.op_set import state_of
 from ..ir.ops.packing import sequences_of_row
 from ..ir.ops.sequence import SEQUENCE_DIMS, order
@@ -171,11 +171,15 @@ class Shards:
         return self.wholes[layer, name]
 
     def labels(self, segment: Segment, op: Op, rank: Coordinates) -> Ints:
-        """A rank's part of the tokens that follow those of this micro-batch."""
+        """A rank's part of the tokens that follow those of this micro-batch, the next ones or some further ahead."""
         if self.inputs.labels is None:
             raise CannotRun("no labels are given")
         first = self.first(segment)
-        part = self.inputs.labels[first : first + int(segment.sizes["batch"])]
+        begin = op.of(LabelsAttrs).ahead - 1
+        end = begin + int(segment.sizes["seq"])
+        if self.inputs.labels.shape[1] < end:
+            raise CannotRun(f"labels are given for {self.inputs.labels.shape[1]} tokens of a sequence, not {end}")
+        part = self.inputs.labels[first : first + int(segment.sizes["batch"]), begin:end]
         layout = op.sharding.dims if op.sharding is not None else ((),) * len(op.dims)
         found: Ints = self.shard(self.dealt(part, op.dims), layout, rank)
         return found

@@ -39,6 +39,7 @@ def training_object(plan: CompiledPlan, result: TrainingResult) -> dict[str, Any
             "moment_dtype": training.moment_dtype,
             "overlap": training.overlap,
         },
+        "losses": {"mtp": training.mtp_loss},
         "memory": {
             **_held(result.worst),
             "fraction": result.fraction,

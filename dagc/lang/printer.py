@@ -225,6 +225,7 @@ def _trained(p: Phase, t: Training) -> str:
             f"optimizer = {t.optimizer}, zero = {t.zero}",
             f"gradient_dtype = {t.gradient_dtype}, master_dtype = {t.master_dtype}, moment_dtype = {t.moment_dtype}",
             f"grad_overlap = {t.overlap}, cuda_graph = {_value(p.cuda_graph)}",
+            *([f"mtp_loss = {number(t.mtp_loss)}"] if t.mtp_loss else []),
             *_precision(p.precision),
             *([f"dispatch_dtype = {p.dispatch_dtype}"] if p.dispatch_dtype else []),
             *([f"routing = {_routing(p.routing)}"] if p.routing is not None else []),

@@ -21,6 +21,7 @@ from .lower import lowered
 from .parameters import check_stated, count_parameters
 
 if TYPE_CHECKING:
+    from ..ir.graph import Graph
     from ..plan.placement import Placement
     from ..plan.trained import TrainingResult
     from ..serving.result import ServeResult
@@ -97,7 +98,7 @@ def compile_spec(
         out.steps = unit.out.steps
     trainings = trained(spec, phases, out, cures=cures)
     out.check()
-    graphs = [*(found.graph for found in results.values()), *(found.graph for found in trainings.values())]
+    graphs = [*(found.graph for found in results.values()), *(model_of(spec, found) for found in trainings.values())]
     params = count_parameters(graphs[0])
     check_stated(spec, params[0], out)
     shared = pools.run(results)
@@ -148,6 +149,16 @@ def trained(
             out.take(d)
         out.steps = unit.out.steps
     return found
+
+
+def model_of(spec: Spec, found: TrainingResult) -> Graph:
+    """A graph with the weights of the model, without those of layers that predict further tokens."""
+    phase = next(phase for phase in spec.trainings if phase.name == found.name)
+    if not found.training.mtp_loss:
+        return found.graph
+    from ..lang.expand import expand
+
+    return expand.run(Unit(spec, replace(phase, training=replace(found.training, mtp_loss=0.0))))
 
 
 def compile_phase(unit: Unit) -> PhaseResult:

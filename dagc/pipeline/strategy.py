@@ -55,7 +55,7 @@ def _with_options(unit: Unit) -> tuple[GraphPass, ...]:
     first = unit.spec.first_expert_id(phase)
     training = phase.training or Training()
     return (
-        Backward(training.gradient_dtype, training.optimizer),
+        Backward(training.gradient_dtype, training.optimizer, further_factor(unit)),
         Recompute(training.recompute),
         ZeroRedundancy(training.zero),
         MakeMesh(
@@ -92,6 +92,14 @@ def _with_options(unit: Unit) -> tuple[GraphPass, ...]:
             SCHEDULES[training.schedule].ends_meet,
         ),
         Reshard(s.sequence_parallel, prices),
+    )
+
+
+def further_factor(unit: Unit) -> float:
+    """What the loss of each further token counts in that of a training step."""
+    training = unit.phase.training
+    return (
+        training.mtp_loss / unit.spec.model.count("mtp_layers") if training is not None and training.mtp_loss else 0.0
     )
 
 

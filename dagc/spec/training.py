@@ -10,7 +10,8 @@ class Training:
     """`schedule`: order of the cells of a pipeline, with `virtual` chunks of layers on each GPU; `recompute`: blocks, kinds of op or
     ops that are done anew before their gradients, `full` all. `zero`: what data-parallel ranks share out of the states of the
     `optimizer` and of gradients. Dtypes: of the sums of gradients, of the optimizer's own copy of the weights, of its moments. `overlap`: full
-    where gradients are reduced while others are computed."""
+    where gradients are reduced while others are computed. `mtp_loss`: what the mean loss of the layers that predict further tokens counts
+    beside the model's own; 0: they are not trained."""
 
     schedule: str = "one_f_one_b"
     virtual: int = 1
@@ -21,3 +22,4 @@ class Training:
     master_dtype: str = "fp32"
     moment_dtype: str = "fp32"
     overlap: str = "none"
+    mtp_loss: float = 0.0

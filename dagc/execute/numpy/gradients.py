@@ -237,7 +237,8 @@ def _cross_entropy_grad(call: OpCall, x: Operands) -> Floats:
     out = np.exp(logits - largest[..., None]) / total[..., None]
     known = np.take_along_axis(out, place[..., None], axis=-1)
     np.put_along_axis(out, place[..., None], known - inside[..., None], axis=-1)
-    return np.asarray(out / call.op.of(LossAttrs).tokens)
+    attrs = call.op.of(LossAttrs)
+    return np.asarray(out * (attrs.factor / attrs.tokens))
 
 
 GRADIENTS: Mapping[str, Rule] = {
@@ -254,7 +255,7 @@ GRADIENTS: Mapping[str, Rule] = {
     "row_max": lambda call, x: np.asarray(x[0].max(axis=-1)),
     "row_exp_sum": lambda call, x: np.asarray(np.exp(x[0] - x[1][..., None]).sum(axis=-1)),
     "pick": _pick,
-    "cross_entropy": lambda call, x: np.asarray(np.log(x[1]) + x[0] - x[2]),
+    "cross_entropy": lambda call, x: np.asarray(np.log(x[1]) + x[0] - x[2]) * call.op.of(LossAttrs).factor,
     "cross_entropy_grad": _cross_entropy_grad,
     "fetch": fetched(np.stack),
     **dict.fromkeys(("uncache", "store"), lambda call, x: np.asarray(x[0])),

@@ -232,6 +232,7 @@ NUMPY: dict[str, Rule] = {
     "last": _last,
     "argmax": _argmax,
     "slice": _slice,
+    "rename": each(np.asarray),
     "unpack": unpacked,
     "pack": packed(np.concatenate),
     **gradients.GRADIENTS,

@@ -98,7 +98,8 @@ def _cross_entropy_grad(call: OpCall, x: Operands) -> Tensor:
     inside, place = _inside(labels, call.part(call.out[-1]).start, logits.shape[-1])
     out = torch.exp(logits - largest[..., None]) / total[..., None]
     out.scatter_add_(-1, place[..., None], -inside[..., None].to(out.dtype))
-    return out / call.op.of(LossAttrs).tokens
+    attrs = call.op.of(LossAttrs)
+    return out * (attrs.factor / attrs.tokens)
 
 
 ROWS: Mapping[str, Rule] = row_gradients(k)
@@ -111,7 +112,7 @@ OF_TOKENS: Mapping[str, Rule] = {
     "row_max": lambda call, x: x[0].amax(dim=-1),
     "row_exp_sum": lambda call, x: torch.exp(x[0] - x[1][..., None]).sum(dim=-1),
     "pick": _pick,
-    "cross_entropy": lambda call, x: torch.log(x[1]) + x[0] - x[2],
+    "cross_entropy": lambda call, x: (torch.log(x[1]) + x[0] - x[2]) * call.op.of(LossAttrs).factor,
     "cross_entropy_grad": _cross_entropy_grad,
     "fetch": fetched(torch.stack),
     **dict.fromkeys(("uncache", "store"), lambda call, x: x[0]),

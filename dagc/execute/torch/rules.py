@@ -244,6 +244,7 @@ _FORWARD: Mapping[str, Rule] = {
     "last": _last,
     "argmax": _argmax,
     "slice": _slice,
+    "rename": lambda call, x: x[0],
     "unpack": unpacked,
     "pack": packed(torch.cat),
 }

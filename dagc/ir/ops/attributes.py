@@ -279,8 +279,13 @@ class AdamAttrs(WeightAttrs):
     decay: float = _number("weight decay", open_low=False, made=True, default=0.1)
 
 
+class LabelsAttrs(Attrs):
+    ahead: int = _count("how many tokens ahead of each", high=1e6, made=True, default=1)
+
+
 class LossAttrs(Attrs):
     tokens: int = _count("tokens of a step, over which the mean is taken", high=1e15, made=True, default=1)
+    factor: float = _number("of it in the loss of the step", made=True, default=1.0)
 
 
 # -- moves ---------------------------------------------------------------------------------------

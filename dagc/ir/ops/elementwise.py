@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ..graph import Op, Segment
+from ..sharding import Axes
 from .attributes import ClampAttrs, ScaleAttrs, ShiftAttrs
-from .kind import IN_RECURRENCE, Count, Misfit, OpKind, listed, operands, same_dims
+from .kind import AS_OPERAND, IN_RECURRENCE, Count, Misfit, OpKind, listed, operands, same_dims
 
 
 def as_operand(segment: Segment, op: Op) -> None:
@@ -18,6 +19,22 @@ def _joined(segment: Segment, op: Op) -> None:
     first, second = operands(segment, op, "first", "second")
     if set(op.dims) != {*first, *second}:
         raise Misfit("result", listed(op.dims), f"the dims of {listed(first)} and {listed(second)}")
+
+
+def _renamed(segment: Segment, op: Op) -> None:
+    """As many dims of the same sizes, in order."""
+    (value,) = operands(segment, op, "value")
+    if [segment.size(d, op.scope) for d in value] != [segment.size(d, op.scope) for d in op.dims]:
+        raise Misfit("result", listed(op.dims), f"dims of the sizes of {listed(value)}")
+
+
+def _other_names(segment: Segment, op: Op) -> set[str]:
+    """What has another name before is split in another way."""
+    return {d for pair in zip(segment.dims_of(op.inputs[0]), op.dims, strict=True) if len(set(pair)) > 1 for d in pair}
+
+
+def _place_by_place(segment: Segment, op: Op, name: str) -> tuple[Axes, ...]:
+    return tuple(op.loop(d) for d in op.dims)
 
 
 def per_element(count: float) -> Count:
@@ -59,6 +76,10 @@ KINDS = (
     OpKind(
         name="clamp", about="bounded below and above", attrs=ClampAttrs, dims=as_operand, flops=per_element(2.0), fused=True,
         rides_in=IN_RECURRENCE, on_rows=True,
+    ),
+    OpKind(
+        name="rename", about="the same numbers, a dimension under another name", dims=_renamed, dtype=AS_OPERAND, idle="it is a view",
+        needs=_place_by_place, linear=(0,), whole=_other_names, local=True, fused=True, view=True,
     ),
     OpKind(
         name="rsqrt", about="one over the square root", dims=as_operand, flops=per_element(2.0), fused=True, rides_in=IN_RECURRENCE,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..graph import Op, Segment
-from .attributes import LossAttrs, RowMaxAttrs
+from .attributes import LabelsAttrs, LossAttrs, RowMaxAttrs
 from .contraction import multiply_adds
 from .elementwise import per_element
 from .kind import ROW_SUMS, DtypeRule, OpKind, operands, same_dims
@@ -50,7 +50,7 @@ def _exponentials(segment: Segment, op: Op) -> float:
 
 KINDS = (
     OpKind(
-        name="labels", about="the token that follows each, from the data", dims=_given, dtype=DtypeRule("int32", lambda s, op: "int32"),
+        name="labels", about="a token that follows each, from the data", attrs=LabelsAttrs, dims=_given, dtype=DtypeRule("int32", lambda s, op: "int32"),
         idle="it is read", fused=True,
     ),
     OpKind(

@@ -84,6 +84,10 @@ def _same(layer: Emitter, op: Op, upstream: str) -> Iterator[Gradient]:
     yield op.inputs[0], upstream
 
 
+def _rename(layer: Emitter, op: Op, upstream: str) -> Iterator[Gradient]:
+    yield _piece(layer, op, "rename", (upstream,), op.inputs[0])
+
+
 def _by_kind(layer: Emitter, op: Op, upstream: str) -> Iterator[Gradient]:
     """A kind of its own for the first operand."""
     yield _piece(layer, op, f"{op.kind}_grad", (upstream, *op.inputs), op.inputs[0], op.attrs)
@@ -158,8 +162,7 @@ def _cross_entropy(layer: Emitter, op: Op, upstream: str) -> Iterator[Gradient]:
     """Straight to the logits: the largest of a row, its sum and the number picked are all theirs."""
     largest, total, picked = op.inputs
     logits, labels = layer.segment.by_name[picked].inputs
-    attrs = LossAttrs(tokens=op.of(LossAttrs).tokens)
-    yield _piece(layer, op, "cross_entropy_grad", (logits, labels, largest, total), logits, attrs)
+    yield _piece(layer, op, "cross_entropy_grad", (logits, labels, largest, total), logits, op.of(LossAttrs))
 
 
 TRANSPOSE: Mapping[str, Rule] = {
@@ -168,6 +171,7 @@ TRANSPOSE: Mapping[str, Rule] = {
     "add": _add,
     "scale": _scale,
     "shift": _same,
+    "rename": _rename,
     **dict.fromkeys(
         (k.gradient_of for k in KINDS if k.gradient_of and k.fused and not k.row_sums and k.name != "uncache"), _by_kind
     ),

@@ -85,9 +85,27 @@ def clamp(call: BlockCall) -> Ref:
 def lookup(call: BlockCall) -> Ref:
     """lookup(tokens, table): a row of the table for every token."""
     tokens, table = call.operands(2)
-    if tokens.name != "tokens" or len(table.dims) != 2 or not table.name.startswith("@"):
+    made = call.block.builder.op(tokens.name)
+    ids = tokens.name == "tokens" or (made is not None and made.kind == "labels")
+    if not ids or len(table.dims) != 2 or not table.name.startswith("@"):
         call.fail("`lookup` takes the token ids given to the first block, and a weight [rows, width]")
     return call.emit("lookup", (tokens, table), (*tokens.dims, table.dims[-1]))
+
+
+def rename(call: BlockCall) -> Ref:
+    """rename(x): the same tensor with the dimensions that are written on the left."""
+    x, written = call.operand(), call.block.at
+    if not isinstance(written, ast.TensorAssign) or written.value is not call.expr or written.dims is None:
+        call.fail(
+            "`rename` stands alone behind `=`, and the new dimensions before it: `y[batch, seq, inner] = rename(x)`"
+        )
+    dims = tuple(call.block.dim(d, written.span) for d in written.dims)
+    kept = [d for d in x.dims if d in PHASE_DIMS]
+    if len(dims) != len(x.dims) or any(call.sizes[a] != call.sizes[b] for a, b in zip(x.dims, dims, strict=True)):
+        call.fail(f"`rename` makes {listed(dims)} of {listed(x.dims)}: as many dimensions of the same sizes, in order")
+    if [d for d in dims if d in PHASE_DIMS] != kept:
+        call.fail("`rename` leaves `batch`, `seq` and `context` as they are")
+    return call.emit("rename", (x,), dims)
 
 
 def last(call: BlockCall) -> Ref:
@@ -138,6 +156,7 @@ FUNCTIONS: dict[str, Function] = {
     "combine": Function(keywords(CombineAttrs), combine, "y, r"),
     "lookup": Function({}, lookup, "tokens, W"),
     "last": Function({}, last),
+    "rename": Function({}, rename),
     "argmax": Function({}, argmax),
 }
 

@@ -15,6 +15,7 @@ from ..values.evaluate import Value
 
 OWN = (
     "schedule", "virtual", "recompute", "optimizer", "zero", "gradient_dtype", "master_dtype", "moment_dtype", "grad_overlap",
+    "mtp_loss",
 )  # fmt: skip
 ELSEWHERE = {
     **dict.fromkeys(("prefix", "chunk", "draft", "acceptance", "drafter"), "a training step takes whole sequences"),
@@ -72,7 +73,24 @@ def read_training(values: Mapping[str, Value | None], body: Body, out: Collector
     return Training(
         schedule, virtual, _names(values["recompute"], body, out), str(values["optimizer"]), _count(values["zero"]),
         str(values["gradient_dtype"]), str(values["master_dtype"]), str(values["moment_dtype"]), str(values["grad_overlap"]),
+        _number(values["mtp_loss"]),
     )  # fmt: skip
+
+
+def has_further_layers(training: Training, model: Model, body: Body, out: Collector) -> None:
+    """Refuses losses of layers that the model does not have, or whose parts it does not name."""
+    if not training.mtp_loss:
+        return
+    span = body.span_of("mtp_loss")
+    if not model.count("mtp_layers", 0):
+        help = ("say how many it has in the model: `mtp_layers = 1`",)
+        out.add("E03", f"`{model.name}` has no layers that predict further tokens", span, help=help)
+    elif not {"hidden", "vocab"} <= model.attributes.keys():
+        out.add("E10", "`mtp_loss` needs `hidden` and `vocab` in the model", span)
+
+
+def _number(value: Value | None) -> float:
+    return value.value if isinstance(value, Quantity) else 0.0
 
 
 def _count(value: Value | None) -> int:

@@ -211,6 +211,11 @@ def assumptions(plan: CompiledPlan) -> Iterator[tuple[str, str]]:
                 f"{f'in {how.master_dtype}' if how.master_dtype != 'none' else 'none'}, moments in {how.moment_dtype}"
             ),
         )
+        if how.mtp_loss:
+            yield (
+                f"{name}: labels",
+                "every token has one, also of its further tokens: sequences are cut from longer ones",
+            )
         yield f"{name}: kernels", "of the roofline: their times in training are not measured"
     if plan.phases:
         yield (

@@ -61,6 +61,17 @@ def recompute_text(result: TrainingResult) -> str:
     return f"recompute: {', '.join(names)}" if names else "recompute: none; every value that a gradient reads is kept"
 
 
+def losses_text(result: TrainingResult) -> str:
+    """What the loss has beside the cross entropy of the next token; empty where there is nothing."""
+    factor = result.training.mtp_loss
+    return f"loss: cross entropy of the next token + {factor:g} x that of further ones (MTP)" if factor else ""
+
+
+def how_text(result: TrainingResult) -> list[str]:
+    """What else there is to say of a step before its figures."""
+    return [text for text in (update_text(result), recompute_text(result), losses_text(result)) if text]
+
+
 def stage_name(result: TrainingResult, stage: int) -> str:
     return f"stage {stage}" if result.steps.schedule.gpus > 1 else "every GPU"
 

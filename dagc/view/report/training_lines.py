@@ -32,6 +32,7 @@ def training_lines(plan: CompiledPlan, result: TrainingResult, paint: Paint) -> 
         f"  {said.schedule_text(result)}: bubble {percent(result.bubble)}   exposed communication {percent(result.exposed)}",
         f"  {said.update_text(result)}",
         f"  {said.recompute_text(result)}",
+        *([f"  {losses}"] if (losses := said.losses_text(result)) else []),
         f"  {said.ROOFLINE}",
         f"  memory of a GPU by stage, of {show(result.worst.capacity_B, BYTES)}; micro-batches in flight: {_in_flight(result)}",
         *_table(tables.BRIEF_HEAD, tables.brief_memory_rows(result), "<>>>>>>>", paint),

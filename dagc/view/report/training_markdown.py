@@ -38,7 +38,7 @@ def _section(plan: CompiledPlan, result: TrainingResult) -> Iterator[str]:
         f"{axes_text(result.graph)}{', ' if own else ''}{own}; {said.batches_text(result)}. {said.step_text(result)}"
     )
     yield ""
-    yield escaped(f"{said.sentence(said.update_text(result))} {said.sentence(said.recompute_text(result))}")
+    yield escaped(" ".join(map(said.sentence, said.how_text(result))))
     yield ""
     stage = busiest(result)
     whose = f" of stage {stage}, which works longest" if result.steps.schedule.gpus > 1 else ""

@@ -38,7 +38,7 @@ def _training(plan: CompiledPlan, result: TrainingResult) -> Iterator[Markup]:
     if text := alternative_text(plan, result.name):
         yield tag("p", text.capitalize())
     yield tag("p", said.step_text(result), cls="binding")
-    yield tag("p", f"{said.sentence(said.update_text(result))} {said.sentence(said.recompute_text(result))}")
+    yield tag("p", " ".join(map(said.sentence, said.how_text(result))))
     yield _cards(result)
     stage = busiest(result)
     whose = f" of a GPU of stage {stage}, which works longest" if result.steps.schedule.gpus > 1 else " of a GPU"
