@@ -17,6 +17,7 @@ from dagc.base.source import Source
 from dagc.cli import main
 from dagc.execute.inputs import Inputs
 from dagc.execute.machine import RankMachine
+from dagc.execute.numpy.ops import contract
 from dagc.execute.prove import Recording, prove, prove_graph
 from dagc.ir.graph import Graph
 from dagc.ir.ops.attributes import ScaleAttrs
@@ -250,3 +251,16 @@ def test_a_head_that_returns_the_best_choices_is_proved() -> None:
     plan = dagc.compile_text(spec_text(phase="gpus = 0..7, ep = 4, tp = 2", model=model, extra=head))
     proof = plan.prove("prefill")
     assert proof.verdict == "equal" and proof.collectives > 0
+
+
+@settings(max_examples=examples(100), deadline=None)
+@given(st.data())
+def test_products_are_those_of_einsum(data: st.DataObject) -> None:
+    """Whatever is summed, kept on one side, or on both; in any order of the dims."""
+    at = {name: data.draw(st.integers(1, 3)) for name in "abcdef"}
+    a_dims, b_dims = (tuple(data.draw(st.permutations("abcdef"))[: data.draw(st.integers(1, 4))]) for _ in range(2))
+    every = sorted({*a_dims, *b_dims})
+    out = tuple(data.draw(st.permutations(every))[: data.draw(st.integers(0, len(every)))])
+    a, b = (np.random.default_rng(1).normal(size=[at[d] for d in dims]) for dims in (a_dims, b_dims))
+    wanted = np.einsum(f"{''.join(a_dims)},{''.join(b_dims)}->{''.join(out)}", a, b)
+    assert np.allclose(contract(a, a_dims, b, b_dims, out), wanted, rtol=1e-12)

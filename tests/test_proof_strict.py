@@ -23,6 +23,7 @@ from dagc.execute.prove import (
     Comparison,
     Proof,
     Recording,
+    alone,
     distance,
     model_graph,
     prove_graph,
@@ -156,9 +157,10 @@ def priced(costs: Costs, key: tuple[str, str], factor: float) -> Costs:
 @pytest.mark.parametrize("plan", ["tp", "ring", "ep", "ep over dp and tp", "decode, context split", "pipeline"])
 def test_bytes_that_are_not_counted_so_are_named(plan: str) -> None:
     graph, unit, costs = placed(plan)
+    model = alone(unit)
     for key, cost in costs.ops.items():
         if cost.group is not None:
-            proof = prove_graph(graph, unit, priced(costs, key, 1.01))
+            proof = prove_graph(graph, unit, priced(costs, key, 1.01), alone=model)
             assert proof.bytes_wrong == ("/".join(key),) and not proof.holds
 
 
@@ -233,10 +235,10 @@ def test_tokens_that_are_none_are_not_the_largest() -> None:
 def test_wire_bytes_that_are_not_counted_so_are_named(plan: str) -> None:
     """Those of routed rows too, whose payload may be right."""
     graph, unit, costs = placed(plan)
-    found = set()
+    found, model = set(), alone(unit)
     for key, cost in costs.ops.items():
         if cost.group is not None and cost.wire_B:
             wrong = replace(costs, ops={**costs.ops, key: replace(cost, wire_B=cost.wire_B * 1.01)})
-            assert prove_graph(graph, unit, wrong).bytes_wrong == ("/".join(key),)
+            assert prove_graph(graph, unit, wrong, alone=model).bytes_wrong == ("/".join(key),)
             found.add(graph.segment(key[0]).by_name[key[1]].scope)
     assert "experts" in found

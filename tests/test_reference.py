@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from dagc.base.source import Source
 from dagc.cli import main
 from dagc.execute.checkpoint import Checkpoint
 from dagc.execute.prove import Proof
-from dagc.execute.reference import Reference, prove_reference
+from dagc.execute.reference import Models, Reference, prove_reference
 from dagc.lang.load import load
 
 CASES = sorted((Path(__file__).parent / "data" / "reference").glob("*/config.json"))
@@ -56,16 +56,19 @@ def files(case: Path) -> tuple[dict[str, np.ndarray], Reference]:
         return {name: data[name] for name in data.files}, Reference.open(case.parent / "reference.npz")
 
 
-@cache
-def layers_of(case: Path) -> int:
-    return load(Source("s", spec_of(case, "whole")), Collector(), {}, case.parent).model.layers
+@lru_cache(maxsize=1)
+def model_of(case: Path) -> tuple[Checkpoint, Models]:
+    """Its weights, and what it computes by itself: its strategies are compared with that one after the other."""
+    model = load(Source("s", spec_of(case, "whole")), Collector(), {}, case.parent).model
+    return Checkpoint(model, files(case)[0]), []
 
 
 def proofs(case: Path, strategy: str) -> list[Proof]:
-    tensors, reference = files(case)
-    text = spec_of(case, strategy, layers_of(case))
+    checkpoint, models = model_of(case)
+    text = spec_of(case, strategy, checkpoint.model.layers)
     spec = load(Source("s", text), Collector(), {}, case.parent)
-    return [prove_reference(spec, phase, Checkpoint(spec.model, tensors), reference) for phase in spec.phases]
+    assert spec.model == checkpoint.model
+    return [prove_reference(spec, phase, checkpoint, files(case)[1], models) for phase in spec.phases]
 
 
 def has_experts(case: Path) -> bool:

@@ -17,7 +17,7 @@ WHOLE_NUMBERS = ("int32", "int64")
 
 def check(shards: Shards, segment: Segment, op: Op, results: Results) -> None:
     """Raises Wrong where a rank's value is not what the op declares of it in its layout (none: whole)."""
-    for result, values in zip(op.results, results, strict=True):
+    for result, values in zip(op.made, results, strict=True):
         layout = result.sharding or Sharding(((),) * len(result.dims))
         if isinstance(op.attrs, RingTurnAttrs):  # all blocks have passed a rank
             layout = Sharding(tuple(tuple(a for a in axes if a not in op.axes) for axes in layout.dims), on=layout.on)
@@ -25,8 +25,7 @@ def check(shards: Shards, segment: Segment, op: Op, results: Results) -> None:
             _routed(shards, segment, op, layout, values)
             continue
         whole = shards.whole(segment, result.dims, op.scope)
-        for rank, value in zip(shards.at(layout.on), values, strict=True):
-            shape = tuple(p.stop - p.start for p in shards.parts(whole, layout.dims, rank))
+        for shape, value in zip(shards.shapes(whole, layout), values, strict=True):
             if not isinstance(value, np.ndarray):
                 raise Wrong(f"{result.name}: a rank has {type(value).__name__}")
             if value.shape != shape:
@@ -52,11 +51,11 @@ def _routed(shards: Shards, segment: Segment, op: Op, layout: Sharding, values: 
 
 def finite(op: Op, results: Results) -> bool:
     """No infinity and no NaN in any result. (The maximum of a row that saw nothing of a context is -inf.)"""
-    pairs = zip(op.results, results, strict=True)
+    pairs = zip(op.made, results, strict=True)
     return all(_numbers(value, _may_be_unseen(result)) for result, values in pairs for value in values)
 
 
-def _may_be_unseen(result: Value) -> bool:
+def _may_be_unseen(result: Op | Value) -> bool:
     return result.sharding is not None and result.sharding.reduce == "max"
 
 

@@ -161,7 +161,7 @@ def run_cells(host: Host, segment: Segment, layer: int, env: Env, cells: tuple[s
         if op.cell in cells:
             place = RunPlace(segment, layer, op)
             results = host.around(place, partial(run_op, host, place, env))
-            env |= zip((value.name for value in op.results), results, strict=True)
+            env |= zip((value.name for value in op.made), results, strict=True)
 
 
 def run_op(host: Host, place: RunPlace, env: Mapping[str, list[object]]) -> Results:
@@ -170,7 +170,7 @@ def run_op(host: Host, place: RunPlace, env: Mapping[str, list[object]]) -> Resu
     if op.is_collective:
         return host.collective(place, [env[name] for name in op.inputs])
     dims, own = tuple(map(segment.dims_of, op.inputs)), segment.within(op.scope)
-    results: Results = [[] for _ in op.results]
+    results: Results = [[] for _ in op.made]
     for i, rank in enumerate(host.here(op.on)):
         x = [
             host.weight(segment, layer, n, rank) if n.startswith("@") else host.shards.read(segment, n, env[n][i], rank)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -136,15 +137,17 @@ def prove_graph(
     costed: Graph | None = None,
     memory: Memory | None = None,
     requests: Mapping[str, OpCost] | None = None,
+    alone: Alone | None = None,
 ) -> Proof:
     """Like prove, of a placed graph that may not be the plan's own. Without `costs` bytes are not compared.
     `expected`: logits [sequences, .., vocab] that the model itself must give. `model`: what it was lowered from; `costed`:
-    the graph that `costs`, `memory` and `requests` are of, where its sizes are others."""
-    model = model if model is not None else model_graph(unit)
-    inputs = inputs or random_inputs(unit, weights)
-    reference, machine = RankMachine(model, inputs, single()), RankMachine(placed, inputs, placed.the_mesh)
+    the graph that `costs`, `memory` and `requests` are of, where its sizes are others. `alone`: the model and its inputs, where
+    other graphs are compared with them too."""
+    if alone is None:
+        alone = Alone(model if model is not None else model_graph(unit), inputs or random_inputs(unit, weights))
+    machine = RankMachine(placed, alone.inputs, placed.the_mesh)
     try:
-        return compared(reference, machine, unit, Stated(costed or placed, costs, memory, requests), expected)
+        return compared(alone, machine, unit, Stated(costed or placed, costs, memory, requests), expected)
     except CheckpointError:
         raise
     except Exception as error:  # nothing is known of the lowering, whatever it is
@@ -161,16 +164,13 @@ class Stated:
     requests: Mapping[str, OpCost] | None
 
 
-def compared(
-    reference: RankMachine, machine: RankMachine, unit: Unit, stated: Stated, expected: Floats | None
-) -> Proof:
+def compared(alone: Alone, machine: RankMachine, unit: Unit, stated: Stated, expected: Floats | None) -> Proof:
     """Both runs, number by number, and what ranks did, moved and stored against what is stated."""
-    placed = machine.graph
-    seen = Recording(reference)
+    placed, seen = machine.graph, alone.seen
     check = Comparison(machine.shards, seen)
     machine.watch = check.compare
     try:
-        want = reference.run()
+        want = alone.results
     except ExecutionError as error:
         return not_run(placed.phase, unit, f"the model alone breaks off at {error.where}: {error.reason}")
     try:
@@ -314,6 +314,30 @@ class Recording:
             if OPS[op.kind].tokens in (Tokens.CACHE, Tokens.IN_ORDER)
         ]
         return {key: self.whole(*key) for key in kept}
+
+
+class Alone:
+    """The model by itself, on one rank: it runs once, however many lowerings of it are compared with it."""
+
+    def __init__(self, graph: Graph, inputs: Inputs) -> None:
+        self.graph, self.inputs = graph, inputs
+        self.seen = Recording(RankMachine(graph, inputs, single()))
+
+    @cached_property
+    def results(self) -> list[Ints | Floats]:
+        """Of each part of the batch. Raises ExecutionError."""
+        return self.seen.machine.run()
+
+    @cached_property
+    def history(self) -> History:
+        """The KV cache and the states that it leaves. Raises ExecutionError."""
+        assert self.results
+        return self.seen.history()
+
+
+def alone(unit: Unit, weights: WeightSource = random_weight) -> Alone:
+    """The model of a phase, on random token ids."""
+    return Alone(model_graph(unit), random_inputs(unit, weights))
 
 
 @dataclass

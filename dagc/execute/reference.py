@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from ..base.diagnostics import Collector
 from ..base.frozen import record, replace
+from ..ir.graph import Graph
 from ..lang.whole_sequence import every_position
 from ..pipeline.compile import compile_spec
 from ..spec.phase import Phase
@@ -15,8 +18,7 @@ from ..spec.unit import Unit
 from .checkpoint import Checkpoint, read_arrays
 from .failure import ExecutionError
 from .inputs import History, Inputs
-from .machine import RankMachine
-from .prove import Proof, Recording, model_graph, not_run, prove, single
+from .prove import Alone, Proof, model_graph, not_run, prove
 from .values import Floats, Ints
 
 LARGEST = 200e6
@@ -81,9 +83,28 @@ class Reference:
         return ids[:, :last], logits
 
 
-def prove_reference(spec: Spec, phase: Phase, checkpoint: Checkpoint, reference: Reference | None) -> Proof:
+Models = list[Alone]
+"""Models by themselves, each with inputs of its own, that have run."""
+
+
+def known(models: Models, graph: Graph, inputs: Inputs) -> Alone:
+    """The model on these inputs, which is added where it has not run yet."""
+    for one in models:
+        own = one.inputs
+        same = own.weights is inputs.weights and own.history is inputs.history and own.routing == inputs.routing
+        if same and np.array_equal(own.tokens, inputs.tokens) and one.graph == graph:
+            return one
+    models.append(Alone(graph, inputs))
+    return models[-1]
+
+
+def prove_reference(
+    spec: Spec, phase: Phase, checkpoint: Checkpoint, reference: Reference | None, models: Models | None = None
+) -> Proof:
     """The phase at its full dims with real weights: the model's logits at every position against the reference, and
-    the placed graph against the model. A decode step finds the cache that the model leaves after the tokens before."""
+    the placed graph against the model. A decode step finds the cache that the model leaves after the tokens before.
+    `models`: for strategies of one checkpoint, which share what the model computes."""
+    models = [] if models is None else models
     model = every_position(spec.model)
     plan = compile_spec(replace(spec, model=model, requirements=()), Collector(), [phase.name])
     unit = plan.units[phase.name]
@@ -97,22 +118,20 @@ def prove_reference(spec: Spec, phase: Phase, checkpoint: Checkpoint, reference:
     ids, logits = reference.taken(spec, phase)
     routing = unit.routing
     if phase.takes_prompts:
-        return prove(plan, phase.name, inputs=Inputs(ids, routing, checkpoint), expected=logits, model=alone)
+        ran = known(models, alone, Inputs(ids, routing, checkpoint))
+        return prove(plan, phase.name, alone=ran, expected=logits)
     try:
-        history = cache_after(unit, checkpoint, ids[:, :-1])
+        history = cache_after(unit, checkpoint, ids[:, :-1], models)
     except ExecutionError as error:
         return not_run(phase.name, unit, f"the model alone breaks off at {error.where}: {error.reason}")
-    inputs = Inputs(ids[:, -1:], routing, checkpoint, history)
-    return prove(plan, phase.name, inputs=inputs, expected=logits, model=alone)
+    ran = known(models, alone, Inputs(ids[:, -1:], routing, checkpoint, history))
+    return prove(plan, phase.name, alone=ran, expected=logits)
 
 
-def cache_after(unit: Unit, weights: Checkpoint, ids: Ints) -> History:
-    """The KV cache after a prefill of these tokens [sequences, tokens] on the model graph."""
+def cache_after(unit: Unit, weights: Checkpoint, ids: Ints, models: Models | None = None) -> History:
+    """The KV cache after a prefill of these tokens [sequences, tokens] on the model graph. Raises ExecutionError."""
     sequences, tokens = ids.shape
     phase = Phase("cache", "prefill", unit.phase.gpus[:1], tokens, tokens, sequences, Strategy())
     work = replace(unit.spec.workload, prompt=tokens, sequences=sequences)
     graph = model_graph(Unit(replace(unit.spec, workload=work), phase))
-    machine = RankMachine(graph, Inputs(ids, unit.routing, weights), single())
-    kept = Recording(machine)
-    machine.run()
-    return kept.history()
+    return known([] if models is None else models, graph, Inputs(ids, unit.routing, weights)).history

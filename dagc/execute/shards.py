@@ -16,7 +16,7 @@ from ..ir.ops.attributes import DispatchAttrs, LabelsAttrs, WeightAttrs
 from ..ir.ops.op_set import state_of
 from ..ir.ops.packing import sequences_of_row
 from ..ir.ops.sequence import SEQUENCE_DIMS, order
-from ..ir.sharding import AT_EXPERTS, Axes
+from ..ir.sharding import AT_EXPERTS, Axes, Sharding
 from .failure import CannotRun
 from .inputs import Inputs, random_tensor
 from .routed import RoutedRows, dispatch_of
@@ -40,6 +40,8 @@ class Shards:
     expert_ranks: list[dict[str, int]] = field(init=False)
     wholes: dict[tuple[int, str], Floats] = field(default_factory=dict)
     placements: dict[tuple[str, str, str], RoutedRows] = field(default_factory=dict)
+    _blocks: dict[tuple[object, ...], tuple[slice, ...]] = field(default_factory=dict)
+    _shapes: dict[tuple[object, ...], list[tuple[int, ...]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.ranks = self._all("")
@@ -67,7 +69,21 @@ class Shards:
 
     def parts(self, shape: tuple[int, ...], layout: tuple[Axes, ...], rank: Coordinates) -> tuple[slice, ...]:
         """The block of a tensor of this shape that a layout gives a rank."""
-        return tuple(self.part(n, axes, rank) for n, axes in zip(shape, layout, strict=True))
+        key = shape, layout, *rank.items()
+        found = self._blocks.get(key)
+        if found is None:
+            found = tuple([self.part(n, axes, rank) for n, axes in zip(shape, layout, strict=True)])
+            self._blocks[key] = found
+        return found
+
+    def shapes(self, shape: tuple[int, ...], layout: Sharding) -> list[tuple[int, ...]]:
+        """Of a tensor of this shape what each of the ranks that have it has."""
+        key = shape, layout.dims, layout.on
+        found = self._shapes.get(key)
+        if found is None:
+            every = (self.parts(shape, layout.dims, rank) for rank in self.at(layout.on))
+            found = self._shapes[key] = [tuple([p.stop - p.start for p in parts]) for parts in every]
+        return found
 
     def groups(self, axes: Axes, on: str = "") -> Iterator[list[int]]:
         """Ranks, by their place among those that are `on`, of each group over some axes; the first of a group first."""

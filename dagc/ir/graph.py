@@ -90,6 +90,11 @@ class Op:
     def results(self) -> tuple[Value, ...]:
         return (Value(self.name, self.dims, self.dtype, self.sharding), *self.more)
 
+    @property
+    def made(self) -> tuple[Op | Value, ...]:
+        """The same without a record for the first: the op has what a value has."""
+        return (self, *self.more)
+
     def of(self, record: type[A]) -> A:
         """The attributes as the record that the op's kind has."""
         assert isinstance(self.attrs, record), f"%{self.name} ({self.kind}) has no {record.__name__}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dagc.cost.records import Costs
-from dagc.execute.prove import model_graph, prove_graph
+from dagc.execute.prove import Alone, alone, prove_graph
 from dagc.ir.graph import Graph
 from dagc.ir.verify.verify import VerifyError, verify
 from dagc.spec.unit import Unit
@@ -61,13 +61,13 @@ def structural(graph: Graph, before: Graph | None = None) -> str:
     return ""
 
 
-_MODELS: dict[int, tuple[Unit, Graph]] = {}
+_MODELS: dict[int, tuple[Unit, Alone]] = {}
 
 
-def _model(unit: Unit) -> Graph:
+def _model(unit: Unit) -> Alone:
     """What a unit's graphs were lowered from, which is no mutant."""
     if id(unit) not in _MODELS:
-        _MODELS[id(unit)] = unit, model_graph(unit)
+        _MODELS[id(unit)] = unit, alone(unit)
     return _MODELS[id(unit)][1]
 
 
@@ -75,7 +75,7 @@ def numeric(graph: Graph, unit: Unit, costs: Costs) -> str:
     """The proof alone, whatever the verifier says. Stopping short counts only if the message names an op or edge."""
     try:
         with np.errstate(all="ignore"):
-            proof = prove_graph(graph, unit, costs, model=_model(unit))
+            proof = prove_graph(graph, unit, costs, alone=_model(unit))
     except Exception as error:
         names = [op.name for segment in graph.segments for op in segment.ops]
         return "stopped" if any(name in str(error) for name in names) else "unnamed"

@@ -12,7 +12,8 @@ import numpy as np
 
 import dagc
 from dagc.base.diagnostics import SpecError
-from dagc.execute.prove import prove_graph
+from dagc.execute.prove import Alone, prove_graph
+from dagc.execute.prove import alone as model_alone
 from dagc.ir import axes, moves
 from dagc.ir import mesh as ir_mesh
 from dagc.ir.graph import Graph
@@ -233,6 +234,12 @@ def true_graph(name: str) -> Graph:
 
 
 @cache
+def alone(name: str) -> Alone:
+    """The model of a plan, which no pass has touched."""
+    return model_alone(placed(name)[1])
+
+
+@cache
 def true_words(name: str) -> list[str]:
     return words(placed(name)[1])
 
@@ -293,7 +300,7 @@ def judge(mutant: SourceMutant) -> PassVerdict:
     """The first plan in which the mutant is noticed ends it."""
     names = [*PLANS, *MORE, *OWN]
     for name in names:
-        true_graph(name), true_words(name)
+        true_graph(name), true_words(name), alone(name)
     for name in REFUSED:
         true_refusal(name)
     lowered = []
@@ -314,7 +321,7 @@ def judge(mutant: SourceMutant) -> PassVerdict:
             return PassVerdict(mutant, f"strategy: {name}: {other}")
         with np.errstate(all="ignore"):
             try:
-                proof = prove_graph(graph, unit)
+                proof = prove_graph(graph, unit, alone=alone(name))
             except Exception as error:
                 return PassVerdict(mutant, f"stopped: {name}: {type(error).__name__}")
         if not proof.holds:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,19 +15,53 @@ from ..values import Floats, Ints, Ragged
 
 IN_ORDER = ["einsum_path", (0, 1)]
 """Two factors have one order, which NumPy would look for on every call."""
+Dims = tuple[str, ...]
 
 
-def letters(*dims: tuple[str, ...]) -> dict[str, str]:
-    """A letter for each dim name."""
-    names = list(dict.fromkeys(d for group in dims for d in group))
-    return {name: "abcdefghijklmnopqrstuvwxyz"[i] for i, name in enumerate(names)}
-
-
-def contract(a: Floats, a_dims: tuple[str, ...], b: Floats, b_dims: tuple[str, ...], out: tuple[str, ...]) -> Floats:
+def contract(a: Floats, a_dims: Dims, b: Floats, b_dims: Dims, out: Dims) -> Floats:
     """Sum over every dim that is not in the result."""
-    at = letters(a_dims, b_dims, out)
-    spec = ",".join("".join(at[d] for d in dims) for dims in (a_dims, b_dims)) + "->" + "".join(at[d] for d in out)
-    return np.asarray(np.einsum(spec, a, b, optimize=IN_ORDER))
+    as_matrices = _matrices(a_dims, b_dims, out, a.shape, b.shape)
+    if as_matrices is None:
+        return np.asarray(np.einsum(equation(a_dims, b_dims, out), a, b, optimize=IN_ORDER))
+    a_order, a_shape, b_order, b_shape, shape, order = as_matrices
+    product = np.matmul(a.transpose(a_order).reshape(a_shape), b.transpose(b_order).reshape(b_shape))
+    return np.asarray(product.reshape(shape).transpose(order))
+
+
+def equation(a_dims: Dims, b_dims: Dims, out: Dims) -> str:
+    """A product as `einsum` reads it, with a letter for each dim name."""
+    names = dict.fromkeys((*a_dims, *b_dims, *out))
+    at = dict(zip(names, "abcdefghijklmnopqrstuvwxyz", strict=False))
+    return ",".join("".join(at[d] for d in dims) for dims in (a_dims, b_dims)) + "->" + "".join(at[d] for d in out)
+
+
+Order = tuple[int, ...]
+
+
+@lru_cache(maxsize=4096)
+def _matrices(
+    a_dims: Dims, b_dims: Dims, out: Dims, a_shape: Order, b_shape: Order
+) -> tuple[Order, Order, Order, Order, Order, Order] | None:
+    """A contraction as a product of (stacks of) matrices: how to transpose and reshape both, and the result back. None where it is
+    another sum. Runs contract the same shapes thousands of times."""
+    if len(a_dims) != len(a_shape) or len(b_dims) != len(b_shape):
+        return None  # NumPy says what is wrong
+    both = [d for d in a_dims if d in b_dims]
+    stack, summed = [d for d in both if d in out], [d for d in both if d not in out]
+    rows, columns = [d for d in a_dims if d not in both], [d for d in b_dims if d not in both]
+    sizes = {**dict(zip(a_dims, a_shape, strict=True)), **dict(zip(b_dims, b_shape, strict=True))}
+    if not summed or set(out) != {*stack, *rows, *columns} or any(len(set(d)) < len(d) for d in (a_dims, b_dims)):
+        return None
+    if any(sizes[d] != n for d, n in zip(a_dims, a_shape, strict=True)):
+        return None
+
+    def prepared(dims: Dims, *groups: list[str]) -> tuple[Order, Order]:
+        merged = [math.prod(sizes[d] for d in group) for group in groups]
+        return tuple(dims.index(d) for group in groups for d in group), tuple(merged if stack else merged[1:])
+
+    made = [*stack, *rows, *columns]
+    left, right = prepared(a_dims, stack, rows, summed), prepared(b_dims, stack, summed, columns)
+    return (*left, *right, tuple(sizes[d] for d in made), tuple(made.index(d) for d in out))
 
 
 def aligned(x: NDArray[Any], dims: tuple[str, ...], out: tuple[str, ...]) -> NDArray[Any]:

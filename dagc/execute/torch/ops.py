@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..numpy.ops import letters
+from ..numpy.ops import equation
 from ..values import Ragged
 
 Tensor = Any
@@ -18,9 +18,7 @@ Dims = tuple[str, ...]
 
 def contract(a: Tensor, a_dims: Dims, b: Tensor, b_dims: Dims, out: Dims) -> Tensor:
     """Sum over every dim that is not in the result."""
-    at = letters(a_dims, b_dims, out)
-    text = ",".join("".join(at[d] for d in dims) for dims in (a_dims, b_dims)) + "->" + "".join(at[d] for d in out)
-    return torch.einsum(text, a, b)
+    return torch.einsum(equation(a_dims, b_dims, out), a, b)
 
 
 def aligned(x: Tensor, dims: Dims, out: Dims) -> Tensor:
