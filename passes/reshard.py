@@ -13,6 +13,7 @@ from dagc.ir.mesh import Mesh
 from dagc.ir.moves import PLAIN_PRICES, Chains, NoRoute, Prices, TensorSizes
 from dagc.ir.ops.attributes import (
     Attrs,
+    FetchAttrs,
     MoveAttrs,
     RingTurnAttrs,
     SliceAttrs,
@@ -287,9 +288,12 @@ class Resharder:
 
     def is_kept(self, name: str, want: Sharding) -> bool:
         """Whether a value that was moved in the forward cell is kept as it then was: where it takes no more room. What was gathered is
-        gathered again."""
+        gathered again, but a copy of a weight that is to be kept."""
         if (name, want, FORWARD) not in self.made:
             return False
+        made = self.segment.by_name.get(name)
+        if made is not None and isinstance(made.attrs, FetchAttrs):
+            return made.attrs.kept
         sizes = [
             local_count(self.segment, self.dims[name], at.dims, self.mesh, self.scope(name))
             for at in (self.layout[name], want)

@@ -21,10 +21,11 @@ Layout = dict[str, Axes]
 class ZeroRedundancy(GraphPass):
     """`stage` 0: every data-parallel rank updates all of its weights; 1: a part of them, which are gathered; 2: gradients are split,
     too, as soon as a micro-batch has them; 3: so are the weights themselves, which are gathered where they are used
-    (arXiv 1910.02054)."""
+    (arXiv 1910.02054). Then gradients gather them anew, but without `reshard_after_forward`."""
 
     name: ClassVar[str] = "zero"
     stage: int = 0
+    reshard_after_forward: bool = True
 
     def run(self, graph: Graph) -> Graph:
         if all(op.cell != UPDATE for segment in graph.segments for op in segment.ops):
@@ -58,8 +59,29 @@ class ZeroRedundancy(GraphPass):
             return found
         for name, layout in shared.items():
             whole(segment, name, used[name], mesh)
-            found = fetched(found, name, layout) if layout != used[name] else found
+            found = self.fetched(found, name, layout) if layout != used[name] else found
         return found
+
+    def fetched(self, segment: Segment, name: str, layout: Layout) -> Segment:
+        """The layer whose ops read a copy of the weight, which ranks store as `layout` says."""
+        weight, plain = segment.weight[name], name.removeprefix("@")
+        first = next(k for k, op in enumerate(segment.ops) if name in op.inputs)
+        block = segment.ops[first].block
+        fetch = Op(
+            f"{plain}.fetch",
+            "fetch",
+            (name,),
+            weight.dims,
+            weight.dtype,
+            block,
+            weight.scope,
+            FetchAttrs(kept=not self.reshard_after_forward),
+        )
+        ops = [
+            replace(op, inputs=tuple(fetch.name if n == name else n for n in op.inputs)) if name in op.inputs else op
+            for op in segment.ops
+        ]
+        return replace(segment, ops=(*ops[:first], with_layout(fetch, layout), *ops[first:]))
 
     def is_shared(self, op: Op) -> bool:
         """Whether this stage splits what the op makes over the ranks that have the same weight."""
@@ -102,19 +124,6 @@ def shared_out(segment: Segment, name: str, layout: Layout, mesh: Mesh) -> Layou
         taken = next(k for k in range(len(left), -1, -1) if size % mesh.size(left[:k]) == 0)
         found[dim], left = (*own, *left[:taken]), left[taken:]
     return found
-
-
-def fetched(segment: Segment, name: str, layout: Layout) -> Segment:
-    """The layer whose ops read a copy of the weight, which ranks store as `layout` says."""
-    weight, plain = segment.weight[name], name.removeprefix("@")
-    first = next(k for k, op in enumerate(segment.ops) if name in op.inputs)
-    block = segment.ops[first].block
-    fetch = Op(f"{plain}.fetch", "fetch", (name,), weight.dims, weight.dtype, block, weight.scope, FetchAttrs())
-    ops = [
-        replace(op, inputs=tuple(fetch.name if n == name else n for n in op.inputs)) if name in op.inputs else op
-        for op in segment.ops
-    ]
-    return replace(segment, ops=(*ops[:first], with_layout(fetch, layout), *ops[first:]))
 
 
 def whole(segment: Segment, name: str, layout: Layout, mesh: Mesh) -> None:

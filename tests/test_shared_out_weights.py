@@ -74,6 +74,23 @@ def test_one_micro_batch_moves_half_as_much_again_as_with_whole_weights() -> Non
     assert wire_B(two, *moves) == pytest.approx(2 * 2 * PARAMETERS * 7 / 8, rel=1e-12)
 
 
+def test_what_is_kept_is_gathered_once_and_takes_all_layers() -> None:
+    """Then one micro-batch moves what it does with whole weights."""
+    phase = "gpus = 0..7, dp = 8, gradient_dtype = bf16, zero = 3"
+    anew, kept = trained(LLAMA, phase), trained(LLAMA, f"{phase}, reshard_after_forward = false")
+    once = 2 * PARAMETERS * 7 / 8
+    assert wire_B(kept, "all_gather") == pytest.approx(once, rel=1e-12)
+    assert wire_B(kept, "reduce_scatter") == wire_B(anew, "reduce_scatter") == pytest.approx(once, rel=1e-12)
+    assert kept.worst.gathered_B == pytest.approx(2 * PARAMETERS)
+    held = kept.worst.peak_B - kept.worst.gathered_B
+    assert held == pytest.approx(anew.worst.peak_B - anew.worst.gathered_B)
+    assert kept.time_s < anew.time_s
+    again = trained(LLAMA, f"{phase}, reshard_after_forward = false, recompute = full")
+    assert wire_B(again, "all_gather") == pytest.approx(once, rel=1e-12)
+    piped = trained(LLAMA, "gpus = 0..3, pp = 2, dp = 2, microbatches = 4, zero = 3, reshard_after_forward = false")
+    assert [need.gathered_B for need in piped.memory] == pytest.approx([need.weights_B * 2 for need in piped.memory])
+
+
 # -- memory ----------------------------------------------------------------------------------------
 
 
@@ -195,6 +212,7 @@ PROVED = {
     ),
     "latent attention, sparse": ("deepseek-v3.2", "gpus = 0..7\nattention { dp = 4, sp = 2 }\nexperts { ep = 4 }\n"),
     "biases and sinks": ("gpt-oss-20b", "gpus = 0..3, dp = 2, tp = 2"),
+    "kept copies": ("mixtral-8x7b", "gpus = 0..3, dp = 2, ep = 2, recompute = [moe], reshard_after_forward = false"),
     "linear attention": ("qwen3-next-80b-a3b", "gpus = 0..3, dp = 2, tp = 2"),
     "copies of experts over tp": ("mixtral-8x7b", "gpus = 0..7, optimizer = sgd\nattention { tp = 8 }\nexperts { ep = 4 }\n"),
 }  # fmt: skip

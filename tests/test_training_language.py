@@ -58,7 +58,7 @@ def read(text: str) -> Spec:
 
 WRITTEN = {
     "schedule": "zb_h1", "virtual": "2", "recompute": "full", "optimizer": "sgd", "zero": "1", "gradient_dtype": "bf16",
-    "master_dtype": "none", "moment_dtype": "bf16", "grad_overlap": "full", "prefix": "64 tok", "chunk": "64 tok", "draft": "2",
+    "master_dtype": "none", "moment_dtype": "bf16", "grad_overlap": "full", "reshard_after_forward": "false", "prefix": "64 tok", "chunk": "64 tok", "draft": "2",
     "acceptance": "0.5", "drafter": "mtp", "kv_dtype": "fp8", "window_cache": "whole", "kv_block": "64 tok",
     "memory_fraction": "90%", "memory": "{ tokens = 64 tok }", "engine": "vllm", "exchange": "deepep_ht", "quantise": "separate",
     "expert_activations": "bf16", "host": "1 ms", "launch": "1 us", "redundant": "8", "mtp_loss": "0.1",
@@ -96,6 +96,12 @@ def test_every_word_is_tried() -> None:
         ("dcp = 2", "E12", "`dcp` belongs to a decode phase", "2"),
         ("decode = 4", "E12", "`decode` belongs to a mixed phase", "4"),
         ("zero = 4", "E09", "`zero` must be at least 0 and at most 3", "4"),
+        (
+            "zero = 2, reshard_after_forward = false",
+            "E12",
+            "`reshard_after_forward = false` belongs to `zero = 3`: with `zero = 2` no weight is gathered",
+            "false",
+        ),
         ("optimizer = lion", "E02", "`optimizer` cannot be `lion`", "lion"),
         ("weight_dtype = fp8", "E18", "training with `weight_dtype = fp8` is not there yet", "fp8"),
         ("dispatch_dtype = fp8", "E18", "training with `dispatch_dtype = fp8` is not there yet", "fp8"),
@@ -206,6 +212,7 @@ def test_micro_batches_without_a_sequence_are_none() -> None:
 SAID = (
     "",
     "schedule = interleaved, virtual = 2, zero = 2, grad_overlap = full",
+    "zero = 3, reshard_after_forward = false",
     "recompute = [moe, gqa], optimizer = sgd, gradient_dtype = bf16, master_dtype = none, moment_dtype = bf16",
     "recompute = full, routing = zipf(0.5), dispatch_dtype = bf16, weight_dtype = bf16, cuda_graph = false, sequence_parallel = true",
 )

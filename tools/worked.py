@@ -227,6 +227,7 @@ WORKED: dict[str, dict[str, str]] = {
         "moment_dtype": _train("moment_dtype = bf16"),
         "grad_overlap": _train("grad_overlap = full"),
         "mtp_loss": 'model from "mixtral-8x7b" { mtp_layers = 1 }\n' + _train("mtp_loss = 0.1"),
+        "reshard_after_forward": TRAINED.replace("zero = 1", "zero = 3") + "  reshard_after_forward = false\n}",
         "passes": "phase decode { gpus = 0..7, tp = 8, passes = [whole_vocab] }",
         "overlap": "phase decode { gpus = 0..7, attention { dp = 8 }, experts { ep = 8 }, overlap = two_batch }",
         "strategy": "phase decode { gpus = 0..7, strategy = any }",

@@ -189,6 +189,7 @@ HAND: dict[str, dict[str, Written | str]] = {
                 "moment_dtype",
                 "grad_overlap",
                 "mtp_loss",
+                "reshard_after_forward",
             ),
             Written("", place=IN_TRAINING),
         ),

@@ -371,13 +371,20 @@ PHASE: dict[str, Attribute] = {
     "gradient_dtype": _word("train: sums of gradients", "fp32", "fp32", "bf16"),
     "master_dtype": _word("train: the optimizer's own copy of the weights", "fp32", "fp32", "bf16", "none"),
     "moment_dtype": _word("train: the optimizer's moments", "fp32", "fp32", "bf16"),
-    "grad_overlap": _word("train: whether gradients are reduced while others are computed", "none", "none", "full"),
+    "grad_overlap": _word(
+        "train: whether gradients are reduced, and weights gathered, while other layers compute", "none", "none", "full"
+    ),
     "mtp_loss": Attribute(
         "train: what the mean loss of the model's MTP layers counts; 0: they are not trained",
         default=0.0,
         low=0.0,
         high=1e3,
         open_low=False,
+    ),
+    "reshard_after_forward": Attribute(
+        "train, zero = 3: gathered weights are freed behind each forward pass; false: kept for the gradients",
+        "flag",
+        default=True,
     ),
     "passes": Attribute("graph passes of installed plugins, in order", "list", default=None, otherwise="none"),
     "overlap": _word("overlap of compute and communication", "none", "none", "two_batch"),

@@ -38,6 +38,7 @@ def training_object(plan: CompiledPlan, result: TrainingResult) -> dict[str, Any
             "master_dtype": training.master_dtype,
             "moment_dtype": training.moment_dtype,
             "overlap": training.overlap,
+            "reshard_after_forward": training.reshard_after_forward,
         },
         "losses": {"mtp": training.mtp_loss},
         "memory": {

@@ -222,7 +222,8 @@ def _trained(p: Phase, t: Training) -> str:
             f"{f'hardware = {p.hardware}, ' if p.hardware else ''}gpus = [{show_runs(p.gpus)}]",
             f"schedule = {t.schedule}" + (f", virtual = {t.virtual}" if t.virtual else ""),
             f"recompute = [{', '.join(t.recompute)}]" if t.recompute else "recompute = none",
-            f"optimizer = {t.optimizer}, zero = {t.zero}",
+            f"optimizer = {t.optimizer}, zero = {t.zero}"
+            + ("" if t.reshard_after_forward else ", reshard_after_forward = false"),
             f"gradient_dtype = {t.gradient_dtype}, master_dtype = {t.master_dtype}, moment_dtype = {t.moment_dtype}",
             f"grad_overlap = {t.overlap}, cuda_graph = {_value(p.cuda_graph)}",
             *([f"mtp_loss = {number(t.mtp_loss)}"] if t.mtp_loss else []),

@@ -57,7 +57,7 @@ def _with_options(unit: Unit) -> tuple[GraphPass, ...]:
     return (
         Backward(training.gradient_dtype, training.optimizer, further_factor(unit)),
         Recompute(training.recompute),
-        ZeroRedundancy(training.zero),
+        ZeroRedundancy(training.zero, training.reshard_after_forward),
         MakeMesh(
             sides=factors.sides,
             rules=factors.rules,

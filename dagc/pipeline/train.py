@@ -212,19 +212,23 @@ def memory_of(
             TrainingMemory(
                 gpu, total.weights_B, total.gradients_B, total.optimizer_B, held[gpu].held, max(working[name] for name in names),
                 buffers, hardware.reserve_B, hardware.memory_B, in_flight[gpu].held,
-                gathered_B=max(most_gathered(layers, graph, training) for layers in in_turn),
+                gathered_B=most_gathered(in_turn, graph, training),
             )
         )  # fmt: skip
     return tuple(needs)
 
 
-def most_gathered(layers: Sequence[Segment], graph: Graph, training: Training) -> float:
-    """Bytes of gathered weights on a rank: of the layer in use, and where they are gathered ahead of the next one."""
-    own = {name: gathered_bytes(layer, graph) for name, layer in {layer.name: layer for layer in layers}.items()}
-    sizes = [own[layer.name] for layer in layers]
-    if training.overlap == "full" and len(sizes) > 1:
-        sizes = [one + other for one, other in pairwise(sizes)]
-    return max(sizes)
+def most_gathered(chunks: Sequence[Sequence[Segment]], graph: Graph, training: Training) -> float:
+    """Bytes of gathered weights on a rank that has these layers: of the one in use, and where they are gathered ahead of the next one;
+    of all, where they wait for their gradients."""
+    known = {layer.name: layer for layers in chunks for layer in layers}
+    own = {name: gathered_bytes(layer, graph) for name, layer in known.items()}
+    sizes = [[own[layer.name] for layer in layers] for layers in chunks]
+    if not training.reshard_after_forward:
+        return sum(map(sum, sizes))
+    if training.overlap == "full":
+        sizes = [[one + other for one, other in pairwise(chunk)] or chunk for chunk in sizes]
+    return max(map(max, sizes))
 
 
 def of_microbatch(segment: Segment) -> Segment:

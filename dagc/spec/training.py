@@ -10,8 +10,9 @@ class Training:
     """`schedule`: order of the cells of a pipeline, with `virtual` chunks of layers on each GPU; `recompute`: blocks, kinds of op or
     ops that are done anew before their gradients, `full` all. `zero`: what data-parallel ranks share out of the states of the
     `optimizer` and of gradients. Dtypes: of the sums of gradients, of the optimizer's own copy of the weights, of its moments. `overlap`: full
-    where gradients are reduced while others are computed. `mtp_loss`: what the mean loss of the layers that predict further tokens counts
-    beside the model's own; 0: they are not trained."""
+    where gradients are reduced, and shared out weights gathered, while other layers compute. `mtp_loss`: what the mean loss of the layers that
+    predict further tokens counts beside the model's own; 0: they are not trained. `reshard_after_forward`: what is gathered of shared out
+    weights is freed behind the forward pass of a layer, and gathered anew for its gradients."""
 
     schedule: str = "one_f_one_b"
     virtual: int = 1
@@ -23,3 +24,4 @@ class Training:
     moment_dtype: str = "fp32"
     overlap: str = "none"
     mtp_loss: float = 0.0
+    reshard_after_forward: bool = True

@@ -270,6 +270,8 @@ class StoreAttrs(WeightAttrs):
 class FetchAttrs(Attrs):
     """Of a stored weight, as its owners have it."""
 
+    kept: bool = _flag("what is gathered of it forward is there on the way back", made=True, default=False)
+
 
 class AdamAttrs(WeightAttrs):
     rate: float = _number("step size", high=1.0, made=True, default=1e-3)

@@ -16,6 +16,7 @@ from ..values.evaluate import Value
 OWN = (
     "schedule", "virtual", "recompute", "optimizer", "zero", "gradient_dtype", "master_dtype", "moment_dtype", "grad_overlap",
     "mtp_loss",
+    "reshard_after_forward",
 )  # fmt: skip
 ELSEWHERE = {
     **dict.fromkeys(("prefix", "chunk", "draft", "acceptance", "drafter"), "a training step takes whole sequences"),
@@ -69,11 +70,21 @@ def nothing_left_open(values: Mapping[str, Value | None], body: Body, out: Colle
 
 
 def read_training(values: Mapping[str, Value | None], body: Body, out: Collector) -> Training:
+    zero, reshard = _count(values["zero"]), bool(values["reshard_after_forward"])
+    if zero < 3 and not reshard:
+        help = ("write `zero = 3`, or leave it out",)
+        out.add(
+            "E12",
+            f"`reshard_after_forward = false` belongs to `zero = 3`: with `zero = {zero}` no weight is gathered",
+            body.span_of("reshard_after_forward"),
+            help=help,
+        )
     schedule, virtual = str(values["schedule"]), _count(values["virtual"])
     return Training(
-        schedule, virtual, _names(values["recompute"], body, out), str(values["optimizer"]), _count(values["zero"]),
+        schedule, virtual, _names(values["recompute"], body, out), str(values["optimizer"]), zero,
         str(values["gradient_dtype"]), str(values["master_dtype"]), str(values["moment_dtype"]), str(values["grad_overlap"]),
         _number(values["mtp_loss"]),
+        reshard,
     )  # fmt: skip
 
 

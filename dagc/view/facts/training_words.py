@@ -44,16 +44,20 @@ def schedule_text(result: TrainingResult) -> str:
 def update_text(result: TrainingResult) -> str:
     training = result.training
     words = f"update {show(result.update_s, TIME)} by {training.optimizer}; ZeRO {training.zero}: {SHARED_OUT[training.zero]}"
+    words += _gathered(result)
     if training.overlap == "none":
-        return f"{words}{_gathered(result, 'one layer')}"
+        return words
     if training.zero == 3:
-        return f"{words}{_gathered(result, 'two layers')}; gathers and reductions run under other layers"
+        return f"{words}; gathers and reductions run under other layers"
     return f"{words}; its collectives run under the last and the first cells"
 
 
-def _gathered(result: TrainingResult, layers: str) -> str:
-    most_B = max(need.gathered_B for need in result.memory)
-    return f", of {layers} at a time ({show(most_B, BYTES, 3)} at most)" if most_B else ""
+def _gathered(result: TrainingResult) -> str:
+    """How much of the weights is gathered at once; nothing where none is."""
+    most_B, training = max(need.gathered_B for need in result.memory), result.training
+    layers = "of two layers at a time" if training.overlap == "full" else "of one layer at a time"
+    kept = layers if training.reshard_after_forward else "and kept until their gradients are there"
+    return f", {kept} ({show(most_B, BYTES, 3)} at most)" if most_B else ""
 
 
 def recompute_text(result: TrainingResult) -> str:
