@@ -9,7 +9,9 @@ from statistics import median
 
 import pytest
 from conftest import ROOT
-from measured_steps import Row, errors, runs
+from measured_steps import SETS, errors
+from step_sets.measured_rows import Row
+from step_sets.simumax import memory_error, runs
 
 import dagc
 from dagc.base.units import Quantity
@@ -114,12 +116,25 @@ LAYOUTS = list({tuple(row[k] for k in LAYOUT): row for row in runs()}.values())
 @pytest.mark.parametrize("row", LAYOUTS, ids=lambda row: row["case"])
 def test_peak_memory_is_what_was_measured(row: Row) -> None:
     """Within 4 % of the allocator's peak on B200 (Megatron-LM, bf16, distributed optimizer)."""
-    _, memory = errors(row)
-    assert abs(memory) <= 0.04
+    assert abs(memory_error(row)) <= 0.04
 
 
 def test_every_measured_layout_is_tried() -> None:
     assert len(LAYOUTS) == 10 and len(runs()) == 22
+
+
+# -- times -----------------------------------------------------------------------------------------
+
+WITHIN = {"b200": (22, 0.05), "nvidia": (12, 0.15), "a100": (6, 0.05)}
+"""Steps of a set, and the median of how far estimates are off. Nothing is fitted to NVIDIA's."""
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_times_of_steps_are_near_what_was_measured(name: str) -> None:
+    found = [*errors(SETS[name]()).values()]
+    cases, most = WITHIN[name]
+    assert len(found) == cases
+    assert median(map(abs, found)) <= most
 
 
 # -- activations of a layer ------------------------------------------------------------------------

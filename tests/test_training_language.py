@@ -142,7 +142,7 @@ def test_weights_of_the_model_in_fp8_are_refused() -> None:
         ),
         ("schedule = dualpipe", {"microbatches = 8": "microbatches = 2"}, "dualpipe of 2 stages has 2 micro-batches", "microbatches = 4 or more"),
         ("schedule = dualpipe", {"pp = 2": "pp = 1", "dp = 4": "dp = 8", "ep = 8": "ep = 8, tp = 2"}, "dualpipe has 1 stage", "pp = 2"),
-        ("schedule = zb_v, layers_per_stage = [3, 5]", {}, "`layers_per_stage` is of stages with one chunk of layers each", "leave it out"),
+        ("schedule = zb_v, layers_per_stage = [3, 5]", {}, "`layers_per_stage` must be 4 numbers, one for each chunk of layers", "leave it out"),
     ],
 )  # fmt: skip
 def test_schedules_that_cannot_run(words: str, changes: dict[str, str], said: str, help: str) -> None:

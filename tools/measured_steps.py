@@ -1,61 +1,108 @@
-"""Training steps that were measured on eight B200, compiled: how far times and peaks of memory are from what was measured.
+"""Training steps that were measured, compiled: how far their times are from what was measured.
 
-python tools/measured_steps.py
+python tools/measured_steps.py [--list] [--fit]
+
+Of each set the errors with the constants that dagc has, and with constants that were fitted without the model of the step (nothing is
+fitted to NVIDIA's runs). `--list` prints every step. `--fit` first fits the constants of
+dagc/grammar/library/calibration/training.json anew, and writes them there with their errors.
 """
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping
-from pathlib import Path
+import argparse
+import json
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 
-import dagc
+from step_sets import bridge, seqpar, simumax
+from step_sets.fit import FILE, Constants, fitted, times_of, using
+from step_sets.measured_rows import Step, compiled
 
-ROWS = Path(__file__).resolve().parent.parent / "tests" / "data" / "training" / "b200_simumax.csv"
-GIB = 2**30
-PRESETS = {
-    "llama3-70b": 'from "llama-3.1-70b" { layers = LAYERS',
-    "deepseekv2": 'from "deepseek-v2" { layers = LAYERS, dense_first = 1',
-    "deepseekv3": 'from "deepseek-v3" { layers = LAYERS, dense_first = 1',
+SETS: Mapping[str, Callable[[], list[Step]]] = {"b200": simumax.steps, "nvidia": bridge.steps, "a100": seqpar.steps}
+TITLES = {
+    "b200": "8 B200, Megatron-LM in bf16 (published with SimuMax)",
+    "nvidia": "64 and 256 B200, GB200, GB300 (NVIDIA, Megatron-Bridge)",
+    "a100": "8 to 280 A100 (arXiv 2205.05198)",
 }
-"""The models, cut to a few layers; of those of DeepSeek one is dense."""
-Row = Mapping[str, str]
+FITTED_TO = ("b200", "a100")
+ABOUT = (
+    "written by tools/measured_steps.py --fit. sustained: share of their speed in tables that products and attention keep in a step, by GPU; "
+    "like: whose share GPUs take that have none, others the mean. attention_backward: speed of the gradients of attention over that of "
+    "attention, as figures of FlashAttention 2 and 3 have it (arXiv 2307.08691, 2407.08608). rows: share of the memory's bandwidth of what puts "
+    "rows of tokens in another order. errors: by GPU, of measured steps, each with constants that were fitted without its model"
+)
 
 
-def runs() -> list[Row]:
-    """All of them."""
-    with ROWS.open(encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+def errors(steps: Sequence[Step]) -> dict[str, float]:
+    """Of times, over what was measured."""
+    return {step.name: compiled(step.spec).time_s / step.measured_s - 1 for step in steps}
 
 
-def spec_of(row: Row) -> str:
-    """Megatron-LM's layout: bf16, gradients summed in fp32, the distributed optimizer."""
-    tp, pp, ep, cp, dp, microbatches = (int(row[k]) for k in ("tp", "pp", "ep", "cp", "dp", "microbatches"))
-    degrees = f"dp = {dp}, sp = {cp}, tp = {tp}"
-    degrees = f"attention {{ {degrees} }}\n  experts {{ ep = {ep}, tp = 1 }}" if ep > 1 else degrees
-    return f"""moe 1
-hardware from "b200-sxm" {{ gpus = 8 }}
-model {PRESETS[row["model"]].replace("LAYERS", row["layers"])}, dtype = bf16, weight_dtype = bf16 }}
-workload {{ sequences = {dp * microbatches}, prompt = {row["seq"]} tok }}
-phase train {{
-  gpus = 0..7, pp = {pp}, microbatches = {microbatches}, zero = 1, sequence_parallel = {"true" if tp > 1 else "false"}
-  {degrees}
-}}
-"""
+def left_out(every: Mapping[str, list[Step]]) -> tuple[Constants, dict[str, dict[str, float]]]:
+    """Constants fitted to all models, and the errors of each step with those that were fitted without its model."""
+    fit_on = [step for name in FITTED_TO for step in every[name]]
+    times = times_of(fit_on)
+    whole = fitted(fit_on, times)
+    found: dict[str, dict[str, float]] = {}
+    for name in FITTED_TO:
+        found[name] = {}
+        for model in dict.fromkeys(step.model for step in every[name]):
+            others = fitted([step for step in fit_on if step.model != model], times)
+            with using(others):
+                found[name] |= errors([step for step in every[name] if step.model == model])
+    with using(whole):
+        found["nvidia"] = errors(every["nvidia"])
+    return whole, found
 
 
-def errors(row: Row) -> tuple[float, float]:
-    """Of the step's time and of the peak without what the runtime keeps, over what was measured."""
-    found = dagc.compile_text(spec_of(row)).trainings["train"]
-    peak = (found.worst.peak_B - found.worst.reserve_B) / GIB
-    return found.time_s * 1e3 / float(row["real_ms"]) - 1, peak / float(row["real_peak_alloc_gib"]) - 1
+def summary(found: Sequence[float]) -> dict[str, float]:
+    sizes = sorted(abs(error) for error in found)
+    return {
+        "median": round(median(sizes), 3), "p90": round(sizes[min(len(sizes) - 1, round(0.9 * (len(sizes) - 1)))], 3),
+        "bias": round(median(found), 3), "cases": len(sizes),
+    }  # fmt: skip
+
+
+def by_gpu(every: Mapping[str, list[Step]], found: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Of the steps on each GPU, of whatever set."""
+    gpus: dict[str, list[float]] = {}
+    for name, steps in every.items():
+        for step in steps:
+            gpus.setdefault(step.gpu, []).append(found[name][step.name])
+    return {gpu: summary(each) for gpu, each in gpus.items()}
+
+
+def line(title: str, found: Mapping[str, float]) -> str:
+    return f"{title:<58} median {found['median']:5.1%}  p90 {found['p90']:5.1%}  bias {found['bias']:+6.1%}  of {found['cases']:.0f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--list", action="store_true", help="print every step")
+    parser.add_argument("--fit", action="store_true", help="fit the constants anew")
+    chosen = parser.parse_args()
+    every = {name: make() for name, make in SETS.items()}
+    if chosen.fit:
+        whole, found = left_out(every)
+        file = json.loads(FILE.read_text(encoding="utf-8"))
+        file |= {"about": ABOUT, "sustained": dict(whole.sustained), "rows": whole.rows}
+        file["errors"] = by_gpu(every, found)
+        FILE.write_text(json.dumps(file, indent=1) + "\n", encoding="utf-8")
+        for name, each in found.items():
+            for case, error in each.items() if chosen.list else ():
+                print(f"{case:<58} without its model {error:+7.1%}")
+            print(line(f"without the model: {TITLES[name]}"[:58], summary([*each.values()])))
+    for name, steps in every.items():
+        own = errors(steps)
+        for case, error in own.items() if chosen.list else ():
+            print(f"{case:<58} {error:+7.1%}")
+        print(line(TITLES[name], summary([*own.values()])))
+        by_model: dict[str, list[float]] = {}
+        for step in steps:
+            by_model.setdefault(step.model, []).append(own[step.name])
+        for model, each in by_model.items():
+            print(line(f"  {model}", summary(each)))
 
 
 if __name__ == "__main__":
-    every = {row["case"]: errors(row) for row in runs()}
-    for case, (time, memory) in every.items():
-        print(f"{case:<52} time {time:+7.1%}   memory {memory:+6.1%}")
-    for name, each in zip(("time", "memory"), zip(*every.values(), strict=True), strict=True):
-        sizes = [abs(error) for error in each]
-        print(f"{name}: median {median(sizes):.1%}, largest {max(sizes):.1%}")
+    main()

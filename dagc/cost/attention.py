@@ -45,13 +45,19 @@ def _attentions(found: Match, ops: list[Op]) -> None:
 
 def _attention(found: Match, op: Op) -> None:
     queries, keys, value = attend_operands(op)
-    latent = len(queries) > 1
-    measured = _latent(found, op, queries, keys, value) if latent else _grouped(found, op, queries[0], keys[0])
+    measured = alone(found, op)
     if measured is None:
         return
     found.times[op.name] = measured
     for name in (*queries, *keys, value):
         _absorb(found, name)
+
+
+def alone(found: Match, op: Op) -> Measured | None:
+    """The time of attention without what rides in its kernel; None where no table has it."""
+    queries, keys, value = attend_operands(op)
+    latent = len(queries) > 1
+    return _latent(found, op, queries, keys, value) if latent else _grouped(found, op, queries[0], keys[0])
 
 
 def _absorb(found: Match, name: str) -> None:

@@ -107,7 +107,7 @@ class Exchanges:
         model of the network."""
         if group.ranks < 2:
             return None
-        sent = self.tokens(op, payload_B) if op.is_token_exchange else None
+        sent = self._sent(op, payload_B)
         network = beyond_ports(op.runtime_kind, payload_B, group, self.hardware.links)
         if network is None:
             return self._inside(op, payload_B, group.ranks, sent)
@@ -119,6 +119,10 @@ class Exchanges:
             over = self._nccl_over_nodes(op, payload_B, group.ranks, network, estimate_s)
         over_s = estimate_s if over is None else float(over.time_s)
         return inside if inside is not None and float(inside.time_s) > over_s else over
+
+    def _sent(self, op: Op, payload_B: float) -> Tokens | None:
+        """What kernels for tokens would send."""
+        return self.tokens(op, payload_B) if op.is_token_exchange else None
 
     # -- inside a node or NVLink domain ----------------------------------------------------------
 

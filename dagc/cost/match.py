@@ -60,10 +60,10 @@ def measured_times(
     for match in KERNELS.values():
         match(found)
     alike = (1,) * len(mesh.atoms)
-    return {name: _laid_out(each, alike) for name, each in found.times.items()}
+    return {name: laid_out(each, alike) for name, each in found.times.items()}
 
 
-def _laid_out(found: Measured, alike: tuple[int, ...]) -> Measured:
+def laid_out(found: Measured, alike: tuple[int, ...]) -> Measured:
     """With a dimension for each of the mesh."""
     if found is RIDING:
         return _riding(alike)

@@ -55,14 +55,14 @@ def price(graph: Graph, unit: Unit, hardware: Hardware | None = None, kept: Kept
             else kept.of(segment, graph.the_mesh, unit.phase, loads)
         )
         measured = _measured(segment, graph.the_mesh, unit, hardware, loads, own)
-        exchanges = _exchanges(segment, unit, hardware)
+        exchanges = exchanges_of(segment, unit, hardware)
         sides = {"": (hardware, measured, exchanges)}
         sides[AT_EXPERTS] = sides[""]
         link = unit.spec.expert_link(unit.phase)
         if link is not None:  # experts are in another pool
             there = unit.spec.experts_on(unit.phase)
             measured_there = _measured(segment, graph.the_mesh, unit, there, loads, own)
-            sides[AT_EXPERTS] = there, measured_there, _exchanges(segment, unit, there)
+            sides[AT_EXPERTS] = there, measured_there, exchanges_of(segment, unit, there)
         for op in segment.ops:
             rows = rows_of(op.dims)
             busy = loads[rows] if rows is not None else None
@@ -99,18 +99,26 @@ def _measured(
     """Times of measured kernels, when the hardware names a calibration."""
     if hardware.calibration is None:
         return {}
+    if unit.phase.training is not None:
+        from .training.step_kernels import kernel_times
+
+        return kernel_times(segment, mesh, unit.spec.model, unit.phase, hardware, loads)
     from .match import measured_times
 
     return measured_times(segment, mesh, unit.spec.model, unit.phase, hardware, loads, kept)
 
 
-def _exchanges(segment: Segment, unit: Unit, hardware: Hardware) -> Exchanges | None:
+def exchanges_of(segment: Segment, unit: Unit, hardware: Hardware) -> Exchanges | None:
     """Measured collectives, when the hardware names a calibration."""
     if hardware.calibration is None:
         return None
     from ..calib import load
     from .exchange import Exchanges
 
+    if unit.phase.training is not None:
+        from .training.step_exchanges import TrainingExchanges
+
+        return TrainingExchanges(segment, unit, hardware, load(hardware.calibration))
     return Exchanges(segment, unit, hardware, load(hardware.calibration))
 
 

@@ -6,6 +6,7 @@ from math import gcd, lcm, prod
 
 from ..base.axes import AXES
 from ..base.diagnostics import Collector, Label
+from ..base.pipeline_schedules import SCHEDULES
 from ..base.source import Span
 from ..spec.model import Model
 from ..spec.phase import Phase
@@ -197,10 +198,11 @@ class StrategyFit:
     def _layers(self) -> None:
         layers, s = self.model.layers, self.s
         if s.layers_per_stage is not None:
-            if sum(s.layers_per_stage) != layers or len(s.layers_per_stage) != s.pp:
+            chunks = _chunks(self.phase)
+            if sum(s.layers_per_stage) != layers or len(s.layers_per_stage) not in (s.pp, s.pp * chunks):
                 total = " + ".join(map(str, s.layers_per_stage))
                 self.out.add(
-                    "E03", f"`layers_per_stage` must be {s.pp} numbers that add up to {layers}", self.at("layers_per_stage"),
+                    "E03", f"`layers_per_stage` must be {s.pp * chunks} numbers that add up to {layers}", self.at("layers_per_stage"),
                     because=(f"{total} = {sum(s.layers_per_stage)} over {len(s.layers_per_stage)} stages",),
                 )  # fmt: skip
         elif s.balanced:
@@ -475,6 +477,12 @@ def _divisors(size: int, by: str, degree: int) -> tuple[str, ...]:
 
 def _times(fold: Fold) -> str:
     return " x ".join(f"{a} {n}" for a, n in fold.degrees)
+
+
+def _chunks(phase: Phase) -> int:
+    """Of layers on each GPU of a pipeline."""
+    training = phase.training
+    return 1 if training is None else max(training.virtual, SCHEDULES[training.schedule].chunks or 1)
 
 
 def _nearest(number: int, step: int) -> str:

@@ -88,7 +88,7 @@ def _with_options(unit: Unit) -> tuple[GraphPass, ...]:
         ),
         DataParallel(cast(Dispatch, s.dispatch)),
         PipelineParallel(
-            s.layers_per_stage or (even_stages(unit.spec.model.layers, s.pp) if s.balanced else ()),
+            _cut(unit.spec.model.layers, s),
             SCHEDULES[training.schedule].ends_meet,
         ),
         Reshard(s.sequence_parallel, prices),
@@ -105,3 +105,10 @@ def further_factor(unit: Unit) -> float:
 
 def _factors(strategy: Strategy) -> Factors:
     return Factors(factorisations(strategy), tuple(d for d, _ in strategy.shard))
+
+
+def _cut(layers: int, s: Strategy) -> tuple[int, ...]:
+    """Layers of each stage. Of chunks that a training schedule cuts them into anew (`virtual_stages`) stages need not say more."""
+    if s.layers_per_stage is not None and len(s.layers_per_stage) == s.pp:
+        return s.layers_per_stage
+    return even_stages(layers, s.pp) if s.balanced or s.layers_per_stage is not None else ()

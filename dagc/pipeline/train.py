@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from ..base.frozen import record, replace
 from ..cost.memory import staging_bytes
-from ..cost.price import price
+from ..cost.price import exchanges_of, price
 from ..cost.records import Costs
 from ..cost.schedule.training.cell_orders import PipelineSchedule
 from ..cost.schedule.training.in_flight import peaks
@@ -60,8 +60,8 @@ def training_of(unit: Unit) -> Training:
 
 def costed_cells(unit: Unit, graph: Graph) -> CostedCells:
     """`graph`: the phase lowered."""
-    hardware = replace(unit.spec.hardware, calibration=None)  # kernels were measured in inference alone
-    costs = in_flat_calls(graph, price(graph, unit, hardware), hardware)
+    hardware = unit.spec.hardware
+    costs = in_flat_calls(graph, price(graph, unit, hardware), hardware, lambda s: exchanges_of(s, unit, hardware))
     overlap = training_of(unit).overlap == "full"
     return CostedCells(
         graph, hardware, costs, cell_costs(graph, costs, overlap=overlap), cell_costs(graph, costs, floor=True, overlap=overlap),
@@ -84,8 +84,17 @@ def step_of(unit: Unit, schedule: PipelineSchedule, own: CostedCells) -> Trainin
         graph, training, costs, steps, own.cells, stages, memory_of(graph, costs, schedule, stages, kept, training, own.hardware),
         update_s, moved_s, own.flops * phase.batching.filled, own.executed * phase.batching.filled,
         own.hardware.peak_flops(unit.spec.model.weight_dtype) * phase.gpu_count, float(phase.sequences * phase.tokens), phase.gpus,
-        phase.hardware, floor.makespan_s, kept=tuple(kept), staged=staged,
+        phase.hardware, calibrated(own.hardware), floor.makespan_s, kept=tuple(kept), staged=staged,
     )  # fmt: skip
+
+
+def calibrated(hardware: Hardware) -> str:
+    """Whose tables its kernels are priced with."""
+    if hardware.calibration is None:
+        return ""
+    from ..calib import load
+
+    return load(hardware.calibration).gpu
 
 
 def schedule_of(unit: Unit, training: Training) -> PipelineSchedule:
@@ -110,14 +119,14 @@ def virtual_stages(graph: Graph, schedule: PipelineSchedule, unit: Unit) -> tupl
     """The layers of each virtual stage: those of the pipeline's, or each of them cut anew where a GPU has several chunks."""
     if schedule.stages == len(graph.stages):
         return graph.stages
-    if unit.phase.strategy.layers_per_stage is not None:
+    names = [name for stage in graph.stages for name, count in stage.layers for _ in range(count)]
+    body, given = names[1:-1], unit.phase.strategy.layers_per_stage
+    if given is not None and len(given) != schedule.stages:
         unit.stop(
-            "E03", "`layers_per_stage` is of stages with one chunk of layers each", at="layers_per_stage",
+            "E03", f"`layers_per_stage` must be {schedule.stages} numbers, one for each chunk of layers", at="layers_per_stage",
             because=(f"this schedule has {schedule.stages // schedule.gpus} chunks per GPU",), help=("leave it out: chunks are equal",),
         )  # fmt: skip
-    names = [name for stage in graph.stages for name, count in stage.layers for _ in range(count)]
-    body = names[1:-1]
-    if len(body) % schedule.stages:
+    if given is None and len(body) % schedule.stages:
         near = [n for n in range(1, len(body) + 1) if len(body) % (n * schedule.gpus) == 0]
         unit.stop(
             "E03", f"{len(body)} layers do not divide over {schedule.stages} virtual stages",
@@ -125,8 +134,8 @@ def virtual_stages(graph: Graph, schedule: PipelineSchedule, unit: Unit) -> tupl
             because=(f"{schedule.gpus} stages x {schedule.stages // schedule.gpus} chunks",),
             help=((f"chunks that divide them: {', '.join(map(str, near[:6]))}",) if near else ("choose another pp",)),
         )  # fmt: skip
-    each = len(body) // schedule.stages
-    cut = [body[k * each : (k + 1) * each] for k in range(schedule.stages)]
+    ends = list(accumulate(given or (len(body) // schedule.stages,) * schedule.stages, initial=0))
+    cut = [body[first:end] for first, end in pairwise(ends)]
     cut[0], cut[-1] = [names[0], *cut[0]], [*cut[-1], names[-1]]
     return tuple(Stage(k, runs(own)) for k, own in enumerate(cut))
 

@@ -19,7 +19,7 @@ from ..spec.training import Training
 class TrainingResult:
     """`steps`: when cells run; `cells`: (layer, cell) -> cost; `stages`: layers of each virtual stage. `update_s`: from the end of the
     last gradient to new weights on the slowest GPU of a pipeline, as far as nothing hides it. `flops`: of a step over all GPUs as MFU
-    counts them, `executed_flops` with what is done anew. `peak_flops`: of all GPUs. `kept`: by virtual stage, what a micro-batch
+    counts them, `executed_flops` with what is done anew. `peak_flops`: of all GPUs. `calibration`: whose tables the kernels are from, empty where all cost the roofline. `kept`: by virtual stage, what a micro-batch
     keeps for its gradients. `staged`: (virtual stage, cell) -> cost of all its layers one after another."""
 
     graph: Graph
@@ -37,6 +37,7 @@ class TrainingResult:
     tokens: float
     gpus: tuple[int, ...]
     hardware: str = ""
+    calibration: str = ""
     floor_s: float = 0.0
     kept: tuple[Kept, ...] = field(default=(), repr=False)
     staged: Mapping[tuple[int, str], StageCost] = field(default_factory=dict, repr=False)

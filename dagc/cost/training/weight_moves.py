@@ -3,7 +3,8 @@ depend on no other layer, so that they run beside what layers compute."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING
 
 from ...base.frozen import record, replace
 from ...ir.graph import WEIGHT, Graph, Op, Segment
@@ -12,6 +13,9 @@ from ...ir.ops.sizes import local_bytes
 from ...spec.hardware import Hardware
 from ..records import Costs, OpCost
 from ..transfers import call_cost
+
+if TYPE_CHECKING:
+    from ..exchange import Exchanges
 
 
 @record
@@ -77,7 +81,9 @@ def scattered_bytes(segment: Segment, graph: Graph) -> float:
     return total
 
 
-def in_flat_calls(graph: Graph, costs: Costs, hardware: Hardware) -> Costs:
+def in_flat_calls(
+    graph: Graph, costs: Costs, hardware: Hardware, exchanges: Callable[[Segment], Exchanges | None]
+) -> Costs:
     """Costs with the moves of a layer's weights as one call of each kind among the same ranks, as engines make them of flat buffers; each
     op has its share of the call's time by its bytes."""
     ops: dict[tuple[str, str], OpCost] = dict(costs.ops)
@@ -91,7 +97,7 @@ def in_flat_calls(graph: Graph, costs: Costs, hardware: Hardware) -> Costs:
             each = {op.name: ops[segment.name, op.name] for op in own}
             payload_B = sum(cost.payload_B for cost in each.values())
             if len(own) > 1 and payload_B > 0:
-                call = call_cost(own[0], payload_B, 1.0, graph.the_mesh, hardware, None)
+                call = call_cost(own[0], payload_B, 1.0, graph.the_mesh, hardware, exchanges(segment))
                 for name, cost in each.items():
                     share = cost.payload_B / payload_B
                     ops[segment.name, name] = replace(
@@ -100,5 +106,6 @@ def in_flat_calls(graph: Graph, costs: Costs, hardware: Hardware) -> Costs:
                         floor_s=call.floor_s * share,
                         bound=call.bound,
                         algorithm=call.algorithm,
+                        family=call.family,
                     )
     return replace(costs, ops=ops)

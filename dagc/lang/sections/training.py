@@ -25,7 +25,7 @@ ELSEWHERE = {
     ),
     **dict.fromkeys(
         ("engine", "exchange", "quantise", "expert_activations", "host", "launch"),
-        "kernels and hosts are measured in serving alone: a training step costs the roofline",
+        "it is of engines that serve: a training step has kernels of its own, and no host",
     ),
     "redundant": "copies of an expert would each have gradients of their own",
 }

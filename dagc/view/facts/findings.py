@@ -17,6 +17,7 @@ from ...plan.pools import listed
 from ...plan.result import PhaseResult, Sensitivity
 from ...spec.hardware import Hardware, Level, PoolLink
 from ...spec.phase import Phase
+from .training_words import error_text, kernels_text
 
 WORDS = {
     "compute": "arithmetic",
@@ -216,7 +217,8 @@ def assumptions(plan: CompiledPlan) -> Iterator[tuple[str, str]]:
                 f"{name}: labels",
                 "every token has one, also of its further tokens: sequences are cut from longer ones",
             )
-        yield f"{name}: kernels", "of the roofline: their times in training are not measured"
+        yield f"{name}: kernels", kernels_text(trained).removeprefix("kernels: ")
+        yield f"{name}: error", error_text(trained)
     if plan.phases:
         yield (
             "decode",

@@ -19,7 +19,33 @@ SHARED_OUT = (
     "these and weights are shared out, which are gathered for use",
 )  # fmt: skip
 """Among data-parallel ranks, by ZeRO's number."""
-ROOFLINE = "kernels cost the roofline: their times in training are not measured"
+
+
+def kernels_text(result: TrainingResult) -> str:
+    """Where the times of kernels are from."""
+    from ...calib.training_constants import kernels
+
+    if not result.calibration:
+        return "kernels cost the roofline: none of this hardware was measured"
+    known = kernels(result.calibration)
+    whose = "of it" if known.gpu == result.calibration else f"of {known.gpu}" if known.gpu else "of other GPUs"
+    return (
+        f"kernels: tables of {result.calibration}, where they were timed alone; products and attention at {known.sustained:.0%} of that "
+        f"speed, which measured steps {whose} have"
+    )
+
+
+def error_text(result: TrainingResult) -> str:
+    """How far estimates of steps on this GPU were from measured ones."""
+    from ...calib.training_constants import step_error
+
+    error = step_error(result.calibration)
+    if error is None:
+        return "no step on this GPU was measured: its error is not known"
+    return (
+        f"of {error.cases} measured steps on this GPU, of models that no constant was fitted to: within {error.median:.0%} in half of them, "
+        f"within {error.p90:.0%} in nine of ten (median {error.bias:+.0%})"
+    )
 
 
 def part_B(need: TrainingMemory, part: str) -> float:

@@ -51,4 +51,4 @@ def _section(plan: CompiledPlan, result: TrainingResult) -> Iterator[str]:
     yield from folded(f"collectives in a step{whose}", table(tables.COLLECTIVES_HEAD, rows, "<<<>>>>"))
     rows = tables.op_rows(result, stage, OPS)
     yield from folded(f"ops in a step{whose}, the longest", table(tables.OPS_HEAD, rows, "<<<>>>"))
-    yield escaped(said.sentence(said.ROOFLINE))
+    yield escaped(f"{said.sentence(said.kernels_text(result))} {said.sentence(said.error_text(result))}")

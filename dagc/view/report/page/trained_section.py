@@ -56,7 +56,7 @@ def _training(plan: CompiledPlan, result: TrainingResult) -> Iterator[Markup]:
     yield fold(
         f"Longest ops in a step{whose}", table(tables.OPS_HEAD, tables.op_rows(result, stage, OPS), numbers=(3, 4, 5))
     )
-    yield tag("p", said.sentence(said.ROOFLINE), cls="soft")
+    yield tag("p", f"{said.sentence(said.kernels_text(result))} {said.sentence(said.error_text(result))}", cls="soft")
 
 
 def _pipeline(result: TrainingResult) -> Iterator[Markup]:

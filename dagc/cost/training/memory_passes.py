@@ -1,0 +1,100 @@
+"""memory_passes: kernels of a training step that only read and write: how many bytes each moves, and whose it is.
+
+Element-wise ops next to each other are one kernel (`pointwise_passes.py`). Others belong to the kernel beside them: biases and their gradients
+to the product, a norm's gain to its input's gradient. The optimizer reads and writes its states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from ...base.dtypes import DTYPE_BYTES
+from ...calib.training_constants import Kernels
+from ...ir.graph import Op, Segment
+from ...ir.mesh import Mesh
+from ...ir.ops.attributes import AccumulateAttrs, WeightAttrs
+from ...ir.ops.kind import Tokens
+from ...ir.ops.op_set import OPS, input_layout, result_layout, traffic
+from ...ir.ops.sizes import local_bytes, local_count
+from ...ir.ops.training import STATES
+from ...ir.routed_dims import routed
+from ...spec.training import Training
+from ..measured import RIDING, Match, Measured
+from ..records import Array
+from .pointwise_passes import Passes, is_pointwise, result_bytes
+
+FREE = frozenset({"cache", "uncache", "store"})
+"""Views in training: no cache is kept, and new weights are gathered where the old ones were."""
+CLIPPED = 3
+"""Passes over the gradients before the optimizer's own: one reads them for their norm, one reads and writes them to clip them, as
+Megatron-LM does by default."""
+
+
+def match(found: Match, training: Training, known: Kernels) -> None:
+    """Of every op that no measured kernel does and that moves other bytes than its operands and result."""
+    segment, hardware = found.segment, found.hardware
+    for op in segment.ops:
+        if op.name not in found.times and (op.kind in FREE or _rides(found, op)):
+            found.times[op.name] = RIDING
+    passes = Passes(segment, found.mesh, {op.name for op in segment.ops if op.name in found.times})
+    for op in segment.ops:
+        if op.name in found.times or op.is_collective:
+            continue
+        Bps, begins = hardware.hbm_Bps * hardware.mbu, True
+        if op.kind in UPDATES:
+            moved = UPDATES[op.kind](segment, op, found.mesh, training)
+        elif is_pointwise(op):
+            moved, begins = passes.bytes_of(op), passes.begins(op)
+        elif OPS[op.kind].tokens is Tokens.AT_HOME:
+            moved, Bps = traffic(segment, op, found.mesh).activations_B, hardware.hbm_Bps * known.rows
+        else:
+            continue
+        time_s = moved * _work(found, op) / Bps + (hardware.launch_s if begins and moved else 0.0)
+        found.times[op.name] = Measured(np.asarray(time_s), "", 0.0)
+
+
+def _rides(found: Match, op: Op) -> bool:
+    """Whether the kernel beside it does an op, too."""
+    segment = found.segment
+    by_name, readers = segment.by_name, [other for other in segment.ops if op.inputs and op.inputs[0] in other.inputs]
+    if op.kind == "add":  # a bias, by the product's epilogue
+        made = by_name.get(op.inputs[0])
+        return made is not None and made.kind == "contract" and op.inputs[1].startswith("@") and readers == [op]
+    if op.kind == "sum_dims":  # its gradient, by that of the weights
+        return any(reader.kind == "contract" for reader in readers)
+    if op.kind.endswith("_gain_grad"):
+        beside = OPS[op.kind].gradient_of + "_grad"
+        return any(reader.kind == beside and reader.inputs == op.inputs for reader in readers)
+    return False
+
+
+def _work(found: Match, op: Op) -> Array:
+    rows = routed(found.segment, op) if op.scope == "experts" else None
+    return np.ones(1) if rows is None else found.loads[rows].work
+
+
+def _accumulated(segment: Segment, op: Op, mesh: Mesh, training: Training) -> float:
+    """The sum is read and written. A product adds to it where it would write its result."""
+    made = segment.by_name.get(op.inputs[0])
+    gradient_B = local_bytes(segment, op.inputs[0], input_layout(segment, op, op.inputs[0]), mesh)
+    sum_B = 2 * result_bytes(segment, op, mesh)
+    return sum_B + (-gradient_B if made is not None and made.kind == "contract" else gradient_B)
+
+
+def _updated(segment: Segment, op: Op, mesh: Mesh, training: Training) -> float:
+    """Gradients are normed, clipped and read, states and the optimizer's own weights read and written, new weights written; then the
+    sums of gradients begin at zero."""
+    count = local_count(segment, op.dims, result_layout(segment, op).dims, mesh, op.scope)
+    master_B = 0.0 if training.master_dtype == "none" else DTYPE_BYTES[training.master_dtype]
+    states_B = STATES[training.optimizer] * DTYPE_BYTES[training.moment_dtype]
+    each = (CLIPPED + 1) * DTYPE_BYTES[training.gradient_dtype] + 2 * (master_B + states_B) + DTYPE_BYTES[op.dtype]
+    weight = op.of(WeightAttrs).weight
+    sums = (one for one in segment.ops if isinstance(one.attrs, AccumulateAttrs) and one.attrs.weight == weight)
+    return count * each + sum(result_bytes(segment, one, mesh) for one in sums)
+
+
+UPDATES: Mapping[str, Callable[[Segment, Op, Mesh, Training], float]] = {
+    "accumulate": _accumulated, "adamw": _updated, "sgd": _updated,
+}  # fmt: skip

@@ -1,0 +1,50 @@
+"""step_exchanges: collectives of a training step: NCCL's, as it was measured.
+
+Sums of gradients and new weights travel in buckets. Rows of tokens are put in the order of the experts that they come to. Beyond the ranks
+that were measured no call is faster than its links.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from ...base.dtypes import DTYPE_BYTES
+from ...base.frozen import replace
+from ...calib.training_constants import kernels as known_of
+from ...ir.graph import UPDATE, Op
+from ...ir.groups import GroupShape
+from ..exchange import KERNELS, Exchanges, Kernel, Option, Tokens
+from ..measured import Measured
+
+BUCKET = 40e6
+"""Numbers that go together, at least (Megatron-LM, `--ddp-bucket-size`)."""
+
+
+class TrainingExchanges(Exchanges):
+    """Times of the collectives of one segment of a step."""
+
+    def measured(self, op: Op, payload_B: float, group: GroupShape, estimate_s: float) -> Measured | None:
+        times = 1.0
+        if op.cell == UPDATE and payload_B:
+            times = max(1.0, BUCKET * DTYPE_BYTES[op.dtype] / payload_B)
+        found = super().measured(op, payload_B * times, group, estimate_s * times)
+        if found is None:
+            return None
+        time_s = np.maximum(found.time_s / times, estimate_s if found.outside else 0.0)
+        if op.is_token_exchange:
+            time_s = time_s + 2 * payload_B / (self.hardware.hbm_Bps * known_of(self.calibration.gpu).rows)
+        return replace(found, time_s=time_s)
+
+    def _sent(self, op: Op, payload_B: float) -> Tokens | None:
+        return None
+
+    def _as_nodes_s(self, op: Op, payload_B: float, ranks: int) -> float:
+        return float("inf")
+
+    def _collective_kernels(
+        self, op: Op, payload_B: float, ranks: int, kernels: Sequence[Kernel] | None = None
+    ) -> Iterator[Option]:
+        own = [kernel for kernel in KERNELS[op.runtime_kind] if kernel.variant] if kernels is None else kernels
+        yield from super()._collective_kernels(op, payload_B, ranks, own)
