@@ -133,7 +133,7 @@ def example(example_name: str) -> Plan:
 LONG = (
     "run", "reference", "search", "accuracy", "doc_commands", "proof", "benchmarks", "page", "help", "cli", "answer", "browser",
     "measure", "lanes", "mixed", "survive", "expert_kernels", "language_pages", "matching", "place_best", "fit", "list", "hostile",
-    "serving_pools", "pass_mutants", "pools", "diagnostics", "step_prices", "ep",
+    "serving_pools", "pass_mutants", "training_run", "pools", "diagnostics", "step_prices", "ep",
 )  # fmt: skip
 """Files that take longest: they are begun first, so that all workers end at about the same time."""
 

@@ -69,6 +69,7 @@ def _work() -> None:
     """Answers until nobody asks any more."""
     import dagc.cli.run
     import dagc.execute.prove
+    import dagc.execute.torch.training_trial
     import dagc.execute.torch.trial
     import dagc.pipeline.compile  # noqa: F401
 

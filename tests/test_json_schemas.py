@@ -112,7 +112,7 @@ def test_what_is_printed_is_what_the_schema_says(name: str, spec: Path, tmp_path
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
 def test_a_run_is_what_its_schema_says() -> None:
     """Of a record: its processes take seconds to start."""
-    from dagc.execute.torch.trial import ClassTime, Outcome
+    from dagc.execute.torch.outcome import ClassTime, Outcome
 
     classes = (ClassTime("matmul", 9, 1e-3, 2e-3),)
     for device in ("cpu", "cuda"):

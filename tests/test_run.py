@@ -124,7 +124,7 @@ def test_processes_compute_what_the_model_computes(name: str, tmp_path: Path) ->
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_a_cpu_is_not_compared_with_the_estimate_of_a_gpu(device: str) -> None:
     from dagc.cli.run import table
-    from dagc.execute.torch.trial import ClassTime, Outcome
+    from dagc.execute.torch.outcome import ClassTime, Outcome
 
     classes = (ClassTime("matmul", 8, 0.004, 0.001),)
     outcome = Outcome("decode", 2, device, "fp64", 0.005, 0.002, None, 1e-9, classes)

@@ -196,7 +196,10 @@ PAGES: dict[str, Page] = {
         ("export", "measure"),
     ),
     "run": Page(
-        ("Executes the graph in real processes with PyTorch, compares logits with the whole model's, and prints times.",),
+        (
+            "Executes the graph in real processes with PyTorch, compares logits with the whole model's, and prints times. Of a phase that trains it "
+            "runs a step in the order of its schedule, and compares loss, gradients and new weights.",
+        ),
         (Example("dagc run small.moe --phase decode --device cpu --repeat 1", "each rank a process on the CPU, with small dims", "torch"),),
         "docs/runtimes.md",
         ("verify", "measure"),

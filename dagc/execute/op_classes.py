@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from ..ir.graph import UPDATE
+from ..ir.ops.op_set import OPS
 from ..plan.result import PhaseResult
+from ..plan.trained import TrainingResult
 
 CLASSES = {"contract": "matmul", "attend": "attention", "route": "routing", "dispatch": "routing", "combine": "routing"}
 MEMORY = ("rms_norm", "layer_norm", "row_sum", "row_square_sum", "lookup", "argmax", "cache")
 
 
-def class_of(result: PhaseResult, segment: str, name: str) -> str:
-    """Of an op of a segment; outside of layers, where `segment` is empty, the name itself: `send`."""
+def class_of(result: PhaseResult | TrainingResult, segment: str, name: str) -> str:
+    """Of an op of a segment, a gradient's that of its op; outside of layers, where `segment` is empty, the name itself: `send`."""
     if not segment:
         return name
     op = result.graph.segment(segment).by_name[name]
     if op.is_collective:
         return op.runtime_kind
-    return CLASSES.get(op.kind, "norm, lookup" if op.kind in MEMORY else "element-wise")
+    if op.cell == UPDATE:
+        return "new weights"
+    kind = OPS[op.kind].gradient_of or op.kind
+    return CLASSES.get(kind, "norm, lookup" if kind in MEMORY else "element-wise")

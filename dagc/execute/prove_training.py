@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from ..pipeline.strategy import further_factor
 from ..plan.trained import TrainingResult
 from ..spec.training import Training
 from ..spec.unit import Unit
+from ..spec.workload import Routing
 from .failure import ExecutionError
 from .inputs import Inputs
 from .prove import Comparison, Recording, around, largest, single
@@ -91,9 +92,14 @@ def whole_model(unit: Unit) -> Graph:
 
 def step_inputs(twin: Twin) -> Inputs:
     """Random token ids, with those that follow each."""
-    length = int(twin.placed.segments[0].sizes["seq"])
-    ids = np.random.default_rng(1).integers(0, twin.vocab, (twin.sequences, length + reach(twin.placed)))
-    return Inputs(ids[:, :length], twin.routing, labels=ids[:, 1:])
+    return random_step(twin.placed, twin.sequences, twin.vocab, twin.routing)
+
+
+def random_step(graph: Graph, sequences: int, vocab: int, routing: Routing) -> Inputs:
+    """Of a graph with as many sequences, and of each what its losses ask for."""
+    length = int(graph.segments[0].sizes["seq"])
+    ids = np.random.default_rng(1).integers(0, vocab, (sequences, length + reach(graph)))
+    return Inputs(ids[:, :length], routing, labels=ids[:, 1:])
 
 
 def reach(graph: Graph) -> int:
@@ -120,7 +126,7 @@ def compared(
         return TrainingProof(placed.phase, ranks, first=where, lines=around(placed, error.where))
     check = Comparison(machine.shards, Recording(reference))
     loss, gradient, weight = (
-        losses(check, reference, machine), worst(check, reference.whole_gradients, machine.whole_gradients),
+        losses(check, placed, reference.losses, machine.losses), worst(check, reference.whole_gradients, machine.whole_gradients),
         worst(check, reference.weights, machine.weights),
     )  # fmt: skip
     first = next(
@@ -155,9 +161,11 @@ def worst(check: Comparison, whole: Found, split: Found) -> tuple[float, str]:
     return max(errors, key=lambda found: (np.isnan(found[0]), found[0]), default=(0.0, ""))
 
 
-def losses(check: Comparison, whole: TrainingMachine, split: TrainingMachine) -> tuple[float, str]:
-    """Of every token."""
-    head = split.graph.head
+def losses(
+    check: Comparison, placed: Graph, whole: Sequence[Sequence[Floats]], split: Sequence[Sequence[object]]
+) -> tuple[float, str]:
+    """Of every token, by micro-batch and rank."""
+    head = placed.head
     op = head.by_name[head.output]
-    errors = [check.difference(one[0], op, list(ranks)) for one, ranks in zip(whole.losses, split.losses, strict=True)]
+    errors = [check.difference(one[0], op, list(ranks)) for one, ranks in zip(whole, split, strict=True)]
     return max(errors, default=np.inf), f"{head.name}/{op.name}"

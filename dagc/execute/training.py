@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..base.axes import ENDS
-from ..ir.graph import BACKWARD, FORWARD, RECOMPUTE, UPDATE, WEIGHT, Op, Segment
+from ..ir.graph import BACKWARD, FORWARD, RECOMPUTE, UPDATE, WEIGHT, Graph, Op, Segment
 from ..ir.ops.attributes import AccumulateAttrs, StoreAttrs, WeightAttrs
 from .dispatcher import Env, Results, RunPlace, run_cells
 from .failure import ExecutionError, Wrong
@@ -66,24 +67,12 @@ class TrainingMachine(RankMachine):
     def add_up(self, segment: Segment, layer: int, env: Env) -> None:
         for op in segment.ops:
             if isinstance(op.attrs, AccumulateAttrs):
-                at, home, key = self.owner(segment, layer, op.attrs.weight)
+                at, home, key = owner(self.graph, segment, layer, op.attrs.weight)
                 own = [np.asarray(value) for value in env[op.name]]
                 before = self.gradients[key][2] if key in self.gradients else [np.zeros(v.shape) for v in own]
                 if [v.shape for v in before] != [v.shape for v in own]:
                     raise ExecutionError(f"{segment.name}[{layer}]/{op.name}", "the table's own sum is split otherwise")
                 self.gradients[key] = at, home, [a + b for a, b in zip(before, own, strict=True)]
-
-    def owner(self, segment: Segment, layer: int, weight: str) -> tuple[Segment, Op, Key]:
-        """Where the sum of a weight's gradients is: its layer, the op there, its key. A layer that makes no new one of a table that it
-        shares adds to that of the first layer."""
-        stored = any(isinstance(op.attrs, StoreAttrs) and op.attrs.weight == weight for op in segment.ops)
-        tied = segment.weight[f"@{weight}"].tied.removeprefix("@")
-        if tied and not stored:
-            segment, layer, weight = self.graph.embedding, -1, tied
-        for op in segment.ops:
-            if isinstance(op.attrs, AccumulateAttrs) and op.attrs.weight == weight:
-                return segment, op, (layer, weight)
-        raise ExecutionError(f"{segment.name}[{layer}]", f"nothing adds up the gradients of @{weight}")
 
     def update(self) -> None:
         """New weights, from gradients that are added up."""
@@ -123,14 +112,7 @@ class TrainingMachine(RankMachine):
 
     @property
     def whole_gradients(self) -> dict[Key, tuple[Segment, Op, list[Floats]]]:
-        """Of a table with copies the sum over them, as the first layer's."""
-        found: dict[Key, tuple[Segment, Op, list[Floats]]] = {}
-        for key, (segment, op, values) in self.gradients.items():
-            own = of_table(segment, key)
-            if own in found:
-                values = [a + b for a, b in zip(found[own][2], values, strict=True)]
-            found[own] = segment, op, values
-        return found
+        return with_copies(self.gradients)
 
     @property
     def loss(self) -> float:
@@ -143,6 +125,38 @@ def table_of(segment: Segment, op: Op) -> str:
     while not isinstance(op.attrs, WeightAttrs):
         op = segment.by_name[op.inputs[0]]
     return segment.weight[f"@{op.attrs.weight}"].tied or f"@{op.attrs.weight}"
+
+
+def owner(graph: Graph, segment: Segment, layer: int, weight: str) -> tuple[Segment, Op, Key]:
+    """Where the sum of a weight's gradients is: its layer, the op there, its key. A layer that makes no new one of a table that it
+    shares adds to that of the first layer."""
+    tied = segment.weight[f"@{weight}"].tied.removeprefix("@")
+    if tied and not stores(segment, weight):
+        segment, layer, weight = graph.embedding, -1, tied
+    for op in segment.ops:
+        if isinstance(op.attrs, AccumulateAttrs) and op.attrs.weight == weight:
+            return segment, op, (layer, weight)
+    raise ExecutionError(f"{segment.name}[{layer}]", f"nothing adds up the gradients of @{weight}")
+
+
+def stores(segment: Segment, weight: str) -> bool:
+    """Whether a layer makes a new one of a weight."""
+    return any(isinstance(op.attrs, StoreAttrs) and op.attrs.weight == weight for op in segment.ops)
+
+
+def with_copies(
+    gradients: Mapping[Key, tuple[Segment, Op, list[Floats]]],
+) -> dict[Key, tuple[Segment, Op, list[Floats]]]:
+    """Of a table with copies the sum over them, as the first layer's."""
+    found: dict[Key, tuple[Segment, Op, list[Floats]]] = {}
+    for key, (segment, op, values) in gradients.items():
+        own = of_table(segment, key)
+        if own in found:
+            other, its, before = found[own]
+            values = [a + b for a, b in zip(before, values, strict=True)]
+            segment, op = (segment, op) if key == own else (other, its)
+        found[own] = segment, op, values
+    return found
 
 
 def of_table(segment: Segment, key: Key) -> Key:

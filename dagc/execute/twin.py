@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from math import lcm
 
 from ..base.frozen import record
@@ -56,18 +57,20 @@ class Experts:
 
 @dataclass
 class Shrinker:
-    """Sizes of a plan's dims -> sizes of its twin's."""
+    """Sizes of a plan's dims -> sizes of its twin's, which has so many micro-batches."""
 
     plan: Graph
+    microbatches: int
     splits: dict[tuple[str, int], set[int]] = field(default_factory=dict)
     known: dict[tuple[str, int], int] = field(default_factory=dict)
     routers: dict[tuple[int, int], Experts] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         mesh = self.plan.the_mesh
+        self.names = renamed(self.plan)
         for segment in self.plan.segments:
             for dim, size, axes in layouts(segment):
-                self.splits.setdefault((dim, size), set()).add(mesh.size(axes))
+                self.splits.setdefault((self.names.get(dim, dim), size), set()).add(mesh.size(axes))
         self.degrees = sorted({d for d in mesh.degrees.values() if d > 1} | {n for _, n in mesh.atoms})
         sizes = self.plan.head.sizes
         self.phase = {dim: int(sizes[dim]) for dim in PHASE_DIMS if dim in sizes}
@@ -193,7 +196,7 @@ class Shrinker:
             return float(small.physical if scope == "experts" else small.count)
         if kind in MADE_DIMS:
             return self.made(segment, dim, scope)
-        key = (dim, int(size))
+        key = (self.names.get(dim, dim), int(size))
         if key not in self.known:
             base, also = self.base(segment, dim)
             self.known[key] = self.fit(*key, base, self.parts(key), also)
@@ -266,7 +269,7 @@ class Shrinker:
             return attrs.but(top_k=top_k, groups_limit=self.groups_limit(segment, op, attrs.groups_limit))
         if isinstance(attrs, LossAttrs):
             tokens = self.size(segment, "batch") * self.size(segment, "seq")
-            return attrs.but(tokens=int(tokens) * fewer(self.plan.microbatches) * self.plan.lanes)
+            return attrs.but(tokens=int(tokens) * self.microbatches * self.plan.lanes)
         return attrs
 
     def groups_limit(self, segment: Segment, op: Op, limit: int) -> int:
@@ -282,6 +285,17 @@ def _reaches(attrs: Attrs) -> tuple[float, ...]:
     if isinstance(attrs, AttendAttrs):
         return attrs.window, attrs.chunk
     return (attrs.floor,) if isinstance(attrs, TemperAttrs) else ()
+
+
+def renamed(graph: Graph) -> dict[str, str]:
+    """Dim -> another name of it, the same for all that an op makes of one."""
+    found: dict[str, str] = {}
+    for segment in graph.segments:
+        for op in segment.ops:
+            for dim, new in zip(segment.dims_of(op.inputs[0]), op.dims, strict=True) if op.kind == "rename" else ():
+                one, other = found.get(dim, dim), found.get(new, new)
+                found |= {name: one for name in (dim, new, *(n for n, of in found.items() if of == other))}
+    return found
 
 
 def layouts(segment: Segment) -> Iterator[tuple[str, int, Axes]]:
@@ -351,17 +365,21 @@ class Twin:
         return int(self.placed.embedding.sizes["batch"]) * self.placed.microbatches * self.placed.lanes
 
 
-def twin_of(placed: Graph, model: Graph, routing: Routing) -> Twin:
-    """The twin of a placed graph and of the model graph that it was lowered from."""
-    shrinker = Shrinker(placed)
-    kinds = [[name for name, _ in stage.layers] for stage in placed.stages]
+def twin_of(
+    placed: Graph, model: Graph, routing: Routing, *, virtual: tuple[Stage, ...] = (), microbatches: int = 0
+) -> Twin:
+    """The twin of a placed graph and of the model graph that it was lowered from. `virtual`: the virtual stages, where each of them
+    is to keep layers of its own; as many follow each other in a stage of the twin. `microbatches`: of the twin, else few."""
+    micro = microbatches or fewer(placed.microbatches)
+    shrinker = Shrinker(placed, micro)
+    kinds = [[name for name, _ in stage.layers] for stage in few_layers(virtual or placed.stages)]
+    chunks = len(kinds) // len(placed.stages)
     stages = tuple(
-        Stage(stage.index, runs(dict.fromkeys(names)), stage.gpus)
-        for stage, names in zip(placed.stages, kinds, strict=True)
+        Stage(stage.index, runs(chain.from_iterable(kinds[chunks * k : chunks * (k + 1)])), stage.gpus)
+        for k, stage in enumerate(placed.stages)
     )
-    order = [name for names in kinds for name in dict.fromkeys(names)]
+    order = [name for names in kinds for name in names]
     small = {s.name: shrunk(shrinker, s, s, order.count(s.name)) for s in placed.segments}
-    micro = fewer(placed.microbatches)
     twin = replace(placed, segments=tuple(small.values()), stages=stages, microbatches=micro)
     whole = tuple(shrunk(shrinker, placed.segment(s.name), s, order.count(s.name)) for s in model.segments)
     reference = replace(model, segments=whole, stages=(Stage(0, runs(order)),), microbatches=micro)
@@ -373,6 +391,11 @@ def twin_of(placed: Graph, model: Graph, routing: Routing) -> Twin:
     ]
     counts = [r.count for r in shrinker.routers.values()]
     return Twin(twin, reference, few_loads(routing, counts), int(min(words, default=1)))
+
+
+def few_layers(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    """Of each kind of layer in a stage one."""
+    return tuple(Stage(s.index, runs(dict.fromkeys(name for name, _ in s.layers)), s.gpus) for s in stages)
 
 
 def shrunk(shrinker: Shrinker, lowered: Segment, segment: Segment, repeat: int) -> Segment:

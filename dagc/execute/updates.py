@@ -6,15 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ..ir.ops.attributes import AdamAttrs
 from .dispatcher import OpCall, Rule
-from .values import Array, Floats
+from .values import Array
 
 
-def updates(array: Callable[[OpCall, Floats], Array]) -> Mapping[str, Rule]:
-    """`array`: a NumPy array as one of the backend's."""
-
-    def old(call: OpCall) -> Array:
-        """The rank's part of the weight before the step."""
-        return array(call, call.shards.master(call.segment, call.layer, call.op, call.rank))
+def updates(old: Callable[[OpCall], Array]) -> Mapping[str, Rule]:
+    """`old`: the rank's part of the weight before the step, the optimizer's own copy."""
 
     def adamw(call: OpCall, x: Sequence[Array]) -> Array:
         """The first step: the means are the gradient and its square, their bias corrected (arXiv 1711.05101, algorithm 2)."""

@@ -69,10 +69,13 @@ def costed_cells(unit: Unit, graph: Graph) -> CostedCells:
     )  # fmt: skip
 
 
-def step_of(unit: Unit, schedule: PipelineSchedule, own: CostedCells) -> TrainingResult:
-    """The cells in the order of a schedule. Raises SpecError where layers do not divide over its stages."""
+def step_of(
+    unit: Unit, schedule: PipelineSchedule, own: CostedCells, stages: tuple[Stage, ...] | None = None
+) -> TrainingResult:
+    """The cells in the order of a schedule. `stages`: the layers of each virtual stage, where they are not to be cut anew. Raises SpecError where
+    layers do not divide over them."""
     phase, training, graph, costs = unit.phase, training_of(unit), own.graph, own.costs
-    stages = virtual_stages(graph, schedule, unit)
+    stages = virtual_stages(graph, schedule, unit) if stages is None else stages
     staged, at_peak = (
         stage_costs(stages, cells, overlap=training.overlap == "full") for cells in (own.cells, own.at_peak)
     )

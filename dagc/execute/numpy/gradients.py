@@ -260,7 +260,7 @@ GRADIENTS: Mapping[str, Rule] = {
     "fetch": fetched(np.stack),
     **dict.fromkeys(("uncache", "store"), lambda call, x: np.asarray(x[0])),
     "accumulate": lambda call, x: np.transpose(x[0], [call.dims[0].index(d) for d in call.out]),
-    **updates(lambda call, array: array),
+    **updates(lambda call: call.shards.master(call.segment, call.layer, call.op, call.rank)),
 }
 OF_ROWS = frozenset({"choice_dot", "choice_back"})
 """Kinds whose rule takes `Ragged` itself."""

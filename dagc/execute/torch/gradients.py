@@ -117,7 +117,7 @@ OF_TOKENS: Mapping[str, Rule] = {
     "fetch": fetched(torch.stack),
     **dict.fromkeys(("uncache", "store"), lambda call, x: x[0]),
     "accumulate": lambda call, x: x[0].permute([call.dims[0].index(d) for d in call.out]),
-    **updates(lambda call, array: call.host.real(array)),
+    **updates(lambda call: call.host.master(call.segment, call.layer, call.op)),
 }
 OF_ROWS = frozenset({"choice_dot", "choice_back"})
 """Kinds whose rule takes `Ragged` itself."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -52,8 +53,9 @@ class Group:
     index: int
 
 
-def make_groups(ranks: Ranks) -> dict[Axes, Group]:
-    """Every process makes every group, its own and the others', in one order."""
+def make_groups(ranks: Ranks, limit: timedelta | None = None) -> dict[Axes, Group]:
+    """Every process makes every group, its own and the others', in one order. `limit`: the longest wait in one of them, which a group does not
+    have from the job."""
     mesh = ranks.graph.the_mesh
     used = {mesh.sort(op.axes) for s in ranks.graph.segments for op in s.ops if op.axes}
     wanted = sorted(used | {move.axes for move in request_moves(ranks.graph)})
@@ -63,7 +65,7 @@ def make_groups(ranks: Ranks) -> dict[Axes, Group]:
         number = ranks.number[[0, -1]] if ENDS in axes else ranks.number
         last = range(number.ndim - len(position), number.ndim)
         for row in np.moveaxis(number, position, last).reshape(-1, mesh.size(axes)).tolist():
-            handle = dist.new_group(sorted(row))
+            handle = dist.new_group(sorted(row), timeout=limit)
             if ranks.rank in row:
                 places = [tuple(int(i) for i in np.argwhere(ranks.number == r)[0][1:]) for r in sorted(row)]
                 groups[axes] = Group(handle, [ranks.named(p) for p in places], sorted(row).index(ranks.rank))

@@ -147,7 +147,7 @@ def ordered(physical: Tensor, keys: Tensor, data: Tensor, held: range, *, added:
     code = ((physical * size[0] + keys[:, 0]) * size[1] + keys[:, 1]) * size[2] + keys[:, 2]
     if added:
         code, inverse = torch.unique(code, return_inverse=True)
-        data = torch.zeros((len(code), data.shape[-1]), dtype=data.dtype, device=data.device).index_add_(
+        data = torch.zeros((len(code), *data.shape[1:]), dtype=data.dtype, device=data.device).index_add_(
             0, inverse, data
         )
         rest, choice = code // size[2], code % size[2]

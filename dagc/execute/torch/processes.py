@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,6 +16,11 @@ from ...base.diagnostics import Diagnostic, SpecError
 
 QUIET = "6"
 """A level of PyTorch's profiler that no message of it has."""
+
+PATIENCE_S = 5.0
+"""How long processes that are told to end may take."""
+NO_ANSWER = ("timed out", "timeout", "connection closed", "connection reset", "broken pipe", "wait timeout")
+"""What gloo and NCCL say then."""
 
 
 class LaunchError(Exception):
@@ -64,12 +70,28 @@ def spawn(arguments: Sequence[str], processes: int) -> int:
                     raise LaunchError(f"process {failed[0]} of {processes} failed: {reason}")
                 time.sleep(0.05)
         finally:
-            for process in running:
-                if process.poll() is None:
-                    process.terminate()
-            for process in running:
-                process.wait()
+            end(running)
     return int(running[0].returncode)
+
+
+def end(running: Sequence[subprocess.Popen[bytes]], patience_s: float = PATIENCE_S) -> None:
+    """All of them, whatever they do: one that does not end by itself, or that is stopped, is killed."""
+    left = [process for process in running if process.poll() is None]
+    for process in left:
+        process.terminate()
+    until_s = time.monotonic() + patience_s
+    for process in left:
+        try:
+            process.wait(max(0.0, until_s - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def in_vain(error: RuntimeError) -> str:
+    """The first line of an error by which torch.distributed tells that another process did not answer; empty where it is another one."""
+    reason = re.sub(r"^\[[^]]*\]\s*", "", (str(error).splitlines() or [""])[0])  # without the file of gloo that says so
+    return reason if any(word in reason.lower() for word in NO_ANSWER) else ""
 
 
 def _ended(code: int) -> str:

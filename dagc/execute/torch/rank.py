@@ -27,6 +27,7 @@ from .comm import collective
 from .communicator import Communicator
 from .front_end import FrontEnd
 from .groups import Ranks
+from .processes import LaunchError, in_vain
 from .resident import Resident
 from .rules import BACKEND
 from .spans import Span
@@ -168,7 +169,15 @@ class Rank:
         return self.resident
 
     def collective(self, place: RunPlace, operands: Results) -> Results:
-        return [[value] for value in collective(self.comm, place.segment, place.op, [x for (x,) in operands])]
+        segment, layer, op = place
+        try:
+            return [[value] for value in collective(self.comm, segment, op, [x for (x,) in operands])]
+        except RuntimeError as error:
+            reason = in_vain(error)
+            if not reason:
+                raise
+            name = f"{self.shards.graph.layer_name(segment.name, layer)}/{op.name}"
+            raise LaunchError(f"other processes did not come to `{name}`: {reason}") from error
 
     def done(self, call: OpCall, x: Sequence[Any], value: object) -> None:
         """Nothing is counted here: the proof counts."""

@@ -11,8 +11,10 @@ import numpy as np
 import torch
 
 from ...ir.graph import Op, Segment
+from ...ir.ops.attributes import AdamAttrs
 from ...ir.ops.kind import Tokens
 from ...ir.ops.op_set import OPS
+from ..failure import CannotRun
 from ..shards import Coordinates, Shards
 
 
@@ -23,6 +25,7 @@ class Resident:
     device: Any
     dtype: Any
     kept: dict[tuple[object, ...], Any] = field(default_factory=dict)
+    replaced: dict[tuple[object, ...], Any] = field(default_factory=dict)
 
     def once(self, key: tuple[object, ...], make: Callable[[], Any]) -> Any:
         if key not in self.kept:
@@ -47,12 +50,49 @@ class Resident:
 
         return self.once(("weight", layer, name), make)
 
+    def master(self, segment: Segment, layer: int, op: Op) -> Any:
+        """The optimizer's own copy of the rank's part of a weight."""
+
+        def make() -> Any:
+            part = self.shards.master(segment, layer, op, self.rank)
+            self.shards.wholes.clear()
+            return self.real(part)
+
+        return self.once(("master", layer, op.name), make)
+
+    def store(self, segment: Segment, layer: int, name: str, value: Any) -> None:
+        """A new weight in place of the old one, in its layout: what is read from now on."""
+        key = ("weight", layer, name)
+        old = self.weight(segment, layer, name)
+        if value.shape != self.stored(segment, layer, name).shape:
+            raise CannotRun(f"the new weight {name} is {list(value.shape)} on this rank, the old one was not")
+        at = self._experts_at(segment, name)
+        self.replaced.setdefault(key, old)
+        self.kept[key] = dict(zip(old, value.unbind(at), strict=True)) if isinstance(old, dict) else value
+
+    def stored(self, segment: Segment, layer: int, name: str) -> Any:
+        """A weight as one tensor, whatever it is read as."""
+        value = self.weight(segment, layer, name)
+        return torch.stack(list(value.values()), self._experts_at(segment, name)) if isinstance(value, dict) else value
+
+    def _experts_at(self, segment: Segment, name: str) -> int:
+        """Where a weight of routed experts has these."""
+        weight = segment.weight[name]
+        return weight.dims.index(self.shards.rows(segment, name).expert) if weight.scope == "experts" else 0
+
+    def as_before(self) -> None:
+        """The weights that were there before the step."""
+        self.kept |= self.replaced
+        self.replaced.clear()
+
     def prepare(self, segment: Segment, layer: int, op: Op) -> None:
-        """What a decode step finds in the cache is not part of its time."""
+        """What a decode step finds in the cache, and an optimizer in its copy of a weight, is not part of their time."""
         if OPS[op.kind].tokens is Tokens.CACHE and segment.sizes["seq"] != segment.sizes["context"]:
             self.cache(segment, layer, op)
         elif OPS[op.kind].state is not None:
             self.state(segment, layer, op)
+        elif isinstance(op.attrs, AdamAttrs):
+            self.master(segment, layer, op)
 
     def state(self, segment: Segment, layer: int, op: Op) -> Any:
         """What a sequential op remembers before the pass, in its own precision."""

@@ -73,7 +73,7 @@ def _widths(exchange: Exchange, data: Tensor, inner: tuple[str, ...]) -> Tensor:
 
 
 def _swapped(group: Group, rows: Tensor, out: list[int], coming: list[int]) -> Tensor:
-    received = rows.new_empty((sum(coming), rows.shape[1]))
+    received = rows.new_empty((sum(coming), *rows.shape[1:]))
     dist.all_to_all_single(received, rows.contiguous(), coming, out, group=group.handle)
     return received
 

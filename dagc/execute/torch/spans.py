@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...base.frozen import record, replace
 from ...plan.result import PhaseResult
+from ...plan.trained import TrainingResult
 
 
 @record
@@ -25,7 +26,8 @@ class Span:
 @record(slots=False)
 class Timeline:
     """Of one pass. `result`: the plan that ran, of the twin where that ran; `ranks`: spans of each process, those of the lowest GPU
-    id first."""
+    id first; `per_node`: GPUs of a node."""
 
-    result: PhaseResult
+    result: PhaseResult | TrainingResult
     ranks: tuple[tuple[Span, ...], ...]
+    per_node: int

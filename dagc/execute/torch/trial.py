@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import statistics
-from dataclasses import asdict, replace
-from datetime import timedelta
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -38,75 +36,11 @@ from ..shards import Shards
 from ..twin import Twin
 from .communicator import Communicator
 from .groups import Ranks, make_groups
-from .processes import LaunchError
+from .outcome import DTYPES, TOLERANCE, ClassTime, Options, Outcome
+from .processes import LaunchError, in_vain
 from .profiled import traced
 from .rank import Key, Rank
 from .spans import Timeline
-
-DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-TOLERANCE = {"fp64": 1e-9, "fp32": 1e-3, "bf16": 0.1, "fp16": 0.1}
-"""Largest error of logits, relative to the largest; choices of experts may differ in the small types."""
-
-
-@record
-class Options:
-    """`trace`: the folder for traces of one more pass, under a profiler."""
-
-    device: str
-    dtype: str
-    repeat: int
-    check: bool
-    timeout_s: float
-    trace: Path | None = None
-
-
-@record
-class ClassTime:
-    """Ops of one class: the mean over ranks of what they took in one pass, and of the estimate."""
-
-    name: str
-    calls: int
-    measured_s: float
-    estimated_s: float
-
-
-@record
-class Outcome:
-    """`planned`: what the spec's devices are, gpu or cpu, which the estimates are of, with values of `planned_dtype`. `error`: of the logits against the whole model's, relative; None when not compared. `same`: the chosen tokens are
-    those of its largest logits. `timeline`: of the last timed pass, where it was asked for."""
-
-    phase: str
-    ranks: int
-    device: str
-    dtype: str
-    measured_s: float
-    estimated_s: float
-    error: float | None
-    allowed: float
-    classes: tuple[ClassTime, ...]
-    same: bool = True
-    planned: str = "gpu"
-    planned_dtype: str = ""
-    timeline: Timeline | None = None
-
-    @property
-    def holds(self) -> bool:
-        return self.error is None or (self.error <= self.allowed and self.same)
-
-    @property
-    def compares(self) -> bool:
-        """Whether the estimates say anything about what ran: those of GPUs say nothing about a CPU, nor the other way round."""
-        return (self.device == "cpu") == (self.planned == "cpu")
-
-    def to_json(self) -> dict[str, Any]:
-        """Without estimates (None) where they are of another kind of device."""
-        found = {"schema": 2, **asdict(replace(self, timeline=None)), "compares": self.compares, "holds": self.holds}
-        del found["timeline"]
-        if not self.compares:
-            found["estimated_s"] = None
-            for row in found["classes"]:
-                row["estimated_s"] = None
-        return found
 
 
 def run(plan: CompiledPlan, phase: str, options: Options, twin: Twin | None = None) -> Outcome | None:
@@ -116,20 +50,29 @@ def run(plan: CompiledPlan, phase: str, options: Options, twin: Twin | None = No
     job = Job(result, model_graph(unit), random_inputs(unit, random_weight), *planned)
     if twin is not None:
         job = Job(cost_graph(twin.placed, twin.unit(unit)), twin.model, twin_inputs(twin), *planned)
+    return in_job(options, lambda device: measured(job, options, device))
+
+
+def in_job(options: Options, work: Callable[[Any], Outcome | None]) -> Outcome | None:
+    """What the processes of this job do together, on a device each. Raises LaunchError."""
     torch.manual_seed(0)
     cuda = options.device == "cuda"
     if cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    limit = timedelta(seconds=options.timeout_s)
     try:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=limit)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=options.limit)
     except (ValueError, RuntimeError) as error:  # torch's DistError is a RuntimeError
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise LaunchError(f"the processes of the job do not find each other: {reason}") from None
     try:
-        return measured(job, options, torch.device(options.device))
-    finally:
-        dist.destroy_process_group()
+        outcome = work(torch.device(options.device))
+    except RuntimeError as error:
+        reason = in_vain(error)
+        if not reason:
+            raise
+        raise LaunchError(f"process {dist.get_rank()} waited in vain for another: {reason}") from error
+    dist.destroy_process_group()  # not behind a failure: it may wait for what did not come
+    return outcome
 
 
 @record(slots=False)
@@ -148,7 +91,9 @@ def measured(job: Job, options: Options, device: Any) -> Outcome | None:
     graph = result.graph
     ranks = Ranks(graph, dist.get_rank())
     shards = Shards(graph, inputs, graph.the_mesh)
-    rank = Rank(shards, ranks, Communicator(shards, ranks, make_groups(ranks)), device, DTYPES[options.dtype])
+    rank = Rank(
+        shards, ranks, Communicator(shards, ranks, make_groups(ranks, options.limit)), device, DTYPES[options.dtype]
+    )
     rank.watch = logits_of(job.model)
     with torch.inference_mode():
         rank.run()  # makes the weights, and warms up
@@ -191,7 +136,7 @@ def measured(job: Job, options: Options, device: Any) -> Outcome | None:
         same,
         job.planned,
         job.planned_dtype,
-        Timeline(result, tuple(m[3] for m in everyone)) if options.trace is not None else None,
+        Timeline(result, tuple(m[3] for m in everyone), result.per_node) if options.trace is not None else None,
     )
 
 

@@ -1,0 +1,45 @@
+"""A small twin of a whole training step: small sizes, the schedule with few micro-batches, and in each virtual stage one layer of each
+kind that it has."""
+
+from __future__ import annotations
+
+from ..cost.schedule.training.schedule_table import SCHEDULES, Unmet, make
+from ..ir.verify.verify import verify
+from ..ir.verify.violation import VerifyError
+from ..pipeline.train import costed_cells, step_of
+from ..plan.trained import TrainingResult
+from ..spec.unit import Unit
+from .prove_training import whole_model
+from .twin import NoTwin, Twin, few_layers, otherwise, twin_of
+
+
+def twin_of_step(result: TrainingResult, unit: Unit) -> tuple[Twin, TrainingResult]:
+    """The twin, and what is found about its step. Raises NoTwin."""
+    whole = result.steps.schedule
+    virtual = result.stages if whole.chunks > 1 else ()
+    count = few_microbatches(whole.name, whole.gpus, whole.microbatches, whole.chunks)
+    try:
+        twin = twin_of(result.graph, whole_model(unit), unit.routing, virtual=virtual, microbatches=count)
+        verify(twin.placed)
+        verify(twin.model)
+    except VerifyError as error:
+        raise NoTwin(error.line) from None
+    except (LookupError, ArithmeticError, ValueError) as error:
+        raise NoTwin(str(error)) from None
+    if differs := otherwise(result.graph, twin.placed):
+        raise NoTwin(f"it was lowered otherwise: {differs}")
+    schedule = make(whole.name, whole.gpus, count, whole.chunks)
+    small = twin.unit(unit)
+    return twin, step_of(small, schedule, costed_cells(small, twin.placed), few_layers(result.stages))
+
+
+def few_microbatches(name: str, gpus: int, microbatches: int, chunks: int) -> int:
+    """The least number that fills a pipeline of so many GPUs and that the schedule takes; no more than the plan's own."""
+    for count in range(min(microbatches, gpus + 1), microbatches):
+        try:
+            for need in SCHEDULES[name].needs:
+                need(name, gpus, count, chunks)
+        except Unmet:
+            continue
+        return count
+    return microbatches
