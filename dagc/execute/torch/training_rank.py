@@ -40,7 +40,7 @@ RUNS = {
 }
 """What each part of a micro-batch runs of a layer."""
 LATER = {Part.FORWARD: (RECOMPUTE, BACKWARD, WEIGHT), Part.INPUT: (WEIGHT,)}
-"""And what of it runs later: only what that reads is kept."""
+"""And what runs later: only values that it reads are kept."""
 
 
 @dataclass

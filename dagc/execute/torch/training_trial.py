@@ -205,7 +205,7 @@ class Compared:
 
 
 def size(found: tuple[float, str]) -> float:
-    """Of an error; of what is no number an infinite one."""
+    """Of an error; of one that is not a number an infinite one."""
     return found[0] if np.isfinite(found[0]) else float("inf")
 
 
