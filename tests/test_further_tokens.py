@@ -113,6 +113,7 @@ LOWERINGS = {
         "gpus = 0..7, pp = 2, microbatches = 2, recompute = [moe_shared]\nattention { dp = 4 }\nexperts { ep = 4 }", 1, "true", MOE,
     ),
     "a ring": ("gpus = 0..7, pp = 2, sp = 2, tp = 2, sp_layout = zigzag, sp_method = ring, microbatches = 2", 2, "false", MLP),
+    "shared out": ("gpus = 0..7, pp = 2, dp = 4, microbatches = 2, zero = 3", 2, "false", MLP),
     "a V": ("gpus = 0..3, pp = 2, dp = 2, microbatches = 4, schedule = zb_v, zero = 2", 1, "false", MLP),
 }  # fmt: skip
 

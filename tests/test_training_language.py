@@ -321,5 +321,6 @@ def test_metrics_of_training_phases(capsys: Capture) -> None:
     assert "step_time" in capsys.readouterr().out
 
 
-def test_the_example_is_a_spec_that_passes() -> None:
-    assert dagc.compile(ROOT / "examples" / "mixtral_pretrain.moe").passed
+def test_the_examples_are_specs_that_pass() -> None:
+    for name in ("mixtral_pretrain", "llama_70b_fsdp"):
+        assert dagc.compile(ROOT / "examples" / f"{name}.moe").passed

@@ -61,7 +61,7 @@ def _rides(found: Match, op: Op) -> bool:
     by_name, readers = segment.by_name, [other for other in segment.ops if op.inputs and op.inputs[0] in other.inputs]
     if op.kind == "add":  # a bias, by the product's epilogue
         made = by_name.get(op.inputs[0])
-        return made is not None and made.kind == "contract" and op.inputs[1].startswith("@") and readers == [op]
+        return made is not None and made.kind == "contract" and segment.is_weight(op.inputs[1]) and readers == [op]
     if op.kind == "sum_dims":  # its gradient, by that of the weights
         return any(reader.kind == "contract" for reader in readers)
     if op.kind.endswith("_gain_grad"):

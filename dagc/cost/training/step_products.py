@@ -61,7 +61,7 @@ def shape_of(found: Match, op: Op) -> Shape | None:
 def _key(found: Match, op: Op, summed: dict[str, str]) -> tuple[str, ...]:
     if op.name in summed:
         return _summed(summed[op.name])
-    weight = op.inputs[1].startswith("@")
+    weight = found.segment.is_weight(op.inputs[1])
     shared = op.inputs[0] if weight else op.inputs[1]
     return "shared", op.cell, shared, found.segment.dtype_of(op.inputs[1])
 
@@ -80,7 +80,7 @@ def _sums(found: Match) -> dict[str, str]:
     for op in found.segment.ops:
         if op.cell != BACKWARD:
             continue
-        if op.kind == "contract" and op.inputs[-1].startswith("@") and shape_of(found, op) is not None:
+        if op.kind == "contract" and found.segment.is_weight(op.inputs[-1]) and shape_of(found, op) is not None:
             root[op.name] = op.name
         elif op.kind == "add" and all(name in root and readers[name] == 1 for name in op.inputs):
             first, second = (root[name] for name in op.inputs)
@@ -91,7 +91,7 @@ def _sums(found: Match) -> dict[str, str]:
 
 def _gemm(found: Match, group: list[Op], *, adds_up: bool, speed: float) -> None:
     """`adds_up`: the products of the group make one sum. `speed`: over that of the tables."""
-    weights = [name for op in group for name in op.inputs if name.startswith("@")]
+    weights = [name for op in group for name in op.inputs if found.segment.is_weight(name)]
     dtype = found.segment.dtype_of(weights[0] if weights else group[0].inputs[0])
     entry = found.find(gemm.FAMILY, GEMM_VARIANT.get(dtype_named(dtype).kernel, ""))
     if entry is None:
