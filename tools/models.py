@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,9 +16,12 @@ from typing import Any
 
 from dagc.base.diagnostics import SpecError
 from dagc.importers.huggingface import Imported, import_config
+from dagc.lang import library
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "tests" / "data" / "hf_configs"
+DEFAULTS = ROOT / "tests" / "data" / "config_defaults.json"
+REFERENCE = ROOT / "tests" / "data" / "reference"
 PRESETS = ROOT / "grammar" / "library" / "models"
 PAGE = ROOT / "docs" / "models.md"
 
@@ -97,9 +101,40 @@ def page(found: list[Row]) -> str:
         for note in row.imported.notes if row.imported else ():
             notes.setdefault(note, []).append(row.name)
     lines += [f"- {note}: {', '.join(names)}" for note, names in sorted(notes.items())]
+    lines += ["", *architectures(found)]
     lines += ["", "## Refused", ""]
     lines += [f"- {row.name}: {'; '.join(row.reasons)}" for row in found if row.imported is None]
     return "\n".join(lines) + "\n"
+
+
+ARCHITECTURES = """## Architectures
+
+What `dagc import` reads: a `config.json` whose `model_type` is one of these, quantised or not. "Defaults" compares the parameters of
+transformers' own defaults of the class with what torch counts on the meta device (`tools/config_defaults.py`; `none`: it has no model of
+text of that name). "Proved" names the small random models whose logits, and those of a cached step, are equal to transformers'
+(`tests/test_reference.py`). An architecture with neither is not verified."""
+
+
+def architectures(found: list[Row]) -> list[str]:
+    """A row for each architecture of the library."""
+    defaults = json.loads(DEFAULTS.read_text())["models"]
+    proved: dict[str, list[str]] = {}
+    for path in sorted(REFERENCE.glob("*/config.json")):
+        proved.setdefault(json.loads(path.read_text())["model_type"], []).append(path.parent.name)
+    lines = [*ARCHITECTURES.split("\n"), "", "| architecture | presets | defaults | proved |", "| --- " * 4 + "|"]
+    for kind in library.architectures():
+        presets = [row.name for row in found if row.imported and row.imported.architecture == kind]
+        counted = "none"
+        if kind in defaults:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "config.json"
+                path.write_text(json.dumps(defaults[kind]["config"]))
+                params, torch = import_config(str(path)).params[0], defaults[kind]["parameters"]
+            counted = f"{params / 1e9:.3f}, torch {torch / 1e9:.3f} ({params / torch - 1:+.2%})"
+        lines.append(
+            f"| `{kind}` | {', '.join(presets) or '-'} | {counted} | {', '.join(proved.get(kind, [])) or '-'} |"
+        )
+    return lines
 
 
 def off(row: Row) -> bool:

@@ -37,6 +37,11 @@ LLAMA3 = {
     "rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 16,
 }  # fmt: skip
+FACTORS = {"embedding_multiplier": 1.5, "residual_multiplier": 0.7, "attention_multiplier": 0.3, "logits_scaling": 2.0}
+ROUTED = {
+    "n_routed_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 8, "intermediate_size": 20, "n_shared_experts": 1,
+    "n_group": 1, "topk_group": 1,
+}  # fmt: skip
 HYBRID = GQA | {
     "num_hidden_layers": 4, "partial_rotary_factor": 0.5, "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 4,
     "linear_value_head_dim": 3, "linear_conv_kernel_dim": 3, "num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 8,
@@ -88,6 +93,28 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
         GQA | {"num_local_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 8, "sliding_window": 4, "head_dim": 16, "rope_parameters": {"rope_type": "yarn", "rope_theta": 1500.0, "factor": 8.0, "beta_fast": 4.0, "beta_slow": 0.5, "truncate": False, "original_max_position_embeddings": 32}},
     ),
     "phimoe_jitter": ("phimoe", GQA | {"num_local_experts": 8, "num_experts_per_tok": 2, "intermediate_size": 8, "attention_bias": True, "lm_head_bias": True, "router_jitter_noise": 0.4, "sliding_window": None}),
+    "qwen3_5": ("qwen3_5_text", HYBRID | {"intermediate_size": 20, "layer_types": ["linear_attention", "full_attention", "linear_attention"], "num_hidden_layers": 3}),
+    "dots1": ("dots1", GQA | ROUTED | {"first_k_dense_replace": 1, "routed_scaling_factor": 2.5, "norm_topk_prob": True}),
+    "solar_open": ("solar_open", GQA | ROUTED),
+    "glm4_moe_lite": ("glm4_moe_lite", MLA | {"q_lora_rank": 8, "n_shared_experts": 1, "mlp_layer_types": ["dense", "sparse"]}),
+    "ernie4_5": ("ernie4_5", GQA | {"intermediate_size": 20}),
+    "ernie4_5_moe": ("ernie4_5_moe", GQA | {"num_hidden_layers": 3, "intermediate_size": 20, "moe_intermediate_size": 8, "moe_num_experts": 8, "moe_k": 2, "moe_num_shared_experts": 2}),
+    "olmo2": ("olmo2", GQA | {"intermediate_size": 20}),
+    "olmo3": ("olmo3", GQA | {"intermediate_size": 20, "sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"], "rope_scaling": {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 16}}),
+    "flex_olmo": ("flex_olmo", GQA | {"pad_token_id": None, "intermediate_size": 8, "num_experts": 4, "num_experts_per_tok": 2}),
+    "exaone4": ("exaone4", GQA | {"intermediate_size": 20, "sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"]}),
+    "exaone_moe": ("exaone_moe", GQA | {"num_hidden_layers": 3, "intermediate_size": 20, "sliding_window": 4, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"], "num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 8, "num_shared_experts": 1}),
+    "hunyuan_v1_dense": ("hunyuan_v1_dense", GQA | {"intermediate_size": 20, "rope_parameters": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 1.0, "alpha": 50.0}}),
+    "hunyuan_v1_moe": ("hunyuan_v1_moe", GQA | {"intermediate_size": 8, "num_experts": 8, "moe_topk": [2, 2], "rope_parameters": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 1.0, "alpha": 50.0}}),
+    "granite": ("granite", GQA | {"intermediate_size": 20, **FACTORS}),
+    "granitemoe": ("granitemoe", GQA | {"intermediate_size": 8, "num_local_experts": 4, "num_experts_per_tok": 2, **FACTORS}),
+    "granitemoeshared": ("granitemoeshared", GQA | {"intermediate_size": 8, "shared_intermediate_size": 12, "num_local_experts": 4, "num_experts_per_tok": 2, **FACTORS}),
+    "afmoe": ("afmoe", GQA | {"num_hidden_layers": 3, "intermediate_size": 20, "moe_intermediate_size": 8, "num_dense_layers": 1, "num_experts": 8, "num_experts_per_tok": 2, "num_shared_experts": 1, "route_scale": 1.5, "sliding_window": 4, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"], "mup_enabled": True}),
+    "mimo_v2_flash": (
+        "mimo_v2_flash",
+        GQA | {"num_hidden_layers": 3, "num_key_value_heads": 2, "head_dim": 8, "v_head_dim": 4, "intermediate_size": 20, "n_routed_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 8, "n_group": 1, "topk_group": 1, "sliding_window": 4, "layer_types": ["full_attention", "sliding_attention", "full_attention"], "mlp_layer_types": ["dense", "sparse", "sparse"],
+               "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 50000.0, "partial_rotary_factor": 0.5}, "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}}},
+    ),
     # Models without an architecture in the library: these have a `model.moe` with them.
     "gemma2": ("gemma2", GQA | {"intermediate_size": 20, "query_pre_attn_scalar": 6, "sliding_window": 4, "attn_logit_softcapping": None, "final_logit_softcapping": 1.5}),
     "gpt_neox": ("gpt_neox", COMMON | {"intermediate_size": 20, "rotary_pct": 0.5, "hidden_act": "gelu", "attention_bias": True, "use_parallel_residual": True}),

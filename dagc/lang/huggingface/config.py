@@ -133,8 +133,8 @@ def read_config(
     data |= {name: _of_all_layers(data[name], data) for name in ROPE_SECTIONS if data.get(name) is not None}
     sections = {name: data[name] for name in ROPE_SECTIONS if data.get(name) is not None}
     for name, section in sections.items():
-        if not isinstance(section, dict) or any(isinstance(v, dict) for v in section.values()):
-            message = f"`{name}` of `{shown}` is {_shown(section)}, not one object of the rotary fields of all layers"
+        if not isinstance(section, dict) or (any(map(_is_object, section.values())) and not _by_type(section)):
+            message = f"`{name}` of `{shown}` is {_shown(section)}, not one object of rotary fields, or one for each type of layer"
             out.add("E05", message, span)
             return None
     if len(sections) == 2 and sections["rope_scaling"] != sections["rope_parameters"]:
@@ -212,12 +212,26 @@ def _of_all_layers(section: object, data: Mapping[str, object]) -> object:
     return used[0] if used and all(own == used[0] for own in used) else section
 
 
+def _is_object(value: object) -> bool:
+    return isinstance(value, dict)
+
+
+def _by_type(section: Mapping[str, object]) -> bool:
+    """Whether it has an object of rotary fields for each type of layer."""
+    return all(isinstance(own, dict) and not any(map(_is_object, own.values())) for own in section.values())
+
+
 def _rope(data: Mapping[str, object]) -> dict[str, object]:
-    """The rotary fields under one name: transformers spells them `rope_theta` and `rope_scaling` before release 5,
-    `rope_parameters` since."""
+    """The rotary fields under one name: transformers spells them `rope_theta` and `rope_scaling` before release 5, `rope_parameters`
+    since. Where layers have their own, by their type (`rope.full_attention.theta`), and by their field, which is then no value:
+    an architecture that knows of one for all layers is refused."""
     found: dict[str, object] = {}
     for name in ROPE_SECTIONS:
         section = data.get(name)
         found |= section if isinstance(section, dict) else {}
+    if found and all(map(_is_object, found.values())):
+        own = {kind: _rope({"rope_parameters": fields}) for kind, fields in found.items()}
+        names = dict.fromkeys(name for fields in own.values() for name in fields)
+        return own | {name: {kind: fields.get(name) for kind, fields in own.items()} for name in names}
     theta = found.get("rope_theta", data.get("rope_theta"))
     return {**found, "theta": theta, "type": found.get("rope_type", found.get("type"))}

@@ -176,6 +176,17 @@ def _at(names: Names, node: ast.CallExpr, words: bool) -> Value:
     return items[int(index)]
 
 
+def _same(names: Names, node: ast.CallExpr, words: bool) -> Value:
+    value = _arg(names, node, 0, words)
+    if not isinstance(value, tuple):
+        return value
+    if len(set(value)) == 1:
+        return value[0]
+    what = f"the {len(value)} items are not all the same" if value else "the list is empty"
+    names.out.add("E09", f"{what}: layers that differ in it have no attributes of their own yet", node.args[0].span)
+    raise _Wrong
+
+
 def _length(names: Names, node: ast.CallExpr, words: bool) -> Value:
     items = _typed(names, node, 0, tuple)
     assert isinstance(items, tuple)
@@ -196,6 +207,18 @@ def _log(names: Names, node: ast.CallExpr, words: bool) -> Value:
         names.out.add("E09", "`log` of a number that is not positive", node.span)
         raise _Wrong
     return Quantity(math.log(value))
+
+
+def _pow(names: Names, node: ast.CallExpr, words: bool) -> Value:
+    base, exponent = _number(names, node, 0), _number(names, node, 1)
+    try:
+        value = base**exponent
+    except (OverflowError, ZeroDivisionError):
+        value = math.inf
+    if isinstance(value, complex) or not math.isfinite(value):
+        names.out.add("E09", "`pow` of these numbers is no number", node.span)
+        raise _Wrong
+    return Quantity(value)
 
 
 def _max(names: Names, node: ast.CallExpr, words: bool) -> Value:
@@ -242,9 +265,11 @@ FUNCTIONS: dict[str, Function] = {
     "present": Function(_present, 1, 1, "present(field)", "whether the config has the field"),
     "has": Function(_has, 2, 2, "has(list, x)", "whether the list has the item"),
     "at": Function(_at, 2, 2, "at(list, i)", "the item of a list, from 0"),
+    "same": Function(_same, 1, 1, "same(x)", "what all items of a list are; of what is no list, itself"),
     "length": Function(_length, 1, 1, "length(list)", "how many items a list has"),
     "mod": Function(_mod, 2, 2, "mod(a, b)", "the remainder of a divided by b"),
     "log": Function(_log, 1, 1, "log(x)", "the natural logarithm"),
+    "pow": Function(_pow, 2, 2, "pow(x, y)", "x to the power of y"),
     "max": Function(_max, 2, 99, "max(a, b, ...)", "the largest of numbers of one unit"),
     "min": Function(_min, 2, 99, "min(a, b, ...)", "the smallest of numbers of one unit"),
     "each": Function(_each, 2, 2, "each(n, expression)", "a list: the expression for `index` = 0 to n - 1"),
