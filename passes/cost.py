@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from dagc.base.frozen import replace
 from dagc.cost.price import price
 from dagc.plan.analysis import Analysis, Findings
 
@@ -14,4 +15,4 @@ class PriceOps(Analysis):
     name: ClassVar[str] = "cost"
 
     def run(self, found: Findings) -> Findings:
-        return found._replace(costs=price(found.graph, found.unit, found.hardware))
+        return replace(found, costs=price(found.graph, found.unit, found.hardware))

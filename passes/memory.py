@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from dagc.base.frozen import replace
 from dagc.cost.memory import stage_memory
 from dagc.plan.analysis import Analysis, Findings
 
@@ -14,4 +15,4 @@ class AddUpMemory(Analysis):
     name: ClassVar[str] = "memory"
 
     def run(self, found: Findings) -> Findings:
-        return found._replace(memory=stage_memory(found.graph, found.the_costs, found.unit))
+        return replace(found, memory=stage_memory(found.graph, found.the_costs, found.unit))

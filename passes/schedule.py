@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from dagc.base.frozen import replace
 from dagc.cost.schedule.layer_program import Program
 from dagc.cost.schedule.scheduler import Scheduler, schedule
 from dagc.plan.analysis import Analysis, Findings
@@ -18,4 +19,4 @@ class ScheduleOps(Analysis):
         costs = found.the_costs
         programs: dict[str, Program] = {}
         own = schedule(found.graph, costs, programs)
-        return found._replace(schedule=own, floor=Scheduler(found.graph, costs, floor=True, programs=programs).times())
+        return replace(found, schedule=own, floor=Scheduler(found.graph, costs, floor=True, programs=programs).times())

@@ -13,11 +13,13 @@ from conftest import spec_text
 
 from dagc.cli import columns as terminal
 from dagc.cli import main
+from dagc.cli.parser import parse_arguments
+from dagc.cli.plain_words import plain_arguments
 from dagc.cost.normal_quantile import normal_quantile
 from dagc.serving.verdict import _median
 
 NEEDLESS = (
-    "lark", "dataclasses", "statistics", "decimal", "fractions", "shutil", "tempfile", "lzma", "importlib.util", "importlib.resources",
+    "argparse", "gettext", "lark", "dataclasses", "statistics", "decimal", "fractions", "shutil", "tempfile", "lzma", "importlib.util", "importlib.resources",
     "importlib.metadata", "numpy.ma", "numpy.typing", "string", "networkx", "graphviz", "yaml", "orjson",
     "dagc.api", "dagc.base.syntax.recovery", "dagc.base.syntax.lalr_tables", "dagc.cli.help_pages",
 )  # fmt: skip
@@ -87,3 +89,17 @@ def test_a_command_multiplies_matrices_with_one_thread(
     assert main(["list", "dtypes"]) == 0 and os.environ.get("OPENBLAS_NUM_THREADS") == said
     monkeypatch.setattr(sys, "argv", ["dagc", "list", "dtypes"])
     assert main() == 0 and os.environ["OPENBLAS_NUM_THREADS"] == then
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["check a.moe", "check a.moe check -", "check b/a.moe a.moe", "check", "check -q a.moe", "compile a.moe", ""],
+)
+def test_plain_words_are_what_the_parser_makes_of_them(words: str) -> None:
+    argv = words.split(" ") if words else []
+    plain, parsed = plain_arguments(argv), parse_arguments(argv)
+    known = len(argv) > 1 and argv[0] == "check" and not any(word.startswith("-") for word in argv)
+    assert (plain is not None) == known
+    if plain is not None:
+        assert not isinstance(parsed, int) and vars(plain) == vars(parsed)
+    assert plain_arguments(["check", ""]) is None

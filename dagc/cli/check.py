@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser, Namespace
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Diagnostic, SpecError
 from ..base.render import render
-from .arguments import common_arguments
 from .common import audible, settings, width
 from .manner import color, manner
-from .watch import watch_argument, watched
+from .watch import watched
 
 if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
     from .kept_verdicts import Checked
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    from .arguments import common_arguments
+    from .watch import watch_argument
+
     parser.add_argument("specs", nargs="+", metavar="SPEC", help="spec files, - for standard input")
     common_arguments(parser)
     parser.add_argument(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +14,8 @@ from .columns import columns
 from .manner import color, manner
 
 if TYPE_CHECKING:
+    from argparse import Namespace
+
     from ..api import Plan
     from ..plan.plan import CompiledPlan
     from ..plan.result import Sensitivities

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 AUTO, ALWAYS, NEVER = COLORS = ("auto", "always", "never")
 
@@ -27,6 +27,11 @@ class Manner(NamedTuple):
         colors += [after for word, after in pairwise(words) if word == "--color"]
         known = [color for color in colors if color in COLORS]
         return cls("-q" in words or "--quiet" in words, "-v" in words or "--verbose" in words, (known or [AUTO])[-1])
+
+
+def manner_of(args: Any) -> Manner:
+    """What the general options say."""
+    return Manner(args.quiet, args.verbose, args.color)
 
 
 _manner = [Manner()]

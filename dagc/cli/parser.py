@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from .all_commands import ABOUT, GENERAL, GENERAL_TITLE, USAGE, overview
 from .columns import columns
 from .commands import COMMANDS, MODULES
-from .manner import AUTO, COLORS, Manner
+from .manner import AUTO, COLORS
 
 
 class Parser(argparse.ArgumentParser):
@@ -125,11 +125,6 @@ def _parsed(argv: Sequence[str], commands: Iterable[str]) -> argparse.Namespace:
     if extra:
         raise _unknown(parser, args.command, extra[0])
     return args
-
-
-def manner_of(args: argparse.Namespace) -> Manner:
-    """What the general options say."""
-    return Manner(args.quiet, args.verbose, args.color)
 
 
 class _Version(argparse.Action):

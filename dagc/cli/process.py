@@ -7,7 +7,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -21,7 +21,6 @@ UNWRITABLE = (errno.ENOSPC, errno.EBADF, errno.EIO, errno.EFBIG, errno.EDQUOT)
 def process(argv: Sequence[str]) -> int:
     """Run one command and return its exit code; no traceback leaves here unless DAGC_DEBUG is set."""
     from .manner import Manner, behaving
-    from .parser import parse_arguments
     from .printing import harmless_streams
 
     gc.set_threshold(100_000)  # graphs and arrays live to the end: looking for cycles more often finds none
@@ -29,17 +28,16 @@ def process(argv: Sequence[str]) -> int:
         if getattr(sys, name) is None:  # closed by whoever started this
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
     with harmless_streams(), behaving(Manner.said_in(argv)):
-        return _run(list(argv), parse_arguments)
+        return _run(list(argv))
 
 
-def _run(argv: list[str], parse_arguments: Callable[[list[str]], Any]) -> int:
-    from .manner import behaving
-    from .parser import manner_of
+def _run(argv: list[str]) -> int:
+    from .manner import behaving, manner_of
     from .verbose import listening
 
     before = _on_termination()
     try:
-        args = parse_arguments(argv)
+        args = _arguments(argv)
         if isinstance(args, int):
             sys.stdout.flush()
             return args
@@ -70,6 +68,17 @@ def _run(argv: list[str], parse_arguments: Callable[[list[str]], Any]) -> int:
     finally:
         if before is not None:
             signal.signal(signal.SIGTERM, before)
+
+
+def _arguments(argv: list[str]) -> Any:
+    """The parsed arguments, or an exit code when there is nothing more to do."""
+    from .plain_words import plain_arguments
+
+    if (plain := plain_arguments(argv)) is not None:
+        return plain
+    from .parser import parse_arguments
+
+    return parse_arguments(argv)
 
 
 class Terminated(BaseException):

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import time
-from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from ..base.heard import LISTENERS, Listener
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
 
 POLL_S = 0.2
 """Between two looks at the files."""

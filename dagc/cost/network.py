@@ -12,13 +12,13 @@ import itertools
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from math import ceil, log2
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from ..base.arrays import NDArray
 from ..base.collectives import ACROSS
-from ..base.frozen import record
+from ..base.frozen import record, replace
 from ..ir.groups import GroupShape, Spread
 from ..spec.hardware import Link
 
@@ -166,7 +166,8 @@ def _at_bandwidth(shape: GroupShape, links: Links) -> tuple[GroupShape, Links, t
     return own, tuple(Link(link.bandwidth_Bps, 0.0, link.onward) for link in used), kept
 
 
-class _Line(NamedTuple):
+@record
+class _Line:
     """Cost of one algorithm: seconds at no payload; then, for each byte of payload, seconds and the bytes that a
     device puts on the links of each level."""
 
@@ -192,7 +193,7 @@ class _Line(NamedTuple):
     def on(self, levels: tuple[int, ...], count: int) -> _Line:
         """With its bytes on some of `count` levels."""
         at = dict(zip(levels, self.sent, strict=True))
-        return self._replace(sent=tuple(at.get(i, 0.0) for i in range(count)))
+        return replace(self, sent=tuple(at.get(i, 0.0) for i in range(count)))
 
 
 Options = Mapping[str, _Line]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
+from ..base.frozen import record
 from .graph import Graph
 
 
@@ -24,7 +25,8 @@ class PassError(ValueError):
         self.at, self.where, self.because, self.help = at, where, because, help
 
 
-class Doubt(NamedTuple):
+@record
+class Doubt:
     """What a graph does that is probably not meant, and the op that does it."""
 
     segment: str

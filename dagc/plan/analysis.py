@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
+from ..base.frozen import record
 from ..cost.footprint import Memory
 from ..cost.records import Costs
 from ..cost.schedule.records import Schedule
@@ -12,7 +13,8 @@ from ..spec.hardware import Hardware
 from ..spec.unit import Unit
 
 
-class Findings(NamedTuple):
+@record
+class Findings:
     """About one pass over a lowered graph of a phase. `hardware`: instead of the spec's. `floor`: of the schedule at datasheet
     peaks the times alone. None: the analysis has not run."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from math import gcd
-from typing import NamedTuple
 
 from ..base import dtypes
 from ..base.frozen import field, record, replace
@@ -52,7 +51,8 @@ class PoolLink:
         return Link(self.bandwidth_Bps, self.latency_s)
 
 
-class Tier(NamedTuple):
+@record
+class Tier:
     """Adjacent levels whose links are alike, which to a message are one. `gpus`: joined by it, None: all; `levels`: their
     indices. `bound`: what waits for it is bound by this word."""
 
@@ -200,7 +200,8 @@ def node_size(levels: Sequence[Level], gpus: int) -> int:
     return next((level for level in levels if level.name == SHORT[0]), levels[0]).gpus or gpus
 
 
-class Fault(NamedTuple):
+@record
+class Fault:
     """What is wrong with a level: its index and attribute, a message, and what helps."""
 
     level: int

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from math import inf, isfinite
-from typing import Any, ClassVar, NamedTuple, NoReturn, Self, dataclass_transform
+from typing import Any, ClassVar, NoReturn, Self, dataclass_transform
 
+from ...base.frozen import record, replace
 from ...base.schema import LARGE, PLACINGS, REQUIRED, ROPE, Attribute
 from ..sharding import Axes
 
 Value = str | int | float | bool | Axes | None
 
 
-class Field(NamedTuple):
+@record
+class Field:
     """One attribute of a record. `made`: passes set it, not blocks of the language."""
 
     name: str
@@ -73,7 +75,7 @@ class _Record(type):
     fields: tuple[Field, ...]
 
     def __new__(mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> _Record:
-        own = [named._replace(name=key) for key, named in namespace.items() if isinstance(named, Field)]
+        own = [replace(named, name=key) for key, named in namespace.items() if isinstance(named, Field)]
         for one in own:
             del namespace[one.name]
         namespace["__slots__"] = tuple(one.name for one in own)

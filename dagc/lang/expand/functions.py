@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from math import inf
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ...base.diagnostics import did_you_mean
+from ...base.frozen import record
 from ...base.schema import ROPE, Attribute
 from ...base.syntax import ast
 from ...base.units import Quantity
@@ -124,7 +125,8 @@ def argmax(call: BlockCall) -> Ref:
     return call.emit("argmax", (x,), x.dims[:-1])
 
 
-class Function(NamedTuple):
+@record
+class Function:
     """The keywords that a function takes, what makes its ops, and its operands as they are written. What it computes is said
     by the op of its name."""
 

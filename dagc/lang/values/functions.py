@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
 
-from ...base.frozen import replace
+from ...base.frozen import record, replace
 from ...base.schema import ANY
 from ...base.syntax import ast
 from ...base.units import SCALAR, Quantity, dim_words
@@ -245,7 +244,8 @@ def _each(names: Names, node: ast.CallExpr, words: bool) -> Value:
     return tuple(items)
 
 
-class Function(NamedTuple):
+@record
+class Function:
     """`call`: its value. `fewest`, `most`: how many arguments. `written`: as in a spec."""
 
     call: Callable[[Names, ast.CallExpr, bool], Value]
