@@ -18,7 +18,7 @@ from dagc.cost.training.layers_in_turn import in_turn, stage_cost
 from dagc.execute.failure import ExecutionError
 from dagc.execute.prove_training import prove_training
 from dagc.execute.training import TrainingMachine
-from dagc.ir.graph import UPDATE, Graph, Op, Segment
+from dagc.ir.graph import FORWARD, UPDATE, Graph, Op, Segment
 from dagc.ir.ops.attributes import FetchAttrs
 from dagc.ir.verify.verify import verify
 from dagc.ir.verify.violation import VerifyError
@@ -145,10 +145,11 @@ def test_where_no_rank_has_the_same_nothing_is_gathered() -> None:
 # -- time ------------------------------------------------------------------------------------------
 
 
-def cell(own_s: float, gather_s: float = 0.0, scatter_s: float = 0.0) -> CellCost:
+def cell(own_s: float, gather_s: float = 0.0, scatter_s: float = 0.0, shared_s: float = 0.0) -> CellCost:
     return CellCost(
-        gather_s + own_s + scatter_s, gather_s + scatter_s, gather_s + scatter_s, own_s, own_s, gather_s, scatter_s
-    )
+        gather_s + own_s + scatter_s, gather_s + scatter_s, gather_s + scatter_s, own_s, own_s, gather_s, scatter_s,
+        shared_s,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -164,10 +165,33 @@ def test_equal_layers_wait_where_they_compute_too_little(c: float, g: float, r: 
     assert (alone.time_s, alone.exposed_s) == (pytest.approx(n * (g + c)), pytest.approx(n * g))
 
 
+@pytest.mark.parametrize(("c", "g", "m"), [(4.0, 1.0, 2.0), (4.0, 3.0, 2.0), (2.0, 3.0, 2.0), (3.0, 2.0, 0.0)])
+def test_links_are_shared_with_the_layers_own_collectives(c: float, g: float, m: float) -> None:
+    """One after the other they take as long as both; what is left of it hides."""
+    for n in (2, 40):
+        found = stage_cost([cell(c, g, shared_s=m)] * n, overlap=True)
+        assert found.time_s == pytest.approx(g + (n - 1) * max(c, g + m) + c)
+
+
+def test_only_collectives_on_the_same_links_hold_gathers_up() -> None:
+    """Within a node those of tp, whose links gathers from other nodes do not wait for."""
+    for gpus, layout in ((16, "dp = 2, tp = 8"), (8, "dp = 2, tp = 4")):
+        result = trained(
+            LLAMA, f"gpus = 0..{gpus - 1}, {layout}, zero = 3, grad_overlap = full, sequence_parallel = true"
+        )
+        (dense,) = result.graph.body
+        cost = result.cells[dense.name, "forward"]
+        own = [op for op in dense.ops if op.is_collective and op.cell == FORWARD and op.name not in dense.copies]
+        moved_s = sum(float(result.costs.ops[dense.name, op.name].time_s.max()) for op in own)
+        assert moved_s > 0 and cost.shared_s == pytest.approx(moved_s if gpus == 8 else 0.0)
+        assert cost.time_s == pytest.approx(max(cost.own_s, cost.gather_s + cost.shared_s))
+
+
 def test_weights_of_two_layers_are_there_at_most() -> None:
     draw = np.random.default_rng(4)
     for _ in range(50):
-        cells = [cell(*map(float, draw.uniform(0.0, 3.0, 3))) for _ in range(draw.integers(1, 9))]
+        each = [draw.uniform(0.0, 3.0, 4) for _ in range(draw.integers(1, 9))]
+        cells = [cell(*map(float, own[:3]), shared_s=float(own[3] / 3 * own[0])) for own in each]
         times = in_turn(cells, overlap=True)
         for k, (at, cost) in enumerate(zip(times, cells, strict=True)):
             assert at.start_s >= at.gather_s + cost.gather_s and at.scatter_s >= at.end_s

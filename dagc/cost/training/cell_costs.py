@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +29,8 @@ class CellCost:
     nothing is computed (`exposed_s`), and collectives in all (`moved_s`). On the slowest rank.
 
     `own_s`: without what moves its weights, from its beginning to its end, of which `computed_s` it computes; `gather_s`: before that its
-    weights are gathered, `scatter_s`: after it their gradients are reduced."""
+    weights are gathered, `scatter_s`: after it their gradients are reduced. `shared_s`: of `own_s`, collectives on the links that these
+    need, too."""
 
     time_s: float
     exposed_s: float
@@ -38,6 +39,7 @@ class CellCost:
     computed_s: float
     gather_s: float = 0.0
     scatter_s: float = 0.0
+    shared_s: float = 0.0
 
 
 class OpTimes(NamedTuple):
@@ -109,11 +111,24 @@ def cell_costs(
             computed_s = total(op for op in ops if not op.is_collective)
             gather_s = total(op for op in moving if op.name in gathers)
             scatter_s = total(op for op in moving if op.name in scatters)
-            time_s = max(own_s, gather_s + scatter_s) if overlap else gather_s + own_s + scatter_s
+            shared_s = min(own_s, total(on_their_links(segment, moving, gathers | scatters, costs)))
+            time_s = max(own_s, shared_s + gather_s + scatter_s) if overlap else gather_s + own_s + scatter_s
             found[segment.name, name] = CellCost(
-                time_s, max(0.0, time_s - computed_s), total(moving), own_s, min(own_s, computed_s), gather_s, scatter_s
-            )
+                time_s, max(0.0, time_s - computed_s), total(moving), own_s, min(own_s, computed_s), gather_s, scatter_s,
+                shared_s,
+            )  # fmt: skip
     return found
+
+
+def on_their_links(segment: Segment, moving: Sequence[Op], apart: Collection[str], costs: Costs) -> list[Op]:
+    """Of a cell's collectives those that cross the links which hold up the ones `apart`: the outermost level of their longest call."""
+    each = {op.name: costs.ops[segment.name, op.name] for op in moving}
+    calls = [cost for name, cost in each.items() if name in apart]
+    if not calls:
+        return []
+    longest = max(calls, key=lambda cost: float(cost.time_s.max()))
+    level = next((level for level, moved_B in [*longest.level_B.items()][::-1] if moved_B), "")
+    return [op for op in moving if op.name not in apart and each[op.name].level_B.get(level)]
 
 
 def _apart(segment: Segment, *, overlap: bool) -> tuple[frozenset[str], frozenset[str]]:

@@ -32,17 +32,33 @@ def in_turn(cells: Sequence[CellCost], *, overlap: bool) -> list[LayerTimes]:
     gathered, so that those of two are there at most; from when it ends, and behind that, its gradients are reduced
     (torch.distributed.fsdp: implicit prefetch). Else nothing runs beside it. Nothing of a cell begins before the cell."""
     found: list[LayerTimes] = []
-    moved_s = begun_s = ended_s = scattered_s = 0.0
+    moved_s = scattered_s = 0.0
+    before = LayerTimes(0.0, 0.0, 0.0, 0.0)
+    beside = 1.0
     for k, cost in enumerate(cells):
-        gather_s = max(moved_s, begun_s if overlap else ended_s)
-        moved_s = gathered_s = gather_s + cost.gather_s
+        gather_s = max(moved_s, before.start_s if overlap else before.end_s)
+        moved_s = gathered_s = moved_until(gather_s, cost.gather_s, before, beside)
+        own = LayerTimes(gather_s, max(gathered_s, before.end_s), 0.0, 0.0)
+        own = own._replace(end_s=own.start_s + cost.own_s)
+        beside = max(0.0, 1.0 - cost.shared_s / cost.own_s) if cost.own_s else 1.0
         if k:
-            found[-1] = found[-1]._replace(scatter_s=max(moved_s, ended_s))
-            moved_s = found[-1].scatter_s + scattered_s
-        begun_s = max(gathered_s, ended_s)
-        ended_s, scattered_s = begun_s + cost.own_s, cost.scatter_s
-        found.append(LayerTimes(gather_s, begun_s, ended_s, max(moved_s, ended_s)))
+            found[-1] = before._replace(scatter_s=max(moved_s, before.end_s))
+            moved_s = moved_until(found[-1].scatter_s, scattered_s, own, beside)
+        before, scattered_s = own._replace(scatter_s=max(moved_s, own.end_s)), cost.scatter_s
+        found.append(before)
     return found
+
+
+def moved_until(begin_s: float, alone_s: float, layer: LayerTimes, beside: float) -> float:
+    """The end of a move that takes `alone_s` alone, and goes at the speed `beside` while a layer runs: what its own collectives leave of
+    the links."""
+    ahead_s = max(0.0, layer.start_s - begin_s)
+    if alone_s <= ahead_s or begin_s >= layer.end_s:
+        return begin_s + alone_s
+    left_s, from_s = alone_s - ahead_s, max(begin_s, layer.start_s)
+    if left_s <= (layer.end_s - from_s) * beside:
+        return from_s + left_s / beside
+    return layer.end_s + left_s - (layer.end_s - from_s) * beside
 
 
 def stage_cost(cells: Sequence[CellCost], *, overlap: bool) -> StageCost:
