@@ -15,36 +15,40 @@ from dagc.ir.ops.attributes import (
     Attrs,
     CombineAttrs,
     ExchangeAttrs,
-    LabelsAttrs,
-    LossAttrs,
-    RowMaxAttrs,
+    RouteAttrs,
     StoreAttrs,
 )
-from dagc.ir.ops.further import further_results
 from dagc.ir.ops.transpose import NO_GRADIENT, TRANSPOSE, NoGradient
 from dagc.ir.routed_dims import rows_of
-
-LABELS = "labels"
-ROWS = ("batch", "seq")
+from dagc.ir.step_losses import ROOTS, RouterLosses, with_loss, with_router_losses
 
 
 @record
 class Backward(GraphPass):
     """The gradients of a training step. `gradients`: the dtype in which those of weights are added up;
-    `optimizer`: the kind of op that makes new weights; `further`: what the loss of each further token that the head chooses counts."""
+    `optimizer`: the kind of op that makes new weights; `further`: what the loss of each further token that the head chooses counts;
+    `balance`, `z`, `sequences`: losses of routers (see `RouterLosses`)."""
 
     name: ClassVar[str] = "backward"
     levels: ClassVar[tuple[str, ...]] = ("model",)
     gradients: str = "fp32"
     optimizer: str = "adamw"
     further: float = 0.0
+    balance: float = 0.0
+    z: float = 0.0
+    sequences: int = 0
 
     def run(self, graph: Graph) -> Graph:
-        head = graph.head
+        head, losses = graph.head, RouterLosses(self.balance, self.z, self.sequences)
+        if (self.balance or self.z) and not any(
+            isinstance(op.attrs, RouteAttrs) for s in graph.segments for op in s.ops
+        ):
+            raise PassError("no layer has a router whose losses count", at="aux_loss" if self.balance else "z_loss")
         segments = []
         for segment in graph.segments:
             try:
-                own = with_weighed_rows(with_loss(segment, graph, self.further) if segment is head else segment)
+                own = with_loss(segment, graph, self.further) if segment is head else segment
+                own = with_weighed_rows(with_router_losses(own, graph, losses))
                 layer = Differentiated(own, self.gradients, self.optimizer, graph.embedding.weight)
                 segments.append(layer.run(segment is graph.embedding))
             except NoGradient as error:
@@ -52,46 +56,6 @@ class Backward(GraphPass):
                     f"no gradient goes through {error}", at="kind", where=(segment.name, error.op.name)
                 ) from None
         return replace(graph, segments=tuple(segments))
-
-
-def with_loss(head: Segment, graph: Graph, further: float = 0.0) -> Segment:
-    """The head with the cross entropy of its logits in place of the choice of a token; and of those of each further token, the next but
-    one first."""
-    last = head.by_name[head.output]
-    if last.kind != "argmax":
-        raise PassError(
-            "a training step needs a head that ends with `argmax(logits)`", at="kind", where=(head.name, last.name)
-        )
-    choices = [last, *(op for op in head.ops if op.kind == "argmax" and op is not last)]
-    if len(head.dims_of(last.inputs[0])) != 3 or last.dims != ROWS:
-        raise PassError("a training step needs logits [batch, seq, vocab]", at="kind", where=(head.name, last.name))
-    tokens = int(head.size("batch") * head.size("seq") * graph.microbatches * graph.lanes)
-    kept = tuple(op for op in head.ops if all(op is not one for one in choices))
-    losses = [loss_of(op, head, k, tokens, 1.0 if op is last else further) for k, op in enumerate(choices, start=1)]
-    total = losses[0][-1]
-    made = [op for ops in losses for op in ops]
-    for ops in losses[1:]:
-        total = Op(f"{ops[-1].name}.total", "add", (total.name, ops[-1].name), ROWS, "fp32", ops[-1].block)
-        made.append(total)
-    return replace(head, ops=(*kept, *made), output=total.name)
-
-
-def loss_of(choice: Op, head: Segment, ahead: int, tokens: int, factor: float) -> tuple[Op, ...]:
-    """The ops of the cross entropy of logits, in place of their largest; the loss is the last of them."""
-    logits, block = choice.inputs[0], choice.block
-    stem = f"{choice.name.rpartition('.')[0]}." if block else ""
-
-    def row(name: str, kind: str, inputs: tuple[str, ...], attrs: Attrs = NONE, dtype: str = "fp32") -> Op:
-        op = Op(f"{stem}{name}", kind, inputs, ROWS, dtype, block, attrs=attrs)
-        return replace(op, more=further_results(op, None))
-
-    labels = row(LABELS, LABELS, (), LabelsAttrs(ahead), dtype="int32")
-    largest = row("largest", "row_max", (logits,), RowMaxAttrs())
-    total = row("total", "row_exp_sum", (logits, largest.name))
-    picked = row("picked", "pick", (logits, labels.name))
-    found = (largest.name, total.name, picked.name)
-    loss = row("loss", "cross_entropy", found, LossAttrs(tokens, factor))
-    return labels, largest, total, picked, loss
 
 
 def with_weighed_rows(segment: Segment) -> Segment:
@@ -139,7 +103,7 @@ class Differentiated:
 
     def run(self, first: bool) -> Segment:
         source, output = self.segment, self.segment.result(self.segment.output)
-        if all(op.kind != "cross_entropy" for op in source.ops):
+        if all(op.kind != "cross_entropy" for op in source.ops):  # not the head
             self.upstream = Value(f"{source.output}.grad", output.dims, output.dtype)
             self.pieces[source.output] = [self.upstream.name]
             self.segment = replace(source, upstream=self.upstream)
@@ -154,7 +118,7 @@ class Differentiated:
     def back(self, op: Op) -> None:
         """The gradients of an op's operands, where that of its result is known."""
         upstream = ""
-        if op.kind == "cross_entropy":
+        if op.kind in ROOTS:
             upstream = op.name  # the loss is what gradients are of
         else:
             found = [value.name for value in op.results if value.name in self.pieces]

@@ -42,6 +42,9 @@ CASES: dict[str, tuple[dict[str, str], str, str]] = {
     "clamp from above": ({"x": X}, "clamp(%x, high=0.25)", X),
     "scale": ({"x": X}, "scale(%x, factor=-2.5)", X),
     "shift": ({"x": X}, "shift(%x, by=1)", X),
+    "expert_probs": ({"scores": "[batch, seq, expert]"}, "expert_probs(%scores)", "[batch, seq, expert]"),
+    "expert_probs by sigmoids": ({"scores": "[batch, seq, expert]"}, "expert_probs(%scores, score=sigmoid)", "[batch, seq, expert]"),
+    "router_z": ({"scores": "[batch, seq, expert]"}, "router_z(%scores)", "[batch, seq]"),
     "rename": ({"x": X}, "rename(%x)", "[batch, seq, expert]"),
     "contract": ({"x": X, "@W": "[hidden, heads, width]"}, "contract(%x, @W)", "[batch, seq, heads, width]"),
     "contract two values": (

@@ -145,7 +145,8 @@ def test_gradients_of_an_op_are_those_of_autograd(name: str) -> None:
 def test_every_kind_that_has_a_rule_is_tried() -> None:
     """But for those whose operands are rows of experts, and the loss: whole models have these."""
     tried = {op.split("(")[0] for _, op, _ in CASES.values()}
-    assert set(TRANSPOSE) - tried == {"dispatch", "combine", "choice_rows", "cross_entropy"}
+    untried = {"dispatch", "combine", "choice_rows", "cross_entropy", "router_loss", "expert_share"}
+    assert set(TRANSPOSE) - tried == untried
     assert tried <= set(TRANSPOSE) <= set(OPS)
 
 
@@ -341,8 +342,8 @@ class OnTorch(TrainingMachine):
 
 ON_TORCH = {
     "qwen3-next-80b-a3b": "gpus = 0..1, sp = 2, sp_layout = zigzag, optimizer = sgd",
-    "gpt-oss-120b": "gpus = [0]",
-    "phi-3.5-moe": "gpus = 0..1, tp = 2, shard { hidden = tp }, recompute = full",
+    "gpt-oss-120b": "gpus = [0], aux_loss = 0.1, aux_loss_over = micro_batch",
+    "phi-3.5-moe": "gpus = 0..1, tp = 2, shard { hidden = tp }, recompute = full, aux_loss = 0.1, z_loss = 0.1",
 }
 
 

@@ -66,7 +66,9 @@ def found() -> dict[str, tuple[Graph, Segment, Op]]:
     placed = [result.graph for plan in plans() for result in plan.phases.values()]
     placed += [step_of(library_text(model, "train", phase)).placed for model, (_, phase) in LIBRARY.items()]
     placed.append(step_of(library_text("phi-3.5-moe", "train", "gpus = 0..1, dp = 2, zero = 3")).placed)
-    further = library_text("deepseek-v3", "train", "gpus = 0..3, dp = 4, mtp_loss = 0.1")
+    further = library_text(
+        "deepseek-v3", "train", "gpus = 0..3, dp = 4, mtp_loss = 0.1, aux_loss = 0.01, z_loss = 0.001"
+    )
     placed.append(step_of(further).placed)
     for graph in placed:
         for segment in graph.segments:

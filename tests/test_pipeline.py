@@ -71,7 +71,15 @@ LINKS = st.builds(Link, st.floats(1.0, 1e13), st.floats(0.0, 1.0), st.booleans()
 PRICES = st.one_of(st.just(PLAIN_PRICES), st.lists(LINKS, min_size=1, max_size=4).map(lambda links: LinkPrices(*links)))
 DISPATCH = st.sampled_from(("all_to_all", "allgather"))
 PASSES = st.one_of(
-    st.builds(Backward, st.sampled_from(("fp32", "bf16")), st.sampled_from(tuple(STATES)), st.floats(0.0, 10.0)),
+    st.builds(
+        Backward,
+        st.sampled_from(("fp32", "bf16")),
+        st.sampled_from(tuple(STATES)),
+        st.floats(0.0, 10.0),
+        st.floats(0.0, 10.0),
+        st.floats(0.0, 10.0),
+        st.integers(0, 9),
+    ),
     st.builds(Recompute, NAMES),
     st.builds(ZeroRedundancy, st.integers(0, 3), st.booleans()),
     st.builds(
@@ -108,7 +116,7 @@ PASSES = st.one_of(
 def test_every_pass_and_option_is_drawn() -> None:
     """A pass or an option that the property leaves out fails here."""
     drawn = {MakeMesh: 16, TensorParallel: 1, SequenceParallel: 3, ExpertParallel: 4, DataParallel: 1}
-    drawn |= {Backward: 3, Recompute: 1, ZeroRedundancy: 2, PipelineParallel: 2, SplitNorms: 0, Reshard: 2, Place: 0}
+    drawn |= {Backward: 6, Recompute: 1, ZeroRedundancy: 2, PipelineParallel: 2, SplitNorms: 0, Reshard: 2, Place: 0}
     assert {one: len(fields(one)) for one in GRAPH_PASSES} == drawn  # type: ignore[arg-type]
     assert [one.name for one in ANALYSES] == list(ANALYSIS_NAMES) and parse(",".join(ANALYSIS_NAMES)) == ANALYSES
 

@@ -386,6 +386,27 @@ PHASE: dict[str, Attribute] = {
         "flag",
         default=True,
     ),
+    "aux_loss": Attribute(
+        "train: what the loss counts that evens out the choices of each router; 0: there is none",
+        default=0.0,
+        low=0.0,
+        high=1e3,
+        open_low=False,
+    ),
+    "aux_loss_over": _word(
+        "train: the tokens over which shares of experts are taken: of each data-parallel rank, each sequence, or a whole micro-batch",
+        "rank",
+        "rank",
+        "sequence",
+        "micro_batch",
+    ),
+    "z_loss": Attribute(
+        "train: what the loss counts that keeps scores of routers small; 0: there is none",
+        default=0.0,
+        low=0.0,
+        high=1e3,
+        open_low=False,
+    ),
     "passes": Attribute("graph passes of installed plugins, in order", "list", default=None, otherwise="none"),
     "overlap": _word("overlap of compute and communication", "none", "none", "two_batch"),
     "strategy": _word(

@@ -46,6 +46,18 @@ ROOFLINE: Mapping[str, str] = {
         ("labels", "row_max", "row_exp_sum", "pick", "cross_entropy", "cross_entropy_grad"),
         "reads the logits once: bandwidth alone",
     ),
+    **dict.fromkeys(
+        (
+            "expert_share",
+            "expert_probs",
+            "router_z",
+            "router_loss",
+            "expert_probs_grad",
+            "router_z_grad",
+            "router_loss_grad",
+        ),
+        "no kernel of a router's losses was measured",
+    ),
 }
 """Kinds that always cost the roofline, and why. All others have a kernel of their own, or ride in another one's."""
 

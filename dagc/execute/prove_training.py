@@ -12,11 +12,9 @@ from ..ir.graph import Graph, Op, Segment
 from ..ir.ops.attributes import LabelsAttrs
 from ..ir.verify.verify import verify
 from ..ir.verify.violation import VerifyError
-from ..passes.backward import Backward
 from ..pipeline.lower import lower
-from ..pipeline.strategy import further_factor
+from ..pipeline.strategy import backward_of
 from ..plan.trained import TrainingResult
-from ..spec.training import Training
 from ..spec.unit import Unit
 from ..spec.workload import Routing
 from .failure import ExecutionError
@@ -85,9 +83,8 @@ def prove_training(result: TrainingResult, unit: Unit) -> TrainingProof:
 
 def whole_model(unit: Unit) -> Graph:
     """The model with its gradients: one rank, nothing split, nothing done anew."""
-    training = unit.phase.training or Training()
     graph = next(graph for _, graph in lower(Unit(unit.spec, unit.phase)))
-    return Backward(training.gradient_dtype, training.optimizer, further_factor(unit)).run(graph)
+    return backward_of(unit).run(graph)
 
 
 def step_inputs(twin: Twin) -> Inputs:
@@ -125,8 +122,9 @@ def compared(
             return TrainingProof(placed.phase, ranks, why=f"the executor breaks off at {where}")
         return TrainingProof(placed.phase, ranks, first=where, lines=around(placed, error.where))
     check = Comparison(machine.shards, Recording(reference))
+    of_head = losses(check, placed, reference.losses, machine.losses)
     loss, gradient, weight = (
-        losses(check, placed, reference.losses, machine.losses), worst(check, reference.whole_gradients, machine.whole_gradients),
+        max(losses_of_routers(check, reference, machine), of_head), worst(check, reference.whole_gradients, machine.whole_gradients),
         worst(check, reference.weights, machine.weights),
     )  # fmt: skip
     first = next(
@@ -169,3 +167,17 @@ def losses(
     op = head.by_name[head.output]
     errors = [check.difference(one[0], op, list(ranks)) for one, ranks in zip(whole, split, strict=True)]
     return max(errors, default=np.inf), f"{head.name}/{op.name}"
+
+
+def losses_of_routers(check: Comparison, whole: TrainingMachine, split: TrainingMachine) -> tuple[float, str]:
+    """Of every token, in every layer that has some."""
+    if whole.of_routers.keys() != split.of_routers.keys():
+        layer, name = min(whole.of_routers.keys() ^ split.of_routers.keys())
+        return np.inf, f"{name} of layer {layer}: only one of the runs has it"
+    at = dict((layer, segment) for segment, layer in split.graph.layers)
+    errors = [
+        (check.difference(one[0], at[layer].by_name[name], list(ranks)), f"{at[layer].name}[{layer}]/{name}")
+        for (layer, name), found in split.of_routers.items()
+        for one, ranks in zip(whole.of_routers[layer, name], found, strict=True)
+    ]
+    return max(errors, default=(0.0, ""))

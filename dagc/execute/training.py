@@ -24,11 +24,12 @@ Key = tuple[int, str]
 class TrainingMachine(RankMachine):
     """`gradients`: of each weight its layer, the op that adds it up, and what every rank has of it, which may be partial; `weights`: the
     same of the new ones. Of a table that layers share there is one gradient, but where two stages have copies of it.
-    `losses`: of the tokens, by micro-batch and rank; `ends`: while both ends of a pipeline meet, what each brings, by op."""
+    `losses`: of the tokens, by micro-batch and rank; `of_routers`: the same of each loss of a router; `ends`: while both ends of a pipeline meet, what each brings, by op."""
 
     gradients: dict[Key, tuple[Segment, Op, list[Floats]]] = field(default_factory=dict)
     weights: dict[Key, tuple[Segment, Op, list[Floats]]] = field(default_factory=dict)
     losses: list[list[Floats]] = field(default_factory=list)
+    of_routers: dict[Key, list[list[Floats]]] = field(default_factory=dict)
     ends: dict[str, list[tuple[Op, list[object]]]] = field(default_factory=dict)
     meeting: bool = False
 
@@ -53,6 +54,10 @@ class TrainingMachine(RankMachine):
             run_cells(self, segment, layer, env, (FORWARD,))
             values = env[segment.output]
             kept.append(env)
+            for op in segment.ops:
+                if op.kind == "router_loss" and op.cell == FORWARD:
+                    found = [np.asarray(value) for value in env[op.name]]
+                    self.of_routers.setdefault((layer, op.name), []).append(found)
         self.losses.append([v for v in values if isinstance(v, np.ndarray)])
         upstream: list[object] = []
         for (segment, layer), env in zip(reversed(layers), reversed(kept), strict=True):
@@ -116,8 +121,10 @@ class TrainingMachine(RankMachine):
 
     @property
     def loss(self) -> float:
-        """Mean over the tokens; for a run on one rank."""
-        return float(np.mean([np.mean(ranks[0]) for ranks in self.losses]))
+        """Mean over the tokens, with the losses of routers; for a run on one rank."""
+        return sum(
+            float(np.mean([np.mean(ranks[0]) for ranks in one])) for one in (self.losses, *self.of_routers.values())
+        )
 
 
 def table_of(segment: Segment, op: Op) -> str:

@@ -23,6 +23,7 @@ from ..ir.ops.attributes import (
     RopeAttrs,
     RouteAttrs,
     RouterAttrs,
+    ShareAttrs,
     TemperAttrs,
 )
 from ..ir.ops.op_set import OPS
@@ -267,6 +268,9 @@ class Shrinker:
             choices = op.dims if isinstance(attrs, RouteAttrs) else segment.dims_of(op.inputs[0])
             top_k = int(self.made(segment, choices[-1], op.scope))
             return attrs.but(top_k=top_k, groups_limit=self.groups_limit(segment, op, attrs.groups_limit))
+        if isinstance(attrs, ShareAttrs) and attrs.sequences > 1:
+            groups, few = segment.size("batch") / attrs.sequences, self.size(segment, "batch")
+            return attrs.but(sequences=int(few / groups) if few % groups == 0 else 1)
         if isinstance(attrs, LossAttrs):
             tokens = self.size(segment, "batch") * self.size(segment, "seq")
             return attrs.but(tokens=int(tokens) * self.microbatches * self.plan.lanes)
@@ -455,6 +459,8 @@ def _unsized(attrs: Attrs) -> Attrs:
         return attrs.but(window=min(attrs.window, 1), chunk=min(attrs.chunk, 1), chosen=min(attrs.chosen, 1))
     if isinstance(attrs, LossAttrs):
         return attrs.but(tokens=1)
+    if isinstance(attrs, ShareAttrs):
+        return attrs.but(sequences=min(attrs.sequences, 1))
     return attrs.but(top_k=1, groups_limit=1) if isinstance(attrs, RouterAttrs) else attrs
 
 

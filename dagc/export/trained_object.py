@@ -40,7 +40,12 @@ def training_object(plan: CompiledPlan, result: TrainingResult) -> dict[str, Any
             "overlap": training.overlap,
             "reshard_after_forward": training.reshard_after_forward,
         },
-        "losses": {"mtp": training.mtp_loss},
+        "losses": {
+            "mtp": training.mtp_loss,
+            "aux": training.aux_loss,
+            "aux_over": training.aux_loss_over,
+            "z": training.z_loss,
+        },
         "memory": {
             **_held(result.worst),
             "fraction": result.fraction,

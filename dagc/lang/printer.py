@@ -227,6 +227,8 @@ def _trained(p: Phase, t: Training) -> str:
             f"gradient_dtype = {t.gradient_dtype}, master_dtype = {t.master_dtype}, moment_dtype = {t.moment_dtype}",
             f"grad_overlap = {t.overlap}, cuda_graph = {_value(p.cuda_graph)}",
             *([f"mtp_loss = {number(t.mtp_loss)}"] if t.mtp_loss else []),
+            *([f"aux_loss = {number(t.aux_loss)}, aux_loss_over = {t.aux_loss_over}"] if t.aux_loss else []),
+            *([f"z_loss = {number(t.z_loss)}"] if t.z_loss else []),
             *_precision(p.precision),
             *([f"dispatch_dtype = {p.dispatch_dtype}"] if p.dispatch_dtype else []),
             *([f"routing = {_routing(p.routing)}"] if p.routing is not None else []),

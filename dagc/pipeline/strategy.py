@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 from ..base.axes import TENSOR
@@ -55,7 +55,7 @@ def _with_options(unit: Unit) -> tuple[GraphPass, ...]:
     first = unit.spec.first_expert_id(phase)
     training = phase.training or Training()
     return (
-        Backward(training.gradient_dtype, training.optimizer, further_factor(unit)),
+        backward_of(unit),
         Recompute(training.recompute),
         ZeroRedundancy(training.zero, training.reshard_after_forward),
         MakeMesh(
@@ -95,12 +95,20 @@ def _with_options(unit: Unit) -> tuple[GraphPass, ...]:
     )
 
 
-def further_factor(unit: Unit) -> float:
-    """What the loss of each further token counts in that of a training step."""
-    training = unit.phase.training
-    return (
-        training.mtp_loss / unit.spec.model.count("mtp_layers") if training is not None and training.mtp_loss else 0.0
-    )
+OVER: Mapping[str, Callable[[Unit], int]] = {
+    "rank": lambda unit: unit.phase.batching.each,
+    "sequence": lambda unit: 1,
+    "micro_batch": lambda unit: 0,
+}
+"""Sequences over which shares of experts are taken, by the word of a phase; 0: all of a micro-batch."""
+
+
+def backward_of(unit: Unit) -> Backward:
+    """The pass that makes the gradients of a training phase."""
+    training = unit.phase.training or Training()
+    further = training.mtp_loss / unit.spec.model.count("mtp_layers") if training.mtp_loss else 0.0
+    over = OVER[training.aux_loss_over](unit) if training.aux_loss else 0
+    return Backward(training.gradient_dtype, training.optimizer, further, training.aux_loss, training.z_loss, over)
 
 
 def _factors(strategy: Strategy) -> Factors:

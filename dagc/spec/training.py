@@ -12,7 +12,8 @@ class Training:
     `optimizer` and of gradients. Dtypes: of the sums of gradients, of the optimizer's own copy of the weights, of its moments. `overlap`: full
     where gradients are reduced, and shared out weights gathered, while other layers compute. `mtp_loss`: what the mean loss of the layers that
     predict further tokens counts beside the model's own; 0: they are not trained. `reshard_after_forward`: what is gathered of shared out
-    weights is freed behind the forward pass of a layer, and gathered anew for its gradients."""
+    weights is freed behind the forward pass of a layer, and gathered anew for its gradients.
+    `aux_loss`, `z_loss`: what the losses of routers count, the first with shares of experts over the tokens of `aux_loss_over`."""
 
     schedule: str = "one_f_one_b"
     virtual: int = 1
@@ -24,4 +25,7 @@ class Training:
     moment_dtype: str = "fp32"
     overlap: str = "none"
     mtp_loss: float = 0.0
+    aux_loss: float = 0.0
+    aux_loss_over: str = "rank"
+    z_loss: float = 0.0
     reshard_after_forward: bool = True

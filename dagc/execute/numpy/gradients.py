@@ -16,6 +16,8 @@ from ...ir.ops.attributes import (
     LossAttrs,
     OperandAttrs,
     RouteGradAttrs,
+    ScoreAttrs,
+    ShareAttrs,
     values,
 )
 from ...ir.ops.gradients import differentiated, forward_op
@@ -241,6 +243,45 @@ def _cross_entropy_grad(call: OpCall, x: Operands) -> Floats:
     return np.asarray(out * (attrs.factor / attrs.tokens))
 
 
+def _expert_share(call: OpCall, x: Operands) -> Floats:
+    """A rank's part of the counts, over the choices of all tokens, or of the sequences that share one."""
+    segment, each = call.segment, call.op.of(ShareAttrs).sequences
+    counts = (x[0][..., None] == np.arange(int(segment.sizes[call.op.dims[-1]]))).sum(axis=(1, 2)).astype(float)
+    tokens = segment.sizes["seq"] * segment.sizes[call.dims[0][-1]]
+    if not each:
+        return np.asarray(counts.sum(axis=0) / (segment.sizes["batch"] * tokens))
+    groups = counts.reshape(-1, each, counts.shape[-1]).sum(axis=1) / (each * tokens)
+    return np.repeat(groups, each, axis=0)
+
+
+def _softmax(scores: Floats) -> Floats:
+    return Router(1).probabilities(scores)
+
+
+def _expert_probs(call: OpCall, x: Operands) -> Floats:
+    if call.op.of(ScoreAttrs).score != "sigmoid":
+        return _softmax(x[0])
+    p = k.sigmoid(x[0])
+    return np.asarray(p / p.sum(axis=-1, keepdims=True))
+
+
+def _expert_probs_grad(call: OpCall, x: Operands) -> Floats:
+    upstream, scores = x
+    p = _expert_probs(call, [scores])
+    found = p * (upstream - (upstream * p).sum(axis=-1, keepdims=True))
+    return np.asarray(found if call.op.of(ScoreAttrs).score != "sigmoid" else found * (1.0 - k.sigmoid(scores)))
+
+
+def _log_sum(scores: Floats) -> Floats:
+    largest = scores.max(axis=-1, keepdims=True)
+    return np.asarray(np.log(np.exp(scores - largest).sum(axis=-1)) + largest[..., 0])
+
+
+def _router_loss_grad(call: OpCall, x: Operands) -> Floats:
+    attrs = call.op.of(LossAttrs)
+    return np.full(x[0].shape, attrs.factor / attrs.tokens)
+
+
 GRADIENTS: Mapping[str, Rule] = {
     **BY_ROW,
     "attend_grad": _attend,
@@ -257,6 +298,13 @@ GRADIENTS: Mapping[str, Rule] = {
     "pick": _pick,
     "cross_entropy": lambda call, x: np.asarray(np.log(x[1]) + x[0] - x[2]) * call.op.of(LossAttrs).factor,
     "cross_entropy_grad": _cross_entropy_grad,
+    "expert_share": _expert_share,
+    "expert_probs": _expert_probs,
+    "expert_probs_grad": _expert_probs_grad,
+    "router_z": lambda call, x: _log_sum(x[0]) ** 2,
+    "router_z_grad": lambda call, x: (x[0] * 2.0 * _log_sum(x[1]))[..., None] * _softmax(x[1]),
+    "router_loss": lambda call, x: x[0] * call.op.of(LossAttrs).factor,
+    "router_loss_grad": _router_loss_grad,
     "fetch": fetched(np.stack),
     **dict.fromkeys(("uncache", "store"), lambda call, x: np.asarray(x[0])),
     "accumulate": lambda call, x: np.transpose(x[0], [call.dims[0].index(d) for d in call.out]),

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ...ir.ops.attributes import ExchangeAttrs, LossAttrs, RouteGradAttrs, values
+from ...ir.ops.attributes import ExchangeAttrs, LossAttrs, RouteGradAttrs, ScoreAttrs, ShareAttrs, values
 from ...ir.ops.elementwise import ACTIVATIONS
 from ...ir.ops.gradients import differentiated, forward_op
 from ..dispatcher import OpCall, Rule
@@ -102,6 +102,42 @@ def _cross_entropy_grad(call: OpCall, x: Operands) -> Tensor:
     return out * (attrs.factor / attrs.tokens)
 
 
+def _expert_share(call: OpCall, x: Operands) -> Tensor:
+    """A rank's part of the counts, over the choices of all tokens, or of the sequences that share one."""
+    segment, each = call.segment, call.op.of(ShareAttrs).sequences
+    chosen = torch.nn.functional.one_hot(x[0].long(), int(segment.sizes[call.op.dims[-1]]))
+    counts = chosen.sum(dim=(1, 2)).to(call.host.dtype)
+    tokens = segment.sizes["seq"] * segment.sizes[call.dims[0][-1]]
+    if not each:
+        return counts.sum(dim=0) / (segment.sizes["batch"] * tokens)
+    groups = counts.reshape(-1, each, counts.shape[-1]).sum(dim=1) / (each * tokens)
+    return groups.repeat_interleave(each, dim=0)
+
+
+def _expert_probs(call: OpCall, x: Operands) -> Tensor:
+    if call.op.of(ScoreAttrs).score != "sigmoid":
+        return torch.softmax(x[0], dim=-1)
+    p = torch.sigmoid(x[0])
+    return p / p.sum(dim=-1, keepdim=True)
+
+
+def _expert_probs_grad(call: OpCall, x: Operands) -> Tensor:
+    upstream, scores = x
+    p = _expert_probs(call, [scores])
+    found = p * (upstream - (upstream * p).sum(dim=-1, keepdim=True))
+    return found if call.op.of(ScoreAttrs).score != "sigmoid" else found * (1.0 - torch.sigmoid(scores))
+
+
+def _router_z_grad(call: OpCall, x: Operands) -> Tensor:
+    upstream, scores = x
+    return (upstream * 2.0 * torch.logsumexp(scores, dim=-1))[..., None] * torch.softmax(scores, dim=-1)
+
+
+def _router_loss_grad(call: OpCall, x: Operands) -> Tensor:
+    attrs = call.op.of(LossAttrs)
+    return torch.full_like(x[0], attrs.factor / attrs.tokens)
+
+
 ROWS: Mapping[str, Rule] = row_gradients(k)
 OF_TOKENS: Mapping[str, Rule] = {
     "route_grad": _route,
@@ -114,6 +150,13 @@ OF_TOKENS: Mapping[str, Rule] = {
     "pick": _pick,
     "cross_entropy": lambda call, x: (torch.log(x[1]) + x[0] - x[2]) * call.op.of(LossAttrs).factor,
     "cross_entropy_grad": _cross_entropy_grad,
+    "expert_share": _expert_share,
+    "expert_probs": _expert_probs,
+    "expert_probs_grad": _expert_probs_grad,
+    "router_z": lambda call, x: torch.logsumexp(x[0], dim=-1) ** 2,
+    "router_z_grad": _router_z_grad,
+    "router_loss": lambda call, x: x[0] * call.op.of(LossAttrs).factor,
+    "router_loss_grad": _router_loss_grad,
     "fetch": fetched(torch.stack),
     **dict.fromkeys(("uncache", "store"), lambda call, x: x[0]),
     "accumulate": lambda call, x: x[0].permute([call.dims[0].index(d) for d in call.out]),

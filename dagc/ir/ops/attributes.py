@@ -283,6 +283,16 @@ class AdamAttrs(WeightAttrs):
     decay: float = _number("weight decay", open_low=False, made=True, default=0.1)
 
 
+class ShareAttrs(Attrs):
+    sequences: int = _count(
+        "sequences over which shares are taken (0: all of a micro-batch)", low=0, made=True, default=0
+    )
+
+
+class ScoreAttrs(Attrs):
+    score: str = _word("router score", "softmax", "sigmoid", "sparsemixer", default="softmax")
+
+
 class LabelsAttrs(Attrs):
     ahead: int = _count("how many tokens ahead of each", high=1e6, made=True, default=1)
 

@@ -10,7 +10,7 @@ from ..graph import Op, Segment
 from ..mesh import Mesh
 from ..routed_dims import rows_of
 from ..sharding import Axes, Sharding
-from . import attention, elementwise, experts, norms, recurrent, rows
+from . import attention, elementwise, experts, norms, recurrent, router_losses, rows
 from .attributes import (
     AttendAttrs,
     AttendGradAttrs,
@@ -44,7 +44,9 @@ from .sequence import Array
 from .sizes import local_bytes
 
 FORWARD = {
-    kind.name: kind for family in (attention, elementwise, experts, norms, recurrent, rows) for kind in family.KINDS
+    kind.name: kind
+    for family in (attention, elementwise, experts, norms, recurrent, router_losses, rows)
+    for kind in family.KINDS
 }
 
 
@@ -310,6 +312,10 @@ KINDS = (
         name="route_grad", about="gradient of the scores from that of the chosen weights", attrs=RouteGradAttrs, dims=_of_scores,
         dtype=DtypeRule(indices=_third), idle="negligible beside the router's matrix product", whole=experts.value_widths,
         gradient_of="route",
+    ),
+    *(
+        gradient_of(name, f"gradient of the scores through {name}", flops=times(0.0), idle=router_losses.NEGLIGIBLE)
+        for name in ("expert_probs", "router_z")
     ),
     gradient_of("lookup", "gradient of a table: rows added where they were read", operand=1, flops=times(1.0), idle="it only adds"),
     gradient_of("conv", "gradient of the input or the taps of conv", operand=None, attrs=OperandAttrs, flops=times(1.0)),

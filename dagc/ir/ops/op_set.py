@@ -22,6 +22,7 @@ from . import (
     norms,
     packing,
     recurrent,
+    router_losses,
     rows,
     training,
 )
@@ -40,6 +41,7 @@ _FAMILIES = (
     rows,
     packing,
     losses,
+    router_losses,
     gradients,
     training,
     moves,

@@ -158,6 +158,15 @@ def _lookup(layer: Emitter, op: Op, upstream: str) -> Iterator[Gradient]:
     yield _piece(layer, op, "lookup_grad", (upstream, *op.inputs), op.inputs[1])
 
 
+def _router_loss(layer: Emitter, op: Op, upstream: str) -> Iterator[Gradient]:
+    yield _piece(layer, op, "router_loss_grad", op.inputs, op.inputs[0], op.of(LossAttrs))
+
+
+def _constant(layer: Emitter, op: Op, upstream: str) -> Iterator[Gradient]:
+    """Of choices, which are whole numbers."""
+    return iter(())
+
+
 def _cross_entropy(layer: Emitter, op: Op, upstream: str) -> Iterator[Gradient]:
     """Straight to the logits: the largest of a row, its sum and the number picked are all theirs."""
     largest, total, picked = op.inputs
@@ -189,6 +198,9 @@ TRANSPOSE: Mapping[str, Rule] = {
     "choice_rows": _choice_rows,
     "lookup": _lookup,
     "cross_entropy": _cross_entropy,
+    "router_loss": _router_loss,
+    "expert_share": _constant,
+    **dict.fromkeys(("expert_probs", "router_z"), _by_kind),
 }
 
 NO_GRADIENT: Mapping[str, str] = {

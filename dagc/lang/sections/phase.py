@@ -31,7 +31,14 @@ from ..values.evaluate import Value, kind_of, number
 from ..values.names import Names
 from .mixed_step import belongs, read_parts
 from .token_choice import read_routing
-from .training import belongs_to_training, has_further_layers, nothing_left_open, of_whole_numbers, read_training
+from .training import (
+    belongs_to_training,
+    has_further_layers,
+    has_what_it_is_over,
+    nothing_left_open,
+    of_whole_numbers,
+    read_training,
+)
 
 DTYPES = ("weight_dtype", "kv_dtype", "attention_dtype")
 NOTHING_MORE: Mapping[str, Attribute] = {}
@@ -124,6 +131,7 @@ def read_phase(
     if training is not None:
         of_whole_numbers(model, values, body, out)
         has_further_layers(training, model, body, out)
+        has_what_it_is_over(training, body, out)
     routing = read_routing(body, names, None) if "routing" in body.assigns else None
     block = int(_number(values["kv_block"])) or (ENGINES[engine].block if engine is not None else KV_BLOCK)
     phase = Phase(

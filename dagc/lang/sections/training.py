@@ -15,8 +15,7 @@ from ..values.evaluate import Value
 
 OWN = (
     "schedule", "virtual", "recompute", "optimizer", "zero", "gradient_dtype", "master_dtype", "moment_dtype", "grad_overlap",
-    "mtp_loss",
-    "reshard_after_forward",
+    "mtp_loss", "aux_loss", "aux_loss_over", "z_loss", "reshard_after_forward",
 )  # fmt: skip
 ELSEWHERE = {
     **dict.fromkeys(("prefix", "chunk", "draft", "acceptance", "drafter"), "a training step takes whole sequences"),
@@ -83,9 +82,17 @@ def read_training(values: Mapping[str, Value | None], body: Body, out: Collector
     return Training(
         schedule, virtual, _names(values["recompute"], body, out), str(values["optimizer"]), zero,
         str(values["gradient_dtype"]), str(values["master_dtype"]), str(values["moment_dtype"]), str(values["grad_overlap"]),
-        _number(values["mtp_loss"]),
+        _number(values["mtp_loss"]), _number(values["aux_loss"]), str(values["aux_loss_over"]), _number(values["z_loss"]),
         reshard,
     )  # fmt: skip
+
+
+def has_what_it_is_over(training: Training, body: Body, out: Collector) -> None:
+    """Refuses words about a loss that is not there."""
+    if "aux_loss_over" in body.assigns and not training.aux_loss:
+        out.add(
+            "E12", "`aux_loss_over` needs `aux_loss`", body.span_of("aux_loss_over"), help=("write `aux_loss = 0.01`",)
+        )
 
 
 def has_further_layers(training: Training, model: Model, body: Body, out: Collector) -> None:

@@ -91,10 +91,18 @@ def recompute_text(result: TrainingResult) -> str:
     return f"recompute: {', '.join(names)}" if names else "recompute: none; every value that a gradient reads is kept"
 
 
+OVER = {"rank": "each data-parallel rank", "sequence": "each sequence", "micro_batch": "a micro-batch"}
+
+
 def losses_text(result: TrainingResult) -> str:
     """What the loss has beside the cross entropy of the next token; empty where there is nothing."""
-    factor = result.training.mtp_loss
-    return f"loss: cross entropy of the next token + {factor:g} x that of further ones (MTP)" if factor else ""
+    how = result.training
+    terms = (
+        (how.mtp_loss, "that of further ones (MTP)"), (how.aux_loss, f"uneven choices of routers over {OVER[how.aux_loss_over]}"),
+        (how.z_loss, "large scores of routers"),
+    )  # fmt: skip
+    further = [f"{factor:g} x {what}" for factor, what in terms if factor]
+    return " + ".join(("loss: cross entropy of the next token", *further)) if further else ""
 
 
 def how_text(result: TrainingResult) -> list[str]:
