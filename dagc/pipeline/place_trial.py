@@ -14,7 +14,7 @@ from ..cost.kept_costs import KeptCosts
 from ..cost.order_costs import OrderCosts
 from ..cost.price import price
 from ..cost.records import Costs
-from ..cost.schedule.scheduler import schedule
+from ..cost.schedule.scheduler import times
 from ..ir.graph import Graph
 from ..ir.graph_pass import GraphPass
 from ..ir.groups import GroupShape
@@ -25,6 +25,8 @@ from ..ir.sharding import Axes
 from ..passes.ep import ExpertParallel
 from ..passes.mesh import MakeMesh
 from ..passes.reshard import Reshard
+from ..passes.sp import SequenceParallel
+from ..passes.tp import TensorParallel
 from ..plan.totals import collective_totals
 from ..spec.factors import factorisations
 from ..spec.phase import Phase
@@ -37,6 +39,10 @@ from .run_passes import run
 Shapes = tuple[GroupShape, ...]
 PRICED = (ExpertParallel, Reshard)
 """Passes that ask for prices."""
+UNPLACED = (TensorParallel, SequenceParallel)
+"""Passes after the mesh that do not look at its GPUs: once for all placements."""
+KEPT = 64
+"""Placements whose graphs and costs are kept: those of one that was tried are asked for again when it is chosen."""
 
 
 class Asks:
@@ -98,8 +104,12 @@ class Trial:
         self.unit = Unit(spec, with_ids(phase, self.default), Collector())
         passes = passes_of(self.unit)
         cut = next(i for i, one in enumerate(passes) if isinstance(one, MakeMesh)) + 1
+        while type(passes[cut]) in UNPLACED:
+            cut += 1
         self.rest = passes[cut:]
         self.graph = _last(passes[:cut], expand.run(self.unit))
+        self.graphs: dict[tuple[int, ...], Graph] = {}
+        self.costs: dict[tuple[int, ...], tuple[float, Costs]] = {}
         self.base, self.asks = self.asking(self.default)
         check(self.base, self.unit)
         self.base_s, self.base_costs = self.cost(self.base)
@@ -118,7 +128,8 @@ class Trial:
         return replace(mesh, gpus=GpuMap(ids, known.per_node, known.beyond, known.nics))
 
     def lowered(self, ids: tuple[int, ...]) -> Graph:
-        return _last(self.rest, replace(self.graph, mesh=self.mesh(ids)))
+        known = self.graphs.get(ids)
+        return _last(self.rest, replace(self.graph, mesh=self.mesh(ids))) if known is None else known
 
     def asking(self, ids: tuple[int, ...]) -> tuple[Graph, Asks]:
         """The same, and the axes whose groups were asked for on the way."""
@@ -126,23 +137,34 @@ class Trial:
         passes = [
             replace(one, prices=Asking(one.prices, asks)) if isinstance(one, PRICED) else one for one in self.rest
         ]
-        return _last(passes, replace(self.graph, mesh=self.mesh(ids))), asks
+        graph = _last(passes, replace(self.graph, mesh=self.mesh(ids)))
+        if len(self.graphs) < KEPT:
+            self.graphs[ids] = graph
+        return graph, asks
 
     def cost(self, graph: Graph) -> tuple[float, Costs]:
         """Seconds of the phase, and the costs of its largest pass: what `compile` finds."""
+        ids = graph.the_mesh.the_gpus.ids
+        if self.graphs.get(ids) is not graph:
+            return self._cost(graph)
+        if ids not in self.costs:
+            self.costs[ids] = self._cost(graph)
+        return self.costs[ids]
+
+    def _cost(self, graph: Graph) -> tuple[float, Costs]:
         unit, phase = self.unit_on(graph.the_mesh.the_gpus.ids), self.unit.phase
         total, whole = 0.0, None
         for size in chunks.sizes(phase):
             own = of_size(graph, phase, size)
             costs = price(own, unit, kept=self.kept)
-            total += size.count * schedule(own, costs).period_s
+            total += size.count * times(own, costs).period_s
             whole = costs if own is graph else whole
         if phase.drafter != "none":
             from .drafts import draft_units
 
             for count, drafted in draft_units(unit, graph):
                 draft = unverified(drafted)
-                total += count * schedule(draft, price(draft, drafted)).period_s
+                total += count * times(draft, price(draft, drafted)).period_s
         per_step = 1.0 if phase.parts or not graph.generates else phase.tokens_per_step
         return total / per_step, price(graph, unit, kept=self.kept) if whole is None else whole
 

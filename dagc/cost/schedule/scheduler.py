@@ -6,6 +6,7 @@ Equal layers repeat as soon as the state at their entry repeats; stages and micr
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import fsum
 
 from ...base.frozen import field, mutable, record, replace
@@ -33,12 +34,22 @@ class Cells:
 
 def schedule(graph: Graph, costs: Costs, programs: dict[str, Program] | None = None) -> Schedule:
     """When everything runs. The GPUs wait for a host that launches more slowly than they run: a step takes the longer of both."""
-    programs = {} if programs is None else programs
-    found = Scheduler(graph, costs, programs=programs).run()
+    return _beside_host(Scheduler.run, graph, costs, {} if programs is None else programs)
+
+
+def times(graph: Graph, costs: Costs) -> Schedule:
+    """How long it takes, without cells and path."""
+    return _beside_host(Scheduler.times, graph, costs, {})
+
+
+def _beside_host(
+    run: Callable[[Scheduler], Schedule], graph: Graph, costs: Costs, programs: dict[str, Program]
+) -> Schedule:
+    found = run(Scheduler(graph, costs, programs=programs))
     late_s = costs.launched_s - (found.period_s - found.host_s)
     if late_s <= 0:
         return found
-    return Scheduler(graph, replace(costs, host_s=costs.host_s + late_s), programs=programs).run()
+    return run(Scheduler(graph, replace(costs, host_s=costs.host_s + late_s), programs=programs))
 
 
 @mutable
