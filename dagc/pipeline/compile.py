@@ -57,7 +57,7 @@ def compile_spec(
 ) -> CompiledPlan:
     """Compile every phase (or those named), then judge memory and the requirements. `cures`: look for what would fix a
     plan that does not fit, by compiling it. `servings`: to simulate in addition to those that requirements name; `told`: hears of (serving,
-    share of its requests that has come); `kept`: their figures may be those of an earlier run."""
+    share of its requests that has come); `kept`: their figures, and the GPUs of `place = best`, may be those of an earlier run."""
     from ..base.diagnostics import SpecError, did_you_mean
     from ..plan import require
     from . import overflow, pools
@@ -75,7 +75,10 @@ def compile_spec(
 
         spec = balanced(spec)
     if any(p.strategy.best for p in spec.phases):
-        from .place_best import placed
+        if kept:
+            from .kept_placements import placed
+        else:
+            from .place_best import placed
 
         spec, placements = placed(spec)
     results: dict[str, PhaseResult] = {}

@@ -3,78 +3,29 @@ takes longer than all else that a verdict needs."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
 from ..base import user_cache
-from ..base.frozen import fields_of, is_record, types_of
-from ..base.source import Span
+from ..base.frozen import fields_of, types_of
 from ..plan.plan import CompiledPlan
 from ..serving.records import Outcome, Setup
 from ..serving.result import Limits, RoleResult, ServeResult, Spread
 from ..serving.verdict import VERDICTS, Growth
 from ..spec.serve import Serve
 from ..spec.spec import Spec
+from .kept_keys import key_of
 
-FORM = 1
+FORM = 2
 """Of an entry."""
 NUMBERS = ("duration_s", "offered_per_s", "met", "prices_error")
 SPREADS = ("ttft", "tpot", "itl", "e2e")
 
 
-class Unkeyed(Exception):
-    """It follows from more than the spec says: from files."""
-
-
 def key(spec: Spec, serve: Serve, limits: Limits) -> str | None:
     """The name of its entry; None where figures are not kept."""
-    if user_cache.folder() is None:
-        return None
-    own = user_cache.identity()
-    if own is None or any(h.calibration and os.sep in h.calibration for h in (spec.hardware, *spec.others)):
-        return None
-    if any(phase.strategy.passes for phase in spec.phases):
-        return None  # of other packages
-    import sys
-
-    import numpy as np
-
-    parts: list[str] = [own, sys.version, np.__version__, str(FORM)]
-    try:
-        for part in (serve, limits, *(getattr(spec, name) for name in fields_of(type(spec)) if name != "requirements")):
-            _spell(part, parts.append)
-    except Unkeyed:
-        return None
-    return user_cache.digest("\n".join(parts))
-
-
-def _spell(value: Any, add: Callable[[str], None]) -> None:
-    """Every word and number of a value. Places in the text are left out, but not which attributes are written: `host = 0 ms` is not the
-    engine's default."""
-    if value is None or isinstance(value, (str, int, float, range)):
-        add(repr(value))
-    elif isinstance(value, Span):
-        return
-    elif isinstance(value, Mapping):
-        add(f"{{{len(value)}")
-        for name, one in value.items():
-            _spell(name, add)
-            _spell(one, add)
-    elif isinstance(value, (tuple, list)):
-        add(f"[{len(value)}")
-        if set(map(type, value)) == {int}:
-            add(repr(value))
-            return
-        for one in value:
-            _spell(one, add)
-    elif is_record(type(value)):
-        add(type(value).__name__)
-        for name in fields_of(type(value)):
-            _spell(getattr(value, name), add)
-    else:
-        raise Unkeyed(type(value).__name__)
+    return key_of(spec, f"serving {FORM}", serve, limits)
 
 
 class KeptResult(ServeResult):
