@@ -9,8 +9,10 @@ from itertools import pairwise
 import pytest
 from conftest import examples
 from mutants.judge import Verdict, judge, numeric, sample, structural
-from mutants.plans import PLANS, placed
+from mutants.mutations import remove_collective
+from mutants.plans import PLANS, STEPS, placed
 
+from dagc.ir.graph import UPDATE
 from dagc.ir.ops.kind import Tokens
 from dagc.ir.ops.op_set import OPS
 from dagc.pipeline.lower import lower
@@ -23,7 +25,12 @@ def verdicts() -> tuple[Verdict, ...]:
     return tuple(judge(plan, mutant) for plan, mutant in sample(COUNT, seed=0))
 
 
-@pytest.mark.parametrize("plan", PLANS)
+@cache
+def of_steps() -> tuple[Verdict, ...]:
+    return tuple(judge(plan, mutant) for plan, mutant in sample(COUNT // 2, 0, STEPS))
+
+
+@pytest.mark.parametrize("plan", [*PLANS, *STEPS])
 def test_the_whole_graph_passes(plan: str) -> None:
     graph, unit, costs = placed(plan)
     assert structural(graph) == "" and numeric(graph, unit, costs) == "same"
@@ -32,6 +39,25 @@ def test_the_whole_graph_passes(plan: str) -> None:
 def test_no_mutant_escapes() -> None:
     assert len(verdicts()) == COUNT
     assert [str(v) for v in verdicts() if v.escaped] == []
+
+
+def test_no_mutant_of_a_training_step_escapes() -> None:
+    """Sums of gradients that are left out, gradients of other weights, values that are handed back, ops in other cells."""
+    assert len(of_steps()) == COUNT // 2
+    assert [str(v) for v in of_steps() if v.escaped] == []
+    kinds = {v.mutant.kind for v in of_steps()}
+    assert {"remove a collective", "run in another cell", "of another weight", "hand back another value"} <= kinds
+    assert any(not v.structural and v.numeric == "differs" for v in of_steps())
+
+
+def test_every_sum_of_gradients_is_missed() -> None:
+    """Each collective behind the last gradient of a data-parallel step, left out, is told by the verifier or the proof."""
+    graph, unit, costs = placed("step, dp")
+    sums = {op.name for s in graph.segments for op in s.ops if op.is_collective and op.cell == UPDATE}
+    left_out = [m for m in remove_collective(graph) if m.where.partition("/")[2] in sums]
+    assert len(left_out) == len(sums) > 10
+    assert [m.where for m in left_out[::4] if not judge("step, dp", m).caught] == []
+    assert numeric(left_out[0].graph, unit, costs) == "differs"
 
 
 def test_a_mutant_is_caught_beside_the_graph_that_it_was_made_of() -> None:

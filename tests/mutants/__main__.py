@@ -1,6 +1,6 @@
 """Who catches which mutant; exit 1 when one escapes.
 
-`python -m tests.mutants` breaks placed graphs (`--count 300 --seed 0`), `... model` the model graphs that `expand` writes, `... passes`
+`python -m tests.mutants` breaks placed graphs (`--count 300 --seed 0`), `... steps` those of training steps, `... model` the model graphs that `expand` writes, `... passes`
 and `... expand` the source of the passes and of `expand`, every function of it (a quarter of an hour each).
 """
 
@@ -15,6 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from .judge import Verdict, judge, sample
+from .plans import PLANS, STEPS
 
 HEAD = ("kind of mutation", "tried", "structural", "numeric", "unnamed", "equal", "escaped")
 
@@ -41,11 +42,11 @@ def table(verdicts: Sequence[Verdict]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=("placed", "model", "passes", "expand"), default="placed")
+    parser.add_argument("what", nargs="?", choices=("placed", "steps", "model", "passes", "expand"), default="placed")
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    return {"placed": placed, "model": model, "passes": passes, "expand": expand}[options.what](options)
+    return {"placed": placed, "steps": steps, "model": model, "passes": passes, "expand": expand}[options.what](options)
 
 
 def passes(options: argparse.Namespace) -> int:
@@ -95,8 +96,8 @@ def model(options: argparse.Namespace) -> int:
     return 1 if escaped else 0
 
 
-def placed(options: argparse.Namespace) -> int:
-    verdicts = [judge(plan, mutant) for plan, mutant in sample(options.count, options.seed)]
+def placed(options: argparse.Namespace, plans: Iterable[str] = PLANS) -> int:
+    verdicts = [judge(plan, mutant) for plan, mutant in sample(options.count, options.seed, plans)]
     print(table(verdicts))
     for reason, number in Counter(v.equal for v in verdicts if v.equal and not v.caught).items():
         print(f"equal: {number}: {reason}")
@@ -104,6 +105,10 @@ def placed(options: argparse.Namespace) -> int:
     for verdict in escaped:
         print(f"escaped: {verdict}")
     return 1 if escaped else 0
+
+
+def steps(options: argparse.Namespace) -> int:
+    return placed(options, STEPS)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
-from dagc.ir.graph import Graph, Op, Segment, Stage
-from dagc.ir.ops.attributes import ExchangeAttrs, MoveAttrs, Value, stated
+from dagc.ir.graph import CELLS, Graph, Op, Segment, Stage
+from dagc.ir.ops.attributes import ExchangeAttrs, MoveAttrs, Value, WeightAttrs, stated
 from dagc.ir.sharding import Axes, Sharding
 
 SWAPPABLE = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "permute")
@@ -233,6 +233,38 @@ def change_output(graph: Graph) -> Iterator[Mutant]:
                 yield Mutant("return another value", f"{segment.name}: {op.name}", changed)
 
 
+# -- training steps ------------------------------------------------------------------------------------
+
+
+def change_cell(graph: Graph) -> Iterator[Mutant]:
+    """An op of a training step runs at another time: gradients of weights behind what makes new ones, sums over ranks with every
+    micro-batch."""
+    for segment, op in ops_of(graph):
+        for cell in CELLS if segment.upstream is not None or segment.downstream else ():
+            if cell != op.cell:
+                yield with_op("run in another cell", graph, segment, op, replace(op, cell=cell), f"{op.cell} -> {cell}")
+
+
+def change_weight(graph: Graph) -> Iterator[Mutant]:
+    """A gradient is added to that of another weight, or makes that one new."""
+    for segment, op in ops_of(graph):
+        for weight in segment.weights if isinstance(op.attrs, WeightAttrs) else ():
+            name = weight.name.removeprefix("@")
+            if name != op.attrs.weight and weight.dims == op.dims:  # type: ignore[attr-defined]
+                attrs = op.attrs.but(weight=name)
+                yield with_op("of another weight", graph, segment, op, replace(op, attrs=attrs), name)
+
+
+def change_downstream(graph: Graph) -> Iterator[Mutant]:
+    """A layer hands back another value than the gradient of what it was given."""
+    for segment in graph.segments:
+        dims = segment.dims_of(segment.downstream) if segment.downstream else ()
+        for op in segment.ops if segment.downstream else ():
+            if op.name != segment.downstream and op.dims == dims:
+                changed = with_segment(graph, segment, replace(segment, downstream=op.name))
+                yield Mutant("hand back another value", f"{segment.name}: {op.name}", changed)
+
+
 # -- stages ------------------------------------------------------------------------------------------
 
 
@@ -318,6 +350,9 @@ MUTATIONS: tuple[Mutation, ...] = (
     swap_inputs,
     rewire_input,
     change_output,
+    change_cell,
+    change_weight,
+    change_downstream,
     change_sends,
     change_stages,
 )

@@ -41,6 +41,16 @@ PLANS: dict[str, tuple[str, str, str, str]] = {
     "experts by load": ("prefill", "gpus = 0..1, ep = 2, expert_placement = balanced, routing = histogram([5, 4, 1, 2])", GQA, EXPERTS),
 }  # fmt: skip
 """Name -> (kind, phase, attention, experts)."""
+STEPS: dict[str, tuple[str, str, str, str]] = {
+    "step, dp": ("train", "gpus = 0..1, dp = 2, microbatches = 2", GQA, EXPERTS),
+    "step, tp": ("train", "gpus = 0..1, tp = 2, sequence_parallel = true", GQA, SHARED),
+    "step, ring": ("train", "gpus = 0..1, sp = 2, sp_method = ring, zero = 1", GQA, EXPERTS),
+    "step, ulysses": ("train", "gpus = 0..1, sp = 2, sp_method = ulysses", GQA, EXPERTS),
+    "step, ep": ("train", "gpus = 0..1, ep = 2, zero = 2, microbatches = 2", GQA, EXPERTS),
+    "step, pipeline": ("train", "gpus = 0..3, pp = 2, dp = 2, microbatches = 2, recompute = full", MLA, EXPERTS),
+    "step, zero 3": ("train", "gpus = 0..1, dp = 2, zero = 3", MLA, EXPERTS),
+}
+"""The same of training steps."""
 
 SPEC = """moe 1
 hardware pool {{
@@ -62,13 +72,23 @@ phase {kind} {{
 """
 
 
+def trained(text: str) -> tuple[Graph, Unit, Costs]:
+    """Of the phase `train` of a spec."""
+    text = text.replace("phase train {", "phase train {\n  kind = train")
+    plan = dagc.compile_text(text)
+    (result,) = plan.trainings.values()
+    return result.graph, Unit(plan.spec, plan.spec.trainings[0]), result.costs
+
+
 @cache
 def placed(name: str) -> tuple[Graph, Unit, Costs]:
     """The placed graph of a plan, and what else the proof asks of it. A pipeline has layers to spread."""
-    kind, phase, attention, experts = PLANS[name]
+    kind, phase, attention, experts = (PLANS | STEPS)[name]
     piped = "pp" in phase
     text = SPEC.format(
         kind=kind, phase=phase, attention=attention, experts=experts, layers=4 if piped else 1, dense=int(piped)
     )
+    if kind == "train":
+        return trained(text)
     plan = dagc.compile_text(text)
     return plan.phases[kind].graph, plan.units[kind], plan.phases[kind].costs
