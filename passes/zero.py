@@ -117,12 +117,14 @@ def sharing(segment: Segment, name: str, layout: Layout, mesh: Mesh) -> Axes:
 
 
 def shared_out(segment: Segment, name: str, layout: Layout, mesh: Mesh) -> Layout:
-    """Each dim, in order, takes the longest part of what is left of these axes that divides it."""
+    """The first dim that all of these axes divide takes them, so that one call moves it; without such a one each dim, in order, takes the
+    longest part of what is left of them that divides it."""
     weight, left, found = segment.weight[name], sharing(segment, name, layout, mesh), dict(layout)
-    for dim, own in layout.items():
-        size = segment.size(dim, weight.scope) / mesh.size(own)
-        taken = next(k for k in range(len(left), -1, -1) if size % mesh.size(left[:k]) == 0)
-        found[dim], left = (*own, *left[:taken]), left[taken:]
+    sizes = {dim: segment.size(dim, weight.scope) / mesh.size(own) for dim, own in layout.items()}
+    alone = next((dim for dim, size in sizes.items() if size % mesh.size(left) == 0), None)
+    for dim in layout if alone is None else (alone,):
+        taken = next(k for k in range(len(left), -1, -1) if sizes[dim] % mesh.size(left[:k]) == 0)
+        found[dim], left = (*layout[dim], *left[:taken]), left[taken:]
     return found
 
 

@@ -361,6 +361,30 @@ def test_a_matrix_that_ranks_do_not_divide_is_refused_with_degrees_that_do() -> 
     assert dagc.compile_text(text.replace("zero = 3", "zero = 2")).trainings["step"].worst.gathered_B == 0
 
 
+def test_what_would_fit_with_shared_out_weights_is_told_so() -> None:
+    """70 billion parameters on 64 GPUs, each with all of them: two words change, and both were compiled."""
+    text = library_text("llama-3.1-70b", "train", "gpus = 0..63, dp = 64").replace(
+        "= 16, prompt = 256", "= 64, prompt = 8192"
+    )
+    plan = dagc.compile_text(text)
+    (found,) = (d for d in plan.diagnostics if d.code == "E04")
+    assert len(found.help) == 1 and found.help[0].startswith("`zero = 3` and `recompute = full`: ")
+    assert dagc.compile_text(text.replace("dp = 64", "dp = 64, zero = 3, recompute = full")).fits
+
+
+def test_one_call_moves_a_weight_where_one_dimension_divides() -> None:
+    """Of Wo [kv_heads, group, head_dim, hidden] neither eight heads over two ranks nor groups of four divide by eight ranks."""
+    (sparse,) = trained(
+        "mixtral-8x7b", "gpus = 0..15, zero = 3\nattention { dp = 8, tp = 2 }\nexperts { ep = 8 }"
+    ).graph.body
+    layout = sparse.weight["@gqa.Wo"].sharding
+    assert layout is not None and layout.dims[2] and not layout.dims[1] and not layout.dims[3]
+    moves = [
+        op for op in sparse.ops if sparse.copies.get(op.name) == "@gqa.Wo" and op.cell == FORWARD and op.is_collective
+    ]
+    assert [op.kind for op in moves] == ["all_gather"]
+
+
 def test_a_gain_that_ranks_do_not_divide_stays_whole() -> None:
     """It is next to nothing."""
     model = (
