@@ -12,6 +12,7 @@ from typing import Any
 
 import environment_of_tests  # noqa: F401
 import pytest
+import shared_runs
 from hypothesis import HealthCheck, settings
 
 import dagc
@@ -23,7 +24,7 @@ from dagc.lang.load import load
 from dagc.pipeline import kept_servings
 from dagc.pipeline.compile import compile_spec
 from dagc.pipeline.serve import Servings
-from dagc.serving.result import Limits, ServeResult
+from dagc.serving.result import Limits, ServeResult, measured
 from dagc.spec.serve import Serve
 
 TESTS = Path(__file__).resolve().parent
@@ -88,16 +89,21 @@ def whole(text: str) -> Plan:
 @cache
 def compiled(name: str) -> Plan:
     with pytest.MonkeyPatch.context() as patch:
-        share_servings(patch)
+        share_servings(patch, kept=True)
         return dagc.compile(ROOT / "examples" / f"{name}.moe")
 
 
 SERVED: dict[str, ServeResult] = {}
 
 
-def share_servings(patch: pytest.MonkeyPatch) -> None:
-    """A serving that was simulated in this process is not simulated again, as with the figures that users keep."""
+def share_servings(patch: pytest.MonkeyPatch, *, kept: bool = False) -> None:
+    """A serving that was simulated in this process is not simulated again, as with the figures that users keep. `kept`: nor one that another
+    worker simulated, or an earlier run."""
     run = Servings.run
+
+    def of_any_run(self: Servings, key: str, serve: Serve, limits: Limits | None) -> ServeResult | None:
+        found = shared_runs.read(key) if kept else None
+        return found and measured(serve.name, self.setup(serve), found[0], serve.arrivals, limits, found[1])
 
     def once(self: Servings, serve: Serve, limits: Limits | None = None, progress: Any = None) -> ServeResult:
         with pytest.MonkeyPatch.context() as here:
@@ -106,7 +112,10 @@ def share_servings(patch: pytest.MonkeyPatch) -> None:
         if key is None:  # it follows from files too
             return run(self, serve, limits, progress)
         if key not in SERVED:
-            SERVED[key] = run(self, serve, limits, progress)
+            found = of_any_run(self, key, serve, limits)
+            SERVED[key] = found or run(self, serve, limits, progress)
+            if kept and found is None:
+                shared_runs.write(key, (SERVED[key].outcome, SERVED[key].prices_error))
         return SERVED[key]
 
     patch.setattr(Servings, "run", once)
@@ -164,6 +173,11 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     if getattr(config.option, "numprocesses", None) and config.option.dist == "no":
         config.option.dist = "loadfile"
         config.option.loadscopereorder = False
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    cache = getattr(config, "cache", None)
+    shared_runs.FOLDER = cache.mkdir("servings") if cache is not None else None
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -9,8 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import conftest
 import pytest
+import shared_runs
+from conftest import ROOT, share_servings
 
+import dagc
 from dagc.base import user_cache
 from dagc.base.diagnostics import Collector
 from dagc.base.source import Source
@@ -227,3 +231,23 @@ def test_an_entry_of_another_form_counts_as_absent(plain: CompiledPlan, change: 
     assert kept_servings.restored(good, plan.spec.serves[0], result.limits, lambda: result) is not None
     for bad in ({**good, **change}, [], None, "x", {}):
         assert kept_servings.restored(bad, plan.spec.serves[0], result.limits, lambda: result) is None
+
+
+def test_what_tests_share_is_what_they_would_simulate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By other workers and runs, in files: the same figures, requests and steps."""
+    monkeypatch.setattr(shared_runs, "FOLDER", tmp_path)
+    path = ROOT / "examples" / "plan_b.moe"
+    fresh = dagc.compile(path)
+    made = []
+    for _ in range(2):
+        monkeypatch.setattr(conftest, "SERVED", {})
+        with pytest.MonkeyPatch.context() as patch:
+            share_servings(patch, kept=True)
+            made.append(dagc.compile(path))
+    assert len(list(tmp_path.rglob("*"))) == 2, "the folder of these sources, and a serving"
+    for plan in made:
+        assert plan.servings == fresh.servings and plan.to_json() == fresh.to_json()
+        found, want = plan.servings["traffic"], fresh.servings["traffic"]
+        assert found.outcome.series == want.outcome.series and found.outcome.gaps == want.outcome.gaps
+        assert [*found.outcome.steps] == [*want.outcome.steps]
+        assert plan.serving_svg("traffic", "steps") == fresh.serving_svg("traffic", "steps")
