@@ -55,6 +55,7 @@ def everything(name: str) -> dict[str, Node]:
     return {n.id: n for n in nodes if n.kind != "recv"}
 
 
+@cache
 def drawn(name: str, *select: str, hops: int = 0, unfold: tuple[str, ...] = ALL) -> tuple[Picture, Grid]:
     result = next(iter(plan_of(name).phases.values()))
     found = picture(result, Choice(select, hops, unfold))

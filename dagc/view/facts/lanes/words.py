@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from functools import lru_cache
 
 from ....base.collectives import GATHER, REQUESTS, SCATTER
 from ....base.units import BYTES, FLOPS, TIME, show, show_runs
@@ -110,7 +111,9 @@ def gpus(columns: Sequence[Column]) -> str:
     return f"GPU {shown}" + (f" (drawn for {len(columns[0].ranks)} GPUs)" if len(columns[0].ranks) > 1 else "")
 
 
+@lru_cache(maxsize=4096)
 def took(seconds: float, digits: int = 3) -> str:
+    """Most boxes of a row take the same time."""
     return show(seconds, TIME, digits)
 
 
