@@ -25,6 +25,8 @@ DELTA = {
     "decay": "[batch, seq, kv_heads, group]",
     "rate": "[batch, seq, kv_heads, group]",
 }
+OF_DELTA = ", ".join(f"%{name}" for name in DELTA)
+BY_ROW = {**DELTA, "decay": "[batch, seq, kv_heads, group, width]"}
 SCORES = {"scores": "[batch, seq, expert]"}
 CHOICE = "[batch, seq, choice]"
 
@@ -73,7 +75,10 @@ CASES: dict[str, tuple[dict[str, str], str, str]] = {
     "attend, sinks": attend(GQA, **{"@sinks": "[kv_heads, group]"}),
     "attend, chosen": attend(MLA, ", pairs=2, chosen=3", chosen="[batch, seq, chosen] int64"),
     "conv": ({"x": "[batch, seq, kv_heads, value]", "@t": "[kv_heads, value, taps]"}, "conv(%x, @t)", "[batch, seq, kv_heads, value]"),
-    "delta": (DELTA, f"delta({', '.join(f'%{n}' for n in DELTA)})", "[batch, seq, kv_heads, group, value]"),
+    "delta": (DELTA, f"delta({OF_DELTA})", DELTA["v"]),
+    "delta, added up": (DELTA, f"delta({OF_DELTA}, correct=false)", DELTA["v"]),
+    "delta, a decay for each row": (BY_ROW, f"delta({OF_DELTA})", DELTA["v"]),
+    "delta, added up, a decay for each row": (BY_ROW, f"delta({OF_DELTA}, correct=false)", DELTA["v"]),
     "lookup": ({"ids": "[batch, seq] int64", "@t": "[low, hidden]"}, "lookup(%ids, @t)", X),
     **{
         f"route, {attributes}": (

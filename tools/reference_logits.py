@@ -115,6 +115,18 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
         GQA | {"num_hidden_layers": 3, "num_key_value_heads": 2, "head_dim": 8, "v_head_dim": 4, "intermediate_size": 20, "n_routed_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 8, "n_group": 1, "topk_group": 1, "sliding_window": 4, "layer_types": ["full_attention", "sliding_attention", "full_attention"], "mlp_layer_types": ["dense", "sparse", "sparse"],
                "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 50000.0, "partial_rotary_factor": 0.5}, "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}}},
     ),
+    "nemotron_h": (
+        "nemotron_h",
+        GQA | {"num_hidden_layers": 4, "layers_block_type": ["mamba", "moe", "attention", "mlp"], "intermediate_size": 20, "ssm_state_size": 4, "mamba_num_heads": 4, "mamba_head_dim": 3, "n_groups": 2, "conv_kernel": 3, "n_routed_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 8, "moe_shared_expert_intermediate_size": 12, "routed_scaling_factor": 2.5},
+    ),
+    "nemotron_h_latent": (
+        "nemotron_h",
+        GQA | {"num_hidden_layers": 3, "layers_block_type": ["mamba", "moe", "attention"], "intermediate_size": 20, "ssm_state_size": 4, "mamba_num_heads": 4, "mamba_head_dim": 3, "n_groups": 2, "conv_kernel": 3, "n_routed_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 8, "moe_shared_expert_intermediate_size": 12, "moe_latent_size": 6},
+    ),
+    "kimi_linear": (
+        "kimi_linear",
+        COMMON | {"num_hidden_layers": 3, "num_key_value_heads": 4, "kv_lora_rank": 6, "qk_nope_head_dim": 4, "qk_rope_head_dim": 4, "v_head_dim": 3, "num_local_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 8, "intermediate_size": 20, "n_shared_experts": 1, "linear_head_dim": 4, "linear_num_heads": 2, "linear_conv_kernel_dim": 3, "layer_types": ["linear_attention", "full_attention", "linear_attention"], "mlp_layer_types": ["dense", "sparse", "sparse"], "pad_token_id": None},
+    ),
     # Models without an architecture in the library: these have a `model.moe` with them.
     "gemma2": ("gemma2", GQA | {"intermediate_size": 20, "query_pre_attn_scalar": 6, "sliding_window": 4, "attn_logit_softcapping": None, "final_logit_softcapping": 1.5}),
     "gpt_neox": ("gpt_neox", COMMON | {"intermediate_size": 20, "rotary_pct": 0.5, "hidden_act": "gelu", "attention_bias": True, "use_parallel_residual": True}),

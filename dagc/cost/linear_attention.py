@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from ..calib import delta_decode, delta_prefill, short_conv
 from ..ir.graph import Op
+from ..ir.ops.attributes import DeltaAttrs
 from ..ir.ops.kind import Fuse
 from ..ir.ops.op_set import OPS
 from .measured import Match, Measured, estimate_s
@@ -79,6 +80,8 @@ def _rides(op: Op) -> bool:
 def _delta(found: Match, op: Op) -> Measured | None:
     shapes, segment = found.shapes, found.segment
     queries = segment.dims_of(op.inputs[0])
+    if not op.of(DeltaAttrs).correct or queries[-1] in segment.dims_of(op.inputs[3]):
+        return None  # kernels of other rules
     batch, seq = shapes.size(op, ("batch",)), shapes.size(op, ("seq",))
     heads = shapes.size(op, [d for d in op.dims[:-1] if d not in ("batch", "seq")])
     key_heads = shapes.size(op, [d for d in queries[:-1] if d not in ("batch", "seq")])

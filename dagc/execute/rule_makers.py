@@ -12,6 +12,7 @@ from .dispatcher import OpCall, Rule
 
 Array = Any
 """A NumPy array or a torch tensor."""
+Dims = tuple[str, ...]
 
 
 def contracted(product: Callable[..., Array]) -> Rule:
@@ -22,6 +23,13 @@ def contracted(product: Callable[..., Array]) -> Rule:
 def each(function: Callable[[Array], Array]) -> Rule:
     """One operand, element by element or row by row."""
     return lambda call, x: function(x[0])
+
+
+def delta_layouts(dims: Sequence[Dims], rows: Dims) -> list[Dims]:
+    """How the operands of `delta` are laid out for it: queries, keys, values, decay and rate, each with all `rows`."""
+    width = dims[1][-1]
+    decay = (*rows, width) if width in dims[3] else rows
+    return [*((*rows, own[-1]) for own in dims[:3]), decay, rows]
 
 
 def normed(function: Callable[..., Array], sums: Sequence[Callable[[Array], Array]]) -> Rule:

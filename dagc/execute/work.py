@@ -10,7 +10,7 @@ import numpy as np
 
 from ..ir.graph import Op, Segment
 from ..ir.ops.attention import attend_operands
-from ..ir.ops.attributes import AttendAttrs
+from ..ir.ops.attributes import AttendAttrs, DeltaAttrs
 from ..ir.ops.elementwise import ACTIVATIONS
 from ..ir.ops.gradients import differentiated
 from ..ir.ops.kind import Tokens
@@ -46,7 +46,7 @@ def _select(segment: Segment, op: Op, inputs: Sequence[Any], value: Any, pairs: 
 
 
 def _delta(segment: Segment, op: Op, inputs: Sequence[Any], value: Any, pairs: float) -> float:
-    return float(7.0 * value.size * inputs[1].shape[-1])
+    return float((7.0 if op.of(DeltaAttrs).correct else 5.0) * value.size * inputs[1].shape[-1])
 
 
 def _contraction(segment: Segment, op: Op, inputs: Sequence[Any], value: Any, pairs: float) -> float:

@@ -12,6 +12,7 @@ from ...ir.ops.attention import attend_extras
 from ...ir.ops.attributes import (
     AttendAttrs,
     ClampAttrs,
+    DeltaGradAttrs,
     ExchangeAttrs,
     LossAttrs,
     OperandAttrs,
@@ -23,7 +24,7 @@ from ...ir.ops.attributes import (
 from ...ir.ops.gradients import differentiated, forward_op
 from ..dispatcher import OpCall, Rule
 from ..row_gradients import row_gradients
-from ..rule_makers import fetched
+from ..rule_makers import delta_layouts, fetched
 from ..updates import updates
 from ..values import Floats, Ints, Ragged
 from . import ops as k
@@ -142,38 +143,41 @@ def _conv(call: OpCall, x: Operands) -> Floats:
 def _delta(call: OpCall, x: Operands) -> Floats:
     """Back through the tokens; the matrices between them are kept (arXiv 2412.06464, section 3)."""
     rows = call.dims[0][:-1]
-    wanted = [call.dims[0], *((*rows, d[-1]) for d in call.dims[1:4]), rows, rows]
+    wanted = [call.dims[0], *delta_layouts(call.dims[1:], rows)]
+    correct = call.op.of(DeltaGradAttrs).correct
     in_turn = (call.shards.dealt(v, d, back=True) for v, d in zip(x, call.dims, strict=True))
     back, q, key, v, decay, rate = (k.aligned(a, d, out) for a, d, out in zip(in_turn, call.dims, wanted, strict=True))
     full = v.shape[:-1]
     q, key = (np.broadcast_to(a, (*full, a.shape[-1])) for a in (q, key))
-    decay, rate = (np.broadcast_to(a, full) for a in (decay, rate))
+    rate = np.broadcast_to(rate, full)
+    by_row = decay.ndim == v.ndim
+    decay = np.broadcast_to(decay, (*full, key.shape[-1]) if by_row else full)
     root, length = math.sqrt(key.shape[-1]), v.shape[1]
     states, faded = [np.zeros((*full[:1], *full[2:], key.shape[-1], v.shape[-1]))], []
     for t in range(length):
-        faded.append(states[-1] * np.exp(-decay[:, t])[..., None, None])
-        error = (v[:, t] - np.einsum("...k,...kv->...v", key[:, t], faded[-1])) * rate[:, t][..., None]
+        faded.append(states[-1] * k.faded(decay, t, v.ndim))
+        error = (v[:, t] - correct * np.einsum("...k,...kv->...v", key[:, t], faded[-1])) * rate[:, t][..., None]
         states.append(faded[-1] + key[:, t][..., None] * error[..., None, :])
     found = [np.zeros(a.shape) for a in (q, key, v, decay, rate)]
     state = np.zeros_like(states[0])
     for t in reversed(range(length)):
         found[0][:, t] = np.einsum("...kv,...v->...k", states[t + 1], back[:, t]) / root
         state = state + q[:, t][..., None] * back[:, t][..., None, :] / root
-        error = v[:, t] - np.einsum("...k,...kv->...v", key[:, t], faded[t])
+        error = v[:, t] - correct * np.einsum("...k,...kv->...v", key[:, t], faded[t])
         of_step = np.einsum("...kv,...k->...v", state, key[:, t])
         found[4][:, t] = (of_step * error).sum(axis=-1)
         of_error = of_step * rate[:, t][..., None]
         found[2][:, t] = of_error
-        found[1][:, t] = np.einsum("...kv,...v->...k", state, error * rate[:, t][..., None]) - np.einsum(
+        found[1][:, t] = np.einsum("...kv,...v->...k", state, error * rate[:, t][..., None]) - correct * np.einsum(
             "...kv,...v->...k", faded[t], of_error
         )
-        of_faded = state - key[:, t][..., None] * of_error[..., None, :]
-        fade = np.exp(-decay[:, t])
-        found[3][:, t] = -fade * (of_faded * states[t]).sum(axis=(-1, -2))
-        state = of_faded * fade[..., None, None]
-    place = call.op.of(OperandAttrs).operand
-    own = (*rows, "") if place < 3 else rows
-    target = tuple("" if place < 3 and i == len(call.out) - 1 else d for i, d in enumerate(call.out))
+        of_faded = state - correct * key[:, t][..., None] * of_error[..., None, :]
+        found[3][:, t] = -(of_faded * faded[t]).sum(axis=-1 if by_row else (-1, -2))
+        state = of_faded * k.faded(decay, t, v.ndim)
+    place = call.op.of(DeltaGradAttrs).operand
+    wide = place < 3 or (place == 3 and by_row)
+    own = (*rows, "") if wide else rows
+    target = tuple("" if wide and i == len(call.out) - 1 else d for i, d in enumerate(call.out))
     return call.shards.dealt(k.reduced(found[place], own, target), call.out)
 
 

@@ -178,18 +178,29 @@ def conv(x: Floats, taps: Floats, before: Floats) -> tuple[Floats, Floats]:
     return np.asarray(out), line[:, -count:]
 
 
-def delta(q: Floats, k: Floats, v: Floats, decay: Floats, rate: Floats, state: Floats) -> tuple[Floats, Floats]:
+def delta(
+    q: Floats, k: Floats, v: Floats, decay: Floats, rate: Floats, state: Floats, correct: bool = True
+) -> tuple[Floats, Floats]:
     """The gated delta rule (arXiv 2412.06464, section 3), token by token: a head's matrix [.., key, value] fades by
-    exp(-decay), moves towards its key giving its value by `rate`, and is read by its query. All [batch, seq, .., width]
-    or, of decay and rate, [batch, seq, ..]. The result, and the matrices after the last token."""
+    exp(-decay), moves towards its key giving its value by `rate`, and is read by its query. Without `correct` the key's value is
+    added to what it gave before, as in Mamba 2 (arXiv 2405.21060, section 3). All [batch, seq, .., width] or, of the rate,
+    [batch, seq, ..]; the decay has either form, with the keys' width (arXiv 2510.26692, section 3). The result, and the matrices
+    after the last token."""
     out = np.empty(v.shape)
     for t in range(v.shape[1]):
-        state = state * np.exp(-decay[:, t])[..., None, None]
+        state = state * faded(decay, t, v.ndim)
         key = np.broadcast_to(k[:, t], state.shape[:-1])
-        error = (v[:, t] - np.einsum("...k,...kv->...v", key, state)) * rate[:, t][..., None]
+        known = np.einsum("...k,...kv->...v", key, state) if correct else 0.0
+        error = (v[:, t] - known) * rate[:, t][..., None]
         state = state + key[..., None] * error[..., None, :]
         out[:, t] = np.einsum("...k,...kv->...v", np.broadcast_to(q[:, t], key.shape), state) / math.sqrt(key.shape[-1])
     return out, state
+
+
+def faded(decay: Floats, t: int, rank: int) -> Floats:
+    """What is left of a head's matrix [.., key, value] at a token, by `decay` of each head, or of each row. `rank`: of the values."""
+    left = np.exp(-decay[:, t])[..., None]
+    return left if decay.ndim == rank else left[..., None]
 
 
 def dispatch(

@@ -14,6 +14,7 @@ from ...ir.ops.attributes import (
     AttendAttrs,
     ClampAttrs,
     CombineAttrs,
+    DeltaAttrs,
     DispatchAttrs,
     RouteAttrs,
     ScaleAttrs,
@@ -23,7 +24,7 @@ from ...ir.ops.attributes import (
 )
 from ..dispatcher import Backend, OpCall, Rule
 from ..failure import Wrong
-from ..rule_makers import contracted, each, normed, packed, unpacked
+from ..rule_makers import contracted, delta_layouts, each, normed, packed, unpacked
 from ..values import Floats, Ragged
 from . import gradients
 from . import ops as k
@@ -150,11 +151,11 @@ def _conv(call: OpCall, x: Operands) -> Floats:
 
 def _delta(call: OpCall, x: Operands) -> Floats:
     rows = call.out[:-1]
-    wanted = [(*rows, d[-1]) for d in call.dims[:3]] + [rows, rows]
+    wanted = delta_layouts(call.dims, rows)
     in_turn = (call.shards.dealt(v, d, back=True) for v, d in zip(x, call.dims, strict=True))
     q, key, v, decay, rate = (k.aligned(a, d, out) for a, d, out in zip(in_turn, call.dims, wanted, strict=True))
     state = call.shards.state(call.segment, call.layer, call.op, call.rank)
-    out, call.host.state = k.delta(q, key, v, decay, rate, state)
+    out, call.host.state = k.delta(q, key, v, decay, rate, state, call.op.of(DeltaAttrs).correct)
     return call.shards.dealt(out, call.out)
 
 

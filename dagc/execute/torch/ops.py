@@ -100,15 +100,17 @@ def conv(x: Tensor, taps: Tensor, before: Tensor) -> Tensor:
     return sum(line[:, 1 + i : 1 + i + length] * taps[..., i] for i in range(taps.shape[-1]))
 
 
-def delta(q: Tensor, k: Tensor, v: Tensor, decay: Tensor, rate: Tensor, state: Tensor) -> Tensor:
-    """The gated delta rule, token by token; the matrices of the heads keep the precision of `state`."""
+def delta(q: Tensor, k: Tensor, v: Tensor, decay: Tensor, rate: Tensor, state: Tensor, correct: bool = True) -> Tensor:
+    """The gated delta rule, token by token, or plainly added up; the matrices of the heads keep the precision of `state`."""
     out = torch.empty_like(v)
     key_width = math.sqrt(k.shape[-1])
     q, k, v, decay, rate = (a.to(state.dtype) for a in (q, k, v, decay, rate))
     for t in range(v.shape[1]):
-        state = state * torch.exp(-decay[:, t])[..., None, None]
+        left = torch.exp(-decay[:, t])[..., None]
+        state = state * (left if decay.ndim == v.ndim else left[..., None])
         key = k[:, t].expand(state.shape[:-1])
-        error = (v[:, t] - torch.einsum("...k,...kv->...v", key, state)) * rate[:, t][..., None]
+        known = torch.einsum("...k,...kv->...v", key, state) if correct else 0.0
+        error = (v[:, t] - known) * rate[:, t][..., None]
         state = state + key[..., None] * error[..., None, :]
         read = torch.einsum("...k,...kv->...v", q[:, t].expand(key.shape), state) / key_width
         out[:, t] = read.to(out.dtype)

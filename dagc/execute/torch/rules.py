@@ -15,6 +15,7 @@ from ...ir.ops.attributes import (
     AttendAttrs,
     ClampAttrs,
     CombineAttrs,
+    DeltaAttrs,
     DispatchAttrs,
     RouteAttrs,
     ScaleAttrs,
@@ -27,7 +28,7 @@ from ..dispatcher import Backend, OpCall, Rule
 from ..numpy.ops import visible
 from ..numpy.rotary import Rotary
 from ..numpy.router import Router as RouterRule
-from ..rule_makers import contracted, each, normed, packed, unpacked
+from ..rule_makers import contracted, delta_layouts, each, normed, packed, unpacked
 from ..values import Ragged
 from . import gradients
 from . import ops as k
@@ -160,10 +161,21 @@ def _conv(call: OpCall, x: Operands) -> Tensor:
 
 def _delta(call: OpCall, x: Operands) -> Tensor:
     rows = call.out[:-1]
-    wanted = [(*rows, d[-1]) for d in call.dims[:3]] + [rows, rows]
+    wanted = delta_layouts(call.dims, rows)
     named = zip(x, call.dims, wanted, strict=True)
     q, key, v, decay, rate = (_in_turn(call, k.aligned(a, d, out)) for a, d, out in named)
-    return _dealt(call, k.delta(q, key, v, decay, rate, _resident(call).state(call.segment, call.layer, call.op)))
+    return _dealt(
+        call,
+        k.delta(
+            q,
+            key,
+            v,
+            decay,
+            rate,
+            _resident(call).state(call.segment, call.layer, call.op),
+            call.op.of(DeltaAttrs).correct,
+        ),
+    )
 
 
 def _in_turn(call: OpCall, value: Tensor) -> Tensor:

@@ -197,6 +197,17 @@ class AttendGradAttrs(AttendAttrs):
     operand: int = _count("operand whose gradient it is", low=0, high=63, made=True, default=0)
 
 
+# -- tokens in order -----------------------------------------------------------------------------
+
+
+class DeltaAttrs(Attrs):
+    correct: bool = _flag("what a key gave before is taken away first, as the delta rule does", default=True)
+
+
+class DeltaGradAttrs(DeltaAttrs):
+    operand: int = _count("operand whose gradient it is", low=0, high=63, made=True, default=0)
+
+
 # -- experts -------------------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ from .attributes import (
     AttendAttrs,
     AttendGradAttrs,
     Attrs,
+    DeltaGradAttrs,
     ExchangeAttrs,
     OperandAttrs,
     RouteGradAttrs,
@@ -63,7 +64,8 @@ def differentiated(op: Op) -> int:
     fixed = _OPERAND[op.kind]
     if fixed is not None:
         return fixed
-    return op.of(AttendGradAttrs).operand if isinstance(op.attrs, AttendGradAttrs) else op.of(OperandAttrs).operand
+    assert isinstance(op.attrs, (AttendGradAttrs, DeltaGradAttrs, OperandAttrs))
+    return op.attrs.operand
 
 
 def _of_operand(segment: Segment, op: Op) -> None:
@@ -319,7 +321,7 @@ KINDS = (
     ),
     gradient_of("lookup", "gradient of a table: rows added where they were read", operand=1, flops=times(1.0), idle="it only adds"),
     gradient_of("conv", "gradient of the input or the taps of conv", operand=None, attrs=OperandAttrs, flops=times(1.0)),
-    gradient_of("delta", "gradient of an operand of delta, back through the tokens", operand=None, attrs=OperandAttrs, flops=times(0.4)),
+    gradient_of("delta", "gradient of an operand of delta, back through the tokens", operand=None, attrs=DeltaGradAttrs, flops=times(0.4)),
     OpKind(
         name="uncache", about="gradient of the new tokens from that of the context", dims=_uncached, idle="it only keeps", linear=(0,),
         needs=_own_tokens, makes=_left, fused=True, gradient_of="cache",

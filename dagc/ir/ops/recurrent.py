@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..graph import Op, Segment
+from .attributes import DeltaAttrs
 from .contraction import multiply_adds
 from .kind import Dims, Misfit, OpKind, Tokens, listed, operands, same_dims
 
@@ -32,9 +33,11 @@ def _delta(segment: Segment, op: Op) -> None:
     for name, dims in zip(("queries", "keys"), (queries, keys), strict=True):
         if not set(dims[:-1]) <= heads:
             raise Misfit(name, listed(dims), f"rows of {listed(op.dims[:-1])}")
-    for name, dims in zip(("decay", "rate"), operand_dims[3:], strict=True):
-        if not set(dims) <= heads:
-            raise Misfit(name, listed(dims), f"dims of {listed(op.dims[:-1])}")
+    decay, rate = operand_dims[3:]
+    if not set(decay) <= heads | {keys[-1]} or (keys[-1] in decay and decay[-1] != keys[-1]):
+        raise Misfit("decay", listed(decay), f"dims of {listed(op.dims[:-1])}, or these and {keys[-1]}")
+    if not set(rate) <= heads:
+        raise Misfit("rate", listed(rate), f"dims of {listed(op.dims[:-1])}")
 
 
 def _widths(segment: Segment, op: Op) -> set[str]:
@@ -42,9 +45,13 @@ def _widths(segment: Segment, op: Op) -> set[str]:
 
 
 def _delta_flops(segment: Segment, op: Op) -> float:
-    """Of the recurrence, for each token and element of a head's matrix: it fades (1), is read by the key (2), is
-    written to (2) and read by the query (2)."""
-    return 7.0 * segment.count(op.dims) * segment.size(segment.dims_of(op.inputs[1])[-1])
+    """Of the recurrence, for each token and element of a head's matrix: it fades (1), is read by the key where that corrects it (2),
+    is written to (2) and read by the query (2)."""
+    return (
+        (7.0 if op.of(DeltaAttrs).correct else 5.0)
+        * segment.count(op.dims)
+        * segment.size(segment.dims_of(op.inputs[1])[-1])
+    )
 
 
 def _matrices(segment: Segment, op: Op) -> tuple[Dims, str]:
@@ -58,7 +65,8 @@ KINDS = (
         whole=_taps, tokens=Tokens.IN_ORDER, state=_last_inputs,
     ),
     OpKind(
-        name="delta", about="the delta rule: a matrix per head, faded, written by keys and read by queries", dims=_delta,
+        name="delta", about="a matrix per head, faded, written by keys (by the delta rule, or plainly) and read by queries", dims=_delta,
+        attrs=DeltaAttrs,
         flops=_delta_flops, uses_tensor_cores=True, whole=_widths, tokens=Tokens.IN_ORDER, over_heads=True, state=_matrices,
     ),
 )  # fmt: skip

@@ -12,6 +12,7 @@ from .attributes import (
     AttendGradAttrs,
     Attrs,
     CombineAttrs,
+    DeltaGradAttrs,
     DispatchAttrs,
     ExchangeAttrs,
     LossAttrs,
@@ -125,6 +126,12 @@ def _each_operand(layer: Emitter, op: Op, upstream: str) -> Iterator[Gradient]:
         yield _piece(layer, op, f"{op.kind}_grad", (upstream, *op.inputs), of, OperandAttrs(operand=place))
 
 
+def _delta(layer: Emitter, op: Op, upstream: str) -> Iterator[Gradient]:
+    for place, of in enumerate(op.inputs):
+        attrs = DeltaGradAttrs(**values(op.attrs), operand=place)
+        yield _piece(layer, op, "delta_grad", (upstream, *op.inputs), of, attrs)
+
+
 def _route(layer: Emitter, op: Op, upstream: str) -> Iterator[Gradient]:
     """The choice itself has none; a bias shifts the choice alone."""
     attrs = RouteGradAttrs(**values(op.attrs))
@@ -191,7 +198,7 @@ TRANSPOSE: Mapping[str, Rule] = {
     "cache": _cache,
     "attend": _attend,
     "conv": _each_operand,
-    "delta": _each_operand,
+    "delta": _delta,
     "route": _route,
     "dispatch": _dispatch,
     "combine": _combine,

@@ -117,11 +117,16 @@ def conv(call: BlockCall) -> Ref:
 
 
 def delta(call: BlockCall) -> Ref:
-    """delta(q, k, v, decay, rate): a matrix for each head of v, read and written by keys."""
+    """delta(q, k, v, decay, rate): a matrix for each head of v, read and written by keys; decay for each head, or each row of it."""
     q, k, v, *gates = args = call.operands(5)
     heads = set(v.dims[:-1])
     fits = v.dims[:2] == ("batch", "seq") and q.dims[-1] == k.dims[-1]
     fits &= all({"batch", "seq"} <= set(r.dims[:-1]) <= heads for r in (q, k))
-    if not fits or any(not set(g.dims) <= heads for g in gates):
-        call.fail("`delta` takes queries and keys of one width, values, and two numbers for each head of the values")
-    return call.emit("delta", tuple(args), v.dims)
+    decay, rate = gates
+    by_row = decay.dims[-1:] == k.dims[-1:]
+    if not fits or not set(decay.dims[:-1] if by_row else decay.dims) <= heads or not set(rate.dims) <= heads:
+        call.fail(
+            "`delta` takes queries and keys of one width, values, a decay for each head of the values or of the width of keys, and a rate "
+            "for each head"
+        )
+    return call.emit("delta", tuple(args), v.dims, **call.options())

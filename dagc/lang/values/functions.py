@@ -167,10 +167,13 @@ def _has(names: Names, node: ast.CallExpr, words: bool) -> Value:
 
 
 def _at(names: Names, node: ast.CallExpr, words: bool) -> Value:
-    items, index = _typed(names, node, 0, tuple), _number(names, node, 1)
-    assert isinstance(items, tuple)
+    items, index = _arg(names, node, 0), _number(names, node, 1)
+    if not isinstance(items, (tuple, str)):
+        names.out.add("E08", f"`at` needs a list or a text here, not {kind_of(items)}", node.args[0].span)
+        raise _Wrong
     if not 0 <= index < len(items) or index != int(index):
-        names.out.add("E09", f"the list has {len(items)} items; there is no item {index:g}", node.span)
+        what = "text" if isinstance(items, str) else "list"
+        names.out.add("E09", f"the {what} has {len(items)} items; there is no item {index:g}", node.span)
         raise _Wrong
     return items[int(index)]
 
@@ -264,7 +267,7 @@ FUNCTIONS: dict[str, Function] = {
     "not": Function(_not, 1, 1, "not(condition)", "the opposite of a condition"),
     "present": Function(_present, 1, 1, "present(field)", "whether the config has the field"),
     "has": Function(_has, 2, 2, "has(list, x)", "whether the list has the item"),
-    "at": Function(_at, 2, 2, "at(list, i)", "the item of a list, from 0"),
+    "at": Function(_at, 2, 2, "at(list, i)", "the item of a list, or the character of a text, from 0"),
     "same": Function(_same, 1, 1, "same(x)", "what all items of a list are; of what is no list, itself"),
     "length": Function(_length, 1, 1, "length(list)", "how many items a list has"),
     "mod": Function(_mod, 2, 2, "mod(a, b)", "the remainder of a divided by b"),
