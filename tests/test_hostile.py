@@ -15,7 +15,7 @@ from conftest import ROOT, spec_text
 import dagc
 from dagc.base.diagnostics import MAX_STEPS, Collector, SpecError
 from dagc.base.files import Reach, Unreadable, read_bytes, read_named
-from dagc.base.harmless import CONTROL
+from dagc.base.harmless import control_in
 from dagc.base.source import Source
 from dagc.cli import main
 from dagc.cli.printing import Harmless
@@ -397,8 +397,8 @@ def test_a_full_device_is_told(args: list[str], buffered: str) -> None:
 
 
 def test_the_pattern_is_of_what_steers() -> None:
-    assert all(CONTROL.match(c) for c in "\x00\x1b\r\x7f\x9b\u202e\u2066\u2028")
-    assert not any(CONTROL.match(c) for c in "\t\n aé模\u00a0")
+    assert all(control_in(f"a{c}\nb") for c in "\x00\x1b\r\x7f\x9b\u202e\u2066\u2028")
+    assert not any(control_in(c) for c in "\t\n aé模\u00a0")
 
 
 @pytest.mark.parametrize("shares", ["1, 0, 0, 0, 0, 0, 0, 0", "1e18, 1e-300, 1, 1, 1, 1, 1, 1e-18"])

@@ -76,8 +76,8 @@ FORMS = "`int4_g32` (groups of 32, a 16-bit scale each; `int4_g128_zp`: and a ze
 INDICES = {"int32": DType("int32", 32), "int64": DType("int64", 64)}
 """Of token ids and choices."""
 
-_GROUP = re.compile(r"(int4|int8)_g([1-9][0-9]{0,5})(_zp)?")
-_BLOCK = re.compile(r"(fp8|int8)_b([1-9][0-9]{0,5})x([1-9][0-9]{0,5})")
+_GROUP = r"(int4|int8)_g([1-9][0-9]{0,5})(_zp)?"
+_BLOCK = r"(fp8|int8)_b([1-9][0-9]{0,5})x([1-9][0-9]{0,5})"
 
 
 @cache
@@ -85,12 +85,12 @@ def find(name: str) -> DType | None:
     """The dtype of a name of the language, or None."""
     if name in NAMED:
         return NAMED[name]
-    group = _GROUP.fullmatch(name)
+    group = re.fullmatch(_GROUP, name)
     if group is not None:
         base = NAMED[group[1]]
         zero = base.bits if group[3] else 0
         return DType(name, base.bits, (int(group[2]), 1), 16, zero, math=base.name, widened=base.widened)
-    block = _BLOCK.fullmatch(name)
+    block = re.fullmatch(_BLOCK, name)
     if block is not None:
         return DType(name, 8, (int(block[2]), int(block[3])), 32, math=block[1])
     return None

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import re
 
-CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+CONTROL = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
 """Characters that steer a terminal, end a line, or change the writing direction: never allowed in a spec, never printed."""
+
+
+def plain(text: str) -> bool:
+    """Whether a text has nothing but characters that are seen, spaces and ends of lines: most have, and no pattern is compiled for them."""
+    return text.replace("\n", "").isprintable()
+
+
+def control_in(text: str) -> re.Match[str] | None:
+    """The first character of a text that is one of CONTROL."""
+    return None if plain(text) else re.search(CONTROL, text)
 
 
 def harmless(text: str) -> str:
@@ -24,7 +34,7 @@ def shortened(text: str, most: int) -> str:
 
 def in_json(text: str) -> str:
     """JSON text in which control characters are escaped."""
-    return CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return re.sub(CONTROL, lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def file_part(name: str) -> str:

@@ -9,7 +9,7 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from .diagnostics import did_you_mean
-from .harmless import CONTROL
+from .harmless import control_in
 from .units import SCALAR, Dim, Quantity
 
 
@@ -126,7 +126,7 @@ def _plain(kind: Any, data: Any, path: str) -> Any:
         return float(data)
     if kind is type(None) and data is None:
         return None
-    if isinstance(data, str) and CONTROL.search(data):
+    if isinstance(data, str) and control_in(data):
         raise DataError(path, "contains control characters")
     if isinstance(data, kind) and not (kind is int and isinstance(data, bool)):
         return data

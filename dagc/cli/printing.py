@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from ..base.harmless import CONTROL
+from ..base.harmless import CONTROL, plain
 from .manner import color
 
-_UNSAFE = re.compile(rf"\r\n|\x1b\[[0-9;]*m|{CONTROL.pattern}")
-_COMMAND = re.compile(r"##(?=\[|vso\[)")
+_UNSAFE = rf"\r\n|\x1b\[[0-9;]*m|{CONTROL}"
+_COMMAND = r"##(?=\[|vso\[)"
 """Azure Pipelines, and older GitHub runners, take these as commands anywhere in a line."""
 
 
@@ -26,7 +26,10 @@ class Harmless:
         self.begun = ""  # the first two visible characters of the line so far
 
     def write(self, text: str) -> int:
-        text = _COMMAND.sub("# #", _UNSAFE.sub(self._kept, text))
+        if not plain(text):
+            text = re.sub(_UNSAFE, self._kept, text)
+        if "##" in text:
+            text = re.sub(_COMMAND, "# #", text)
         lines = text.split("\n")
         self._out("\n".join(self._line(line, k > 0) for k, line in enumerate(lines)))
         return len(text)

@@ -12,7 +12,7 @@ from ..base.syntax import ast
 from ..spec.choice import ALTERNATIVE, Alternatives
 from .body import Body
 
-NAME = re.compile(r"(?!\d)\w[\w.-]{0,63}")
+NAME = r"(?!\d)\w[\w.-]{0,63}"
 """It is given on command lines, in lists."""
 MOST = 64
 """Alternatives of one phase."""
@@ -70,7 +70,7 @@ def read_variants(section: ast.Section, body: Body, picked: str | None, out: Col
     for one in found:
         if one.name is None:
             out.add("E10", "an alternative needs a name", one.kind_span, help=("alternative wide { ... }",))
-        elif not NAME.fullmatch(one.name):
+        elif not re.fullmatch(NAME, one.name):
             help_ = ("letters, digits, `_`, `-` and `.`, beginning with a letter or `_`",)
             out.add("E08", f"`{one.name}` cannot be the name of an alternative", one.kind_span, help=help_)
         elif one.preset is not None:

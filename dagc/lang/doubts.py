@@ -93,12 +93,12 @@ def _tell(name: str, value: Quantity, low: float, high: float, assign: ast.Assig
     out.add("W06", f"{what}: {show(value.value, value.dim)} is {side}", span, help=bits or _other_size(span, low, high))
 
 
-_LITERAL = re.compile(r"([0-9][0-9_.]*)[ \t]*([A-Za-z%/]*)")
+_LITERAL = r"([0-9][0-9_.]*)[ \t]*([A-Za-z%/]*)"
 
 
 def _bits(span: Span) -> tuple[str, ...]:
     """`400 GB/s` where the link has 400 Gbit/s."""
-    literal = _LITERAL.fullmatch(span.text)
+    literal = re.fullmatch(_LITERAL, span.text)
     if literal is None or not literal[2].endswith("B/s"):
         return ()
     return (f"did you mean `{literal[1]} {literal[2].removesuffix('B/s')}bit/s`? Links are sold in bits per second",)
@@ -106,7 +106,7 @@ def _bits(span: Span) -> tuple[str, ...]:
 
 def _other_size(span: Span, low: float, high: float) -> tuple[str, ...]:
     """The same number in a unit of another size that makes it plausible."""
-    literal = _LITERAL.fullmatch(span.text)
+    literal = re.fullmatch(_LITERAL, span.text)
     if literal is None:
         return ()
     number = float(literal[1].replace("_", ""))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ..base.diagnostics import Collector, Label
@@ -18,9 +17,14 @@ from .doubts import doubt_link
 from .reader import Reader
 from .values.names import Names
 
-POOL_NAME = re.compile(r"[A-Za-z_]\w{0,63}", re.ASCII)
-"""Phases, links and requirements name it."""
+MAX_NAME = 64
+"""Characters of the name of a pool."""
 MAX_POOLS = 64
+
+
+def _is_name(text: str) -> bool:
+    """Phases, links and requirements name it."""
+    return len(text) <= MAX_NAME and text.isascii() and text.isidentifier()
 
 
 @record
@@ -88,7 +92,7 @@ class Pools:
         near = out.near(given, self.known)
         if near is not None:
             return f"did you mean `{near}`?"
-        if not self.several and not POOL_NAME.fullmatch(next(iter(self.known))):
+        if not self.several and not _is_name(next(iter(self.known))):
             return "the only pool needs no name: leave it out, or write `hardware NAME from ... { ... }`"
         return f"pools: {', '.join(self.known)}"
 
@@ -119,7 +123,7 @@ def read_pools(
             source = f' from "{section.preset.value}"' if section.preset is not None else ""
             help_ = (f"write `hardware NAME{source} {{ ... }}`, and `hardware = NAME` in its phases",)
             out.add("E10", "one of several pools of GPUs needs a name", section.kind_span, help=help_)
-        elif not POOL_NAME.fullmatch(name) or name == ANY:
+        elif not _is_name(name) or name == ANY:
             help_ = ("letters, digits and `_`, beginning with a letter or `_`: phases name it without quotes",)
             if name == ANY:
                 help_ = ("`hardware = any` leaves the pool of a phase to a search",)

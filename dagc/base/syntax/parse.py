@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from ..diagnostics import Collector
-from ..harmless import CONTROL
+from ..harmless import control_in
 from ..source import Source, Span
 from . import ast
 from .build import MAX_NAME
@@ -64,7 +64,7 @@ def _readable(source: Source, out: Collector) -> bool:
         at = text.index("\0")
         out.add("E01", "this is not a text file: it contains a zero byte", Span(source, at, at + 1))
         return False
-    control = CONTROL.search(text)
+    control = control_in(text)
     if control is not None:
         what = f"a control character (U+{ord(control[0]):04X}) is not allowed here"
         out.add("E01", what, Span(source, control.start(), control.end()), help=("a spec is plain text",))
@@ -88,14 +88,13 @@ def _shallow(source: Source, out: Collector) -> bool:
     signs = 0
     for match in _SKIPPED.finditer(source.text):
         token = match.group()
-        span = Span(source, match.start(), match.start() + 1)
         if token[0].isdigit() and len(token) > MAX_NUMBER:
-            out.add("E01", f"a number of {len(token)} characters is too long", span)
+            out.add("E01", f"a number of {len(token)} characters is too long", _first_of(match, source))
             return False
         most = MAX_STRING if token[0] == '"' else MAX_NAME
         if len(token) > most and (token[0] in '"_' or token[0].isalpha()):
             what = "text" if token[0] == '"' else "name"
-            out.add("E01", f"a {what} of {len(token)} characters is too long", span)
+            out.add("E01", f"a {what} of {len(token)} characters is too long", _first_of(match, source))
             return False
         if token[0] in "([{":
             open_.append(1 + signs)
@@ -104,9 +103,13 @@ def _shallow(source: Source, out: Collector) -> bool:
         signs = _COMMENT.sub("", token).count("-") - 1 if token[0] == "-" else 0
         if len(open_) > MAX_NESTING or sum(open_) + signs > MAX_NESTING:
             what = "brackets nest" if not signs else "signs nest"
-            out.add("E01", f"{what} deeper than {MAX_NESTING}", span)
+            out.add("E01", f"{what} deeper than {MAX_NESTING}", _first_of(match, source))
             return False
     return True
+
+
+def _first_of(match: re.Match[str], source: Source) -> Span:
+    return Span(source, match.start(), match.start() + 1)
 
 
 def _check_version(file: ast.File, source: Source, out: Collector, blanked: set[int]) -> None:
