@@ -25,6 +25,8 @@ from dagc.ir.verify.violation import VerifyError
 from dagc.pipeline.train import training_step
 from dagc.plan.step_totals import step_collectives
 from dagc.plan.trained import TrainingResult
+from dagc.view.draw.figures.training_memory import keys
+from dagc.view.facts.training_words import update_text
 
 LLAMA, PARAMETERS = "llama-3.1-8b", 8_030_261_248
 """Its parameters are counted in https://huggingface.co/meta-llama/Llama-3.1-8B."""
@@ -119,6 +121,17 @@ def test_two_layers_are_gathered_where_one_is_ahead() -> None:
     assert [need.gathered_B for need in middle.memory[1:3]] == pytest.approx([2 * layer, 2 * layer])
 
 
+def test_what_is_gathered_is_said_and_drawn() -> None:
+    two, three, kept = (
+        trained(LLAMA, f"gpus = 0..7, dp = 8, {words}")
+        for words in ("zero = 2", "zero = 3", "zero = 3, reshard_after_forward = false")
+    )
+    assert [("p5", "gathered weights") in keys(result) for result in (two, three, kept)] == [False, True, True]
+    assert "which are gathered for use, of one layer at a time (1.05 GB at most)" in update_text(three)
+    assert "and kept until their gradients are there (16.1 GB at most)" in update_text(kept)
+    assert "gathered" not in update_text(two)
+
+
 def test_experts_are_shared_out_over_their_copies() -> None:
     """With eight experts over four ranks, pairs of the eight have the same; and so they do where those are ranks of tp."""
     for attention in ("dp = 8", "dp = 2, tp = 4", "tp = 8"):
@@ -140,6 +153,7 @@ def test_where_no_rank_has_the_same_nothing_is_gathered() -> None:
         two, three = (trained(LLAMA, f"{phase}, zero = {stage}") for stage in (2, 3))
         assert three.time_s == two.time_s and three.worst == two.worst
         assert not any(segment.copies for segment in three.graph.segments)
+        assert "no two ranks have the same weights" in update_text(three) and "no two ranks" not in update_text(two)
 
 
 # -- time ------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from functools import cache
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ WANTED = 'require "m" pretrain.memory.peak <= 1 kB\nrequire pretrain.mfu >= 0.00
 
 
 def test_the_object_is_what_its_schema_says() -> None:
-    for plan in (trained(), trained("schedule = zb_v, virtual = 2"), trained(extra=BESIDE)):
+    for plan in (trained(), trained("zero = 3"), trained("schedule = zb_v, virtual = 2"), trained(extra=BESIDE)):
         data: Any = json.loads(json.dumps(plan.to_json()))
         jsonschema.Draft202012Validator(SCHEMA).validate(data)
         assert list(data["training"]) == ["pretrain"] and data["fits"]
@@ -332,6 +333,11 @@ def test_a_trace_has_every_cell_and_the_ops_of_one_of_each_kind(more: str) -> No
         assert update["ts"] + update["dur"] == pytest.approx(1e6 * result.time_s, abs=1e-2)
         inner = [event for event in mine if event["cat"] not in cells and event["cat"] != "update"]
         assert inner
+        moves = [event for event in inner if event["tid"] % TRACKS == 3]
+        assert bool(moves) == ("zero = 3" in more) and all(
+            ".fetch." in m["name"] or ".grad" in m["name"] for m in moves
+        )
+        assert all(one["ts"] + one["dur"] <= other["ts"] + 1e-3 for one, other in pairwise(moves))
         for event in inner:
             end = event["ts"] + event["dur"]
             assert any(c["ts"] <= event["ts"] and end <= c["ts"] + c["dur"] + 1e-3 for c in shown), event["name"]

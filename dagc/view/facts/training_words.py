@@ -69,8 +69,10 @@ def schedule_text(result: TrainingResult) -> str:
 
 def update_text(result: TrainingResult) -> str:
     training = result.training
-    words = f"update {show(result.update_s, TIME)} by {training.optimizer}; ZeRO {training.zero}: {SHARED_OUT[training.zero]}"
-    words += _gathered(result)
+    words = f"update {show(result.update_s, TIME)} by {training.optimizer}; ZeRO {training.zero}: "
+    if training.zero == 3 and not any(segment.copies for segment in result.graph.segments):
+        return f"{words}no two ranks have the same weights, so nothing is shared out"
+    words += f"{SHARED_OUT[training.zero]}{_gathered(result)}"
     if training.overlap == "none":
         return words
     if training.zero == 3:
