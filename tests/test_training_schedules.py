@@ -106,6 +106,38 @@ def closed_forms(name: str, p: int, m: int, v: int) -> None:
     assert max(Fraction(peak.held).limit_denominator(100) for peak in peaks(schedule)) == held
 
 
+@pytest.mark.parametrize(("name", "chunks"), [("one_f_one_b", 1), ("interleaved", 2), ("interleaved", 3)])
+@pytest.mark.parametrize(("p", "m"), [(1, 1), (1, 7), (2, 4), (3, 9), (4, 32)])
+def test_pairs_in_schedules_that_can_have_them(name: str, chunks: int, p: int, m: int) -> None:
+    """Every cell is there once and waits for nobody in a circle; a GPU runs as many pairs as it can, and no pair waits for a part of
+    another: once it has begun a GPU of many micro-batches is busy."""
+    schedule = make(name, p, m, chunks, overlapped=True)
+    verify_orders(schedule)
+    pairs = [sum(isinstance(entry, Overlap) for entry in schedule.written(gpu)) for gpu in range(p)]
+    assert pairs[-1] == m * chunks - min(m * chunks, (chunks - 1) * p + 1)
+    stages = p * chunks
+    times = StageTimes.alike(stages, 2.0, 2.0, 1.0, overlap_s=3.0)
+    found = step_times(schedule, times)
+    same(found, slow_times(schedule, times))
+    by_both = replace(times, overlap_s=None, pairs_s={(a, b): 3.0 for a in range(stages) for b in range(stages)})
+    assert step_times(schedule, by_both).ends_s == found.ends_s
+    assert found.busy_s[-1] == 4.0 * m * chunks - pairs[-1]
+    if p == 1:
+        assert found.makespan_s == found.busy_s[0]
+
+
+def test_pairs_hold_more_micro_batches() -> None:
+    """One more where a GPU is the last, with several chunks one chunk more; else as many as there are GPUs behind it, besides."""
+
+    def held(name: str, chunks: int, *, overlapped: bool) -> list[float]:
+        return [peak.held for peak in peaks(make(name, 4, 32, chunks, overlapped=overlapped))]
+
+    assert held("one_f_one_b", 1, overlapped=True) == [8, 6, 4, 2]
+    assert held("one_f_one_b", 1, overlapped=False) == [4, 3, 2, 1]
+    alone = held("interleaved", 2, overlapped=False)
+    assert held("interleaved", 2, overlapped=True) == [each + 1 / 2 for each in alone]
+
+
 def test_zero_bubble_where_weights_take_longer_than_forward_cells() -> None:
     """There the fixed orders of the paper miss its closed forms: of H1 by what weights take more, and H2 has no less than nothing."""
     p, m = 4, 12

@@ -226,6 +226,7 @@ WORKED: dict[str, dict[str, str]] = {
         "master_dtype": _train("master_dtype = none"),
         "moment_dtype": _train("moment_dtype = bf16"),
         "grad_overlap": _train("grad_overlap = full"),
+        "exchange_overlap": _train("exchange_overlap = full"),
         "mtp_loss": 'model from "mixtral-8x7b" { mtp_layers = 1 }\n' + _train("mtp_loss = 0.1"),
         "reshard_after_forward": TRAINED.replace("zero = 1", "zero = 3") + "  reshard_after_forward = false\n}",
         "aux_loss": _train("aux_loss = 0.01"),

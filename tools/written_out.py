@@ -188,6 +188,7 @@ HAND: dict[str, dict[str, Written | str]] = {
                 "master_dtype",
                 "moment_dtype",
                 "grad_overlap",
+                "exchange_overlap",
                 "mtp_loss",
                 "aux_loss",
                 "z_loss",

@@ -41,7 +41,8 @@ class Bubble:
 class Known:
     """`chunks`: per GPU, where there is no choice; `copies` of the model. `bubble`, and `held`, the activations of the fullest GPU in
     micro-batches of a stage, are formulas over p, m, v and the seconds F, B (whole gradient), W and FB (a pair that overlaps) of
-    a stage with all layers of a GPU."""
+    a stage with all layers of a GPU. `pairs`: it has pairs of a forward and a backward cell that overlap; `pairing`: it can have them, with
+    another forward cell before the first gradient."""
 
     title: str
     needs: tuple[Need, ...]
@@ -49,6 +50,8 @@ class Known:
     bubble: Bubble
     held: str
     copies: int = 1
+    pairs: bool = False
+    pairing: bool = False
 
     @property
     def ends_meet(self) -> bool:
@@ -119,13 +122,14 @@ _1F1B = Bubble("(p - 1) (F + B)")
 
 SCHEDULES: Mapping[str, Known] = {
     "gpipe": Known("GPipe", (), 1, _1F1B, "m"),
-    "one_f_one_b": Known("1F1B", (), 1, _1F1B, "min(m, p)"),
+    "one_f_one_b": Known("1F1B", (), 1, _1F1B, "min(m, p)", pairing=True),
     "interleaved": Known(
         "interleaved 1F1B",
         (_several_chunks, _whole_groups),
         None,
         Bubble("(p - 1) (F + B) / v"),
         "min(m, p + (p - 1) / v)",
+        pairing=True,
     ),
     "zb_h1": Known("ZB-H1", (), 1, Bubble("(p - 1) (F + B - 2 W)", "W <= F and m >= p", own_step=True), "min(m, p)"),
     "zb_h2": Known(
@@ -157,6 +161,7 @@ SCHEDULES: Mapping[str, Known] = {
         Bubble("(p / 2 - 1) (FB + B - 3 W)", "F == B - W >= W"),
         "p + 1",
         copies=2,
+        pairs=True,
     ),
     "dualpipe_v": Known(
         "DualPipeV",
@@ -164,6 +169,7 @@ SCHEDULES: Mapping[str, Known] = {
         2,
         Bubble("(p - 1) (FB + B - 3 W) / 2", "F == B - W >= W"),
         "p + 1 / 2",
+        pairs=True,
     ),
 }
 

@@ -374,6 +374,9 @@ PHASE: dict[str, Attribute] = {
     "grad_overlap": _word(
         "train: whether gradients are reduced, and weights gathered, while other layers compute", "none", "none", "full"
     ),
+    "exchange_overlap": _word(
+        "train: whether tokens travel to experts while another micro-batch computes", "none", "none", "full"
+    ),
     "mtp_loss": Attribute(
         "train: what the mean loss of the model's MTP layers counts; 0: they are not trained",
         default=0.0,

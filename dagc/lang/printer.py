@@ -210,6 +210,11 @@ def _shares(shares: tuple[float, ...]) -> str:
     return f"[{', '.join(map(number, shares))}]"
 
 
+def _op_name(name: str) -> str:
+    """A single op's has a dot."""
+    return f'"{name}"' if "." in name else name
+
+
 def _phase(p: Phase) -> str:
     return _trained(p, p.training) if p.training is not None else _served(p)
 
@@ -221,11 +226,11 @@ def _trained(p: Phase, t: Training) -> str:
             f"kind = {p.kind}, context = {p.context} tok, sequences = {p.sequences}",
             f"{f'hardware = {p.hardware}, ' if p.hardware else ''}gpus = [{show_runs(p.gpus)}]",
             f"schedule = {t.schedule}" + (f", virtual = {t.virtual}" if t.virtual else ""),
-            f"recompute = [{', '.join(t.recompute)}]" if t.recompute else "recompute = none",
+            f"recompute = [{', '.join(map(_op_name, t.recompute))}]" if t.recompute else "recompute = none",
             f"optimizer = {t.optimizer}, zero = {t.zero}"
             + ("" if t.reshard_after_forward else ", reshard_after_forward = false"),
             f"gradient_dtype = {t.gradient_dtype}, master_dtype = {t.master_dtype}, moment_dtype = {t.moment_dtype}",
-            f"grad_overlap = {t.overlap}, cuda_graph = {_value(p.cuda_graph)}",
+            f"grad_overlap = {t.overlap}, exchange_overlap = {t.exchange_overlap}, cuda_graph = {_value(p.cuda_graph)}",
             *([f"mtp_loss = {number(t.mtp_loss)}"] if t.mtp_loss else []),
             *([f"aux_loss = {number(t.aux_loss)}, aux_loss_over = {t.aux_loss_over}"] if t.aux_loss else []),
             *([f"z_loss = {number(t.z_loss)}"] if t.z_loss else []),

@@ -16,7 +16,7 @@ from ..cost.schedule.training.schedule_table import SCHEDULES, Unmet, make
 from ..cost.schedule.training.stage_times import StageTimes
 from ..cost.training.cell_costs import CellCost, cell_costs, model_flops
 from ..cost.training.kept_activations import Kept, kept_by_layer, kept_by_stage, working_bytes
-from ..cost.training.layers_in_turn import StageCost, stage_costs
+from ..cost.training.layers_in_turn import StageCost, pair_s, stage_costs
 from ..cost.training.step_memory import StateBytes, TrainingMemory, state_bytes
 from ..cost.training.weight_moves import gathered_bytes, in_flat_calls, scattered_bytes
 from ..ir.graph import UPDATE, Graph, Segment, Stage, runs
@@ -106,7 +106,7 @@ def schedule_of(unit: Unit, training: Training) -> PipelineSchedule:
     batches = phase.batching.microbatches  # those that have sequences
     chunks = training.virtual or (SCHEDULES[training.schedule].chunks or 1)
     try:
-        return make(training.schedule, strategy.pp, batches, chunks)
+        return make(training.schedule, strategy.pp, batches, chunks, overlapped=training.exchange_overlap == "full")
     except Unmet as error:
         attribute = {"chunks": "virtual"}.get(error.attribute, error.attribute)
         written = attribute if attribute in phase.spans else "schedule"
@@ -162,8 +162,35 @@ def timed(
         schedule,
         StageTimes(
             total("forward"), total("input"), total("weight"), sends, sends, None, total("backward") if whole else None,
+            pairs_of(schedule, staged, whole=whole) if overlaps(training) else None,
         ),
     )  # fmt: skip
+
+
+def overlaps(training: Training) -> bool:
+    """Whether forward and backward cells run at once."""
+    return training.exchange_overlap == "full" or SCHEDULES[training.schedule].pairs
+
+
+def pairs_of(
+    schedule: PipelineSchedule, staged: Mapping[tuple[int, str], StageCost], *, whole: bool
+) -> dict[tuple[int, int], float]:
+    """(stage of a forward cell, of a backward cell of the same GPU) -> seconds of both at once."""
+    nothing = StageCost()
+
+    def back(stage: int) -> StageCost:
+        names = ("backward",) if whole else ("input", "weight")
+        return sum((staged.get((stage, name), nothing) for name in names), nothing)
+
+    own: dict[int, list[int]] = {}
+    for (gpu, _), (_, stage) in schedule.stage_at.items():
+        own.setdefault(gpu, []).append(stage)
+    return {
+        (ahead, behind): pair_s(staged.get((ahead, "forward"), nothing), back(behind))
+        for stages in own.values()
+        for ahead in stages
+        for behind in stages
+    }
 
 
 def update_times(

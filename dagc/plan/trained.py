@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from ..base.frozen import field, record
 from ..cost.records import Costs
+from ..cost.schedule.training.cell_orders import Part
 from ..cost.schedule.training.makespan import StepTimes
 from ..cost.training.cell_costs import CellCost
 from ..cost.training.kept_activations import Kept
@@ -95,7 +96,16 @@ class TrainingResult:
             for cell in names
             if (stage, cell) in self.staged
         )
-        return total * self.graph.microbatches / len(self.steps.schedule.routes)
+        alone_s = total * self.graph.microbatches / len(self.steps.schedule.routes)
+        return max(0.0, alone_s - self.hidden_on(gpu))
+
+    def hidden_on(self, gpu: int) -> float:
+        """Seconds of a step that one GPU of the pipeline gains where forward and backward cells run at once."""
+        times, schedule = self.steps.times, self.steps.schedule
+        stages = [stage for (g, _), (_, stage) in schedule.stage_at.items() if g == gpu]
+        each = sum(times.cell_s(Part.FORWARD, stage) + times.cell_s(Part.BACKWARD, stage) for stage in stages)
+        gained_s = each * self.graph.microbatches / len(schedule.routes) - self.steps.busy_s[gpu]
+        return max(0.0, gained_s) if times.pairs_s is not None else 0.0
 
     @property
     def worst(self) -> TrainingMemory:

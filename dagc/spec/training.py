@@ -10,7 +10,8 @@ class Training:
     """`schedule`: order of the cells of a pipeline, with `virtual` chunks of layers on each GPU; `recompute`: blocks, kinds of op or
     ops that are done anew before their gradients, `full` all. `zero`: what data-parallel ranks share out of the states of the
     `optimizer` and of gradients. Dtypes: of the sums of gradients, of the optimizer's own copy of the weights, of its moments. `overlap`: full
-    where gradients are reduced, and shared out weights gathered, while other layers compute. `mtp_loss`: what the mean loss of the layers that
+    where gradients are reduced, and shared out weights gathered, while other layers compute; `exchange_overlap`:
+    full where tokens travel to experts while another micro-batch computes, forward and backward cells at once. `mtp_loss`: what the mean loss of the layers that
     predict further tokens counts beside the model's own; 0: they are not trained. `reshard_after_forward`: what is gathered of shared out
     weights is freed behind the forward pass of a layer, and gathered anew for its gradients.
     `aux_loss`, `z_loss`: what the losses of routers count, the first with shares of experts over the tokens of `aux_loss_over`."""
@@ -24,6 +25,7 @@ class Training:
     master_dtype: str = "fp32"
     moment_dtype: str = "fp32"
     overlap: str = "none"
+    exchange_overlap: str = "none"
     mtp_loss: float = 0.0
     aux_loss: float = 0.0
     aux_loss_over: str = "rank"

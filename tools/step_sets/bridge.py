@@ -36,7 +36,8 @@ model {model}
 workload {{ sequences = {gbs}, prompt = {row["seq"]} tok }}
 phase train {{
   gpus = 0..{gpus - 1}, pp = {pp}, microbatches = {gbs // mbs // dp}, schedule = {schedule}
-  zero = 1, grad_overlap = full, recompute = [{", ".join(anew) or "none"}]{_cut(row, pp * chunks)}
+  zero = 1, grad_overlap = full, exchange_overlap = {"full" if row["ep_overlap"] == "True" else "none"}
+  recompute = [{", ".join(anew) or "none"}]{_cut(row, pp * chunks)}
   attention {{ dp = {dp}, tp = {tp} }}
   experts {{ ep = {ep} }}
 }}

@@ -30,7 +30,7 @@ class CellCost:
 
     `own_s`: without what moves its weights, from its beginning to its end, of which `computed_s` it computes; `gather_s`: before that its
     weights are gathered, `scatter_s`: after it their gradients are reduced. `shared_s`: of `own_s`, collectives on the links that these
-    need, too."""
+    need, too; `exchange_s`: tokens travel to experts and back."""
 
     time_s: float
     exposed_s: float
@@ -40,6 +40,7 @@ class CellCost:
     gather_s: float = 0.0
     scatter_s: float = 0.0
     shared_s: float = 0.0
+    exchange_s: float = 0.0
 
 
 class OpTimes(NamedTuple):
@@ -116,6 +117,7 @@ def cell_costs(
             found[segment.name, name] = CellCost(
                 time_s, max(0.0, time_s - computed_s), total(moving), own_s, min(own_s, computed_s), gather_s, scatter_s,
                 shared_s,
+                total(op for op in moving if op.is_token_exchange),
             )  # fmt: skip
     return found
 

@@ -21,10 +21,26 @@ class LayerTimes(NamedTuple):
 
 @record
 class StageCost:
-    """Seconds of a cell of a stage, and of that in which a collective runs and nothing is computed."""
+    """Seconds of a cell of a stage, of that in which a collective runs and nothing is computed, and in which tokens travel to experts and
+    back."""
 
     time_s: float = 0.0
     exposed_s: float = 0.0
+    exchange_s: float = 0.0
+
+    def __add__(self, other: StageCost) -> StageCost:
+        """One after the other."""
+        return StageCost(
+            self.time_s + other.time_s, self.exposed_s + other.exposed_s, self.exchange_s + other.exchange_s
+        )
+
+
+def pair_s(one: StageCost, other: StageCost) -> float:
+    """Two cells of different micro-batches at once, each of which computes while tokens of the other travel: at least what both compute, at
+    least how long tokens of both travel, and at least each by itself."""
+    exchanged_s = sum(min(cell.exposed_s, cell.exchange_s) for cell in (one, other))
+    computed_s = one.time_s + other.time_s - exchanged_s
+    return max(computed_s, one.exchange_s + other.exchange_s, one.time_s, other.time_s)
 
 
 def in_turn(cells: Sequence[CellCost], *, overlap: bool) -> list[LayerTimes]:
@@ -70,7 +86,8 @@ def stage_cost(cells: Sequence[CellCost], *, overlap: bool) -> StageCost:
     else:
         last = in_turn(cells, overlap=overlap)[-1]
         time_s = max(last.end_s, last.scatter_s + cells[-1].scatter_s)
-    return StageCost(time_s, max(0.0, time_s - sum(cost.computed_s for cost in cells)))
+    exposed_s = max(0.0, time_s - sum(cost.computed_s for cost in cells))
+    return StageCost(time_s, exposed_s, sum(cost.exchange_s for cost in cells))
 
 
 def cells_in_order(stage: Stage, cells: Mapping[tuple[str, str], CellCost], cell: str) -> list[CellCost]:

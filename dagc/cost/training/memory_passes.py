@@ -14,12 +14,12 @@ from ...base.dtypes import DTYPE_BYTES
 from ...calib.training_constants import Kernels
 from ...ir.graph import Op, Segment
 from ...ir.mesh import Mesh
-from ...ir.ops.attributes import AccumulateAttrs, WeightAttrs
+from ...ir.ops.attributes import AccumulateAttrs, ExchangeAttrs, WeightAttrs
 from ...ir.ops.kind import Tokens
 from ...ir.ops.op_set import OPS, input_layout, result_layout, traffic
 from ...ir.ops.sizes import local_bytes, local_count
 from ...ir.ops.training import STATES
-from ...ir.routed_dims import routed
+from ...ir.routed_dims import routed, rows_of
 from ...spec.training import Training
 from ..measured import RIDING, Match, Measured
 from ..records import Array
@@ -48,7 +48,7 @@ def match(found: Match, training: Training, known: Kernels) -> None:
         elif is_pointwise(op):
             moved, begins = passes.bytes_of(op), passes.begins(op)
         elif OPS[op.kind].tokens is Tokens.AT_HOME:
-            moved, Bps = traffic(segment, op, found.mesh).activations_B, hardware.hbm_Bps * known.rows
+            moved, Bps = _reordered(segment, op, found.mesh), hardware.hbm_Bps * known.rows
         else:
             continue
         time_s = moved * _work(found, op) / Bps + (hardware.launch_s if begins and moved else 0.0)
@@ -73,6 +73,15 @@ def _rides(found: Match, op: Op) -> bool:
 def _work(found: Match, op: Op) -> Array:
     rows = routed(found.segment, op) if op.scope == "experts" else None
     return np.ones(1) if rows is None else found.loads[rows].work
+
+
+def _reordered(segment: Segment, op: Op, mesh: Mesh) -> float:
+    """Rows are put in the order of ranks, and where they come from several ranks in that of the rank's experts, or both back."""
+    moved = traffic(segment, op, mesh).activations_B
+    if not isinstance(op.attrs, ExchangeAttrs) or not op.attrs.exchange:
+        return moved
+    rows_B = result_bytes(segment, op, mesh) if rows_of(op.dims) is not None else 0.0
+    return moved + 2 * (rows_B or local_bytes(segment, op.inputs[0], input_layout(segment, op, op.inputs[0]), mesh))
 
 
 def _accumulated(segment: Segment, op: Op, mesh: Mesh, training: Training) -> float:

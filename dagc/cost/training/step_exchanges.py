@@ -1,7 +1,6 @@
 """step_exchanges: collectives of a training step: NCCL's, as it was measured.
 
-Sums of gradients and new weights travel in buckets. Rows of tokens are put in the order of the experts that they come to. Beyond the ranks
-that were measured no call is faster than its links.
+Sums of gradients and new weights travel in buckets. Beyond the ranks that were measured no call is faster than its links.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import numpy as np
 
 from ...base.dtypes import DTYPE_BYTES
 from ...base.frozen import replace
-from ...calib.training_constants import kernels as known_of
 from ...ir.graph import UPDATE, Op
 from ...ir.groups import GroupShape
 from ..exchange import KERNELS, Exchanges, Kernel, Option, Tokens
@@ -32,10 +30,7 @@ class TrainingExchanges(Exchanges):
         found = super().measured(op, payload_B * times, group, estimate_s * times)
         if found is None:
             return None
-        time_s = np.maximum(found.time_s / times, estimate_s if found.outside else 0.0)
-        if op.is_token_exchange:
-            time_s = time_s + 2 * payload_B / (self.hardware.hbm_Bps * known_of(self.calibration.gpu).rows)
-        return replace(found, time_s=time_s)
+        return replace(found, time_s=np.maximum(found.time_s / times, estimate_s if found.outside else 0.0))
 
     def _sent(self, op: Op, payload_B: float) -> Tokens | None:
         return None

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from ...base.diagnostics import Collector
 from ...base.dtypes import dtype as dtype_named
 from ...base.phase_kinds import TRAIN
+from ...base.pipeline_schedules import SCHEDULES
 from ...base.units import Quantity
 from ...spec.model import Model
 from ...spec.training import Training
@@ -14,7 +15,7 @@ from ..body import Body
 from ..values.evaluate import Value
 
 OWN = (
-    "schedule", "virtual", "recompute", "optimizer", "zero", "gradient_dtype", "master_dtype", "moment_dtype", "grad_overlap",
+    "schedule", "virtual", "recompute", "optimizer", "zero", "gradient_dtype", "master_dtype", "moment_dtype", "grad_overlap", "exchange_overlap",
     "mtp_loss", "aux_loss", "aux_loss_over", "z_loss", "reshard_after_forward",
 )  # fmt: skip
 ELSEWHERE = {
@@ -82,6 +83,7 @@ def read_training(values: Mapping[str, Value | None], body: Body, out: Collector
     return Training(
         schedule, virtual, _names(values["recompute"], body, out), str(values["optimizer"]), zero,
         str(values["gradient_dtype"]), str(values["master_dtype"]), str(values["moment_dtype"]), str(values["grad_overlap"]),
+        _paired(values, schedule, body, out),
         _number(values["mtp_loss"]), _number(values["aux_loss"]), str(values["aux_loss_over"]), _number(values["z_loss"]),
         reshard,
     )  # fmt: skip
@@ -109,6 +111,23 @@ def has_further_layers(training: Training, model: Model, body: Body, out: Collec
 
 def _number(value: Value | None) -> float:
     return value.value if isinstance(value, Quantity) else 0.0
+
+
+def _paired(values: Mapping[str, Value | None], schedule: str, body: Body, out: Collector) -> str:
+    """Cells of two micro-batches run at once only where the order of the schedule can have them so."""
+    word = str(values["exchange_overlap"])
+    known = SCHEDULES.get(schedule)
+    if word == "full" and known is not None and not known.pairing:
+        able = [name for name, each in SCHEDULES.items() if each.pairing]
+        help = (
+            "leave it out: its forward and backward cells overlap already"
+            if known.pairs
+            else f"write `schedule = {able[0]}` or `{able[1]}`, or leave it out",
+        )
+        message = f"`exchange_overlap = full` does not go with `schedule = {schedule}`"
+        out.add("E12", message, body.span_of("exchange_overlap"), help=help)
+        return "none"
+    return word
 
 
 def _count(value: Value | None) -> int:

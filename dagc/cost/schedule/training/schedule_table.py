@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from ....base.pipeline_schedules import SCHEDULES, Unmet, chunks_of
 from .cell_orders import PipelineSchedule
@@ -31,6 +32,16 @@ MAKERS: Mapping[str, Callable[[int, int, int], PipelineSchedule]] = {
 """Name -> the schedule of (GPUs, micro-batches, chunks)."""
 
 
-def make(name: str, gpus: int, microbatches: int, chunks: int | None = None) -> PipelineSchedule:
-    """`chunks` may be left out where the schedule says how many there are. Raises `Unmet` where it cannot be made."""
-    return MAKERS[name](gpus, microbatches, chunks_of(name, gpus, microbatches, chunks))
+PAIRED: Mapping[str, Callable[[int, int, int], PipelineSchedule]] = {
+    "one_f_one_b": partial(one_f_one_b, paired=True), "interleaved": partial(interleaved, paired=True),
+}  # fmt: skip
+"""Of those that can have pairs of cells that overlap."""
+
+
+def make(
+    name: str, gpus: int, microbatches: int, chunks: int | None = None, *, overlapped: bool = False
+) -> PipelineSchedule:
+    """`chunks` may be left out where the schedule says how many there are. `overlapped`: forward and backward cells run at once where the
+    schedule can have them so. Raises `Unmet` where it cannot be made."""
+    makers = PAIRED if overlapped and name in PAIRED else MAKERS
+    return makers[name](gpus, microbatches, chunks_of(name, gpus, microbatches, chunks))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ....base.frozen import record
 from .cell_orders import Cell, Part
@@ -12,7 +12,8 @@ from .cell_orders import Cell, Part
 class StageTimes:
     """Seconds by virtual stage. `sends_s[i]`: of activations from stage i to the next; `returns_s[i]`: of gradients from the next
     stage back to i. `overlap_s`: by the stage of the forward cell, how long it takes together with the backward cell that it
-    overlaps with; where it is not given, they gain nothing. `backward_s`: of whole gradients, if not their two parts."""
+    overlaps with; `pairs_s` the same by both stages. Where neither is given, they gain nothing. `backward_s`: of whole gradients, if not
+    their two parts."""
 
     forward_s: Sequence[float]
     input_s: Sequence[float]
@@ -21,6 +22,7 @@ class StageTimes:
     returns_s: Sequence[float]
     overlap_s: Sequence[float] | None = None
     backward_s: Sequence[float] | None = None
+    pairs_s: Mapping[tuple[int, int], float] | None = None
 
     @staticmethod
     def alike(
@@ -56,6 +58,8 @@ class StageTimes:
         """Of one cell, or of a forward and a backward cell at once, on these stages."""
         if len(cells) == 1:
             return self.cell_s(cells[0].part, stages[0])
+        if self.pairs_s is not None:
+            return self.pairs_s[stages[0], stages[1]]
         if self.overlap_s is None:
             return sum(self.cell_s(cell.part, stage) for cell, stage in zip(cells, stages, strict=True))
         return self.overlap_s[stages[0]]
