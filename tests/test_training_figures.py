@@ -10,11 +10,14 @@ from statistics import median
 import pytest
 from conftest import ROOT
 from measured_steps import SETS, errors
-from step_sets.measured_rows import Row
+from step_sets import seqpar
+from step_sets.measured_rows import Row, compiled
 from step_sets.simumax import memory_error, runs
 
 import dagc
 from dagc.base.units import Quantity
+from dagc.cost.schedule.training.in_flight import peaks
+from dagc.cost.schedule.training.schedule_table import make
 from dagc.cost.training.kept_activations import kept_bytes
 from dagc.lang.library import names
 
@@ -139,46 +142,33 @@ def test_times_of_steps_are_near_what_was_measured(name: str) -> None:
 
 # -- activations of a layer ------------------------------------------------------------------------
 
-GPT = """moe 1
-hardware from "a100-80gb-sxm" { gpus = 8 }
-block gpt_attention(x) {
-  h = layer_norm(x, gain = true)
-  q[batch, seq, kv_heads, group, head_dim] = h * Wq[hidden, kv_heads, group, head_dim]
-  k[batch, seq, kv_heads, head_dim] = h * Wk[hidden, kv_heads, head_dim]
-  v[batch, seq, kv_heads, head_dim] = h * Wv[hidden, kv_heads, head_dim]
-  o[batch, seq, kv_heads, group, head_dim] = attend(q, k, v, causal = true)
-  y[batch, seq, hidden] = o * Wo[kv_heads, group, head_dim, hidden]
-  return x + y
-}
-block gpt_mlp(x) {
-  let ffn = mlp.hidden
-  h = layer_norm(x, gain = true)
-  u[batch, seq, ffn] = h * Wu[hidden, ffn]
-  a = gelu(u)
-  y[batch, seq, hidden] = a * Wd[ffn, hidden]
-  return x + y
-}
-layer gpt { gpt_attention, gpt_mlp }
-model gpt {
-  hidden = 6144, vocab = 51200, stack = [embed, 2 * gpt, lm_head]
-  attention { heads = 64 }
-  mlp { hidden = 24576 }
-}
-workload { sequences = BATCH, prompt = 2048 tok }
+GPT = f"""moe 1
+hardware from "a100-80gb-sxm" {{ gpus = 8 }}
+{seqpar.GPT}
+model gpt {{
+  hidden = HIDDEN, vocab = 51200, stack = [embed, 2 * gpt, lm_head]
+  attention {{ heads = HEADS }}
+  mlp {{ hidden = FFN }}
+}}
+workload {{ sequences = BATCH, prompt = 2048 tok }}
 """
 MASKS = 2
 """Bytes per token and width of the two dropout masks outside of attention, in Megatron's 34 and 10: dagc has no dropout."""
 
 
 @cache
-def kept(tp: int, split: bool, recompute: str, batch: int = 4) -> float:
+def kept(tp: int, split: bool, recompute: str, batch: int = 4, hidden: int = 6144, heads: int = 64) -> float:
     """Bytes that a layer of GPT keeps of a micro-batch, over s b h."""
     parallel = "true" if split else "false"
     phase = (
         f"phase train {{ gpus = 0..{tp - 1}, tp = {tp}, sequence_parallel = {parallel}, recompute = {recompute} }}\n"
     )
-    graph = dagc.compile_text(GPT.replace("BATCH", str(batch)) + phase).trainings["train"].graph
-    return sum(kept_bytes(graph.segment("gpt"), graph, 1.0).values()) / (2048 * batch * 6144)
+    sizes = {"HIDDEN": hidden, "HEADS": heads, "FFN": 4 * hidden, "BATCH": batch}
+    text = GPT
+    for name, size in sizes.items():
+        text = text.replace(name, str(size))
+    graph = dagc.compile_text(text + phase).trainings["train"].graph
+    return sum(kept_bytes(graph.segment("gpt"), graph, 1.0).values()) / (2048 * batch * hidden)
 
 
 @pytest.mark.parametrize("tp", [2, 8])
@@ -194,3 +184,48 @@ def test_activations_of_a_dense_layer_are_megatrons(tp: int) -> None:
 def test_activations_of_one_gpu_and_other_batches() -> None:
     assert kept(1, split=False, recompute="none") == 34 - MASKS
     assert kept(8, split=True, recompute="none", batch=1) == (34 - MASKS) / 8
+
+
+def megatrons(row: Row, recompute: str) -> float:
+    """Bytes over s b h that a layer of the table's model keeps: dagc's, and what its model does not have: dropout's masks, and in attention
+    that stores its scores these and a mask, 5 a s / h on t ranks."""
+    tp, hidden, heads = int(row["tp"]), int(row["hidden"]), int(row["heads"])
+    split, full = "SP" in recompute, recompute == "full"
+    own = kept(tp, split, "full" if full else "none", hidden=hidden, heads=heads)
+    masks = 0 if full else MASKS / tp if split else MASKS
+    scores = 0.0 if full or "selective" in recompute else 5 * heads * int(row["seq"]) / hidden / tp
+    return own + masks + scores
+
+
+@pytest.mark.parametrize("row", seqpar.table("activation_pct"), ids=lambda row: f"{row['model']} {row['recompute']}")
+def test_activations_are_megatrons_percentages(row: Row) -> None:
+    """Of tensor parallelism alone (arXiv 2205.05198, figure 7): its bars are up to 0.14 points off its own formula."""
+    share = 100 * megatrons(row, row["recompute"]) / megatrons(row, "none")
+    assert share == pytest.approx(float(row["value"]), abs=0.14)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [row for how in ("none", "selective+SP") for row in seqpar.table(f"activations_{how}_GiB")],
+    ids=lambda row: f"{row['model']} {row['metric']}",
+)
+def test_activations_of_the_first_stage_are_megatrons(row: Row) -> None:
+    """Its layers times the micro-batches that the schedule holds there (the same, figure 1), to the last printed digit."""
+    pp, chunks, batches = (int(row[k]) for k in ("pp", "interleave", "global_batch"))
+    schedule = (
+        make("interleaved", pp, batches // int(row["micro_batch"]), chunks) if pp > 1 else make("one_f_one_b", 1, 1)
+    )
+    layer_B = (
+        megatrons(row, row["metric"].split("_")[1]) * int(row["seq"]) * int(row["micro_batch"]) * int(row["hidden"])
+    )
+    assert layer_B * int(row["layers"]) / pp * peaks(schedule)[0].held / 2**30 == float(row["value"])
+
+
+@pytest.mark.parametrize("row", seqpar.table("params_grads_optimizer_GiB"), ids=lambda row: row["model"])
+def test_parameters_and_states_are_megatrons(row: Row) -> None:
+    """Of a stage between the ends, as the table counts layers alone; of 22 billion parameters there is one stage, with both tables."""
+    needs = compiled(seqpar.spec_of({**row, "recompute": "selective"})).memory
+    own = needs[min(1, len(needs) - 1)]
+    assert (own.weights_B + own.gradients_B + own.optimizer_B) / 2**30 == pytest.approx(
+        float(row["value"]), rel=3e-2 if len(needs) == 1 else 2e-4
+    )
