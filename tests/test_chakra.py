@@ -29,7 +29,7 @@ from dagc.base.diagnostics import SpecError
 from dagc.cli import main
 from dagc.export.chakra import configs
 from dagc.export.chakra.folder import classes, traces
-from dagc.export.chakra.program import comm_size
+from dagc.export.chakra.layer_nodes import comm_size
 from dagc.export.chakra.ranks import Network, Ranks
 from dagc.export.chakra.simulated import Call, fitted, line, nearest
 from dagc.ir.graph import Op, Segment

@@ -49,7 +49,7 @@ def run(spec: Path, given: argparse.Namespace) -> bool:
     """The phases of a spec; whether every rank of each finished."""
     whole = True
     plan = dagc.compile(spec)
-    for phase in plan.phases:
+    for phase in (*plan.phases, *plan.trainings):
         with tempfile.TemporaryDirectory(prefix="traces") as made:
             directory = Path(made)
             try:
@@ -70,7 +70,7 @@ def run(spec: Path, given: argparse.Namespace) -> bool:
             f"{name:<40}{ranks:>7}{len(finished):>10}{pass_s * 1e3:>11.4f} ms{took_s * 1e3:>11.4f} ms{took_s / pass_s:>8.4f}"
         )
         if given.calls:
-            print_calls(plan.phases[phase], output)
+            print_calls(plan.trainings.get(phase) or plan.phases[phase], output)
     return whole
 
 

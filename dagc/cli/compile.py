@@ -105,8 +105,8 @@ def once(args: Namespace) -> int:
 def trace_folders(plan: Plan, directory: Path, name: str, kinds: list[Exporter]) -> Folders:
     """Folders that are written rank by rank, each with what fills it."""
     folders: dict[Path, Callable[[Path], None]] = {}
-    for phase in plan.phases:
-        for kind in (k for k in kinds if k.folder):
+    for phase in (*plan.phases, *plan.trainings):
+        for kind in (k for k in kinds if k.folder and (phase in plan.phases or k.trains)):
             target = directory / f"{name}.{phase}.{kind.suffixes[0]}"
             (fill,) = kind.make(plan, phase, target=target).values()
             folders[target] = cast(Callable[[Path], None], fill)

@@ -89,7 +89,7 @@ EXPORTERS: tuple[Exporter, ...] = (
     ),
     Exporter(
         "chakra", "one Chakra execution trace per rank, and the simulator's inputs", ("chakra",), PHASE, "chakra.folder:folder",
-        ("target",), ("orjson",), folder=True,
+        ("target",), ("orjson",), folder=True, trains=True,
     ),
     Exporter("html", "the report as one page", ("html",), PLAN, "reports:html", ("buys", "theme"), offered=(EMIT, REPORT), also=("htm",)),
     Exporter("md", "the report in Markdown", ("md",), PLAN, "reports:markdown", ("buys",), offered=(EMIT, REPORT)),

@@ -89,7 +89,7 @@ def step_ops(result: TrainingResult, stage: int) -> tuple[StepOp, ...]:
             calls * float(result.costs.ops[segment.name, op.name].time_s.max()), result.costs.ops[segment.name, op.name].bound,
             op.is_collective,
         )
-        for segment, op, calls in _called(result, stage)
+        for segment, op, calls in called(result, stage)
     ]  # fmt: skip
     return tuple(sorted(found, key=lambda one: -one.time_s))
 
@@ -108,7 +108,7 @@ def step_collectives(result: TrainingResult, stage: int) -> tuple[CellCollective
             one = CollectiveTotal(one.kind, one.axes, one.group_size, count, one.payload_B, wire_B, time_s, levels)
         totals[key] = one
 
-    for segment, op, calls in _called(result, stage):
+    for segment, op, calls in called(result, stage):
         if op.is_collective:
             cost = result.costs.ops[segment.name, op.name]
             turns = op.attrs.steps if isinstance(op.attrs, RingTurnAttrs) else 1
@@ -119,7 +119,7 @@ def step_collectives(result: TrainingResult, stage: int) -> tuple[CellCollective
                     cost.wire_B * calls, float(cost.time_s.max()) * calls, {n: b * calls for n, b in cost.level_B.items()},
                 ),
             )  # fmt: skip
-    for cell, kind, edge in _sends(result, stage):
+    for cell, kind, edge in sends(result, stage):
         calls = passes(result)
         wire_B = edge.payload_B * calls if kind == "send" else 0.0
         levels = {edge.level: wire_B} if kind == "send" else {}
@@ -134,7 +134,7 @@ def edge_between(costs: Costs, here: Seat, there: Seat) -> Transfer:
     return costs.edges[min(here.gpu, there.gpu)] if abs(here.gpu - there.gpu) == 1 else costs.transfer
 
 
-def _called(result: TrainingResult, stage: int) -> Iterator[tuple[Segment, Op, int]]:
+def called(result: TrainingResult, stage: int) -> Iterator[tuple[Segment, Op, int]]:
     """Every op of the layers of a GPU, with its calls in a step: an update is once a step."""
     layers, each = layers_on(result, stage), passes(result)
     for segment in result.graph.segments:
@@ -143,7 +143,7 @@ def _called(result: TrainingResult, stage: int) -> Iterator[tuple[Segment, Op, i
                 yield segment, op, layers[segment.name] * (1 if op.cell == UPDATE else each)
 
 
-def _sends(result: TrainingResult, stage: int) -> Iterator[tuple[str, str, Transfer]]:
+def sends(result: TrainingResult, stage: int) -> Iterator[tuple[str, str, Transfer]]:
     """(cell, send or recv, what sends) of each neighbour of its chunks: activations forward, gradients back."""
     for route in result.steps.schedule.routes:
         for here, there in pairwise(route.seats):

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from ...base.diagnostics import Diagnostic, SpecError
-from ...base.frozen import record
+from ...base.frozen import record, replace
 from ...plan.plan import CompiledPlan
-from ...plan.result import PhaseResult
-from ...view.facts.size import MOST_STREAMED, check_size
+from ...plan.trained import TrainingResult
+from ...view.facts.size import MOST_STREAMED, check_size, check_step_size
 from ..json import dumps
 from . import configs
 from . import messages as schema
 from .image import Encoder, Image, Templates, encoded
-from .program import EDGE, FIRST_ID, HOST, Context, Pattern, Program, TraceLayer, TraceNode, Words
-from .ranks import Hole, Ranks
+from .pass_program import PassProgram
+from .rank_program import FIRST_ID, RankProgram
+from .ranks import Hole, Placed, Ranks
 from .simulated import nearest
+from .step_program import StepProgram
+from .trace_rows import Context, Pattern, TraceLayer, TraceNode, Words
 
 Position = tuple[int, ...]
 """[stage, *mesh] of a rank."""
@@ -35,7 +38,7 @@ class RankClass:
     members: tuple[tuple[int, Position, dict[Hole, int]], ...]
 
 
-def classes(result: PhaseResult, ranks: Ranks) -> Iterator[RankClass]:
+def classes(result: Placed, ranks: Ranks) -> Iterator[RankClass]:
     """Equal ranks: of one stage, of equal times, and with values of their own that take equally many bytes."""
     mesh = result.graph.the_mesh
     long = {
@@ -53,14 +56,18 @@ def classes(result: PhaseResult, ranks: Ranks) -> Iterator[RankClass]:
     return (RankClass(stage, widths, tuple(members)) for (stage, _, widths), members in groups.items())
 
 
+def program(ranks: Ranks, stage: int, holes: Mapping[Hole, int], first_B: int = 1) -> RankProgram:
+    """What the ranks of a stage run."""
+    made = StepProgram if isinstance(ranks.result, TrainingResult) else PassProgram
+    return made(ranks, stage, holes, first_B)
+
+
 def image(ranks: Ranks, alike: RankClass, templates: Templates | None = None) -> Image:
     """The file of some equal ranks, without what is each rank's own. Templates serve all of equal stage and widths."""
     result, at = ranks.result, alike.members[0][1]
-    templates = templates or Templates(Program(ranks, alike.stage, dict(alike.widths)))
+    templates = templates or Templates(program(ranks, alike.stage, dict(alike.widths)))
     times = {key: _at(cost.time_s, at[1:]) for key, cost in result.costs.ops.items()}
-    if alike.stage < len(result.costs.edges):
-        times[EDGE] = result.costs.edges[alike.stage].time_s
-    times[HOST] = result.schedule.host_s
+    times |= templates.program.other_times()
     return Encoder(templates, times).encode(templates.program.rows())
 
 
@@ -73,16 +80,16 @@ def idle(ranks: Ranks, first_B: int) -> memoryview:
     work = schema.attribute("num_ops", "int64", 1) + schema.attribute("tensor_size", "uint64", first_B)
     none = Context(((),), (), ())
     pattern = Pattern((TraceNode(Words(("idle",)), schema.COMP, "compute", (), (), None, 0, work),), none)
-    return Encoder(Templates(Program(ranks, 0, {})), {}).encode([TraceLayer(pattern, FIRST_ID, (), 0, 0, 0)]).data.data
+    return Encoder(Templates(program(ranks, 0, {})), {}).encode([TraceLayer(pattern, FIRST_ID, (), 0, 0, 0)]).data.data
 
 
-def traces(result: PhaseResult, ranks: Ranks, first_B: int = 1) -> Iterator[tuple[int, memoryview]]:
+def traces(result: Placed, ranks: Ranks, first_B: int = 1) -> Iterator[tuple[int, memoryview]]:
     """The file of each rank, in no order of ranks. A view is good until the next one is asked for. `first_B`: as a program's."""
     shared: dict[tuple[int, Widths], Templates] = {}
     for alike in classes(result, ranks):
         key = (alike.stage, alike.widths)
         if key not in shared:
-            shared[key] = Templates(Program(ranks, alike.stage, dict(alike.widths), first_B))
+            shared[key] = Templates(program(ranks, alike.stage, dict(alike.widths), first_B))
         made = image(ranks, alike, shared[key])
         for rank, _, holes in alike.members:
             yield rank, made.write_over(holes)
@@ -93,7 +100,7 @@ def traces(result: PhaseResult, ranks: Ranks, first_B: int = 1) -> Iterator[tupl
 def folder(plan: CompiledPlan, phase: str, *, target: Path) -> dict[str, Callable[[Path], None]]:
     """What fills the folder that will be called `target`. Raises SpecError for a name that the simulator cannot read."""
     check_name(target)
-    if plan.phases[phase].takes_turns:
+    if phase not in plan.trainings and plan.phases[phase].takes_turns:
         message = f"Chakra traces have no collective from `{phase}`'s attention to experts on GPUs of their own"
         because = ("its collectives are among one group of ranks, all of which do the same",)
         help = ("`--emit perfetto` and `--emit json` have what goes across",)
@@ -103,8 +110,14 @@ def folder(plan: CompiledPlan, phase: str, *, target: Path) -> dict[str, Callabl
 
 def write(plan: CompiledPlan, phase: str, directory: Path, name: str) -> None:
     """Everything that the simulator needs for one phase, into an empty directory that will have this name."""
-    result, hardware = plan.phases[phase], plan.units[phase].spec.hardware
-    check_size(result, "the traces", MOST_STREAMED)
+    hardware = plan.spec.of(plan.spec.phase(phase)).hardware
+    if phase in plan.trainings:
+        result: Placed = plan.trainings[phase]
+        hardware = replace(hardware, calibration=None)  # kernels were measured in inference alone
+        check_step_size(plan.trainings[phase], "the traces", MOST_STREAMED)
+    else:
+        result = plan.phases[phase]
+        check_size(plan.phases[phase], "the traces", MOST_STREAMED)
     ranks = Ranks(result)
     for rank, data in traces(result, ranks, configs.first_B(hardware)):
         (directory / f"rank.{rank}.et").write_bytes(data)
@@ -127,8 +140,7 @@ def write(plan: CompiledPlan, phase: str, directory: Path, name: str) -> None:
         {
             "schema": 2,
             "phase": phase,
-            "pass_s": result.schedule.latency_s,  # what the simulator simulates
-            "steady_s": result.schedule.period_s,  # from step to step, where the stages overlap steps
+            **simulated_s(result),
             "gpus": gpus,
             "command": configs.command(name, "system.json"),
         },
@@ -136,6 +148,13 @@ def write(plan: CompiledPlan, phase: str, directory: Path, name: str) -> None:
     )
     for name, content in small.items():
         (directory / name).write_bytes(content)
+
+
+def simulated_s(result: Placed) -> dict[str, float]:
+    """`pass_s`: what is simulated, by dagc's own estimate; `steady_s`: from one to the next, where stages overlap them."""
+    if isinstance(result, TrainingResult):
+        return {"pass_s": result.time_s, "steady_s": result.time_s}
+    return {"pass_s": result.schedule.latency_s, "steady_s": result.schedule.period_s}
 
 
 def check_name(directory: Path) -> None:

@@ -13,8 +13,9 @@ from ...base.arrays import NDArray
 from ...base.frozen import record
 from ..protobuf import LENGTH, VARINT, digits, patch, patch_text, tag, text, varint, widths
 from . import messages as schema
-from .program import DURATION, ID, LAYER, MICROBATCH, TAG, Pattern, Program, Tensor, TraceLayer, TraceNode, Words
+from .rank_program import RankProgram
 from .ranks import Hole
+from .trace_rows import DURATION, ID, LAYER, MICROBATCH, TAG, Pattern, Tensor, TraceLayer, TraceNode, Words
 
 Ints = NDArray[np.int64]
 
@@ -92,7 +93,8 @@ def columns(pattern: Pattern, stage: int) -> Columns:
         found.append((ID, k, False))
         found += [(kind, index, True) for kind, index in node.name.numbers]
         found += [(ID, ref, False) for ref in (*node.control, *node.data)]
-        found += [(DURATION, k, False), (MICROBATCH, 0, False)]
+        found.append((DURATION, k, False))
+        found += [(MICROBATCH, 0, False)] * node.batched
         found += [(LAYER, 0, False)] * node.layered
         if node.tag is not None:
             found.append((TAG, node.tag, False))
@@ -132,7 +134,7 @@ def encoded(key: Hole, value: int) -> bytes:
 class Templates:
     """Encoded layers of the ranks of a stage whose own values (`holes`) take equally many bytes."""
 
-    program: Program
+    program: RankProgram
     columns: dict[int, Columns] = field(default_factory=dict)
     layers: dict[tuple[int, bytes], Template] = field(default_factory=dict)
     records: dict[tuple[int, int, tuple[int, ...]], Record] = field(default_factory=dict)
@@ -192,7 +194,8 @@ class Templates:
             if refs:
                 pieces += framed(number, [Gap(next(left)) for _ in refs])
         pieces += [tag(schema.DURATION, VARINT), Gap(next(left)), fixed]
-        pieces += attribute("microbatch", "int64", [Gap(next(left))])
+        if node.batched:
+            pieces += attribute("microbatch", "int64", [Gap(next(left))])
         if node.layered:
             pieces += attribute("layer", "int64", [Gap(next(left))])
         if node.tag is not None:

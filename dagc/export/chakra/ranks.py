@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
 from math import prod
 
 import numpy as np
@@ -12,12 +14,20 @@ from ...base.frozen import record
 from ...ir.graph import Op
 from ...ir.peers import Peers, peers
 from ...plan.result import PhaseResult
+from ...plan.trained import TrainingResult
 
+Placed = PhaseResult | TrainingResult
+"""A phase on its GPUs, with the costs of its ops."""
 Ints = NDArray[np.int64]
 Group = tuple[str, ...]
 """The order of the members, and the axes."""
 Hole = tuple[str, ...]
-"""What differs between equal ranks: ("group", order, axes..), ("next",), ("previous",), ("to" | "from", segment, op, ..)."""
+"""What differs between equal ranks: ("group", order, axes..), ("stage", number), ("to" | "from", segment, op, ..)."""
+
+
+def stage_hole(stage: int) -> Hole:
+    """The equal rank of another stage."""
+    return ("stage", str(stage))
 
 
 @record(slots=False)
@@ -42,7 +52,7 @@ class Network:
         return len(self.gpus)
 
 
-def network(result: PhaseResult) -> Network:
+def network(result: Placed) -> Network:
     """Ranks of the domains of every level and of the GPUs in each. Where domains have unequal numbers of the phase's GPUs,
     each gets its full number and the rest is idle. A dimension of one is left out, but there are two ranks at least."""
     placed = result.graph.the_mesh.the_gpus
@@ -95,7 +105,7 @@ class Ranks:
     """Every rank of a phase, as [stage, *mesh]. `groups`: ranks of each communicator as the simulator goes through them; its id is its index plus
     `first`, so that all ids have the same number of digits and a rank's can be written over another's."""
 
-    result: PhaseResult
+    result: Placed
     network: Network = field(init=False)
     number: Ints = field(init=False)
     groups: list[tuple[int, ...]] = field(init=False)
@@ -117,6 +127,18 @@ class Ranks:
             elif (key := self.group(op)) not in self.group_of and mesh.size(axes) < self.network.ranks:
                 self.group_of[key] = self._grouped(key, known)
         self.groups = list(known)
+
+    @cached_property
+    def neighbours(self) -> tuple[tuple[int, ...], ...]:
+        """Of each stage those that it sends to or receives from."""
+        ways: list[list[int]] = [[*range(len(self.number))]]
+        if isinstance(self.result, TrainingResult):
+            ways = [[seat.gpu for seat in route.seats] for route in self.result.steps.schedule.routes]
+        found: list[set[int]] = [set() for _ in self.number]
+        for here, there in (pair for way in ways for pair in pairwise(way)):
+            found[here].add(there)
+            found[there].add(here)
+        return tuple(tuple(sorted(own - {stage})) for stage, own in enumerate(found))
 
     def group(self, op: Op) -> Group:
         """Which group a collective is of. A ring or a tree goes from each member to a near one. In an all-to-all, members that
@@ -163,10 +185,8 @@ class Ranks:
         """What is a rank's own, at its [stage, *mesh] position. A group over all ranks has no id."""
         stage, place = at[0], at[1:]
         out: dict[Hole, int] = {("group", *key): self.first + int(ids[at]) for key, ids in self.group_of.items()}
-        if stage + 1 < len(self.number):
-            out["next",] = int(self.number[(stage + 1, *place)])
-        if stage > 0:
-            out["previous",] = int(self.number[(stage - 1, *place)])
+        for other in self.neighbours[stage]:
+            out[stage_hole(other)] = int(self.number[(other, *place)])
         for key, found in self.permutes.items():
             for i, target in enumerate(found.targets[place]):
                 out["to", *key, str(i)] = int(self.number[(stage, *target)])

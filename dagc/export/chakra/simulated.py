@@ -15,18 +15,24 @@ are of measured kernels, links are fitted to them too: as least squares of relat
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from math import log2
 
 import numpy as np
 
 from ...base.arrays import NDArray
 from ...base.frozen import record
+from ...cost.schedule.training.cell_orders import Seat
 from ...ir.graph import Op, Segment
 from ...plan.result import PhaseResult
+from ...plan.step_totals import called, edge_between, passes
+from ...plan.trained import TrainingResult
 from ...spec.hardware import Hardware, Link
-from .program import comm_size, message_size
-from .ranks import Ints, Network, Ranks
+from .layer_nodes import comm_size
+from .ranks import Ints, Network, Placed, Ranks
+from .trace_rows import message_size
 
 Floats = NDArray[np.float64]
 
@@ -62,7 +68,7 @@ class Simulated:
     links: tuple[Link, ...]
 
 
-def nearest(result: PhaseResult, ranks: Ranks, hardware: Hardware, links: tuple[Link, ...]) -> Simulated:
+def nearest(result: Placed, ranks: Ranks, hardware: Hardware, links: tuple[Link, ...]) -> Simulated:
     """The algorithms, and where the hardware names a calibration the links, whose times come nearest to the prices. `links`: of
     each dimension by the spec."""
     calls = [*_calls(result, ranks)]
@@ -151,26 +157,52 @@ def fitted(lines: Floats, priced_s: Floats, counts: Floats, links: tuple[Link, .
     )
 
 
-def _calls(result: PhaseResult, ranks: Ranks) -> Iterator[Call]:
-    graph = result.graph
-    passes = graph.microbatches * graph.lanes
-    counts = {s.name: 0 for s in graph.segments}
-    for stage in graph.stages:
-        for name, count in stage.layers:
-            counts[name] += count * passes
-    for segment in graph.segments:
+def _calls(result: Placed, ranks: Ranks) -> Iterator[Call]:
+    counts = _step_counts(result) if isinstance(result, TrainingResult) else _pass_counts(result)
+    for segment in result.graph.segments:
         for op in segment.ops:
             if op.is_collective:
-                yield from _op(result, ranks, segment, op, counts[segment.name])
+                yield from _op(result, ranks, segment, op, counts[segment.name, op.name])
     places = ranks.network.places
-    for source, edge in enumerate(result.costs.edges):
-        ends = np.stack([places[ranks.number[source].ravel()], places[ranks.number[source + 1].ravel()]])
+    for source, target, count in _messages(result):
+        edge = edge_between(result.costs, Seat(source, 0), Seat(target, 0))
+        ends = np.stack([places[ranks.number[source].ravel()], places[ranks.number[target].ravel()]])
         where = np.stack(np.unravel_index(ends, ranks.network.shape))
         farthest = int(np.argmin(_crossed(where[:, 0], where[:, 1])))
-        yield Call("send", ends[:, farthest], message_size(edge.payload_B), edge.time_s, passes)
+        yield Call("send", ends[:, farthest], message_size(edge.payload_B), edge.time_s, count)
 
 
-def _op(result: PhaseResult, ranks: Ranks, segment: Segment, op: Op, count: int) -> Iterator[Call]:
+def _pass_counts(result: PhaseResult) -> Counter[tuple[str, str]]:
+    """How often each (segment, op) runs, over all stages."""
+    graph = result.graph
+    layers: Counter[str] = Counter()
+    for stage in graph.stages:
+        for name, count in stage.layers:
+            layers[name] += count * graph.microbatches * graph.lanes
+    return Counter({(s.name, op.name): layers[s.name] for s in graph.segments for op in s.ops})
+
+
+def _step_counts(result: TrainingResult) -> Counter[tuple[str, str]]:
+    found: Counter[tuple[str, str]] = Counter()
+    for stage in range(result.steps.schedule.gpus):
+        for segment, op, calls in called(result, stage):
+            found[segment.name, op.name] += calls
+    return found
+
+
+def _messages(result: Placed) -> Iterator[tuple[int, int, int]]:
+    """(stage, next one, messages between equal ranks)."""
+    if isinstance(result, TrainingResult):
+        for route in result.steps.schedule.routes:
+            for here, there in pairwise(route.seats):
+                if here.gpu != there.gpu:
+                    yield here.gpu, there.gpu, 2 * passes(result)
+    else:
+        times = result.graph.microbatches * result.graph.lanes
+        yield from ((source, source + 1, times) for source in range(len(result.costs.edges)))
+
+
+def _op(result: Placed, ranks: Ranks, segment: Segment, op: Op, count: int) -> Iterator[Call]:
     cost = result.costs.ops[segment.name, op.name]
     priced_s = float(cost.time_s.max())
     if op.runtime_kind == "permute" or priced_s <= 0:

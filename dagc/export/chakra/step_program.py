@@ -1,0 +1,344 @@
+"""A training step on one rank: its cells in the order of the schedule, each through the layers of its chunk, and new weights.
+
+A cell begins when the one before it has ended, as in the plan; two that overlap take turns layer by layer. What a gradient reads of
+the forward cell is a data dependency. Messages between stages follow one another, and hold up nothing but each other.
+
+Gradients are reduced, and weights renewed, behind the last cell. Where both hide under cells, those of a layer are reduced as soon as
+its last gradient is there, and a step begins by gathering the weights that the one before it left, ahead of each layer.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import zip_longest
+from typing import ClassVar
+
+from ...base.frozen import record, replace
+from ...cost.records import Transfer
+from ...cost.schedule.training.cell_orders import Cell, Part, cells_of
+from ...cost.training.cell_costs import INPUT_BACKWARD, WHOLE_BACKWARD
+from ...ir.graph import FORWARD, UPDATE, WEIGHT, Op, Segment
+from ...ir.ops.attributes import AccumulateAttrs, AdamAttrs, StoreAttrs
+from ...plan.step_totals import edge_between
+from ...plan.trained import TrainingResult
+from . import messages as schema
+from .layer_nodes import Expansion
+from .rank_program import FIRST_ID, RankProgram
+from .ranks import stage_hole
+from .trace_rows import Context, Pattern, Refs, TraceLayer, TraceNode, joined, message_size, tensor
+
+CELLS: Mapping[Part, tuple[str, ...]] = {
+    Part.FORWARD: (FORWARD,), Part.BACKWARD: WHOLE_BACKWARD, Part.INPUT: INPUT_BACKWARD, Part.WEIGHT: (WEIGHT,),
+}  # fmt: skip
+WHOLE, REDUCE, RENEW, GATHER = "update", "reduce", "renew", "gather"
+"""An update, or its parts: gradients over ranks, the optimizer, and new weights to all who use them."""
+Place = tuple[int, int]
+"""A chunk, and a layer's place in it."""
+
+
+@record(slots=False)
+class Piece:
+    """The ops of a layer that run in one go. `entry`: what the layer next to it hands over; `result`: what it hands on itself;
+    `reads`: what else the ops read, which other pieces made."""
+
+    name: str
+    part: Segment
+    entry: str
+    result: str
+    reads: tuple[str, ...]
+
+
+def pieces_of(segment: Segment) -> Mapping[str, Piece]:
+    """By the name of a `Part`, or of a part of the update."""
+    found = {part.name: [op for op in segment.ops if op.cell in cells] for part, cells in CELLS.items()}
+    update = [op for op in segment.ops if op.cell == UPDATE]
+    later: set[str] = set()
+    for op in update:
+        if isinstance(op.attrs, AdamAttrs) or later & set(op.inputs):
+            later |= {value.name for value in op.results}
+    found[WHOLE] = update
+    found[REDUCE] = [op for op in update if op.name not in later]
+    given = [op for op in update if op.name in later and not isinstance(op.attrs, AdamAttrs)]
+    found[GATHER] = given if any(op.is_collective for op in given) else []
+    found[RENEW] = [op for op in update if op.name in later and op not in found[GATHER]]
+    return {name: _piece(segment, name, ops) for name, ops in found.items()}
+
+
+def _piece(segment: Segment, name: str, ops: list[Op]) -> Piece:
+    upstream = "" if segment.upstream is None else segment.upstream.name
+    forward, back = name == Part.FORWARD.name, name in (Part.BACKWARD.name, Part.INPUT.name)
+    entry = segment.input if forward else upstream if back else ""
+    result = segment.output if forward else segment.downstream if back else ""
+    own = {op.name for op in ops}
+    reads = dict.fromkeys(n for op in ops for n in segment.sources(op) if n not in own and n != entry)
+    if result and result not in own and result != entry:
+        reads[result] = None
+    return Piece(name, replace(segment, ops=tuple(ops)), entry, result, tuple(reads))
+
+
+@record
+class Message:
+    """What passes a virtual stage's end: forward to the next, or back to the one before."""
+
+    route: int
+    sender: int
+    receiver: int
+    microbatch: int
+
+    @property
+    def forward(self) -> bool:
+        return self.receiver > self.sender
+
+    @property
+    def words(self) -> str:
+        return "forward" if self.forward else "backward"
+
+
+@dataclass
+class StepProgram(RankProgram):
+    """Rows are made in order: what the next one waits for is kept here."""
+
+    trains: ClassVar[bool] = True
+    base: int = FIRST_ID
+    tag: int = 0
+    compute: Refs = ()
+    comm: Refs = ()
+    sent: Refs = ()
+    live: dict[tuple[Place, int], dict[str, Refs]] = field(default_factory=lambda: defaultdict(dict))
+    sums: dict[Place, dict[str, Refs]] = field(default_factory=lambda: defaultdict(dict))
+    weights: dict[Place, dict[str, Refs]] = field(default_factory=lambda: defaultdict(dict))
+    passed: dict[Message, tuple[Refs, ...]] = field(default_factory=dict)
+
+    @property
+    def result(self) -> TrainingResult:
+        assert isinstance(self.ranks.result, TrainingResult)
+        return self.ranks.result
+
+    def other_times(self) -> Mapping[tuple[str, str], float]:
+        return {send_key(there): self.edge(there).time_s for there in self.ranks.neighbours[self.stage]}
+
+    def edge(self, there: int) -> Transfer:
+        """What sends to another stage."""
+        seats = self.result.steps.schedule.routes[0].seats
+        at = {seat.gpu: seat for seat in seats}
+        return edge_between(self.result.costs, at[self.stage], at[there])
+
+    @cached_property
+    def pieces(self) -> Mapping[str, Mapping[str, Piece]]:
+        return {segment.name: pieces_of(segment) for segment in self.result.graph.segments}
+
+    @cached_property
+    def layers(self) -> Mapping[int, list[tuple[str, int]]]:
+        """Chunk -> its layers, each with its number in the model."""
+        found = {}
+        ends = [0]
+        for stage in self.result.stages:
+            ends.append(ends[-1] + sum(count for _, count in stage.layers))
+        for (gpu, chunk), (_, virtual) in self.result.steps.schedule.stage_at.items():
+            if gpu == self.stage:
+                names = [name for name, count in self.result.stages[virtual].layers for _ in range(count)]
+                found[chunk] = [(name, ends[virtual] - 1 + i) for i, name in enumerate(names)]
+        return found
+
+    @property
+    def hides(self) -> bool:
+        """Whether collectives of updates hide under cells."""
+        return self.result.training.overlap == "full"
+
+    def rows(self) -> Iterator[TraceLayer]:
+        self.restart()
+        schedule = self.result.steps.schedule
+        self.tag = 2 * schedule.stages * schedule.microbatches  # above those of messages between stages
+        left = {chunk: schedule.routes[schedule.stage_at[self.stage, chunk][0]].count for chunk in self.layers}
+        begun: set[int] = set()
+        for entry in schedule.written(self.stage):
+            self.barrier()
+            runs = []
+            for cell in cells_of(entry):
+                ends = cell.part in (Part.BACKWARD, Part.WEIGHT)
+                left[cell.chunk] -= ends
+                gathers = self.hides and cell.part is Part.FORWARD and cell.chunk not in begun
+                begun |= {cell.chunk} if cell.part is Part.FORWARD else set()
+                runs.append(self.cell_rows(cell, gathers=gathers, reduces=self.hides and ends and not left[cell.chunk]))
+            yield from in_turns(runs)
+        self.barrier()
+        for place, name, number in self.every_layer():
+            yield from self.update(RENEW if self.hides else WHOLE, place, name, number)
+
+    def restart(self) -> None:
+        """Ranks that differ in widths of numbers are written by the same program."""
+        self.base, self.compute, self.comm, self.sent = FIRST_ID, (), (), ()
+        for known in (self.live, self.sums, self.weights, self.passed):
+            known.clear()
+
+    def every_layer(self) -> Iterator[tuple[Place, str, int]]:
+        for chunk, layers in self.layers.items():
+            for i, (name, number) in enumerate(layers):
+                yield (chunk, i), name, number
+
+    def barrier(self) -> None:
+        """What follows waits for all that computes or exchanges so far."""
+        self.compute = self.comm = tuple(dict.fromkeys((*self.compute, *self.comm)))
+
+    # -- cells -----------------------------------------------------------------------------------
+
+    def cell_rows(self, cell: Cell, *, gathers: bool, reduces: bool) -> Iterator[TraceLayer]:
+        """`gathers`: weights are not there yet; `reduces`: no more gradients of these weights come."""
+        route, virtual = self.result.steps.schedule.stage_at[self.stage, cell.chunk]
+        forward, last = cell.part is Part.FORWARD, self.result.steps.schedule.stages - 1
+        before, behind = (virtual - 1, virtual + 1) if forward else (virtual + 1, virtual - 1)
+        values: tuple[Refs, ...] = ((),)
+        if cell.part is not Part.WEIGHT and 0 <= before <= last:
+            message = Message(route, before, virtual, cell.microbatch)
+            if message in self.passed:
+                values = self.passed.pop(message)
+            else:
+                row = self.received(message)
+                values = row.exit.values
+                yield row
+        layers = [((cell.chunk, i), *layer) for i, layer in enumerate(self.layers[cell.chunk])]
+        taken = layers if forward else layers[::-1]
+        if gathers:
+            yield from self.update(GATHER, *taken[0])
+        for i, (place, name, number) in enumerate(taken):
+            if gathers and i + 1 < len(taken):
+                yield from self.update(GATHER, *taken[i + 1])  # ahead of its layer, under this one
+            piece = self.pieces[name][cell.part.name]
+            known = self.live[place, cell.microbatch]
+            if piece.entry:
+                known[piece.entry] = values[0]
+            if piece.part.ops:
+                row = self.row(piece, name, number, cell.microbatch, values, {**known, **self.before(piece, place)})
+                yield row
+                made = {
+                    value: row.absolute(refs) for value, refs in row.pattern.made.items() if value in self.kept[name]
+                }
+                known |= made
+                self.sums[place] |= {op.name: made[op.name] for op in accumulates(piece)}
+                values = row.exit.values
+            if cell.part in (Part.BACKWARD, Part.WEIGHT):
+                del self.live[place, cell.microbatch]
+                if reduces:
+                    yield from self.update(REDUCE, place, name, number)
+        if cell.part is not Part.WEIGHT and 0 <= behind <= last:
+            message = Message(route, virtual, behind, cell.microbatch)
+            if self.seat(route, behind) == self.stage:
+                self.passed[message] = values
+            else:
+                yield self.sent_row(message, values)
+
+    @cached_property
+    def kept(self) -> Mapping[str, frozenset[str]]:
+        """Layer -> values that another piece of it reads, and sums of gradients."""
+        return {
+            name: frozenset(read for piece in own.values() for read in piece.reads)
+            | {op.name for piece in own.values() for op in accumulates(piece)}
+            for name, own in self.pieces.items()
+        }
+
+    def before(self, piece: Piece, place: Place) -> dict[str, Refs]:
+        """Sums that go on, and weights that were just gathered."""
+        sums = {op.name: self.sums[place][op.name] for op in accumulates(piece) if op.name in self.sums[place]}
+        return sums | (self.weights.pop(place, {}) if piece.name == Part.FORWARD.name else {})
+
+    def row(
+        self, piece: Piece, name: str, number: int, microbatch: int, values: tuple[Refs, ...], known: Mapping[str, Refs]
+    ) -> TraceLayer:
+        """The next row: what it waits for is what came before it."""
+        read = (*piece.reads, *(n for n in known if n.startswith("@") or n in {op.name for op in accumulates(piece)}))
+        state = Context(values, self.compute, self.comm, tuple((n, known[n]) for n in read))
+        key = (name, piece.name, state.shape)
+        if key not in self.patterns:
+            segment = self.result.graph.segment(name)
+            self.patterns[key] = Expansion(self, segment, state.numbered(), piece.part, piece.entry, piece.result).run()
+        return self.placed_row(self.patterns[key], state, number, microbatch, self.tag)
+
+    def placed_row(self, pattern: Pattern, state: Context, number: int, microbatch: int, tag: int) -> TraceLayer:
+        row = TraceLayer(pattern, self.base, state.flat, number, microbatch, tag)
+        self.base += len(pattern.nodes)
+        self.tag += pattern.tags
+        self.compute, self.comm = row.exit.compute, row.exit.comm
+        return row
+
+    def update(self, part: str, place: Place, name: str, number: int) -> Iterator[TraceLayer]:
+        """An update of a layer, or a part of it. Weights that are gathered first are those of the step before."""
+        piece = self.pieces[name][part]
+        if not piece.part.ops:
+            return
+        known = {read: self.sums[place].get(read, ()) for read in piece.reads}
+        row = self.row(piece, name, number, 0, ((),), known)
+        yield row
+        if part == GATHER:
+            stored = {f"@{op.attrs.weight}": op.name for op in piece.part.ops if isinstance(op.attrs, StoreAttrs)}
+            self.weights[place] = {weight: row.absolute(row.pattern.made[op]) for weight, op in stored.items()}
+        self.sums[place] |= {value: row.absolute(refs) for value, refs in row.pattern.made.items()}
+
+    # -- messages between stages -----------------------------------------------------------------
+
+    def seat(self, route: int, virtual: int) -> int:
+        return self.result.steps.schedule.routes[route].seats[virtual].gpu
+
+    def number(self, message: Message) -> int:
+        """A tag: both ends name the same one."""
+        stages = self.result.steps.schedule.stages
+        return 2 * (message.microbatch * stages + message.sender) + (not message.forward)
+
+    def received(self, message: Message) -> TraceLayer:
+        """Receives occupy no stream: they may be posted before anything else is done."""
+        there = self.seat(message.route, message.sender)
+        key = ("received", message.words, message.receiver)
+        if key not in self.patterns:
+            payload_B = self.edge(there).payload_B
+            size = self.size(payload_B, message)
+            name = joined(self.cell(0), f"/{message.words}.v{message.receiver}.recv")
+            node = TraceNode(
+                name, schema.RECV, "", (), (), None, 0, size, stage_hole(there), 0, writes=(tensor(0, payload_B),)
+            )
+            self.patterns[key] = Pattern((node,), Context(((0,),), (), ()))
+        return self.message_row(self.patterns[key], (), message)
+
+    def sent_row(self, message: Message, values: tuple[Refs, ...]) -> TraceLayer:
+        """When its cell has ended, and the message before it is out."""
+        there = self.seat(message.route, message.receiver)
+        state = Context(values, self.compute, self.comm, (("sent", self.sent),))
+        key = ("sent", message.words, message.sender, state.shape)
+        if key not in self.patterns:
+            given, edge = state.numbered(), self.edge(there)
+            data = (*given.values[0], *given.kept[0][1])
+            control = tuple(r for r in dict.fromkeys((*given.compute, *given.comm)) if r not in data)
+            name = joined(self.cell(0), f"/{message.words}.v{message.sender}.send")
+            read = tuple(tensor(r, edge.payload_B) for r in given.values[0][:1])
+            size = self.size(edge.payload_B, message)
+            node = TraceNode(
+                name, schema.SEND, "comm", data, control, send_key(there), 0, size, stage_hole(there), 0, reads=read
+            )
+            self.patterns[key] = Pattern((node,), given)
+        self.sent = (self.base,)
+        return self.message_row(self.patterns[key], state.flat, message)
+
+    def size(self, payload_B: float, message: Message) -> bytes:
+        cell = schema.attribute("cell", "string", message.words)
+        return schema.attribute("comm_size", "int64", message_size(payload_B)) + cell
+
+    def message_row(self, pattern: Pattern, outside: Refs, message: Message) -> TraceLayer:
+        row = TraceLayer(pattern, self.base, outside, -1, message.microbatch, self.number(message))
+        self.base += 1
+        return row
+
+
+def send_key(there: int) -> tuple[str, str]:
+    """Names the time of a send to another stage."""
+    return ("", f"send {there}")
+
+
+def accumulates(piece: Piece) -> tuple[Op, ...]:
+    return tuple(op for op in piece.part.ops if isinstance(op.attrs, AccumulateAttrs))
+
+
+def in_turns(runs: Iterable[Iterator[TraceLayer]]) -> Iterator[TraceLayer]:
+    """A row of each in turn."""
+    for rows in zip_longest(*runs):
+        yield from (row for row in rows if row is not None)
