@@ -40,6 +40,9 @@ CASES = {
     "zero 2, hidden": "zero = 2, grad_overlap = full",
     "hidden, no zero": "grad_overlap = full, optimizer = sgd",
     "hidden, two copies": "schedule = dualpipe, zero = 1, grad_overlap = full",
+    "zero 3": "zero = 3, sequence_parallel = true",
+    "zero 3, hidden": "zero = 3, grad_overlap = full",
+    "zero 3, kept": "zero = 3, grad_overlap = full, reshard_after_forward = false, schedule = zb_h1",
     "recompute": "recompute = full, sequence_parallel = true",
     "recompute, apart": "schedule = zb_v, recompute = [moe]",
 }
@@ -52,15 +55,30 @@ LAYOUTS = {
     "uneven nodes": "gpus = 2..13, dp = 3, ep = 4, zero = 1, grad_overlap = full",
     "one GPU": "gpus = 5..5, microbatches = 2",
 }
-EVERY = (*CASES, *LAYOUTS, "skewed")
+MODEL = """layers = 4, hidden = 64, vocab = 512, dtype = bf16, {more}
+attention {{ kind = gqa, heads = 8, kv_heads = 4, head_dim = 8 }}
+experts {{ count = 8, top_k = 2, hidden = 32 }}"""
+MODELS = {
+    "tied": ("zero = 1", "tied = true"),
+    "tied, on one GPU": ("schedule = zb_v, zero = 1", "tied = true"),
+    "further tokens": ("mtp_loss = 0.1, zero = 3", "mtp_layers = 1"),
+}
+EVERY = (*CASES, *LAYOUTS, *MODELS, "skewed")
 
 
 @cache
 def case(name: str) -> tuple[TrainingResult, Ranks, dict[int, list[Event]]]:
     skewed = ", routing = zipf(1.0)" if name == "skewed" else ""
     work = "sequences = 48, prompt = 256 tok, output = 4 tok" if name in ("uneven nodes", "placed") else WORK + skewed
-    phase = LAYOUTS.get(name) or LAYOUT + CASES.get(name, "")
-    text = spec_text(kind="pretrain", phase=f"kind = train\n{phase}", workload=work, dtype="bf16")
+    more, model = MODELS.get(name, (CASES.get(name, ""), ""))
+    phase = LAYOUTS.get(name) or LAYOUT + more
+    text = spec_text(
+        kind="pretrain",
+        phase=f"kind = train\n{phase}",
+        workload=work,
+        dtype="bf16",
+        model=MODEL.format(more=model) if model else "",
+    )
     return of(dagc.compile_text(text).trainings["pretrain"])
 
 
@@ -148,7 +166,8 @@ def test_cells_are_in_the_order_of_the_schedule(name: str) -> None:
             )
             assert place[cell] >= at
             at = place[cell]
-            seen[cell].append(number)
+            if node.attr["op_kind"] not in MOVED_ALONG:
+                seen[cell].append(number)
         for cell, numbers in seen.items():
             assert numbers == sorted(numbers, reverse=cell.part is not Part.FORWARD)
         empty = {cell for cell in place if cell not in seen}
@@ -169,6 +188,8 @@ def layer_chunks(result: TrainingResult, stage: int) -> Mapping[str, tuple[int, 
     return found
 
 
+MOVED_ALONG = ("fetch", "slice", "accumulate")
+"""Kinds that may belong to the layer ahead or behind, where what moves weights runs beside the layers."""
 PARTS = {
     "forward": (Part.FORWARD,), "recompute": (Part.BACKWARD, Part.INPUT), "backward": (Part.BACKWARD, Part.INPUT),
     "weight": (Part.BACKWARD, Part.WEIGHT),
@@ -193,7 +214,7 @@ def test_the_longest_way_through_all_traces_is_the_step(name: str) -> None:
     if result.training.overlap == "full":  # reduced gradients hold up the collectives of other layers
         assert 0.98 < cells < 1.1 and 0.98 < step < 1.1
     else:  # layers overlap a little where one ends with a collective, and so do updates
-        assert 0.97 < cells < 1.005 and 0.97 < step < 1.001
+        assert 0.96 < cells < 1.005 and 0.96 < step < 1.001
 
 
 def longest_us(events: Mapping[int, list[Event]]) -> Mapping[int, list[float]]:

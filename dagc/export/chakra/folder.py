@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ...base.diagnostics import Diagnostic, SpecError
-from ...base.frozen import record, replace
+from ...base.frozen import record
 from ...plan.plan import CompiledPlan
 from ...plan.trained import TrainingResult
 from ...view.facts.size import MOST_STREAMED, check_size, check_step_size
@@ -113,7 +113,6 @@ def write(plan: CompiledPlan, phase: str, directory: Path, name: str) -> None:
     hardware = plan.spec.of(plan.spec.phase(phase)).hardware
     if phase in plan.trainings:
         result: Placed = plan.trainings[phase]
-        hardware = replace(hardware, calibration=None)  # kernels were measured in inference alone
         check_step_size(plan.trainings[phase], "the traces", MOST_STREAMED)
     else:
         result = plan.phases[phase]

@@ -10,6 +10,7 @@ from math import prod
 import numpy as np
 
 from ...base.arrays import NDArray
+from ...base.axes import ENDS
 from ...base.frozen import record
 from ...ir.graph import Op
 from ...ir.peers import Peers, peers
@@ -149,16 +150,19 @@ class Ranks:
         """Index of each rank's group over some axes; axes that group ranks in the same way and order share it."""
         order, *axes = key
         mesh = self.result.graph.the_mesh
-        position = [1 + mesh.index[a] for a in axes]
+        position = [1 + mesh.place(a) for a in axes]
+        taken = [0, -1] if ENDS in axes else [*range(len(self.number))]
         last = range(self.number.ndim - len(position), self.number.ndim)
-        moved = np.moveaxis(self.number, position, last)
+        moved = np.moveaxis(self.number[taken], position, last)
         rows = moved.reshape(-1, mesh.size(tuple(axes)))
         rows = np.take_along_axis(rows, np.argsort(self.network.places[rows], axis=1), axis=1)
         if order == "turns":
             rows = np.take_along_axis(rows, in_turns(self.network.places[rows], self.network.shape), axis=1)
         index = np.asarray([known.setdefault(tuple(row), len(known)) for row in rows.tolist()])
         spread = np.broadcast_to(index.reshape(*moved.shape[: -len(axes)], *[1] * len(axes)), moved.shape)
-        return np.ascontiguousarray(np.moveaxis(spread, last, position))
+        found = np.full_like(self.number, -1)  # a stage between the ends is in no group of theirs
+        found[taken] = np.moveaxis(spread, last, position)
+        return found
 
     def widest(self, op: Op) -> Ints:
         """Places of the members of a group of a collective, as the simulator has them in order: of equal groups one that touches
@@ -171,7 +175,7 @@ class Ranks:
         def domains(members: Ints) -> list[int]:
             return [len(np.unique(members // size)) for size in inside]
 
-        return max((places[[*self.groups[i]]] for i in np.unique(self.group_of[key])), key=domains)
+        return max((places[[*self.groups[i]]] for i in np.unique(self.group_of[key]) if i >= 0), key=domains)
 
     @property
     def first(self) -> int:
@@ -184,7 +188,9 @@ class Ranks:
     def holes(self, at: tuple[int, ...]) -> dict[Hole, int]:
         """What is a rank's own, at its [stage, *mesh] position. A group over all ranks has no id."""
         stage, place = at[0], at[1:]
-        out: dict[Hole, int] = {("group", *key): self.first + int(ids[at]) for key, ids in self.group_of.items()}
+        out: dict[Hole, int] = {
+            ("group", *key): self.first + int(ids[at]) for key, ids in self.group_of.items() if ids[at] >= 0
+        }
         for other in self.neighbours[stage]:
             out[stage_hole(other)] = int(self.number[(other, *place)])
         for key, found in self.permutes.items():

@@ -10,7 +10,7 @@ its last gradient is there, and a step begins by gathering the weights that the 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import zip_longest
@@ -20,6 +20,7 @@ from ...base.frozen import record, replace
 from ...cost.records import Transfer
 from ...cost.schedule.training.cell_orders import Cell, Part, cells_of
 from ...cost.training.cell_costs import INPUT_BACKWARD, WHOLE_BACKWARD
+from ...cost.training.weight_moves import weight_moves
 from ...ir.graph import FORWARD, UPDATE, WEIGHT, Op, Segment
 from ...ir.ops.attributes import AccumulateAttrs, AdamAttrs, StoreAttrs
 from ...plan.step_totals import edge_between
@@ -51,20 +52,49 @@ class Piece:
     reads: tuple[str, ...]
 
 
-def pieces_of(segment: Segment) -> Mapping[str, Piece]:
-    """By the name of a `Part`, or of a part of the update."""
-    found = {part.name: [op for op in segment.ops if op.cell in cells] for part, cells in CELLS.items()}
+def pieces_of(segment: Segment, *, apart: bool) -> Mapping[str, Piece]:
+    """By the name of a `Part`, or of a part of the update. What gathers weights for a part is a piece of its own (`ahead`), and with `apart`
+    so are what reduces gradients of each micro-batch and their sums."""
+    moves, found = weight_moves(segment), {}
+    for part, cells in CELLS.items():
+        ops = [op for op in segment.ops if op.cell in cells]
+        reduced = moves.scatters if apart else frozenset()
+        sums = {op.name for op in ops if isinstance(op.attrs, AccumulateAttrs) and reduced}
+        behind = later_than(ops, reduced) - reduced - sums
+        found[part.name] = [op for op in ops if op.name not in moves.gathers | reduced | sums | behind]
+        found[ahead(part)] = [op for op in ops if op.name in moves.gathers]
+        found[behind_of(part)] = [op for op in ops if op.name in reduced]
+        found[summed(part)] = [op for op in ops if op.name in sums | behind]
     update = [op for op in segment.ops if op.cell == UPDATE]
-    later: set[str] = set()
-    for op in update:
-        if isinstance(op.attrs, AdamAttrs) or later & set(op.inputs):
-            later |= {value.name for value in op.results}
+    renewed = {op.name for op in update if isinstance(op.attrs, AdamAttrs)}
+    later = later_than(update, renewed)
+    given = [op for op in update if op.name in later - renewed]
     found[WHOLE] = update
     found[REDUCE] = [op for op in update if op.name not in later]
-    given = [op for op in update if op.name in later and not isinstance(op.attrs, AdamAttrs)]
     found[GATHER] = given if any(op.is_collective for op in given) else []
     found[RENEW] = [op for op in update if op.name in later and op not in found[GATHER]]
     return {name: _piece(segment, name, ops) for name, ops in found.items()}
+
+
+def later_than(ops: Sequence[Op], names: Collection[str]) -> frozenset[str]:
+    """These ops, and all that follow from what they make."""
+    found: set[str] = set()
+    for op in ops:
+        if op.name in names or found & set(op.inputs):
+            found |= {value.name for value in op.results}
+    return frozenset(found)
+
+
+def ahead(part: Part) -> str:
+    return f"{part.name} ahead"
+
+
+def behind_of(part: Part) -> str:
+    return f"{part.name} behind"
+
+
+def summed(part: Part) -> str:
+    return f"{part.name} sums"
 
 
 def _piece(segment: Segment, name: str, ops: list[Op]) -> Piece:
@@ -128,7 +158,7 @@ class StepProgram(RankProgram):
 
     @cached_property
     def pieces(self) -> Mapping[str, Mapping[str, Piece]]:
-        return {segment.name: pieces_of(segment) for segment in self.result.graph.segments}
+        return {segment.name: pieces_of(segment, apart=self.hides) for segment in self.result.graph.segments}
 
     @cached_property
     def layers(self) -> Mapping[int, list[tuple[str, int]]]:
@@ -201,34 +231,61 @@ class StepProgram(RankProgram):
                 yield row
         layers = [((cell.chunk, i), *layer) for i, layer in enumerate(self.layers[cell.chunk])]
         taken = layers if forward else layers[::-1]
-        if gathers:
-            yield from self.update(GATHER, *taken[0])
-        for i, (place, name, number) in enumerate(taken):
-            if gathers and i + 1 < len(taken):
-                yield from self.update(GATHER, *taken[i + 1])  # ahead of its layer, under this one
-            piece = self.pieces[name][cell.part.name]
-            known = self.live[place, cell.microbatch]
-            if piece.entry:
-                known[piece.entry] = values[0]
-            if piece.part.ops:
-                row = self.row(piece, name, number, cell.microbatch, values, {**known, **self.before(piece, place)})
-                yield row
-                made = {
-                    value: row.absolute(refs) for value, refs in row.pattern.made.items() if value in self.kept[name]
-                }
-                known |= made
-                self.sums[place] |= {op.name: made[op.name] for op in accumulates(piece)}
-                values = row.exit.values
-            if cell.part in (Part.BACKWARD, Part.WEIGHT):
-                del self.live[place, cell.microbatch]
+        part, batch, frees = cell.part, cell.microbatch, cell.part in (Part.BACKWARD, Part.WEIGHT)
+
+        def fetched(k: int) -> Iterator[TraceLayer]:
+            """Weights of a layer, where it has not all of them."""
+            if k < len(taken):
+                if gathers:
+                    yield from self.update(GATHER, *taken[k])
+                if not self.hides and self.pieces[taken[k][1]][ahead(part)].part.ops:
+                    self.barrier()  # nothing runs beside it
+                yield from self.run(ahead(part), *taken[k], batch)
+
+        def finished(k: int) -> Iterator[TraceLayer]:
+            """Sums of a layer's gradients; behind the last of them they are reduced."""
+            if k >= 0:
+                yield from self.run(summed(part), *taken[k], batch)
+                if frees:
+                    self.live.pop((taken[k][0], batch), None)
                 if reduces:
-                    yield from self.update(REDUCE, place, name, number)
+                    yield from self.update(REDUCE, *taken[k])
+
+        yield from fetched(0)
+        for k, (place, name, number) in enumerate(taken):
+            if self.hides:
+                yield from fetched(k + 1)  # under this layer
+            if entry := self.pieces[name][part.name].entry:
+                self.live[place, batch][entry] = values[0]
+            for row in self.run(part.name, place, name, number, batch, values):
+                yield row
+                values = row.exit.values
+            yield from finished(k - 1) if self.hides else finished(k)
+            yield from self.run(behind_of(part), place, name, number, batch)
+            if not self.hides:
+                yield from fetched(k + 1)
+        if self.hides:
+            yield from finished(len(taken) - 1)
         if cell.part is not Part.WEIGHT and 0 <= behind <= last:
             message = Message(route, virtual, behind, cell.microbatch)
             if self.seat(route, behind) == self.stage:
                 self.passed[message] = values
             else:
                 yield self.sent_row(message, values)
+
+    def run(
+        self, name: str, place: Place, layer: str, number: int, batch: int, values: tuple[Refs, ...] = ((),)
+    ) -> Iterator[TraceLayer]:
+        """A piece of a layer, if that has it. What others read of it is kept."""
+        piece = self.pieces[layer][name]
+        if not piece.part.ops:
+            return
+        known = self.live[place, batch]
+        row = self.row(piece, layer, number, batch, values, {**known, **self.before(piece, place)})
+        yield row
+        made = {value: row.absolute(refs) for value, refs in row.pattern.made.items() if value in self.kept[layer]}
+        known |= made
+        self.sums[place] |= {op.name: made[op.name] for op in accumulates(piece)}
 
     @cached_property
     def kept(self) -> Mapping[str, frozenset[str]]:
