@@ -43,6 +43,7 @@ CASES = {
     "zero 3": "zero = 3, sequence_parallel = true",
     "zero 3, hidden": "zero = 3, grad_overlap = full",
     "zero 3, kept": "zero = 3, grad_overlap = full, reshard_after_forward = false, schedule = zb_h1",
+    "router losses": "aux_loss = 0.01, z_loss = 0.001, zero = 1",
     "recompute": "recompute = full, sequence_parallel = true",
     "recompute, apart": "schedule = zb_v, recompute = [moe]",
 }
