@@ -23,13 +23,16 @@ import pytest
 from test_training_schedules import FOR_GOLDENS, sizes
 from training_steps import small_step, training_text
 
+import dagc
 from dagc.base.pipeline_schedules import SCHEDULES
 from dagc.cost.schedule.training.cell_orders import PipelineSchedule
 from dagc.cost.schedule.training.schedule_table import make
 from dagc.execute.marks import mark_of
+from dagc.execute.prove_training import prove_training
 from dagc.execute.step_messages import Message, cells, channels, given, holders, taken
 from dagc.execute.step_twin import few_microbatches
 from dagc.ir.graph import UPDATE
+from dagc.spec.unit import Unit
 
 needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="torch is not installed: pip install -e '.[torch]'"
@@ -40,7 +43,7 @@ STEPS = {
     "gpipe": "gpus = 0..3, pp = 2, dp = 2, microbatches = 2, zero = 2",
     "one_f_one_b": "gpus = 0..3, pp = 2, tp = 2, microbatches = 4, sequence_parallel = true",
     "interleaved": "gpus = 0..3, pp = 2, sp = 2, microbatches = 4, virtual = 2, sp_method = ring, zero = 3",
-    "zb_h1": "gpus = 0..3, pp = 2, sp = 2, microbatches = 3, sp_method = ulysses",
+    "zb_h1": "gpus = 0..3, pp = 2, sp = 2, microbatches = 3, sp_method = ulysses, aux_loss = 0.1, z_loss = 0.01",
     "zb_h2": "gpus = 4..5, pp = 2, microbatches = 4, recompute = full",
     "zb_v": "gpus = 0..1, pp = 2, microbatches = 4",
     "v_half": "gpus = 0..1, pp = 2, microbatches = 4, recompute = [moe], mtp_loss = 0.3",
@@ -210,6 +213,15 @@ def test_every_message_is_sent_and_taken_once(name: str) -> None:
         copies = holders(schedule)
         assert len(copies) == schedule.stages
         assert {len(own) for own in copies} == {SCHEDULES[name].copies if gpus > 1 else 1}
+
+
+def test_a_dimension_under_two_names_has_one_size_in_the_twin() -> None:
+    """Of layers that predict further tokens, whose blocks give the width another name."""
+    text = training_text("gpus = 0..1, dp = 2, mtp_loss = 0.3").replace("layers = 4", "layers = 4, mtp_layers = 2")
+    plan = dagc.compile_text(text)
+    (result,) = plan.trainings.values()
+    proof = prove_training(result, Unit(plan.spec, plan.spec.trainings[0]))
+    assert proof.verdict == "equal" and proof.weights > 20, proof.why
 
 
 def test_a_channel_has_messages_of_several_chunks_in_the_order_of_its_sender() -> None:

@@ -124,7 +124,7 @@ def compared(
     check = Comparison(machine.shards, Recording(reference))
     of_head = losses(check, placed, reference.losses, machine.losses)
     loss, gradient, weight = (
-        max(losses_of_routers(check, reference, machine), of_head), worst(check, reference.whole_gradients, machine.whole_gradients),
+        max(losses_of_routers(check, placed, reference.of_routers, machine.of_routers), of_head), worst(check, reference.whole_gradients, machine.whole_gradients),
         worst(check, reference.weights, machine.weights),
     )  # fmt: skip
     first = next(
@@ -169,15 +169,22 @@ def losses(
     return max(errors, default=np.inf), f"{head.name}/{op.name}"
 
 
-def losses_of_routers(check: Comparison, whole: TrainingMachine, split: TrainingMachine) -> tuple[float, str]:
+ByRouter = Mapping[Key, Sequence[Sequence[object]]]
+"""(layer, op) -> by micro-batch and rank."""
+
+
+def losses_of_routers(check: Comparison, placed: Graph, whole: ByRouter, split: ByRouter) -> tuple[float, str]:
     """Of every token, in every layer that has some."""
-    if whole.of_routers.keys() != split.of_routers.keys():
-        layer, name = min(whole.of_routers.keys() ^ split.of_routers.keys())
+    if whole.keys() != split.keys():
+        layer, name = min(whole.keys() ^ split.keys())
         return np.inf, f"{name} of layer {layer}: only one of the runs has it"
-    at = dict((layer, segment) for segment, layer in split.graph.layers)
+    at = dict((layer, segment) for segment, layer in placed.layers)
     errors = [
-        (check.difference(one[0], at[layer].by_name[name], list(ranks)), f"{at[layer].name}[{layer}]/{name}")
-        for (layer, name), found in split.of_routers.items()
-        for one, ranks in zip(whole.of_routers[layer, name], found, strict=True)
+        (
+            check.difference(np.asarray(one[0]), at[layer].by_name[name], list(ranks)),
+            f"{at[layer].name}[{layer}]/{name}",
+        )
+        for (layer, name), found in split.items()
+        for one, ranks in zip(whole[layer, name], found, strict=True)
     ]
     return max(errors, default=(0.0, ""))

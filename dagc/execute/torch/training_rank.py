@@ -45,7 +45,7 @@ LATER = {Part.FORWARD: (RECOMPUTE, BACKWARD, WEIGHT), Part.INPUT: (WEIGHT,)}
 
 @dataclass
 class TrainingRank(Rank):
-    """`stages`: layers of each virtual stage of the schedule; `limit`: the longest wait for another rank. After a step: `losses` of tokens by micro-batch, where the model's end is; `gradients` of
+    """`stages`: layers of each virtual stage of the schedule; `limit`: the longest wait for another rank. After a step: `losses` of tokens by micro-batch, where the model's end is, and `of_routers` those of each layer; `gradients` of
     each weight as its op adds them up, which may be partial; `kept`: values of layers that wait for their gradients, by (micro-batch,
     chunk)."""
 
@@ -53,6 +53,7 @@ class TrainingRank(Rank):
     stages: tuple[Stage, ...] = field(kw_only=True)
     limit: timedelta | None = field(default=None, kw_only=True)
     losses: dict[int, Tensor] = field(default_factory=dict, init=False)
+    of_routers: dict[Key, dict[int, Any]] = field(default_factory=dict, init=False)
     gradients: dict[Key, tuple[Segment, Op, Tensor]] = field(default_factory=dict, init=False)
     kept: dict[tuple[int, int], list[Env]] = field(default_factory=dict, init=False)
     handed: dict[Message, Tensor] = field(default_factory=dict, init=False)
@@ -105,7 +106,7 @@ class TrainingRank(Rank):
         self.times.clear()
         self.spans.clear()
         self.resident.as_before()
-        for found in (self.losses, self.gradients, self.kept, self.handed):
+        for found in (self.losses, self.of_routers, self.gradients, self.kept, self.handed):
             found.clear()
         self.channels.begin()
         self.wait()
@@ -144,6 +145,9 @@ class TrainingRank(Rank):
             env: Env = {segment.input: [value]}
             run_cells(self, segment, layer, env, RUNS[cell.part])
             value = env[segment.output][0]
+            for op in segment.ops:
+                if op.kind == "router_loss" and op.cell == FORWARD:
+                    self.of_routers.setdefault((layer, op.name), {})[cell.microbatch] = env[op.name][0]
             kept.append(only_read(env, segment, LATER[cell.part]))
         self.kept[cell.microbatch, cell.chunk] = kept
         if not self.hand_on(cell, value):

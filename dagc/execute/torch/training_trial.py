@@ -23,7 +23,7 @@ from ..inputs import Inputs
 from ..marks import about
 from ..op_classes import class_of
 from ..prove import Comparison, Recording, single
-from ..prove_training import Found, losses, random_step, step_inputs, whole_model, worst
+from ..prove_training import ByRouter, Found, losses, losses_of_routers, random_step, step_inputs, whole_model, worst
 from ..shards import Shards
 from ..step_messages import layers_of
 from ..training import Key, TrainingMachine, with_copies
@@ -60,6 +60,7 @@ class Made:
     """What one rank made in a step: arrays by micro-batch, and by layer and weight; and what it measured."""
 
     losses: Mapping[int, Floats]
+    of_routers: Mapping[Key, Mapping[int, Floats]]
     gradients: Mapping[Key, Floats]
     weights: Mapping[Key, Floats]
     wall_s: float
@@ -101,6 +102,9 @@ def measured_step(job: StepJob, options: Options, device: Any) -> Outcome | None
     with torch.no_grad():
         rank.run()  # makes the weights, and warms up
         losses = {part: as_array(value) for part, value in rank.losses.items()}
+        of_routers = {
+            k: {part: as_array(value) for part, value in found.items()} for k, found in rank.of_routers.items()
+        }
         gradients = {k: as_array(v) for k, (_, _, v) in rank.gradients.items()} if options.check else {}
         weights = {k: as_array(value) for k, value in rank.new_weights()} if options.check else {}
         walls, runs = [], []
@@ -118,7 +122,7 @@ def measured_step(job: StepJob, options: Options, device: Any) -> Outcome | None
     for span in spans:
         calls[span.segment, span.op] = calls.get((span.segment, span.op), 0) + 1
     mine = Made(
-        losses, gradients, weights, statistics.median(walls),
+        losses, of_routers, gradients, weights, statistics.median(walls),
         {key: statistics.median(run[key] for run in runs) for key in runs[0]}, calls,
         spans if options.trace is not None else (),
     )  # fmt: skip
@@ -167,8 +171,12 @@ def outcome(job: StepJob, options: Options, ranks: Ranks, everyone: Sequence[Mad
 
 
 def mean_loss(everyone: Sequence[Made]) -> float:
-    """Ranks that have the same tokens have the same losses."""
-    return float(np.mean([np.mean(loss) for made in everyone for loss in made.losses.values()]))
+    """With those of routers. Ranks that have the same tokens have the same losses."""
+    found: dict[object, list[float]] = {}
+    for made in everyone:
+        for key, by_part in (("", made.losses), *made.of_routers.items()):
+            found.setdefault(key, []).extend(float(np.mean(loss)) for loss in by_part.values())
+    return sum(float(np.mean(means)) for means in found.values())
 
 
 def place(ranks: Ranks, number: int) -> tuple[int, ...]:
@@ -193,7 +201,11 @@ class Compared:
         whole = TrainingMachine(job.model, job.inputs, single())
         whole.step()
         check = Comparison(Shards(graph, job.inputs, graph.the_mesh), Recording(whole))
-        loss = losses(check, graph, whole.losses, split_losses(job, ranks, everyone))
+        loss = max(
+            losses_of_routers(check, graph, whole.of_routers, split_of_routers(job, ranks, everyone)),
+            losses(check, graph, whole.losses, split_losses(job, ranks, everyone)),
+            key=size,
+        )
         gradient = weight = (0.0, "")
         for route in range(len(schedule.routes)):
             gradients, weights = found_in(job, ranks, everyone, route)
@@ -233,6 +245,18 @@ def split_losses(job: StepJob, ranks: Ranks, everyone: Sequence[Made]) -> list[l
         numbers = ranks.number[route.seats[-1].gpu].ravel().tolist()
         for part in range(route.first, route.first + route.count):
             found.append([everyone[n].losses.get(part) for n in numbers])
+    return found
+
+
+def split_of_routers(job: StepJob, ranks: Ranks, everyone: Sequence[Made]) -> ByRouter:
+    """The same of each router's."""
+    found: dict[Key, list[list[object]]] = {}
+    for route in job.schedule.routes:
+        for seat, layers in zip(route.seats, layers_of(job.result.graph, job.result.stages), strict=True):
+            own, made = {layer for _, layer in layers}, [everyone[n] for n in ranks.number[seat.gpu].ravel().tolist()]
+            for key in (key for key in made[0].of_routers if key[0] in own):
+                parts = range(route.first, route.first + route.count)
+                found.setdefault(key, []).extend([one.of_routers[key].get(part) for one in made] for part in parts)
     return found
 
 
