@@ -110,6 +110,41 @@ def test_collectives_are_those_of_nccl() -> None:
     assert families == {"nccl all_gather", "nccl reduce_scatter", "nccl all_reduce"}
 
 
+MOE = """moe 1
+hardware from "b200-sxm" { gpus = 8 }
+model from "mixtral-8x7b" { layers = 2 }
+workload { sequences = 8, prompt = 4096 tok }
+phase train { gpus = 0..7, attention { dp = 8 }, experts { ep = 8 } WORDS }
+"""
+
+
+@cache
+def routed(words: str = "") -> TrainingResult:
+    return dagc.compile_text(MOE.replace("WORDS", words)).trainings["train"]
+
+
+def test_tokens_go_to_experts_by_nccl_or_by_the_kernels_that_are_named() -> None:
+    """Kernels for tokens take them as they are: what comes to a rank is put in order, and nothing before."""
+
+    def families(result: TrainingResult) -> set[str]:
+        return {
+            cost.family for (_, op), cost in result.costs.ops.items() if "all_to_all" in op and cost.payload_B > 1e6
+        }
+
+    assert families(routed()) == {"all_to_all"}
+    named = routed(", exchange = deepep_ht")
+    assert families(named) == {"deepep_ht_dispatch", "deepep_ht_combine"}
+    rows_B = 4096 * 2 * 4096 * 2
+    Bps = 8e12 * kernels("b200_sxm").rows
+    busiest = named.costs.imbalance
+
+    def dispatch_s(result: TrainingResult) -> float:
+        return float(np.max(result.costs.ops["sparse", "moe.t"].time_s)) - 2e-6
+
+    assert dispatch_s(named) == pytest.approx(2 * rows_B * busiest / Bps, rel=1e-6)
+    assert dispatch_s(routed()) == pytest.approx((4096 * 4096 * 2 + 3 * rows_B) * busiest / Bps, rel=0.01)
+
+
 def test_hardware_without_tables_keeps_the_roofline_and_says_so() -> None:
     result = step(hardware="h20")
     assert not any(cost.family for cost in result.costs.ops.values())

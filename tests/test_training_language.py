@@ -60,7 +60,7 @@ WRITTEN = {
     "schedule": "zb_h1", "virtual": "2", "recompute": "full", "optimizer": "sgd", "zero": "1", "gradient_dtype": "bf16",
     "master_dtype": "none", "moment_dtype": "bf16", "grad_overlap": "full", "exchange_overlap": "full", "reshard_after_forward": "false", "prefix": "64 tok", "chunk": "64 tok", "draft": "2",
     "acceptance": "0.5", "drafter": "mtp", "kv_dtype": "fp8", "window_cache": "whole", "kv_block": "64 tok",
-    "memory_fraction": "90%", "memory": "{ tokens = 64 tok }", "engine": "vllm", "exchange": "deepep_ht", "quantise": "separate",
+    "memory_fraction": "90%", "memory": "{ tokens = 64 tok }", "engine": "vllm", "quantise": "separate",
     "expert_activations": "bf16", "host": "1 ms", "launch": "1 us", "redundant": "8", "mtp_loss": "0.1",
     "aux_loss": "0.01", "aux_loss_over": "sequence", "z_loss": "1e-3",
 }  # fmt: skip
@@ -227,7 +227,7 @@ SAID = (
     "",
     "schedule = interleaved, virtual = 2, zero = 2, grad_overlap = full",
     "zero = 3, reshard_after_forward = false",
-    'exchange_overlap = full, recompute = ["moe.a", rms_norm]',
+    'exchange = deepep_ht, exchange_overlap = full, recompute = ["moe.a", rms_norm]',
     "recompute = [moe, gqa], optimizer = sgd, gradient_dtype = bf16, master_dtype = none, moment_dtype = bf16",
     "aux_loss = 0.01, aux_loss_over = sequence, z_loss = 0.001",
     "recompute = full, routing = zipf(0.5), dispatch_dtype = bf16, weight_dtype = bf16, cuda_graph = false, sequence_parallel = true",

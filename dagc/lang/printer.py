@@ -236,6 +236,7 @@ def _trained(p: Phase, t: Training) -> str:
             *([f"z_loss = {number(t.z_loss)}"] if t.z_loss else []),
             *_precision(p.precision),
             *([f"dispatch_dtype = {p.dispatch_dtype}"] if p.dispatch_dtype else []),
+            *([f"exchange = {p.exchange}"] if p.exchange else []),
             *([f"routing = {_routing(p.routing)}"] if p.routing is not None else []),
             *_strategy(p.strategy),
         ],

@@ -48,7 +48,8 @@ def match(found: Match, training: Training, known: Kernels) -> None:
         elif is_pointwise(op):
             moved, begins = passes.bytes_of(op), passes.begins(op)
         elif OPS[op.kind].tokens is Tokens.AT_HOME:
-            moved, Bps = _reordered(segment, op, found.mesh), hardware.hbm_Bps * known.rows
+            by_token = found.phase.exchange is not None
+            moved, Bps = _reordered(segment, op, found.mesh, by_token=by_token), hardware.hbm_Bps * known.rows
         else:
             continue
         time_s = moved * _work(found, op) / Bps + (hardware.launch_s if begins and moved else 0.0)
@@ -75,11 +76,13 @@ def _work(found: Match, op: Op) -> Array:
     return np.ones(1) if rows is None else found.loads[rows].work
 
 
-def _reordered(segment: Segment, op: Op, mesh: Mesh) -> float:
-    """Rows are put in the order of ranks, and where they come from several ranks in that of the rank's experts, or both back."""
+def _reordered(segment: Segment, op: Op, mesh: Mesh, *, by_token: bool) -> float:
+    """Rows are put in the order of ranks, and where they come from several ranks in that of the rank's experts, or both back. `by_token`:
+    kernels of the exchange take tokens as they are, and only what comes to a rank is put in order."""
     moved = traffic(segment, op, mesh).activations_B
     if not isinstance(op.attrs, ExchangeAttrs) or not op.attrs.exchange:
         return moved
+    moved = 0.0 if by_token else moved
     rows_B = result_bytes(segment, op, mesh) if rows_of(op.dims) is not None else 0.0
     return moved + 2 * (rows_B or local_bytes(segment, op.inputs[0], input_layout(segment, op, op.inputs[0]), mesh))
 

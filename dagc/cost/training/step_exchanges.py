@@ -1,4 +1,4 @@
-"""step_exchanges: collectives of a training step: NCCL's, as it was measured.
+"""step_exchanges: collectives of a training step: NCCL's, as it was measured, but for kernels for tokens that the phase names.
 
 Sums of gradients and new weights travel in buckets. Beyond the ranks that were measured no call is faster than its links.
 """
@@ -13,6 +13,7 @@ from ...base.dtypes import DTYPE_BYTES
 from ...base.frozen import replace
 from ...ir.graph import UPDATE, Op
 from ...ir.groups import GroupShape
+from ...ir.routed_dims import rows_of
 from ..exchange import KERNELS, Exchanges, Kernel, Option, Tokens
 from ..measured import Measured
 
@@ -33,7 +34,10 @@ class TrainingExchanges(Exchanges):
         return replace(found, time_s=np.maximum(found.time_s / times, estimate_s if found.outside else 0.0))
 
     def _sent(self, op: Op, payload_B: float) -> Tokens | None:
-        return None
+        """NCCL's exchange, unless the phase names kernels; weights of choices are no tokens."""
+        rows = rows_of(op.dims)
+        named = self.unit.phase.exchange is not None and rows is not None and op.dims[-1] != rows.slot
+        return super()._sent(op, payload_B) if named else None
 
     def _as_nodes_s(self, op: Op, payload_B: float, ranks: int) -> float:
         return float("inf")

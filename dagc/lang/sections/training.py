@@ -24,7 +24,7 @@ ELSEWHERE = {
         ("kv_dtype", "window_cache", "kv_block", "memory_fraction", "memory"), "a training step keeps no cache"
     ),
     **dict.fromkeys(
-        ("engine", "exchange", "quantise", "expert_activations", "host", "launch"),
+        ("engine", "quantise", "expert_activations", "host", "launch"),
         "it is of engines that serve: a training step has kernels of its own, and no host",
     ),
     "redundant": "copies of an expert would each have gradients of their own",
