@@ -69,9 +69,11 @@ def _work() -> None:
     """Answers until nobody asks any more."""
     import dagc.cli.run
     import dagc.execute.prove
+    import dagc.execute.step_twin
     import dagc.execute.torch.training_trial
     import dagc.execute.torch.trial
-    import dagc.pipeline.compile  # noqa: F401
+    import dagc.pipeline.compile
+    import dagc.pipeline.trained_phase  # noqa: F401
 
     answers = os.fdopen(os.dup(1), "w")  # nothing else may write between the answers
     os.dup2(2, 1)

@@ -34,9 +34,16 @@ def through(forward: Mapping[str, Rule], kinds: Sequence[str]) -> dict[str, Rule
         own[at] = own[at].detach().requires_grad_()
         with torch.enable_grad():
             result = forward[op.kind](replace(call, op=op, dims=call.dims[1:], out=call.dims[0]), own)
-        return torch.autograd.grad(result, own[at], upstream)[0]
+        return back(result, upstream, own[at])
 
     return dict.fromkeys(kinds, rule)
+
+
+def back(result: Tensor, upstream: Tensor, of: Tensor) -> Tensor:
+    """The gradient of an operand. Of a scalar, by a product: with a gradient for each number PyTorch imports SymPy first, for seconds."""
+    with torch.enable_grad():
+        total = (result * upstream).sum()
+    return torch.autograd.grad(total, of)[0]
 
 
 EACH_ROW = tuple(f"{kind}_grad" for kind in (*ACTIVATIONS, "clamp", "rsqrt"))
@@ -48,7 +55,7 @@ def _route(call: OpCall, x: Operands) -> Tensor:
     scores = scores.detach().requires_grad_()
     with torch.enable_grad():
         weights = Router(RouterRule(**values(call.op.of(RouteGradAttrs)))).weights(scores, chosen)
-    return torch.autograd.grad(weights, scores, upstream)[0]
+    return back(weights, upstream, scores)
 
 
 def _choice_dot(call: OpCall, x: Operands) -> Tensor:
