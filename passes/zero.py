@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import reduce
+from itertools import islice
+from math import gcd
 from typing import ClassVar
 
 from dagc.base.axes import EXPERT_REPLICA
 from dagc.base.frozen import record, replace
+from dagc.ir.cuts import Cuts, cut_graph
 from dagc.ir.graph import UPDATE, Graph, Op, Segment, Weight
 from dagc.ir.graph_pass import GraphPass, PassError
 from dagc.ir.mesh import Mesh
 from dagc.ir.ops.attributes import AccumulateAttrs, AdamAttrs, FetchAttrs, StoreAttrs, WeightAttrs
+from dagc.ir.ops.op_set import OPS
 from dagc.ir.sharding import Axes
 
 Layout = dict[str, Axes]
@@ -38,12 +42,13 @@ class ZeroRedundancy(GraphPass):
                     "a table that is tied is split in one way in the first layer, and in another in the head",
                     at="shard",
                 )
-        tables = graph.embedding.weight
-        segments = tuple(self.annotated(segment, graph.the_mesh, tables) for segment in graph.segments)
-        return replace(graph, segments=segments)
+        while self.stage and (cuts := cuts_that_help(graph)):
+            graph = cut_graph(graph, cuts)
+        return replace(graph, segments=tuple(self.annotated(segment, graph) for segment in graph.segments))
 
-    def annotated(self, segment: Segment, mesh: Mesh, tables: Mapping[str, Weight]) -> Segment:
-        """`tables`: weights of the first layer, which others may share: these are split in the order of its dims."""
+    def annotated(self, segment: Segment, graph: Graph) -> Segment:
+        """A weight that is the first layer's, too, is split in the order of the dims there."""
+        mesh, tables = graph.the_mesh, graph.embedding.weight
         used = {w.name: in_order(as_used(segment, w), tables.get(w.tied, w).dims) for w in segment.weights}
         shared = (
             {name: shared_out(segment, name, layout, mesh) for name, layout in used.items()} if self.stage else used
@@ -58,7 +63,9 @@ class ZeroRedundancy(GraphPass):
         if self.stage < 3:
             return found
         for name, layout in shared.items():
-            whole(segment, name, used[name], mesh)
+            over = sharing(segment, name, used[name], mesh)
+            taken = mesh.size(sum(layout.values(), ())) // mesh.size(sum(used[name].values(), ()))
+            check_shared(graph, segment, segment.weight[name], over, taken)
             found = self.fetched(found, name, layout) if layout != used[name] else found
         return found
 
@@ -118,33 +125,84 @@ def sharing(segment: Segment, name: str, layout: Layout, mesh: Mesh) -> Axes:
 
 def shared_out(segment: Segment, name: str, layout: Layout, mesh: Mesh) -> Layout:
     """The first dim that all of these axes divide takes them, so that one call moves it; without such a one each dim, in order, takes the
-    longest part of what is left of them that divides it."""
+    longest part of what is left of them that divides it, until none takes any."""
     weight, left, found = segment.weight[name], sharing(segment, name, layout, mesh), dict(layout)
-    sizes = {dim: segment.size(dim, weight.scope) / mesh.size(own) for dim, own in layout.items()}
+    sizes = {dim: int(segment.size(dim, weight.scope)) // mesh.size(own) for dim, own in layout.items()}
     alone = next((dim for dim, size in sizes.items() if size % mesh.size(left) == 0), None)
-    for dim in layout if alone is None else (alone,):
-        taken = next(k for k in range(len(left), -1, -1) if sizes[dim] % mesh.size(left[:k]) == 0)
-        found[dim], left = (*layout[dim], *left[:taken]), left[taken:]
+    before: Axes = ()
+    while left and left != before:
+        before = left
+        for dim in layout if alone is None else (alone,):
+            taken = next(k for k in range(len(left), -1, -1) if sizes[dim] % mesh.size(left[:k]) == 0)
+            found[dim], sizes[dim] = (*found[dim], *left[:taken]), sizes[dim] // mesh.size(left[:taken])
+            left = left[taken:]
     return found
 
 
-def whole(segment: Segment, name: str, layout: Layout, mesh: Mesh) -> None:
-    """Raises PassError where a matrix would stay on every rank. A gain or a bias may."""
-    weight, over = segment.weight[name], mesh.size(sharing(segment, name, layout, mesh))
-    sizes = {d: int(segment.size(d, weight.scope)) // mesh.size(axes) for d, axes in layout.items()}
-    if len(weight.dims) < 2 or mesh.size(sum(shared_out(segment, name, layout, mesh).values(), ())) == over * mesh.size(
-        sum(layout.values(), ())
-    ):
+def cuts_that_help(graph: Graph) -> Cuts:
+    """A cut of an axis in two, so that another dim of a matrix takes what one does not divide by; none where nothing is to be gained."""
+    mesh, tables = graph.the_mesh, graph.embedding.weight
+    for segment in graph.segments:
+        for weight in segment.weights:
+            used = in_order(as_used(segment, weight), tables.get(weight.tied, weight).dims)
+            shared = shared_out(segment, weight.name, used, mesh)
+            left = sharing(segment, weight.name, shared, mesh)
+            if not left or not is_matrix(segment, weight):
+                continue
+            sizes = (int(segment.size(dim, weight.scope)) // mesh.size(axes) for dim, axes in shared.items())
+            outer = max(gcd(mesh.sizes[left[0]], size) for size in sizes)
+            if 1 < outer < mesh.sizes[left[0]]:
+                return {left[0]: outer}
+    return {}
+
+
+def sizes_used(segment: Segment, weight: Weight, mesh: Mesh) -> dict[str, int]:
+    """Dim -> its size on a rank that uses a weight."""
+    layout = as_used(segment, weight)
+    return {dim: int(segment.size(dim, weight.scope)) // mesh.size(axes) for dim, axes in layout.items()}
+
+
+def is_matrix(segment: Segment, weight: Weight) -> bool:
+    """Whether a product or a lookup reads it. Gains, biases, taps and sinks are next to nothing beside these."""
+    return any(OPS[op.kind].product or OPS[op.kind].reads_rows for op in segment.users(weight.name))
+
+
+def check_shared(graph: Graph, segment: Segment, weight: Weight, over: Axes, taken: int) -> None:
+    """Raises PassError where ranks of the axes `over` have the same part of a matrix, of which `taken` share it out."""
+    mesh = graph.the_mesh
+    ranks = mesh.size(over)
+    if taken == ranks or not is_matrix(segment, weight):
         return
-    divide = [k for k in range(2, over) if over % k == 0 and any(size % k == 0 for size in sizes.values())]
-    listed = ", ".join(f"{dim} {size}" for dim, size in sizes.items())
+    listed = ", ".join(f"{dim} {size}" for dim, size in sizes_used(segment, weight, mesh).items())
+    divide = degrees(graph, weight.scope, ranks)
+    axis = "edp" if weight.scope == "experts" else "dp x sp"
     raise PassError(
-        f"{over} ranks cannot share out the weight {name[1:]} of layer `{segment.name}`",
+        f"{ranks} ranks cannot share out the weight {weight.name[1:]} of layer `{segment.name}`",
         at="zero",
-        where=(segment.name, name[1:]),
-        because=(f"none of its dimensions on a rank divides by {over}: {listed}",),
+        where=(segment.name, weight.name[1:]),
+        because=(f"its dimensions on a rank do not divide by {ranks}: {listed}",),
         help=(
-            *((f"a dp x sp of {', '.join(map(str, divide))} divides one of them",) if divide else ()),
+            *((f"{axis} of {', '.join(map(str, divide))} divide every matrix",) if divide else ()),
             "`zero = 2` shares out gradients and the optimizer's states alone",
         ),
     )
+
+
+TRIED = 1000
+"""Degrees on either side of one that does not divide."""
+
+
+def degrees(graph: Graph, scope: str, ranks: int) -> list[int]:
+    """The nearest ones, three below and one above, that divide every matrix of a scope, each dim by a part of them."""
+    every = {
+        tuple(sizes_used(segment, weight, graph.the_mesh).values())
+        for segment in graph.segments
+        for weight in segment.weights
+        if weight.scope == scope and is_matrix(segment, weight)
+    }
+
+    def divides(degree: int) -> bool:
+        return all(reduce(lambda left, size: left // gcd(left, size), sizes, degree) == 1 for sizes in every)
+
+    below = list(islice(filter(divides, range(ranks - 1, max(1, ranks - TRIED), -1)), 3))
+    return [*reversed(below), *islice(filter(divides, range(ranks + 1, ranks + TRIED)), 1)]

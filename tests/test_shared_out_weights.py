@@ -368,10 +368,11 @@ def test_a_matrix_that_ranks_do_not_divide_is_refused_with_degrees_that_do() -> 
     (found,) = (d for d in caught.value.diagnostics if d.severity == "error")
     assert (found.code, found.message) == ("E03", "6 ranks cannot share out the weight embed.We of layer `embed`")
     assert found.span is not None and found.span.text == "3"
-    assert found.because == ("none of its dimensions on a rank divides by 6: vocab 512, hidden 64",)
-    assert found.help[0] == "a dp x sp of 2 divides one of them"
-    fixed = text.replace("0..5, dp = 6", "0..1, dp = 2")
-    assert dagc.compile_text(fixed).trainings["step"].worst.gathered_B > 0
+    assert found.because == ("its dimensions on a rank do not divide by 6: vocab 512, hidden 64",)
+    assert found.help[0] == "dp x sp of 2, 4, 8 divide every matrix"
+    for degree in (2, 4, 8):
+        fixed = text.replace("0..5, dp = 6", f"0..{degree - 1}, dp = {degree}")
+        assert dagc.compile_text(fixed).trainings["step"].worst.gathered_B > 0
     assert dagc.compile_text(text.replace("zero = 3", "zero = 2")).trainings["step"].worst.gathered_B == 0
 
 
@@ -397,6 +398,20 @@ def test_one_call_moves_a_weight_where_one_dimension_divides() -> None:
         op for op in sparse.ops if sparse.copies.get(op.name) == "@gqa.Wo" and op.cell == FORWARD and op.is_collective
     ]
     assert [op.kind for op in moves] == ["all_gather"]
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_two_dimensions_take_what_one_does_not_divide_by(stage: int) -> None:
+    """Hidden 2880 divides by 64 of 128 ranks, eight heads by the other 2: nothing but biases and sinks is on every rank."""
+    text = library_text("gpt-oss-20b", "train", f"gpus = 0..127, dp = 128, zero = {stage}")
+    step = step_of(text.replace("gpus = 64", "gpus = 128").replace("sequences = 16", "sequences = 128"))
+    graph, held = step.placed, training_step(step.unit).worst
+    assert dict(graph.the_mesh.atoms)["dp.1"] == 64 and dict(graph.the_mesh.atoms)["dp.0"] == 2
+    parameters = 20.91e9  # the model card of openai/gpt-oss-20b
+    shared = {"optimizer_B": 12, "gradients_B": 4, "weights_B": 2}
+    for (part, each), first in zip(shared.items(), (1, 2, 3), strict=True):
+        over = 128 if stage >= first else 1
+        assert getattr(held, part) == pytest.approx(each * parameters / over, rel=0.03), part
 
 
 def test_a_gain_that_ranks_do_not_divide_stays_whole() -> None:
