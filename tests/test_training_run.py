@@ -24,8 +24,9 @@ from test_training_schedules import FOR_GOLDENS, sizes
 from training_steps import small_step, training_text
 
 import dagc
+from dagc.base.frozen import replace
 from dagc.base.pipeline_schedules import SCHEDULES
-from dagc.cost.schedule.training.cell_orders import PipelineSchedule
+from dagc.cost.schedule.training.cell_orders import Loop, PipelineSchedule
 from dagc.cost.schedule.training.schedule_table import make
 from dagc.execute.marks import mark_of
 from dagc.execute.prove_training import prove_training
@@ -222,6 +223,27 @@ def test_a_dimension_under_two_names_has_one_size_in_the_twin() -> None:
     (result,) = plan.trainings.values()
     proof = prove_training(result, Unit(plan.spec, plan.spec.trainings[0]))
     assert proof.verdict == "equal" and proof.weights > 20, proof.why
+
+
+@pytest.mark.parametrize(
+    ("swapped", "said"),
+    [
+        ((0, 1), "GPU 1 runs B0 before F0"),
+        ((0, 2), "GPU 1 runs F1 where F0 is due"),
+    ],
+)
+def test_verify_tells_a_wrong_order(swapped: tuple[int, int], said: str) -> None:
+    """Of the last GPU, whose order is F0 B0 F1 B1 ..: what differs, before anything runs."""
+    plan = dagc.compile_text(training_text("gpus = 0..1, pp = 2, microbatches = 4"))
+    (result,) = plan.trainings.values()
+    unit = Unit(plan.spec, plan.spec.trainings[0])
+    assert prove_training(result, unit).verdict == "equal"
+    schedule = result.steps.schedule
+    order = list(schedule.written(1))
+    order[swapped[0]], order[swapped[1]] = order[swapped[1]], order[swapped[0]]
+    wrong = replace(schedule, orders=(schedule.orders[0], (Loop(tuple(order)),)))
+    proof = prove_training(replace(result, steps=replace(result.steps, schedule=wrong)), unit)
+    assert proof.verdict == "differs" and proof.first == f"the order of cells: {said}"
 
 
 def test_a_channel_has_messages_of_several_chunks_in_the_order_of_its_sender() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..base.frozen import record
 from ..cost.records import Costs
+from ..cost.schedule.training.verify_orders import verify_orders
 from ..ir.graph import Graph, Op, Segment
 from ..ir.ops.attributes import LabelsAttrs
 from ..ir.verify.verify import verify
@@ -67,8 +68,12 @@ class TrainingProof:
 
 
 def prove_training(result: TrainingResult, unit: Unit) -> TrainingProof:
-    """The phase's own lowering, run on the sizes of its small twin, against the twin of its model."""
+    """The phase's own lowering, run on the sizes of its small twin, against the twin of its model; and the order of its cells."""
     ranks = unit.phase.gpu_count
+    try:
+        verify_orders(result.steps.schedule)
+    except VerifyError as error:
+        return TrainingProof(result.name, ranks, first=f"the order of cells: {error}")
     try:
         twin = twin_of(result.graph, whole_model(unit), unit.routing)
         verify(twin.placed)

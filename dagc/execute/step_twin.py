@@ -4,6 +4,7 @@ kind that it has."""
 from __future__ import annotations
 
 from ..cost.schedule.training.schedule_table import SCHEDULES, Unmet, make
+from ..cost.schedule.training.verify_orders import verify_orders
 from ..ir.verify.verify import verify
 from ..ir.verify.violation import VerifyError
 from ..pipeline.train import costed_cells, step_of
@@ -29,6 +30,7 @@ def twin_of_step(result: TrainingResult, unit: Unit) -> tuple[Twin, TrainingResu
     if differs := otherwise(result.graph, twin.placed):
         raise NoTwin(f"it was lowered otherwise: {differs}")
     schedule = make(whole.name, whole.gpus, count, whole.chunks)
+    verify_orders(schedule)
     small = twin.unit(unit)
     return twin, step_of(small, schedule, costed_cells(small, twin.placed), few_layers(result.stages))
 
