@@ -52,6 +52,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("DAGC_CACHE", raising=False)
     monkeypatch.setattr(user_cache, "identity", lambda: "installed")
+    monkeypatch.setattr(user_cache.Use, "MOST", 0)  # of what tests here are not about
     return tmp_path / "dagc" / "kept"
 
 

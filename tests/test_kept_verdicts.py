@@ -25,6 +25,7 @@ def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("DAGC_CACHE", raising=False)
     monkeypatch.setattr(user_cache, "identity", lambda: "installed")
+    monkeypatch.setattr(user_cache.Use, "MOST", 0)  # of what tests here are not about
     monkeypatch.setattr(kept_verdicts, "_elsewhere", kept_verdicts.Elsewhere())
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "plan.moe"

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import suppress
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 MAX_BYTES = 64 * 1024
 """Of an entry."""
-MAX_ENTRIES = 256
+MAX_ENTRIES = 512
 """The oldest go."""
 _ENDING = ".json"
 _DIGEST = 64
@@ -46,7 +48,6 @@ def identity() -> str | None:
 def surroundings() -> str | None:
     """All that an answer follows from beside what it was asked of: the installed dagc, its Python and NumPy. None where one of them is
     not known. NumPy is not imported for it."""
-    import sys
     from importlib.machinery import PathFinder
 
     own, numpy = identity(), PathFinder.find_spec("numpy")
@@ -57,6 +58,46 @@ def surroundings() -> str | None:
         names = os.listdir(os.path.dirname(os.path.dirname(numpy.origin)))
         versions = [name for name in sorted(names) if name.startswith("numpy-") and name.endswith(".dist-info")]
     return "\n".join([own, sys.version, *os.uname()[0::4], *versions]) if versions else None
+
+
+class Use:
+    """Of a command that keeps figures while it runs. Few of them: a simulation would ask for hundreds."""
+
+    MOST = 8
+    """Entries that were not there, after which none is looked for."""
+
+    def __init__(self) -> None:
+        own = identity() if folder() is not None else None
+        self.own = None if own is None else "\n".join([own, sys.version, *os.uname()[0::4]])
+        self.left = self.MOST
+
+    def key(self, what: str, words: str | None) -> str | None:
+        """The name of an entry; None where it is not kept. `words`: what it follows from beside the installed dagc and its Python."""
+        if self.own is None or words is None or not self.left:
+            return None
+        return digest("\n".join([self.own, what, words]))
+
+    def keep(self, key: str, entry: Any) -> None:
+        self.left -= 1
+        write(key, entry)
+
+
+_used: list[Use] = []
+
+
+def in_use() -> Use | None:
+    """Of what runs; None: figures are not kept."""
+    return _used[-1] if _used else None
+
+
+@contextmanager
+def using() -> Iterator[None]:
+    """Figures are kept meanwhile."""
+    _used.append(Use())
+    try:
+        yield
+    finally:
+        _used.pop()
 
 
 def digest(text: str) -> str:
@@ -134,6 +175,8 @@ def _safe(found: os.stat_result, kind: int) -> bool:
 
 
 def _thin_out(where: str) -> None:
+    if len(os.listdir(where)) <= MAX_ENTRIES:
+        return
     with os.scandir(where) as found:
         files = [(entry.stat(follow_symlinks=False).st_mtime, entry.path) for entry in found if _named(entry.name)]
     for _, path in sorted(files)[: max(0, len(files) - MAX_ENTRIES)]:

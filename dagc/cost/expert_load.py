@@ -27,29 +27,13 @@ from ..spec.unit import Unit
 from ..spec.workload import Routing
 from .busiest import DRAWS, busiest_rank
 from .expert_placement import place_layers
+from .expert_work import RankWork
+from .kept_work import kept_work
 from .records import Array, LayerLoad
 from .routing import distinct_experts, expert_probabilities
 
 Floats = NDArray[np.float64]
 Slots = NDArray[np.int64]
-
-
-@record
-class RankWork:
-    """Work of each expert rank [ranks], in the order that the op splits experts: `relative` rows over the mean,
-    `read` the share of its slots whose weights are read, `slot_rows` [ranks, slots] the rows of each slot, `kernel` what
-    the fused kernel does with them. `distinct`: experts read
-    by all ranks; `plain`: rows of the busiest rank over the mean, experts as they are numbered and without spare copies; `dropped`: share of the choices
-    beyond an expert's capacity; `error`: relative standard error of the busiest rank."""
-
-    relative: Floats
-    read: Floats
-    slot_rows: Floats
-    kernel: ExpertRows
-    distinct: float
-    plain: float
-    dropped: float
-    error: float
 
 
 @record(slots=False)
@@ -216,6 +200,14 @@ def layer_work(
     """Of layers with these loads. `tokens` that choose among the experts; `full`: rows for each of them that an expert takes at most; `draws`: random
     steps at most; `limit`: groups of experts that a token may use, which a placement by loads keeps on one of the `nodes`; `how` experts
     are placed. Sensitivities and searches ask for the same work again and again."""
+    given = routings, experts, top_k, ranks, redundant, tokens, full, draws, limit, nodes, how
+    return kept_work(given, _layer_work)
+
+
+def _layer_work(
+    routings: tuple[Routing, ...], experts: int, top_k: int, ranks: int, redundant: int, tokens: float, full: float, draws: int,
+    limit: GroupLimit, nodes: int, how: str,
+) -> tuple[RankWork, ...]:  # fmt: skip
     whole = max(1, ceil(tokens - 1e-9))  # where ranks have unequal numbers of tokens, the group with most of them
     how = how or ("eplb" if redundant else "linear")
     wanted, slots = placed_layers(routings, experts, top_k, ranks, redundant, whole, limit.groups, nodes, how)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from ..base.diagnostics import Collector
 from ..base.frozen import replace
 from ..base.heard import timed
 from ..base.source import Source
+from ..base.user_cache import using
 from ..lang.load import load
 from ..plan.plan import CompiledPlan
 from ..plan.result import PhaseResult
@@ -42,7 +44,8 @@ def compile_source(
     out = Collector() if out is None else out
     with timed("spec", "parse, check"):
         spec = load(source, out, settings, base_dir, allow_import)
-    return compile_spec(spec, out, phases, cures=True, kept=kept)
+    with using() if kept else nullcontext():
+        return compile_spec(spec, out, phases, cures=True, kept=kept)
 
 
 def compile_spec(
