@@ -164,7 +164,7 @@ def sizes_used(segment: Segment, weight: Weight, mesh: Mesh) -> dict[str, int]:
 
 def is_matrix(segment: Segment, weight: Weight) -> bool:
     """Whether a product or a lookup reads it. Gains, biases, taps and sinks are next to nothing beside these."""
-    return any(OPS[op.kind].product or OPS[op.kind].reads_rows for op in segment.users(weight.name))
+    return any(OPS[op.kind].product or OPS[op.kind].reads_rows for op in segment.readers(weight.name))
 
 
 def check_shared(graph: Graph, segment: Segment, weight: Weight, over: Axes, taken: int) -> None:

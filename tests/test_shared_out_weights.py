@@ -93,6 +93,12 @@ def test_what_is_kept_is_gathered_once_and_takes_all_layers() -> None:
     assert [need.gathered_B for need in piped.memory] == pytest.approx([need.weights_B * 2 for need in piped.memory])
 
 
+def test_a_token_uses_as_many_parameters() -> None:
+    text = library_text("mixtral-8x7b", "train", "gpus = 0..7, dp = 4, ep = 2, zero = %d")
+    two, three = (dagc.compile_text(text % stage).params for stage in (2, 3))
+    assert two == three and two[1] < 0.3 * two[0]
+
+
 # -- memory ----------------------------------------------------------------------------------------
 
 

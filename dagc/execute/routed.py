@@ -26,7 +26,7 @@ from .values import Ints
 def dispatch_of(segment: Segment, name: str) -> Op:
     """The dispatch that routed rows, or an expert weight that meets them, come from."""
     if segment.is_weight(name):
-        return dispatch_of(segment, reader_of(segment, name).name)
+        return dispatch_of(segment, next(segment.readers(segment.weight_of(name).name)).name)
     line = [name]
     while line:
         op = segment.by_name.get(line.pop())
@@ -40,16 +40,6 @@ def dispatch_of(segment: Segment, name: str) -> Op:
         if rows is not None and isinstance(op.attrs, DispatchAttrs) and rows.slot in op.dims:
             return op
     raise CannotRun(f"`{name}` comes from no dispatch")
-
-
-def reader_of(segment: Segment, name: str) -> Op:
-    """The first op that computes with a weight or a copy of it."""
-    weight = segment.weight_of(name).name
-    return next(
-        op
-        for op in segment.ops
-        if op.name not in segment.copies and any(n == weight or segment.copies.get(n) == weight for n in op.inputs)
-    )
 
 
 def split_experts(segment: Segment, dispatch: Op) -> Axes:

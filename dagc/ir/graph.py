@@ -354,6 +354,11 @@ class Segment:
     def users(self, name: str) -> Iterator[Op]:
         return (op for op in self.ops if name in op.inputs)
 
+    def readers(self, weight: str) -> Iterator[Op]:
+        """The ops that compute with a weight, or with a copy of it."""
+        names = {weight, *(copy for copy, of in self.copies.items() if of == weight)}
+        return (op for op in self.ops if op.name not in self.copies and not names.isdisjoint(op.inputs))
+
 
 OF_NAMES = ("weight", "_sources", "_dims", "asked")
 """What is known of a segment that follows from names, operands and dims of its ops."""

@@ -90,5 +90,5 @@ def group_limit(segment: Segment, rows: Rows) -> GroupLimit:
 
 def rows_with(segment: Segment, weight: Weight) -> Iterator[Rows]:
     """The routers whose rows meet a weight of experts."""
-    rows = (routed(segment, op) for op in segment.users(weight.name))
+    rows = (routed(segment, op) for op in segment.readers(weight.name))
     return iter(dict.fromkeys(r for r in rows if r is not None))
