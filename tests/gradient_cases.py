@@ -66,6 +66,7 @@ CASES: dict[str, tuple[dict[str, str], str, str]] = {
     "rope of a part, interleaved": ({"x": ROPE}, "rope(%x, fraction=0.7, interleaved=true)", ROPE),
     "rope by yarn": ({"x": ROPE}, "rope(%x, scaling=yarn, factor=4, original=64, magnitude=1.3)", ROPE),
     "temper": ({"x": ROPE}, "temper(%x, floor=2, scale=0.1)", ROPE),
+    "temper from zero": ({"x": ROPE}, "temper(%x, floor=2, scale=0.1, first=0)", ROPE),
     "cache": ({"x": "[batch, seq, low]"}, "cache(%x)", "[batch, context, low]"),
     "attend": attend(GQA),
     "attend, two pairs": attend(MLA, ", pairs=2"),

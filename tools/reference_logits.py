@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+import transformers
 from transformers import AutoConfig, AutoModelForCausalLM
 
 COMMON = {
@@ -127,11 +128,22 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
         "kimi_linear",
         COMMON | {"num_hidden_layers": 3, "num_key_value_heads": 4, "kv_lora_rank": 6, "qk_nope_head_dim": 4, "qk_rope_head_dim": 4, "v_head_dim": 3, "num_local_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 8, "intermediate_size": 20, "n_shared_experts": 1, "linear_head_dim": 4, "linear_num_heads": 2, "linear_conv_kernel_dim": 3, "layer_types": ["linear_attention", "full_attention", "linear_attention"], "mlp_layer_types": ["dense", "sparse", "sparse"], "pad_token_id": None},
     ),
+    "gemma3": ("gemma3_text", GQA | {"intermediate_size": 20, "sliding_window": 4, "query_pre_attn_scalar": 6, "layer_types": ["sliding_attention", "full_attention"]}),
+    "ministral3": ("ministral3", GQA | {"intermediate_size": 20, "rope_parameters": YARN | {"llama_4_scaling_beta": 0.3, "original_max_position_embeddings": 4}}),
+    "mistral4": ("mistral4", MLA | {"q_lora_rank": 8, "n_shared_experts": 1, "n_group": 4, "topk_group": 2, "rope_parameters": YARN | {"llama_4_scaling_beta": 0.3, "original_max_position_embeddings": 4}}),
+    "jamba": ("jamba", GQA | {"num_hidden_layers": 4, "intermediate_size": 12, "attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 3, "expert_layer_offset": 2, "num_experts": 4, "num_experts_per_tok": 2, "mamba_d_state": 4, "mamba_d_conv": 3, "mamba_expand": 2, "mamba_dt_rank": 3}),
+    "granitemoehybrid": (
+        "granitemoehybrid",
+        GQA | {"num_hidden_layers": 3, "intermediate_size": 8, "shared_intermediate_size": 12, "num_local_experts": 4, "num_experts_per_tok": 2, "layer_types": ["mamba", "attention", "mamba"], "mamba_n_heads": 4, "mamba_n_groups": 2, "mamba_d_state": 4, "mamba_d_head": 8, "mamba_d_conv": 3, "position_embedding_type": "rope", **FACTORS},
+    ),
     # Models without an architecture in the library: these have a `model.moe` with them.
     "gemma2": ("gemma2", GQA | {"intermediate_size": 20, "query_pre_attn_scalar": 6, "sliding_window": 4, "attn_logit_softcapping": None, "final_logit_softcapping": 1.5}),
     "gpt_neox": ("gpt_neox", COMMON | {"intermediate_size": 20, "rotary_pct": 0.5, "hidden_act": "gelu", "attention_bias": True, "use_parallel_residual": True}),
     "nemotron": ("nemotron", GQA | {"intermediate_size": 20, "partial_rotary_factor": 0.5, "hidden_act": "relu2"}),
 }  # fmt: skip
+
+NOT_AUTOMATIC = {"mistral4": "Mistral4ForCausalLM"}
+"""Classes that the library does not find by their config."""
 
 
 def in_float64() -> None:
@@ -154,7 +166,7 @@ def in_float64() -> None:
 def randomise(model: torch.nn.Module, seed: int) -> None:
     """Values at which every part of the model matters, exactly representable in float32."""
     generator = torch.Generator().manual_seed(seed)
-    tensors = [*model.named_parameters(), *((n, b) for n, b in model.named_buffers() if "correction_bias" in n)]
+    tensors = [*model.named_parameters(), *((n, b) for n, b in model.named_buffers() if "_bias" in n)]
     for name, tensor in tensors:
         values = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
         if tensor.ndim == 1 and "bias" not in name and "sink" not in name:
@@ -169,7 +181,12 @@ def make(name: str, out: Path, seed: int) -> None:
     config = AutoConfig.for_model(kind, **fields)
     config._attn_implementation = config._experts_implementation = "eager"
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(config).double().eval()
+    made = (
+        getattr(transformers, NOT_AUTOMATIC[kind])(config)
+        if kind in NOT_AUTOMATIC
+        else AutoModelForCausalLM.from_config(config)
+    )
+    model = made.double().eval()
     randomise(model, seed)
     ids = torch.tensor(np.random.default_rng(seed).integers(0, 48, (2, 13)))
     with torch.no_grad():
@@ -179,7 +196,7 @@ def make(name: str, out: Path, seed: int) -> None:
     apart = float((decode - logits[:, -1:]).abs().max())
     folder = out / name
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = dict(model.named_parameters()) | {n: b for n, b in model.named_buffers() if "correction_bias" in n}
+    tensors = dict(model.named_parameters()) | {n: b for n, b in model.named_buffers() if "_bias" in n}
     np.savez_compressed(
         folder / "weights.npz", **{n: t.detach().numpy().astype(np.float32) for n, t in tensors.items()}
     )

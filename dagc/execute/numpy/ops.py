@@ -117,11 +117,11 @@ def erf(x: Floats) -> Floats:
     return np.fromiter(map(math.erf, x.ravel()), dtype=np.float64, count=x.size).reshape(x.shape)
 
 
-def temper(x: Floats, positions: Ints, axis: int, floor: float, scale: float) -> Floats:
-    """Queries grow with the logarithm of their position (Llama 4's attention temperature)."""
+def temper(x: Floats, positions: Ints, axis: int, floor: float, scale: float, first: int) -> Floats:
+    """Queries grow with the logarithm of their position, counted from `first` (Llama 4's attention temperature)."""
     shape = [1] * x.ndim
     shape[axis] = len(positions)
-    return x * (np.log1p(np.floor((positions + 1) / floor)) * scale + 1.0).reshape(shape)
+    return x * (np.log1p(np.floor((positions + first) / floor)) * scale + 1.0).reshape(shape)
 
 
 def attend(

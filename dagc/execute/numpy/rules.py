@@ -96,7 +96,7 @@ def _rope(call: OpCall, x: Operands) -> Floats:
 
 def _temper(call: OpCall, x: Operands) -> Floats:
     attrs = call.op.of(TemperAttrs)
-    return k.temper(x[0], call.positions("seq"), call.out.index("seq"), attrs.floor, attrs.scale)
+    return k.temper(x[0], call.positions("seq"), call.out.index("seq"), attrs.floor, attrs.scale, attrs.first)
 
 
 def _cache(call: OpCall, x: Operands) -> Floats:

@@ -101,7 +101,7 @@ def _temper(call: OpCall, x: Operands) -> Tensor:
     shape = [1] * x[0].ndim
     shape[call.out.index("seq")] = len(positions)
     attrs = call.op.of(TemperAttrs)
-    steps = np.log1p(np.floor((positions + 1) / attrs.floor))
+    steps = np.log1p(np.floor((positions + attrs.first) / attrs.floor))
     return x[0] * _resident(call).real((steps * attrs.scale + 1.0).reshape(shape))
 
 

@@ -173,6 +173,7 @@ class RopeAttrs(Attrs):
 class TemperAttrs(Attrs):
     floor: float = _number("positions that share a step", default=8192.0)
     scale: float = _number("growth with the logarithm of a step", default=0.1, open_low=False)
+    first: int = _count("position of the first token", default=1, low=0, high=1)
 
 
 # -- attention -----------------------------------------------------------------------------------
