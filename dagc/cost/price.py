@@ -97,12 +97,12 @@ def _measured(
     kept: SegmentCosts | None,
 ) -> dict[str, Measured]:  # fmt: skip
     """Times of measured kernels, when the hardware names a calibration."""
-    if hardware.calibration is None:
-        return {}
     if unit.phase.training is not None:
         from .training.step_kernels import kernel_times
 
         return kernel_times(segment, mesh, unit.spec.model, unit.phase, hardware, loads)
+    if hardware.calibration is None:
+        return {}
     from .match import measured_times
 
     return measured_times(segment, mesh, unit.spec.model, unit.phase, hardware, loads, kept)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from ...base.dtypes import DTYPE_BYTES
-from ...calib.training_constants import Kernels
+from ...base.frozen import record
 from ...ir.graph import Op, Segment
 from ...ir.mesh import Mesh
 from ...ir.ops.attributes import AccumulateAttrs, ExchangeAttrs, WeightAttrs
@@ -19,9 +19,12 @@ from ...ir.ops.kind import Tokens
 from ...ir.ops.op_set import OPS, input_layout, result_layout, traffic
 from ...ir.ops.sizes import local_bytes, local_count
 from ...ir.ops.training import STATES
-from ...ir.routed_dims import routed, rows_of
+from ...ir.routed_dims import Rows, routed, rows_of
+from ...spec.hardware import Hardware
+from ...spec.phase import Phase
 from ...spec.training import Training
-from ..measured import RIDING, Match, Measured
+from ..expert_load import ExpertLoad
+from ..measured import RIDING, Measured
 from ..records import Array
 from .pointwise_passes import Passes, is_pointwise, result_bytes
 
@@ -32,15 +35,28 @@ CLIPPED = 3
 Megatron-LM does by default."""
 
 
-def match(found: Match, training: Training, known: Kernels) -> None:
-    """Of every op that no measured kernel does and that moves other bytes than its operands and result."""
-    segment, hardware = found.segment, found.hardware
+@record
+class MemoryPasses:
+    """What their times follow from. `rows`: share of the memory's bandwidth of what puts rows in another order."""
+
+    segment: Segment
+    mesh: Mesh
+    phase: Phase
+    hardware: Hardware
+    loads: Mapping[Rows, ExpertLoad]
+    rows: float
+
+
+def match(found: MemoryPasses, times: dict[str, Measured]) -> None:
+    """Adds every op that has no time yet and that moves other bytes than its operands and result."""
+    segment, hardware, training = found.segment, found.hardware, found.phase.training
+    assert training is not None
     for op in segment.ops:
-        if op.name not in found.times and (op.kind in FREE or _rides(found, op)):
-            found.times[op.name] = RIDING
-    passes = Passes(segment, found.mesh, {op.name for op in segment.ops if op.name in found.times})
+        if op.name not in times and (op.kind in FREE or _rides(segment, op)):
+            times[op.name] = RIDING
+    passes = Passes(segment, found.mesh, {op.name for op in segment.ops if op.name in times})
     for op in segment.ops:
-        if op.name in found.times or op.is_collective:
+        if op.name in times or op.is_collective:
             continue
         Bps, begins = hardware.hbm_Bps * hardware.mbu, True
         if op.kind in UPDATES:
@@ -49,16 +65,15 @@ def match(found: Match, training: Training, known: Kernels) -> None:
             moved, begins = passes.bytes_of(op), passes.begins(op)
         elif OPS[op.kind].tokens is Tokens.AT_HOME:
             by_token = found.phase.exchange is not None
-            moved, Bps = _reordered(segment, op, found.mesh, by_token=by_token), hardware.hbm_Bps * known.rows
+            moved, Bps = _reordered(segment, op, found.mesh, by_token=by_token), hardware.hbm_Bps * found.rows
         else:
             continue
         time_s = moved * _work(found, op) / Bps + (hardware.launch_s if begins and moved else 0.0)
-        found.times[op.name] = Measured(np.asarray(time_s), "", 0.0)
+        times[op.name] = Measured(np.asarray(time_s), "", 0.0)
 
 
-def _rides(found: Match, op: Op) -> bool:
+def _rides(segment: Segment, op: Op) -> bool:
     """Whether the kernel beside it does an op, too."""
-    segment = found.segment
     by_name, readers = segment.by_name, [other for other in segment.ops if op.inputs and op.inputs[0] in other.inputs]
     if op.kind == "add":  # a bias, by the product's epilogue
         made = by_name.get(op.inputs[0])
@@ -71,7 +86,7 @@ def _rides(found: Match, op: Op) -> bool:
     return False
 
 
-def _work(found: Match, op: Op) -> Array:
+def _work(found: MemoryPasses, op: Op) -> Array:
     rows = routed(found.segment, op) if op.scope == "experts" else None
     return np.ones(1) if rows is None else found.loads[rows].work
 

@@ -20,6 +20,7 @@ from ..expert_load import ExpertLoad
 from ..match import laid_out
 from ..measured import Match, Measured
 from . import attention_kernels, memory_passes, step_products
+from .memory_passes import MemoryPasses
 
 PRODUCTS_OF, ATTENTION_OF = "trtllm", "vllm"
 """Whose tables time what training calls, too: PyTorch's products, and kernels of flash attention."""
@@ -28,13 +29,17 @@ PRODUCTS_OF, ATTENTION_OF = "trtllm", "vllm"
 def kernel_times(
     segment: Segment, mesh: Mesh, model: Model, phase: Phase, hardware: Hardware, loads: Mapping[Rows, ExpertLoad]
 ) -> dict[str, Measured]:
-    """Op -> its time over the ranks. `hardware` names a calibration."""
-    assert phase.training is not None
-    found = Match(segment, mesh, model, replace(phase, engine=PRODUCTS_OF), hardware, loads)
-    known = kernels(found.calibration.gpu)
-    step_products.match(found, known)
-    attention = Match(segment, mesh, model, replace(phase, engine=ATTENTION_OF), hardware, loads, found.times)
-    attention_kernels.match(attention, known)
-    memory_passes.match(found, phase.training, known)
+    """Op -> its time over the ranks, of every op whose kernel is another than its roofline has it. Hardware that names no calibration has
+    passes over memory alone."""
+    times: dict[str, Measured] = {}
+    rows = hardware.mbu
+    if hardware.calibration is not None:
+        found = Match(segment, mesh, model, replace(phase, engine=PRODUCTS_OF), hardware, loads, times)
+        known = kernels(found.calibration.gpu)
+        step_products.match(found, known)
+        attention = Match(segment, mesh, model, replace(phase, engine=ATTENTION_OF), hardware, loads, times)
+        attention_kernels.match(attention, known)
+        rows = known.rows
+    memory_passes.match(MemoryPasses(segment, mesh, phase, hardware, loads, rows), times)
     alike = (1,) * len(mesh.atoms)
-    return {name: laid_out(each, alike) for name, each in found.times.items()}
+    return {name: laid_out(each, alike) for name, each in times.items()}
