@@ -43,6 +43,7 @@ CASES = {
     "zero 3": "zero = 3, sequence_parallel = true",
     "zero 3, hidden": "zero = 3, grad_overlap = full",
     "zero 3, kept": "zero = 3, grad_overlap = full, reshard_after_forward = false, schedule = zb_h1",
+    "stages inside": "zero = 1, order = [dp, pp, sp, tp, ep]",
     "router losses": "aux_loss = 0.01, z_loss = 0.001, zero = 1",
     "recompute": "recompute = full, sequence_parallel = true",
     "recompute, apart": "schedule = zb_v, recompute = [moe]",
@@ -86,6 +87,17 @@ def case(name: str) -> tuple[TrainingResult, Ranks, dict[int, list[Event]]]:
 def of(result: TrainingResult) -> tuple[TrainingResult, Ranks, dict[int, list[Event]]]:
     ranks = Ranks(result)
     return result, ranks, {rank: decoded(bytes(data)) for rank, data in traces(result, ranks)}
+
+
+def test_groups_are_of_the_gpus_of_the_mesh() -> None:
+    """By GPU ids, where stages are not one range each."""
+    for name in ("stages inside", "placed", "tied"):
+        result, ranks, _ = case(name)
+        mesh, gpus = result.graph.the_mesh, ranks.network.gpus
+        assert ranks.group_of
+        for (_, *axes), index in ranks.group_of.items():
+            found = {tuple(sorted(gpus[[*ranks.groups[i]]].tolist())) for i in set(index.ravel().tolist()) - {-1}}
+            assert found == {tuple(sorted(row)) for row in mesh.groups(tuple(axes)).tolist()}
 
 
 def stage_of(ranks: Ranks, rank: int) -> int:

@@ -1,4 +1,4 @@
-"""`dagc export`: launch commands and configs for serving engines."""
+"""`dagc export`: launch commands and configs for serving engines, and of training steps for Megatron-LM."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..base.frozen import replace
 from ..base.harmless import harmless
 from ..export.deploy.launchers import LAUNCHERS, bench_files, launcher
 from ..export.deploy.launchers import names as launchers
-from ..export.engines import ENGINES
+from ..export.engines import ENGINES, TRAINERS
 from .arguments import any_of, spec_arguments
 from .common import compiled, stem, tell
 from .manner import say
@@ -51,10 +51,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    from ..engines.facts import facts
-
     try:
-        facts(args.to, args.engine_version)  # before a plan is compiled for nothing
+        check_version(args.to, args.engine_version)  # before a plan is compiled for nothing
         image = _image(args)
         from ..export.engines.launch import check_checkpoint, exported
         from ..spec.inference_alone import inference_phases
@@ -64,7 +62,9 @@ def run(args: Namespace) -> int:
         plan = compiled(args.spec, args)
         if plan is None:
             return 2
-        inference_phases(plan.spec, args.phase, f"what is written for {args.to} is")
+        trains = args.to in TRAINERS and plan.trainings and not args.launcher
+        if not trains:
+            inference_phases(plan.spec, args.phase, f"what is written for {args.to} is")
         tell(plan.diagnostics, requirements=False)
         refused: tuple[Diagnostic, ...] = ()
         if args.launcher:
@@ -77,8 +77,17 @@ def run(args: Namespace) -> int:
             if args.output:  # what is piped on is the launcher's alone
                 files = {**files, **bench_files(one)}
         else:
-            found = exported(plan, args.to, args.model, stem(args.spec), args.engine_version)
-            files, refused = found.files, found.refused
+            files = {}
+            if plan.phases:
+                found = exported(plan, args.to, args.model, stem(args.spec), args.engine_version)
+                files, refused = found.files, found.refused
+            for phase in plan.trainings if trains else ():
+                from ..export.engines.megatron_training import training_files
+
+                try:
+                    files = {**files, **training_files(plan, phase, stem(args.spec), args.engine_version)}
+                except SpecError as error:
+                    refused = (*refused, *error.diagnostics)
             tell(refused)
             if not files:
                 return 2
@@ -97,6 +106,18 @@ def run(args: Namespace) -> int:
     except SpecError as error:
         tell(error.diagnostics)
         return 2
+
+
+def check_version(engine: str, version: str | None) -> None:
+    """Raises SpecError where no file is written for this version of an engine."""
+    from ..engines.facts import facts
+
+    try:
+        facts(engine, version)
+    except SpecError:
+        if engine not in TRAINERS:
+            raise
+        facts(TRAINERS[engine], version)
 
 
 def _image(args: Namespace) -> str | None:

@@ -177,10 +177,12 @@ PAGES: dict[str, Page] = {
     "export": Page(
         (
             "Writes commands and configs that start the plan on vLLM, SGLang, TensorRT-LLM or Megatron; a plan that the engine cannot "
-            "run is refused with the rule that it breaks. --launcher writes one file that starts all servers and their router.",
+            "run is refused with the rule that it breaks. --launcher writes one file that starts all servers and their router. A phase that "
+            "trains is written as Megatron-LM's launch script.",
         ),
         (
             Example("dagc export examples/qwen3_235b_vllm.moe --to vllm", "the commands, printed"),
+            Example("dagc export examples/mixtral_pretrain.moe --to megatron", "a training step's arguments, printed"),
             Example("dagc export examples/qwen3_235b_vllm.moe --to vllm --launcher slurm -o deploy", "one job for Slurm"),
         ),
         "docs/runtimes.md",

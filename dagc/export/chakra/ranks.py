@@ -118,7 +118,9 @@ class Ranks:
         mesh = graph.the_mesh
         self.network = network(self.result)
         order = {gpu: rank for rank, gpu in enumerate(self.network.gpus.tolist()) if gpu >= 0}
-        flat = [order[gpu] for gpu in self.result.gpus]
+        trains = isinstance(self.result, TrainingResult)
+        ids = mesh.the_gpus.ids if trains else self.result.gpus  # stage by stage, ranks in mesh order
+        flat = [order[gpu] for gpu in ids]
         self.number = np.asarray(flat, dtype=np.int64).reshape(mesh.stages, *mesh.shape)
         known: dict[tuple[int, ...], int] = {}
         for segment, op in ((s, op) for s in graph.segments for op in s.ops if op.axes):

@@ -6,3 +6,6 @@ they are of."""
 
 SERVING = ("vllm", "sglang", "trtllm")
 """Those that serve over HTTP: their modules have `command(draft)` too, the words of a server on any of its nodes."""
+
+TRAINERS = {"megatron": "megatron_training"}
+"""Those that train, and the data file of that."""

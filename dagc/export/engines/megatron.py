@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from .degrees import EngineDegrees
 from .draft import Check, ServerDraft, judge
 from .rules import COMMON
 from .script import script
@@ -32,11 +33,16 @@ def write(draft: ServerDraft) -> Mapping[str, str]:
     if model.dtype in ("bf16", "fp16"):
         draft.flag(model.dtype)
     draft.notes.append("the shape of the model and its checkpoint: $SCRIPT and its arguments give them")
+    return {"sh": script(draft, [*torchrun(one), Shell('"${SCRIPT:?}"'), *draft.flags, Shell('"$@"')])}
+
+
+def torchrun(one: EngineDegrees) -> list[str]:
+    """What starts a process for each GPU of a node."""
     command = ["torchrun", f"--nproc-per-node={len(one.nodes[0])}"]
     if len(one.nodes) > 1:
         command += [f"--nnodes={len(one.nodes)}", Shell('--node-rank="$NODE"'), Shell('--master-addr="$HEAD"')]
         command += [Shell('--master-port="${PORT:-29500}"')]
-    return {"sh": script(draft, [*command, Shell('"${SCRIPT:?}"'), *draft.flags, Shell('"$@"')])}
+    return command
 
 
 def redundant(draft: ServerDraft) -> str:
