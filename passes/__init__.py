@@ -14,6 +14,7 @@ from .pp import PipelineParallel
 from .recompute import Recompute
 from .reshard import Reshard
 from .sp import SequenceParallel
+from .tie import TieTables
 from .tp import TensorParallel
 from .zero import ZeroRedundancy
 
@@ -26,10 +27,11 @@ GRAPH_PASSES: tuple[type[GraphPass], ...] = (
     ExpertParallel,
     DataParallel,
     PipelineParallel,
+    TieTables,
     ZeroRedundancy,
     SplitNorms,
     Reshard,
     Place,
 )
-OF_TRAINING = (Backward, Recompute, ZeroRedundancy)
+OF_TRAINING = (Backward, Recompute, TieTables, ZeroRedundancy)
 """Passes of training steps alone."""

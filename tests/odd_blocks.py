@@ -56,6 +56,13 @@ block lm_head(x) {
 """Ends the block and begins the one of the last layer."""
 
 REFUSED = {
+    "a row for what is no token": ("y[batch, seq, hidden] = lookup(x, We[vocab, hidden])\nreturn x", "E13", "`lookup` takes the token ids", "lookup(x, We[vocab, hidden])"),
+    "a new name within a sum": ("let wide = hidden\ny[batch, seq, wide] = rename(x) + 1\nreturn x", "E13", "`rename` stands alone behind `=`", "rename(x)"),
+    "a new name of nothing": ("y = rename(x)\nreturn y", "E13", "`rename` stands alone behind `=`", "rename(x)"),
+    "a new name of another size": ("let wide = 4\ny[batch, seq, wide] = rename(x)\nreturn x", "E13", "as many dimensions of the same sizes, in order", "rename(x)"),
+    "a new name of a dimension more": ("let wide = 8\ny[batch, seq, wide, hidden] = rename(x)\nreturn x", "E13", "as many dimensions of the same sizes, in order", "rename(x)"),
+    "a new name of the tokens": ("let wide = 8\nlet places = 8\ny[batch, places, wide] = rename(x)\nreturn x", "E13", "`rename` leaves `batch`, `seq` and `context` as they are", "rename(x)"),
+    "a new name of two things": ("y[batch, seq, hidden] = rename(x, x)\nreturn x", "E13", "`rename` takes 1 tensor", "rename(x, x)"),
     "a result with a dimension twice": ("y[batch, seq, hidden, hidden] = x * W[hidden]\nreturn x", "E13", "dimension `hidden` twice", "y[batch, seq, hidden, hidden] = x * W[hidden]"),
     "experts of experts": (ROUTED + "g[expert, slot, expert] = t * W[hidden, expert]\nreturn x", "E13", "dimension `expert` twice", "g[expert, slot, expert] = t * W[hidden, expert]"),
     "heads as a width": (HEADS.format(keys="heads, ", values="heads, ").replace("v[batch, seq, heads, head_dim]", "v[batch, seq, heads]").replace("Wv[hidden, heads, head_dim]", "Wv[hidden, heads]"), "E13", "dimension `heads` twice", "o[batch, seq, heads, head_dim] = attend(rope(q), rope(k), v)"),
@@ -170,6 +177,8 @@ REFUSED = {
 
 
 COMPUTED = {
+    "a square weight of one width": "let wide = hidden\ny[batch, seq, wide] = rename(x)\nz[batch, seq, hidden] = y * W[wide, hidden]\nreturn x + z",
+    "a width under another name and back": "let wide = hidden\ny[batch, seq, wide] = rename(x)\nz[batch, seq, hidden] = rename(y)\nreturn x + z",
     "multi-query attention": HEADS.format(keys="", values=""),
     "multi-head attention": HEADS.format(keys="heads, ", values="heads, "),
     "attention without heads": "o = attend(x, x, x)\nreturn x + o",

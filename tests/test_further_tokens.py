@@ -200,7 +200,7 @@ def test_the_report_and_the_object_say_it() -> None:
     [
         ("y[batch, seq, inner] = rename(h) + h", "`rename` stands alone"),
         ("y[batch, seq, other] = rename(h)", "dimensions of the same sizes"),
-        ("y[batch, inner] = rename(h)", "as many dimensions"),
+        ("y[batch, inner] = rename(h)", "leaves `batch`"),
     ],
 )
 def test_rename_says_what_it_cannot(line: str, said: str) -> None:

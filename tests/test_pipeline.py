@@ -43,6 +43,7 @@ from dagc.passes.pp import PipelineParallel
 from dagc.passes.recompute import Recompute
 from dagc.passes.reshard import Reshard
 from dagc.passes.sp import SequenceParallel
+from dagc.passes.tie import TieTables
 from dagc.passes.tp import TensorParallel
 from dagc.passes.zero import ZeroRedundancy
 from dagc.pipeline import strategy
@@ -105,7 +106,8 @@ PASSES = st.one_of(
     st.builds(SequenceParallel, st.sampled_from(("allgather", "ring", "ulysses")), st.booleans(), st.integers(1, 64)),
     st.builds(ExpertParallel, DISPATCH, PRICES, st.booleans(), st.sampled_from(("", *PLACINGS))),
     st.builds(DataParallel, DISPATCH),
-    st.builds(PipelineParallel, IDS, st.booleans()),
+    st.builds(PipelineParallel, IDS),
+    st.builds(TieTables, st.booleans()),
     st.just(SplitNorms()),
     st.builds(Reshard, st.booleans(), PRICES),
     st.just(Place()),
@@ -116,7 +118,16 @@ PASSES = st.one_of(
 def test_every_pass_and_option_is_drawn() -> None:
     """A pass or an option that the property leaves out fails here."""
     drawn = {MakeMesh: 16, TensorParallel: 1, SequenceParallel: 3, ExpertParallel: 4, DataParallel: 1}
-    drawn |= {Backward: 6, Recompute: 1, ZeroRedundancy: 2, PipelineParallel: 2, SplitNorms: 0, Reshard: 2, Place: 0}
+    drawn |= {
+        Backward: 6,
+        Recompute: 1,
+        ZeroRedundancy: 2,
+        PipelineParallel: 1,
+        TieTables: 1,
+        SplitNorms: 0,
+        Reshard: 2,
+        Place: 0,
+    }
     assert {one: len(fields(one)) for one in GRAPH_PASSES} == drawn  # type: ignore[arg-type]
     assert [one.name for one in ANALYSES] == list(ANALYSIS_NAMES) and parse(",".join(ANALYSIS_NAMES)) == ANALYSES
 

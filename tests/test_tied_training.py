@@ -4,9 +4,12 @@ new table."""
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
+from conftest import examples
+from mutants.sources import SourceMutant, sampled, source_mutants
 from training_steps import Step, small_step, training_text
 
 import dagc
@@ -25,6 +28,7 @@ from dagc.ir.text.read import parse_graph
 from dagc.ir.text.write import print_graph
 from dagc.ir.verify.verify import verify
 from dagc.ir.verify.violation import VerifyError
+from dagc.passes import tie
 from dagc.passes.zero import ZeroRedundancy
 
 MODEL = (
@@ -44,6 +48,8 @@ PHASES = {
     "a loop": "gpus = 0..3, pp = 2, dp = 2, microbatches = 2, schedule = interleaved, virtual = 2",
     "a V": "gpus = 0..3, pp = 2, dp = 2, microbatches = 4, schedule = zb_v, zero = 2",
 }
+NOT_NOTICED = "block=summed.block"
+"""A mutant that leaves it out: only pictures ask for the block of an op."""
 APART = ("no zero", "zero 1", "zero 2", "zero 3", "context", "a loop")
 
 
@@ -229,3 +235,29 @@ def test_a_table_that_is_split_in_two_ways_is_refused() -> None:
     ops = [op.annotate("vocab", ()) for op in graph.head.ops]
     with pytest.raises(PassError, match="split in one way in the first layer, and in another in the head"):
         ZeroRedundancy(1).run(changed(graph, graph.head, ops))
+
+
+# -- the pass broken on purpose ----------------------------------------------------------------------------
+
+
+@cache
+def mutants() -> tuple[SourceMutant, ...]:
+    return tuple(source_mutants(tie))
+
+
+def test_no_broken_pass_goes_unnoticed() -> None:
+    """One comparison, branch or element changed: the lowering stops, is refused or differs, or the copies are not where they belong."""
+    escaped = []
+    for mutant in sampled([m for m in mutants() if NOT_NOTICED not in m.name], examples(10), seed=1):
+        with mutant.applied():
+            try:
+                fine = all(
+                    proof(own).holds and len(at_ends(own.placed)) == (2 if phase in APART else 0)
+                    for phase in ("one stage", "zero 1", "a V")
+                    for own in [step(phase)]
+                )
+            except Exception:
+                fine = False
+        if fine:
+            escaped.append(mutant.name)
+    assert escaped == []

@@ -20,6 +20,7 @@ from ..passes.pp import PipelineParallel
 from ..passes.recompute import Recompute
 from ..passes.reshard import Reshard
 from ..passes.sp import SequenceParallel
+from ..passes.tie import TieTables
 from ..passes.tp import TensorParallel
 from ..passes.zero import ZeroRedundancy
 from ..spec.factors import even_stages, expert_side, factorisations, neighbours
@@ -87,10 +88,8 @@ def _with_options(unit: Unit) -> tuple[GraphPass, ...]:
             "" if s.placing == s.usual_placing else s.placing,
         ),
         DataParallel(cast(Dispatch, s.dispatch)),
-        PipelineParallel(
-            _cut(unit.spec.model.layers, s),
-            SCHEDULES[training.schedule].ends_meet,
-        ),
+        PipelineParallel(_cut(unit.spec.model.layers, s)),
+        TieTables(SCHEDULES[training.schedule].ends_meet),
         Reshard(s.sequence_parallel, prices),
     )
 

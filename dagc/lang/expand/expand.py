@@ -13,7 +13,7 @@ from ...spec.model import Layer
 from ...spec.unit import Unit
 from .block import RESIDUAL, Block
 from .builder import BlockBuilder, Ref
-from .further_tokens import further_tokens, shared, with_side
+from .further_tokens import further_tokens, with_shared, with_side
 from .join_parts import CannotJoin, joined
 
 
@@ -25,8 +25,7 @@ def run(unit: Unit, batching: Batching | None = None) -> Graph:
     segments = tuple(of_all_parts(unit, layer, batching) for layer in kinds.values())
     if spec.model.attributes.get("tied"):
         segments = (*segments[:-1], tie(segments[0], segments[-1], unit))
-    if predicts_further(unit):
-        segments = (*segments[:-1], shared(segments[-1], segments[0], unit))
+    segments = with_shared(segments, unit)
     unit.out.check()
     order = runs(layer.name for layer in spec.model.stack for _ in range(layer.repeat))
     return Graph(
@@ -38,12 +37,6 @@ def run(unit: Unit, batching: Batching | None = None) -> Graph:
         batching.lanes,
         stages=(Stage(0, order),),
     )
-
-
-def predicts_further(unit: Unit) -> bool:
-    """Whether the phase trains layers that predict further tokens."""
-    training = unit.phase.training
-    return training is not None and training.mtp_loss > 0
 
 
 def of_all_parts(unit: Unit, layer: Layer, batching: Batching) -> Segment:
@@ -77,8 +70,7 @@ def expanded(unit: Unit, layer: Layer, batch: float) -> Segment:
         sizes["hidden"] = float(model.count("hidden"))
     entry = Ref("tokens", ("batch", "seq")) if first else Ref("x", RESIDUAL)
     head = layer.name == model.stack[-1].name
-    further = head and predicts_further(unit)
-    builder = BlockBuilder(with_side(unit) if further else unit, layer.name, sizes=sizes, entry=entry)
+    builder = BlockBuilder(with_side(unit), layer.name, sizes=sizes, entry=entry)
     current = entry
     used: dict[str, int] = {}
     for i, name in enumerate(layer.blocks):
@@ -86,8 +78,7 @@ def expanded(unit: Unit, layer: Layer, batch: float) -> Segment:
         block = Block(builder, name, name if used[name] == 1 else f"{name}{used[name]}")
         block.last_of_layer = head if i == len(layer.blocks) - 1 else None
         current = block.expand(current)
-    if further:
-        further_tokens(builder, unit)
+    further_tokens(builder, unit, head=head)
     for dim in (*entry.dims, *(d for op in builder.ops for d in op.dims)):
         builder.sizes.setdefault(dim, 1.0)
     return Segment(

@@ -88,8 +88,11 @@ def lookup(call: BlockCall) -> Ref:
     """lookup(tokens, table): a row of the table for every token."""
     tokens, table = call.operands(2)
     made = call.block.builder.op(tokens.name)
-    ids = tokens.name == "tokens" or (made is not None and made.kind == "labels")
-    if not ids or len(table.dims) != 2 or not table.name.startswith("@"):
+    if (
+        (tokens.name != "tokens" and getattr(made, "kind", "") != "labels")
+        or len(table.dims) != 2
+        or not table.name.startswith("@")
+    ):
         call.fail("`lookup` takes the token ids given to the first block, and a weight [rows, width]")
     return call.emit("lookup", (tokens, table), (*tokens.dims, table.dims[-1]))
 
@@ -102,11 +105,10 @@ def rename(call: BlockCall) -> Ref:
             "`rename` stands alone behind `=`, and the new dimensions before it: `y[batch, seq, inner] = rename(x)`"
         )
     dims = tuple(call.block.dim(d, written.span) for d in written.dims)
-    kept = [d for d in x.dims if d in PHASE_DIMS]
-    if len(dims) != len(x.dims) or any(call.sizes[a] != call.sizes[b] for a, b in zip(x.dims, dims, strict=True)):
-        call.fail(f"`rename` makes {listed(dims)} of {listed(x.dims)}: as many dimensions of the same sizes, in order")
-    if [d for d in dims if d in PHASE_DIMS] != kept:
+    if [d for d in dims if d in PHASE_DIMS] != [d for d in x.dims if d in PHASE_DIMS]:
         call.fail("`rename` leaves `batch`, `seq` and `context` as they are")
+    if [call.sizes[d] for d in x.dims] != [call.sizes[d] for d in dims]:
+        call.fail(f"`rename` makes {listed(dims)} of {listed(x.dims)}: as many dimensions of the same sizes, in order")
     return call.emit("rename", (x,), dims)
 
 

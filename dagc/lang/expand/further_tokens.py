@@ -18,8 +18,16 @@ SIDE = "mtp_side"
 """The stock block that projects one of both: the state of the layers before, and the embedding of the token that follows."""
 
 
+def predicts_further(unit: Unit) -> bool:
+    """Whether the phase trains layers that predict further tokens."""
+    training = unit.phase.training
+    return training is not None and training.mtp_loss > 0
+
+
 def with_side(unit: Unit) -> Unit:
-    """The phase of a model that has the stock block, too."""
+    """The phase, where it trains such layers of a model that has the stock block, too."""
+    if not predicts_further(unit):
+        return unit
     from .. import library
 
     model, key = unit.spec.model, (SIDE, None)
@@ -28,9 +36,11 @@ def with_side(unit: Unit) -> Unit:
     )
 
 
-def further_tokens(builder: BlockBuilder, unit: Unit) -> None:
-    """Adds the ops of all these layers to those of the head: of each the choice of its token. The k-th takes the state of the one before
+def further_tokens(builder: BlockBuilder, unit: Unit, *, head: bool) -> None:
+    """Adds the ops of all these layers to those of the head, if the phase trains them: of each the choice of its token. The k-th takes the state of the one before
     it, or of the stack, and the k-th token ahead."""
+    if not head or not predicts_further(unit):
+        return
     model = unit.spec.model
     state = builder.entry
     for k in range(1, model.count("mtp_layers") + 1):
@@ -54,6 +64,11 @@ def blocks(builder: BlockBuilder, names: tuple[str, ...], stem: str, value: Ref,
         own.last_of_layer = True if head and i == len(names) - 1 else None
         value = own.expand(value)
     return value
+
+
+def with_shared(segments: tuple[Segment, ...], unit: Unit) -> tuple[Segment, ...]:
+    """The model's layers, whose head has no tables but those of the first one."""
+    return (*segments[:-1], shared(segments[-1], segments[0], unit)) if predicts_further(unit) else segments
 
 
 def shared(head: Segment, first: Segment, unit: Unit) -> Segment:
