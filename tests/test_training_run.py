@@ -313,3 +313,13 @@ def test_full_dims_compare_nothing(tmp_path: Path) -> None:
     assert "fp32; loss " in first and first.endswith("gradients not compared")
     assert head.split() == ["class", "calls", "measured", "ms", "estimated", "ms", "ratio"]
     assert any(row.split()[:3] == ["rank", "GPU", "stage"] and "estimated ms" in row for row in rows)
+
+
+@needs_torch
+def test_small_numbers_are_added_up_in_larger_ones(tmp_path: Path) -> None:
+    """In fp16 the square of a gradient is nothing, and AdamW would divide by it."""
+    spec = tmp_path / "p.moe"
+    spec.write_text(training_text("gpus = 0..1, dp = 2, microbatches = 2, zero = 1"))
+    done = forked_ranks.run(spec, 2, "--dtype", "fp16")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "fp16; loss and 13 gradients equal" in done.stdout and "new weights too" in done.stdout

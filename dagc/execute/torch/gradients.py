@@ -145,6 +145,15 @@ def _router_loss_grad(call: OpCall, x: Operands) -> Tensor:
     return torch.full_like(x[0], attrs.factor / attrs.tokens)
 
 
+def _old(call: OpCall) -> Tensor:
+    return call.host.master(call.segment, call.layer, call.op)
+
+
+def _as_weights(rule: Rule) -> Rule:
+    """Computed in the precision of the optimizer's copy; what comes of it is a weight."""
+    return lambda call, x: rule(call, [x[0].to(call.host.sums)]).to(call.host.dtype)
+
+
 ROWS: Mapping[str, Rule] = row_gradients(k)
 OF_TOKENS: Mapping[str, Rule] = {
     "route_grad": _route,
@@ -167,7 +176,7 @@ OF_TOKENS: Mapping[str, Rule] = {
     "fetch": fetched(torch.stack),
     **dict.fromkeys(("uncache", "store"), lambda call, x: x[0]),
     "accumulate": lambda call, x: x[0].permute([call.dims[0].index(d) for d in call.out]),
-    **updates(lambda call: call.host.master(call.segment, call.layer, call.op)),
+    **{kind: _as_weights(rule) for kind, rule in updates(_old).items()},
 }
 OF_ROWS = frozenset({"choice_dot", "choice_back"})
 """Kinds whose rule takes `Ragged` itself."""

@@ -36,6 +36,11 @@ class Resident:
         """An array of real numbers, in the precision of the run."""
         return torch.as_tensor(np.ascontiguousarray(array), device=self.device, dtype=self.dtype)
 
+    @property
+    def sums(self) -> Any:
+        """The dtype of what an optimizer works with, and of sums of gradients: fp32 at least."""
+        return torch.promote_types(self.dtype, torch.float32)
+
     def exact(self, array: Any) -> Any:
         """An array of whole numbers or of truth values."""
         return torch.as_tensor(array, device=self.device)
@@ -56,7 +61,7 @@ class Resident:
         def make() -> Any:
             part = self.shards.master(segment, layer, op, self.rank)
             self.shards.wholes.clear()
-            return self.real(part)
+            return torch.as_tensor(np.ascontiguousarray(part), device=self.device, dtype=self.sums)
 
         return self.once(("master", layer, op.name), make)
 
@@ -97,7 +102,7 @@ class Resident:
     def state(self, segment: Segment, layer: int, op: Op) -> Any:
         """What a sequential op remembers before the pass, in its own precision."""
         model = op.kind == "conv"  # the last inputs; the matrices of the delta rule are fp32 at least
-        dtype = self.dtype if model else torch.promote_types(self.dtype, torch.float32)
+        dtype = self.dtype if model else self.sums
         key = ("state", layer, op.name, self.shards.offset)
         return self.once(key, lambda: self.real(self.shards.state(segment, layer, op, self.rank)).to(dtype))
 

@@ -176,7 +176,7 @@ class TrainingRank(Rank):
     def add_up(self, segment: Segment, layer: int, env: Env) -> None:
         for op in segment.ops:
             if isinstance(op.attrs, AccumulateAttrs):
-                value: Any = env[op.name][0]
+                value: Any = env[op.name][0].to(self.resident.sums)  # type: ignore[attr-defined]
                 at, home, key = owner(self.shards.graph, segment, layer, op.attrs.weight)
                 self.gradients[key] = at, home, self.gradients[key][2] + value if key in self.gradients else value
 
