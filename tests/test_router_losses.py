@@ -254,3 +254,17 @@ def test_the_report_says_them_and_flops_stay() -> None:
     ours, theirs = plan.trainings["step"], plain.trainings["step"]
     assert ours.flops_per_token == pytest.approx(theirs.flops_per_token, rel=0.01)
     assert ours.worst.activations_B < 1.05 * theirs.worst.activations_B
+
+
+def test_the_report_says_what_experts_drop() -> None:
+    """Skewed choices: none is dropped without a capacity; with one times are of those that are kept, FLOPs of all."""
+    phase = "gpus = 0..7, routing = zipf(0.8)\nattention { dp = 8 }\nexperts { ep = 8 }"
+    free, bound = (
+        dagc.compile_text(training_text(phase, MODEL.format(more="", router=router)))
+        for router in ("", ", capacity = 1.25")
+    )
+    ours, theirs = bound.trainings["step"], free.trainings["step"]
+    assert "are dropped" not in str(free.report()) and "times the mean load" in str(free.report())
+    assert f"{ours.costs.dropped:.1%} of the choices are dropped" in " ".join(str(bound.report()).split())
+    assert ours.costs.dropped > 0.05 and ours.costs.imbalance < theirs.costs.imbalance
+    assert ours.flops_per_token == theirs.flops_per_token and ours.steps.makespan_s < theirs.steps.makespan_s

@@ -107,9 +107,19 @@ def losses_text(result: TrainingResult) -> str:
     return " + ".join(("loss: cross entropy of the next token", *further)) if further else ""
 
 
+def experts_text(result: TrainingResult) -> str:
+    """Where experts have unequal loads, or drop some; empty where they do not."""
+    costs = result.costs
+    uneven = f"the busiest rank has {costs.imbalance:.2f} times the mean load" if costs.imbalance >= 1.02 else ""
+    dropped = f"{costs.dropped:.1%} of the choices are dropped" if costs.dropped > 1e-9 else ""
+    said = ", ".join(text for text in (uneven, dropped) if text)
+    return f"experts: {said}" if said else ""
+
+
 def how_text(result: TrainingResult) -> list[str]:
     """What else there is to say of a step before its figures."""
-    return [text for text in (update_text(result), recompute_text(result), losses_text(result)) if text]
+    texts = update_text(result), recompute_text(result), losses_text(result), experts_text(result)
+    return [text for text in texts if text]
 
 
 def stage_name(result: TrainingResult, stage: int) -> str:
