@@ -16,7 +16,7 @@ from dagc.base.axes import AXES
 from dagc.base.codes import TABLE as CODES
 from dagc.base.collectives import TRANSFERS
 from dagc.base.pipeline_schedules import SCHEDULES
-from dagc.base.schema import SCHEDULES as SCHEMA_SCHEDULES
+from dagc.base.schema import PHASE as PHASE_ATTRIBUTES
 from dagc.base.units import UNITS
 from dagc.cli import main
 from dagc.cli.commands import COMMANDS, MODULES
@@ -46,7 +46,9 @@ def test_names_are_those_that_are_read(capsys: Capture) -> None:
         assert [r["name"] for r in presets if r["kind"] == kind] == library.names(kind)
     assert all(r["about"] for r in presets)
     assert [r["code"] for r in listed("codes", capsys)] == [c.code for c in CODES]
-    assert [r["name"] for r in listed("schedules", capsys)] == list(SCHEDULES) == list(SCHEMA_SCHEDULES)
+    assert (
+        [r["name"] for r in listed("schedules", capsys)] == list(SCHEDULES) == list(PHASE_ATTRIBUTES["schedule"].words)
+    )
     assert [r["name"] for r in listed("architectures", capsys)] == library.architectures()
     assert [r["unit"] for r in listed("units", capsys)] == list(UNITS)
     assert [r["name"] for r in listed("passes", capsys)][: len(GRAPH_PASSES)] == [p.name for p in GRAPH_PASSES]

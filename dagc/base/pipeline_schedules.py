@@ -83,28 +83,21 @@ def _several_chunks(name: str, gpus: int, microbatches: int, chunks: int) -> Non
         )
 
 
-def _even_stages(name: str, gpus: int, microbatches: int, chunks: int) -> None:
-    """p is even."""
-    if gpus % 2:
-        near = " or ".join(str(count) for count in (gpus - 1, gpus + 1) if count)
-        raise Unmet(
-            STAGES,
-            f"{name} has {_counted(gpus, 'stage')}",
-            "micro-batches come from both ends of an even number",
-            f"{STAGES} = {near}",
-        )
+def _even(attribute: str, symbol: str, what: tuple[str, str], why: str) -> Need:
+    """Of a number that has to be even: the attribute that says it, how formulas call it, and what it counts."""
+
+    def need(name: str, gpus: int, microbatches: int, chunks: int) -> None:
+        count = gpus if attribute == STAGES else microbatches
+        if count % 2:
+            near = " or ".join(str(n) for n in (count - 1, count + 1) if n)
+            raise Unmet(attribute, f"{name} has {_counted(count, *what)}", why, f"{attribute} = {near}")
+
+    need.__doc__ = f"{symbol} is even."
+    return need
 
 
-def _even_microbatches(name: str, gpus: int, microbatches: int, chunks: int) -> None:
-    """m is even."""
-    if microbatches % 2:
-        near = " or ".join(str(count) for count in (microbatches - 1, microbatches + 1) if count)
-        raise Unmet(
-            "microbatches",
-            f"{name} has {_counted(microbatches, 'micro-batch', 'es')}",
-            "half of them come from each end",
-            f"microbatches = {near}",
-        )
+_even_stages = _even(STAGES, "p", ("stage", "s"), "micro-batches come from both ends of an even number")
+_even_microbatches = _even("microbatches", "m", ("micro-batch", "es"), "half of them come from each end")
 
 
 def _filled(name: str, gpus: int, microbatches: int, chunks: int) -> None:

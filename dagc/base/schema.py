@@ -6,6 +6,7 @@ from .axes import ATTENTION_SIDE, AXES, IN_EXPERTS, STAGES
 from .dtypes import NAMED
 from .frozen import record
 from .phase_kinds import PHASE_KINDS
+from .pipeline_schedules import SCHEDULES
 from .units import BYTE_RATE, BYTES, FLOP_RATE, MONEY_RATE, POWER, REQUEST_RATE, REQUESTS, SCALAR, TIME, TOKENS, Dim
 
 REQUIRED = object()
@@ -233,10 +234,6 @@ ROUTINGS = {
 PLACINGS = ("linear", "eplb", "balanced")
 """Ways to place experts on ranks."""
 
-SCHEDULES = (
-    "gpipe", "one_f_one_b", "interleaved", "zb_h1", "zb_h2", "zb_v", "v_half", "v_min", "dualpipe", "dualpipe_v",
-)  # fmt: skip
-"""Orders of the cells of a training pipeline."""
 OPTIMIZERS = ("adamw", "sgd")
 
 PHASE: dict[str, Attribute] = {
