@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from conftest import spec_text
 
+import dagc
 from dagc.base.diagnostics import Collector
 from dagc.base.schema import REQUIRED
 from dagc.base.sections import SECTIONS
@@ -14,12 +16,13 @@ from dagc.base.syntax.parse import parse
 from dagc.editor.bindings import BLOCK_NAME, CONSTANT, names_of
 from dagc.editor.buffer import Document, applied
 from dagc.editor.checked import NOTHING, Checked
-from dagc.editor.checking import check_spec
+from dagc.editor.checking import check_plan, check_spec
 from dagc.editor.completions import Item, completions
 from dagc.editor.finding_uses import Refused, definitions_at, rename, uses_at
 from dagc.editor.hints import hints
 from dagc.editor.hovers import hover
 from dagc.editor.layout import formatting
+from dagc.spec.metrics import of_training
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 CUSTOM = (EXAMPLES / "custom_attention.moe").read_text()
@@ -213,3 +216,24 @@ def test_formatting_leaves_broken_text_alone() -> None:
     assert formatting(Document("moe 1\nlet  a=(1\n", HERE)) == []
     (edit,) = formatting(Document("moe 1\nlet  a=1\n", HERE))
     assert applied("moe 1\nlet  a=1\n", [edit]) == "moe 1\nlet a = 1\n"
+
+
+def test_a_phase_that_trains_has_metrics_of_training() -> None:
+    text = spec_text(
+        kind="pretrain", dtype="bf16", phase="kind = train\ngpus = 0..7, dp = 2, ep = 4, microbatches = 2",
+        extra="require pretrain.m|fu >= 1%\nrequire pretrain.memory.fraction <= 100%",
+    )  # fmt: skip
+    document, offset = at_bar(text)
+    checked = check_plan(document)
+    result = dagc.compile_text(text.replace("|", "")).trainings["pretrain"]
+    found = hover(document, offset, checked)
+    assert found is not None and "higher is better" in found.text
+    value = found.text.rpartition("Here: ")[2]
+    assert value == checked.phases["pretrain"].figures["mfu"] and float(value.rstrip("%")) == pytest.approx(
+        result.mfu * 100, rel=1e-2
+    )
+    name = hover(document, text.index("phase pretrain") + 7, checked)
+    assert name is not None and all(f"| {m.name} |" in name.text for m in of_training() if m.needs != "price")
+    assert any("step_time" in hint.text and "mfu" in hint.text for hint in hints(document, checked))
+    names = offered(text.replace("m|fu >= 1%", "|"))
+    assert {m.name for m in of_training()} <= {*names} and "ttft" not in names

@@ -88,7 +88,9 @@ def _checked(document: Document, file: File, out: Collector, spec: Spec | None) 
     attributes = {name: _shown(value) for name, value in spec.model.attributes.items()}
     attributes |= {"dtype": spec.model.dtype, "weight_dtype": spec.model.weight_dtype, "layers": str(spec.model.layers)}
     attributes |= {"kv_dtype": spec.model.kv_dtype, "attention_dtype": spec.model.attention_dtype}
-    phases = {p.name: PhaseFacts(p.kind, p.gpu_count, product_of(p), experts_of(p)) for p in spec.phases}
+    phases = {
+        p.name: PhaseFacts(p.kind, p.gpu_count, product_of(p), experts_of(p)) for p in (*spec.phases, *spec.trainings)
+    }
     return Checked(SPEC, findings, constants, attributes, phases)
 
 

@@ -8,18 +8,19 @@ from pathlib import Path
 from ..base.axes import AXES
 from ..base.files import Reach, Unreadable
 from ..base.frozen import record
-from ..base.phase_kinds import PHASE_KINDS
+from ..base.phase_kinds import PHASE_KINDS, SERVED, TRAIN
 from ..base.schema import ANY, Attribute
 from ..base.sections import FORMS, SECTIONS, Section, default_text, kind_text
 from ..base.units import EXAMPLES, SCALAR, UNITS, Dim, dim_words
 from ..lang import library
 from ..spec.metrics import HARDWARE, MODEL, SERVE, TABLE, WORKLOAD, Metric
 from ..spec.metrics import PHASE as OF_PHASE
+from ..spec.metrics import TRAIN as OF_TRAINING
 from . import bindings as b
 from .buffer import Document
 from .checked import Checked
 from .cursor import Cursor, cursor_at
-from .hovers import attribute_text, block_function, metric_of
+from .hovers import attribute_text, block_function, metric_of, phase_kind
 from .known_sections import KEYWORDS, given_in, missing, path_of, section_of, sections_in
 from .library_files import named_path, read_beside, unquoted
 from .statement_tree import BLOCK, IMPORT, LAYER, PARAM, SECTION, Statement
@@ -345,16 +346,11 @@ class Completer:
         for kind, of in ((b.PHASE, OF_PHASE), (b.SERVING, SERVE), (b.POOL, HARDWARE)):
             if (kind, owner) in self.names.defined:
                 whose = of
-        own = self._kind(owner)
-        times = {one.metric for one in PHASE_KINDS.values() if one.name != own} if own and whose == OF_PHASE else set()
+        own = phase_kind(self.cursor.statements, owner)
+        if whose == OF_PHASE and own == TRAIN.name:
+            whose = OF_TRAINING
+        times = {one.metric for one in SERVED.values() if one.name != own} if own and whose == OF_PHASE else set()
         return [m for m in TABLE if m.owner == whose and m.name not in times]
-
-    def _kind(self, phase: str) -> str:
-        for s in self.cursor.statements:
-            if s.kind == SECTION and s.word == "phase" and s.name is not None and unquoted(s.name) == phase:
-                said = s.attribute("kind")
-                return said.value[0].text if said is not None and said.value else phase if phase in PHASE_KINDS else ""
-        return ""
 
     # -- blocks
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from ..base.axes import AXES
 from ..base.frozen import record
+from ..base.phase_kinds import PHASE_KINDS, TRAIN
 from ..base.schema import Attribute
 from ..base.sections import SECTIONS, default_text, kind_text, range_text
 from ..base.units import SCALAR, UNITS, dim_words, unit_name
 from ..spec.metrics import HARDWARE, SERVE, TABLE, Metric
 from ..spec.metrics import PHASE as OF_PHASE
+from ..spec.metrics import TRAIN as OF_TRAINING
 from . import bindings as b
 from .buffer import Document
 from .checked import Checked
 from .known_sections import KEYWORDS
 from .library_files import named_path, read_beside, strings_of, unquoted
-from .statement_tree import BLOCK, IMPORT, statement_at
+from .statement_tree import BLOCK, IMPORT, SECTION, Statement, statement_at
 
 PRESET_LINES = 40
 """Of a preset's file, shown in a hover."""
@@ -127,7 +130,9 @@ def _phase_facts(name: str, checked: Checked) -> str:
         return ""
     experts = f"; experts {facts.experts}" if facts.experts else ""
     lines = [f"{facts.kind}: {facts.product}{experts}"]
-    told = [m for m in TABLE if m.owner == OF_PHASE and (m.reported or m.name in _SHOWN) and m.name in facts.figures]
+    trains = facts.kind == TRAIN.name
+    owned = [m for m in TABLE if m.owner == (OF_TRAINING if trains else OF_PHASE) and m.name in facts.figures]
+    told = [m for m in owned if trains or m.reported or m.name in _SHOWN]
     if told:
         lines += ["", "| | |", "| --- | --- |", *(f"| {m.name} | {facts.figures[m.name]} |" for m in told)]
     return "\n".join(lines)
@@ -148,10 +153,20 @@ def _owner(document: Document, names: b.Names, use: b.Use, checked: Checked) -> 
     return f"**`{use.name}`**: {section.about}{params}"
 
 
+def phase_kind(statements: Sequence[Statement], phase: str) -> str:
+    """What a phase of the text says its kind is, or its name; nothing where neither is one."""
+    for s in statements:
+        if s.kind == SECTION and s.word == "phase" and s.name is not None and unquoted(s.name) == phase:
+            said = s.attribute("kind")
+            return said.value[0].text if said is not None and said.value else phase if phase in PHASE_KINDS else ""
+    return ""
+
+
 def metric_of(names: b.Names, owner: str, name: str) -> Metric | None:
     """A metric by what stands before it."""
     kinds = {b.PHASE: OF_PHASE, b.SERVING: SERVE, b.POOL: HARDWARE}
     whose = next((kinds[kind] for kind in kinds if (kind, owner) in names.defined), owner)
+    whose = OF_TRAINING if whose == OF_PHASE and phase_kind(names.statements, owner) == TRAIN.name else whose
     return next((m for m in TABLE if m.owner == whose and m.name == name), None)
 
 

@@ -6,12 +6,14 @@ from ..base.frozen import replace
 from ..base.units import BYTES, show
 from ..plan.plan import CompiledPlan
 from ..plan.subject import Subject
-from ..spec.metrics import HARDWARE, MODEL, PHASE, SERVE, TABLE, WORKLOAD
+from ..spec.metrics import HARDWARE, MODEL, PHASE, SERVE, TABLE, TRAIN, WORKLOAD
 from .checked import PhaseFacts
 
 
 def phase_facts(plan: CompiledPlan, name: str, facts: PhaseFacts) -> PhaseFacts:
     """Of a phase, with its figures."""
+    if name in plan.trainings:
+        return _training_facts(plan, name, facts)
     if name not in plan.phases:
         return facts
     figures = _of(PHASE, plan.subject(name))
@@ -20,6 +22,13 @@ def phase_facts(plan: CompiledPlan, name: str, facts: PhaseFacts) -> PhaseFacts:
     fullest = plan.subject(name).memory
     memory = f"{show(fullest.peak_B, BYTES)} of {show(fullest.capacity_B, BYTES)} per GPU"
     return replace(facts, cost=f"{time} {figures.get(time, '')}, {memory}", figures=figures)
+
+
+def _training_facts(plan: CompiledPlan, name: str, facts: PhaseFacts) -> PhaseFacts:
+    figures, worst = _of(TRAIN, plan.subject(name)), plan.trainings[name].worst
+    memory = f"{show(worst.peak_B, BYTES)} of {show(worst.capacity_B, BYTES)} per GPU"
+    cost = f"step_time {figures['step_time']}, mfu {figures['mfu']}, {memory}"
+    return replace(facts, cost=cost, figures=figures)
 
 
 def figures_of(plan: CompiledPlan) -> dict[str, str]:
