@@ -29,6 +29,14 @@ OF_THE_PROGRAM = (
 GIVEN: dict[str, dict[str, object]] = {
     "dots1": {"n_shared_experts": 2, "n_routed_experts": 128, "num_experts_per_tok": 6, "first_k_dense_replace": 1},
     "deepseek_v2": {"num_experts_per_tok": 6},
+    "gemma4_text": {
+        "hidden_size_per_layer_input": 0,
+        "enable_moe_block": True,
+        "num_experts": 128,
+        "top_k_experts": 8,
+        "moe_intermediate_size": 704,
+        "attention_k_eq_v": True,
+    },
     "glm4_moe": {"head_dim": 128},
     "hunyuan_v1_dense": {"head_dim": 128},
     "hunyuan_v1_moe": {"head_dim": 128, "num_experts": 64, "moe_topk": 8},

@@ -136,12 +136,16 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
         "granitemoehybrid",
         GQA | {"num_hidden_layers": 3, "intermediate_size": 8, "shared_intermediate_size": 12, "num_local_experts": 4, "num_experts_per_tok": 2, "layer_types": ["mamba", "attention", "mamba"], "mamba_n_heads": 4, "mamba_n_groups": 2, "mamba_d_state": 4, "mamba_d_head": 8, "mamba_d_conv": 3, "position_embedding_type": "rope", **FACTORS},
     ),
+    "gemma4": ("gemma4_text", GQA | {"intermediate_size": 20, "sliding_window": 4, "head_dim": 4, "global_head_dim": 8, "num_global_key_value_heads": 1, "attention_k_eq_v": True, "hidden_size_per_layer_input": 0, "layer_types": ["sliding_attention", "full_attention"], "enable_moe_block": True, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 8, "final_logit_softcapping": 1.5}),
+    "gemma4_dense": ("gemma4_text", GQA | {"intermediate_size": 20, "sliding_window": 4, "head_dim": 4, "global_head_dim": 8, "hidden_size_per_layer_input": 0, "layer_types": ["sliding_attention", "full_attention"]}),
     # Models without an architecture in the library: these have a `model.moe` with them.
     "gemma2": ("gemma2", GQA | {"intermediate_size": 20, "query_pre_attn_scalar": 6, "sliding_window": 4, "attn_logit_softcapping": None, "final_logit_softcapping": 1.5}),
     "gpt_neox": ("gpt_neox", COMMON | {"intermediate_size": 20, "rotary_pct": 0.5, "hidden_act": "gelu", "attention_bias": True, "use_parallel_residual": True}),
     "nemotron": ("nemotron", GQA | {"intermediate_size": 20, "partial_rotary_factor": 0.5, "hidden_act": "relu2"}),
 }  # fmt: skip
 
+OF_CHECKPOINTS = ("_bias", "layer_scalar")
+"""Ends of the names of buffers that checkpoints have."""
 NOT_AUTOMATIC = {"mistral4": "Mistral4ForCausalLM"}
 """Classes that the library does not find by their config."""
 
@@ -166,7 +170,7 @@ def in_float64() -> None:
 def randomise(model: torch.nn.Module, seed: int) -> None:
     """Values at which every part of the model matters, exactly representable in float32."""
     generator = torch.Generator().manual_seed(seed)
-    tensors = [*model.named_parameters(), *((n, b) for n, b in model.named_buffers() if "_bias" in n)]
+    tensors = [*model.named_parameters(), *((n, b) for n, b in model.named_buffers() if n.endswith(OF_CHECKPOINTS))]
     for name, tensor in tensors:
         values = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
         if tensor.ndim == 1 and "bias" not in name and "sink" not in name:
@@ -196,7 +200,7 @@ def make(name: str, out: Path, seed: int) -> None:
     apart = float((decode - logits[:, -1:]).abs().max())
     folder = out / name
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = dict(model.named_parameters()) | {n: b for n, b in model.named_buffers() if "_bias" in n}
+    tensors = dict(model.named_parameters()) | {n: b for n, b in model.named_buffers() if n.endswith(OF_CHECKPOINTS)}
     np.savez_compressed(
         folder / "weights.npz", **{n: t.detach().numpy().astype(np.float32) for n, t in tensors.items()}
     )

@@ -200,7 +200,14 @@ ROPE: dict[str, Attribute] = {
     "fraction": _share("share of a head's width that is rotated, from its start", 1.0),
     "interleaved": Attribute("pairs are neighbours (else: halves)", "flag", default=False),
     "scaling": _word(
-        "how frequencies are stretched to longer contexts", "none", "none", "default", "linear", "yarn", "llama3"
+        "how frequencies are stretched to longer contexts, or laid out",
+        "none",
+        "none",
+        "default",
+        "linear",
+        "yarn",
+        "llama3",
+        "proportional",
     ),
     "factor": Attribute("how far they are stretched", default=1.0),
     "original": _count("context that the model was first trained on", 4096, high=1e9),

@@ -31,8 +31,8 @@ class Rotary:
     inverse: bool = False
 
     def rotate(self, x: Floats, positions: Ints, axis: int) -> Floats:
-        """Pairs of the first `fraction` of the last dim, rotated by their position along `axis`."""
-        width = rotated(x.shape[-1], self.fraction)
+        """Pairs of the last dim, rotated by their position along `axis`."""
+        width = self.width(x.shape[-1])
         angle = positions[:, None] * self.frequencies(width)
         shape = [1] * x.ndim
         shape[axis], shape[-1] = len(positions), width // 2
@@ -47,9 +47,18 @@ class Rotary:
         out[..., first], out[..., second] = a * cos - b * sin, a * sin + b * cos
         return out
 
+    def width(self, size: int) -> int:
+        """Numbers of a head of that size whose pairs are looked at: its first `fraction`; laid out proportionally, all of them."""
+        return size if self.scaling == "proportional" else rotated(size, self.fraction)
+
     def frequencies(self, width: int) -> Floats:
-        """[width / 2], radians a token. Yarn: arXiv 2309.00071, section 3; llama3: Llama 3.1's published code."""
+        """[width / 2], radians a token. Yarn: arXiv 2309.00071, section 3; llama3: Llama 3.1's published code; proportional, as Gemma 4
+        has it: frequencies of the whole width, of which the first `fraction` turn."""
         plain = self.theta ** (-np.arange(0, width, 2) / width)
+        if self.scaling == "proportional":
+            return np.asarray(
+                np.where(np.arange(width // 2) < rotated(width, self.fraction) // 2, plain / self.factor, 0.0)
+            )
         if self.scaling == "linear":
             return plain / self.factor
         if self.scaling == "llama3":

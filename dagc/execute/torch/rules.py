@@ -84,7 +84,7 @@ def _lookup(call: OpCall, x: Operands) -> Tensor:
 
 def _rope(call: OpCall, x: Operands) -> Tensor:
     rotary, resident = Rotary(**values(call.op.attrs)), _resident(call)
-    width = int(x[0].shape[-1] * rotary.fraction) // 2 * 2
+    width = rotary.width(x[0].shape[-1])
 
     def make() -> list[Tensor]:
         angle = call.positions("seq")[:, None] * rotary.frequencies(width)

@@ -140,6 +140,7 @@ def read_config(
     if len(sections) == 2 and sections["rope_scaling"] != sections["rope_parameters"]:
         out.add("E05", f"`{shown}` has a `rope_scaling` and a `rope_parameters` that differ", span)
         return None
+    data |= {"by_type": _by_layer_type(data)}
     notes = _left_out(data)
     data["quantization_config"] = data.get("quantization_config") or data.get("compression_config")  # an older name
     if not data["quantization_config"]:
@@ -210,6 +211,22 @@ def _of_all_layers(section: object, data: Mapping[str, object]) -> object:
     types = data.get("layer_types")
     used = [own for name, own in section.items() if not isinstance(types, list) or name in types]
     return used[0] if used and all(own == used[0] for own in used) else section
+
+
+def _by_layer_type(data: Mapping[str, object]) -> dict[str, object]:
+    """What `per_layer_config` says of layers by their index, by their type, where all layers of a type have the same."""
+    own, types = data.get("per_layer_config"), data.get("layer_types")
+    if not isinstance(own, dict) or not isinstance(types, list):
+        return {}
+    by_index = {
+        int(index): fields for index, fields in own.items() if str(index).isdecimal() and isinstance(fields, dict)
+    }
+    found = {}
+    for kind in dict.fromkeys(map(str, types)):
+        all_of_it = [by_index.get(index, {}) for index, each in enumerate(types) if each == kind]
+        if all(fields == all_of_it[0] for fields in all_of_it):
+            found[kind] = all_of_it[0]
+    return found
 
 
 def _is_object(value: object) -> bool:

@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import cast
 
 from ...base.diagnostics import Collector
+from ...base.frozen import replace
 from ...base.schema import ATTENTION, EXPERTS, MLP, MODEL, ROPE, Attribute, dtype_of
 from ...base.syntax import ast
 from ...base.units import Quantity
@@ -101,11 +102,20 @@ def _plain(value: object) -> bool:
     return isinstance(value, (Quantity, str, bool))
 
 
+def _has_none(part: Body, names: Names) -> bool:
+    """`kind = none`: a model of this architecture has no such part."""
+    kind = part.assigns.get("kind")
+    return (
+        kind is not None
+        and evaluate(kind.value, env(replace(names, out=Collector()), words=True), Collector()) == "none"
+    )
+
+
 def _read_part(
     section: str, schema: Mapping[str, Attribute], body: Body, names: Names, attributes: dict[str, AttrValue]
 ) -> None:
     inner = body.sub(section, names.out)
-    if inner is None:
+    if inner is None or _has_none(inner, names):
         return
     read = Reader(section, inner, schema, names, free=True).read()
     attributes.update({f"{section}.{k}": v for k, v in read.items() if _plain(v)})  # type: ignore[misc]
