@@ -26,6 +26,7 @@ from training_steps import small_step, training_text
 import dagc
 from dagc.base.frozen import replace
 from dagc.base.pipeline_schedules import SCHEDULES
+from dagc.cli import main
 from dagc.cost.schedule.training.cell_orders import Loop, PipelineSchedule
 from dagc.cost.schedule.training.schedule_table import make
 from dagc.execute.marks import mark_of
@@ -323,3 +324,18 @@ def test_small_numbers_are_added_up_in_larger_ones(tmp_path: Path) -> None:
     done = forked_ranks.run(spec, 2, "--dtype", "fp16")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "fp16; loss and 13 gradients equal" in done.stdout and "new weights too" in done.stdout
+
+
+@needs_torch
+def test_what_cannot_run_is_told_before_processes_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dagc.execute.torch import processes
+
+    monkeypatch.setattr(processes, "spawn", lambda *_: pytest.fail("a process was started"))
+    spec = tmp_path / "p.moe"
+    spec.write_text(training_text("gpus = 0..1, dp = 2").replace("memory = 64 GB", "memory = 1 MB"))
+    assert main(["run", str(spec)]) == 1
+    assert "error[E04]: phase `step` does not fit" in capsys.readouterr().err
+    assert main(["run", str(spec), "--phase", "steps"]) == 2
+    assert "error[E14]: unknown phase `steps`" in capsys.readouterr().err
