@@ -102,8 +102,11 @@ def tree(text: str, tables: Any) -> Tree | None:
             if size:
                 parts, first, last = values[-size:], firsts[-size:], lasts[-size:]
                 del values[-size:], firsts[-size:], lasts[-size:], states[-size:]
-                begins = next((f for f in first if f is not None), None)
-                ends = next((e for e in reversed(last) if e is not None), None)
+                begins, ends = first[0], last[-1]
+                if begins is None:
+                    begins = next((f for f in first if f is not None), None)
+                if ends is None:
+                    ends = next((e for e in reversed(last) if e is not None), None)
             else:
                 parts, begins, ends = [], None, None
             if include is not None:
