@@ -221,7 +221,7 @@ def _by_layer_type(data: Mapping[str, object]) -> dict[str, object]:
     by_index = {
         int(index): fields for index, fields in own.items() if str(index).isdecimal() and isinstance(fields, dict)
     }
-    found = {}
+    found: dict[str, object] = {}
     for kind in dict.fromkeys(map(str, types)):
         all_of_it = [by_index.get(index, {}) for index, each in enumerate(types) if each == kind]
         if all(fields == all_of_it[0] for fields in all_of_it):
@@ -249,6 +249,7 @@ def _rope(data: Mapping[str, object]) -> dict[str, object]:
     if found and all(map(_is_object, found.values())):
         own = {kind: _rope({"rope_parameters": fields}) for kind, fields in found.items()}
         names = dict.fromkeys(name for fields in own.values() for name in fields)
-        return own | {name: {kind: fields.get(name) for kind, fields in own.items()} for name in names}
+        by_field = {name: {kind: fields.get(name) for kind, fields in own.items()} for name in names}
+        return {**own, **by_field}
     theta = found.get("rope_theta", data.get("rope_theta"))
     return {**found, "theta": theta, "type": found.get("rope_type", found.get("type"))}

@@ -218,7 +218,7 @@ def _pow(names: Names, node: ast.CallExpr, words: bool) -> Value:
     except (OverflowError, ZeroDivisionError):
         value = math.inf
     if isinstance(value, complex) or not math.isfinite(value):
-        names.out.add("E09", "`pow` of these numbers is no number", node.span)
+        names.out.add("E09", "`pow` of these numbers is not a number", node.span)
         raise _Wrong
     return Quantity(value)
 
@@ -268,7 +268,7 @@ FUNCTIONS: dict[str, Function] = {
     "present": Function(_present, 1, 1, "present(field)", "whether the config has the field"),
     "has": Function(_has, 2, 2, "has(list, x)", "whether the list has the item"),
     "at": Function(_at, 2, 2, "at(list, i)", "the item of a list, or the character of a text, from 0"),
-    "same": Function(_same, 1, 1, "same(x)", "what all items of a list are; of what is no list, itself"),
+    "same": Function(_same, 1, 1, "same(x)", "what all items of a list are; of what is not a list, itself"),
     "length": Function(_length, 1, 1, "length(list)", "how many items a list has"),
     "mod": Function(_mod, 2, 2, "mod(a, b)", "the remainder of a divided by b"),
     "log": Function(_log, 1, 1, "log(x)", "the natural logarithm"),
