@@ -270,7 +270,7 @@ def test_gradients_are_those_of_transformers(folder: Path) -> None:
 
 # -- any lowering ------------------------------------------------------------------------------------
 
-NOT_TRAINED = r"(?m)^(?:chunk|prefix|draft) = .*\n?|redundant = \d+, "
+NOT_TRAINED = r"(?m)^(?:chunk|prefix|draft|host) = .*\n?|redundant = \d+, |, overlap = two_batch"
 
 
 @st.composite
@@ -280,14 +280,27 @@ def training_plans(draw: st.DrawFn) -> str:
     own = f"kind = train, zero = {draw(st.integers(0, 3))}"
     own += draw(st.sampled_from(["", "", ", recompute = full", ", recompute = [attend, silu, rms_norm]"]))
     own += draw(st.sampled_from(["", ", optimizer = sgd"]))
+    own += draw(
+        st.sampled_from(
+            ["", ", aux_loss = 0.3", ", aux_loss = 0.3, aux_loss_over = micro_batch, z_loss = 0.1", ", mtp_loss = 0.3"]
+        )
+    )
     copies = int(re.findall(r"redundant = (\d+)", text)[0])
     text = re.sub(r"experts \{ count = (\d+)", lambda found: f"experts {{ count = {int(found[1]) + copies}", text)
+    text = text.replace(
+        "dtype = fp32\n", f"dtype = fp32, mtp_layers = 1, tied = {draw(st.sampled_from(['false', 'true']))}\n"
+    )
     return re.sub(NOT_TRAINED, "", text).replace(f"phase {kind} {{", f"phase step {{\n{own}")
 
 
 def weights_of(graph: Graph) -> int:
-    """Gradients of weights over all layers."""
-    return sum(isinstance(op.attrs, AccumulateAttrs) for segment, _ in graph.layers for op in segment.ops)
+    """Gradients of weights over all layers; what is added to a shared table's is no other one."""
+    return sum(
+        isinstance(op.attrs, AccumulateAttrs)
+        and (not segment.weight[f"@{op.attrs.weight}"].tied or bool(op.attrs.over))
+        for segment, _ in graph.layers
+        for op in segment.ops
+    )
 
 
 def proved(step: Step, placed: Graph | None = None) -> TrainingProof:
