@@ -292,11 +292,9 @@ def test_commands_that_need_more_than_a_phase_say_what(words: str, capsys: Captu
     assert capsys.readouterr().err.startswith("error[E14]: ")
 
 
-def test_a_search_does_not_look_in_a_training_phase(capsys: Capture, tmp_path: Path) -> None:
+def test_a_choice_of_a_training_phase_needs_a_search(capsys: Capture, tmp_path: Path) -> None:
     path = tmp_path / "plan.moe"
     path.write_text(spec(**{"microbatches = 8": "microbatches = any"}))
-    assert main(["search", str(path)]) == 2
-    assert "phase `pretrain` trains: `dagc search` is for inference alone" in capsys.readouterr().err
     assert main(["compile", str(path)]) == 2
     assert "E19" in capsys.readouterr().err
 

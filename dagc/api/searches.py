@@ -115,7 +115,8 @@ def search(
         raise ValueError(f"no engine {engine!r}: {', '.join(ENGINES)}")
     if top < 1 or (workers is not None and workers < 1):
         raise ValueError("top and workers are at least 1")
-    objectives, tests = ((one,) if isinstance(one, str) else tuple(one) for one in (objective, within))
+    tests = (within,) if isinstance(within, str) else tuple(within)
+    objectives = words((objective,) if isinstance(objective, str) else objective)
     asked = Asked(
         objectives,
         tuple(phases),
@@ -138,21 +139,27 @@ def search(
         raise SpecError([refusal(error)]) from None
 
 
+def words(objectives: Sequence[str]) -> tuple[str, ...]:
+    """Each by itself, of those that are put together by commas."""
+    return tuple(word.strip() for one in objectives for word in one.split(",") if word.strip())
+
+
 def opened(
     spec_file: str | Path, phases: Sequence[str], settings: Settings | None, allow_import: Sequence[str | Path]
 ) -> tuple[OpenSpec, Text]:
     """A spec to search in, and its text as other processes read it. Raises SpecError."""
-    from ..base.diagnostics import Collector
+    from ..base.diagnostics import Collector, Diagnostic, SpecError
     from ..lang.open_spec import load_open
     from ..optimize.own_gpus import refuse
     from ..optimize.search.workers import Text
-    from ..spec.inference_alone import inference_phases
 
     source, base = source_of(spec_file, allow_import)
     texts = setting_texts(settings)
     spec = load_open(source, Collector(), texts, base, allow_import)
-    left_open = [phase.name for phase in spec.spec.trainings if spec.of(phase.name)]
-    inference_phases(spec.spec, (*phases, *left_open), "`dagc search` is")
+    known = [phase.name for phase in (*spec.spec.phases, *spec.spec.trainings)]
+    for name in phases:
+        if name not in known:
+            raise SpecError([Diagnostic("E14", f"unknown phase `{name}`", help=(f"phases: {', '.join(known)}",))])
     open_phases = {one.phase for one in spec.choices}
     advice = "compare such plans with `dagc sweep`, by a param in `experts`"
     refuse((phase for phase in spec.spec.phases if phase.name in open_phases), "dagc search", advice)

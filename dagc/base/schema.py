@@ -431,6 +431,7 @@ STRATEGY = (STAGES, "replicas", "microbatches", "sequence_parallel", "sp_method"
 OPEN = (
     "hardware", "weight_dtype", "kv_dtype", "attention_dtype", "gpus", "sequences", *AXES, "replicas", "microbatches", "stages", "redundant", "expert_placement", "sequence_parallel", "sp_method",
     "sp_layout", "dcp", "dispatch", "exchange", "dispatch_dtype", "chunk", "draft", "decode", "prompt_tokens", "overlap",
+    "schedule", "virtual", "recompute", "zero", "grad_overlap", "exchange_overlap",
 )  # fmt: skip
 """Attributes of a phase that may be left open; the others are not for a search to choose."""
 OPEN_IN_SERVINGS = (

@@ -128,7 +128,10 @@ PAGES: dict[str, Page] = {
             "Every plan of the space is costed, or excluded by a rule or a proven bound: the answer says which. A spec leaves choices "
             "open with `any`: `tp = any`, `gpus = any(8, 16)`, `strategy = any`. Two objectives give a Pareto front.",
         ),
-        (Example("dagc search examples/search/qwen3_30b.moe --phase decode --top 1", "the best layout of a phase"),),
+        (
+            Example("dagc search examples/search/qwen3_30b.moe --phase decode --top 1", "the best layout of a phase"),
+            Example("dagc search examples/search/mixtral_pretrain.moe --objective memory,step_time", "memory against time of a training step"),
+        ),
         "docs/search.md",
         ("fit", "sweep", "pick"),
     ),

@@ -34,7 +34,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     spec_arguments(parser)
     parser.add_argument(
         "--objective", action="append", default=[], metavar="NAME",
-        help="what the best plan is best in: throughput, throughput_per_gpu, ttft, tpot, gpus, ... (twice: a Pareto front)",
+        help="what the best plan is best in: throughput, throughput_per_gpu, ttft, tpot, mfu, memory, gpus, ... (two, by a comma or twice: a Pareto front)",
     )  # fmt: skip
     parser.add_argument(
         "--within", action="append", default=[], metavar="TEST", help='restrict the space: "gpus <= 32" (repeatable)'
@@ -73,7 +73,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    from ..api.searches import opened
+    from ..api.searches import opened, words
     from ..optimize.clusters import ClusterError
     from ..optimize.search.optimum import Asked, search
     from ..optimize.search.plain_answer import findings
@@ -85,7 +85,7 @@ def run(args: Namespace) -> int:
     from ..view.report.search_report import verdict as closing
 
     asked = Asked(
-        tuple(args.objective), tuple(args.phase), tuple(args.within), int(args.top), args.budget, int(args.workers or usual_workers()), args.on,
+        words(args.objective), tuple(args.phase), tuple(args.within), int(args.top), args.budget, int(args.workers or usual_workers()), args.on,
         _engine(args),
     )  # fmt: skip
     try:

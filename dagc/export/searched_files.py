@@ -77,6 +77,13 @@ def as_object(found: Findings) -> dict[str, Any]:
                 for one in found.steps
             ],
         },
+        "recompute": [
+            {
+                "phase": one.phase, "recompute": one.recompute, "step_s": one.time_s, "peak_B": one.peak_B, "mfu": one.mfu, "fits": one.fits,
+                "chosen": one.chosen,
+            }
+            for one in found.anew
+        ],
         "errors": {one.phase: {"median": one.median, "cases": one.cases} for one in found.errors},
     }  # fmt: skip
 
@@ -98,6 +105,7 @@ def _phase(one: PhasePlan) -> dict[str, Any]:
         "throughput_per_user_tok_s": one.per_user_tok_s,
         "peak_B": one.peak_B,
         "capacity_B": one.capacity_B,
+        "mfu": one.mfu,
     }
 
 
@@ -129,7 +137,8 @@ def as_csv(space: Space) -> str:
     paths = list(space.choices)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    figures = ("gpus", "sequences", "time_s", "throughput_tok_s", "throughput_per_gpu_tok_s", "throughput_per_user_tok_s", "peak_B")  # fmt: skip
+    figures: tuple[str, ...] = ("gpus", "sequences", "time_s", "throughput_tok_s", "throughput_per_gpu_tok_s", "throughput_per_user_tok_s", "peak_B")  # fmt: skip
+    figures = (*figures, *(("mfu",) if any(one.mfu is not None for one in space.legal) else ()))
     writer.writerow(["phase", *(f"choice.{path}" for path in paths), *figures])
     for one in space.legal:
         row = _phase(one)

@@ -110,10 +110,10 @@ class ChoiceReader:
             return None
         attribute = self._attribute(path)
         found: dict[int | str | bool, Span] = {}
-        lookup = env(self.names, words=attribute.kind in ("word", "dtype"))
+        lookup = env(self.names, words=attribute.kind in ("word", "dtype", "list"))
         for arg in value.args:
             read = None if self._long(arg, lookup) else evaluate(arg, lookup, self.out)
-            items = read if isinstance(read, tuple) else (read,)
+            items = read if isinstance(read, tuple) and attribute.kind != "list" else (read,)
             if self._long(arg, lookup) or len(found) + len(items) > MAX_VALUES:
                 self.out.add("E09", f"a choice has at most {MAX_VALUES:,} values", value.span)
                 return None
@@ -127,6 +127,12 @@ class ChoiceReader:
             for item in items:
                 if item is None or (one := typed(name, attribute, item, arg.span, self.out)) is None:
                     return None
+                if isinstance(one, tuple):
+                    if not all(isinstance(each, str) for each in one):
+                        more = (f"write `{name} = any(none, moe, [gqa, moe], full)`",)
+                        self.out.add("E08", f"`{name}` takes names", arg.span, help=more)
+                        return None
+                    one = list_word([str(each) for each in one])
                 plain = int(one.value) if isinstance(one, Quantity) else one
                 assert not isinstance(plain, (tuple, range))
                 if path == HARDWARE and self.pools.sure and plain not in self.pools.known:
@@ -218,6 +224,8 @@ def _example(choice: Choice, kind: OpenKind) -> str:
         return written(choice.path, choice.values[0], {}, kind)
     if attribute.words:
         return attribute.words[0]
+    if attribute.kind == "list":
+        return NONE
     return "true" if attribute.kind == "flag" else "2048 tok" if attribute.dim == TOKENS else "4"
 
 
@@ -264,8 +272,25 @@ def body_with(body: Body, choices: Sequence[Choice], values: Mapping[str, Chosen
     return Body(body.span, body.partial, assigns, sections, body.directives, body.bare)
 
 
+NONE = "none"
+"""The word of an empty list."""
+
+
+def list_word(names: Sequence[str]) -> str:
+    """A list of names as one value of a choice, as a spec writes it: `none`, `moe`, `[gqa, moe]`."""
+    own = [*dict.fromkeys(name for name in names if name != NONE)]
+    return (own[0] if own else NONE) if len(own) < 2 else f"[{', '.join(own)}]"
+
+
+def list_names(word: str) -> tuple[str, ...]:
+    """The names of such a value."""
+    return () if word == NONE else tuple(word.strip("[]").split(", "))
+
+
 def literal(path: str, value: Chosen, span: Span, kind: OpenKind) -> ast.Expr:
     """The value as an expression."""
+    if path != "gpus" and kind.attribute(path).kind == "list":
+        return ast.ListExpr(span, tuple(ast.String(span, name) for name in list_names(str(value)) or (NONE,)))
     if path == "gpus":
         ids = value if isinstance(value, range) else range(int(value))
         low, high = (ast.Number(span, float(n), None, str(n)) for n in (ids.start, ids.stop - 1))

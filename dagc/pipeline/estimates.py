@@ -44,6 +44,11 @@ class Estimate:
         return self.memory.worst.peak_B
 
     @property
+    def capacity_B(self) -> float:
+        """Bytes that a GPU has for it."""
+        return self.memory.capacity_B
+
+    @property
     def fits(self) -> bool:
         """Whether the phase alone fits; what it shares GPUs with is not looked at."""
         return self.memory.fits
@@ -51,6 +56,17 @@ class Estimate:
     @property
     def gpus(self) -> int:
         return len(self.phase.gpus)
+
+    @property
+    def mfu(self) -> float:
+        """Of training steps alone."""
+        return float("nan")
+
+    @property
+    def slow_B(self) -> float:
+        """Bytes that a GPU sends over the outermost links in a pass."""
+        slowest = self.unit.spec.hardware.tiers[-1].name
+        return sum(call.level_B.get(slowest, 0.0) for call in self.result.collectives)
 
     @cached_property
     def result(self) -> PhaseResult:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
 
-from ..base.frozen import record, replace
+from ..base.frozen import field, record, replace
 from ..cost.memory import staging_bytes
 from ..cost.price import exchanges_of, price
 from ..cost.records import Costs
@@ -33,17 +33,22 @@ WHOLE = ("gpipe", "one_f_one_b", "interleaved")
 
 @record(slots=False)
 class CostedCells:
-    """A phase lowered and its cells priced: the same whatever the order in which a pipeline runs them. `at_peak`: cells at datasheet peaks; `kept`:
-    layer -> what a micro-batch keeps; `flops`, `executed`: of a step, as `model_flops` counts them."""
+    """A phase lowered and its cells priced: the same whatever the order in which a pipeline runs them. `kept`: layer -> what a micro-batch
+    keeps; `flops`, `executed`: of a step, as `model_flops` counts them."""
 
     graph: Graph
     hardware: Hardware
     costs: Costs
-    cells: Mapping[tuple[str, str], CellCost]
-    at_peak: Mapping[tuple[str, str], CellCost]
     kept: Mapping[str, Kept]
     flops: float
     executed: float
+    known: dict[tuple[bool, bool], Mapping[tuple[str, str], CellCost]] = field(default_factory=dict, compare=False)
+
+    def cells(self, *, overlap: bool, floor: bool = False) -> Mapping[tuple[str, str], CellCost]:
+        """`overlap`: what moves weights runs beside what layers compute; `floor`: at datasheet peaks."""
+        if (overlap, floor) not in self.known:
+            self.known[overlap, floor] = cell_costs(self.graph, self.costs, floor=floor, overlap=overlap)
+        return self.known[overlap, floor]
 
 
 def training_step(unit: Unit) -> TrainingResult:
@@ -62,11 +67,7 @@ def costed_cells(unit: Unit, graph: Graph) -> CostedCells:
     """`graph`: the phase lowered."""
     hardware = unit.spec.hardware
     costs = in_flat_calls(graph, price(graph, unit, hardware), hardware, lambda s: exchanges_of(s, unit, hardware))
-    overlap = training_of(unit).overlap == "full"
-    return CostedCells(
-        graph, hardware, costs, cell_costs(graph, costs, overlap=overlap), cell_costs(graph, costs, floor=True, overlap=overlap),
-        kept_by_layer(graph, costs.imbalance), *model_flops(graph),
-    )  # fmt: skip
+    return CostedCells(graph, hardware, costs, kept_by_layer(graph, costs.imbalance), *model_flops(graph))
 
 
 def step_of(
@@ -76,15 +77,17 @@ def step_of(
     layers do not divide over them."""
     phase, training, graph, costs = unit.phase, training_of(unit), own.graph, own.costs
     stages = virtual_stages(graph, schedule, unit) if stages is None else stages
+    overlap = training.overlap == "full"
+    cells = own.cells(overlap=overlap)
     staged, at_peak = (
-        stage_costs(stages, cells, overlap=training.overlap == "full") for cells in (own.cells, own.at_peak)
+        stage_costs(stages, one, overlap=overlap) for one in (cells, own.cells(overlap=overlap, floor=True))
     )
     steps = timed(schedule, stages, staged, costs, training)
     floor = timed(schedule, stages, at_peak, costs, training, floor=True)
-    update_s, moved_s = update_times(schedule, stages, own.cells, steps, training)
+    update_s, moved_s = update_times(schedule, stages, cells, steps, training)
     kept = kept_by_stage(own.kept, stages, graph.lanes)
     return TrainingResult(
-        graph, training, costs, steps, own.cells, stages, memory_of(graph, costs, schedule, stages, kept, training, own.hardware),
+        graph, training, costs, steps, cells, stages, memory_of(graph, costs, schedule, stages, kept, training, own.hardware),
         update_s, moved_s, own.flops * phase.batching.filled, own.executed * phase.batching.filled,
         own.hardware.peak_flops(unit.spec.model.weight_dtype) * phase.gpu_count, float(phase.sequences * phase.tokens), phase.gpus,
         phase.hardware, calibrated(own.hardware), floor.makespan_s, kept=tuple(kept), staged=staged,
@@ -137,10 +140,17 @@ def virtual_stages(graph: Graph, schedule: PipelineSchedule, unit: Unit) -> tupl
             because=(f"{schedule.gpus} stages x {schedule.stages // schedule.gpus} chunks",),
             help=((f"chunks that divide them: {', '.join(map(str, near[:6]))}",) if near else ("choose another pp",)),
         )  # fmt: skip
-    ends = list(accumulate(given or (len(body) // schedule.stages,) * schedule.stages, initial=0))
-    cut = [body[first:end] for first, end in pairwise(ends)]
+    return tuple(Stage(k, runs(own)) for k, own in enumerate(chunks_of(names, schedule.stages, given)))
+
+
+def chunks_of(names: Sequence[str], count: int, given: Sequence[int] | None = None) -> list[list[str]]:
+    """Layers of each of so many chunks, of all layers in order: equally many, or as `given`; the first and the last layer are beside those that
+    are counted."""
+    body = names[1:-1]
+    ends = list(accumulate(given or (len(body) // count,) * count, initial=0))
+    cut = [[*body[first:end]] for first, end in pairwise(ends)]
     cut[0], cut[-1] = [names[0], *cut[0]], [*cut[-1], names[-1]]
-    return tuple(Stage(k, runs(own)) for k, own in enumerate(cut))
+    return cut
 
 
 def timed(

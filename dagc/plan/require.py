@@ -137,7 +137,9 @@ def run(
 def judged(subject: Subject, requirements: Sequence[Requirement]) -> tuple[Verdict, ...]:
     """Verdicts of some requirements on a plan with whatever servings, told to nobody."""
     spec = replace(subject.spec, requirements=tuple(requirements))
-    return run(spec, subject.phases, subject.params, subject.pools, Collector(), subject.servings)
+    return run(
+        spec, subject.phases, subject.params, subject.pools, Collector(), subject.servings, trainings=subject.trainings
+    )
 
 
 def owners(requirement: Requirement) -> set[str]:

@@ -25,7 +25,7 @@ class Measure:
 
 @record(slots=False)
 class PhasePlan:
-    """A phase of a plan. `choices`: path -> value as a spec writes it. `peak_B`: on the fullest GPU."""
+    """A phase of a plan. `choices`: path -> value as a spec writes it. `peak_B`: on the fullest GPU; `mfu`: of a training step."""
 
     phase: str
     choices: Mapping[str, str]
@@ -36,6 +36,7 @@ class PhasePlan:
     throughput_tok_s: float
     peak_B: float
     capacity_B: float
+    mfu: float | None = None
 
     @property
     def per_gpu_tok_s(self) -> float:
@@ -208,9 +209,23 @@ class Against:
     passed: bool
 
 
+@record
+class Anew:
+    """The best plan's training step with another set of blocks done anew (`recompute`, as a spec has it). `chosen`: the plan's own."""
+
+    phase: str
+    recompute: str
+    time_s: float
+    peak_B: float
+    mfu: float
+    fits: bool
+    chosen: bool
+
+
 @record(slots=False)
 class Findings:
-    """The answer of a search. `front`: the plans are those that no other is better than in all measures."""
+    """The answer of a search. `front`: the plans are those that no other is better than in all measures. `anew`: of a training step, memory
+    against time by what is done anew, all else as in the best plan: those that no other is better than in both, the fastest first."""
 
     spec: str
     measures: tuple[Measure, ...]
@@ -230,6 +245,7 @@ class Findings:
     against: Against | None = None
     maps: tuple[SpaceMap, ...] = ()
     front: bool = False
+    anew: tuple[Anew, ...] = ()
 
     @property
     def best(self) -> PlanFound | None:

@@ -14,9 +14,10 @@ from ...lang.values.evaluate import names_in
 from ...plan.result import PhaseResult
 from .best_first import Fates, Found, Limit, Outcome, Search
 from .certificate import Certificate
+from .costing import judge_of
 from .domains import domains
 from .exact import Allowed, Judge
-from .objectives import TABLE, Objective
+from .objectives import Objective, table_of
 from .pieces import Pieces
 from .rules import Facts, fixed, key, names, rules
 from .space import Domain, Late, Pause, Rows, Rule, Tally, TooLarge, distinct, legal, never, size
@@ -69,7 +70,7 @@ class Apart:
                 f"phase `{self.name}` has no `{wrong}`", f"it has {', '.join(dict.fromkeys((*paths, *fixed(facts))))}"
             )
         self.rules = rules(facts, paths)
-        self.judge = Judge.beside_closed(self.spec, self.name, self.others, [p.name for p in own], self.allowed)
+        self.judge = judge_of(self.spec, self.name, self.others, [p.name for p in own], self.allowed)
         try:
             self._list(self._pause)
         except TooLarge as error:
@@ -138,7 +139,7 @@ def limits(judge: Judge, name: str) -> list[Limit]:
         if not isinstance(test.left, ast.Name) or any(n.parts[0] == name for n in names_in(test.right)):
             continue
         owner, _, metric = test.left.text.partition(".")
-        found = TABLE.get(metric)
+        found = table_of(judge.spec.phase(name).kind).get(metric)
         wanted = {"<=": "lower", "<": "lower", ">=": "higher", ">": "higher"}.get(test.op)
         if owner != name or found is None or found.better != wanted:
             continue

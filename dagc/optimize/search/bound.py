@@ -30,7 +30,7 @@ BEFORE, INTO, AFTER = 0, 1, 2
 IN_KEYS = {
     "gpus", STAGES, "replicas", DATA, SEQUENCE, TENSOR, EXPERT, "attention.dp", "attention.sp", "attention.tp", "experts.ep", "experts.tp",
     "microbatches", "overlap", "dispatch", "sp_method", "sequence_parallel", "sequences", "dcp",
-    "stages",
+    "stages", "schedule", "virtual", "recompute", "zero", "grad_overlap", "exchange_overlap",
 }  # fmt: skip
 """Choices that enter keys by what they do; all others enter as they are."""
 

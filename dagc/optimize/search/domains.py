@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
 
 from ...base.axes import AXES, DATA, EXPERT, SEQUENCE, STAGES, TENSOR
-from ...lang.choices import PHASES
+from ...lang.choices import PHASES, list_word
 from ...spec.choice import Choice
+from ...spec.model import Model
 from .rules import FOLDED, GPUS, HARDWARE, Facts
 from .space import Domain, Word
 
 FIRST = (
     HARDWARE, GPUS, STAGES, "stages", "replicas", *FOLDED, DATA, EXPERT, SEQUENCE, TENSOR, "dcp", "sequences", "chunk", "redundant", "microbatches", "dispatch",
-    "sp_method", "sequence_parallel", "overlap",
+    "sp_method", "sequence_parallel", "overlap", "schedule", "virtual", "zero", "recompute", "grad_overlap", "exchange_overlap",
 )  # fmt: skip
 """The order in which a grid grows: what rejects most comes first."""
 MOST_SEQUENCES = 1 << 16
 LEAST_CHUNK = 256
 MOST_DRAFTED = 8
+MOST_BLOCKS = 4
+"""Kinds of block of which all sets are tried."""
 
 
 class Unbounded(ValueError):
@@ -68,6 +72,8 @@ class _Every:
             return tuple(self.gpus)
         if path == "dcp" and self.facts.phase.takes_prompts:
             return (1,)
+        if path == "overlap" and self.facts.phase.training is not None:
+            return ("none",)
         if path in (*FOLDED, *AXES, "replicas", "dcp"):
             return _divisors(self.gpus)
         found = OWN.get(path)
@@ -109,6 +115,14 @@ def _spares(every: _Every) -> tuple[Word, ...]:
     return tuple(sorted({0, *_powers(experts), *(n for n in filling if n <= experts)}))
 
 
+def sets_anew(model: Model) -> tuple[str, ...]:
+    """Values of `recompute`: nothing, any blocks of the layers between embedding and head (where those are many: one), and all."""
+    blocks = [*dict.fromkeys(block for layer in model.stack[1:-1] for block in layer.blocks)]
+    most = len(blocks) if len(blocks) <= MOST_BLOCKS else 1
+    sets = (some for count in range(most + 1) for some in combinations(blocks, count))
+    return (*(list_word(some) for some in sets), "full")
+
+
 OWN: Mapping[str, Callable[[_Every], tuple[Word, ...]]] = {
     "microbatches": lambda every: _powers(every.sequences),
     "sequences": lambda every: _powers(every.sequences),
@@ -116,6 +130,9 @@ OWN: Mapping[str, Callable[[_Every], tuple[Word, ...]]] = {
     "redundant": _spares,
     "draft": lambda every: tuple(range(MOST_DRAFTED + 1)),
     "decode": lambda every: _powers(every.sequences),
+    "virtual": lambda every: _divisors([every.facts.spec.model.layers]),
+    "zero": lambda every: tuple(range(int(PHASES.attribute("zero").high) + 1)),
+    "recompute": lambda every: sets_anew(every.facts.spec.model),
     "prompt_tokens": lambda every: _powers(every.facts.spec.workload.prompt, LEAST_CHUNK),
 }
 """Attributes whose values are fewer than all numbers."""

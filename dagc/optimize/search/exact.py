@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast, overload
+from typing import Any, Protocol, cast, overload
 
 from ...base.diagnostics import Collector, SpecError
 from ...base.frozen import record
@@ -24,7 +24,7 @@ from ...plan.require import judged
 from ...plan.result import PhaseResult
 from ...plan.subject import Subject, all_metrics
 from ...spec.choice import Chosen
-from ...spec.metrics import HARDWARE, PHASE, SERVE, TABLE
+from ...spec.metrics import HARDWARE, PHASE, SERVE, TABLE, TRAIN
 from ...spec.model import AttrValue
 from ...spec.phase import Phase
 from ...spec.requirement import Requirement
@@ -33,9 +33,12 @@ from ...spec.unit import Unit
 from .objectives import Objective, Terms
 
 METRICS = {m.name: m for m in TABLE if m.owner == PHASE}
-OTHERS = {m.full: m for m in TABLE if m.owner not in (PHASE, SERVE)}
+STEP_METRICS = {m.name: m for m in TABLE if m.owner == TRAIN}
+OTHERS = {m.full: m for m in TABLE if m.owner not in (PHASE, SERVE, TRAIN)}
 
 
+LAYOUT = "layout"
+"""Refused because it does not compile."""
 BLOCKS = "scale blocks"
 """Refused because degrees cut blocks of quantised weights: a matter of tp and the experts' tp alone."""
 
@@ -81,25 +84,66 @@ class CutBlocks(Exception):
     """Weights that cannot be cut like that."""
 
 
+class Costed(Protocol):
+    """What is known of a plan whatever its kind of phase: figures, bit for bit those of `compile`. `mfu`: of a training step, not a number of
+    others; `slow_B`: bytes that a GPU sends over the outermost links."""
+
+    @property
+    def unit(self) -> Unit: ...
+    @property
+    def time_s(self) -> float: ...
+    @property
+    def throughput_tok_s(self) -> float: ...
+    @property
+    def gpus(self) -> int: ...
+    @property
+    def peak_B(self) -> float: ...
+    @property
+    def capacity_B(self) -> float: ...
+    @property
+    def fits(self) -> bool: ...
+    @property
+    def mfu(self) -> float: ...
+    @property
+    def slow_B(self) -> float: ...
+    @property
+    def result(self) -> Any: ...
+
+
 @record(slots=False)
 class Plan:
     """A plan of one phase as it was costed. `refused`: (rule, code) of what is wrong with it, if anything is."""
 
     phase: Phase
-    estimate: Estimate | None
+    estimate: Costed | None
     refused: tuple[str, str] | None = None
     why: str = ""
 
     @property
     def terms(self) -> Terms:
-        found = self.the_estimate
+        found = self.costed
         hardware, gpus = found.unit.spec.hardware, float(found.gpus)
         price, power = (float("nan") if one is None else one * gpus for one in (hardware.price_per_s, hardware.power_W))
-        return Terms(found.time_s, found.throughput_tok_s, gpus, float(self.phase.sequences), price, power)
+        return Terms(
+            found.time_s,
+            found.throughput_tok_s,
+            gpus,
+            float(self.phase.sequences),
+            price,
+            power,
+            found.mfu,
+            found.peak_B,
+        )
+
+    @property
+    def costed(self) -> Costed:
+        assert self.estimate is not None
+        return self.estimate
 
     @property
     def the_estimate(self) -> Estimate:
-        assert self.estimate is not None
+        """Of a phase of inference."""
+        assert isinstance(self.estimate, Estimate)
         return self.estimate
 
 
@@ -125,21 +169,6 @@ class Judge:
         known = {self.name, *self.others}
         self.requirements = tuple(r for r in self.spec.requirements if asks(r, self.spec) <= known)
 
-    @staticmethod
-    def beside_closed(
-        spec: OpenSpec,
-        name: str,
-        others: Mapping[str, PhaseResult],
-        alone: Collection[str],
-        allowed: Allowed | None = None,
-    ) -> Judge:
-        """Of a phase of an open spec. `alone`: the phases that are there at all. Phases that are open too are no neighbours: what they will
-        be is not known."""
-        whole = spec.spec
-        own = replace(whole, phases=tuple(p for p in whole.phases if p.name in alone))
-        unknown = frozenset(p.name for p in whole.phases) - {name, *others}
-        return Judge(own, name, others, unknown=unknown, allowed=allowed)
-
     def of_values(self, spec: OpenSpec, values: Mapping[str, Chosen], seen: Told | None = None) -> Plan:
         """The phase with these values in place of its choices."""
         out = Collector()
@@ -152,20 +181,24 @@ class Judge:
     def plan(self, phase: Phase, seen: Told | None = None) -> Plan:
         """`seen`: hears of the lowered graph and the costs of its first pass."""
         try:
-            estimate = self.estimates(phase, None if seen is None else FirstPass(seen))
+            estimate = self.costed(phase, seen)
         except SpecError as error:
             first = next(d for d in error.diagnostics if d.code.startswith("E"))
-            return Plan(phase, None, ("layout", first.code), first.message)
+            return Plan(phase, None, (LAYOUT, first.code), first.message)
         except CutBlocks as error:
             return Plan(phase, None, (BLOCKS, "E03"), str(error))
         except VerifyError as error:
-            return Plan(phase, None, ("layout", "E03"), str(error))
+            return Plan(phase, None, (LAYOUT, "E03"), str(error))
         return self.judged(Plan(phase, estimate))
+
+    def costed(self, phase: Phase, seen: Told | None = None) -> Costed:
+        """Raises SpecError, CutBlocks, VerifyError where the phase does not compile."""
+        return self.estimates(phase, None if seen is None else FirstPass(seen))
 
     def judged(self, plan: Plan) -> Plan:
         """A plan that was costed, with what refuses it."""
         phase = plan.phase
-        if not plan.the_estimate.fits:
+        if not plan.costed.fits:
             return replace(plan, refused=("memory", "E04"))
         subject = self.subject(plan)
         if self.shares(phase) and not all(pool.fits for pool in subject.pools):
@@ -191,10 +224,14 @@ class Judge:
         if not objective.measured:
             figure = float(objective.score(plan.terms))
             return figure if figure == figure else float("inf")
-        found = METRICS[objective.name].how(self.subject(plan))
+        found = self.metric(objective.name, plan)
         if found is None:
             return float("inf")
         return found if objective.better == "lower" else -found
+
+    def metric(self, name: str, plan: Plan) -> float | None:
+        """A metric of a plan that was costed."""
+        return METRICS[name].how(self.subject(plan))
 
     def shares(self, phase: Phase) -> bool:
         return any(self.spec.phase(name).shares(phase) for name in self.others)
@@ -232,7 +269,8 @@ class Judge:
     def constant(self, expr: ast.Expr) -> float | None:
         """Of an expression that asks nothing of what is searched or compiled."""
         subject = Subject(self.spec, {}, (0.0, 0.0), (), "")
-        if {name.parts[0] for name in names_in(expr)} & {p.name for p in self.spec.phases} or _pooled(expr):
+        known = {p.name for p in (*self.spec.phases, *self.spec.trainings)}
+        if {name.parts[0] for name in names_in(expr)} & known or _pooled(expr):
             return None
         found = quantity(expr, lambda node: value(node, subject), Collector())
         return None if found is None else found.value
@@ -297,9 +335,10 @@ def value(node: ast.Name | ast.CallExpr, subject: Subject) -> AttrValue | None:
     assert isinstance(node, ast.Name)
     spec, text = subject.spec, node.text
     owner, _, rest = text.partition(".")
-    if owner in subject.phases and rest in METRICS:
-        found = METRICS[rest].how(subject.of(owner))
-        return None if found is None else Quantity(found, METRICS[rest].dim)
+    metrics = METRICS if owner in subject.phases else STEP_METRICS if owner in subject.trainings else {}
+    if rest in metrics:
+        found = metrics[rest].how(subject.of(owner))
+        return None if found is None else Quantity(found, metrics[rest].dim)
     if spec.others and owner in spec.pools:
         pooled = OTHERS.get(f"{HARDWARE}.{rest}")
         found = None if pooled is None else pooled.how(subject.of(owner))

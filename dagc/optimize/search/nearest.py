@@ -73,9 +73,9 @@ def failing(judge: Judge, plan: Plan) -> tuple[str, str, float]:
 
 
 def _too_full(plan: Plan) -> tuple[str, float]:
-    worst = plan.the_estimate.memory.worst
-    words = f"{show(worst.peak_B, BYTES)} on the fullest GPU, of {show(worst.capacity_B, BYTES)}"
-    return words, worst.peak_B / worst.capacity_B - 1
+    own = plan.costed
+    words = f"{show(own.peak_B, BYTES)} on the fullest GPU, of {show(own.capacity_B, BYTES)}"
+    return words, own.peak_B / own.capacity_B - 1
 
 
 def near_of(space: Apart, outcome: Outcome) -> tuple[Near, ...]:

@@ -11,10 +11,11 @@ import numpy as np
 
 from ...base.arrays import NDArray
 from ...base.frozen import record, replace
+from ...base.phase_kinds import TRAIN
 from ...base.suggest import did_you_mean
-from ...base.units import ENERGY_PER_TOKEN, MONEY_PER_TOKEN, REQUEST_RATE, SCALAR, TIME, TOKEN_RATE, Dim
+from ...base.units import BYTES, ENERGY_PER_TOKEN, MONEY_PER_TOKEN, REQUEST_RATE, SCALAR, TIME, TOKEN_RATE, Dim
 from ...spec.hardware import Hardware
-from ...spec.metrics import Metric, of_phase
+from ...spec.metrics import Metric, of_phase, of_training
 from ...spec.metrics import of_serving as metrics_of_serving
 
 Floats = NDArray[np.float64]
@@ -25,7 +26,7 @@ Figure = float | Floats
 class Terms:
     """Of one plan, or columns of many. `time_s`: what the phase's kind calls it (ttft, tpot, step_time); `throughput`: tokens/s of
     all its GPUs; `sequences` in its batch. `price_per_s`,
-    `power_W`: of all its GPUs, not a number where the hardware has none."""
+    `power_W`: of all its GPUs, not a number where the hardware has none. Of a training step: `mfu`, and `peak_B` on the fullest GPU."""
 
     time_s: Figure
     throughput: Figure
@@ -33,6 +34,8 @@ class Terms:
     sequences: Figure
     price_per_s: Figure = float("nan")
     power_W: Figure = float("nan")
+    mfu: Figure = float("nan")
+    peak_B: Figure = float("nan")
 
 
 @record
@@ -73,7 +76,7 @@ TABLE: Mapping[str, Objective] = {
         ),
         _time("ttft", "prefill: the first token of the last sequence of the batch"),
         _time("tpot", "decode: between two tokens of a sequence"),
-        _time("step_time", "mixed: one step of prompts and decode together"),
+        _time("step_time", "mixed: one step of prompts and decode together; train: one step"),
         Objective("gpus", "lower", SCALAR, "GPUs of the phase", lambda t: t.gpus),
         Objective(
             "cost_per_token", "lower", MONEY_PER_TOKEN, "price of its GPUs over its throughput", lambda t: t.price_per_s / t.throughput,
@@ -85,6 +88,24 @@ TABLE: Mapping[str, Objective] = {
         ),
     )
 }  # fmt: skip
+OF_STEPS: Mapping[str, Objective] = {
+    **{name: one for name, one in TABLE.items() if name not in ("throughput_per_user", "ttft", "tpot")},
+    **{
+        one.name: one
+        for one in (
+            Objective("mfu", "higher", SCALAR, "FLOPs of the model over those of the GPUs at their peak", lambda t: t.mfu),
+            Objective("memory.peak", "lower", BYTES, "everything on the fullest GPU", lambda t: t.peak_B),
+        )
+    },
+}  # fmt: skip
+"""Those of phases that train: of each a bound is known."""
+
+
+def table_of(kind: str) -> Mapping[str, Objective]:
+    """Objectives of a kind of phase of which bounds are known, by name."""
+    return OF_STEPS if kind == TRAIN.name else TABLE
+
+
 SHORT: Mapping[str, str] = {
     "per_gpu": "throughput_per_gpu",
     "per_user": "throughput_per_user",
@@ -92,9 +113,10 @@ SHORT: Mapping[str, str] = {
     "fewest_gpus": "gpus",
     "cost": "cost_per_token",
     "energy": "energy_per_token",
+    "memory": "memory.peak",
 }
 """Other words for them."""
-TIMES = {"prefill": "ttft", "decode": "tpot", "mixed": "step_time"}
+TIMES = {"prefill": "ttft", "decode": "tpot", "mixed": "step_time", "train": "step_time"}
 """What a phase's time is called, by its kind."""
 
 
@@ -232,12 +254,13 @@ def objective(word: str, kinds: Mapping[str, str], serves: Sequence[str] = ()) -
     name = rest if phase in kinds else word
     name = SHORT.get(name, name)
     phases = [phase] if phase in kinds else list(kinds)
-    known = [n for n in TABLE if n not in TIMES.values()] + list(dict.fromkeys(TIMES[kind] for kind in kinds.values()))
+    known = list(dict.fromkeys(n for kind in kinds.values() for n in (*_untimed(kind), TIMES[kind])))
     for one in phases:
         kind = kinds.get(one)
         own = TIMES.get(kind or "") if name == "time" else name
-        found = TABLE.get(own or "")
-        metric = next((m for m in of_phase() if m.name == name and m.better), None)
+        found = table_of(kind or "").get(own or "")
+        metrics = of_training() if kind == TRAIN.name else of_phase()
+        metric = next((m for m in metrics if m.name == name and m.better), None)
         if found is None and metric is not None and kind is not None:
             return unbounded(metric, one)
         if kind is None or found is None or (found.name in TIMES.values() and found.name != TIMES[kind]):
@@ -249,6 +272,11 @@ def objective(word: str, kinds: Mapping[str, str], serves: Sequence[str] = ()) -
         raise NoObjective(word, _of_servings(name, serves), f"`{name}` is a figure of a serving")
     near = did_you_mean(name, (*known, *SHORT))
     raise NoObjective(word, f"did you mean `{near}`?" if near else _list(known, kinds, serves))
+
+
+def _untimed(kind: str) -> tuple[str, ...]:
+    """Objectives of a kind of phase but for its time."""
+    return tuple(n for n in table_of(kind) if n not in TIMES.values())
 
 
 def _of_servings(name: str, serves: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from itertools import product
 from time import perf_counter
 
 from ...base.frozen import record, replace
+from ...base.phase_kinds import TRAIN
 from ...lang.open_spec import OpenSpec
 from .answer import Answer, Joined, Ranked, Searched
 from .apart import Apart, Told
@@ -113,7 +114,7 @@ def _open(spec: OpenSpec, asked: Asked) -> dict[str, str]:
     """Kinds of the phases that are searched, by name."""
     return {
         p.name: p.kind
-        for p in spec.spec.phases
+        for p in (*spec.spec.phases, *spec.spec.trainings)
         if (spec.of(p.name) or p.name in spec.spec.alternatives) and (not asked.phases or p.name in asked.phases)
     }
 
@@ -232,6 +233,13 @@ def _one(
             f"search by one of its figures, such as `{name}.goodput`",
             f"the serving `{name}` leaves choices open, and no figure of it is asked for",
         )
+    trained = next((name for name, kind in kinds.items() if kind == TRAIN.name), None)
+    if trained is not None and len(open_) > 1:
+        why = f"phase `{trained}` trains, and is searched alone; {len(open_)} phases are open"
+        raise NoObjective(trained, f"search it alone: `--phase {trained}`", why)
+    if trained is not None and asked.allowed is not None:
+        help_ = "leave `--engine` out"
+        raise NoObjective(trained, help_, f"phase `{trained}` trains: `--engine` is for inference alone")
     others = closed_phases(spec)
     merged = not served and asked.allowed is None
     spaces: dict[str, Apart] = {}
@@ -320,9 +328,7 @@ def ordered(found: Sequence[Found], top: int) -> list[Found]:
 
 def slow_B(one: Found) -> float:
     """Bytes that a GPU sends over the outermost links in a pass."""
-    estimate = one.plan.the_estimate
-    slowest = estimate.unit.spec.hardware.tiers[-1].name
-    return sum(call.level_B.get(slowest, 0.0) for call in estimate.result.collectives)
+    return one.plan.costed.slow_B
 
 
 def ranked_one(name: str, one: Found, objectives: Sequence[Objective]) -> Ranked:

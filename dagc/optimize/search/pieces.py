@@ -6,23 +6,27 @@ fraction of what it costs to compile it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
 
 from ...base.axes import EXPERT_TENSOR, TENSOR
 from ...base.diagnostics import Collector
+from ...base.frozen import replace
 from ...lang.open_spec import OpenSpec
-from ...pipeline.estimates import Estimate
 from ...spec.hardware import Hardware
 from ...spec.unit import Unit
-from .bound import Bounds, Learnt, News, pieces_of, usable
-from .exact import BLOCKS, Judge, Plan
-from .glance import glanced, head_strides, meshed, own_ops
+from .bound import Bounds, Learnt, News, usable
+from .costing import Told, costing
+from .exact import BLOCKS, LAYOUT, Judge, Plan
+from .glance import head_strides, meshed
 from .objectives import Floats, Objective, Terms
 from .rules import Facts
 from .space import Flags, Ints, Pause, Rows, never, packed
+from .step_bound import StepBounds
+from .step_pieces import StepLearnt
+from .step_rules import ORDERED
 from .workers import Costed, Run, Task, Text
 
 SIZES = {"sequences", "chunk", "microbatches"}
@@ -48,21 +52,31 @@ class Pieces:
         """Raises Late."""
         self.text, self.run = text, run
         self.spec, self.name, self.facts, self.rows, self.judge = spec, name, facts, rows, judge
-        self.bounds = Bounds(rows, facts, self._strides(), pause) if usable(rows, facts) else None
+        self.bounds = self._bounds(pause)
         self.sighted: set[int] = set()  # layouts that were looked at
         self.seen: set[int] = set()  # rows that were glanced at
         self.known: dict[int, Plan] = {}
+        self.costing = costing(facts.phase)
         count = len(rows)
         phase = facts.phase
         self.gpus, self.sequences, draft = (
             np.broadcast_to(rows.number(name), (count,)).astype(np.float64) for name in ("gpus", "sequences", "draft")
         )
         pools = facts.pools
-        self.price, self.power = (_of_pools(rows, pools, each) for each in ("price_per_s", "power_W"))
+        self.price, self.power = (
+            _of_pools(rows, pools, each) for each in (lambda own: own.price_per_s, lambda own: own.power_W)
+        )
         steps = range(int(draft.max(initial=0)) + 1)
+        self.peak_flops = self.gpus * _of_pools(rows, pools, lambda own: own.peak_flops(facts.spec.model.weight_dtype))
         per_step = np.sum([np.where(draft >= k, phase.acceptance**k, 0.0) for k in steps], axis=0)
         self.per_step = per_step if phase.generates else np.ones(count)
         self.tokens = self.sequences * (facts.new if phase.takes_prompts else self.per_step)
+
+    def _bounds(self, pause: Pause) -> Bounds | StepBounds | None:
+        """Of the rows; None where nothing is known. Raises Late."""
+        if self.facts.phase.training is not None:
+            return StepBounds(self.rows, self.facts, pause)
+        return Bounds(self.rows, self.facts, self._strides(), pause) if usable(self.rows, self.facts) else None
 
     def _strides(self) -> Mapping[int, int] | None:
         phase = self.spec.phase(self.name, self.rows.values(0), Collector()) if len(self.rows) else None
@@ -71,12 +85,17 @@ class Pieces:
 
     def bound(self, objectives: Sequence[Objective]) -> list[Floats]:
         """Scores that no row can beat."""
-        count = len(self.rows)
-        time_s = np.zeros(count) if self.bounds is None else self.bounds.time_s
+        count, own = len(self.rows), self.bounds
+        if isinstance(own, StepBounds):
+            own.settle()
+        time_s = np.zeros(count) if own is None else own.time_s
         with np.errstate(divide="ignore"):
             terms = Terms(
                 time_s / self.per_step, self.tokens / time_s, self.gpus, self.sequences, self.price * self.gpus, self.power * self.gpus
             )  # fmt: skip
+            if isinstance(own, StepBounds):
+                mfu = own.flops / (time_s * self.peak_flops) if own.flops else np.full(count, np.inf)
+                terms = replace(terms, mfu=mfu, peak_B=own.peak_B * (1.0 - 1e-9))
             scores = [
                 np.nan_to_num(np.asarray(o.score(terms), dtype=np.float64), nan=np.inf, posinf=np.inf, neginf=-np.inf)
                 for o in objectives
@@ -99,15 +118,17 @@ class Pieces:
         if self.run is None or self.text is None or len(self.rows) < FEW:
             for row in rows:
                 phase = self.spec.phase(self.name, self.rows.values(row), Collector())
-                self._learn(row, None if phase is None else glanced(self.judge, phase))
+                self._learn(row, None if phase is None else self.costing.glance(self.judge, phase))
         else:
             tasks = [self._task(row, self.text, glance=True) for row in rows]
             for row, found in zip(rows, self.run(tasks), strict=True):
                 self._learn(row, found.learnt)
         self.seen.update(rows)
 
-    def _learn(self, row: int, learnt: Learnt | None) -> None:
-        if learnt is not None and self.bounds is not None:
+    def _learn(self, row: int, learnt: Told | None) -> None:
+        if isinstance(learnt, Learnt) and isinstance(self.bounds, Bounds):
+            self.bounds.learn(row, learnt)
+        if isinstance(learnt, StepLearnt) and isinstance(self.bounds, StepBounds):
             self.bounds.learn(row, learnt)
 
     def _wanted(self, row: int) -> bool:
@@ -118,8 +139,9 @@ class Pieces:
         phase = self.spec.phase(self.name, values, Collector())
         if phase is None or self.bounds is None or not self._wanted(row):
             return self.judge.of_values(self.spec, values)
-        own = own_ops(self.judge, Unit(self.judge.spec, phase, Collector()))
-        return self.judge.plan(phase, lambda graph, costs: self._learn(row, pieces_of(graph, costs, own)))
+        plan, learnt = self.costing.seen(self.judge, phase)
+        self._learn(row, learnt)
+        return plan
 
     def _task(self, row: int, text: Text, *, glance: bool = False) -> Task:
         alone = tuple(p.name for p in self.judge.spec.phases)
@@ -132,9 +154,8 @@ class Pieces:
         self._learn(row, found.learnt)
         if phase is None or found.figures is None:
             return Plan(phase or self.facts.phase, None, found.refused, found.why)
-        return Plan(
-            phase, Estimate(Unit(self.judge.spec, phase, Collector()), *found.figures), found.refused, found.why
-        )
+        unit = Unit(self.judge.spec, phase, Collector())
+        return Plan(phase, self.costing.unpacked(unit, found.figures), found.refused, found.why)
 
     def news(self, row: int) -> News:
         """What a row would tell of others; nothing: all is known."""
@@ -170,6 +191,12 @@ class Pieces:
         own = [column for column, d in zip(self.rows.places, self.rows.domains, strict=True) if d.path not in SIZES]
         return packed(own) if own else np.zeros(len(self.rows), dtype=np.int64)
 
+    @cached_property
+    def costs_alike(self) -> Ints:
+        """A number for what each row of a training phase is before its cells are ordered."""
+        own = [column for column, d in zip(self.rows.places, self.rows.domains, strict=True) if d.path not in ORDERED]
+        return packed(own) if own else np.zeros(len(self.rows), dtype=np.int64)
+
     def too_full(self) -> Flags:
         """Rows whose weights and cache alone do not fit, as far as is known."""
         return np.zeros(len(self.rows), dtype=bool) if self.bounds is None else self.bounds.too_full
@@ -177,6 +204,9 @@ class Pieces:
     def alike(self, row: int, plan: Plan) -> Flags:
         """Rows that are refused for the same reason as one that was."""
         same = np.zeros(len(self.rows), dtype=bool)
+        if plan.refused is not None and plan.refused[0] == LAYOUT and self.facts.phase.training is not None:
+            found: Flags = self.costs_alike == self.costs_alike[row]
+            return found
         if plan.refused is not None and plan.refused[0] == BLOCKS:
             same[:] = True
             for name in (TENSOR, EXPERT_TENSOR):
@@ -185,9 +215,9 @@ class Pieces:
         return same
 
 
-def _of_pools(rows: Rows, pools: Mapping[str, Hardware], what: str) -> Floats:
+def _of_pools(rows: Rows, pools: Mapping[str, Hardware], what: Callable[[Hardware], float | None]) -> Floats:
     """What one GPU of each row's pool has; not a number where that is not given."""
-    known = {name: getattr(hardware, what) for name, hardware in pools.items()}
+    known = {name: what(hardware) for name, hardware in pools.items()}
     out = np.full(len(rows), np.nan)
     for name, value in known.items():
         at = np.broadcast_to(rows.is_("hardware", name) if len(known) > 1 else True, (len(rows),))

@@ -45,10 +45,10 @@ def findings(answer: Answer, spec: str) -> Findings:
 
 
 def phase_plan(name: str, values: Mapping[str, Word | range], plan: Plan) -> PhasePlan:
-    estimate, phase = plan.the_estimate, plan.phase
+    estimate, phase = plan.costed, plan.phase
     return PhasePlan(
         name, words(values), estimate.gpus, phase.sequences, float(estimate.time_s), TIMES[phase.kind],
-        float(estimate.throughput_tok_s), float(estimate.peak_B), float(estimate.memory.capacity_B),
+        float(estimate.throughput_tok_s), float(estimate.peak_B), float(estimate.capacity_B), None if phase.training is None else float(estimate.mfu),
     )  # fmt: skip
 
 
@@ -111,6 +111,8 @@ def _requests(plan: Plan) -> float:
 
 
 def _error(name: str, plan: Plan) -> Error | None:
+    if plan.phase.training is not None:
+        return None  # their times are not measured
     result = plan.the_estimate.result
     kernels = kernels_of(result.measured[0], result.substituted)
     known = phase_errors(kernels).get(result.phase_kind.name)

@@ -17,6 +17,7 @@ from ...spec.hardware import Hardware
 from ...spec.phase import Phase
 from ...spec.spec import Spec
 from .space import Flags, Ints, Rows, Rule, Test, Word
+from .step_rules import step_rules, step_words
 
 Asked = tuple[tuple[str, ...], Test]
 """The names that a test asks, and the test."""
@@ -61,6 +62,8 @@ def fixed(facts: Facts) -> dict[str, Word]:
         "exchange": phase.exchange or "", HARDWARE: phase.hardware, "dcp": s.dcp,
         "stages": "balanced" if s.balanced else "even",
     }  # fmt: skip
+    if phase.training is not None:
+        out |= step_words(phase.training)
     if s.attention is None or s.experts is None:
         return out | {axis: getattr(s, axis) for axis in AXES} | {EXPERT_TENSOR: s.tp}
     inner = {AXES[axis].among_experts: n for axis, n in s.experts.degrees}
@@ -76,7 +79,12 @@ def names(facts: Facts) -> dict[str, str]:
 
 def rules(facts: Facts, open_: Collection[str]) -> tuple[Rule, ...]:
     """In the order in which a plan is refused. `open_`: paths of what is open."""
-    return (*_pool(facts), *products(facts.folded), *_model(facts), *_sequence(facts), *_kernels(facts, open_))
+    own = (*_pool(facts), *products(facts.folded), *_model(facts), *_sequence(facts), *_kernels(facts, open_))
+    return own if facts.phase.training is None else (
+        *own, *step_rules(
+            facts.phase.training, facts.spec.model.layers, facts.phase.strategy.layers_per_stage, lambda rows: batching(rows, facts)[2]
+        ),
+    )  # fmt: skip
 
 
 def _pool(facts: Facts) -> tuple[Rule, ...]:
@@ -135,12 +143,12 @@ def _model(facts: Facts) -> tuple[Rule, ...]:
     """Degrees against the model."""
     s, model = facts.phase.strategy, facts.spec.model
     layers, found = model.layers, []
-    if s.layers_per_stage is not None:
+    if s.layers_per_stage is not None and facts.phase.training is None:
         fits = len(s.layers_per_stage) if sum(s.layers_per_stage) == layers else 0
         found.append(Rule("layers", f"`layers_per_stage` has a number for each of pp stages, {layers} in all", (
             ((STAGES,), lambda r: r.number(STAGES) == fits),
         )))  # fmt: skip
-    else:
+    elif s.layers_per_stage is None:
         found.append(Rule("layers", f"pp divides the {layers} layers, or balanced stages have one each", (
             ((STAGES, "stages"), lambda r: (layers % r.number(STAGES) == 0)
              | (r.is_("stages", "balanced") & (r.number(STAGES) <= layers))),

@@ -17,14 +17,17 @@ from ...plan.require import owners
 from ...plan.result import PhaseResult
 from ...plan.searched import Against, Binding, Findings, ServedVersus, Step, Versus
 from ...plan.subject import serving_metrics
+from ...plan.trained import TrainingResult
 from ...spec.spec import Spec
 from ...view.facts.compared import parts
+from ...view.facts.steps_compared import step_parts
 from .answer import Answer, Ranked
 from .by_serving import metrics_of
-from .exact import METRICS
+from .exact import METRICS, STEP_METRICS
 from .objectives import TOGETHER, Objective, Split, Terms, of_system, rate
 from .optimum import Asked, search
 from .plain_answer import gain
+from .recomputed import recompute_front
 from .refusals import REFUSALS
 from .rules import GPUS
 
@@ -61,7 +64,7 @@ class Explainer:
         versus: list[Versus] = []
         served: list[ServedVersus] = []
         if best is not None and (other := self.runner_up(best)) is not None:
-            results = {name: (plan.the_estimate.result, plan.phase.sequences) for name, plan in other.plans.items()}
+            results = {name: (plan.costed.result, plan.phase.sequences) for name, plan in other.plans.items()}
             label = f"plan {1 + self.answer.ranked.index(other)}"
             versus += self.versus(label, best, results)
             served += self.served(label, best, other.served)
@@ -70,7 +73,8 @@ class Explainer:
             plan = compile_spec(spec, Collector(), servings={o.phase for o in self.answer.objectives if o.measured})
             against = self.against(name, plan)
             if best is not None:
-                compiled = {phase: (result, spec.phase(phase).sequences) for phase, result in plan.phases.items()}
+                both: dict[str, PhaseResult | TrainingResult] = {**plan.phases, **plan.trainings}
+                compiled = {phase: (result, spec.phase(phase).sequences) for phase, result in both.items()}
                 versus += self.versus(name, best, compiled)
                 named = [o for o in self.answer.objectives if o.phase in plan.servings]
                 served += self.served(name, best, metrics_of(plan, named))
@@ -78,7 +82,8 @@ class Explainer:
             return replace(found, against=against)
         steps = tuple(self.steps(best))  # smaller spaces than without a requirement: before it
         return replace(
-            found, versus=tuple(versus), served=tuple(served), against=against, binding=self.binding(best), steps=steps, asks=tuple(self.asks(best))
+            found, versus=tuple(versus), served=tuple(served), against=against, binding=self.binding(best), steps=steps, asks=tuple(self.asks(best)),
+            anew=tuple(one for plan in best.plans.values() if plan.phase.training is not None for one in recompute_front(plan.costed.unit)),
         )  # fmt: skip
 
     # -- what takes less time ------------------------------------------------------------------------
@@ -89,17 +94,23 @@ class Explainer:
             return None
         return next((one for one in self.answer.ranked[1:] if _differ(one.figures, best.figures)), None)
 
-    def versus(self, name: str, best: Ranked, others: Mapping[str, tuple[PhaseResult, int]]) -> Iterator[Versus]:
+    def versus(
+        self, name: str, best: Ranked, others: Mapping[str, tuple[PhaseResult | TrainingResult, int]]
+    ) -> Iterator[Versus]:
         """By phase, where both have it and its time is not the same. `others`: results and sequences."""
         for phase, plan in best.plans.items():
             if phase not in others:
                 continue
             objective = next((o for o in self.answer.objectives if o.phase == phase), self.answer.objectives[0])
             other, sequences = others[phase]
-            own = plan.the_estimate.result
+            own = plan.costed.result
             per, mine = _perspective(objective, own, plan.phase.sequences)
             _, theirs = _perspective(objective, other, sequences)
-            if abs(mine - theirs) > SAME * max(mine, theirs):
+            if abs(mine - theirs) <= SAME * max(mine, theirs):
+                continue
+            if isinstance(own, TrainingResult) and isinstance(other, TrainingResult):
+                yield Versus(name, phase, per, mine, theirs, step_parts(own, other, (mine, theirs)))
+            elif isinstance(other, PhaseResult):
                 idle = own.schedule.bubble, other.schedule.bubble
                 yield Versus(name, phase, per, mine, theirs, parts(own, other, (mine, theirs)), idle)
 
@@ -142,8 +153,10 @@ class Explainer:
             for v in plan.requirements
             if v.bound and v.requirement.test.op in ("<=", ">=", "<", ">")
         ]  # fmt: skip
-        held = max((result.memory for result in plan.phases.values()), key=lambda memory: memory.fraction)
-        found.append((1 - held.fraction, MEMORY, show(held.worst.peak_B, BYTES), f"<= {show(held.capacity_B, BYTES)}"))
+        held = [(r.memory.fraction, r.memory.worst.peak_B, r.memory.capacity_B) for r in plan.phases.values()]
+        held += [(step.fraction, step.worst.peak_B, step.worst.capacity_B) for step in plan.trainings.values()]
+        fraction, peak_B, capacity_B = max(held)
+        found.append((1 - fraction, MEMORY, show(peak_B, BYTES), f"<= {show(capacity_B, BYTES)}"))
         slack, label, value, bound = min(found)
         rule = ("memory", "shared memory") if label == MEMORY else (f"requirement: {label}",)
         refused = sum(
@@ -222,7 +235,7 @@ def _differ(a: Sequence[float], b: Sequence[float]) -> bool:
     return any(abs(x - y) > SAME * max(abs(x), abs(y)) for x, y in zip(a, b, strict=True))
 
 
-def _perspective(objective: Objective, result: PhaseResult, sequences: int) -> Perspective:
+def _perspective(objective: Objective, result: PhaseResult | TrainingResult, sequences: int) -> Perspective:
     """GPU time of a token, unless the objective is a time or counts no GPUs."""
     if objective.phase not in (result.name, TOGETHER):
         return "GPU time of a token", len(result.gpus) / result.throughput_tok_s
@@ -242,6 +255,8 @@ def _figure(objective: Objective, plan: CompiledPlan) -> float | None:
     if objective.phase in plan.servings:
         served = serving_metrics(subject.of(objective.phase)).get(objective.name)
         return None if served is None else served.value
+    if objective.phase in plan.trainings:
+        return STEP_METRICS[objective.name].how(subject.of(objective.phase))
     if objective.phase in plan.phases:
         metric = METRICS.get(objective.name)
         if metric is not None:

@@ -13,18 +13,16 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from ...base.diagnostics import Collector
 from ...base.frozen import record
 from ...base.source import Source
-from ...cost.footprint import Memory
 from ...lang.open_spec import OpenSpec, load_open
-from ...spec.unit import Unit
 from ..clusters import cluster
 from ..points import end_on_request, process_pool, processes
-from .bound import Learnt, pieces_of
-from .exact import Allowed, Judge, Told, closed_phases
-from .glance import glanced, own_ops
+from .costing import Told, costing, judge_of
+from .exact import Allowed, Judge, closed_phases
 from .space import Word
 
 
@@ -66,8 +64,8 @@ class Costed:
 
     refused: tuple[str, str] | None
     why: str
-    figures: tuple[float, float, float, Memory] | None
-    learnt: Learnt | None
+    figures: tuple[Any, ...] | None
+    learnt: Told | None
 
 
 Run = Callable[[Sequence[Task]], Sequence[Costed]]
@@ -77,24 +75,22 @@ Run = Callable[[Sequence[Task]], Sequence[Costed]]
 @lru_cache(maxsize=8)
 def _judge(spec: Text, phase: str, alone: tuple[str, ...], allowed: Allowed | None) -> tuple[OpenSpec, Judge]:
     opened = spec.opened()
-    return opened, Judge.beside_closed(opened, phase, closed_phases(opened), alone, allowed)
+    return opened, judge_of(opened, phase, closed_phases(opened), alone, allowed)
 
 
 def cost(task: Task) -> Costed:
     """One plan, wherever this runs."""
     opened, judge = _judge(task.spec, task.phase, task.alone, task.allowed)
     phase = opened.phase(task.phase, dict(task.values), Collector())
+    own = costing(opened.spec.phase(task.phase))
     if task.glance:
-        return Costed(None, "", None, None if phase is None else glanced(judge, phase))
-    learnt: list[Learnt] = []
-    told: Told | None = None
+        return Costed(None, "", None, None if phase is None else own.glance(judge, phase))
+    learnt: Told | None = None
     if task.pieces and phase is not None:
-        own = own_ops(judge, Unit(judge.spec, phase, Collector()))
-        told = lambda graph, costs: learnt.append(pieces_of(graph, costs, own))  # noqa: E731
-    plan = judge.of_values(opened, dict(task.values)) if phase is None else judge.plan(phase, told)
-    found = plan.estimate
-    figures = None if found is None else (found.time_s, found.throughput_tok_s, found.tokens_per_step, found.memory)
-    return Costed(plan.refused, plan.why, figures, learnt[0] if learnt else None)
+        plan, learnt = own.seen(judge, phase)
+    else:
+        plan = judge.of_values(opened, dict(task.values)) if phase is None else judge.plan(phase)
+    return Costed(plan.refused, plan.why, None if plan.estimate is None else own.packed(plan.estimate), learnt)
 
 
 def here(tasks: Sequence[Task]) -> list[Costed]:

@@ -23,7 +23,7 @@ from ...plan.searched import (
     Step,
     Versus,
 )
-from ...spec.metrics import of_serving
+from ...spec.metrics import of_serving, percent
 from .plan_answer import FAILED, MOST, PASSED, Answer, Figure, title
 
 GB, MS = 1e9, 1e-3
@@ -105,7 +105,8 @@ def head(found: Findings) -> list[str]:
     time = "time ms" if several or not found.plans else f"{found.plans[0].phases[0].time_name} ms"
     gpus = ["GPUs"] if _with_gpus(found) else []
     picked = ["alternative"] if any(plan.picked for plan in found.plans) else []
-    return ["", *extra, *picked, *(["phase"] if several else []), *gpus, "tok/s/GPU", "tok/s/user", time, "GB"]
+    own = ["tok/s/user", time] if not _trained(found) else ["MFU", "step s"]
+    return ["", *extra, *picked, *(["phase"] if several else []), *gpus, "tok/s/GPU", *own, "GB"]
 
 
 def rows(found: Findings) -> list[tuple[list[str], PhasePlan]]:
@@ -122,9 +123,19 @@ def rows(found: Findings) -> list[tuple[list[str], PhasePlan]]:
             cells += [" ".join(plan.picked.values()) if j == 0 else ""] if picked else []
             cells += [one.phase] if several else []
             cells += [str(one.gpus)] if gpus else []
-            cells += [_cell(one.per_gpu_tok_s), _cell(one.per_user_tok_s), _cell(one.time_s / MS)]
+            cells += [_cell(one.per_gpu_tok_s)]
+            cells += (
+                [_cell(one.per_user_tok_s), _cell(one.time_s / MS)]
+                if one.mfu is None
+                else [f"{one.mfu:.2%}", _cell(one.time_s)]
+            )
             out.append(([*cells, _cell(one.peak_B / GB, 3)], one))
     return out
+
+
+def _trained(found: Findings) -> bool:
+    """Whether the plans are of a training step, which has no users."""
+    return bool(found.plans) and found.plans[0].phases[0].mfu is not None
 
 
 def _cell(value: float, digits: int = 4) -> str:
@@ -141,7 +152,8 @@ def _with_gpus(found: Findings) -> bool:
 
 def _extra(found: Findings) -> list[Measure]:
     """Measures that have no column of their own yet."""
-    return [m for m in found.measures if (m.phase == "all" or m.name not in STANDARD) and m.name != "gpus"]
+    known = {*STANDARD, *(("mfu", "memory.peak") if _trained(found) else ())}
+    return [m for m in found.measures if (m.phase == "all" or m.name not in known) and m.name != "gpus"]
 
 
 def verdict(found: Findings) -> str:
@@ -170,7 +182,10 @@ def answer(found: Findings) -> Answer:
     for one in best.phases:
         own.setdefault(f"{one.phase}.{one.time_name}", show(one.time_s, TIME))
         own.setdefault(f"{one.phase}.throughput_per_gpu", show(one.per_gpu_tok_s, TOKEN_RATE))
-        own.setdefault(f"{one.phase}.throughput_per_user", show(one.per_user_tok_s, TOKEN_RATE))
+        if one.mfu is None:
+            own.setdefault(f"{one.phase}.throughput_per_user", show(one.per_user_tok_s, TOKEN_RATE))
+        else:
+            own.setdefault(f"{one.phase}.mfu", percent(one.mfu))
     figures = [Figure(title(name), value) for name, value in own.items()]
     return Answer(state, verdict(found), limits, tuple(figures[:MOST]))
 
@@ -329,6 +344,17 @@ def near_text(rule: str, how: str, choices: Mapping[str, str]) -> str:
     """A plan that breaks one rule alone, or where there is none `2 requirements`."""
     breaks = rule if rule.endswith(SEVERAL) and rule[0].isdigit() else f"`{rule}` alone"
     return f"breaks {breaks} ({how}): {choices_text(choices)}"
+
+
+def anew_rows(found: Findings) -> list[list[str]]:
+    """What is done anew, memory, time and MFU of the best plan then, and what is to be said of it."""
+    return [
+        [one.recompute, f"{_cell(one.peak_B / GB, 3)} GB", show(one.time_s, TIME), percent(one.mfu), "the plan's own" if one.chosen else "" if one.fits else "does not fit"]
+        for one in found.anew
+    ]  # fmt: skip
+
+
+ANEW = "memory against time of the best plan by `recompute`, each compiled; what is left out is no better in either"
 
 
 def served_versus_text(one: ServedVersus) -> str:

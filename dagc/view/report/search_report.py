@@ -56,6 +56,9 @@ def reasons(found: Findings, *, width: int = WIDTH) -> str:
     for versus in found.versus:
         lines += ["", *hung("    ", said.versus_text(versus), "      ", width)]
         lines += [f"  {line}" for line in table(said.versus_rows(versus), "<>>>")]
+    if found.anew:
+        lines += ["", *hung("    ", said.ANEW, "      ", width)]
+        lines += [f"  {line.rstrip()}" for line in table(said.anew_rows(found), "<>>><")]
     return "\n".join(["", "why", *lines]) + "\n" if lines else ""
 
 
