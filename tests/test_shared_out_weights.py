@@ -127,6 +127,15 @@ def test_two_layers_are_gathered_where_one_is_ahead() -> None:
     assert [need.gathered_B for need in middle.memory[1:3]] == pytest.approx([2 * layer, 2 * layer])
 
 
+def test_cells_that_run_at_once_have_copies_of_their_own() -> None:
+    phase = "gpus = 0..7, pp = 2, dp = 4, microbatches = 8, zero = 3, schedule = "
+    one, two = (trained(LLAMA, phase + schedule) for schedule in ("zb_v", "dualpipe_v"))
+    assert [need.gathered_B for need in two.memory] == [2 * need.gathered_B for need in one.memory]
+    assert "of one layer of each cell at a time" in update_text(two)
+    kept = trained(LLAMA, f"{phase}dualpipe_v, reshard_after_forward = false")
+    assert [need.gathered_B for need in kept.memory] == pytest.approx([4 * need.weights_B for need in kept.memory])
+
+
 def test_what_is_gathered_is_said_and_drawn() -> None:
     two, three, kept = (
         trained(LLAMA, f"gpus = 0..7, dp = 8, {words}")

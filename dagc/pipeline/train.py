@@ -269,7 +269,7 @@ def memory_of(
 
 def most_gathered(chunks: Sequence[Sequence[Segment]], graph: Graph, training: Training) -> float:
     """Bytes of gathered weights on a rank that has these layers: of the one in use, and where they are gathered ahead of the next one;
-    of all, where they wait for their gradients."""
+    of all, where they wait for their gradients. A forward and a backward cell that run at once have copies of their own."""
     known = {layer.name: layer for layers in chunks for layer in layers}
     own = {name: gathered_bytes(layer, graph) for name, layer in known.items()}
     sizes = [[own[layer.name] for layer in layers] for layers in chunks]
@@ -277,7 +277,7 @@ def most_gathered(chunks: Sequence[Sequence[Segment]], graph: Graph, training: T
         return sum(map(sum, sizes))
     if training.overlap == "full":
         sizes = [[one + other for one, other in pairwise(chunk)] or chunk for chunk in sizes]
-    return max(map(max, sizes))
+    return max(map(max, sizes)) * (2 if overlaps(training) else 1)
 
 
 def of_microbatch(segment: Segment) -> Segment:

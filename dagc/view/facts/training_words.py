@@ -83,7 +83,8 @@ def update_text(result: TrainingResult) -> str:
 def _gathered(result: TrainingResult) -> str:
     """How much of the weights is gathered at once; nothing where none is."""
     most_B, training = max(need.gathered_B for need in result.memory), result.training
-    layers = "of two layers at a time" if training.overlap == "full" else "of one layer at a time"
+    at_once = training.exchange_overlap == "full" or SCHEDULES[training.schedule].pairs
+    layers = f"of {'two layers' if training.overlap == 'full' else 'one layer'} {'of each cell ' if at_once else ''}at a time"
     kept = layers if training.reshard_after_forward else "and kept until their gradients are there"
     return f", {kept} ({show(most_B, BYTES, 3)} at most)" if most_B else ""
 
