@@ -160,6 +160,12 @@ def test_reports_say_whose_steps_the_constants_are_from() -> None:
     assert "measured steps of it" in said
     assert "of other GPUs" in kernels_text(step(hardware="h100-sxm"))
     assert "of b200_sxm" in kernels_text(step(hardware="gb200-nvl72"))
+    own, other = error_text(step()), error_text(step(hardware="h100-sxm"))
+    assert (
+        own.startswith("of 25 measured steps on this GPU")
+        and f"{getattr(step_error('b200_sxm'), 'median', 0):.0%} in half" in own
+    )
+    assert other.startswith("no step on this GPU was measured; of 40 on others")
 
 
 def test_slower_kernels_make_a_longer_step() -> None:

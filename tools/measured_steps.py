@@ -29,7 +29,7 @@ ABOUT = (
     "written by tools/measured_steps.py --fit. sustained: share of their speed in tables that products and attention keep in a step, by GPU; "
     "like: whose share GPUs take that have none, others the mean. attention_backward: speed of the gradients of attention over that of "
     "attention, as figures of FlashAttention 2 and 3 have it (arXiv 2307.08691, 2407.08608). rows: share of the memory's bandwidth of what puts "
-    "rows of tokens in another order. errors: by GPU, of measured steps, each with constants that were fitted without its model"
+    "rows of tokens in another order. errors: by GPU, of measured steps, each with constants that were fitted without its model; of no GPU: of all of them, fitted without their GPU"
 )
 
 
@@ -38,21 +38,28 @@ def errors(steps: Sequence[Step]) -> dict[str, float]:
     return {step.name: compiled(step.spec).time_s / step.measured_s - 1 for step in steps}
 
 
-def left_out(every: Mapping[str, list[Step]]) -> tuple[Constants, dict[str, dict[str, float]]]:
-    """Constants fitted to all models, and the errors of each step with those that were fitted without its model."""
+Found = dict[str, dict[str, float]]
+"""Set -> step -> error."""
+
+
+def left_out(every: Mapping[str, list[Step]]) -> tuple[Constants, Found, Found]:
+    """Constants fitted to all models, the errors of each step with those that were fitted without its model, and without its GPU."""
     fit_on = [step for name in FITTED_TO for step in every[name]]
     times = times_of(fit_on)
     whole = fitted(fit_on, times)
-    found: dict[str, dict[str, float]] = {}
+    found: Found = {}
+    elsewhere: Found = {}
     for name in FITTED_TO:
         found[name] = {}
         for model in dict.fromkeys(step.model for step in every[name]):
             others = fitted([step for step in fit_on if step.model != model], times)
             with using(others):
                 found[name] |= errors([step for step in every[name] if step.model == model])
+        with using(fitted([step for other in FITTED_TO if other != name for step in every[other]], times)):
+            elsewhere[name] = errors(every[name])
     with using(whole):
-        found["nvidia"] = errors(every["nvidia"])
-    return whole, found
+        found["nvidia"] = elsewhere["nvidia"] = errors(every["nvidia"])
+    return whole, found, elsewhere
 
 
 def summary(found: Sequence[float]) -> dict[str, float]:
@@ -83,15 +90,20 @@ def main() -> None:
     chosen = parser.parse_args()
     every = {name: make() for name, make in SETS.items()}
     if chosen.fit:
-        whole, found = left_out(every)
+        whole, found, elsewhere = left_out(every)
         file = json.loads(FILE.read_text(encoding="utf-8"))
         file |= {"about": ABOUT, "sustained": dict(whole.sustained), "rows": whole.rows}
-        file["errors"] = by_gpu(every, found)
+        file["errors"] = {
+            **by_gpu(every, found),
+            "": summary([e for each in elsewhere.values() for e in each.values()]),
+        }
         FILE.write_text(json.dumps(file, indent=1) + "\n", encoding="utf-8")
         for name, each in found.items():
             for case, error in each.items() if chosen.list else ():
                 print(f"{case:<58} without its model {error:+7.1%}")
             print(line(f"without the model: {TITLES[name]}"[:58], summary([*each.values()])))
+        for name, each in elsewhere.items():
+            print(line(f"without the GPU: {TITLES[name]}"[:58], summary([*each.values()])))
     for name, steps in every.items():
         own = errors(steps)
         for case, error in own.items() if chosen.list else ():

@@ -53,7 +53,8 @@ def kernels(gpu: str) -> Kernels:
     return Kernels(share, like if like in known else "", file["attention_backward"], file["rows"])
 
 
-def step_error(gpu: str) -> PhaseError | None:
-    """Of measured steps of a calibrated GPU, each estimated with constants that knew nothing of its model; None where none was."""
+def step_error(gpu: str = "") -> PhaseError | None:
+    """Of measured steps of a calibrated GPU, each estimated with constants that knew nothing of its model; None where none was. Without a GPU
+    of all of them, estimated with constants that knew nothing of their GPU."""
     found = _shipped()["errors"].get(gpu)
     return None if found is None else PhaseError(**found)

@@ -39,9 +39,16 @@ def error_text(result: TrainingResult) -> str:
     """How far estimates of steps on this GPU were from measured ones."""
     from ...calib.training_constants import step_error
 
+    if not result.calibration:
+        return "no step on this GPU was measured: its error is not known"
     error = step_error(result.calibration)
     if error is None:
-        return "no step on this GPU was measured: its error is not known"
+        others = step_error()
+        assert others is not None
+        return (
+            f"no step on this GPU was measured; of {others.cases} on others, by constants of further ones: within {others.median:.0%} in half of them, "
+            f"within {others.p90:.0%} in nine of ten (median {others.bias:+.0%})"
+        )
     return (
         f"of {error.cases} measured steps on this GPU, of models that no constant was fitted to: within {error.median:.0%} in half of them, "
         f"within {error.p90:.0%} in nine of ten (median {error.bias:+.0%})"
