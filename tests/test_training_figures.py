@@ -64,12 +64,16 @@ def test_flops_per_token_are_those_that_engines_report() -> None:
 
 
 def test_a_layer_for_further_tokens_counts_as_engines_count_it() -> None:
-    """DeepSeek-V3 at 4,096 tokens with one MTP layer: 260.0 GFLOP per token in NVIDIA's runs; one more layer, the head once more and the
-    projection of two widths to one."""
+    """DeepSeek-V3 at 4,096 tokens with one MTP layer, in each of NVIDIA's runs that say so or say nothing; and by the formula one more layer,
+    the head once more and the projection of two widths to one."""
     whole = step_of("deepseek-v3", 4096)
     further = step_of("deepseek-v3", 4096, "mtp_loss = 0.1")
     found = further.trainings["train"].flops_per_token
-    assert found == pytest.approx(260.0e9, rel=0.01)
+    published = [
+        float(row["tflops_gpu"]) * 1e12 / float(row["tokens_s_gpu"]) for row in rows("megatron_bridge_mtp.csv")
+    ]
+    assert len(published) == 17 and published == pytest.approx([found] * 17, rel=0.01)
+    assert median(published) == pytest.approx(260.0e9, rel=1e-3)
     hidden, vocab, heads, width = 7168, 129280, 128, (128 + 64 + 128) / 2
     latent = hidden * 1536 + 1536 * heads * 192 + hidden * (512 + 64) + 512 * heads * 256 + heads * 128 * hidden
     experts = 9 * 3 * hidden * 2048 + 256 * hidden
