@@ -38,9 +38,9 @@ ROOFLINE: Mapping[str, str] = {
     "argmax": "reads the logits once: bandwidth alone",
     **dict.fromkeys(
         ("attend_grad", "conv_grad", "delta_grad", "route_grad", "lookup_grad", "choice_dot", "choice_back", "uncache"),
-        "no kernel of a backward pass was measured",
+        "of training, which has kernels of its own (`training/step_kernels.py`)",
     ),
-    **dict.fromkeys(("accumulate", "adamw", "sgd", "store"), "reads and writes each number once: bandwidth alone"),
+    **dict.fromkeys(("accumulate", "adamw", "sgd", "store"), "of training, as bytes (`training/memory_passes.py`)"),
     "fetch": "a view of what is stored",
     **dict.fromkeys(
         ("labels", "row_max", "row_exp_sum", "pick", "cross_entropy", "cross_entropy_grad"),
@@ -59,7 +59,7 @@ ROOFLINE: Mapping[str, str] = {
         "no kernel of a router's losses was measured",
     ),
 }
-"""Kinds that always cost the roofline, and why. All others have a kernel of their own, or ride in another one's."""
+"""Kinds that have no kernel in the tables of inference, and why. All others have a kernel of their own, or ride in another one's."""
 
 
 def measured_times(
