@@ -100,11 +100,19 @@ class Plan(CompiledPlan):
         return cls(**{name: getattr(record, name) for name in fields_of(type(record))})
 
     def sensitivities(self, phase: str) -> tuple[Sensitivity, ...]:
-        """What faster hardware would buy in a phase (costs it again under each change)."""
+        """What faster hardware would buy in a phase (costs it again under each change, once)."""
         from ..pipeline.sensitivities import sensitivities
 
-        self._inferred(phase, "what faster hardware buys is")
-        return sensitivities(self.units[phase], self.phases[phase])
+        found = self._bought.get(phase)
+        if found is None:
+            self._inferred(phase, "what faster hardware buys is")
+            found = self._bought[phase] = sensitivities(self.units[phase], self.phases[phase])
+        return found
+
+    @cached_property
+    def _bought(self) -> dict[str, tuple[Sensitivity, ...]]:
+        """Of the phases that were asked about: outputs of one plan share them."""
+        return {}
 
     def _inferred(self, phase: str, what: str) -> None:
         """Raises SpecError for a phase that trains, or that the plan has not. `what`: what it has not, with its verb."""
