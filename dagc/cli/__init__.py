@@ -18,13 +18,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         # Before NumPy is imported: the threads of its OpenBLAS wait in a loop, and no matrix here is worth a second one.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    import gc
+
+    gc.set_threshold(
+        400_000
+    )  # modules, graphs and arrays live to the end: a verdict makes fewer, and looking for cycles finds none
     from .process import process
 
     code = process(words)
     if argv is None:  # the process ends with its command
-        from gc import freeze
-
-        freeze()  # what a plan left is not searched for cycles on the way out, which takes a sixth of a verdict
+        gc.freeze()  # what a plan left is not searched for cycles on the way out, which takes a sixth of a verdict
     return code
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import gc
 import os
 import signal
 import sys
@@ -23,7 +22,6 @@ def process(argv: Sequence[str]) -> int:
     from .manner import Manner, behaving
     from .printing import harmless_streams
 
-    gc.set_threshold(100_000)  # graphs and arrays live to the end: looking for cycles more often finds none
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed by whoever started this
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
