@@ -197,6 +197,7 @@ def test_engines_are_one_list() -> None:
     from dagc.spec.engines import ENGINES
 
     folder, tables = Path(engines.__file__).parent, Path(facts.__file__).parent
-    assert {p.stem for p in tables.glob("*.json") if "." not in p.stem} == set(engines.ENGINES)
-    assert all((folder / f"{name}.py").is_file() for name in engines.ENGINES)
+    known = {*engines.ENGINES, *engines.TRAINERS.values()}
+    assert {p.stem for p in tables.glob("*.json") if "." not in p.stem} == known and {*engines.TRAINERS} <= {*engines.ENGINES}
+    assert all((folder / f"{name}.py").is_file() for name in known)
     assert set(ATTRIBUTES["engine"].words) == set(ENGINES)
