@@ -198,6 +198,8 @@ def test_engines_are_one_list() -> None:
 
     folder, tables = Path(engines.__file__).parent, Path(facts.__file__).parent
     known = {*engines.ENGINES, *engines.TRAINERS.values()}
-    assert {p.stem for p in tables.glob("*.json") if "." not in p.stem} == known and {*engines.TRAINERS} <= {*engines.ENGINES}
+    assert {p.stem for p in tables.glob("*.json") if "." not in p.stem} == known and {*engines.TRAINERS} <= {
+        *engines.ENGINES
+    }
     assert all((folder / f"{name}.py").is_file() for name in known)
     assert set(ATTRIBUTES["engine"].words) == set(ENGINES)

@@ -22,9 +22,14 @@ from ...plan.held_memory import PARTS
 from ...plan.plan import CompiledPlan
 from ...plan.pools import listed
 from ...plan.result import PhaseResult, Seat
+from ...plan.trained import TrainingResult
 from ...spec.hardware import Hardware
 from ...spec.spec import Spec
+from ...spec.unit import Unit
 from .map_colourings import GROUP, PHASES
+from .training_words import HELD_BANDS, part_B
+
+Mapped = PhaseResult | TrainingResult
 
 Ints = NDArray[np.int64]
 MOST_GPUS = 4096
@@ -100,12 +105,29 @@ class PoolMap:
 
 
 @record
-class DeviceMap:
-    """The pools of a spec, those that the phase uses first. `colourings`: that make sense for the phase, the default one first."""
+class Held:
+    """What a GPU of a seat holds: (number of its colour, words, bytes) of each kind."""
 
-    result: PhaseResult = field(repr=False)
+    bands: tuple[tuple[int, str, float], ...]
+    peak_B: float
+    capacity_B: float
+
+    @property
+    def words(self) -> str:
+        """`weights 3 GB, KV cache 1 GB: 4 GB of 80 GB (5%)`"""
+        parts = ", ".join(f"{name} {show(size_B, BYTES, 3)}" for _, name, size_B in self.bands if size_B > 0)
+        return f"{parts}: {show(self.peak_B, BYTES, 3)} of {show(self.capacity_B, BYTES, 3)} ({self.peak_B / self.capacity_B:.0%})"
+
+
+@record
+class DeviceMap:
+    """The pools of a spec, those that the phase uses first. `colourings`: that make sense for the phase, the default one first;
+    `held`: by seat."""
+
+    result: Mapped = field(repr=False)
     colourings: tuple[Colouring, ...]
     pools: tuple[PoolMap, ...]
+    held: tuple[Held, ...] = ()
 
     def colouring(self, name: str) -> Colouring:
         """By its name, nothing: the default. Along an axis that the phase has not, or of one rank, no GPU has a number."""
@@ -117,10 +139,11 @@ class DeviceMap:
 
 def gpu_map(plan: CompiledPlan, phase: str) -> DeviceMap:
     """Of all GPUs of all pools, as one phase uses them."""
-    result = plan.phases[phase]
-    names = _axes(result)
-    seats = [_Seated(result, seat, names) for seat in result.seats]
-    texts = _Texts(plan, result, list(held_experts(result.graph, plan.units[phase])))
+    result = plan.trainings.get(phase) or plan.phases[phase]
+    names, own_seats = _axes(result), seats_of(result)
+    seats = [_Seated(result, seat, names, len(own_seats[0].gpus)) for seat in own_seats]
+    held = tuple(held_by_seat(result))
+    texts = _Texts(plan, result, held, list(held_experts(result.graph, Unit(plan.spec, plan.spec.phase(phase)))))
     users = _users(plan.spec)
     first = plan.spec.hardware.name
     own = dict.fromkeys(seat.seat.hardware or first for seat in seats)
@@ -129,7 +152,27 @@ def gpu_map(plan: CompiledPlan, phase: str) -> DeviceMap:
         mine = [seat for seat in seats if (seat.seat.hardware or first) == name]
         pools.append(_Drawn(plan.spec.pools[name], users, mine, texts).pool())
     by_phases = Counter(number for found in users.of.values() for number in found.tolist() if number >= 0)
-    return DeviceMap(result, (*_colourings(names, seats), Colouring(PHASES, by_phases, 0, users.sets)), tuple(pools))
+    return DeviceMap(
+        result, (*_colourings(names, seats), Colouring(PHASES, by_phases, 0, users.sets)), tuple(pools), held
+    )
+
+
+def seats_of(result: Mapped) -> tuple[Seat, ...]:
+    """Of a phase that trains its stages."""
+    if isinstance(result, TrainingResult):
+        return tuple(Seat(s.index, s.layers, "", result.hardware, s.gpus) for s in result.graph.stages)
+    return result.seats
+
+
+def held_by_seat(result: Mapped) -> Iterator[Held]:
+    if isinstance(result, TrainingResult):
+        for need in result.memory:
+            bands = tuple((hue, name, sum(part_B(need, part) for part in parts)) for hue, name, parts in HELD_BANDS)
+            yield Held(bands, need.peak_B, need.capacity_B)
+        return
+    for held in result.memory.stages:
+        bands = tuple((k, name, getattr(held, key)) for k, (name, key) in enumerate(PARTS))
+        yield Held(bands, held.peak_B, held.capacity_B)
 
 
 @record
@@ -144,7 +187,7 @@ def _users(spec: Spec) -> Users:
     """Of all phases, whether they are compiled or not."""
     sets: list[tuple[str, ...]] = [()]
     of = {name: np.zeros(own.gpus, np.int64) for name, own in spec.pools.items()}
-    for phase in spec.phases:
+    for phase in (*spec.phases, *spec.trainings):
         apart = phase.strategy.apart
         own = phase.hardware or spec.hardware.name
         parts = [(own, phase.gpus), *([(apart.hardware or own, apart.gpus)] if apart is not None else [])]
@@ -161,7 +204,7 @@ def _users(spec: Spec) -> Users:
     return Users(tuple(sets[k] for k in used), {name: renumbered[found] for name, found in of.items()})
 
 
-def _axes(result: PhaseResult) -> list[str]:
+def _axes(result: Mapped) -> list[str]:
     """Those of several ranks: stages, then from the outermost one inwards."""
     mesh = result.graph.the_mesh
     several = [axis for axis in DEGREES if axis != STAGES and mesh.of(axis)]
@@ -172,7 +215,8 @@ def _axes(result: PhaseResult) -> list[str]:
 class _Seated:
     """Ranks of a stage, of one side, with their number in each colouring."""
 
-    def __init__(self, result: PhaseResult, seat: Seat, names: Sequence[str]) -> None:
+    def __init__(self, result: Mapped, seat: Seat, names: Sequence[str], others: int) -> None:
+        """`others`: GPUs of a seat of the other side."""
         mesh = self.mesh = result.graph.the_mesh
         self.seat, self.stage, self.atoms = seat, seat.index % mesh.stages, mesh.on(seat.on)
         self.ids = np.asarray(seat.ids, np.int64)
@@ -183,8 +227,8 @@ class _Seated:
         for axis in names:
             if axis == STAGES:
                 self.numbers[axis] = np.full(len(self.ids), self.stage)
-                others = len(result.seats[0].gpus) if seat.on else 0  # pipelines of the other side count first
-                self.numbers[axis + GROUP] = np.arange(len(self.ids)) + others
+                before = others if seat.on else 0  # pipelines of the other side count first
+                self.numbers[axis + GROUP] = np.arange(len(self.ids)) + before
             elif set(mesh.of(axis)) <= set(self.atoms):
                 rest = tuple(atom for atom in self.atoms if atom not in mesh.of(axis))
                 self.numbers[axis] = self.places(mesh.of(axis))
@@ -231,10 +275,13 @@ def _colourings(names: Sequence[str], seats: Sequence[_Seated]) -> Iterator[Colo
 class _Texts:
     """What the hint of a GPU says; parts that GPUs share are made once."""
 
-    def __init__(self, plan: CompiledPlan, result: PhaseResult, held: Sequence[HeldExperts]) -> None:
+    def __init__(
+        self, plan: CompiledPlan, result: Mapped, held: Sequence[Held], experts: Sequence[HeldExperts]
+    ) -> None:
         self.result = result
-        self.of_seat = [held if bool(seat.on) == result.takes_turns else [] for seat in result.seats]
-        self.memory = [_memory(result, seat) for seat in range(len(result.seats))]
+        turns = isinstance(result, PhaseResult) and result.takes_turns
+        self.of_seat = [experts if bool(seat.on) == turns else [] for seat in seats_of(result)]
+        self.memory = [one.words for one in held]
         self.known: dict[tuple[int, tuple[int, ...]], str] = {}
         first = plan.spec.hardware.name
         self.together = {(own.hardware or first, own.phases): show(own.peak_B, BYTES, 3) for own in plan.shared}
@@ -272,7 +319,7 @@ class _Texts:
 
 
 def experts_of(
-    result: PhaseResult, stage: int, held: Sequence[HeldExperts], places: Sequence[int]
+    result: Mapped, stage: int, held: Sequence[HeldExperts], places: Sequence[int]
 ) -> Iterator[tuple[str, tuple[int, ...]]]:
     """(kind or number of layer, experts) of a rank with these places among the ranks of each of `held`, for layers of its stage."""
     graph = result.graph
@@ -286,13 +333,6 @@ def experts_of(
             if not own.layers or own.layers[k] in numbers:
                 name = f"layer {own.layers[k]}" if own.layers else own.segment.name
                 yield name, tuple(np.unique(slots[place]).tolist())
-
-
-def _memory(result: PhaseResult, seat: int) -> str:
-    """`weights 3 GB, KV cache 1 GB: 4 GB of 80 GB (5%)`"""
-    held = result.memory.stages[seat]
-    parts = ", ".join(f"{name} {show(getattr(held, key), BYTES, 3)}" for name, key in PARTS if getattr(held, key) > 0)
-    return f"{parts}: {show(held.peak_B, BYTES, 3)} of {show(held.capacity_B, BYTES, 3)} ({held.peak_B / held.capacity_B:.0%})"
 
 
 class _Drawn:

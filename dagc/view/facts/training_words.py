@@ -55,6 +55,17 @@ def error_text(result: TrainingResult) -> str:
     )
 
 
+HELD_BANDS: tuple[tuple[int, str, tuple[str, ...]], ...] = (
+    (0, "weights", ("weights",)),
+    (1, "gradients", ("gradients",)),
+    (3, "optimizer", ("optimizer",)),
+    (5, "gathered weights", ("gathered",)),
+    (4, "working, buffers, reserve", ("working", "buffers", "reserve")),
+    (2, "activations", ("activations",)),
+)
+"""Number of its colour, words and parts of each, from below; activations come and go on top of what is always there."""
+
+
 def part_B(need: TrainingMemory, part: str) -> float:
     found: float = getattr(need, f"{part}_B")
     return found

@@ -14,8 +14,6 @@ from ....base.frozen import record
 from ....base.units import BYTE_RATE, BYTES, show
 from ....plan.pools import listed
 from ...facts.gpu_map import MOST_GPUS, Colouring, Device, DeviceMap, Domain, PoolMap
-from ..overview import sizes
-from . import memory
 from .looks import SMALL
 from .markup import Markup, fit, join, tag, text, width
 from .svg import Figure, Keys, figure, rect, title, words
@@ -127,7 +125,13 @@ def keys(found: DeviceMap, colour: str = "") -> Keys:
         ]
     if () in uses:
         entries.append((IDLE, f"no phase: {_gpus(uses[()])}"))
-    return entries if cell_of(found).said == DOT else [*entries, *memory.keys(found.result)]
+    return entries if cell_of(found).said == DOT else [*entries, *_bands(found)]
+
+
+def _bands(found: DeviceMap) -> Keys:
+    """What the colours of bars mean; of no part that no GPU holds."""
+    columns = zip(*(held.bands for held in found.held), strict=True)
+    return [(f"p{same[0][0]}", same[0][1]) for same in columns if max(size_B for _, _, size_B in same) > 0]
 
 
 def some_are_shared(found: DeviceMap) -> bool:
@@ -312,7 +316,7 @@ class _Painter:
         lines = rest.split("; ")[:2]
         out = [words(x + 6, y + 15, f"GPU {device.gpu}", "strong")]
         if device.seat is not None:
-            held = self.found.result.memory.stages[device.seat]
+            held = self.found.held[device.seat]
             out.append(words(x + self.cell.width - 8, y + 15, f"{held.peak_B / held.capacity_B:.0%} full", "end"))
         out += [words(x + 6, y + 32 + 16 * k, fit(part, room, SMALL)) for k, part in enumerate(lines)]
         return join(out)
@@ -328,13 +332,13 @@ class _Painter:
             return
         edge, high = (6.0, 10) if cell.said == CARD else (3.0, 4)
         left, top, room = x + edge, y + cell.height - high - (8 if cell.said == CARD else 2), cell.width - 2 * edge
-        held = self.found.result.memory.stages[device.seat]
+        held = self.found.held[device.seat]
         yield "trough", f"M{left:.0f} {top:.0f}h{room:.0f}v{high}h-{room:.0f}z"
         scale = room / max(held.capacity_B, held.peak_B)
-        for k, size in enumerate(sizes(held)):
-            w = size * scale
+        for hue, _, size_B in held.bands:
+            w = size_B * scale
             if w >= 0.1:
-                yield f"p{k}", f"M{left:.1f} {top:.0f}h{w:.1f}v{high}h-{w:.1f}z"
+                yield f"p{hue}", f"M{left:.1f} {top:.0f}h{w:.1f}v{high}h-{w:.1f}z"
                 left += w
 
 

@@ -115,7 +115,7 @@ def svg(plan: CompiledPlan, phase: str, view: str, choice: Choice = DEFAULT, the
     if phase in plan.trainings:
         from .training_sheets import TRAINING_SHEETS
 
-        sheet = TRAINING_SHEETS[view](plan.trainings[phase])
+        sheet = TRAINING_SHEETS[view](plan, plan.trainings[phase], choice)
     else:
         sheet = SHEETS[view](plan, plan.phases[phase], choice)
     return document(sheet, (*plan.titles_of(phase), f"{plan.spec.model.name}, {sheet.heading[0]}"), theme)

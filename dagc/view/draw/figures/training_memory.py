@@ -6,22 +6,15 @@ from ....base.units import BYTES, TIME, show
 from ....cost.training.step_memory import TrainingMemory
 from ....plan.trained import TrainingResult
 from ...facts.held_over_step import HeldOverStep, check_cells, held_over_step
-from ...facts.training_words import part_B, stages_alike, stages_text
+from ...facts.training_words import HELD_BANDS, part_B, stages_alike, stages_text
 from ..dot import identifier
 from .markup import Markup, tag
 from .memory import BAR, LABEL, RIGHT, ROW, bar
 from .plot import Axis, Panel, linear
 from .svg import Figure, Keys, figure, line, moment_text, rect, ticks, title, words
 
-BANDS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("p0", "weights", ("weights",)),
-    ("p1", "gradients", ("gradients",)),
-    ("p3", "optimizer", ("optimizer",)),
-    ("p5", "gathered weights", ("gathered",)),
-    ("p4", "working, buffers, reserve", ("working", "buffers", "reserve")),
-    ("p2", "activations", ("activations",)),
-)
-"""Colour, words and parts of each, from below; activations come and go on top of what is always there."""
+BANDS = tuple((f"p{hue}", name, parts) for hue, name, parts in HELD_BANDS)
+"""Colour, words and parts of each, from below."""
 WIDTH, HEIGHT, GAP, LEFT, TOP = 860, 104, 34, 70, 26
 MOST_STAGES = 8
 LOW = 0.4

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ....base.units import BYTES, TIME, show
+from ....plan.plan import CompiledPlan
 from ....plan.trained import TrainingResult
+from ...facts.gpu_map import gpu_map as devices
 from ...facts.held_over_step import check_cells
+from ...facts.lanes.shown_part import Choice
 from ...facts.pipeline_cells import step_chart
 from ...facts.training_words import limit_text, schedule_text, stage_names
-from . import pipeline_chart, training_memory
+from . import gpu_map, pipeline_chart, training_memory
 from .sheet import Sheet
 
 
-def _pipeline(result: TrainingResult) -> Sheet:
+def _pipeline(plan: CompiledPlan, result: TrainingResult, choice: Choice) -> Sheet:
     check_cells(result, "the pipeline chart")
     chart = step_chart(result.steps, stage_names(result))
     cells_s = result.steps.makespan_s
@@ -27,7 +30,7 @@ def _pipeline(result: TrainingResult) -> Sheet:
     return Sheet(heading, pipeline_chart.draw(chart), pipeline_chart.keys(chart))
 
 
-def _memory(result: TrainingResult) -> Sheet:
+def _memory(plan: CompiledPlan, result: TrainingResult, choice: Choice) -> Sheet:
     capacity = f"capacity {show(result.worst.capacity_B, BYTES)}, {'dashed' if training_memory.shows_capacity(result) else 'above'}"
     heading = [
         f"{result.name}: memory of a GPU over a step, by stage",
@@ -36,4 +39,14 @@ def _memory(result: TrainingResult) -> Sheet:
     return Sheet(heading, training_memory.over_step(result), training_memory.keys(result))
 
 
-TRAINING_SHEETS: dict[str, Callable[[TrainingResult], Sheet]] = {"pipeline": _pipeline, "memory": _memory}
+def _map(plan: CompiledPlan, result: TrainingResult, choice: Choice) -> Sheet:
+    found = devices(plan, result.name)
+    by = choice.color_by
+    return Sheet(gpu_map.heading(found, by), gpu_map.draw(found, by), gpu_map.keys(found, by))
+
+
+TRAINING_SHEETS: dict[str, Callable[[CompiledPlan, TrainingResult, Choice], Sheet]] = {
+    "pipeline": _pipeline,
+    "memory": _memory,
+    "map": _map,
+}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from ....plan.plan import CompiledPlan
 from ....plan.result import PhaseResult
+from ....plan.trained import TrainingResult
 from ...draw.figures import gpu_map
 from ...draw.figures.markup import Markup, join, tag
 from ...draw.figures.svg import legend
 from ...facts.gpu_map import gpu_map as device_map
 
 
-def draw(plan: CompiledPlan, result: PhaseResult) -> Markup:
+def draw(plan: CompiledPlan, result: PhaseResult | TrainingResult) -> Markup:
     """What the colours mean, a part for each colouring, and the map with the numbers of all of them."""
     found = device_map(plan, result.name)
     parts = (
