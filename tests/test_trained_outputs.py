@@ -28,8 +28,11 @@ from dagc.export.traces import timeline
 from dagc.export.training_events import TRACKS
 from dagc.plan.step_totals import step_collectives
 from dagc.spec.metrics import of_training
+from dagc.view.draw import views
 from dagc.view.draw.figures.training_sheets import TRAINING_SHEETS
+from dagc.view.draw.step_layers import COLUMNS, columns, shown_layers
 from dagc.view.facts import held_over_step
+from dagc.view.facts.gpu_map import gpu_map
 from dagc.view.facts.plan_answer import answer, fullest
 from dagc.view.report.diff import compare
 from dagc.view.report.markdown_text import escaped
@@ -235,7 +238,49 @@ def test_words_of_pictures_are_apart(view: str) -> None:
                 assert clashes(svg) == []
             assert faults(svg) == []
     named = trained("zero = 1").svg("pretrain", view)
-    assert "stage 0" in named and "stage 1" in named
+    told = {"map": ("pp 0", "pp 1"), "layer": ("gradients of weights", "new weights")}.get(view, ("stage 0", "stage 1"))
+    assert all(words in named for words in told)
+
+
+def test_a_layer_has_a_column_for_each_cell_with_every_op() -> None:
+    """Beside what is done anew; times are those of the ops."""
+    result = trained("zero = 1, recompute = [moe]").trainings["pretrain"]
+    for segment in shown_layers(result):
+        drawn = list(columns(result, segment))
+        assert [d.cell for d in drawn] == [name for name, _, _ in COLUMNS]
+        assert Counter(op.name for d in drawn for op in d.segment.ops) == Counter(op.name for op in segment.ops)
+        for d in drawn:
+            assert set(d.home) == {op.name for op in d.segment.ops}
+            assert sum(d.share([op]) for op in d.segment.ops) == pytest.approx(1.0)
+    svg = trained("zero = 1, recompute = [moe]").svg("pretrain", "layer")
+    assert faults(svg) == []
+    assert all(look in svg for _, _, look in COLUMNS)
+    dot = views.dot(trained("zero = 1"), "pretrain", "layer")
+    assert all(f"sparse {name}" in dot for name, _, _ in COLUMNS if name != "done anew")
+
+
+def test_a_map_says_what_every_gpu_holds_for_a_step() -> None:
+    plan = trained("zero = 1")
+    found = gpu_map(plan, "pretrain")
+    result = plan.trainings["pretrain"]
+    devices = [device for pool in found.pools for device in pool.devices if device.seat is not None]
+    assert [d.gpu for d in devices] == sorted(result.gpus)
+    for device in devices:
+        assert device.gpu in result.graph.stages[device.seat].gpus
+        held = found.held[device.seat]
+        assert held.peak_B == result.memory[device.seat].peak_B == pytest.approx(sum(size for _, _, size in held.bands))
+        assert "optimizer" in device.hint and "experts" in device.hint and device.phases == ("pretrain",)
+    mesh = result.graph.the_mesh
+    for axis in ("tp", "ep", "dp"):
+        groups: dict[int, list[int]] = {}
+        for device in devices:
+            groups.setdefault(device.numbers[f"{axis}-group"], []).append(device.gpu)
+        assert sorted(map(sorted, groups.values())) == sorted(
+            sorted(row) for row in mesh.groups(mesh.of(axis)).tolist()
+        )
+    assert "tp group" in plan.svg("pretrain", "map", color_by="tp-group")
+    both = gpu_map(trained(extra=BESIDE), "decode")
+    assert all(d.phases == ("decode", "pretrain") for pool in both.pools for d in pool.devices if d.seat is not None)
 
 
 def test_what_a_picture_is_not_of(tmp_path: Path, capsys: Capture) -> None:
@@ -255,8 +300,8 @@ def test_what_a_picture_is_not_of(tmp_path: Path, capsys: Capture) -> None:
     ):
         assert main([*show, *words]) == 2
         assert said in capsys.readouterr().err
-    with pytest.raises(SpecError, match="it has no picture `map`"):
-        trained().svg("pretrain", "map")
+    with pytest.raises(SpecError, match="it has no picture `overview`"):
+        trained().svg("pretrain", "overview")
     with pytest.raises(ValueError, match="no view 'none'"):
         trained().svg("pretrain", "none")
 
@@ -279,12 +324,14 @@ def test_artefacts_of_a_training_phase(tmp_path: Path, capsys: Capture) -> None:
     compiled_ = ["compile", str(path), "-o", str(folder), "-q", "--emit"]
     assert main([*compiled_, "svg,json,md"]) == 0
     names = {p.name for p in folder.iterdir()}
-    assert names == {"step.txt", "step.json", "step.md", "step.pretrain.pipeline.svg", "step.pretrain.memory.svg"}
+    pictures = {f"step.pretrain.{view}.svg" for view in TRAINING_VIEWS}
+    assert names == {"step.txt", "step.json", "step.md", *pictures}
+    assert main([*compiled_, "dot"]) == 0 and (folder / "step.pretrain.layer.dot").exists()
     capsys.readouterr()
     assert main([*compiled_, "graphml"]) == 2
     assert "phase `pretrain` trains: `--emit graphml` is for inference alone" in capsys.readouterr().err
     assert main([*compiled_, "svg", "--view", "overview"]) == 2
-    assert "it has pipeline, memory" in capsys.readouterr().err
+    assert "it has pipeline, memory, map, layer" in capsys.readouterr().err
 
 
 def test_a_step_of_too_many_cells_is_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,7 +56,7 @@ class Exporter:
 def _picture(name: str, about: str) -> Exporter:
     """A picture is one file per view, whose suffix begins with the view."""
     given = ("name", "choice", "theme")
-    return Exporter(name, about, (name,), VIEW, "pictures:picture", given, offered=(EMIT, SHOW), trains=name != "dot")
+    return Exporter(name, about, (name,), VIEW, "pictures:picture", given, offered=(EMIT, SHOW), trains=True)
 
 
 def _served(name: str, about: str) -> Exporter:

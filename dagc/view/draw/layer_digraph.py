@@ -15,6 +15,7 @@ from ...ir.ops.attributes import RingTurnAttrs
 from ...ir.ops.op_set import OPS
 from ...plan.plan import CompiledPlan
 from ...plan.result import PhaseResult
+from ...plan.trained import TrainingResult
 from .dot import COLORS, COMPUTE, CRITICAL, INK, SOFT, Html, cluster, digraph, edge, html, legend, node
 
 MAX_NODES = 300
@@ -25,25 +26,33 @@ BOLD = {"color": CRITICAL, "penwidth": "2.2"}
 
 @record
 class Drawing:
-    """One segment: `home` says in which box each op is, `twins` which blocks another segment draws."""
+    """One segment: `home` says in which box each op is, `twins` which blocks another segment draws. `cell`: what of a training step it
+    is, whose boxes are one below the other where they are `stacked`."""
 
-    result: PhaseResult
+    result: PhaseResult | TrainingResult
     segment: Segment
     home: Mapping[str, str]
     twins: Mapping[str, str]
     critical: frozenset[str]
+    cell: str = ""
+    stacked: bool = False
 
     @property
     def mesh(self) -> Mesh:
         return self.result.graph.the_mesh
 
     @property
+    def prefix(self) -> str:
+        """Of all its boxes."""
+        return f"{self.segment.name} {self.cell}" if self.cell else self.segment.name
+
+    @property
     def entry(self) -> str:
-        return f"{self.segment.name}/in"
+        return f"{self.prefix}/in"
 
     def box(self, name: str) -> str:
         """The node that a value comes from."""
-        return self.entry if name == self.segment.input else f"{self.segment.name}/{self.home[name]}"
+        return self.entry if name == self.segment.input else f"{self.prefix}/{self.home[name]}"
 
     def share(self, ops: Sequence[Op]) -> float:
         """Of the time of all ops of the layer, one after the other."""
@@ -55,11 +64,15 @@ class Drawing:
 
 def draw(plan: CompiledPlan, phase: str) -> str:
     """DOT of a phase's layers, one column per segment."""
-    kept = drawings(plan.phases[phase])
+    title = "\n".join((*plan.titles_of(phase), f"{plan.spec.model.name}, " + "\n".join(subtitle(plan.phases[phase]))))
+    return written(phase, drawings(plan.phases[phase]), title)
+
+
+def written(phase: str, kept: Sequence[Drawing], title: str) -> str:
+    """DOT of some drawings beside each other."""
     body = [line for d in kept for line in _layer(d)]
     kinds = [k for k in COLORS if any(op.runtime_kind == k for d in kept for op in d.segment.ops)]
     body.append(node("legend", label=legend(kinds), shape="plaintext", tooltip="legend"))
-    title = "\n".join((*plan.titles_of(phase), f"{plan.spec.model.name}, " + "\n".join(subtitle(plan.phases[phase]))))
     return digraph(f"{phase} layer", title, body, rankdir="TB", nodesep=0.25, ranksep=0.28, newrank="true")
 
 
@@ -119,14 +132,18 @@ def _layer(d: Drawing) -> list[str]:
     boxes: dict[str, list[Op]] = {}
     for op in d.segment.ops:
         boxes.setdefault(d.home[op.name], []).append(op)
-    label = f"{d.segment.name}: {d.segment.input}\n{_dims(d.segment, d.segment.input, d.mesh)}"
+    label = (
+        f"{d.prefix}: {d.segment.input}"
+        if d.cell
+        else f"{d.segment.name}: {d.segment.input}\n{_dims(d.segment, d.segment.input, d.mesh)}"
+    )
     lines = [node(d.entry, label=label, shape="plaintext", fontcolor=SOFT, tooltip=f"input of {d.segment.name}")]
     frames: dict[str, list[str]] = {}
     for box, ops in boxes.items():
         frames.setdefault(ops[0].block, []).append(_box(d, box, ops))
     for block, inside in frames.items():
         whole = len(inside) == 1 and d.home.get(next(o.name for o in d.segment.ops if o.block == block)) == block
-        lines += inside if whole else cluster(f"{d.segment.name}/{block}", block, inside)
+        lines += inside if whole else cluster(f"{d.prefix}/{block}", block, inside)
     return lines + _edges(d)
 
 
@@ -195,7 +212,7 @@ def _blocks(result: PhaseResult, segment: Segment) -> dict[str, list[tuple[objec
 def _box(d: Drawing, box: str, ops: list[Op]) -> str:
     critical = any(op.name in d.critical for op in ops)
     frame = {"color": CRITICAL if critical else SOFT, "penwidth": "2.6" if critical else "1"}
-    name = f"{d.segment.name}/{box}"
+    name = f"{d.prefix}/{box}"
     text = describe(d, box, ops)
     label = _label(text.head, text.lines, critical)
     if ops[0].is_collective and ops[0].name == box:
@@ -323,7 +340,7 @@ def _edges(d: Drawing) -> list[str]:
 
 def _bold(d: Drawing, source: str, op: Op) -> bool:
     """The critical path may go from `source` to `op` along the data."""
-    if op.name not in d.critical:
+    if op.name not in d.critical or isinstance(d.result, TrainingResult):
         return False
     run = next(r for row in d.result.schedule.cells for r in reversed(row[-1]) if r.segment == d.segment.name)
     return any(_follows(d, run, source, op, lane) for lane in range(d.result.graph.lanes))

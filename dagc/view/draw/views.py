@@ -9,12 +9,14 @@ from ...base.picture_words import Theme
 from ...plan.plan import CompiledPlan
 from ..facts.lanes.shown_part import DEFAULT, Choice
 from . import lane_digraph as digraph
-from . import layer_digraph, overview
+from . import layer_digraph, overview, step_layers
 from .renderers import RendererMissing, installed, printed
 
 VIEWS: dict[str, Callable[[CompiledPlan, str, Choice], str]] = {
     "overview": lambda plan, phase, choice: overview.draw(plan, phase),
-    "layer": lambda plan, phase, choice: layer_digraph.draw(plan, phase),
+    "layer": lambda plan, phase, choice: (step_layers.dot if phase in plan.trainings else layer_digraph.draw)(
+        plan, phase
+    ),
     "lanes": digraph.draw,
 }
 """Views that have DOT text. `lanes` alone heeds the choice."""

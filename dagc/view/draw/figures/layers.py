@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ....ir.graph import Op
 from ....plan.result import PhaseResult
@@ -22,7 +22,7 @@ HEAD, LINE = 17, 13
 def draw(result: PhaseResult) -> Iterator[tuple[str, int, Figure]]:
     """(kind of layer, how many there are, its figure), the heaviest kinds only where there are very many ops."""
     for d in drawings(result):
-        yield d.segment.name, d.segment.repeat, _figure(d)
+        yield d.segment.name, d.segment.repeat, drawn_layer(d)
 
 
 def whole(result: PhaseResult) -> Figure:
@@ -50,23 +50,30 @@ def heat(share: float) -> int:
 
 def keys(result: PhaseResult) -> Keys:
     """What the colours mean, and what each kind of op that is drawn does."""
-    shown = drawings(result)
+    return [*heat_keys(), ("path", "on the critical path"), *kinds_of(drawings(result))]
+
+
+def kinds_of(shown: Sequence[Drawing]) -> Keys:
+    """What each kind of op that is drawn does."""
     drawn = {op.runtime_kind: gloss(op) for d in shown for op in d.segment.ops}
     own = {op.kind: gloss(op) for d in shown for op in d.segment.ops if not op.is_collective}
+    moves = [(f"k-{k}", f"{k}: {drawn[k]}") for k in COLORS if k in drawn]
+    return [*moves, *(("box", f"{kind}: {said}") for kind, said in own.items())]
+
+
+def heat_keys(whose: str = "layer") -> Keys:
+    """What the shades of boxes and the bars below them mean."""
     bounds = [0.0, *HEAT, 1.0]
     scale = [(f"h{k}", f"{low:.0%} to {high:.0%}") for k, (low, high) in enumerate(itertools.pairwise(bounds))]
-    scale[0] = ("h0", f"below {HEAT[0]:.0%} of the layer's time")
+    scale[0] = ("h0", f"below {HEAT[0]:.0%} of the {whose}'s time")
     scale[-1] = (f"h{len(HEAT)}", f"{HEAT[-1]:.0%} and more")
-    moves = [(f"k-{k}", f"{k}: {drawn[k]}") for k in COLORS if k in drawn]
-    glossed = [("box", f"{kind}: {said}") for kind, said in own.items()]
-    bar = ("busy", "bar: the time beside that of the longest op")
-    return [*scale, bar, ("path", "on the critical path"), *moves, *glossed]
+    return [*scale, ("busy", "bar: the time beside that of the longest op")]
 
 
-def _figure(d: Drawing) -> Figure:
+def drawn_layer(d: Drawing) -> Figure:
     boxes: dict[str, list[Op]] = {}
     for op in d.segment.ops:
-        boxes.setdefault(f"{d.segment.name}/{d.home[op.name]}", []).append(op)
+        boxes.setdefault(f"{d.prefix}/{d.home[op.name]}", []).append(op)
     texts = {name: _lines(d, name, ops) for name, ops in boxes.items()}
     entry = f"{d.segment.name}: {d.segment.input}"
     sizes = {d.entry: Size(width(entry, 12) + 12, HEAD)} | {
@@ -74,17 +81,29 @@ def _figure(d: Drawing) -> Figure:
     }
     blocks = {name: ops[0].block for name, ops in boxes.items()}
     bold = links(d)
-    laid = place(sizes, list(bold), blocks)
-    key = identifier(d.result.name, d.segment.name)
+    below = [*itertools.pairwise((d.entry, *boxes))] if d.stacked else []
+    laid = place(sizes, [*bold, *(pair for pair in below if pair not in bold)], blocks)
+    key = identifier(d.result.name, d.segment.name, *([d.cell] if d.cell else []))
     arrows = [_arrow(key, laid.paths[pair], critical) for pair, critical in sorted(bold.items(), key=lambda e: e[1])]
     frames = [*_frames(laid, blocks)]
     nodes = [
-        _node(d, identifier(d.result.name, name), laid.places[name], ops, *texts[name]) for name, ops in boxes.items()
+        _node(
+            d,
+            f"{key}-{identifier(name)}" if d.cell else identifier(d.result.name, name),
+            laid.places[name],
+            ops,
+            *texts[name],
+        )
+        for name, ops in boxes.items()
     ]
     top = laid.places[d.entry]
     head = words(top.x, top.y + 12, fit(entry, BOX), "soft mid")
     moved = tag("g", join([*frames, *arrows, head, *nodes]), transform=f"translate({PAD} {PAD})")
-    label = f"one {d.segment.name} layer of {d.result.name}: {len(boxes)} boxes"
+    label = (
+        f"{d.cell or 'all'} of one {d.segment.name} layer of"
+        if d.cell
+        else f"one {d.segment.name} layer of {d.result.name}: {len(boxes)} boxes"
+    )
     return figure("layer", laid.width + 2 * PAD, laid.height + 2 * PAD, label, _markers(key), moved, zoom=True)
 
 

@@ -12,7 +12,8 @@ from ...facts.held_over_step import check_cells
 from ...facts.lanes.shown_part import Choice
 from ...facts.pipeline_cells import step_chart
 from ...facts.training_words import limit_text, schedule_text, stage_names
-from . import gpu_map, pipeline_chart, training_memory
+from .. import step_layers
+from . import gpu_map, pipeline_chart, training_layers, training_memory
 from .sheet import Sheet
 
 
@@ -45,8 +46,13 @@ def _map(plan: CompiledPlan, result: TrainingResult, choice: Choice) -> Sheet:
     return Sheet(gpu_map.heading(found, by), gpu_map.draw(found, by), gpu_map.keys(found, by))
 
 
+def _layer(plan: CompiledPlan, result: TrainingResult, choice: Choice) -> Sheet:
+    return Sheet(step_layers.heading(result), training_layers.draw(result), training_layers.keys(result))
+
+
 TRAINING_SHEETS: dict[str, Callable[[CompiledPlan, TrainingResult, Choice], Sheet]] = {
     "pipeline": _pipeline,
     "memory": _memory,
     "map": _map,
+    "layer": _layer,
 }

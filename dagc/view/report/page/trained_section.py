@@ -9,7 +9,7 @@ from ....plan.plan import CompiledPlan
 from ....plan.step_totals import busiest
 from ....plan.trained import TrainingResult
 from ....spec.metrics import percent
-from ...draw.figures import pipeline_chart, training_memory
+from ...draw.figures import pipeline_chart, training_layers, training_memory
 from ...draw.figures.markup import Markup, join, tag
 from ...draw.figures.svg import legend
 from ...facts import training_words as said
@@ -18,6 +18,7 @@ from ...facts.held_over_step import too_many_cells
 from ...facts.pipeline_cells import step_chart
 from .. import training_tables as tables
 from ..headline import alternative_text
+from . import devices
 from .html_tables import table
 from .page_sections import Section, anchor_of
 from .phase import fold
@@ -45,6 +46,8 @@ def _training(plan: CompiledPlan, result: TrainingResult) -> Iterator[Markup]:
     reason = too_many_cells(result)
     yield fold("Pipeline", *((tag("p", reason, cls="soft"),) if reason else _pipeline(result)))
     yield fold("Memory per GPU", *_memory(result, drawn=not reason))
+    yield fold("GPU map", devices.draw(plan, result))
+    yield fold("Layers", *_layers(result))
     words = "Of one layer, alone on its slowest rank; collectives also under compute."
     rows = tables.cell_rows(result)
     yield fold(
@@ -67,6 +70,12 @@ def _pipeline(result: TrainingResult) -> Iterator[Markup]:
     yield tag("p", words, cls="soft")
     yield pipeline_chart.draw(chart).framed()
     yield legend(pipeline_chart.keys(chart))
+
+
+def _layers(result: TrainingResult) -> Iterator[Markup]:
+    yield tag("p", "What each cell does in one layer, on one GPU and for one micro-batch.", cls="soft")
+    yield training_layers.draw(result).framed()
+    yield legend(training_layers.keys(result))
 
 
 def _memory(result: TrainingResult, *, drawn: bool) -> Iterator[Markup]:
