@@ -128,7 +128,7 @@ def read_config(
         out.add("E05", f"`{shown}` has no field `model_type`", span, help=("dagc uses it to look up the architecture",))
         return None
     if data["model_type"] not in known:
-        _unknown_architecture(data["model_type"], shown, known, span, out)
+        _unknown_architecture(data, shown, known, span, out)
         return None
     data |= {name: _of_all_layers(data[name], data) for name in ROPE_SECTIONS if data.get(name) is not None}
     sections = {name: data[name] for name in ROPE_SECTIONS if data.get(name) is not None}
@@ -153,11 +153,21 @@ def read_config(
     return Config(shown, {**data, "rope": _rope(data), "precision": precision(data, notes)}, notes)
 
 
-def _unknown_architecture(kind: str, shown: str, known: Sequence[str], span: Span, out: Collector) -> None:
-    meant = products(kind, known)
-    near = (f"did you mean {' or '.join(f'`{n}`' for n in meant[:4])}?",) if meant else ()
-    hint = f"known: {', '.join(known)}"
-    out.add("E02", f"`{shown}`: the architecture `{kind}` is not in the library", span, help=(*near, hint))
+def _unknown_architecture(
+    data: Mapping[str, object], shown: str, known: Sequence[str], span: Span, out: Collector
+) -> None:
+    """What it may be goes by its fields; by its name alone where no architecture reads what it has."""
+    from .likeness import alike
+
+    kind = str(data["model_type"])
+    if like := alike(data, known):
+        near = f"its fields are most like those of {', '.join(f'`{name}`' for name in like)}: where it is one of them, say so in `model_type`"
+    elif meant := products(kind, known):
+        near = f"did you mean {' or '.join(f'`{n}`' for n in meant[:4])}?"
+    else:
+        near = ""
+    helps = (near, f"known: {', '.join(known)}")
+    out.add("E02", f"`{shown}`: the architecture `{kind}` is not in the library", span, help=tuple(filter(None, helps)))
 
 
 BESIDE = {"hf_quant_config.json": "modelopt", "quantize_config.json": "gptq", "quant_config.json": "awq"}

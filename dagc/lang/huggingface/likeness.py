@@ -1,0 +1,45 @@
+"""Which architectures read the fields that a config has: what an unknown one may be."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from math import log
+
+from .. import library
+
+READ = re.compile(r"\bconfig\.([A-Za-z_]\w*)")
+IMPORT = re.compile(r'^import "([^"]+)"', re.MULTILINE)
+MOST = 3
+"""Architectures that are named."""
+
+
+def fields_read(kind: str) -> frozenset[str]:
+    """Names of fields at the top of a config that an architecture, with what it imports, reads."""
+    found: set[str] = set()
+    ahead, seen = [library.architecture_folder() / f"{kind}.moe"], set()
+    while ahead:
+        path = ahead.pop()
+        if path in seen or not path.is_file():
+            continue
+        seen.add(path)
+        text = path.read_text(encoding="utf-8")
+        found.update(READ.findall(text))
+        ahead += [(path.parent / name).resolve() for name in IMPORT.findall(text)]
+    return frozenset(found)
+
+
+def alike(fields: Mapping[str, object], kinds: Iterable[str]) -> list[str]:
+    """The architectures that read most of what a config has and least of what it has not; rare fields count more. Best first."""
+    read = {kind: fields_read(kind) for kind in kinds}
+    count = {name: sum(name in own for own in read.values()) for own in read.values() for name in own}
+    weight = {name: log((1 + len(read)) / times) for name, times in count.items()}
+    given = {name for name, value in fields.items() if value is not None and name in weight}
+    total = sum(weight[name] for name in given)
+
+    def score(kind: str) -> float:
+        both = sum(weight[name] for name in given & read[kind])
+        return both / (total + sum(weight[name] for name in read[kind] - given)) if total else 0.0
+
+    best = sorted(read, key=lambda kind: (-score(kind), kind))
+    return [kind for kind in best[:MOST] if score(kind) > 0.25]

@@ -1,0 +1,45 @@
+"""What a config of an unknown type is most like, by its fields: known ones under another name find themselves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dagc.base.diagnostics import SpecError
+from dagc.importers.huggingface import import_config
+from dagc.lang import library
+from dagc.lang.huggingface.likeness import alike
+
+DATA = Path(__file__).parent / "data"
+
+
+def test_most_configs_find_their_own_architecture() -> None:
+    known = library.architectures()
+    found = []
+    for path in (*DATA.glob("reference/*/config.json"), *DATA.glob("hf_configs/*.json")):
+        fields = json.loads(path.read_text())
+        fields |= fields.get("text_config") or {}
+        if fields.get("model_type") in known:
+            found.append(fields["model_type"] in alike(fields, known))
+    assert len(found) > 80 and sum(found) >= 0.9 * len(found)
+
+
+def test_an_unknown_type_is_told_what_it_is_like(tmp_path: Path) -> None:
+    fields = json.loads((DATA / "reference" / "deepseek_v3_yarn" / "config.json").read_text())
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(fields | {"model_type": "qwen9"}))
+    with pytest.raises(SpecError, match="the architecture `qwen9` is not in the library") as caught:
+        import_config(str(path))
+    (told, _) = caught.value.help
+    assert "its fields are most like those of" in told and "`deepseek_v3`" in told
+
+
+def test_fields_that_nobody_reads_are_like_nothing(tmp_path: Path) -> None:
+    assert alike({"colour": "red", "model_type": "x"}, library.architectures()) == []
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"model_type": "mixtrall"}))
+    with pytest.raises(SpecError) as caught:
+        import_config(str(path))
+    assert caught.value.help[0] == "did you mean `mixtral`?"
