@@ -52,7 +52,7 @@ def checked(folder: Path, case: str, text: str | None = None, flags: Sequence[st
             {"a": {"rope_theta": 1e4}, "b": {"rope_theta": 1e5}},
             "not one object of the rotary",
         ),
-        ("mixtral", "rope_parameters", "yarn", "not one object of the rotary fields"),
+        ("mixtral", "rope_parameters", "yarn", "not one object of rotary fields, or one for each type"),
         ("dbrx", "attn_config", 2, "`attn_config` of `config.json` is 2, not an object"),
         ("gpt_oss_yarn", "layer_types", ["full_attention"], "layer_types of another length than num_hidden_layers"),
         ("gpt_oss_yarn", "layer_types", ["full_attention", "linear_attention"], "unknown block `linear_attention`"),

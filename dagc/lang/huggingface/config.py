@@ -19,13 +19,19 @@ MAX_BYTES = 4_000_000
 """Largest config.json that is read."""
 
 
+class ByType(dict[str, object]):
+    """Values of one field by the type of a layer, which is no value of an attribute."""
+
+
 @record
 class Config:
-    """`assumed` collects what a spec took in place of a field that the file does not have."""
+    """`assumed` collects what a spec took in place of a field that the file does not have, `told` what is said once of several
+    fields."""
 
     path: str
     fields: Mapping[str, object]
     assumed: list[str] = field(default_factory=list)
+    told: set[str] = field(default_factory=set)
 
     def has(self, parts: Sequence[str]) -> bool:
         """Does the file have something there? Null is nothing."""
@@ -34,6 +40,9 @@ class Config:
     def value(self, parts: Sequence[str], span: Span, out: Collector) -> Value | None:
         """The value of a field; None after reporting that the file has none, or nothing that is a value."""
         at, node = self._find(parts)
+        if isinstance(node, ByType):
+            self._by_type(node, span, out)
+            return None
         value = _value(node) if len(at) == len(parts) else None
         if node is None:
             self._missing(parts, span, out)
@@ -50,6 +59,13 @@ class Config:
                 return parts[:i], node
             node = node.get(part)
         return parts, node
+
+    def _by_type(self, values: ByType, span: Span, out: Collector) -> None:
+        if "by type" not in self.told:
+            what = f"the rotary fields of `{self.path}` are not one object of the rotary fields of all layers"
+            help_ = (f"they are of {', '.join(f'`{kind}`' for kind in values)}; this architecture has one set of them",)
+            out.add("E05", what, span, help=help_)
+        self.told.add("by type")
 
     def _missing(self, parts: Sequence[str], span: Span, out: Collector) -> None:
         near = did_you_mean(parts[0], self.fields)
@@ -259,7 +275,7 @@ def _rope(data: Mapping[str, object]) -> dict[str, object]:
     if found and all(map(_is_object, found.values())):
         own = {kind: _rope({"rope_parameters": fields}) for kind, fields in found.items()}
         names = dict.fromkeys(name for fields in own.values() for name in fields)
-        by_field = {name: {kind: fields.get(name) for kind, fields in own.items()} for name in names}
+        by_field = {name: ByType({kind: fields.get(name) for kind, fields in own.items()}) for name in names}
         return {**own, **by_field}
     theta = found.get("rope_theta", data.get("rope_theta"))
     return {**found, "theta": theta, "type": found.get("rope_type", found.get("type"))}
