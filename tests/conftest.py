@@ -89,20 +89,20 @@ def whole(text: str) -> Plan:
 @cache
 def compiled(name: str) -> Plan:
     with pytest.MonkeyPatch.context() as patch:
-        share_servings(patch, kept=True)
+        share_servings(patch, keep=True)
         return dagc.compile(ROOT / "examples" / f"{name}.moe")
 
 
 SERVED: dict[str, ServeResult] = {}
 
 
-def share_servings(patch: pytest.MonkeyPatch, *, kept: bool = False) -> None:
-    """A serving that was simulated in this process is not simulated again, as with the figures that users keep. `kept`: nor one that another
-    worker simulated, or an earlier run."""
+def share_servings(patch: pytest.MonkeyPatch, *, keep: bool = False) -> None:
+    """A serving that was simulated in this process is not simulated again, as with the figures that users keep; nor one that another worker or an
+    earlier run keeps, as `keep` asks."""
     run = Servings.run
 
     def of_any_run(self: Servings, key: str, serve: Serve, limits: Limits | None) -> ServeResult | None:
-        found = shared_runs.read(key) if kept else None
+        found = shared_runs.read(key)
         return found and measured(serve.name, self.setup(serve), found[0], serve.arrivals, limits, found[1])
 
     def once(self: Servings, serve: Serve, limits: Limits | None = None, progress: Any = None) -> ServeResult:
@@ -114,7 +114,7 @@ def share_servings(patch: pytest.MonkeyPatch, *, kept: bool = False) -> None:
         if key not in SERVED:
             found = of_any_run(self, key, serve, limits)
             SERVED[key] = found or run(self, serve, limits, progress)
-            if kept and found is None:
+            if keep and found is None:
                 shared_runs.write(key, (SERVED[key].outcome, SERVED[key].prices_error))
         return SERVED[key]
 

@@ -243,7 +243,7 @@ def test_what_tests_share_is_what_they_would_simulate(tmp_path: Path, monkeypatc
     for _ in range(2):
         monkeypatch.setattr(conftest, "SERVED", {})
         with pytest.MonkeyPatch.context() as patch:
-            share_servings(patch, kept=True)
+            share_servings(patch, keep=True)
             made.append(dagc.compile(path))
     assert len(list(tmp_path.rglob("*"))) == 2, "the folder of these sources, and a serving"
     for plan in made:
