@@ -215,6 +215,7 @@ def test_a_plan_is_written_that_compiles_to_the_figures_that_are_said(
     assert said["complete"] and said["objectives"][0]["name"] == "mfu"
     assert best["figures"] == [step.mfu] and best["phases"]["step"]["time_s"] == step.time_s
     assert best["phases"]["step"]["mfu"] == step.mfu and best["phases"]["step"]["peak_B"] == step.worst.peak_B
+    assert "GB of the fullest GPU" in (tmp_path / "out" / "plan.step.front.svg").read_text()
     assert "# of a step" in best["spec"] and said["why"]["binding"] is not None
     assert sum(one["best_s"] - one["other_s"] for versus in said["why"]["versus"] for one in versus["parts"]) == pytest.approx(
         sum(versus["best_s"] - versus["other_s"] for versus in said["why"]["versus"])

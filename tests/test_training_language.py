@@ -262,7 +262,7 @@ def test_ir_of_a_training_phase_is_text_that_passes_take(capsys: Capture, tmp_pa
 
 ALONE = [
     "fit", "preflight", "measure --device cpu", "survive --lose gpu:1", "compare FOLDER", "compare --metrics FOLDER/m.json",
-    *(f"export --to {engine} -o FOLDER/out" for engine in ENGINES),
+    *(f"export --to {engine} -o FOLDER/out" for engine in ENGINES if engine != "megatron"),  # which trains
 ]  # fmt: skip
 
 

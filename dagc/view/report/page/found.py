@@ -34,7 +34,7 @@ def _sections(found: Findings) -> Iterator[Section]:
         body = [_certificate(space)]
         if space.legal:
             body += [
-                tag("h3", "Throughput per GPU and per user"),
+                tag("h3", f"Tokens per second and GPU, and {front.axis_name(space)}"),
                 front.draw(found, space).framed(),
                 legend(front.keys(found, space)),
             ]

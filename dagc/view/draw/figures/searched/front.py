@@ -1,4 +1,5 @@
-"""Plans of a phase by tokens per second and user, and per GPU: those that no other is better than in both, and those that were chosen."""
+"""Plans of a phase by tokens per second and user, and per GPU: those that no other is better than in both, and those that were chosen. A
+training step has no users: its plans are by memory."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ MOST = 1_200
 """Plans that are drawn beside the front."""
 NEAR = 30, 15
 """Pixels across and down within which plans of the table share a label: it would lie over the other one."""
+GB = 1e9
 FAR = 30
 """Ratio from which an axis is logarithmic."""
 
@@ -24,15 +26,24 @@ def draw(found: Findings, space: Space) -> Figure:
     """A dot for each legal plan that was costed; the front as a line; numbers are those of the table."""
     plans = space.legal
     edge = front(plans)
-    across, up = _axis([p.per_user_tok_s for p in plans]), _axis([p.per_gpu_tok_s for p in plans])
+    across, up = _axis([_across(p) for p in plans]), _axis([p.per_gpu_tok_s for p in plans])
     panel = Panel(LEFT, TOP, WIDTH, HEIGHT, across, up)
-    body = panel.frame("tok/s per GPU", bottom="tok/s per user")
+    body = panel.frame("tok/s per GPU", bottom=axis_name(space))
     body += [_dot(panel, plans[k], "s0", hollow=True) for k in thinned([0.0] * len(plans), MOST)]
-    body.append(panel.curve([(p.per_user_tok_s, p.per_gpu_tok_s) for p in edge], "s1"))
+    body.append(panel.curve([(_across(p), p.per_gpu_tok_s) for p in edge], "s1"))
     body += [_dot(panel, one, "s1") for one in edge]
     body += _chosen(panel, found, space)
-    label = f"{len(plans):,} plans of {space.phase} by tok/s per user and tok/s per GPU"
+    label = f"{len(plans):,} plans of {space.phase} by {axis_name(space)} and tok/s per GPU"
     return figure("plan-front", LEFT + WIDTH + 30, TOP + HEIGHT + 46, label, *body)
+
+
+def axis_name(space: Space) -> str:
+    """What plans are laid out by, beside tok/s per GPU."""
+    return "GB of the fullest GPU" if any(one.mfu is not None for one in space.legal) else "tok/s per user"
+
+
+def _across(one: PhasePlan) -> float:
+    return one.per_user_tok_s if one.mfu is None else one.peak_B / GB
 
 
 def keys(found: Findings, space: Space) -> Keys:
@@ -44,12 +55,12 @@ def keys(found: Findings, space: Space) -> Keys:
 
 
 def front(plans: Sequence[PhasePlan]) -> list[PhasePlan]:
-    """By tokens per second and user, the fewest first; of equals one."""
+    """By tokens per second and user, the fewest first, or by memory, the least first; of equals one."""
     out: list[PhasePlan] = []
-    for one in sorted(plans, key=lambda p: (-p.per_user_tok_s, -p.per_gpu_tok_s)):
+    for one in sorted(plans, key=lambda p: (-_across(p) if p.mfu is None else _across(p), -p.per_gpu_tok_s)):
         if not out or one.per_gpu_tok_s > out[-1].per_gpu_tok_s:
             out.append(one)
-    return out[::-1]
+    return out[::-1] if plans and plans[0].mfu is None else out
 
 
 def _axis(values: Sequence[float]) -> Axis:
@@ -62,13 +73,14 @@ def _axis(values: Sequence[float]) -> Axis:
 
 
 def _hint(one: PhasePlan) -> Markup:
-    figures = f"{show(one.per_gpu_tok_s, TOKEN_RATE)} per GPU, {show(one.per_user_tok_s, TOKEN_RATE)} per user"
+    users = f"{show(one.per_user_tok_s, TOKEN_RATE)} per user" if one.mfu is None else f"MFU {one.mfu:.2%}"
+    figures = f"{show(one.per_gpu_tok_s, TOKEN_RATE)} per GPU, {users}"
     held = f"{one.time_name} {show(one.time_s, TIME)}, {show(one.peak_B, BYTES)} on the fullest GPU"
     return title(f"{figures}; {held}; {choices_text(one.choices).replace(TIED, ' ')}")
 
 
 def _dot(panel: Panel, one: PhasePlan, cls: str, *, hollow: bool = False) -> Markup:
-    return panel.mark(one.per_user_tok_s, one.per_gpu_tok_s, cls, _hint(one), hollow=hollow)
+    return panel.mark(_across(one), one.per_gpu_tok_s, cls, _hint(one), hollow=hollow)
 
 
 def _chosen(panel: Panel, found: Findings, space: Space) -> list[Markup]:
@@ -78,7 +90,7 @@ def _chosen(panel: Panel, found: Findings, space: Space) -> list[Markup]:
     for k, plan in enumerate(found.plans, 1):
         for one in plan.phases:
             if is_of(plan, one, space):
-                x, y = panel.point(one.per_user_tok_s, one.per_gpu_tok_s)
+                x, y = panel.point(_across(one), one.per_gpu_tok_s)
                 near = next((names for px, py, names in at if abs(px - x) < NEAR[0] and abs(py - y) < NEAR[1]), None)
                 if near is None:
                     at.append((x, y, [str(k)]))

@@ -11,7 +11,7 @@ from . import cells, front
 
 
 def front_svg(found: Findings, space: Space, theme: Theme = "auto") -> str:
-    heading = f"{said.spec_name(found)}: {space.phase}, tok/s per GPU against tok/s per user"
+    heading = f"{said.spec_name(found)}: {space.phase}, tok/s per GPU against {front.axis_name(space)}"
     return _document(Sheet([heading, said.verdict(found)], front.draw(found, space), front.keys(found, space)), theme)
 
 
