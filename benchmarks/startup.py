@@ -106,7 +106,8 @@ def compared(one: Measured, runs: int, prepare: Callable[[int], None] = lambda r
 
 
 def edited(spec: Path) -> Callable[[int], None]:
-    """A copy of a spec in the current folder, with another comment each time: its verdict is not known yet."""
+    """A copy of a spec in the current folder, with another comment each time: its verdict is not known yet, but what is drawn, searched or
+    simulated for it is."""
     text = spec.read_text()
     return lambda run: Path(spec.name).write_text(f"{text}\n# {run}\n") and None
 
