@@ -29,6 +29,7 @@ from dagc.export.training_events import TRACKS
 from dagc.plan.step_totals import step_collectives
 from dagc.spec.metrics import of_training
 from dagc.view.draw import views
+from dagc.view.draw.figures.training_cards import ran, shown_stages, stage_card
 from dagc.view.draw.figures.training_sheets import TRAINING_SHEETS
 from dagc.view.draw.step_layers import COLUMNS, columns, shown_layers
 from dagc.view.facts import held_over_step
@@ -259,6 +260,26 @@ def test_a_layer_has_a_column_for_each_cell_with_every_op() -> None:
     assert all(f"sparse {name}" in dot for name, _, _ in COLUMNS if name != "done anew")
 
 
+def test_cards_say_what_stages_do_in_a_step() -> None:
+    """Times of cells, calls of collectives and memory are those of the plan; there is a card for each stage."""
+    for more in ("zero = 1", "schedule = zb_v, virtual = 2", "schedule = dualpipe, zero = 3"):
+        result = trained(more).trainings["pretrain"]
+        for stage in shown_stages(result):
+            card = stage_card(result, stage)
+            assert card.held.peak_B == result.memory[stage].peak_B
+            said = " ".join(text for line in card.moved for _, text in line)
+            for one in step_collectives(result, stage):
+                calls = sum(
+                    o.total.count
+                    for o in step_collectives(result, stage)
+                    if (o.cell, o.total.kind, o.total.axes) == (one.cell, one.total.kind, one.total.axes)
+                )
+                told = f"{calls:,} {one.total.kind}({'+'.join(one.total.axes)})"
+                assert (told in said) == (one.total.kind != "recv")
+            assert [name for _, text in card.cells for name in [text.split()[0]]] == list(ran(result))
+    assert "stage 1: " in trained().svg("pretrain", "overview")
+
+
 def test_a_map_says_what_every_gpu_holds_for_a_step() -> None:
     plan = trained("zero = 1")
     found = gpu_map(plan, "pretrain")
@@ -293,15 +314,15 @@ def test_what_a_picture_is_not_of(tmp_path: Path, capsys: Capture) -> None:
     assert "pipeline-chart" in (tmp_path / "b.svg").read_text()
     capsys.readouterr()
     for words, said in (
-        (["--view", "overview", "--phase", "pretrain"], "`pretrain` trains: it has no picture `overview`"),
+        (["--view", "lanes", "--phase", "pretrain"], "`pretrain` trains: it has no picture `lanes`"),
         (["--view", "pipeline", "--phase", "decode"], "`decode` does not train: it has no picture `pipeline`"),
         (["--view", "pipeline", "-o", "c.dot"], "the name of a picture of the pipeline ends in .svg, .png, .pdf"),
         (["--select", "critical", "--phase", "pretrain"], "it has no picture `lanes`"),
     ):
         assert main([*show, *words]) == 2
         assert said in capsys.readouterr().err
-    with pytest.raises(SpecError, match="it has no picture `overview`"):
-        trained().svg("pretrain", "overview")
+    with pytest.raises(SpecError, match="it has no picture `path`"):
+        trained().svg("pretrain", "path")
     with pytest.raises(ValueError, match="no view 'none'"):
         trained().svg("pretrain", "none")
 
@@ -330,8 +351,8 @@ def test_artefacts_of_a_training_phase(tmp_path: Path, capsys: Capture) -> None:
     capsys.readouterr()
     assert main([*compiled_, "graphml"]) == 2
     assert "phase `pretrain` trains: `--emit graphml` is for inference alone" in capsys.readouterr().err
-    assert main([*compiled_, "svg", "--view", "overview"]) == 2
-    assert "it has pipeline, memory, map, layer" in capsys.readouterr().err
+    assert main([*compiled_, "svg", "--view", "lanes"]) == 2
+    assert "it has pipeline, memory, map, layer, overview" in capsys.readouterr().err
 
 
 def test_a_step_of_too_many_cells_is_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:

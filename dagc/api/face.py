@@ -244,7 +244,7 @@ class Plan(CompiledPlan):
         theme: Theme = "auto",
     ) -> Svg:
         """A picture: overview (the default), map, layer, lanes, timeline, memory or path; of a phase that trains pipeline (the default),
-        memory, map or layer. `lanes` is the placed graph, of which `select`, `hops` and `unfold` choose a part as in `dagc show`; `color_by` is of the
+        memory, map, layer or overview. `lanes` is the placed graph, of which `select`, `hops` and `unfold` choose a part as in `dagc show`; `color_by` is of the
         map. SpecError where they select nothing, ValueError for another view."""
         from ..base.picture_words import TRAINING_VIEWS, USUAL_VIEWS
         from ..view.draw.figures.standalone import svg

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from ..base.diagnostics import Diagnostic, SpecError
-from ..base.picture_words import DOT_VIEWS, EVERY_VIEW, TRAINING_VIEWS, USUAL_VIEWS, VIEWS
+from ..base.picture_words import EVERY_VIEW, TRAINING_DOT_VIEWS, TRAINING_VIEWS, USUAL_VIEWS, VIEWS
 from ..export.registry import EMIT, PHASE, PLAN, VIEW, Exporter, exporter, installed, names
 from ..export.registry import chosen as exporters
 from ..spec.inference_alone import inference_phases
@@ -139,7 +139,7 @@ def artefacts(
             add(kind, f"{name}.{phase}", phase)
     for phase in plan.trainings:
         for view in (view for view in views or TRAINING_VIEWS if view in TRAINING_VIEWS):
-            for kind in (kind for kind in of[VIEW] if views or kind.name != "dot" or view in DOT_VIEWS):
+            for kind in (kind for kind in of[VIEW] if kind.name != "dot" or view in TRAINING_DOT_VIEWS):
                 add(kind, f"{name}.{phase}", phase, view)
         for kind in (kind for kind in of[PHASE] if kind.trains):
             add(kind, f"{name}.{phase}", phase)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..base.diagnostics import Diagnostic, SpecError
 from ..base.frozen import replace
-from ..base.picture_words import DOT_VIEWS, EVERY_VIEW, TRAINING_VIEWS, USUAL_VIEWS, VIEWS
+from ..base.picture_words import DOT_VIEWS, EVERY_VIEW, TRAINING_DOT_VIEWS, TRAINING_VIEWS, USUAL_VIEWS, VIEWS
 from ..export.registry import SHOW, VIEW, exporter, names
 from ..view.facts.lanes.shown_part import DEFAULT, Choice
 from .arguments import any_of, at_least, spec_arguments, theme_argument
@@ -84,12 +84,14 @@ def run(args: Namespace) -> int:
         views = _views(plan, view, args.phase)
         files: dict[Path, bytes] = {}
         for phase, own in views.items():
-            kind = _kind(target, own, args.theme)
+            kind = _kind(target, own, args.theme, trains=phase in plan.trainings)
             (data,) = exporter(kind, VIEW).make(plan, phase, own, choice=choice, theme=args.theme).values()
             assert isinstance(data, bytes)
             files[_path(target, phase, len(views))] = data
         if target is None:
-            if len(files) > 1 and any(_kind(target, own, args.theme) == OWN for own in views.values()):
+            if len(files) > 1 and any(
+                _kind(target, own, args.theme, trains=phase in plan.trainings) == OWN for phase, own in views.items()
+            ):
                 help = ("-o FILE.svg, or one --phase",)
                 raise SpecError([Diagnostic("E14", "there is one picture per phase", help=help)])
             sys.stdout.write(b"".join(files.values()).decode())
@@ -103,12 +105,13 @@ def run(args: Namespace) -> int:
     return 0 if plan.fits else 1
 
 
-def _kind(target: Path | None, view: str, theme: Theme) -> str:
+def _kind(target: Path | None, view: str, theme: Theme, *, trains: bool = False) -> str:
     """The format of a picture. Raises SpecError where it is not drawn so."""
     from ..export.pictures import check_drawn
 
-    formats = [OWN, *(k for k in names(SHOW) if k != OWN and (k != TEXT or view in DOT_VIEWS))]
-    as_text = view in DOT_VIEWS and theme != "dark"
+    in_dot = view in (TRAINING_DOT_VIEWS if trains else DOT_VIEWS)
+    formats = [OWN, *(k for k in names(SHOW) if k != OWN and (k != TEXT or in_dot))]
+    as_text = in_dot and theme != "dark"
     kind = target.suffix[1:].lower() if target is not None else TEXT if as_text else OWN
     if kind not in formats:
         ends = ", ".join(f".{f}" for f in formats)

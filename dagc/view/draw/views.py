@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 
-from ...base.picture_words import Theme
+from ...base.picture_words import TRAINING_DOT_VIEWS, Theme
 from ...plan.plan import CompiledPlan
 from ..facts.lanes.shown_part import DEFAULT, Choice
 from . import lane_digraph as digraph
@@ -27,6 +27,10 @@ def dot(plan: CompiledPlan, phase: str, view: str, choice: Choice = DEFAULT) -> 
     return VIEWS[view](plan, phase, choice)
 
 
+def _in_dot(plan: CompiledPlan, phase: str, view: str) -> bool:
+    return view in (TRAINING_DOT_VIEWS if phase in plan.trainings else VIEWS)
+
+
 def picture(
     plan: CompiledPlan, phase: str, view: str, kind: str, choice: Choice = DEFAULT, theme: Theme = "auto"
 ) -> bytes:
@@ -35,7 +39,7 @@ def picture(
         return dot(plan, phase, view, choice).encode()
     from .figures.standalone import svg
 
-    if kind != "svg" and view in VIEWS and theme != "dark" and shutil.which("dot") and not installed():
+    if kind != "svg" and _in_dot(plan, phase, view) and theme != "dark" and shutil.which("dot") and not installed():
         return render(dot(plan, phase, view, choice), kind)
     drawn = svg(plan, phase, view, choice, theme)
     return drawn.encode() if kind == "svg" else printed(drawn, kind)

@@ -7,13 +7,15 @@ from collections.abc import Callable
 from ....base.units import BYTES, TIME, show
 from ....plan.plan import CompiledPlan
 from ....plan.trained import TrainingResult
+from ....spec.metrics import percent
+from ...facts.axes_words import axes_text
 from ...facts.gpu_map import gpu_map as devices
 from ...facts.held_over_step import check_cells
 from ...facts.lanes.shown_part import Choice
 from ...facts.pipeline_cells import step_chart
-from ...facts.training_words import limit_text, schedule_text, stage_names
+from ...facts.training_words import batches_text, limit_text, schedule_text, stage_names, update_text
 from .. import step_layers
-from . import gpu_map, pipeline_chart, training_layers, training_memory
+from . import gpu_map, pipeline_chart, training_cards, training_layers, training_memory
 from .sheet import Sheet
 
 
@@ -46,6 +48,15 @@ def _map(plan: CompiledPlan, result: TrainingResult, choice: Choice) -> Sheet:
     return Sheet(gpu_map.heading(found, by), gpu_map.draw(found, by), gpu_map.keys(found, by))
 
 
+def _overview(plan: CompiledPlan, result: TrainingResult, choice: Choice) -> Sheet:
+    heading = [
+        f"{result.name}: {len(result.gpus)} GPUs, {axes_text(result.graph)}",
+        batches_text(result),
+        f"a step of {show(result.time_s, TIME)}, {schedule_text(result)}, MFU {percent(result.mfu)}; {update_text(result)}",
+    ]
+    return Sheet(heading, training_cards.draw(result), training_cards.keys(result))
+
+
 def _layer(plan: CompiledPlan, result: TrainingResult, choice: Choice) -> Sheet:
     return Sheet(step_layers.heading(result), training_layers.draw(result), training_layers.keys(result))
 
@@ -55,4 +66,5 @@ TRAINING_SHEETS: dict[str, Callable[[CompiledPlan, TrainingResult, Choice], Shee
     "memory": _memory,
     "map": _map,
     "layer": _layer,
+    "overview": _overview,
 }

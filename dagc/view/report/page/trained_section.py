@@ -9,7 +9,7 @@ from ....plan.plan import CompiledPlan
 from ....plan.step_totals import busiest
 from ....plan.trained import TrainingResult
 from ....spec.metrics import percent
-from ...draw.figures import pipeline_chart, training_layers, training_memory
+from ...draw.figures import pipeline_chart, training_cards, training_layers, training_memory
 from ...draw.figures.markup import Markup, join, tag
 from ...draw.figures.svg import legend
 from ...facts import training_words as said
@@ -46,6 +46,7 @@ def _training(plan: CompiledPlan, result: TrainingResult) -> Iterator[Markup]:
     reason = too_many_cells(result)
     yield fold("Pipeline", *((tag("p", reason, cls="soft"),) if reason else _pipeline(result)))
     yield fold("Memory per GPU", *_memory(result, drawn=not reason))
+    yield fold("Stages", training_cards.draw(result).framed(), legend(training_cards.keys(result)))
     yield fold("GPU map", devices.draw(plan, result))
     yield fold("Layers", *_layers(result))
     words = "Of one layer, alone on its slowest rank; collectives also under compute."
