@@ -222,6 +222,7 @@ def test_a_plan_is_written_that_compiles_to_the_figures_that_are_said(
     )  # fmt: skip
     assert [one["chosen"] for one in said["recompute"]].count(True) <= 1 and said["recompute"]
     jsonschema.validate(said, SCHEMA)
+    assert dagc.search(path, objective="mfu").recompute() == said["recompute"]
     assert main(["search", str(path), "--against", str(tmp_path / "out" / "plan.1.moe")]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "plan.1.moe: step.throughput_per_gpu" in out and "memory against time of the best plan" in out

@@ -63,6 +63,14 @@ class Search:
             for plan in self.plans
         ]
 
+    def recompute(self) -> list[dict[str, Any]]:
+        """Of a training step: the best plan by what is done anew, all else as it is, in SI units; those that no other is better than in memory
+        and time, the fastest first."""
+        return [
+            {"phase": one.phase, "recompute": one.recompute, "step_s": one.time_s, "peak_B": one.peak_B, "mfu": one.mfu, "fits": one.fits, "chosen": one.chosen}
+            for one in self.findings.anew
+        ]  # fmt: skip
+
     def to_dataframe(self, *, library: str | None = None) -> Any:
         """The rows as a data frame of pandas or polars. ImportError where neither is installed."""
         from .data_frames import data_frame

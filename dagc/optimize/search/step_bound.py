@@ -154,9 +154,10 @@ class StepBounds:
         key, state, kinds = int(self.key[row]), int(self.state[row]), len(found.names)
         if not self.names:
             self.names, self.layers, self.flops = found.names, found.layers, found.flops
-            self.cells = np.zeros((2, 3, len(CELLS), kinds, len(self.first)))
-            self.moves = np.zeros((2, len(CELLS), kinds, len(self.first)))
-            self.summed = np.zeros((len(CELLS), kinds, len(self.first)))
+            self.slot = np.zeros(len(self.first), dtype=np.int64)  # of a key that was lowered; 0: was not
+            self.cells, self.moves, self.summed = (
+                np.zeros((1, *one.shape)) for one in (found.cells, found.moves, found.summed)
+            )
             self.held = np.zeros((len(HELD), kinds, len(self.first)))
             self.update, self.states = np.zeros((2, kinds, len(self.stated))), np.zeros((2, kinds, len(self.stated)))
             for table in self.sides:
@@ -166,8 +167,13 @@ class StepBounds:
         more = np.zeros(len(self.first), dtype=bool)
         if not self.exact[key]:
             self.exact[key] = more[key] = True
-            self.cells[..., key], self.moves[..., key] = found.cells, found.moves
-            self.summed[..., key], self.held[..., key] = found.summed, found.held
+            self.slot[key] = count = int(self.exact.sum())
+            if count == len(self.cells):
+                self.cells, self.moves, self.summed = (
+                    np.concatenate([one, np.zeros(one.shape)]) for one in (self.cells, self.moves, self.summed)
+                )
+            self.cells[count], self.moves[count], self.summed[count] = found.cells, found.moves, found.summed
+            self.held[..., key] = found.held
             for k, table in enumerate(self.sides):
                 anew, side = divmod(k, 2)
                 new = table.put(key, found.computed[anew, :, 2 * side : 2 * side + 2].reshape(2, -1))
@@ -217,10 +223,11 @@ class StepBounds:
         for below in self.below:
             base = below[at]
             known = (base >= 0) & self.exact[base]
-            cells = self.cells[overlap][:2, ..., base[known]] - self.summed[..., base[known]]
+            slot = self.slot[base[known]]
+            cells = np.moveaxis(self.cells[slot, overlap, :2] - self.summed[slot, None], 0, -1)
             out[:2, ..., known] = np.maximum(out[:2, ..., known], cells)
         exact = self.exact[at]
-        out[..., exact] = self.cells[overlap][..., at[exact]]
+        out[..., exact] = np.moveaxis(self.cells[self.slot[at[exact]], overlap], 0, -1)
         return out
 
     def _settle(self, number: int, at: Ints, cells: Floats) -> None:
@@ -233,7 +240,7 @@ class StepBounds:
                 cut = even_stages(sum(cut), schedule.stages)
             own = self.made[number] = shares(schedule, self.layers, len(self.names), cut)
         exact, state, hides = self.exact[self.key[at]], self.state[at], self.hides[at]
-        moves = np.moveaxis(self.moves[hides.astype(np.int64), :, :, self.key[at]], 0, -1)
+        moves = np.moveaxis(self.moves[self.slot[self.key[at]], hides.astype(np.int64)], 0, -1)
         beside = np.where(hides, moves, 0.0)  # what runs at the same time takes no longer in all
         whole = np.where(hides, cells[0], cells[0] + moves)
         under = np.where(exact, cells[0] + moves, FOREVER_S)  # what hides more than is known hides all
