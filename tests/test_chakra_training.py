@@ -43,6 +43,7 @@ CASES = {
     "zero 3": "zero = 3, sequence_parallel = true",
     "zero 3, hidden": "zero = 3, grad_overlap = full",
     "zero 3, kept": "zero = 3, grad_overlap = full, reshard_after_forward = false, schedule = zb_h1",
+    "pairs": "schedule = interleaved, virtual = 2, exchange_overlap = full, zero = 1",
     "stages inside": "zero = 1, order = [dp, pp, sp, tp, ep]",
     "router losses": "aux_loss = 0.01, z_loss = 0.001, zero = 1",
     "recompute": "recompute = full, sequence_parallel = true",
@@ -226,6 +227,10 @@ def test_the_longest_way_through_all_traces_is_the_step(name: str) -> None:
     cells, step = cells_s / result.steps.makespan_s, step_s / result.time_s
     if result.training.overlap == "full":  # reduced gradients hold up the collectives of other layers
         assert 0.98 < cells < 1.1 and 0.98 < step < 1.1
+    elif any(
+        len(cells_of(entry)) > 1 for entry in result.steps.schedule.written(0)
+    ):  # a pair is priced at the least that it can take
+        assert 0.96 < cells < 1.06 and 0.96 < step < 1.06
     else:  # layers overlap a little where one ends with a collective, and so do updates
         assert 0.96 < cells < 1.005 and 0.96 < step < 1.001
 
