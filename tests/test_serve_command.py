@@ -18,7 +18,7 @@ from conftest import ROOT, spec_text
 
 import dagc
 import dagc.serving.simulate as simulate_module
-from dagc.cli import asked_servings, main
+from dagc.cli import main, manner
 from dagc.export import served_events, served_files
 from dagc.export.events import EventSpan
 from dagc.export.json import dumps
@@ -333,10 +333,10 @@ def test_rows_for_a_data_frame(plan: dagc.Plan) -> None:
 
 
 def test_a_terminal_is_told_how_far_it_is(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    with asked_servings.shown_progress() as told:
+    with manner.shown_progress() as told:
         assert told is None
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    with asked_servings.shown_progress("chat: ") as told:
+    with manner.shown_progress("chat: ") as told:
         assert told is not None
         told("100%")
         told("5%")

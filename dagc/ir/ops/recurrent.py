@@ -65,7 +65,7 @@ KINDS = (
         whole=_taps, tokens=Tokens.IN_ORDER, state=_last_inputs,
     ),
     OpKind(
-        name="delta", about="a matrix per head, faded, written by keys (by the delta rule, or plainly) and read by queries", dims=_delta,
+        name="delta", about="a matrix per head, faded, written by keys (by the delta rule or plainly), read by queries", dims=_delta,
         attrs=DeltaAttrs,
         flops=_delta_flops, uses_tensor_cores=True, whole=_widths, tokens=Tokens.IN_ORDER, over_heads=True, state=_matrices,
     ),
