@@ -320,6 +320,14 @@ def test_any_lowering_has_the_gradients_of_the_model(text: str) -> None:
     assert proof.weights == weights_of(step.placed)
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_ranks_of_a_split_sequence_do_what_is_said(model: str) -> None:
+    """Masks leave them unequal pairs of tokens, and equal rows, which are what the gradient of sinks adds up."""
+    twin = small_twin(model, "gpus = 0..1, sp = 2")
+    proof = compared(twin.model, twin.placed, step_inputs(twin), 2)
+    assert proof.holds, proof
+
+
 @dataclass
 class OnTorch(TrainingMachine):
     """Each op is done in torch, too, on the same operands. `compared`: kinds of op."""

@@ -136,20 +136,44 @@ def test_weights_of_the_model_in_fp8_are_refused() -> None:
     [
         ("schedule = interleaved", {}, "interleaved has 1 chunk per GPU", "virtual = 2, or schedule = one_f_one_b"),
         ("virtual = 2", {}, "one_f_one_b has 2 chunks per GPU", ""),
-        ("schedule = interleaved, virtual = 3", {}, "8 layers do not divide over 6 virtual stages", "chunks that divide them: 1, 2, 4"),
+        ("schedule = interleaved, virtual = 3", {}, "8 layers do not divide over 6 virtual stages", "chunks that divide them: 2, 4"),
         (
             "schedule = interleaved, virtual = 2", {"microbatches = 8": "microbatches = 1"},
             "interleaved of 2 stages has 1 micro-batch", "microbatches = 2",
         ),
         ("schedule = dualpipe", {"microbatches = 8": "microbatches = 2"}, "dualpipe of 2 stages has 2 micro-batches", "microbatches = 4 or more"),
         ("schedule = dualpipe", {"pp = 2": "pp = 1", "dp = 4": "dp = 8", "ep = 8": "ep = 8, tp = 2"}, "dualpipe has 1 stage", "pp = 2"),
+        ("schedule = dualpipe, layers_per_stage = [2, 2, 2, 2]", {}, "`layers_per_stage` must be 2 numbers that add up to 8", ""),
         ("schedule = zb_v, layers_per_stage = [3, 5]", {}, "`layers_per_stage` must be 4 numbers, one for each chunk of layers", "leave it out"),
     ],
 )  # fmt: skip
 def test_schedules_that_cannot_run(words: str, changes: dict[str, str], said: str, help: str) -> None:
     (found,) = errors_of(spec(words, **changes))
     assert (found.code, found.message) == ("E03", said)
-    assert found.span is not None and any(line.startswith(help) for line in found.help)
+    assert found.span is not None and any(line.startswith(help) for line in found.help or ("",))
+
+
+@pytest.mark.parametrize(
+    ("words", "layers", "cut"),
+    [
+        ("schedule = one_f_one_b", 9, [5, 4]),
+        ("schedule = zb_v", 9, [3, 2, 2, 2]),
+        ("schedule = zb_v", 10, [3, 3, 2, 2]),
+        ("schedule = zb_v, layers_per_stage = [5, 4]", 9, [3, 2, 2, 2]),
+        ("schedule = interleaved, virtual = 3", 10, [2, 2, 2, 2, 1, 1]),
+        ("schedule = dualpipe", 9, [5, 4]),
+        ("schedule = dualpipe_v", 10, [3, 3, 2, 2]),
+    ],
+)
+def test_the_cut_that_is_told_where_layers_do_not_divide_compiles(words: str, layers: int, cut: list[int]) -> None:
+    """One number for each chunk that the schedule has; each copy of DualPipe has the whole model."""
+    changes = {"layers = 8": f"layers = {layers}"}
+    (found,) = errors_of(spec(words, **changes))
+    assert found.code == "E03" and f"layers_per_stage = {cut} makes them uneven" in found.help
+    assert not any("balanced" in line for line in found.help)
+    plan = dagc.compile_text(spec(f"{words.split(', layers')[0]}, layers_per_stage = {cut}", **changes))
+    (step,) = plan.trainings.values()
+    assert [sum(n for _, n in stage.layers) for stage in step.stages] == [cut[0] + 1, *cut[1:-1], cut[-1] + 1]
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,10 @@ class Known:
     pairs: bool = False
     pairing: bool = False
 
+    def cuts(self, virtual: int | None) -> int:
+        """Into how many chunks the layers of a GPU are cut; another copy of the model has its own on another GPU."""
+        return max(virtual or 1, self.chunks or 1) // self.copies
+
     @property
     def ends_meet(self) -> bool:
         """Whether the GPUs that have the first layers have the last ones too: chunks go down the row and back up, or as copies."""

@@ -8,6 +8,7 @@ from ..base.axes import AXES
 from ..base.diagnostics import Collector, Label
 from ..base.pipeline_schedules import SCHEDULES
 from ..base.source import Span
+from ..spec.factors import unequal
 from ..spec.model import Model
 from ..spec.phase import Phase
 from ..spec.strategy import Fold, Strategy
@@ -212,12 +213,13 @@ class StrategyFit:
                     else f"{layers} layers are more than {MOST_BALANCED}, which are balanced at most", self.at("pp", "stages"),
                 )  # fmt: skip
         elif layers % s.pp:
-            low = layers // s.pp
-            uneven = ", ".join(str(low + (i < layers % s.pp)) for i in range(s.pp)) if s.pp <= 16 else "..."
+            chunks = s.pp * _chunks(self.phase)
+            balanced = "`stages = balanced` cuts them so that the busiest takes the least time"
+            helps = (*(() if self.phase.training else (balanced,)), unequal(layers, chunks))
             self.out.add(
                 "E03", f"{layers} layers cannot be divided by pp {s.pp} stages", self.at("pp"),
                 also=self.why("layers", f"{layers} layers") or self.why("stack", f"{layers} layers"),
-                help=("`stages = balanced` cuts them so that the busiest takes the least time", f"layers_per_stage = [{uneven}] makes them uneven",) if low else ("use fewer stages",),
+                help=helps if layers >= chunks else ("use fewer stages",),
             )  # fmt: skip
 
     def _routing(self, experts: int) -> None:
@@ -482,7 +484,7 @@ def _times(fold: Fold) -> str:
 def _chunks(phase: Phase) -> int:
     """Of layers on each GPU of a pipeline."""
     training = phase.training
-    return 1 if training is None else max(training.virtual, SCHEDULES[training.schedule].chunks or 1)
+    return 1 if training is None else SCHEDULES[training.schedule].cuts(training.virtual)
 
 
 def _nearest(number: int, step: int) -> str:

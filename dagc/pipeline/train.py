@@ -22,6 +22,7 @@ from ..cost.training.weight_moves import gathered_bytes, in_flat_calls, scattere
 from ..ir.graph import UPDATE, Graph, Segment, Stage, runs
 from ..plan.step_totals import edge_between
 from ..plan.trained import TrainingResult
+from ..spec.factors import unequal
 from ..spec.hardware import Hardware
 from ..spec.training import Training
 from ..spec.unit import Unit
@@ -127,18 +128,22 @@ def virtual_stages(graph: Graph, schedule: PipelineSchedule, unit: Unit) -> tupl
         return graph.stages
     names = [name for stage in graph.stages for name, count in stage.layers for _ in range(count)]
     body, given = names[1:-1], unit.phase.strategy.layers_per_stage
+    even = len(body) % schedule.stages == 0
+    uneven = unequal(len(body), schedule.stages) if len(body) >= schedule.stages else "use fewer stages"
     if given is not None and len(given) != schedule.stages:
         unit.stop(
             "E03", f"`layers_per_stage` must be {schedule.stages} numbers, one for each chunk of layers", at="layers_per_stage",
-            because=(f"this schedule has {schedule.stages // schedule.gpus} chunks per GPU",), help=("leave it out: chunks are equal",),
+            because=(f"this schedule has {schedule.stages // schedule.gpus} chunks per GPU",), help=("leave it out: chunks are equal" if even else uneven,),
         )  # fmt: skip
-    if given is None and len(body) % schedule.stages:
-        near = [n for n in range(1, len(body) + 1) if len(body) % (n * schedule.gpus) == 0]
+    if given is None and not even:
+        free = SCHEDULES[training_of(unit).schedule].chunks is None
+        near = [n for n in range(2, len(body) + 1) if len(body) % (n * schedule.gpus) == 0] if free else []
+        helps = [f"chunks that divide them: {', '.join(map(str, near[:6]))}"] if near else []
         unit.stop(
             "E03", f"{len(body)} layers do not divide over {schedule.stages} virtual stages",
             at="virtual" if "virtual" in unit.phase.spans else "schedule",
             because=(f"{schedule.gpus} stages x {schedule.stages // schedule.gpus} chunks",),
-            help=((f"chunks that divide them: {', '.join(map(str, near[:6]))}",) if near else ("choose another pp",)),
+            help=(*helps, uneven),
         )  # fmt: skip
     return tuple(Stage(k, runs(own)) for k, own in enumerate(chunks_of(names, schedule.stages, given)))
 

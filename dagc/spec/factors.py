@@ -11,6 +11,8 @@ from .strategy import Fold, Strategy
 
 Side = tuple[tuple[str, int], ...]
 
+LISTED = 16  # stages whose numbers of layers a message has
+
 
 def factorisations(strategy: Strategy) -> tuple[Side, ...]:
     """Of ranks that attention has: the attention side, then (folded) the expert side; each outermost first as `order` says, replicas outermost of
@@ -40,6 +42,12 @@ def expert_side(strategy: Strategy) -> Side:
 def even_stages(layers: int, stages: int) -> tuple[int, ...]:
     """Layers of each stage, as equal as they can be."""
     return tuple(layers // stages + (k < layers % stages) for k in range(stages))
+
+
+def unequal(layers: int, stages: int) -> str:
+    """What to write where layers do not divide."""
+    cut = ", ".join(map(str, even_stages(layers, stages))) if stages <= LISTED else "..."
+    return f"layers_per_stage = [{cut}] makes them uneven"
 
 
 def in_order(strategy: Strategy, fold: Fold | None) -> list[tuple[str, int]]:

@@ -149,6 +149,8 @@ def _share(forward: OpKind) -> ShareRule | None:
         return None
 
     def share(segment: Segment, op: Op, mesh: Mesh) -> Array | None:
+        if _of_sinks(op):
+            return None  # every rank sums as many rows, whatever its mask lets through
         return rule(segment, forward_op(segment, op), mesh)
 
     return share
@@ -163,6 +165,10 @@ def times(factor: float) -> Callable[[OpKind], Count]:
     return of
 
 
+def _of_sinks(op: Op) -> bool:
+    return differentiated(op) > 2 * op.of(AttendAttrs).pairs
+
+
 def _attend_flops(forward: OpKind) -> Count:
     """One product for the queries and one for the keys; for the values theirs, and the gradient of the weights that both others
     read. In all twice the op. What a kernel computes anew is not counted."""
@@ -172,7 +178,7 @@ def _attend_flops(forward: OpKind) -> Count:
         which = differentiated(op)
         width = segment.size(segment.dims_of(own.inputs[min(which, 2 * pairs)])[-1])
         every = segment.size(own.dims[-1]) + sum(segment.size(segment.dims_of(q)[-1]) for q in own.inputs[:pairs])
-        if which > 2 * pairs:  # sinks: a sum over the rows
+        if _of_sinks(op):  # a sum over the rows
             return 2.0 * segment.count(own.dims[:-1])
         return (2.0 if which == 2 * pairs else 1.0) * forward.flops(segment, own) * width / every
 
