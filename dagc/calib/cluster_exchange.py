@@ -7,6 +7,9 @@
         sent    = T row (hit + own) / (sms sm_Bps): what the streaming multiprocessors given to it move
         hit     = g (1 - (1 - 1/g)^top_k) of the g nodes that group-limited routing lets a token reach, of N without
 
+Of ranks of one domain, which take such kernels as nodes do, every copy for another rank passes the links that join the nodes:
+n ranks for N in the copies of a low latency kernel, and no throughput kernel is faster than those of n ranks on its wire.
+
 T tokens of one rank, N nodes. De-duplication by node, and the multiprocessors: deepseek-ai/DeepEP, normal kernels. That copies
 crowd each other out, and the cost of the nodes, are this project's form. Fitted on 2, 4 and 8 nodes of one cluster and on
 published times of up to 32 nodes of two others (`fitting/cluster.py`).
@@ -80,17 +83,21 @@ def time_s(
     *,
     sms: ArrayLike = SMS,
     reach: ArrayLike = np.inf,
+    domain: tuple[ArrayLike, ArrayLike] | None = None,
 ) -> Floats:
     """Seconds of one dispatch or combine; `tokens` of one rank, `row_B` bytes per copy of a token, `link_Bps` per rank.
-    `reach`: nodes that routing lets a token reach, for throughput kernels. One node takes no time."""
+    `reach`: nodes that routing lets a token reach, for throughput kernels; `domain`: ranks, and those that a token can reach,
+    where the nodes are parts of one domain. One node takes no time."""
     t, n, link = floats(tokens) * floats(row_B), floats(nodes), floats(link_Bps)
     waiting = c.launch_s + c.step_s * np.log2(n)
+    ranks, reached = (n, reach) if domain is None else (floats(domain[0]), domain[1])
+    every = t * copies_of(c, top_k, ranks, reached) * (1 - 1 / ranks) / (c.efficiency * link)
     if isinstance(c, LowLatency):
-        return floats((waiting + t * floats(top_k) * (1 - 1 / n) / (c.efficiency * link)) * (n > 1))
+        return floats((waiting + every) * (n > 1))
     hit = copies_of(c, top_k, n, reach)
     copies = hit * (1 - 1 / n)
     crowded = 1 + np.minimum((copies / c.crowd) ** c.crowding, MOST_CROWDED)
-    wire = t * copies / (c.efficiency * link) * crowded
+    wire = np.maximum(t * copies / (c.efficiency * link) * crowded, every)
     sent = t * (hit + c.own) / (floats(sms) * c.sm_Bps)
     return floats((waiting + overlap_s(c.sharpness, wire, sent)) * (n > 1))
 

@@ -4,7 +4,8 @@ Inside a domain an all-reduce is the engine's choice, as its table has it: kerne
 collective is NCCL's, for the engines' own kernels reach over NVLink alone. Two rules apply beyond the measured range. An
 exchange between nodes is never faster than the same one inside a node, whose launches and protocols it has too. And beyond
 the ranks that a kernel was measured on, a domain is never slower than the same ranks as nodes joined by the domain's own
-links: it can run what they run. Prices never fall as messages grow.
+links: it can run what they run, though what they would send inside and between them passes the same ports. No price is below
+the time that the links need for what passes them. Prices never fall as messages grow.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from ..ir.routed_dims import rows_of
 from ..spec.hardware import Hardware, Link
 from ..spec.unit import Unit
 from .measured import Measured, faster, scaled
-from .network import Network, beyond_ports, collective_time
+from .network import Network, beyond_ports, collective_time, ports_s
 
 C = TypeVar("C")
 SCALE_BLOCK = 128
@@ -110,11 +111,14 @@ class Exchanges:
         sent = self._sent(op, payload_B)
         network = beyond_ports(op.runtime_kind, payload_B, group, self.hardware.links)
         if network is None:
-            return self._inside(op, payload_B, group.ranks, sent)
+            return self._inside(op, payload_B, group, sent)
         known = max((o.most_ranks for o in self._options(op, payload_B, group.ranks, sent)), default=0)
-        inside = self._inside(op, payload_B, int(min(group.ranks, known)), sent) if known > 1 else None
+        within = int(min(group.ranks, known))
+        inside = self._inside(op, payload_B, GroupShape(within, within, 1), sent) if known > 1 else None
         if sent:
-            over: Measured | None = self._over_nodes(sent, network.domains, network.link_Bps)
+            passed = self._over_nodes(sent, network.domains, network.link_Bps)
+            forwarded_s = self._forwarded_s(sent, network.domains, group.ranks)
+            over: Measured | None = passed.at(np.maximum(passed.time_s, forwarded_s))
         else:
             over = self._nccl_over_nodes(op, payload_B, group.ranks, network, estimate_s)
         over_s = estimate_s if over is None else float(over.time_s)
@@ -126,7 +130,15 @@ class Exchanges:
 
     # -- inside a node or NVLink domain ----------------------------------------------------------
 
-    def _inside(self, op: Op, payload_B: float, ranks: int, sent: Tokens | None) -> Measured | None:
+    def _inside(self, op: Op, payload_B: float, group: GroupShape, sent: Tokens | None) -> Measured | None:
+        found = self._at_most_nodes(op, payload_B, group.ranks, sent)
+        if found is None:
+            return None
+        least_s = ports_s(op.runtime_kind, found.buffer_B or payload_B, group, self.hardware.links)
+        return found.at(np.maximum(found.time_s, least_s))
+
+    def _at_most_nodes(self, op: Op, payload_B: float, ranks: int, sent: Tokens | None) -> Measured | None:
+        """Beyond the ranks that were measured no slower than nodes."""
         options = self._options(op, payload_B, ranks, sent)
         known = [option for option in options if ranks <= option.most_ranks]
         if not options:
@@ -139,10 +151,13 @@ class Exchanges:
             return best
         if sent:
             links, counts = self.hardware.links[0].bandwidth_Bps, [n for n in range(2, ranks + 1) if ranks % n == 0]
-            joined_s = min(float(self._over_nodes(sent, nodes, links).time_s) for nodes in counts)
-        else:
-            joined_s = self._as_nodes_s(op, payload_B, ranks)
-        return replace(best, time_s=np.minimum(best.time_s, joined_s))
+            joined = min(
+                (self._over_nodes(sent, nodes, links, ranks) for nodes in counts), key=lambda one: float(one.time_s)
+            )
+            if float(joined.time_s) < float(best.time_s):
+                return replace(best, time_s=joined.time_s, buffer_B=joined.buffer_B)
+            return best
+        return replace(best, time_s=np.minimum(best.time_s, self._as_nodes_s(op, payload_B, ranks)))
 
     def _options(self, op: Op, payload_B: float, ranks: int, sent: Tokens | None) -> list[Option]:
         """Kernels that were measured; where none takes tokens to experts, the plain ones."""
@@ -150,11 +165,21 @@ class Exchanges:
         return routed or [*self._collective_kernels(op, payload_B, ranks)]
 
     def _as_nodes_s(self, op: Op, payload_B: float, ranks: int) -> float:
-        """The ranks of one domain as nodes of any equal size, joined by the domain's links."""
+        """The ranks of one domain as nodes of any equal size, joined by the domain's links. What an algorithm sends inside and
+        between nodes at once has the same ports."""
         inside, outside = self.hardware.links[0], self.hardware.links[-1]
         between = Link(inside.bandwidth_Bps, outside.latency_s)
         shapes = [GroupShape(ranks, size, ranks // size) for size in range(1, ranks) if ranks % size == 0]
-        return min(collective_time(op.runtime_kind, payload_B, shape, inside, between).time_s for shape in shapes)
+        least_s = ports_s(op.runtime_kind, payload_B, GroupShape(ranks, ranks, 1), self.hardware.links)
+
+        def joined_s(shape: GroupShape) -> float:
+            found, moving = (
+                collective_time(op.runtime_kind, payload_B, shape, inside, between, floor=floor)
+                for floor in (False, True)
+            )
+            return found.time_s + max(0.0, least_s - moving.time_s)
+
+        return min(joined_s(shape) for shape in shapes)
 
     def _collective_kernels(
         self, op: Op, payload_B: float, ranks: int, kernels: Sequence[Kernel] | None = None
@@ -235,19 +260,38 @@ class Exchanges:
             element_B = DTYPE_BYTES[sent] + (4 / SCALE_BLOCK if dtype(sent).quantised else 0.0)
         return Tokens(tokens, hidden, top_k, element_B, back)
 
-    def _over_nodes(self, sent: Tokens, nodes: int, link_Bps: float) -> Measured:
-        speed = "ll" if self.unit.phase.exchanges == "deepep_ll" else "ht"
-        kernel = f"{speed}_{'combine' if sent.back else 'dispatch'}"
-        model = self.unit.spec.model
-        groups, found, reach = model.count("experts.groups", 1), cluster_exchange.constants()[kernel], float("inf")
-        if groups > 1:
-            reach = cluster_exchange.reach(groups, model.count("experts.groups_limit", 1), nodes)
+    def _over_nodes(self, sent: Tokens, nodes: int, link_Bps: float, ranks: int | None = None) -> Measured:
+        """`ranks`: of the one domain that the nodes are parts of."""
+        kernel = self._cluster_kernel(sent)
+        found = cluster_exchange.constants()[kernel]
         time_s = cluster_exchange.time_s(
             found.constants, sent.tokens, sent.hidden * sent.element_B, sent.top_k, nodes, link_Bps,
-            sms=moe_a2a.SMS_V2 if self.unit.phase.exchanges == "deepep_v2" else moe_a2a.SMS, reach=reach,
+            sms=moe_a2a.SMS_V2 if self.unit.phase.exchanges == "deepep_v2" else moe_a2a.SMS, reach=self._reach(nodes),
+            domain=None if ranks is None else (ranks, self._reach(ranks)),
         )  # fmt: skip
-        copies = float(cluster_exchange.copies_of(found.constants, sent.top_k, nodes, reach))
+        copies = self._copies(sent, ranks or nodes)
         return Measured(time_s, f"cluster_{kernel}", found.median, buffer_B=sent.buffer_B(copies))
+
+    def _forwarded_s(self, sent: Tokens, nodes: int, ranks: int) -> float:
+        """Seconds that the innermost links need for the copies that come to a rank over no NIC."""
+        passed, received = (self._copies(sent, parts) * (1 - 1 / parts) for parts in (nodes, ranks))
+        return sent.buffer_B(max(0.0, received - passed)) / self.hardware.links[0].bandwidth_Bps
+
+    def _cluster_kernel(self, sent: Tokens) -> str:
+        speed = "ll" if self.unit.phase.exchanges == "deepep_ll" else "ht"
+        return f"{speed}_{'combine' if sent.back else 'dispatch'}"
+
+    def _copies(self, sent: Tokens, parts: int) -> float:
+        """Of a token for nodes or ranks, its own included."""
+        c = cluster_exchange.constants()[self._cluster_kernel(sent)].constants
+        return float(cluster_exchange.copies_of(c, sent.top_k, parts, self._reach(parts)))
+
+    def _reach(self, parts: int) -> float:
+        """Of so many parts, those that routing lets a token reach."""
+        model = self.unit.spec.model
+        groups = model.count("experts.groups", 1)
+        limit = model.count("experts.groups_limit", 1)
+        return cluster_exchange.reach(groups, limit, parts) if groups > 1 else float("inf")
 
     def _nccl_over_nodes(
         self, op: Op, payload_B: float, ranks: int, network: Network, estimate_s: float

@@ -141,6 +141,27 @@ def beyond_ports(kind: str, payload_B: float, shape: GroupShape, links: Links) -
     return Network(own.domains[outside - 1], beyond_B[0], slowest)
 
 
+def ports_s(kind: str, payload_B: float, shape: GroupShape, links: Links) -> float:
+    """Seconds that the ports of GPUs need for what passes them in one call, whatever the algorithm, of a group that stays within
+    ports. Every rank sends its part to every other (all-to-all), or takes in what it lacks, as each inner domain does once; of a
+    reduce-scatter backwards. Where switches add, an all-reduce takes its payload once in and once out (`nvls` of NCCL)."""
+    n = shape.ranks
+    if n == 1 or kind not in WITHIN_PORTS:
+        return 0.0
+    own, used, _ = spanned(shape, links)
+    if kind == "all_to_all":
+        return payload_B * _at_once(own, used, n)[0]
+    if kind == "all_reduce":
+        return payload_B / used[0].bandwidth_Bps
+    inner = (1, *own.least) if len(used) > 1 else (1,)
+    lacking = max((n - held) / held / link.bandwidth_Bps for held, link in zip(inner, used, strict=True))
+    return payload_B * lacking / (n if kind == "reduce_scatter" else 1)
+
+
+WITHIN_PORTS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
+"""Collectives of which `ports_s` says the least."""
+
+
 @lru_cache(maxsize=1024)
 def spanned(shape: GroupShape, links: Links) -> tuple[GroupShape, Links, tuple[int, ...]]:
     """A group on the levels that it crosses alone, their links, and which they are; the innermost is always there. GPUs that
