@@ -165,6 +165,33 @@ def test_reports_have_the_figures() -> None:
     assert max(map(len, shown.splitlines())) <= 80
 
 
+STEP_ALONE = """moe 1
+hardware from "b200-sxm" {{ gpus = 8 }}
+model from "olmoe-1b-7b" {{ }}
+workload {{ sequences = 64, prompt = 4096 tok }}
+phase step {{ kind = train, gpus = 0..7, microbatches = 4, zero = {zero}, grad_overlap = full
+  attention {{ dp = 8 }}
+  experts {{ ep = 4 }}
+}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("zero", "said"),
+    [
+        (1, "states of the optimizer are shared out; its collectives run under the last and the first cells"),
+        (2, "and sums of gradients are shared out; reductions run under other layers, gathers under the first cells"),
+        (3, "sums of gradients and weights are shared out, weights gathered for use, of two layers at a time"),
+    ],
+)
+def test_a_step_of_one_stage_waits_for_none_and_says_what_is_shared_out(zero: int, said: str) -> None:
+    """Its cells, added up in another order, are not to a bit the step: that is no bubble. The picture's heading is whole."""
+    plan = dagc.compile_text(STEP_ALONE.format(zero=zero))
+    assert plan.trainings["step"].bubble == 0.0
+    assert said in " ".join(plan.report().split()) and "1F1B: bubble 0%" in plan.report()
+    assert "are shared out" in plan.svg("step", "overview") and "…" not in plan.svg("step", "overview")
+
+
 def test_rows_are_plain_and_say_what_the_object_says() -> None:
     plan = trained()
     data: Any = plan.to_json()["training"]

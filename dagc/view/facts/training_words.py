@@ -15,8 +15,8 @@ from ...spec.metrics import percent
 PARTS = ("weights", "gradients", "optimizer", "activations", "gathered", "working", "buffers", "reserve")
 """Of a GPU's memory, in the order in which they are shown."""
 SHARED_OUT = (
-    "nothing is shared out", "states of the optimizer are shared out", "these and sums of gradients are shared out",
-    "these and weights are shared out, which are gathered for use",
+    "nothing is shared out", "states of the optimizer are shared out", "states of the optimizer and sums of gradients are shared out",
+    "states of the optimizer, sums of gradients and weights are shared out, weights gathered for use",
 )  # fmt: skip
 """Among data-parallel ranks, by ZeRO's number."""
 
@@ -95,6 +95,8 @@ def update_text(result: TrainingResult) -> str:
         return words
     if training.zero == 3:
         return f"{words}; gathers and reductions run under other layers"
+    if training.zero == 2:
+        return f"{words}; reductions run under other layers, gathers under the first cells"
     return f"{words}; its collectives run under the last and the first cells"
 
 

@@ -16,6 +16,8 @@ from .stage_times import StageTimes
 
 SHOWN = 4
 """GPUs that a message about a deadlock names."""
+ROUNDING = 1e-12
+"""Of the makespan."""
 
 
 class Timed(NamedTuple):
@@ -58,8 +60,9 @@ class StepTimes:
 
     @property
     def bubbles_s(self) -> tuple[float, ...]:
-        """Of each GPU, how much of the makespan it is idle."""
-        return tuple(max(0.0, self.makespan_s - busy) for busy in self.busy_s)
+        """Of each GPU, how much of the makespan it is idle; sums in another order differ by their rounding."""
+        least_s = ROUNDING * self.makespan_s
+        return tuple(idle if (idle := self.makespan_s - busy) > least_s else 0.0 for busy in self.busy_s)
 
     @cached_property
     def starts_s(self) -> tuple[float, ...]:

@@ -52,7 +52,8 @@ def _overview(plan: CompiledPlan, result: TrainingResult, choice: Choice) -> She
     heading = [
         f"{result.name}: {len(result.gpus)} GPUs, {axes_text(result.graph)}",
         batches_text(result),
-        f"a step of {show(result.time_s, TIME)}, {schedule_text(result)}, MFU {percent(result.mfu)}; {update_text(result)}",
+        f"a step of {show(result.time_s, TIME)}, {schedule_text(result)}, MFU {percent(result.mfu)}",
+        *update_text(result).split("; "),
     ]
     return Sheet(heading, training_cards.draw(result), training_cards.keys(result))
 
