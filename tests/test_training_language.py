@@ -79,7 +79,8 @@ def test_a_word_of_training_is_refused_in_inference(name: str) -> None:
 
 @pytest.mark.parametrize("name", ELSEWHERE)
 def test_a_word_of_inference_is_refused_in_training(name: str) -> None:
-    found = next(d for d in errors_of(spec(written(name))) if d.code == "E12")
+    (found,) = errors_of(spec(written(name)))
+    assert found.code == "E12"
     assert found.message == f"`{name}` does not belong to a training phase" and found.help == (ELSEWHERE[name],)
     assert found.span is not None and found.span.text in (WRITTEN[name], name)
 

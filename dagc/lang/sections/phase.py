@@ -87,7 +87,8 @@ def read_phase(
     )
     belongs(str(kind), body, out)
     belongs_to_training(str(kind), body, out)
-    _check_drafter(values, model, body, out)
+    if kind != TRAIN.name:
+        _check_drafter(values, model, body, out)
     parts = read_parts(values, body, workload, out) if kind == MIXED.name else ()
     if kind == MIXED.name and not parts:
         return None
