@@ -92,7 +92,7 @@ def plain() -> dagc.Plan:
             "phase",
             ("ep", "tp", "decode", "engine", *OF_TRAINING),
         ),  # an engine that is named also has its memory counted
-        ("TRAIN", "phase", ("tp", "decode", "engine", *ELSEWHERE)),
+        ("TRAIN", "phase", ("tp", "decode", "engine", "aux_loss_over", *ELSEWHERE)),  # of a loss that is not there
         ("SERVE", "serve", ("prefill_workers", "hand_over")),  # of a prefill on GPUs of its own
     ],
 )

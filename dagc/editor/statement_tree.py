@@ -158,6 +158,13 @@ class Reader:
         return _made((*head, brace), in_block, body, (brace.end, stop), end, ended)
 
 
+def _begins(first: Token, second: Token | None) -> bool:
+    """Whether the first word says what a statement is: not one that is given a value, nor `moe` alone, a block of a layer."""
+    if second is None:
+        return first.text in _WORDED and _WORDED[first.text] != VERSION
+    return first.text in _WORDED and not (second.text == "=" and first.text not in (LET, PARAM))
+
+
 def _made(
     head: tuple[Token, ...],
     in_block: bool,
@@ -175,7 +182,7 @@ def _made(
     kind, name, preset = OTHER, None, None
     if first is None or first.kind != NAME:
         pass
-    elif first.text in _WORDED and not (second is not None and second.text == "=" and first.text not in (LET, PARAM)):
+    elif _begins(first, second):
         kind, name = _WORDED[first.text], named
         if kind == REQUIRE:
             value, name = head[1:], second if second is not None and second.kind == STRING else None
