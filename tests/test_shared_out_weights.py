@@ -142,7 +142,7 @@ def test_what_is_gathered_is_said_and_drawn() -> None:
         for words in ("zero = 2", "zero = 3", "zero = 3, reshard_after_forward = false")
     )
     assert [("p5", "gathered weights") in keys(result) for result in (two, three, kept)] == [False, True, True]
-    assert "which are gathered for use, of one layer at a time (1.05 GB at most)" in update_text(three)
+    assert "weights gathered for use, of one layer at a time (1.05 GB at most)" in update_text(three)
     assert "and kept until their gradients are there (16.1 GB at most)" in update_text(kept)
     assert "gathered" not in update_text(two)
 
