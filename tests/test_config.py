@@ -57,6 +57,17 @@ def checked(folder: Path, case: str, text: str | None = None, flags: Sequence[st
         ("gpt_oss_yarn", "layer_types", ["full_attention"], "layer_types of another length than num_hidden_layers"),
         ("gpt_oss_yarn", "layer_types", ["full_attention", "linear_attention"], "unknown block `linear_attention`"),
         ("gpt_oss_yarn", "layer_types", [None, "full_attention", "full_attention"], "`layer_types` of `config.json`"),
+        (
+            "exaone4",
+            "layer_types",
+            ["sliding_attention", "chunked_attention"],
+            "layers of another kind (`layer_types`)",
+        ),
+        ("kimi_linear", "layer_types", ["full_attention", "mamba", "full_attention"], "layers of another kind"),
+        ("mimo_v2_flash", "mlp_layer_types", ["dense", "sparse", "moe"], "layers of another kind (`mlp_layer_types`)"),
+        ("nemotron_h", "hybrid_override_pattern", "MEX*", "layers of another kind (`hybrid_override_pattern`)"),
+        ("granitemoehybrid", "layer_types", ["mamba", "window", "mamba"], "layers of another kind"),
+        ("dots1", "layer_types", ["full_attention", "sliding_attention"], "layers of another kind"),
         ("phimoe", "num_hidden_layers", 1_000_000, "a stack has at most 100000 layers"),
         ("llama4", "attention_chunk_size", "", "`chunk` is a number, not the word ``"),
         ("llama4", "attention_chunk_size", -4, "`chunk` must be at least 0"),
@@ -84,6 +95,11 @@ def test_rotary_fields_by_type_of_layer_are_those_of_all_where_they_agree(
     assert checked(tmp_path, "gpt_oss_yarn", rope_parameters=same) == 0
     assert checked(tmp_path, "gpt_oss_yarn", rope_parameters=same | {used[0]: {"rope_theta": 1.0}}) == 2
     assert "not one object of the rotary fields" in capsys.readouterr().err
+
+
+def test_a_layer_of_very_many_digits_is_none(tmp_path: Path) -> None:
+    given = json.loads((REFERENCE / "gemma4_dense" / "config.json").read_text())["per_layer_config"]
+    assert checked(tmp_path, "gemma4_dense", per_layer_config=given | {"9" * 5000: {"head_dim": 3}}) == 0
 
 
 def test_what_several_fields_say_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

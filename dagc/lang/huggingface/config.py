@@ -15,6 +15,8 @@ from ...base.units import Quantity
 from ..values.evaluate import Value
 from .precision import precision
 
+DIGITS = 9
+"""Of the number of a layer."""
 MAX_BYTES = 4_000_000
 """Largest config.json that is read."""
 
@@ -245,7 +247,9 @@ def _by_layer_type(data: Mapping[str, object]) -> dict[str, object]:
     if not isinstance(own, dict) or not isinstance(types, list):
         return {}
     by_index = {
-        int(index): fields for index, fields in own.items() if str(index).isdecimal() and isinstance(fields, dict)
+        int(index): fields
+        for index, fields in own.items()
+        if str(index).isdecimal() and len(str(index)) <= DIGITS and isinstance(fields, dict)
     }
     found: dict[str, object] = {}
     for kind in dict.fromkeys(map(str, types)):

@@ -178,6 +178,15 @@ def _at(names: Names, node: ast.CallExpr, words: bool) -> Value:
     return items[int(index)]
 
 
+def _among(names: Names, node: ast.CallExpr, words: bool) -> Value:
+    items, known = _arg(names, node, 0), _typed(names, node, 1, tuple)
+    assert isinstance(known, tuple)
+    if not isinstance(items, (tuple, str)):
+        names.out.add("E08", f"`among` needs a list or a text here, not {kind_of(items)}", node.args[0].span)
+        raise _Wrong
+    return all(item in known for item in items)
+
+
 def _same(names: Names, node: ast.CallExpr, words: bool) -> Value:
     value = _arg(names, node, 0, words)
     if not isinstance(value, tuple):
@@ -267,6 +276,7 @@ FUNCTIONS: dict[str, Function] = {
     "not": Function(_not, 1, 1, "not(condition)", "the opposite of a condition"),
     "present": Function(_present, 1, 1, "present(field)", "whether the config has the field"),
     "has": Function(_has, 2, 2, "has(list, x)", "whether the list has the item"),
+    "among": Function(_among, 2, 2, "among(x, list)", "whether every item of a list, or character of a text, is in the list"),
     "at": Function(_at, 2, 2, "at(list, i)", "the item of a list, or the character of a text, from 0"),
     "same": Function(_same, 1, 1, "same(x)", "what all items of a list are; of what is not a list, itself"),
     "length": Function(_length, 1, 1, "length(list)", "how many items a list has"),
