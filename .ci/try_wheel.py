@@ -110,6 +110,8 @@ def tried(python: Path, wheel: Path, spec: Path, folder: Path) -> str:
     run(dagc, "check", spec, cwd=folder)
     if "mixtral-8x7b" not in run(dagc, "list", "presets", cwd=folder):
         raise RuntimeError("dagc list presets: the library is not installed")
+    if not (folder / "share" / "man" / "man1" / "dagc.1").is_file():
+        raise RuntimeError("share/man/man1/dagc.1: the man page is not installed")
     run(own, "-c", IMPORT_ALL, cwd=folder)
     if brought_B > LIMIT_B:
         raise RuntimeError(f"an installation takes {brought_B / 1e6:.1f} MB, more than {LIMIT_B / 1e6:.0f} MB")
