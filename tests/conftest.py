@@ -30,6 +30,7 @@ from dagc.spec.serve import Serve
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.moe"))
+TECHNIQUES = sorted((ROOT / "examples" / "techniques").glob("*.moe"))
 INFERENCE = [path for path in EXAMPLES if "kind = train" not in path.read_text()]
 """Those with phases that serve: tests of what a pass has are of these."""
 

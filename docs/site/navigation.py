@@ -38,6 +38,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "Concepts": (
         "docs/cost",
+        "docs/techniques",
         "docs/placement",
         "docs/serving",
         "docs/training",
