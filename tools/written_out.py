@@ -103,6 +103,9 @@ HAND: dict[str, dict[str, Written | str]] = {
         "calibration": Written("none"),
         "price": "there is no price to write",
         "power": "there is no power to write",
+        "host_memory": "there is no memory to write",
+        "host_link": Written("50 GB/s"),
+        "disk": "there is no rate to write",
     },
     "hardware.compute": {
         **{dtype: _peak(dtype) for dtype in NAMED},

@@ -84,6 +84,23 @@ HARDWARE: dict[str, Attribute] = {
     "power": Attribute(
         "what one GPU draws at most, for energies", dim=POWER, default=None, low=1e-3, high=1e6, otherwise="no energies"
     ),
+    "host_memory": Attribute(
+        "memory of one host, for what its GPUs keep there", dim=BYTES, default=None, otherwise="as much as is needed"
+    ),
+    "host_link": Attribute(
+        "bytes per second between the memories of a GPU and of its host, per GPU and direction",
+        dim=BYTE_RATE,
+        default=None,
+        low=LEAST_RATE,
+        otherwise="50 GB/s: four fifths of PCIe 5 x16",
+    ),
+    "disk": Attribute(
+        "bytes per second from the storage of one host",
+        dim=BYTE_RATE,
+        default=None,
+        low=LEAST_RATE,
+        otherwise="no times of loading from it",
+    ),
     "vendor": _word("who makes its GPUs: some engines run on one's alone", "nvidia", "nvidia", "amd"),
     "kind": _word(
         "what its devices are: of a CPU each process is one, and no serving engine is told of it", "gpu", "gpu", "cpu"

@@ -29,6 +29,9 @@ RANGES: dict[type, dict[str, Attribute]] = {
         "reserve_B": HARDWARE["reserve"],
         "price_per_s": HARDWARE["price"],
         "power_W": HARDWARE["power"],
+        "host_memory_B": HARDWARE["host_memory"],
+        "host_link_Bps": HARDWARE["host_link"],
+        "disk_Bps": HARDWARE["disk"],
     },
     Link: {"bandwidth_Bps": LINK["bandwidth"], "latency_s": LINK["latency"]},
     Level: {

@@ -19,7 +19,6 @@ from ..ir.graph import Segment, Weight
 from ..ir.routed_dims import routers, stem
 from ..plan.plan import CompiledPlan
 from ..spec.hardware import Hardware
-from ..spec.host_constants import host_link_Bps
 
 PARTS = 8
 """Parts of a run of equal layers whose lacking experts may go to different ranks."""
@@ -228,7 +227,7 @@ class _Moves:
         own = [self.pools[pool] for pool, _ in self.ids]
         links = [
             [h.node.bandwidth_Bps for h in own], [h.cluster.bandwidth_Bps for h in own],
-            [self.between(pool) for pool, _ in self.ids], [host_link_Bps()] * len(own),
+            [self.between(pool) for pool, _ in self.ids], [h.host_link.bandwidth_Bps for h in own],
         ]  # fmt: skip
         each_s = (self.fetched_B / np.asarray(links)).sum(axis=0)
         node_B, cluster_B, pools_B, storage_B = self.fetched_B.sum(axis=1).tolist()

@@ -16,7 +16,7 @@ from ..serving.offered import Facts, facts, prefix_block
 from ..serving.records import Engine, Request, Setup, Switch, Transfer, Workers
 from ..serving.result import Limits as RequestLimits
 from ..serving.result import ServeResult
-from ..spec.host_constants import HostConstants, constants, host_link_Bps
+from ..spec.host_constants import HostConstants, constants
 from ..spec.phase import Phase
 from ..spec.serve import Serve
 from ..spec.spec import Spec
@@ -336,7 +336,7 @@ class Servings:
         cached = sum(room.places * part.context for room, part in places(phase))
         copies, ranks, in_flight = self.ranks(role)
         each_B = max(need.kv_cache_B for need in result.memory.stages) / (cached / (copies * ranks * in_flight))
-        return float(each_B / in_flight / host_link_Bps())
+        return float(each_B / in_flight / self.plan.spec.of(phase).hardware.host_link.bandwidth_Bps)
 
     # -- hand-over ---------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ GRAPH_SCHEMA = 3
 """Version of the file; its JSON schema is `dagc/export/graph.schema.json`. Version 2 counted layers within their stage."""
 READ_SCHEMAS = (2, 3)
 USUAL = (("vendor", "nvidia"), ("kind", "gpu"))
+MAY_LACK = ("price_per_s", "power_W", "host_memory_B", "host_link_Bps", "disk_Bps")
 """Of a hardware section: what is left out."""
 FIELDS = ("schema", "phase", "ranks", "plan", "ir", "nodes", "edges")
 
@@ -61,7 +62,7 @@ def hardware_data(hardware: Hardware) -> dict[str, Any]:
     for key, value in to_data(hardware, SKIP).items():
         if key == "levels" and hardware.short:
             data |= {name: _link(level) for name, level in zip(SHORT, hardware.levels, strict=True)}
-        elif (key in ("price_per_s", "power_W") and value is None) or (key, value) in USUAL:
+        elif (key in MAY_LACK and value is None) or (key, value) in USUAL:
             continue
         elif key != "per_host" or hardware.per_host != hardware.per_node:
             data[key] = value

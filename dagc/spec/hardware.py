@@ -9,6 +9,7 @@ from math import gcd
 from ..base import dtypes
 from ..base.frozen import field, record, replace
 from ..base.source import Span
+from .host_constants import host_link_Bps
 
 
 @record
@@ -76,7 +77,8 @@ SHORT = ("node", "cluster")
 class Hardware:
     """A pool of equal GPUs. `compute_flops` maps dtype -> peak FLOP/s; key "default" serves the rest. `levels`: of links,
     innermost first; `per_host`: GPUs of one host, the machine that processes and ports are on. `price_per_s`: money for one GPU over time; `power_W`: what one GPU draws
-    at most; None: not given. `vendor`: nvidia or amd; `kind`: gpu, or cpu: then a device is a process with its share of the machine."""
+    at most; None: not given. `host_memory_B`: of one host; `host_link_Bps`: between a GPU's memory and its host's, see `host_link`; `disk_Bps`: from
+    the storage of one host. `vendor`: nvidia or amd; `kind`: gpu, or cpu: then a device is a process with its share of the machine."""
 
     name: str
     gpus: int
@@ -94,6 +96,9 @@ class Hardware:
     power_W: float | None = None
     vendor: str = "nvidia"
     kind: str = "gpu"
+    host_memory_B: float | None = None
+    host_link_Bps: float | None = None
+    disk_Bps: float | None = None
     span: Span | None = field(default=None, compare=False, repr=False)
 
     def peak_flops(self, dtype: str) -> float:
@@ -101,6 +106,11 @@ class Hardware:
         found = dtypes.find(dtype)
         known = dtype if dtype in self.compute_flops or found is None else found.unit
         return self.compute_flops.get(known, self.compute_flops["default"])
+
+    @property
+    def host_link(self) -> Link:
+        """Between the memory of a GPU and its host's; a copy is launched as kernels are."""
+        return Link(host_link_Bps() if self.host_link_Bps is None else self.host_link_Bps, self.launch_s)
 
     @property
     def per_node(self) -> int:

@@ -17,6 +17,9 @@ from ..values.evaluate import Value
 from ..values.names import Names
 from .links import LINKS, level_keys, read_levels
 
+GIVEN = ("price", "power", "host_memory", "host_link", "disk")
+"""What a section may leave out, and then nothing is known of."""
+
 
 def read_hardware(name: str, body: Body, names: Names, base: Path | None, span: Span) -> Hardware | None:
     """The GPUs and their links, or None when something is wrong or missing."""
@@ -26,8 +29,8 @@ def read_hardware(name: str, body: Body, names: Names, base: Path | None, span: 
     numbers = {k: int(v.value) for k, v in values.items() if isinstance(v, Quantity)}
     per_host = numbers.get("per_host")
     levels = read_levels(body, names, numbers.get("gpus", 1), numbers.get("per_node", 1), per_host)
-    optional = ("compute", "calibration", "per_host", "price", "power")
-    given = [k for k in ("price", "power") if k in body.assigns]
+    optional = ("compute", "calibration", "per_host", *GIVEN)
+    given = [k for k in GIVEN if k in body.assigns]
     wrong = (
         any(values[k] is None for k in given)
         or any(values[k] is None for k in HARDWARE if k not in optional)
@@ -47,7 +50,8 @@ def read_hardware(name: str, body: Body, names: Names, base: Path | None, span: 
     return Hardware(
         name, int(q["gpus"]), compute, q["mfu"], q["memory"], q["hbm"], q["mbu"], q["launch"], q["reserve"],
         levels, per_host or node_size(levels, int(q["gpus"])), _calibration(values["calibration"], body, names, base),
-        q.get("price"), q.get("power"), str(values["vendor"]), str(values["kind"]), span,
+        q.get("price"), q.get("power"), str(values["vendor"]), str(values["kind"]), q.get("host_memory"),
+        q.get("host_link"), q.get("disk"), span,
     )  # fmt: skip
 
 
