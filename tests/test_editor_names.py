@@ -153,8 +153,8 @@ def test_definitions_in_other_files(tmp_path: Path) -> None:
         assert places[0].text[places[0].start : places[0].end] == word
     (file,) = definitions_at(document, text.index("blocks.moe"))
     assert file.path == str(tmp_path / "blocks.moe")
-    with pytest.raises(Refused, match="not defined in this file"):
-        rename(document, text.rindex("width"), "wide")
+    with pytest.raises(Refused, match="of the library"):
+        rename(document, text.rindex("gqa"), "own")
 
 
 @pytest.mark.parametrize(

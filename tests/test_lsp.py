@@ -197,6 +197,22 @@ def test_references_and_rename(client: Client, mixtral: str) -> None:
     assert "phase steps { kind = decode," in new and "decode." not in new and "decode = steps" in new
 
 
+def test_rename_reaches_files_that_are_not_open(client: Client, tmp_path: Path) -> None:
+    """A definition in a file on disk, from a use of it in one that is open; references name both."""
+    shared = tmp_path / "shared.moe"
+    shared.write_text("moe 1\nlet length = 4_096 tok\n")
+    text = 'moe 1\nimport "shared.moe"\nlet twice = length * 2\n'
+    uri = client.open(tmp_path / "user.moe", text)
+    client.findings(uri, 1)
+    at = where(text, "length", "length", 1)
+    edit = client.ask("textDocument/rename", client.at(uri, *at, newName="span"))["changes"]
+    assert set(edit) == {uri, shared.as_uri()}
+    assert applied(shared.read_text(), edit[shared.as_uri()]) == "moe 1\nlet span = 4_096 tok\n"
+    assert applied(text, edit[uri]) == text.replace("length", "span")
+    found = client.ask("textDocument/references", client.at(uri, *at, context={"includeDeclaration": True}))
+    assert {place["uri"] for place in found} == {uri, shared.as_uri()}
+
+
 @pytest.mark.parametrize("name", ["prefill", "1st", "require", "model", "a-b"])
 def test_a_name_that_cannot_be_is_refused(client: Client, mixtral: str, name: str) -> None:
     at = client.at(mixtral, *where(TEXT, "decode", "phase decode", 1), newName=name)

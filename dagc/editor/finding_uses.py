@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from ..base.frozen import record
 from ..base.phase_kinds import PHASE_KINDS
@@ -25,7 +26,7 @@ from .bindings import (
 )
 from .buffer import Document, Edit
 from .known_sections import path_of
-from .library_files import named_path, strings_of, unquoted
+from .library_files import library_folder, named_path, strings_of, unquoted
 from .statement_tree import ASSIGN, SECTION, Statement, walk
 from .tokens import STRING, Token
 
@@ -96,32 +97,47 @@ def renamed_at(document: Document, offset: int) -> Token:
     use = names.at(offset)
     if use is None or use.role not in RENAMED:
         raise Refused("this is not a name that the file defines")
-    if not any(u.defines for u in names.uses if u.key == use.key):
-        raise Refused(f"`{use.name}` is not defined in this file")
+    home = home_of(document, use)
+    if home is None:
+        raise Refused(f"`{use.name}` is not defined")
+    if home and Path(home).is_relative_to(library_folder()):
+        raise Refused(f"`{use.name}` is of the library, which is read only")
     if use.token.kind == STRING:
         return Token(use.token.kind, use.name, use.token.start + 1)
     return use.token
 
 
-def rename(document: Document, offset: int, new: str) -> list[Edit]:
-    """Edits that give the name at an offset another name everywhere in the file. Raises Refused."""
+def home_of(document: Document, use: Use) -> str | None:
+    """The path of the file that defines a name: empty for the document itself, None for no file."""
     names = names_of(document)
+    if any(u.defines for u in names.uses if u.key == use.key):
+        return ""
+    known = () if use.role in LOCAL else names.defined.get((use.role, use.name), ())
+    return known[0].path if known else None
+
+
+def rename(document: Document, offset: int, new: str) -> list[Edit]:
+    """Edits that give the name at an offset another name everywhere in its document. Raises Refused."""
     old = renamed_at(document, offset).text
-    use = names.at(offset)
+    use = names_of(document).at(offset)
     assert use is not None
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", new) or len(new) > MAX_NAME:
         raise Refused("a name has letters, digits and `_`, and does not begin with a digit")
     if new in WORDS:
         raise Refused(f"`{new}` is a reserved word")
-    if new == old:
-        return []
+    return [] if new == old else renamed_uses(document, use, new)
+
+
+def renamed_uses(document: Document, use: Use, new: str) -> list[Edit]:
+    """Edits of all uses of what `use` names, which may be a use in another document. Raises Refused where `new` has a meaning."""
+    names = names_of(document)
     _clash(names, use, new)
     edits = [
         Edit(u.token.start, u.token.end, f'"{new}"' if u.token.kind == STRING else new)
         for u in names.uses
         if u.key == use.key
     ]
-    return edits if use.role != PHASE else [*edits, *_kept_kind(names, old)]
+    return edits if use.role != PHASE else [*edits, *_kept_kind(names, use.name)]
 
 
 def _clash(names: Names, use: Use, new: str) -> None:

@@ -6,9 +6,10 @@ from lsprotocol import types
 
 from ..buffer import Document
 from ..file_links import links
-from ..finding_uses import definitions_at, uses_at
+from ..finding_uses import Refused, definitions_at, uses_at
 from ..hints import hints
 from ..hovers import hover
+from ..over_files import uses_over_files
 from ..semantics import MODIFIERS, TYPES, semantic_tokens
 from ..symbols import folds, symbols
 from . import wire
@@ -42,9 +43,14 @@ def add_answers(server: SpecServer) -> None:
     @server.feature(types.TEXT_DOCUMENT_REFERENCES)
     def used(ls: SpecServer, params: types.ReferenceParams) -> list[types.Location]:
         one, offset = ls.at(params)
+        try:
+            others = ls.others(one)
+        except Refused:
+            others = []
         return [
-            types.Location(one.uri, ls.range(one.document, use.token.start, use.token.end))
-            for use in uses_at(one.document, offset)
+            types.Location(ls.known_as(document)[0], ls.range(document, use.token.start, use.token.end))
+            for document, uses in uses_over_files(one.document, offset, others)
+            for use in uses
             if params.context.include_declaration or not use.defines
         ]
 

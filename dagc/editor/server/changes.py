@@ -5,12 +5,13 @@ from __future__ import annotations
 from lsprotocol import types
 from pygls.exceptions import JsonRpcInvalidParams
 
-from ..buffer import Edit
+from ..buffer import Document, Edit
 from ..checked import PLAN
 from ..completions import completions
-from ..finding_uses import Refused, rename, renamed_at
+from ..finding_uses import Refused, renamed_at
 from ..fixes import Fix, candidates, touches
 from ..layout import formatting
+from ..over_files import rename_over_files
 from . import wire
 from .open_documents import OpenDocument
 from .spec_server import SpecServer
@@ -64,9 +65,10 @@ def add_changes(server: SpecServer) -> None:
     def renamed(ls: SpecServer, params: types.RenameParams) -> types.WorkspaceEdit:
         one, offset = ls.at(params)
         try:
-            return _edit(ls, one, rename(one.document, offset, params.new_name))
+            found = rename_over_files(one.document, offset, params.new_name, ls.others(one))
         except Refused as why:
             raise JsonRpcInvalidParams(str(why)) from None
+        return _edits(ls, [(*ls.known_as(document), edits) for document, edits in found if edits])
 
     @server.feature(types.TEXT_DOCUMENT_FORMATTING)
     def formatted(ls: SpecServer, params: types.DocumentFormattingParams) -> list[types.TextEdit]:
@@ -117,13 +119,19 @@ def _action(ls: SpecServer, one: OpenDocument, fix: Fix) -> types.CodeAction:
 
 
 def _edit(ls: SpecServer, one: OpenDocument, edits: list[Edit]) -> types.WorkspaceEdit:
-    """Of this version: an editor refuses it for another one."""
-    document = types.OptionalVersionedTextDocumentIdentifier(one.uri, one.version)
-    told = wire.edits_of(one.document, edits, ls.encoding)
+    return _edits(ls, [(one.uri, one.version, one.document, edits)])
+
+
+def _edits(ls: SpecServer, found: list[tuple[str, int | None, Document, list[Edit]]]) -> types.WorkspaceEdit:
+    """Of these versions: an editor refuses them for other ones. A file that is not open has none."""
+    told = [(uri, version, wire.edits_of(document, edits, ls.encoding)) for uri, version, document, edits in found]
     workspace = ls.client_capabilities.workspace
     if workspace is not None and workspace.workspace_edit is not None and workspace.workspace_edit.document_changes:
-        return types.WorkspaceEdit(document_changes=[types.TextDocumentEdit(document, told)])
-    return types.WorkspaceEdit(changes={one.uri: told})
+        versioned = types.OptionalVersionedTextDocumentIdentifier
+        return types.WorkspaceEdit(
+            document_changes=[types.TextDocumentEdit(versioned(uri, version), edits) for uri, version, edits in told]
+        )
+    return types.WorkspaceEdit(changes={uri: edits for uri, _, edits in told})
 
 
 def _snippets(capabilities: types.ClientCapabilities) -> bool:

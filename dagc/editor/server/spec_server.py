@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from lsprotocol import types
@@ -9,6 +10,7 @@ from pygls.lsp.server import LanguageServer
 
 from ...base.version import VERSION
 from ..buffer import Document, Settings
+from ..over_files import specs_in
 from . import wire
 from .open_documents import OpenDocument, OpenDocuments
 
@@ -36,6 +38,24 @@ class SpecServer(LanguageServer):
         """The document and the offset that a request is about."""
         one = self.one(params.text_document.uri)
         return one, one.document.offset(params.position.line, params.position.character, self.encoding)
+
+    def others(self, one: OpenDocument) -> list[Document]:
+        """Documents that may use a name of this one: those that are open, and specs of the folders that the editor has open, or of
+        the document's own. Raises Refused where they are too many."""
+        roots = [wire.path_of(folder.uri) for folder in self.workspace.folders.values()]
+        folders = [root for root in roots if root]
+        beside = specs_in(folders or [str(one.document.folder)], one.document, below=bool(folders))
+        return [*(other.document for other in self.open.known.values()), *beside]
+
+    def known_as(self, document: Document) -> tuple[str, int | None, Document]:
+        """The name by which the editor has a document, and the version; of a file that is not open there is none."""
+        path = None if document.path is None else os.path.realpath(document.path)
+        for other in self.open.known.values():
+            held = other.document
+            if held is document or (path and held.path and os.path.realpath(held.path) == path):
+                return other.uri, other.version, held
+        assert document.path is not None, "a text in no file is open"
+        return wire.uri_of(document.path), None, document
 
     def offsets(self, document: Document, range_: types.Range) -> tuple[int, int]:
         start, end = (document.offset(p.line, p.character, self.encoding) for p in (range_.start, range_.end))
