@@ -14,6 +14,7 @@ SHORTEST = {
     "compiled_steps": (["-n", "1", "examples/plan_a.moe"], "plan_a, "),
     "chakra": (["-n", "1", "--gpus", "8", "qwen3_235b_vllm"], "symmetric, 8 GPUs"),
     "draw": (["-n", "1", "--parts", "2"], "one layer"),
+    "compiled_schedules": (["-n", "1", "--layers", "16", "zb_h2"], "zb_h2"),
     "placing_experts": (["-n", "1", "--layers", "2"], "balanced"),
     "estimate": (["-n", "1", "examples/three_link_levels.moe"], "three_link_levels, decode"),
     "ir_text": (["examples/three_link_levels.moe"], "three_link_levels"),

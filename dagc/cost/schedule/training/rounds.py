@@ -2,14 +2,17 @@
 
 What a stage takes next is what the one before gave next, so a send is a queue and no cell is looked up by its number. A cut
 behind a round has where GPUs are in their loops, when each is free, and when each send in flight arrives. A period of rounds
-maps these times to those a period later by sums and maxima alone, which are convex. So where a line through the cuts of the
-last periods also holds some periods further on, it holds at all of them between (as in `microbatches.py`), exactly.
+maps these times to those a period later by sums and maxima alone. Where the cuts of the last periods are on a line, they stay on it
+until a cell waits that did not wait, or no longer waits that did: what it waited changes by the same with every period, so how many
+periods there are until then is known, and they are left out at once. The maxima are convex: where the line also holds behind the last of
+these periods, which is run, it held at all of them (as in `microbatches.py`), exactly.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import NamedTuple
 
 from ....base.frozen import field, mutable
@@ -18,7 +21,7 @@ from .end_tracks import Gap, Track
 from .stage_times import StageTimes
 
 RELATIVE = 1e-12
-LEAST = 8
+LEAST = 4
 """Rounds that are worth being left out at once."""
 
 Arrivals = deque[float]
@@ -52,7 +55,8 @@ class Body(NamedTuple):
 @mutable
 class Gpu:
     """A GPU on its way through its order: in which loop it is, how many runs of it are done, at which entry, and since when it is
-    free. `left`: entries that it may still run in this round; `waits`: for what it did when it last stopped."""
+    free. `left`: entries that it may still run in this round; `waits`: for what it did when it last stopped; `late_s`: of all that it
+    took, how much later that came than it was free, less than nothing where it came before."""
 
     bodies: Sequence[Body]
     loop: int = 0
@@ -61,6 +65,7 @@ class Gpu:
     free_s: float = 0.0
     left: int = 0
     waits: Arrivals | None = None
+    late_s: list[float] = field(default_factory=list)
 
     @property
     def done(self) -> bool:
@@ -72,7 +77,7 @@ class Gpu:
 
     def advance(self) -> bool:
         """Run entries until one has to wait for another GPU, or the round or the loop is over. Whether any ran."""
-        left, at, free = self.left, self.at, self.free_s
+        left, at, free, late_s = self.left, self.at, self.free_s, self.late_s
         work, times = self.bodies[self.loop]
         size = len(work)
         while left:
@@ -82,6 +87,7 @@ class Gpu:
                     self.waits = arrivals if also.arrivals else also.arrivals
                     break
                 begin = also.arrivals.popleft()
+                late_s.append(begin - free)
                 if begin > free:
                     free = begin
             if arrivals is not None:
@@ -89,6 +95,7 @@ class Gpu:
                     self.waits = arrivals
                     break
                 begin = arrivals.popleft()
+                late_s.append(begin - free)
                 if begin > free:
                     free = begin
             free += time_s
@@ -118,12 +125,14 @@ class Gpu:
 
 class Cut(NamedTuple):
     """Behind a round. `shape`: where unfinished GPUs are in their loops, and how many sends are in flight; `runs` of these loops
-    are done; `times_s`: since when GPUs are free, and when sends arrive; `counts`: of ends written, by list."""
+    are done; `times_s`: since when GPUs are free, and when sends arrive; `counts`: of ends written, by list; `taken`: how often GPUs took
+    something."""
 
     shape: tuple[object, ...]
     runs: tuple[int, ...]
     times_s: tuple[float, ...]
     counts: tuple[int, ...]
+    taken: tuple[int, ...]
 
 
 class Blocked(Exception):
@@ -199,19 +208,14 @@ class Walk:
     def run(self) -> None:
         """To the end of all orders."""
         cuts: deque[Cut] = deque(maxlen=4 * self.schedule.stages + 1)
-        wait = 0
         while any(not gpu.done for gpu in self.gpus):
             self._round()
-            wait -= 1
             if not self.fold or self._ends_soon():
                 cuts.clear()
                 continue
             cuts.append(self._cut())
-            if wait <= 0:
-                left_out, wasted = self._leap(cuts)
-                wait = 3 * wasted  # little is lost on tries
-                if left_out:
-                    cuts.clear()
+            if self._leap(cuts):
+                cuts.clear()
 
     def track(self, part: Part, route: int, stage: int) -> Track:
         values = self.ends[part, route, stage]
@@ -259,16 +263,16 @@ class Walk:
             tuple([gpu.run for gpu in going]),
             (*[gpu.free_s for gpu in going], *[moment for queue in self.queues for moment in queue]),
             tuple([len(each) for each in self.ends.values()]),
+            tuple([len(gpu.late_s) for gpu in self.gpus]),
         )
 
     # -- rounds that repeat ----------------------------------------------------------------------
 
-    def _leap(self, cuts: Sequence[Cut]) -> tuple[bool, int]:
-        """Leave rounds out where that is exact. Whether any were, and how many were tried in vain."""
+    def _leap(self, cuts: Sequence[Cut]) -> bool:
+        """Leave rounds out where that is exact. Whether any were."""
         last = cuts[-1]
-        wasted = 0
         if not last.times_s:
-            return False, 0
+            return False
         scale = RELATIVE * max(last.times_s)
         for period in range(1, (len(cuts) - 1) // 2 + 1):
             middle, first = cuts[-1 - period], cuts[-1 - 2 * period]
@@ -283,13 +287,24 @@ class Walk:
                 )
             ):
                 continue
-            periods = self._periods(last, middle)
-            while (periods - 1) * period >= LEAST:
-                if self._try(last, middle, first, period, periods):
-                    return True, 0
-                wasted += period
-                periods //= 2
-        return False, wasted
+            periods = min(self._periods(last, middle), self._alike(last, middle, first, scale))
+            if (periods - 1) * period >= LEAST and self._try(last, middle, first, period, periods):
+                return True
+        return False
+
+    def _alike(self, last: Cut, middle: Cut, first: Cut, scale: float) -> int:
+        """For how many more periods cells wait as they did in the last two: until what one waited, which changes by the same with each,
+        is nothing."""
+        least = inf
+        for gpu, end, begin, before in zip(self.gpus, last.taken, middle.taken, first.taken, strict=True):
+            if end - begin != begin - before:
+                return 0
+            for now, then in zip(gpu.late_s[begin:end], gpu.late_s[before:begin], strict=True):
+                if (now > 0) != (then > 0) and max(abs(now), abs(then)) > scale:
+                    return 0
+                if abs(now) < abs(then):
+                    least = min(least, (abs(now) + scale) / (abs(then) - abs(now)))
+        return int(min(least, self.schedule.microbatches * self.schedule.chunks))
 
     def _periods(self, last: Cut, middle: Cut) -> int:
         """How many more the loops have."""
@@ -320,8 +335,9 @@ class Walk:
                     self.gaps.setdefault(id(ends), []).append(gap)
             self.rounds -= period
             return True
-        for gpu, state in zip(self.gpus, states, strict=True):
+        for gpu, state, taken in zip(self.gpus, states, last.taken, strict=True):
             gpu.loop, gpu.run, gpu.at, gpu.free_s = state
+            del gpu.late_s[taken:]
         for queue, old in zip(self.queues, flying, strict=True):
             queue.clear()
             queue.extend(old)
