@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import ClassVar
 
+from dagc.base.diagnostics import did_you_mean
 from dagc.base.frozen import record, replace
+from dagc.base.synonyms import IN_LAYERS
 from dagc.ir.graph import FORWARD, RECOMPUTE, Graph, Op, Segment
 from dagc.ir.graph_pass import GraphPass, PassError
 
@@ -45,8 +47,27 @@ class Recompute(GraphPass):
             if name not in known:
                 blocks = ", ".join(dict.fromkeys(op.block for op in ops if op.block))
                 raise PassError(
-                    f"no layer has a block or op `{name}` to recompute", at="recompute", help=(f"blocks: {blocks}",)
+                    f"no layer has a block or op `{name}` to recompute",
+                    at="recompute",
+                    help=(*meant(name, ops), f"blocks: {blocks}"),
                 )
+
+
+ALWAYS = ("selective", "core_attn", "core_attention", "flash", "sdpa")
+"""What engines call attention's scores, where these are done anew."""
+EVERYTHING = ("all", "everything", "whole", "block", "uniform", "layer")
+
+
+def meant(name: str, ops: Collection[Op]) -> tuple[str, ...]:
+    """Help for a name that no op has."""
+    word = name.lower()
+    if word in ALWAYS:
+        return ("leave it out: attention's scores are done anew always, as fused kernels do",)
+    if word in EVERYTHING:
+        return (f"did you mean `{FULL}`?",)
+    own = dict.fromkeys(op.block for op in ops if op.kind == IN_LAYERS.get(word))
+    near = next(iter(own), None) or did_you_mean(name, {n: None for op in ops for n in (op.block, op.kind)})
+    return (f"did you mean `{near}`?",) if near else ()
 
 
 def recomputed(segment: Segment, chosen: set[str], *, whole: bool) -> Segment:

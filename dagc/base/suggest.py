@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import islice
 
-from .synonyms import IN_SERVINGS, SYNONYMS
+from .synonyms import IN_SERVINGS, IN_TRAINING, SYNONYMS
 
 _SEPARATORS = re.compile(r"[-_\s./]+")
 _LETTERS_AND_NUMBERS = re.compile(r"[a-z]+|\d+")
@@ -24,7 +24,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """The known word that is meant, or None when nothing is near."""
     candidates = list(islice(dict.fromkeys(known), MOST_KNOWN))
     lowered = word.lower()
-    for name in (*IN_SERVINGS.get(lowered, ()), SYNONYMS.get(lowered)):
+    for name in (*IN_SERVINGS.get(lowered, ()), *IN_TRAINING.get(lowered, ()), SYNONYMS.get(lowered)):
         if name in candidates:
             return name
     for alike in (_bare, _sorted_parts):

@@ -57,6 +57,45 @@ IN_SERVINGS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """The same in a `serve` section, whose words differ: the first that its place takes."""
 
+IN_TRAINING: dict[str, tuple[str, ...]] = {
+    # Schedules, as papers and trainers call them.
+    **dict.fromkeys(("1f1b", "pipedream", "pipedream_flush", "dapple", "non_interleaved"), ("one_f_one_b",)),
+    **dict.fromkeys(("1f1b_interleaved", "interleaved_1f1b", "vpp", "virtual_pipeline", "looped"), ("interleaved",)),
+    **dict.fromkeys(("afab", "fill_drain", "all_forward_all_backward"), ("gpipe",)),
+    **dict.fromkeys(("zb", "zb1p", "zero_bubble", "zerobubble", "h1"), ("zb_h1",)), **dict.fromkeys(("zb2p", "h2"), ("zb_h2",)),
+    # What makes new weights, and what is shared out.
+    **dict.fromkeys(("adam", "fused_adam", "distributed", "distributed_optimizer"), ("adamw",)), "momentum": ("sgd",),
+    **dict.fromkeys(("optim", "optimiser"), ("optimizer",)),
+    **dict.fromkeys(("fsdp", "zero_stage", "sharding", "data_parallel_sharding_strategy", "use_distributed_optimizer"), ("zero",)),
+    **dict.fromkeys(("grad_dtype", "main_grads_dtype", "grad_reduce_in_fp32"), ("gradient_dtype",)),
+    **dict.fromkeys(("main_params_dtype", "params_dtype"), ("master_dtype",)), **dict.fromkeys(("exp_avg_dtype", "adam_dtype"), ("moment_dtype",)),
+    **dict.fromkeys(("overlap_grad_reduce", "overlap_param_gather", "overlap_grad"), ("grad_overlap",)),
+    **dict.fromkeys(("overlap_moe_expert_parallel_comm", "ep_overlap", "moe_overlap"), ("exchange_overlap",)),
+    # The order of work, what is done anew, and losses.
+    **dict.fromkeys(("gradient_accumulation_steps", "grad_accumulation", "accumulation", "ga", "num_micro_batches"), ("microbatches",)),
+    **dict.fromkeys(("vp", "virtual_stages", "virtual_pipeline_model_parallel_size", "chunks_per_stage"), ("virtual",)),
+    **dict.fromkeys(("activation_checkpointing", "gradient_checkpointing", "checkpointing", "recompute_granularity", "recompute_modules", "remat"), ("recompute",)),
+    **dict.fromkeys(("moe_aux_loss_coeff", "load_balancing_loss", "router_aux_loss_coef"), ("aux_loss",)), "moe_z_loss_coeff": ("z_loss",),
+    "mtp_loss_scaling_factor": ("mtp_loss",), **dict.fromkeys(("batch", "global", "global_batch"), ("micro_batch",)),
+}  # fmt: skip
+"""The same in a phase that trains."""
+
+AS_NUMBERS: dict[str, dict[str, int]] = {
+    "zero": {
+        **dict.fromkeys(("none", "ddp", "off", "false", "no_shard"), 0),
+        **dict.fromkeys(("true", "on", "os", "optim", "optimizer", "distributed", "distributed_optimizer", "stage1", "zero1"), 1),
+        **dict.fromkeys(("optim_grads", "shard_grad_op", "os_g", "stage2", "zero2"), 2),
+        **dict.fromkeys(("fsdp", "fsdp2", "full", "full_shard", "hybrid_shard", "optim_grads_params", "os_p_g", "p_os_g", "stage3", "zero3"), 3),
+    },
+}  # fmt: skip
+"""Words where the language has a number: attribute -> word -> what it is here."""
+
+IN_LAYERS: dict[str, str] = {
+    **dict.fromkeys(("attention", "attn", "self_attention", "self_attn"), "attend"),
+    **dict.fromkeys(("moe", "experts", "expert", "moe_layer"), "dispatch"), **dict.fromkeys(("mlp", "ffn", "feed_forward"), "silu"),
+}  # fmt: skip
+"""Parts of a layer, and a kind of op that such a block has."""
+
 OF_METRICS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("gpu_utilization", "gpu_util", "busy"), ("utilization",)),
     **dict.fromkeys(("load_balance", "load_variance", "balance", "balancedness", "load_imbalance"), ("imbalance", "gpu_imbalance")),

@@ -76,7 +76,8 @@ def training_object(plan: CompiledPlan, result: TrainingResult) -> dict[str, Any
 
 
 def _schedule(result: TrainingResult) -> dict[str, Any]:
-    schedule = result.steps.schedule
+    schedule, usual = result.steps.schedule, result.usual
+    beside = {} if usual is None else {"step_s": usual.time_s, "peak_B": usual.peak_B, "fits": usual.fits}
     return {
         "name": schedule.name,
         "stages": schedule.gpus,
@@ -84,6 +85,7 @@ def _schedule(result: TrainingResult) -> dict[str, Any]:
         "copies": SCHEDULES[schedule.name].copies,
         "microbatches": result.graph.microbatches,
         "makespan_s": result.steps.makespan_s,
+        **({"one_f_one_b": beside} if beside else {}),
     }
 
 

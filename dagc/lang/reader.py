@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 
 from ..base import coming
@@ -12,7 +13,7 @@ from ..base.source import Span
 from ..base.syntax import ast
 from .body import Body
 from .open_words import left_open
-from .typed import default_of, typed
+from .typed import default_of, number_meant, typed
 from .values.evaluate import Value, evaluate, whole_range
 from .values.functions import env
 from .values.names import Names
@@ -120,8 +121,15 @@ class Reader:
             swept = "`dagc sweep` goes through the domain of a param"
             self.out.add("E08", f"`{name}` is one value, not a list", value.span, help=(several, swept))
             return True
+        joined = value.span.text
+        if attribute.words and re.fullmatch(r"\w+(-\w+)+", joined) and (near := self.out.near(joined, attribute.words)):
+            self.out.add("E02", f"`{name}` cannot be `{joined}`", value.span, help=(f"did you mean `{near}`?",))
+            return True
         if not isinstance(value, ast.Name) or value.text in constants or value.text in attribute.words:
             return False
+        if attribute.kind == "count" and (help_ := number_meant(name, value.text.lower())):
+            self.out.add("E08", f"`{name}` is a number, not the word `{value.text}`", value.span, help=help_)
+            return True
         if self.kind == "phase" and name == "kind" and value.text in coming.WORDS:
             coming.refuse(coming.WORDS[value.text], value.span, self.out)
             return True

@@ -57,7 +57,11 @@ def whole_numbers(value: Value | None) -> tuple[int, ...] | None:
 
 def _number(name: str, attribute: Attribute, value: Value, span: Span, out: Collector) -> Value | None:
     if not isinstance(value, Quantity):
-        one = ("write one value; `dagc sweep` goes through the domain of a param",) if isinstance(value, tuple) else ()
+        one: tuple[str, ...] = (
+            ("write one value; `dagc sweep` goes through the domain of a param",) if isinstance(value, tuple) else ()
+        )
+        if isinstance(value, (str, bool)):
+            one = number_meant(name, str(value).lower())
         out.add("E08", f"`{name}` is a number, not {kind_of(value)}", span, help=one)
         return None
     plain_count = attribute.kind == "count" and value.dim == SCALAR
@@ -89,6 +93,14 @@ def _number(name: str, attribute: Attribute, value: Value, span: Span, out: Coll
     return Quantity(value.value, attribute.dim)
 
 
+def number_meant(name: str, word: str) -> tuple[str, ...]:
+    """The help where elsewhere a word is written for a number."""
+    from ..base.synonyms import AS_NUMBERS
+
+    meant = AS_NUMBERS.get(name, {}).get(word)
+    return () if meant is None else (f"did you mean `{meant}`?",)
+
+
 def _percentage(value: float, span: Span) -> bool:
     """`90` where 90 % is meant."""
     return 1 < value <= 100 and re.fullmatch(r"[0-9][0-9_.]*", span.text) is not None
@@ -109,7 +121,10 @@ def _unit_help(wanted: Dim, found: Dim, span: Span) -> tuple[str, ...]:
 
 def _word(name: str, attribute: Attribute, value: Value, span: Span, out: Collector) -> Value | None:
     if not isinstance(value, str):
-        out.add("E08", f"`{name}` is a word, not {kind_of(value)}", span)
+        # `true` of what is nothing or one word is that word.
+        meant = attribute.words[value] if isinstance(value, bool) and len(attribute.words) == 2 else ""
+        help_ = (f"did you mean `{meant}`?",) if attribute.default == "none" and meant else ()
+        out.add("E08", f"`{name}` is a word, not {kind_of(value)}", span, help=help_)
         return None
     known = find(value) is not None if attribute.kind == "dtype" else value in attribute.words
     if attribute.words and not known:

@@ -28,6 +28,8 @@ from ..spec.training import Training
 from ..spec.unit import Unit
 from .lower import lowered
 
+USUAL = "one_f_one_b"
+"""The schedule that others are compared with."""
 WHOLE = ("gpipe", "one_f_one_b", "interleaved")
 """Schedules whose gradients of inputs and weights come together."""
 
@@ -114,11 +116,10 @@ def schedule_of(unit: Unit, training: Training) -> PipelineSchedule:
     except Unmet as error:
         attribute = {"chunks": "virtual"}.get(error.attribute, error.attribute)
         written = attribute if attribute in phase.spans else "schedule"
-        help = (
-            f"virtual = {chunks + 1}, or schedule = one_f_one_b"
-            if attribute == "virtual" and chunks == 1
-            else error.help
-        )
+        help = error.help
+        if attribute == "virtual":
+            fixed = SCHEDULES[training.schedule].chunks is not None
+            help = "leave it out, or schedule = interleaved" if fixed else "virtual = 2, or schedule = one_f_one_b"
         unit.stop("E03", error.found, at=written, because=(error.wanted,), help=(help,))
 
 

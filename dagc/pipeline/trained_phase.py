@@ -5,12 +5,17 @@ from __future__ import annotations
 from ..base.units import BYTES, show
 from ..plan.trained import TrainingResult
 from ..spec.unit import Unit
-from .train import training_step
+from .beside_1f1b import beside_usual, warn_of_order
+from .lower import lowered
+from .train import costed_cells, schedule_of, step_of, training_of
 
 
 def compile_training(unit: Unit, *, cures: bool = False) -> TrainingResult:
     """With E04 where it does not fit; `cures`: look for what would make it fit. Raises SpecError."""
-    result = training_step(unit)
+    schedule = schedule_of(unit, training_of(unit))
+    own = costed_cells(unit, lowered(unit))
+    result = beside_usual(step_of(unit, schedule, own), unit, own)
+    warn_of_order(result, unit)
     if not result.fits:
         report(result, unit, helps(unit) if cures else ())
     return result

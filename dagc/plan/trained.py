@@ -16,12 +16,22 @@ from ..ir.graph import Graph, Stage
 from ..spec.training import Training
 
 
+@record
+class Usual:
+    """The step in 1F1B: seconds, bytes on its fullest GPU, and whether it fits."""
+
+    time_s: float
+    peak_B: float
+    fits: bool
+
+
 @record(slots=False)
 class TrainingResult:
     """`steps`: when cells run; `cells`: (layer, cell) -> cost; `stages`: layers of each virtual stage. `update_s`: from the end of the
     last gradient to new weights on the slowest GPU of a pipeline, as far as nothing hides it. `flops`: of a step over all GPUs as MFU
     counts them, `executed_flops` with what is done anew. `peak_flops`: of all GPUs. `calibration`: whose tables the kernels are from, empty where all cost the roofline. `kept`: by virtual stage, what a micro-batch
-    keeps for its gradients. `staged`: (virtual stage, cell) -> cost of all its layers one after another."""
+    keeps for its gradients. `staged`: (virtual stage, cell) -> cost of all its layers one after another.
+    `usual`: the same in 1F1B, where this is another order."""
 
     graph: Graph
     training: Training
@@ -42,6 +52,7 @@ class TrainingResult:
     floor_s: float = 0.0
     kept: tuple[Kept, ...] = field(default=(), repr=False)
     staged: Mapping[tuple[int, str], StageCost] = field(default_factory=dict, repr=False)
+    usual: Usual | None = None
 
     @property
     def name(self) -> str:

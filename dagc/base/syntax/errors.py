@@ -109,6 +109,9 @@ def report(error: Any, at: int, source: Source, out: Collector) -> None:
     if (word := _missing_comma(error, at, source)) is not None:
         out.add("E01", f"a comma or a newline is missing before `{word.text}`", word)
         return
+    if (digit := _begun_with_digit(at, source)) is not None:
+        out.add("E01", f"no name begins with a digit: `{digit[0].text}`", digit[0], help=digit[1])
+        return
     ended = token.type == "$END"
     token_text = "end of the file" if ended else "end of the line" if token.value == "\n" else f"`{token.value}`"
     wanted = _expected(error)
@@ -130,6 +133,18 @@ def _missing_comma(error: Any, at: int, source: Source) -> Span | None:
     starts = error.token.type in _STARTS and before.strip() and "_END" in _accepted(error)
     starts = starts and "LBRACE" not in _accepted(error)  # a section's brace is what is missing
     return Span(source, at, at + len(error.token.value)) if starts and "EQUAL" not in _accepted(error) else None
+
+
+def _begun_with_digit(at: int, source: Source) -> tuple[Span, tuple[str, ...]] | None:
+    """`schedule = 1f1b`, read as a number and more. The word, and what it is called here, where that is known."""
+    from ..synonyms import IN_TRAINING
+
+    line, column = source.position(at)
+    for word in re.finditer(r"(?<![\w.])[0-9]\w*", source.line(line)):
+        if word.start() < column <= word.end() and (meant := IN_TRAINING.get(word[0].lower())):
+            begin = at - (column - 1) + word.start()
+            return Span(source, begin, begin + len(word[0])), (f"did you mean `{meant[0]}`?",)
+    return None
 
 
 _NUMBER_AND_SUFFIX = re.compile(r"([0-9][0-9_.]*)[ \t]*([kKMGTP]i?)[ \t]+$")

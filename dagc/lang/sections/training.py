@@ -141,4 +141,19 @@ def _names(value: Value | None, body: Body, out: Collector) -> tuple[str, ...]:
         help = ("write `recompute = full`, or a list of blocks and ops",)
         out.add("E08", "`recompute` takes names", body.span_of("recompute"), help=help)
         return ()
-    return tuple(dict.fromkeys(name for name in map(str, items) if name != "none"))
+    names = tuple(map(str, items))
+    _without_more(names, body, out)
+    return tuple(dict.fromkeys(name for name in names if name != "none"))
+
+
+def _without_more(names: tuple[str, ...], body: Body, out: Collector) -> None:
+    """Warns of names that change nothing."""
+    span = body.span_of("recompute")
+    if "none" in names and len(names) > 1:
+        out.add("W06", "`none` beside other names of `recompute` says nothing", span, help=("leave it out",))
+    if "full" in names and len(names) > 1:
+        out.add(
+            "W06", "`full` has all: other names of `recompute` say nothing", span, help=("write `recompute = full`",)
+        )
+    elif twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        out.add("W06", f"`recompute` has `{twice[0]}` twice", span, help=("leave one of them out",))

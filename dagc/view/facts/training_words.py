@@ -85,6 +85,24 @@ def schedule_text(result: TrainingResult) -> str:
     return f"{known.title}{chunks}{copies}"
 
 
+def usual_text(result: TrainingResult) -> str:
+    """What the schedule is against 1F1B; empty where it is that, or where there is no pipeline."""
+    usual = result.usual
+    if usual is None:
+        return ""
+
+    def than(own: float, other: float) -> str:
+        off = abs(own / other - 1)
+        return f"{off:.1%} {'less' if own < other else 'more'} here" if off >= 0.0005 else "as here"
+
+    fits = "" if usual.fits else ", which does not fit"
+    time, memory = show(usual.time_s, TIME), show(usual.peak_B, BYTES, 3)
+    return (
+        f"in 1F1B a step takes {time} ({than(result.time_s, usual.time_s)}) and the fullest GPU needs {memory}{fits} "
+        f"({than(result.worst.peak_B, usual.peak_B)})"
+    )
+
+
 def update_text(result: TrainingResult) -> str:
     training = result.training
     words = f"update {show(result.update_s, TIME)} by {training.optimizer}; ZeRO {training.zero}: "
@@ -139,7 +157,7 @@ def experts_text(result: TrainingResult) -> str:
 
 def how_text(result: TrainingResult) -> list[str]:
     """What else there is to say of a step before its figures."""
-    texts = update_text(result), recompute_text(result), losses_text(result), experts_text(result)
+    texts = usual_text(result), update_text(result), recompute_text(result), losses_text(result), experts_text(result)
     return [text for text in texts if text]
 
 
