@@ -39,6 +39,12 @@ class Backward(GraphPass):
     sequences: int = 0
 
     def run(self, graph: Graph) -> Graph:
+        for segment in graph.segments:
+            if segment.taken:
+                raise PassError(
+                    f"training is not there yet where layers take what others hand on: `{segment.name}` takes `{segment.taken[0].name}`",
+                    at="kind",
+                )
         head, losses = graph.head, RouterLosses(self.balance, self.z, self.sequences)
         if (self.balance or self.z) and not any(
             isinstance(op.attrs, RouteAttrs) for s in graph.segments for op in s.ops

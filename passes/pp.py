@@ -35,4 +35,20 @@ class PipelineParallel(GraphPass):
                 names = [*names, graph.head.name]
             cut.append(Stage(index, runs(names)))
             start += size
+        self.complete(graph, cut)
         return replace(graph, stages=tuple(cut), level="annotated")
+
+    def complete(self, graph: Graph, stages: list[Stage]) -> None:
+        """Raises PassError where a layer takes what one of another stage hands on: between stages goes the residual stream alone."""
+        if not any(segment.taken for segment in graph.segments):
+            return
+        for stage in stages:
+            there: set[str] = set()
+            for name, _ in stage.layers:
+                segment = graph.segment(name)
+                if missing := [one.name for one in segment.taken if one.name not in there]:
+                    raise PassError(
+                        f"stage {stage.index} has layers `{name}` that take `{missing[0]}` from a layer of the stage before", at="pp",
+                        help=(f"cut the stack before a layer that computes `{missing[0]}`: `layers_per_stage = [...]`",),
+                    )  # fmt: skip
+                there |= {given for given, _ in segment.handed}

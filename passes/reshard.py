@@ -51,8 +51,9 @@ class Reshard(GraphPass):
         chains = Chains(self.prices, mesh)
         residual = self.residual(graph)
         segments = []
+        handed: dict[str, Sharding] = {}
         for segment in graph.segments:
-            work = Resharder(segment, mesh, chains, residual, last=segment is graph.head)
+            work = Resharder(segment, mesh, chains, residual, last=segment is graph.head, handed=handed)
             try:
                 segments.append(work.run())
             except NoRoute as error:
@@ -96,13 +97,15 @@ def stage_edges(graph: Graph) -> tuple[StageEdge, ...]:
 @mutable
 class Resharder:
     """Rewrites one segment in program order; one reshard per (value, target). `partners`: of an op's first result the further
-    ones, which move with it. `cuts`: those of axes that would make a chain cheaper."""
+    ones, which move with it. `cuts`: those of axes that would make a chain cheaper. `handed`: the layout of each value that a segment before
+    hands on beside the residual stream: a kind of layer takes what an earlier one has made, as it lies there."""
 
     segment: Segment
     mesh: Mesh
     chains: Chains
     residual: tuple[Axes, Axes, Axes]
     last: bool
+    handed: dict[str, Sharding] = field(default_factory=dict)
     ops: list[Op] = field(default_factory=list)
     layout: dict[str, Sharding] = field(default_factory=dict)
     dims: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -122,16 +125,25 @@ class Resharder:
         if segment.input == "tokens":
             entry = Sharding(tuple(self.first_use(d) for d in segment.input_dims))
         self.put(segment.input, segment.input_dims, entry)
+        for one in segment.taken:
+            self.put(one.name, one.dims, self.handed[one.name])
         forward = [op for op in segment.ops if op.cell == FORWARD]
         for op in forward:
             self.visit(op)
         want = self.handed_on()
         output = self.reach(segment.output, want)
+        taken = tuple(replace(one, sharding=self.handed[one.name]) for one in segment.taken)
+        handed = tuple((name, self.beside(name, value)) for name, value in segment.handed)
         weights = tuple(self.weights.get(w.name, w) for w in segment.weights)
-        done = replace(segment, output=output, weights=weights, entry=entry)
+        done = replace(segment, output=output, weights=weights, entry=entry, taken=taken, handed=handed)
         if len(forward) < len(segment.ops):
             done = self.back(done, segment.ops[len(forward) :], want)
         return replace(done, ops=tuple(self.ops))
+
+    def beside(self, name: str, value: str) -> str:
+        """A value that is handed on beside the output: as it is made, or as another kind of layer hands it on already."""
+        want = self.handed.setdefault(name, self.layout[value].resolved())
+        return self.reach(value, want)
 
     def handed_on(self) -> Sharding:
         """The layout of the output. Losses stay where their tokens are; what a last layer chooses is split over the batch alone."""

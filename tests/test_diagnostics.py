@@ -128,8 +128,8 @@ block mine(x) {
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("mine(x)", "mine(x, z)", "takes one tensor, not 2"),
-        ("mine(x)", "mine()", "takes one tensor, not 0"),
+        ("mine(x)", "mine(x, z)", "takes `z` and does not read it"),
+        ("mine(x)", "mine()", "takes no tensor"),
         ("mine(x)", "mine(x) in training", "unknown kind of phase `training`"),
         ("  return x + h\n", "", "has no `return`"),
         ("x + h", "x + h" + " + h" * 5000, "more than 200 terms"),

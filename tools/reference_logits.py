@@ -142,6 +142,8 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
     "gemma2": ("gemma2", GQA | {"intermediate_size": 20, "query_pre_attn_scalar": 6, "sliding_window": 4, "attn_logit_softcapping": None, "final_logit_softcapping": 1.5}),
     "gpt_neox": ("gpt_neox", COMMON | {"intermediate_size": 20, "rotary_pct": 0.5, "hidden_act": "gelu", "attention_bias": True, "use_parallel_residual": True}),
     "nemotron": ("nemotron", GQA | {"intermediate_size": 20, "partial_rotary_factor": 0.5, "hidden_act": "relu2"}),
+    # Behind these, so that what is above keeps its numbers.
+    "glm_moe_dsa_shared": ("glm_moe_dsa", MLA | INDEXER | {"num_hidden_layers": 4, "first_k_dense_replace": 2, "index_n_heads": 8, "n_group": 1, "topk_group": 1, "indexer_types": ["full", "shared", "shared", "full"], "rms_norm_eps": 1e-5}),
 }  # fmt: skip
 
 OF_CHECKPOINTS = ("_bias", "layer_scalar")

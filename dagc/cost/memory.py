@@ -206,7 +206,7 @@ def peak_live_bytes(segment: Segment, graph: Graph, imbalance: float, policy: Ca
     """Largest sum of live tensors of one of the ranks `on` in program order. Of a cache, only what it does not keep is an activation; fused
     results replace inputs."""
     mesh = graph.the_mesh
-    last: dict[str, int] = {segment.output: len(segment.ops)}
+    last: dict[str, int] = dict.fromkeys((segment.output, *(value for _, value in segment.handed)), len(segment.ops))
     for i, op in enumerate(segment.ops):
         for name in segment.sources(op):
             last[name] = max(last.get(name, 0), i)
@@ -216,7 +216,7 @@ def peak_live_bytes(segment: Segment, graph: Graph, imbalance: float, policy: Ca
     size: dict[str, float] = {}
     if segment.entry is not None and not on:
         size[segment.input] = local_bytes(segment, segment.input, segment.entry.dims, mesh)
-    live = peak = size.get(segment.input, 0.0)
+    live = peak = size.get(segment.input, 0.0) + (0.0 if on else beside_bytes(segment, graph))
     for i, op in enumerate(segment.ops):
         assert op.sharding is not None
         if op.sharding.on != on:
@@ -237,6 +237,21 @@ def peak_live_bytes(segment: Segment, graph: Graph, imbalance: float, policy: Ca
         if last.get(op.name, -1) < 0:
             live -= size.pop(op.name)
     return peak
+
+
+def beside_bytes(segment: Segment, graph: Graph) -> float:
+    """What layers hand on beside the residual stream and this one does not make anew: it stays for later ones. What a cache keeps is not
+    counted again."""
+    own = {name for name, _ in segment.handed}
+    found = {
+        name: local_bytes(maker, value, layout.dims, graph.the_mesh)
+        for maker in graph.segments
+        for name, value in maker.handed
+        if name not in own
+        and OPS[maker.by_name[value].kind].tokens is not Tokens.CACHE
+        and (layout := maker.sharding_of(value)) is not None
+    }
+    return sum(found.values()) if not graph.is_end(segment.name) else 0.0
 
 
 def staging_bytes(segment: Segment, costs: Costs, on: str = "") -> float:

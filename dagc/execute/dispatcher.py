@@ -148,10 +148,12 @@ Env = dict[str, list[object]]
 """Values of a layer by name, each a list of the ranks'."""
 
 
-def run_layer(host: Host, segment: Segment, layer: int, entry: list[object]) -> list[object]:
-    """Every op of a layer's result on every rank of this process; the result."""
-    env: Env = {segment.input: entry}
+def run_layer(host: Host, segment: Segment, layer: int, entry: list[object], beside: Env) -> list[object]:
+    """Every op of a layer's result on every rank of this process; the result. `beside`: what layers before hand on, to which it adds what
+    this one does."""
+    env: Env = {segment.input: entry, **{one.name: beside[one.name] for one in segment.taken}}
     run_cells(host, segment, layer, env, (FORWARD,))
+    beside.update({name: env[value] for name, value in segment.handed})
     return env[segment.output]
 
 

@@ -20,7 +20,7 @@ from ..ir.ops.op_set import OPS, state_of
 from ..ir.requests import IDS, RequestMove, request_moves
 from .checkpoint import CheckpointError
 from .declared import check, finite
-from .dispatcher import Backend, OpCall, Results, RunPlace, run_layer
+from .dispatcher import Backend, Env, OpCall, Results, RunPlace, run_layer
 from .failure import ExecutionError, Wrong
 from .inputs import Inputs
 from .numpy.collectives import collective
@@ -72,11 +72,12 @@ class RankMachine:
             self.shards.offset = part * size
             values = self.entry(self.inputs.tokens[part * size : (part + 1) * size])
             layers = self.graph.layers
+            beside: Env = {}
             for stage in self.graph.stages:
                 if stage.index:
                     self.hand_over(stage.index, values)
                 for segment, layer in islice(layers, sum(n for _, n in stage.layers)):
-                    values = run_layer(self, segment, layer, values)
+                    values = run_layer(self, segment, layer, values, beside)
             out.append(self.gathered(values))
         return out
 

@@ -228,6 +228,7 @@ class Shrinker:
     def made(self, segment: Segment, dim: str, scope: str = "dense") -> float:
         """Sizes that functions make: choices of a router, slots of its experts, tokens that are selected."""
         if stem(dim) == "chosen":
+            scope = scope if f"{scope}:{dim}" in segment.sizes else "dense"  # one size for all parts
             own = tuple(f"{part}:context" for part in segment.parts if scope in (part, "dense")) or ("context",)
             found = [(int(segment.sizes[key]), self.known[key, int(segment.sizes[key])]) for key in own]
             context, small = min(found)
@@ -313,6 +314,9 @@ def layouts(segment: Segment) -> Iterator[tuple[str, int, Axes]]:
 
     if segment.entry is not None:
         yield from of(segment.input_dims, segment.entry.dims, "dense")
+    for one in segment.taken:
+        if one.sharding is not None:
+            yield from of(one.dims, one.sharding.dims, one.scope)
     for weight in segment.weights:
         if weight.sharding is not None:
             yield from of(weight.dims, weight.sharding.dims, weight.scope)
@@ -440,7 +444,18 @@ def otherwise(plan: Graph, twin: Graph) -> str:
     if kinds[0] != kinds[1] or [s.name for s in plan.segments] != [s.name for s in twin.segments]:
         return "its order of layers"
     for a, b in zip(plan.segments, twin.segments, strict=True):
-        for name in ("input", "input_dims", "input_dtype", "output", "entry", "weights", "upstream", "downstream"):
+        for name in (
+            "input",
+            "input_dims",
+            "input_dtype",
+            "output",
+            "entry",
+            "weights",
+            "upstream",
+            "downstream",
+            "taken",
+            "handed",
+        ):
             if getattr(a, name) != getattr(b, name):
                 return f"{a.name}: its {name}"
         if len(a.ops) != len(b.ops):

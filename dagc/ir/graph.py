@@ -63,6 +63,18 @@ class Value:
 
 
 @record
+class Taken:
+    """A value that an earlier layer handed on beside the residual stream. `kind`: of the op that made it."""
+
+    name: str
+    dims: tuple[str, ...]
+    dtype: str
+    kind: str
+    scope: str = "dense"
+    sharding: Sharding | None = None
+
+
+@record
 class Op:
     """One op; its first result carries its name. Weights are inputs whose name starts with `@`.
 
@@ -160,7 +172,10 @@ class Segment:
     each part in turn. Ops of a part see its own `batch`, `seq` and `context` (`within`).
 
     In a training step `upstream` is the gradient of the output, which the layer behind hands back (none where the loss is), and
-    `downstream` the value that is handed on: the gradient of the input."""
+    `downstream` the value that is handed on: the gradient of the input.
+
+    `taken` are values that earlier layers handed on beside the residual stream, `handed` those that this one hands on, by the name under
+    which later layers take them. All that a layer takes was there before its input, which follows from it."""
 
     name: str
     repeat: int
@@ -174,6 +189,8 @@ class Segment:
     entry: Sharding | None = None  # layout of the input, set by reshard
     upstream: Value | None = None
     downstream: str = ""
+    taken: tuple[Taken, ...] = ()
+    handed: tuple[tuple[str, str], ...] = ()
 
     def size(self, dim: str, scope: str = "dense") -> float:
         if scope != "dense" and (own := f"{scope}:{dim}") in self.sizes:
@@ -239,7 +256,9 @@ class Segment:
         return {
             op.name: tuple(
                 dict.fromkeys(
-                    self.by_name[n].name if n in self.by_name else n for n in op.inputs if not n.startswith("@")
+                    self.by_name[n].name if n in self.by_name else self.arrives_with(n)
+                    for n in op.inputs
+                    if not n.startswith("@")
                 )
             )
             for op in self.ops
@@ -254,11 +273,23 @@ class Segment:
         return name in self.by_name and self.by_name[name].name != name
 
     def is_given(self, name: str) -> bool:
-        """Whether other layers make a value: the input, or the gradient of the output."""
-        return name == self.input or (self.upstream is not None and name == self.upstream.name)
+        """Whether other layers make a value: the input, what comes beside it, or the gradient of the output."""
+        return name == self.input or (self.upstream is not None and name == self.upstream.name) or name in self.beside
+
+    @cached_property
+    def beside(self) -> Mapping[str, Taken]:
+        """What earlier layers handed on, by name."""
+        return {one.name: one for one in self.taken}
+
+    def arrives_with(self, name: str) -> str:
+        """The value with which one that other layers make is there: what comes beside the input was there before it."""
+        return self.input if name in self.beside else name
 
     def result(self, name: str) -> Op | Value:
         """A value of the segment by its name."""
+        if name in self.beside:
+            one = self.beside[name]
+            return Value(one.name, one.dims, one.dtype, one.sharding)
         if self.upstream is not None and name == self.upstream.name:
             return self.upstream
         op = self.by_name[name]
@@ -327,6 +358,7 @@ class Segment:
         found |= {op.name: op.dims for op in self.ops}
         found |= {weight.name: weight.dims for weight in self.weights}
         found[self.input] = self.input_dims
+        found |= {one.name: one.dims for one in self.taken}
         if self.upstream is not None:
             found[self.upstream.name] = self.upstream.dims
         return found
@@ -349,6 +381,8 @@ class Segment:
     def scope_of(self, name: str) -> str:
         if name.startswith("@"):
             return self.weight[name].scope
+        if name in self.beside:
+            return self.beside[name].scope
         return "dense" if self.is_given(name) else self.by_name[name].scope
 
     def users(self, name: str) -> Iterator[Op]:

@@ -57,14 +57,16 @@ def dims_of(block: ast.BlockDef) -> set[str]:
 
 
 def check_block(block: ast.BlockDef, out: Collector) -> None:
-    """One argument, a known phase kind, known units, expressions of sane length, and a result."""
-    if len(block.params) != 1:
-        out.add(
-            "E13",
-            f"block `{block.name}` takes one tensor, not {len(block.params)}",
-            block.span,
-            help=("block NAME(x)",),
-        )
+    """Arguments that differ, a known phase kind, known units, expressions of sane length, and a result."""
+    if not block.params:
+        out.add("E13", f"block `{block.name}` takes no tensor", block.span, help=("block NAME(x)",))
+    if twice := next((name for i, name in enumerate(block.params) if name in block.params[:i]), None):
+        out.add("E11", f"block `{block.name}` takes `{twice}` twice", block.span)
+    read = {
+        n.text if isinstance(n, ast.Name) else n.name for n in walk(block) if isinstance(n, (ast.Name, ast.Indexed))
+    }
+    if unread := next((name for name in block.params[1:] if name not in read), None):
+        out.add("E13", f"block `{block.name}` takes `{unread}` and does not read it", block.span, help=("take it out",))
     if block.phase is not None and block.phase not in KINDS:
         near = did_you_mean(block.phase, KINDS)
         hint = f"did you mean `in {near}`?" if near else "a body is for `in prefill` or `in decode`"

@@ -92,7 +92,7 @@ def _keeps(before: Graph, after: Graph) -> None:
         if getattr(before, name) != getattr(after, name):
             raise ValueError(f"changes `{name}` of the graph")
     frames = [
-        [(s.name, s.repeat, s.input, s.input_dims, s.input_dtype, dict(s.sizes)) for s in graph.segments]
+        [(s.name, s.repeat, s.input, s.input_dims, s.input_dtype, s.taken, dict(s.sizes)) for s in graph.segments]
         for graph in (before, after)
     ]
     if frames[0] != frames[1]:

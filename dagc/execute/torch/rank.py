@@ -20,7 +20,7 @@ import torch.distributed as dist
 from ...base.collectives import GATHER, SCATTER
 from ...ir.graph import Segment
 from ..chosen import chooses_tokens
-from ..dispatcher import Backend, OpCall, Results, RunPlace, run_layer
+from ..dispatcher import Backend, Env, OpCall, Results, RunPlace, run_layer
 from ..marks import Mark
 from ..shards import Coordinates, Shards
 from .comm import collective
@@ -113,8 +113,9 @@ class Rank:
         for part in range(parts):
             self.shards.offset, self.part = part * size, part
             value = self.received(stage) if stage else ids[part]
+            beside: Env = {}
             for segment, layer in islice(graph.layers, before, before + sum(n for _, n in graph.stages[stage].layers)):
-                (value,) = run_layer(self, segment, layer, [value])
+                (value,) = run_layer(self, segment, layer, [value], beside)
             if stage == len(graph.stages) - 1 and chooses_tokens(graph):
                 self.chosen[self.shards.offset] = value.cpu().numpy()
             if stage < len(graph.stages) - 1:

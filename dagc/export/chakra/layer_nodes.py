@@ -145,7 +145,7 @@ class Expansion:
                 one = Tensor(joined(self.of_layer(), f"/{name}"), ceil(self.local_B(name) - 1e-6))
             else:
                 source = name if self.segment.is_given(name) else self.segment.by_name[name].name
-                refs = self.source(op, source, lane)
+                refs = self.source(op, self.segment.arrives_with(source), lane)
                 if not refs:
                     continue  # the tokens come from the host
                 one = tensor(refs[0], self.local_B(source))

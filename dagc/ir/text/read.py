@@ -28,8 +28,9 @@ from ...base.dtypes import DTYPE_BYTES
 from ...base.frozen import field, mutable, replace
 from ...base.phase_kinds import PHASE_KINDS
 from ...base.schema import PLACINGS
-from ..graph import CELLS, FORWARD, Graph, Loops, Op, Segment, Stage, StageEdge, Value, Weight, is_scope
+from ..graph import CELLS, FORWARD, Graph, Loops, Op, Segment, Stage, StageEdge, Taken, Value, Weight, is_scope
 from ..mesh import GpuMap
+from ..ops.op_set import OPS
 from ..sharding import AT_EXPERTS, Axes, Sharding
 from . import attr_words, implied, older
 from .implied import AxisNames
@@ -166,6 +167,7 @@ class Reader:
                 return Segment(
                     name, repeat, taken, of.dims, of.dtype, tuple(body.ops), body.output, tuple(body.weights),
                     body.sizes, entry if sharded or not self.older else None, upstream, body.downstream,
+                    tuple(body.taken_values), tuple(body.handed),
                 )  # fmt: skip
             body.statement(Cursor(line))
         raise TextError("the segment does not end")
@@ -224,12 +226,20 @@ class Body:
     output: str = ""
     downstream: str = ""
     cell: str = FORWARD
+    taken_values: list[Taken] = field(default_factory=list)
+    handed: list[tuple[str, str]] = field(default_factory=list)
 
     def statement(self, at: Cursor) -> None:
         if at.takes("sizes"):
             self.sizes |= dict(at.list("[", lambda: size(at), "]"))
         elif at.takes("weight") or at.rest().startswith("@"):
             self.weights += self.alike(at)
+        elif at.takes("takes"):
+            self.taken_values.append(self.takes(at))
+        elif at.takes("hands"):
+            name = at.name()
+            at.mark("=")
+            self.handed.append((name, at.value()))
         elif at.takes("cell"):
             self.cell = a_cell(at)
         elif at.takes("return"):
@@ -238,6 +248,21 @@ class Body:
         else:
             self.ops.append(self.op(at))
         at.end()
+
+    def takes(self, at: Cursor) -> Taken:
+        """A value that an earlier layer handed on."""
+        name = at.value()
+        at.mark("=")
+        kind = at.name()
+        if kind not in OPS:
+            raise TextError(f"unknown op {kind}")
+        at.mark(":")
+        of = self.reader.type(at)
+        if of.dtype not in DTYPE_BYTES:
+            raise TextError(f"unknown dtype {of.dtype}")
+        layout = self.reader.layout(of)
+        self.known[name] = of.dims, layout, of.dtype
+        return Taken(name, of.dims, of.dtype, kind, a_scope(at) if at.rest() else "dense", layout)
 
     def alike(self, at: Cursor) -> list[Weight]:
         """The weights of a line."""

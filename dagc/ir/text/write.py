@@ -9,7 +9,7 @@ from itertools import groupby
 from ...base.axes import STAGES
 from ...base.frozen import record, replace
 from ...base.units import show_runs
-from ..graph import FORWARD, Graph, Op, Segment, Stage, StageEdge, Weight
+from ..graph import FORWARD, Graph, Op, Segment, Stage, StageEdge, Taken, Weight
 from ..mesh import Mesh
 from ..sharding import Axes, Sharding
 from . import attr_words, implied
@@ -44,6 +44,7 @@ def _text(graph: Graph, form: Form) -> str:
         lines += ["", form.segment(segment)]
         own = {d: size for d, size in segment.sizes.items() if d not in form.common}
         lines += [f"  {line}" for line in form.sizes(own)]
+        lines += [f"  {form.taken(one)}" for one in segment.taken]
         alike = groupby(segment.weights, lambda weight: replace(weight, name=""))
         lines += [f"  {form.weights(tuple(group))}" for _, group in alike]
         before = FORWARD
@@ -51,6 +52,7 @@ def _text(graph: Graph, form: Form) -> str:
             lines += [f"  cell {cell or implied.FORWARD}"] if cell != before else []
             lines += [f"  {form.op(segment, op)}" for op in ops]
             before = cell
+        lines += [f"  hands {name} = %{value}" for name, value in segment.handed]
         lines += [f"  return {_returned(segment)}", "}"]
     return "\n".join(part for line in lines for part in form.wrapped(line)) + "\n"
 
@@ -121,6 +123,11 @@ class Form:
             of = segment.upstream
             taken += f", %{of.name}: {self.type(of.dims, of.sharding, of.dtype)}"
         return f"segment {segment.name}{count} ({taken}) {{"
+
+    def taken(self, one: Taken) -> str:
+        """A value that an earlier layer handed on."""
+        scope = "" if one.scope == "dense" else f" {one.scope}"
+        return f"takes %{one.name} = {one.kind} : {self.type(one.dims, one.sharding, one.dtype, one.scope)}{scope}"
 
     def weights(self, alike: Sequence[Weight]) -> str:
         """Neighbours that differ in their names alone are on one line."""

@@ -64,6 +64,7 @@ def verify(graph: Graph, before: Graph | None = None) -> None:
         _ends_meet(graph)
     if graph.stages:
         _stages(graph)
+        _taken(graph)
 
 
 def _is_sharded(graph: Graph) -> bool:
@@ -89,7 +90,7 @@ def same_structure(a: Segment, b: Segment) -> bool:
         return True
     if a.sizes is not b.sizes or len(a.ops) != len(b.ops) or a.weights != b.weights:
         return False
-    ends = [(s.input, s.input_dims, s.input_dtype, s.output) for s in (a, b)]
+    ends = [(s.input, s.input_dims, s.input_dtype, s.output, s.taken, s.handed) for s in (a, b)]
     return ends[0] == ends[1] and all(map(_same_but_layout, a.ops, b.ops))
 
 
@@ -150,7 +151,8 @@ def _one_placement(segment: Segment) -> None:
 
 def _acyclic(segment: Segment) -> None:
     """Program order is a topological order: every input is the segment's input, a weight or an earlier result."""
-    seen = {segment.input, *(w.name for w in segment.weights)}
+    seen = {segment.input, *segment.beside, *(w.name for w in segment.weights)}
+    require(len(segment.beside) == len(segment.taken), segment, None, "takes a value twice")
     order = [CELLS.index(op.cell) for op in segment.ops]
     require(order == sorted(order), segment, None, f"its cells are not in the order {', '.join(CELLS[1:])}")
     for op in segment.ops:
@@ -163,6 +165,8 @@ def _acyclic(segment: Segment) -> None:
         seen |= {value.name for value in op.results}
     require(segment.output in seen, segment, None, f"returns %{segment.output}, which is not defined")
     require(not segment.output.startswith("@"), segment, None, f"returns the weight {segment.output}")
+    for given, made in segment.handed:
+        require(made in segment.by_name, segment, None, f"hands on %{made} as {given}, which it does not compute")
     if segment.downstream:
         require(segment.downstream in seen, segment, None, f"hands back %{segment.downstream}, which is not defined")
         same = segment.dims_of(segment.downstream) == segment.input_dims
@@ -316,6 +320,34 @@ def _layers_meet(graph: Graph) -> None:
         if before.upstream is not None:
             meet = bool(after.downstream) and after.sharding_of(after.downstream) == before.upstream.sharding
             require(meet, before, None, f"is handed another gradient than {after.name} hands back")
+
+
+def _taken(graph: Graph) -> None:
+    """What a layer takes beside the residual stream is what the nearest layer of its stage before it hands on under that name."""
+    if not any(segment.taken or segment.handed for segment in graph.segments):
+        return
+    for stage in graph.stages:
+        there: dict[str, tuple[Segment, str]] = {}
+        for name, _ in stage.layers:
+            segment = graph.segment(name)
+            for one in segment.taken:
+                require(
+                    one.name in there, segment, None, f"takes {one.name}, which no layer of its stage before hands on"
+                )
+                source, value = there[one.name]
+                dims = [source.dims_of(value), one.dims]
+                sizes = [
+                    [at.size(d, scope) for d in own]
+                    for at, own, scope in zip((source, segment), dims, (source.scope_of(value), one.scope), strict=True)
+                ]
+                made = source.dtype_of(value), source.sharding_of(value), sizes[0]
+                require(
+                    made == (one.dtype, one.sharding, sizes[1]),
+                    segment,
+                    None,
+                    f"takes another {one.name} than {source.name} hands on",
+                )
+            there |= {given: (segment, value) for given, value in segment.handed}
 
 
 def _ends_meet(graph: Graph) -> None:

@@ -46,8 +46,8 @@ def attend(call: BlockCall) -> Ref:
         inputs = (*inputs, sinks)
     selected = call.tensor("selected")
     if selected is not None:
-        made = block.builder.op(selected.name)
-        if made is None or OPS[made.kind].tokens is not Tokens.CHOOSE:
+        made = block.builder.kind_of(selected.name)
+        if made not in OPS or OPS[made].tokens is not Tokens.CHOOSE:
             call.fail("`selected` is the result of `select`")
         inputs = (*inputs, selected)
         options["chosen"] = fixed(call.sizes[selected.dims[-1]])

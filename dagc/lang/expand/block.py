@@ -5,10 +5,11 @@ from __future__ import annotations
 from math import isfinite
 
 from ...base.diagnostics import did_you_mean
-from ...base.frozen import mutable
+from ...base.frozen import mutable, replace
 from ...base.syntax import ast
 from ...ir.ops.kind import Tokens
 from ...ir.ops.op_set import OPS
+from ...ir.routed_dims import stem
 from ..whole_sequence import whole_sequence
 from .attention import GROUPED
 from .builder import Ref
@@ -22,9 +23,10 @@ RESIDUAL = ("batch", "seq", "hidden")
 @mutable
 class Block(Scope):
     """Expands one block of a layer into ops of its builder. `last_of_layer`: None where another block follows it, else
-    whether its layer is the model's last."""
+    whether its layer is the model's last. `others`: names of what it takes beside the first: from blocks before it, in this layer or earlier ones."""
 
     last_of_layer: bool | None = None
+    others: tuple[str, ...] = ()
 
     def expand(self, argument: Ref) -> Ref:
         """The ops of the block applied to a value; its result."""
@@ -36,16 +38,63 @@ class Block(Scope):
             definition = whole_sequence(
                 definition
             )  # every drafted token is checked, every token of training has a loss
-        self.env[definition.params[0]] = argument
+        own, *others = definition.params
+        self.env[own] = argument
+        self.others = tuple(others)
         for statement in definition.body:
             self.at = statement
             if isinstance(statement, ast.Let):
                 self.let(statement)
             elif isinstance(statement, ast.Return):
-                return self.returned(statement)
+                result = self.returned(statement)
+                self.hand_on()
+                return result
             else:
                 self.assign(statement)
         raise AssertionError(f"block {self.block} has no return")  # lang.blocks refuses it
+
+    def hand_on(self) -> None:
+        """What blocks behind take from this one."""
+        for name in self.builder.wanted & self.env.keys():
+            ref = self.env[name]
+            if name not in self.others and self.builder.op(ref.name) is not None:
+                self.builder.handed[name] = ref
+
+    def take(self, name: str, node: ast.Node) -> Ref:
+        """What a block before computed under this name: in this layer, or in the nearest one before that did."""
+        builder = self.builder
+        if name in builder.handed:
+            return builder.handed[name]
+        source = builder.sources.get(name)
+        if source is None:
+            self.fail(
+                node,
+                f"block `{self.block}` takes `{name}`, which no block before it computes",
+                (
+                    f"the first layer of the stack that has `{self.block}` comes behind one with a block that computes `{name}`",
+                ),
+            )
+        value = source.value
+        dims = tuple(self.taken_dim(d, source.segment.size(d, value.scope), node) for d in value.dims)
+        builder.taken[name] = replace(value, name=name, dims=dims)
+        return Ref(name, dims)
+
+    def taken_dim(self, dim: str, size: float, node: ast.Node) -> str:
+        """A dimension of another layer's value, as this block knows it."""
+        name = stem(dim)
+        if name in PHASE_DIMS:
+            return dim
+        if name in MADE_DIMS:
+            (own,) = self.make(name)
+            self.builder.sizes[own] = size
+            return own
+        known = self.lookup_number(name)
+        if known != size:
+            self.fail(
+                node,
+                f"dimension `{name}` is {size:g} where the value is computed, and {'unknown' if known is None else f'{known:g}'} here",
+            )
+        return self.dim(name, node.span)
 
     def let(self, statement: ast.Let) -> None:
         name = statement.name
@@ -110,6 +159,9 @@ class Block(Scope):
     def named(self, expr: ast.Name) -> Ref:
         if expr.text in self.env:
             return self.env[expr.text]
+        if expr.text in self.others:
+            self.env[expr.text] = self.take(expr.text, expr)
+            return self.env[expr.text]
         number = self.lookup_number(expr.text)
         if number is not None:
             return Ref("", (), number)
@@ -120,6 +172,8 @@ class Block(Scope):
     def indexed(self, expr: ast.Indexed) -> Ref:
         """A weight, or a value with its dims repeated."""
         dims = tuple(self.dim(d, expr.span, expr) for d in expr.dims)
+        if expr.name in self.others and expr.name not in self.env:
+            self.env[expr.name] = self.take(expr.name, expr)
         if expr.name not in self.env:
             return self.weight(expr.name, dims, expr)
         known = self.env[expr.name]

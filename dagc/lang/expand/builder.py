@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ...base.frozen import field, mutable, record
-from ...ir.graph import Op, Weight
+from ...ir.graph import Op, Segment, Taken, Weight
 from ...spec.unit import Unit
 
 
@@ -16,9 +18,18 @@ class Ref:
     literal: float | None = None
 
 
+@record
+class Source:
+    """A value that a layer hands on, and the layer: its sizes are those of the dimensions."""
+
+    value: Taken
+    segment: Segment
+
+
 @mutable
 class BlockBuilder:
-    """A segment that its blocks are adding to. `entry`: what it is given."""
+    """A segment that its blocks are adding to. `entry`: what it is given; `sources`: what earlier layers hand on, by name; `wanted`: names of
+    values that blocks of the model take from others."""
 
     unit: Unit
     segment: str
@@ -26,6 +37,10 @@ class BlockBuilder:
     weights: dict[str, Weight] = field(default_factory=dict)
     sizes: dict[str, float] = field(default_factory=dict)
     entry: Ref = field(default_factory=lambda: Ref("x"))
+    sources: Mapping[str, Source] = field(default_factory=dict)
+    wanted: frozenset[str] = frozenset()
+    taken: dict[str, Taken] = field(default_factory=dict)
+    handed: dict[str, Ref] = field(default_factory=dict)
 
     def op(self, name: str) -> Op | None:
         """The op of a result."""
@@ -37,5 +52,12 @@ class BlockBuilder:
             return self.weights[name].dims
         op = self.op(name)
         if op is None:
-            return self.entry.dims
+            return self.taken[name].dims if name in self.taken else self.entry.dims
         return next((value.dims for value in op.more if value.name == name), op.dims)
+
+    def kind_of(self, name: str) -> str:
+        """The kind of the op that made a value, in this layer or an earlier one; of what the layer is given its name."""
+        op = self.op(name)
+        if op is not None:
+            return op.kind
+        return self.taken[name].kind if name in self.taken else name if name == self.entry.name else ""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from ...base.dtypes import dtype as dtype_record
 from ...base.frozen import replace
 from ...base.traced import number
-from ...ir.graph import Graph, Op, Segment, Stage, Weight, runs
+from ...ir.graph import Graph, Op, Segment, Stage, Taken, Weight, runs
 from ...ir.ops.attributes import RouteAttrs
 from ...ir.ops.op_set import OPS
 from ...spec.batching import Batching
 from ...spec.model import Layer
 from ...spec.unit import Unit
 from .block import RESIDUAL, Block
-from .builder import BlockBuilder, Ref
+from .builder import BlockBuilder, Ref, Source
 from .further_tokens import further_tokens, with_shared, with_side
 from .join_parts import CannotJoin, joined
 
@@ -22,9 +22,13 @@ def run(unit: Unit, batching: Batching | None = None) -> Graph:
     phase, spec = unit.phase, unit.spec
     batching = batching or phase.batching
     kinds = spec.model.kinds
-    segments = tuple(of_all_parts(unit, layer, batching) for layer in kinds.values())
+    sources: Sources = {}
+    segments = tuple(of_all_parts(unit, layer, batching, sources) for layer in kinds.values())
     if spec.model.attributes.get("tied"):
         segments = (*segments[:-1], tie(segments[0], segments[-1], unit))
+    if phase.training is not None and (layer := next((s for s in segments if s.taken), None)) is not None:
+        what = f"training is not there yet where layers take what others hand on: `{layer.name}` takes `{layer.taken[0].name}`"
+        unit.stop("E18", what)
     segments = with_shared(segments, unit)
     unit.out.check()
     order = runs(layer.name for layer in spec.model.stack for _ in range(layer.repeat))
@@ -39,14 +43,20 @@ def run(unit: Unit, batching: Batching | None = None) -> Graph:
     )
 
 
-def of_all_parts(unit: Unit, layer: Layer, batching: Batching) -> Segment:
-    """One kind of layer; of a mixed step, its parts joined."""
+Sources = dict[str, dict[str, Source]]
+"""Of each part of a mixed step (any other pass: of ""), what layers hand on."""
+
+
+def of_all_parts(unit: Unit, layer: Layer, batching: Batching, sources: Sources) -> Segment:
+    """One kind of layer; of a mixed step, its parts joined. `sources`: what earlier kinds hand on, to which it adds its own."""
     phase = unit.phase
     if not phase.is_packed:
-        return expanded(replace(unit, phase=phase.as_parts[0]), layer, number(batching.part))
+        return expanded(
+            replace(unit, phase=phase.as_parts[0]), layer, number(batching.part), sources.setdefault("", {})
+        )
     rooms = [room for room, _ in batching.parts]
     alone = [
-        (part.scope, expanded(replace(unit, phase=own), layer, number(room.part)))
+        (part.scope, expanded(replace(unit, phase=own), layer, number(room.part), sources.setdefault(part.scope, {})))
         for part, own, room in zip(phase.parts, phase.as_parts, rooms, strict=True)
     ]
     for scope, segment in alone:
@@ -60,8 +70,8 @@ def of_all_parts(unit: Unit, layer: Layer, batching: Batching) -> Segment:
         )
 
 
-def expanded(unit: Unit, layer: Layer, batch: float) -> Segment:
-    """One kind of layer with `batch` sequences as a segment."""
+def expanded(unit: Unit, layer: Layer, batch: float, sources: dict[str, Source]) -> Segment:
+    """One kind of layer with `batch` sequences as a segment. `sources`: what earlier kinds hand on, to which it adds its own."""
     model, phase = unit.spec.model, unit.phase
     first = layer.name == model.stack[0].name
     context = max(phase.tokens, phase.context) if phase.takes_prompts else phase.context
@@ -70,7 +80,8 @@ def expanded(unit: Unit, layer: Layer, batch: float) -> Segment:
         sizes["hidden"] = float(model.count("hidden"))
     entry = Ref("tokens", ("batch", "seq")) if first else Ref("x", RESIDUAL)
     head = layer.name == model.stack[-1].name
-    builder = BlockBuilder(with_side(unit), layer.name, sizes=sizes, entry=entry)
+    wanted = frozenset(name for block in model.blocks.values() for name in block.params[1:])
+    builder = BlockBuilder(with_side(unit), layer.name, sizes=sizes, entry=entry, sources=sources, wanted=wanted)
     current = entry
     used: dict[str, int] = {}
     for i, name in enumerate(layer.blocks):
@@ -81,7 +92,7 @@ def expanded(unit: Unit, layer: Layer, batch: float) -> Segment:
     further_tokens(builder, unit, head=head)
     for dim in (*entry.dims, *(d for op in builder.ops for d in op.dims)):
         builder.sizes.setdefault(dim, 1.0)
-    return Segment(
+    segment = Segment(
         layer.name,
         layer.repeat,
         entry.name,
@@ -91,7 +102,32 @@ def expanded(unit: Unit, layer: Layer, batch: float) -> Segment:
         current.name,
         unquantised(builder, model.dtype),
         builder.sizes,
+        taken=tuple(builder.taken.values()),
+        handed=tuple((name, ref.name) for name, ref in sorted(builder.handed.items())),
     )
+    _sees_no_more(unit, segment, sources)
+    for name, ref in builder.handed.items():
+        op = segment.by_name[ref.name]
+        sources[name] = Source(Taken(name, ref.dims, segment.dtype_of(ref.name), op.kind, op.scope), segment)
+    return segment
+
+
+def _sees_no_more(unit: Unit, segment: Segment, sources: dict[str, Source]) -> None:
+    """A cache keeps the tokens that its own layer sees: a layer that takes it sees the same."""
+    for name in (one.name for one in segment.taken):
+        source = sources[name].segment
+        value = dict(source.handed)[name]
+        here, there = segment.reach.get(name), source.reach.get(value)
+        if here is not None and there is not None and here != there:
+            words = " and ".join(
+                f"`{s.name}` ({'the whole context' if r == (None, None) else f'window {r[0]}, chunk {r[1]}'})"
+                for s, r in ((segment, here), (source, there))
+            )
+            unit.stop(
+                "E13",
+                f"attention to `{name}` sees other tokens in each of {words}",
+                help=("write the same window in both",),
+            )
 
 
 def unquantised(builder: BlockBuilder, dtype: str) -> tuple[Weight, ...]:

@@ -62,9 +62,13 @@ class _Join:
             for weight in segment.weights:
                 if weights[weight.name] != weight:
                     raise CannotJoin(f"weight {weight.name[1:]} is stored differently for prompts and in decode")
+        parts = [*zip(self.scopes, self.segments, strict=True)]
+        taken = tuple(replace(v, name=f"{v.name}.{scope}", scope=scope) for scope, s in parts for v in s.taken)
+        handed = tuple((f"{n}.{scope}", self.unpacked(scope, s, v)) for scope, s in parts for n, v in s.handed)
         return replace(
-            self.first, ops=tuple(self.ops), output=output, weights=tuple(weights.values()), sizes=self.sizes
-        )
+            self.first, ops=tuple(self.ops), output=output, weights=tuple(weights.values()), sizes=self.sizes, taken=taken,
+            handed=handed,
+        )  # fmt: skip
 
     # -- which ops are one -------------------------------------------------------------------------
 
@@ -99,6 +103,8 @@ class _Join:
         if any(other != said[0] for other in said[1:]):
             return False
         for segment, op in zip(self.segments, ops, strict=True):
+            if any(n in segment.beside for n in op.inputs):
+                return False
             dims = [op.dims, *(segment.dims_of(n) for n in op.inputs)]
             if any(d == "context" or stem(d) == "chosen" for each in dims for d in each):
                 return False
@@ -189,6 +195,8 @@ class _Join:
     def unpacked(self, scope: str, segment: Segment, name: str) -> str:
         """A value as a part has it."""
         own = f"{name}.{scope}"
+        if name in segment.beside:
+            return own
         if not self.is_packed(name) and name in segment.by_name:
             op = segment.by_name[name]
             return own if op.name == name else f"{op.name}.{scope}{name[len(op.name) :]}"

@@ -61,9 +61,8 @@ def _once(scope: Statement, op: Op) -> None:
 
 def _whole_numbers(scope: Statement, op: Op) -> None:
     for i, name in enumerate(op.inputs):
-        made = scope.builder.op(name)
-        kind = made.kind if made is not None else name
-        if kind not in TAKEN_BY or (made is None and name != scope.builder.entry.name):
+        kind = scope.builder.kind_of(name)
+        if kind not in TAKEN_BY:
             continue
         what, takers = TAKEN_BY[kind]
         if op.kind not in takers or (op.kind == "lookup" and i):

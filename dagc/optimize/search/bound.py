@@ -54,7 +54,7 @@ class Layer:
         ops: list[tuple[str, int]] = []
         edges: list[tuple[str, str]] = []
         sides: list[int] = []
-        side, origin = ATTENTION, {segment.input: segment.input}
+        side, origin = ATTENTION, dict.fromkeys((segment.input, *segment.beside), segment.input)
         for op in segment.ops:
             inputs = [n for n in op.inputs if not n.startswith("@")]
             if op.name not in own:
@@ -362,8 +362,9 @@ def _moves(layer: Layer, segment: Segment, costs: Costs) -> list[Floats]:
     edge = {e: k for k, e in enumerate(layer.edges)}
     moves = [np.zeros(len(layer.edges) + 1) for _ in (BEFORE, INTO, AFTER)]
     routed = {name for name, own_side in layer.ops if own_side != ATTENTION}
-    origin, delay, side = {segment.input: segment.input}, {segment.input: 0.0}, ATTENTION
-    sent: dict[str, dict[str, float]] = {segment.input: {}}
+    given = (segment.input, *segment.beside)
+    origin, delay, side = dict.fromkeys(given, segment.input), dict.fromkeys(given, 0.0), ATTENTION
+    sent: dict[str, dict[str, float]] = {name: {} for name in given}
     counted: set[str] = set()
 
     def taken(name: str, to: str) -> None:

@@ -52,7 +52,9 @@ class Drawing:
 
     def box(self, name: str) -> str:
         """The node that a value comes from."""
-        return self.entry if name == self.segment.input else f"{self.prefix}/{self.home[name]}"
+        return (
+            self.entry if self.segment.arrives_with(name) == self.segment.input else f"{self.prefix}/{self.home[name]}"
+        )
 
     def share(self, ops: Sequence[Op]) -> float:
         """Of the time of all ops of the layer, one after the other."""
