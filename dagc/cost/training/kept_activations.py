@@ -84,7 +84,7 @@ def _anew(op: Op) -> bool:
 
 def _sizes(segment: Segment, graph: Graph, imbalance: float, names: set[str]) -> dict[str, float]:
     sizes: dict[str, float] = {}
-    for name in names:
+    for name in sorted(names):  # a sum of floats depends on its order
         layout = segment.sharding_of(name)
         assert layout is not None
         own = local_bytes(segment, name, layout.dims, graph.the_mesh)
