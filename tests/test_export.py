@@ -300,6 +300,7 @@ PHASE = {
     "identity": ("name", "kind", "hardware", "precision", "gpus", "strategy", "constants", "span", "spans"),
     "flags of an engine": ("context", "tokens", "chunk", "sequences"),
     "what the engine sees in its traffic": ("routing",),
+    "common_rules": ("experts",),
     "left_open": (
         "acceptance",
         "drafter",

@@ -252,6 +252,8 @@ WORKED: dict[str, dict[str, str]] = {
             "  experts { hardware = far, gpus = 0..7, ep = 8 }\n}"
         ),
         "gpus": "phase decode { gpus = 0..7, attention { tp = 8 }, experts { gpus = 8..15, ep = 8 } }",
+        "skip": "phase decode { gpus = 0..7, tp = 8, experts { skip = 20% } }",
+        "skip_below": "phase decode { gpus = 0..7, tp = 8, experts { skip = 20%, skip_below = 70% } }",
     },
     "phase.memory": {
         "tokens": "phase decode { gpus = 0..7, tp = 8, engine = vllm, memory { tokens = 4096 tok } }",

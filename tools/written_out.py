@@ -217,6 +217,8 @@ HAND: dict[str, dict[str, Written | str]] = {
             "pool", _beside(phase="-tp", phase_attention="tp = 8", phase_experts="gpus = 24..31; ep = 8")
         ),
         "gpus": "whoever names GPUs here gets experts apart from attention",
+        "skip": Written(""),
+        "skip_below": Written("", _beside(phase_experts="skip = 20%")),
     },
     "phase.memory": {
         "tokens": Written("0 tok"),

@@ -573,6 +573,8 @@ SERVE: dict[str, Attribute] = {
 
 FOLD_ATTENTION = {a: _count(f"degree of {a} in attention", 1, high=1e6) for a in ATTENTION_SIDE}
 FOLD_EXPERTS = {a: _count(f"degree of {a} in the experts", 1, high=1e6) for a in IN_EXPERTS}
+MOST_SKIPPED = 0.99
+"""Of the choices of experts: something is left to compute."""
 EXPERT_GPUS = {
     "hardware": _word("pool of these GPUs", None, otherwise="the phase's"),
     "gpus": Attribute(
@@ -583,6 +585,21 @@ EXPERT_GPUS = {
     ),
 }
 """Of a phase's section `experts`, beside the degrees."""
+EXPERT_USE = {
+    "skip": Attribute(
+        "share of the choices of experts that are left out, each for itself",
+        default=0.0,
+        high=MOST_SKIPPED,
+        open_low=False,
+    ),
+    "skip_below": Attribute(
+        "where choices are skipped: those of less than this share of the token's largest weight",
+        default=0.5,
+        high=1.0,
+        open_low=False,
+    ),
+}
+"""Of the same section: which experts are used."""
 
 HOMES: dict[str, dict[str, Attribute]] = {
     "the hardware": HARDWARE, "a link": LINK, "the model": MODEL, "the model's attention": ATTENTION, "the model's experts": EXPERTS,

@@ -11,6 +11,7 @@ from .schema import (
     BESIDE,
     COMPUTE,
     EXPERT_GPUS,
+    EXPERT_USE,
     EXPERTS,
     FOLD_ATTENTION,
     FOLD_EXPERTS,
@@ -67,7 +68,8 @@ SECTIONS: dict[str, Section] = {
         "attention { ... }", "degrees of attention, where the experts have others", FOLD_ATTENTION, open=FOLD_ATTENTION
     ),
     "phase.experts": Section(
-        "experts { ... }", "degrees of the experts, or GPUs of their own", {**FOLD_EXPERTS, **EXPERT_GPUS}, open=FOLD_EXPERTS
+        "experts { ... }", "degrees of the experts, GPUs of their own, and which of them are used",
+        {**FOLD_EXPERTS, **EXPERT_GPUS, **EXPERT_USE}, open=FOLD_EXPERTS
     ),
     "phase.memory": Section("memory { ... }", "what the engine keeps beside weights and cache", BESIDE),
     "phase.shard": Section("shard { DIM = tp }", "dimensions of own blocks that tp splits", {}, free=True),

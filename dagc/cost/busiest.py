@@ -59,21 +59,23 @@ def busiest_rank(
     most_rows: float = float("inf"),
     most_draws: int = DRAWS,
     limit: GroupLimit = NO_LIMIT,
+    skip: float = 0.0,
 ) -> Busiest:
     """`p` [experts]: chance that a token picks each expert; `slots` [ranks, slots]: the expert in each slot, whose
     copies share its tokens at random; `most_rows`: rows that an expert takes, all its copies together; `most_draws`: random steps;
-    `limit`: groups of experts that a token may use."""
+    `limit`: groups of experts that a token may use; `skip`: share of the choices that are left out, each for itself."""
     copies = np.bincount(slots.ravel(), minlength=len(p))
     plain = copies.max() == 1 and most_rows >= 1
     even = tokens == 1 and plain and not limit.limits and np.ptp(p) < 1e-12 and abs(p.sum() - round(p.sum())) < 1e-9
     if even and _products(slots.shape[0], slots.shape[1], round(float(p.sum()))) <= EXACT:
-        exact = most_of_one_token(slots.shape[0], slots.shape[1], round(float(p.sum())))
+        exact = most_of_some(slots.shape[0], slots.shape[1], round(float(p.sum())), skip)
         return Busiest(exact, exact, exact, 0.0, 0.0)
     if tokens * p.sum() <= CHOICES + 0.5:
-        drawn = _rows_by_token(p, slots, tokens, most_draws, limit)
+        drawn = _rows_by_token(p, slots, tokens, most_draws, limit, skip)
         found = iter([(drawn, _over_slots(drawn, MANY_SLOTS))])
     else:
         at_once = BLOCK if np.isinf(most_rows) else CELLS
+        p = p if not skip else p * (1.0 - skip)
         found = _rows_by_expert(p, slots, tokens, most_draws, limit, max(1, at_once // slots.size))
     dropped = 0.0
     blocks: list[Floats] = []
@@ -114,6 +116,14 @@ def _over_slots(values: NDArray[Any], most: int = FEW_SLOTS) -> Floats:
     return total
 
 
+def most_of_some(ranks: int, per_rank: int, top_k: int, skip: float) -> float:
+    """Of the choices of one token that are not skipped: any of them are as likely, so that each number of them counts by its chance."""
+    if not skip:
+        return most_of_one_token(ranks, per_rank, top_k)
+    chances = (comb(top_k, n) * (1.0 - skip) ** n * skip ** (top_k - n) for n in range(1, top_k + 1))
+    return sum(chance * most_of_one_token(ranks, per_rank, n) for n, chance in enumerate(chances, start=1))
+
+
 def most_of_one_token(ranks: int, per_rank: int, top_k: int) -> float:
     """Expected largest number of choices on one rank, of one token that picks `top_k` of all experts evenly. Exact: the
     choices with at most m on every rank are the coefficient of x^top_k in (sum over j <= m of C(per_rank, j) x^j)^ranks."""
@@ -146,7 +156,7 @@ def _draws(size: int, most: int) -> int:
     return min(most, max(4, CELLS // size))
 
 
-def _rows_by_token(p: Floats, slots: Counts, tokens: int, most_draws: int, limit: GroupLimit) -> Floats:
+def _rows_by_token(p: Floats, slots: Counts, tokens: int, most_draws: int, limit: GroupLimit, skip: float) -> Floats:
     """Rows of each slot [draws, ranks, slots]. Every token takes a systematic sample of the experts in a random order,
     which has `p` as its chances and never picks an expert twice (Madow, 1949)."""
     experts, top_k = len(p), max(1, round(float(p.sum())))
@@ -167,6 +177,8 @@ def _rows_by_token(p: Floats, slots: Counts, tokens: int, most_draws: int, limit
         0 if copies.max() == 1 else (np.random.default_rng(SEED + 1).random(chosen.shape) * copies[chosen]).astype(int)
     )
     at = where[chosen, copy] + step[None, :, None] * slots.size
+    if skip:
+        at = at[np.random.default_rng(SEED + 3).random(chosen.shape) >= skip]
     return np.bincount(at.ravel(), minlength=draws * slots.size).reshape(draws, *slots.shape).astype(float)
 
 

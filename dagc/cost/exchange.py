@@ -26,7 +26,7 @@ from ..calib.family import ENGINES, Family
 from ..calib.rising import rising_s
 from ..ir.graph import Op, Segment
 from ..ir.groups import GroupShape
-from ..ir.routed_dims import rows_of
+from ..ir.routed_dims import kept_choices, rows_of
 from ..spec.hardware import Hardware, Link
 from ..spec.unit import Unit
 from .measured import Measured, faster, scaled
@@ -253,7 +253,7 @@ class Exchanges:
             source = self.segment.by_name[source.inputs[0]]
         back, rows = source.kind != "dispatch", rows_of(op.dims)
         assert rows is not None
-        hidden, top_k = self.segment.size(op.dims[-1]), self.segment.sizes[rows.choice]
+        hidden, top_k = self.segment.size(op.dims[-1]), kept_choices(self.segment, rows)
         element_B = DTYPE_BYTES[op.dtype]
         tokens = payload_B / (hidden * element_B * top_k)
         if not back and (sent := self.unit.phase.dispatch_dtype) is not None:

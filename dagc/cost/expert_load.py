@@ -20,7 +20,7 @@ from ..calib.expert_rows import TILE, ExpertRows, expected_rows
 from ..ir.graph import Graph, Segment
 from ..ir.mesh import Mesh
 from ..ir.ops.op_set import OPS
-from ..ir.routed_dims import NO_LIMIT, GroupLimit, Rows, group_limit, routed, routers
+from ..ir.routed_dims import NO_LIMIT, GroupLimit, Rows, after_skipping, group_limit, routed, routers, skipped
 from ..ir.sharding import Axes
 from ..spec.batching import Batching
 from ..spec.unit import Unit
@@ -97,16 +97,17 @@ class ExpertLoad:
         limit, nodes = group_limit(segment, rows), mesh.group(axes).nodes
         routings = unit.routing.of_layers(layers, routed_layers(graph) if layers else ())
         given = count, top_k, mesh.size(axes), strategy.redundant
-        return _load(axes, mesh, layers, routings, given, (full, draws, limit, nodes), strategy.placing, tokens, filled)
+        limits, how = (full, draws, limit, nodes), (strategy.placing, skipped(segment, rows))
+        return _load(axes, mesh, layers, routings, given, limits, how, tokens, filled)
 
 
 @called
 def _load(
     axes: Axes, mesh: Mesh, layers: tuple[int, ...], routings: tuple[Routing, ...], given: tuple[int, int, int, int],
-    limits: tuple[float, int, GroupLimit, int], how: str, tokens: float, filled: float,
+    limits: tuple[float, int, GroupLimit, int], how: tuple[str, float], tokens: float, filled: float,
 ) -> ExpertLoad:  # fmt: skip
-    """`given`: experts, top_k, ranks and redundant experts; `limits` and `how`: as `layer_work` takes them."""
-    each = layer_work(routings, *given, tokens, *limits, how)
+    """`given`: experts, top_k, ranks and redundant experts; `limits` and `how`, with the share that is skipped: as `layer_work` takes them."""
+    each = layer_work(routings, *given, tokens, *limits, *how)
     return ExpertLoad(mean_work(each), axes, mesh, filled, layers, each if len(each) > 1 else ())
 
 
@@ -186,44 +187,50 @@ LEAST_CAPACITY = 1e-9
 
 def rank_work(
     routing: Routing, experts: int, top_k: int, ranks: int, redundant: int, tokens: float, full: float = float("inf"),
-    draws: int = DRAWS, limit: GroupLimit = NO_LIMIT, nodes: int = 1, how: str = "",
+    draws: int = DRAWS, limit: GroupLimit = NO_LIMIT, nodes: int = 1, how: str = "", skip: float = 0.0,
 ) -> RankWork:  # fmt: skip
     """One layer of `layer_work`."""
-    return layer_work((routing,), experts, top_k, ranks, redundant, tokens, full, draws, limit, nodes, how)[0]
+    return layer_work((routing,), experts, top_k, ranks, redundant, tokens, full, draws, limit, nodes, how, skip)[0]
 
 
 @lru_cache(maxsize=1024)
 def layer_work(
     routings: tuple[Routing, ...], experts: int, top_k: int, ranks: int, redundant: int, tokens: float, full: float = float("inf"),
-    draws: int = DRAWS, limit: GroupLimit = NO_LIMIT, nodes: int = 1, how: str = "",
+    draws: int = DRAWS, limit: GroupLimit = NO_LIMIT, nodes: int = 1, how: str = "", skip: float = 0.0,
 ) -> tuple[RankWork, ...]:  # fmt: skip
     """Of layers with these loads. `tokens` that choose among the experts; `full`: rows for each of them that an expert takes at most; `draws`: random
     steps at most; `limit`: groups of experts that a token may use, which a placement by loads keeps on one of the `nodes`; `how` experts
-    are placed. Sensitivities and searches ask for the same work again and again."""
-    given = routings, experts, top_k, ranks, redundant, tokens, full, draws, limit, nodes, how
+    are placed; `skip`: share of the choices that are left out. Sensitivities and searches ask for the same work again and again."""
+    given = routings, experts, top_k, ranks, redundant, tokens, full, draws, limit, nodes, how, skip
     return kept_work(given, _layer_work)
 
 
 def _layer_work(
     routings: tuple[Routing, ...], experts: int, top_k: int, ranks: int, redundant: int, tokens: float, full: float, draws: int,
-    limit: GroupLimit, nodes: int, how: str,
+    limit: GroupLimit, nodes: int, how: str, skip: float,
 ) -> tuple[RankWork, ...]:  # fmt: skip
     whole = max(1, ceil(tokens - 1e-9))  # where ranks have unequal numbers of tokens, the group with most of them
     how = how or ("eplb" if redundant else "linear")
     wanted, slots = placed_layers(routings, experts, top_k, ranks, redundant, whole, limit.groups, nodes, how)
-    each = [_work(p, own, top_k, whole, full, draws, limit) for p, own in zip(wanted, slots, strict=True)]
+    each = [_work(p, own, top_k, whole, full, draws, limit, skip) for p, own in zip(wanted, slots, strict=True)]
     if (redundant or how != "linear") and experts % ranks == 0:
-        plain = layer_work(routings, experts, top_k, ranks, 0, tokens, full, draws, limit, nodes, "linear")
+        plain = layer_work(routings, experts, top_k, ranks, 0, tokens, full, draws, limit, nodes, "linear", skip)
         each = [replace(own, plain=other.plain) for own, other in zip(each, plain, strict=True)]
     return tuple(each)
 
 
-def _work(wanted: Floats, slots: Slots, top_k: int, whole: int, full: float, draws: int, limit: GroupLimit) -> RankWork:
+def _work(
+    wanted: Floats, slots: Slots, top_k: int, whole: int, full: float, draws: int, limit: GroupLimit, skip: float
+) -> RankWork:
     """`wanted` [experts]: chance that a token picks each; `slots` [ranks, slots]: experts of each rank."""
+    most = busiest_rank(
+        wanted, slots, whole, tile=TILE, most_rows=full * whole, most_draws=draws, limit=limit, skip=skip
+    )
+    kept = after_skipping(top_k, skip)
+    wanted = wanted if kept == top_k else wanted * (1.0 - skip)
     p = np.minimum(wanted, full)
-    most = busiest_rank(wanted, slots, whole, tile=TILE, most_rows=full * whole, most_draws=draws, limit=limit)
-    dropped = max(1.0 - float(p.sum()) / top_k, most.dropped)
-    p = p * (1.0 - dropped) * top_k / float(p.sum())
+    dropped = max(1.0 - float(p.sum()) / kept, most.dropped)
+    p = p * (1.0 - dropped) * kept / float(p.sum())
     copies = np.maximum(np.bincount(slots.ravel(), minlength=len(p)), 1)
     each = (p / copies)[slots]
     hit = distinct_experts(wanted, slots, whole)
@@ -231,7 +238,7 @@ def _work(wanted: Floats, slots: Slots, top_k: int, whole: int, full: float, dra
     kernel = ExpertRows(
         _up_to(mean.rows, most.rows), _up_to(mean.row_tiles, most.row_tiles), _up_to(hit, most.distinct)
     )
-    even = whole * top_k / len(slots)
+    even = whole * kept / len(slots)
     relative = kernel.rows / even
     read = kernel.distinct / slots.shape[1]
     # A rank whose experts nobody chooses has no rows to scale.

@@ -17,7 +17,7 @@ from ..ir.ops.attributes import AttendAttrs, DispatchAttrs
 from ..ir.ops.kind import Fuse
 from ..ir.ops.op_set import OPS
 from ..ir.ops.sequence import Array
-from ..ir.routed_dims import Rows, routed, routers
+from ..ir.routed_dims import Rows, kept_choices, routed, routers
 from ..spec.model import Model
 from ..spec.phase import Phase
 from .expert_load import routed_tokens
@@ -134,7 +134,7 @@ class LocalShapes:
         summed = tuple(d for d in self.segment.dims_of(first.inputs[0]) if d not in first.dims)
         tokens, _ = routed_tokens(self.segment, first.loop(rows.slot), self.mesh, self.phase.batching)
         return ExpertShape(
-            rows, products, ops, self.segment.dtype_of(first.inputs[1]), tokens, self.segment.sizes[rows.choice],
+            rows, products, ops, self.segment.dtype_of(first.inputs[1]), tokens, kept_choices(self.segment, rows),
             self.size(first, summed), self.size(first, first.dims[-1:]), bool(dispatch.of(DispatchAttrs).exchange or first.on),
             self.segment.size(first.dims[-1], first.scope), self.segment.sizes[rows.expert],
         )  # fmt: skip

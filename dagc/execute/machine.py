@@ -15,6 +15,7 @@ import numpy as np
 from ..base.collectives import GATHER, SCATTER
 from ..ir.graph import Graph, Op, Segment
 from ..ir.mesh import Mesh
+from ..ir.ops.attributes import RouteAttrs
 from ..ir.ops.kind import Tokens
 from ..ir.ops.op_set import OPS, state_of
 from ..ir.requests import IDS, RequestMove, request_moves
@@ -174,6 +175,10 @@ class RankMachine:
             raise ExecutionError(where, "the result is not finite")
         if self._work:
             self.record.work.setdefault((segment.name, op.name), []).append(self._work)
+        if isinstance(op.attrs, RouteAttrs) and op.attrs.skip:
+            weights = [np.asarray(each) for each in results[1]]
+            share = sum(np.count_nonzero(each) for each in weights) / sum(each.size for each in weights)
+            self.record.kept.setdefault((segment.name, op.dims[-1]), []).append(share)
         self.remember(place, results[0])
         return results
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..base.frozen import record
+from ..ir.graph import Op, Segment
+from ..ir.routed_dims import routed, skipped
 
 OpKey = tuple[str, str]
 """(segment, op)."""
@@ -36,10 +38,22 @@ class Handed:
 @dataclass
 class Record:
     """`traffic`: of each collective every call; `requests`: of scatter and gather every call of every group; `sent`: elements that ranks hand over, by stages; `work`: FLOPs of each op,
-    every call, a number per rank; `caches`: shapes of each rank's part of a cache or state."""
+    every call, a number per rank; `kept`: of each router that skips choices (segment, choice dim) the share that it kept, every call; `caches`: shapes of each rank's part of a cache or state."""
 
     traffic: dict[OpKey, list[Moved]] = field(default_factory=dict)
     requests: dict[str, list[Handed]] = field(default_factory=dict)
     sent: dict[tuple[int, int], list[int]] = field(default_factory=dict)
     work: dict[OpKey, list[list[float]]] = field(default_factory=dict)
+    kept: dict[OpKey, list[float]] = field(default_factory=dict)
     caches: dict[OpKey, list[tuple[int, ...]]] = field(default_factory=dict)
+
+
+def kept_of(segment: Segment, op: Op, record: Record, calls: int) -> list[float]:
+    """By what each call's rows are divided to be those that are stated: the choices that its router kept over those that it was
+    expected to keep; 1 for what is not of a router that skips any."""
+    rows = routed(segment, op)
+    shares = None if rows is None else record.kept.get((segment.name, rows.choice))
+    if rows is None or shares is None:
+        return [1.0] * calls
+    expected = 1.0 - skipped(segment, rows)
+    return [expected / share for share in shares]

@@ -13,7 +13,7 @@ from ..ir.graph import Graph, Op, Segment
 from ..ir.ops.attributes import RingTurnAttrs
 from ..ir.requests import request_moves
 from ..ir.sharding import Sharding
-from .record import Moved, Record
+from .record import Moved, Record, kept_of
 from .routed import RoutedRows
 from .shards import Shards
 from .twin import scale
@@ -174,7 +174,8 @@ def compare_bytes(shards: Shards, record: Record, costs: Costs, costed: Graph) -
         here, op = shards.graph.segment(segment), shards.graph.segment(segment).by_name[name]
         each_B = DTYPE_BYTES[here.dtype_of(op.inputs[0])] * scale(costed.segment(segment), here, op.dims, op.scope)
         cost = costs.ops[segment, name]
-        if not all(_right(moved, cost, each_B, shards.inputs.balanced) for moved in calls):
+        more, even = kept_of(here, op, record, len(calls)), shards.inputs.balanced and not record.kept
+        if not all(_right(moved, cost, each_B * n, even) for moved, n in zip(calls, more, strict=True)):
             wrong.append(f"{segment}/{name}")
     return wrong
 

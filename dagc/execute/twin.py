@@ -28,7 +28,7 @@ from ..ir.ops.attributes import (
 )
 from ..ir.ops.op_set import OPS
 from ..ir.ops.sequence import SEQUENCE_DIMS
-from ..ir.routed_dims import stem
+from ..ir.routed_dims import after_skipping, stem
 from ..ir.sharding import Axes
 from ..spec.unit import Unit
 from ..spec.workload import Routing
@@ -242,7 +242,7 @@ class Shrinker:
                 if dim == route.dims[-1]:
                     return float(top_k)
                 tokens = self.size(segment, "batch") * self.size(segment, "seq")
-                return tokens * top_k / small_router.physical
+                return tokens * after_skipping(top_k, route.of(RouteAttrs).skip) / small_router.physical
         return segment.sizes[dim]
 
     # -- attributes ------------------------------------------------------------------------------

@@ -15,8 +15,8 @@ from ..ir.ops.elementwise import ACTIVATIONS
 from ..ir.ops.gradients import differentiated
 from ..ir.ops.kind import Tokens
 from ..ir.ops.op_set import OPS, flops, local_flops, rank_share
-from ..ir.routed_dims import rows_of
-from .record import Record
+from ..ir.routed_dims import kept_choices, routed, rows_of
+from .record import Record, kept_of
 from .shards import Shards
 from .values import Floats, Ragged
 
@@ -110,7 +110,9 @@ def _row_dot(segment: Segment, op: Op, inputs: Sequence[Any], value: Any, pairs:
 def _combine(segment: Segment, op: Op, inputs: Sequence[Any], value: Any, pairs: float) -> float:
     """Of the rows of a token, those that came to this rank."""
     each = flops(segment, op) / segment.count(op.dims, op.scope)
-    return float(each * _elements(inputs[0]) / segment.sizes[segment.dims_of(op.inputs[1])[-1]])
+    rows = routed(segment, op)
+    assert rows is not None
+    return float(each * _elements(inputs[0]) / kept_choices(segment, rows))
 
 
 def _array(value: Any) -> Floats:
@@ -179,8 +181,8 @@ def wrong_work(shards: Shards, record: Record) -> list[str]:
         op = segment.by_name[op_name]
         stated = local_flops(segment, op, mesh)
         each = np.broadcast_to(stated * rank_share(segment, op, mesh), mesh.side_shape(op.on)).ravel()
-        for call in calls:
-            flops = np.asarray(call)
+        for call, more in zip(calls, kept_of(segment, op, record, len(calls)), strict=True):
+            flops = np.asarray(call) * more
             if op.scope == "experts" or OPS[op.kind].tokens is Tokens.AT_HOME or op.loop("context"):
                 flops, each = flops.mean(), np.asarray(stated)
             if not (np.abs(flops - each) <= CLOSE * (max(stated, 1.0) + np.abs(each))).all():

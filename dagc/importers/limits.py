@@ -9,8 +9,9 @@ from typing import Any
 from ..base.axes import AXES, SEQUENCE
 from ..base.dtypes import find
 from ..base.plain_data import DataError, check_object, from_data
-from ..base.schema import BESIDE, DTYPES, HARDWARE, LARGE, LINK, PHASE, WORKLOAD, Attribute
+from ..base.schema import BESIDE, DTYPES, EXPERT_USE, HARDWARE, LARGE, LINK, PHASE, WORKLOAD, Attribute
 from ..ir.graph import Graph
+from ..spec.expert_use import ExpertUse
 from ..spec.factors import factorisations
 from ..spec.hardware import SHORT, Hardware, Level, Link, faults, node_size
 from ..spec.phase import EngineMemory, Launches, Part, Phase
@@ -55,6 +56,7 @@ RANGES: dict[type, dict[str, Attribute]] = {
         "graphs_B": BESIDE["graphs"],
         "communication_B": BESIDE["communication"],
     },
+    ExpertUse: {name: EXPERT_USE[name] for name in ("skip", "skip_below")},
     Launches: {"layer_s": PHASE["launch"], "prompt_tokens": BESIDE["tokens"]},
     Part: {"sequences": PHASE["sequences"], "tokens": PROMPT, "context": PHASE["context"]},
     Strategy: {name: PHASE[name] for name in (*AXES, "replicas", "microbatches", "redundant", "dcp")},

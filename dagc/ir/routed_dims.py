@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from ..base.frozen import record
-from .graph import Op, Segment, Weight
+from .graph import Graph, Op, Segment, Weight
 from .ops.attributes import RouteAttrs
 
 
@@ -86,6 +86,29 @@ def group_limit(segment: Segment, rows: Rows) -> GroupLimit:
     attrs = (op.attrs for op in segment.ops if rows.choice in op.dims)
     found = next((a for a in attrs if isinstance(a, RouteAttrs)), None)
     return NO_LIMIT if found is None else GroupLimit(found.groups, found.groups_limit)
+
+
+def after_skipping(choices: float, skip: float) -> float:
+    """Choices of a token that are left where a share of them is skipped."""
+    return choices * (1.0 - skip) if skip else choices
+
+
+def skipped(segment: Segment, rows: Rows) -> float:
+    """Share of the choices that the router of these rows leaves out."""
+    attrs = (op.attrs for op in segment.ops if rows.choice in op.dims)
+    found = next((a for a in attrs if isinstance(a, RouteAttrs)), None)
+    return 0.0 if found is None else found.skip
+
+
+def skipped_share(graph: Graph) -> float:
+    """Share of all choices that routers leave out; all routers of a phase leave out as many."""
+    attrs = (op.attrs for segment in graph.segments for op in segment.ops)
+    return max((a.skip for a in attrs if isinstance(a, RouteAttrs)), default=0.0)
+
+
+def kept_choices(segment: Segment, rows: Rows) -> float:
+    """Choices of a token that become rows, on average."""
+    return after_skipping(segment.sizes[rows.choice], skipped(segment, rows))
 
 
 def rows_with(segment: Segment, weight: Weight) -> Iterator[Rows]:

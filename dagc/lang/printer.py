@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from ..base.axes import AXES
 from ..base.phase_kinds import DECODE, SERVED
 from ..base.syntax import ast
 from ..base.units import BASE, SCALAR, UNITS, Quantity, dim_name, show_runs
+from ..spec.expert_use import ExpertUse
 from ..spec.hardware import Hardware, Level, PoolLink
 from ..spec.model import Model, Precision
 from ..spec.phase import EngineMemory, Phase
@@ -265,7 +266,7 @@ def _served(p: Phase) -> str:
             *_beside(p.memory),
             f"window_cache = {p.window_cache}, kv_block = {p.kv_block} tok",
             *([f"routing = {_routing(p.routing)}"] if p.routing is not None else []),
-            *_strategy(p.strategy, "redundant"),
+            *_strategy(p.strategy, "redundant", use=_expert_use(p.experts)),
         ],
     )
 
@@ -302,8 +303,12 @@ def _precision(given: Precision | None) -> Iterator[str]:
         yield ", ".join(f"{name} = {dtype}" for name, dtype in dtypes.items() if dtype is not None)
 
 
-def _strategy(s: Strategy, *more: str) -> Iterator[str]:
-    """`more`: counts that this kind of phase has beside those of every kind."""
+def _expert_use(use: ExpertUse) -> list[str]:
+    return [f"skip = {number(use.skip)}, skip_below = {number(use.skip_below)}"] if use.skip else []
+
+
+def _strategy(s: Strategy, *more: str, use: Sequence[str] = ()) -> Iterator[str]:
+    """`more`: counts that this kind of phase has beside those of every kind; `use`: what its section `experts` says beside degrees."""
     yield ", ".join(f"{a} = {getattr(s, a)}" for a in (*AXES, "replicas", "microbatches", *more))
     layout = f"sp_layout = {s.sp_layout}, " if s.sp_layout != "contiguous" else ""
     yield f"order = [{', '.join(s.order)}], sp_method = {s.sp_method}, {layout}dispatch = {s.dispatch}, overlap = {s.overlap}"
@@ -318,7 +323,10 @@ def _strategy(s: Strategy, *more: str) -> Iterator[str]:
         if fold is not None:
             own = f"gpus = [{show_runs(s.apart.gpus)}], " if s.apart is not None and name == "experts" else ""
             own = f"hardware = {s.apart.hardware}, {own}" if s.apart is not None and own and s.apart.hardware else own
-            yield f"{name} {{ {own}{', '.join(f'{a} = {n}' for a, n in fold.degrees)} }}"
+            said = [f"{a} = {n}" for a, n in fold.degrees] + (list(use) if name == "experts" else [])
+            yield f"{name} {{ {own}{', '.join(said)} }}"
+        elif use and name == "experts":
+            yield f"{name} {{ {', '.join(use)} }}"
     if s.balanced:
         yield "stages = balanced"
     elif s.layers_per_stage is not None:

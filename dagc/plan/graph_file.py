@@ -10,6 +10,7 @@ from typing import Any
 from ..base.plain_data import to_data
 from ..ir.graph import Graph
 from ..ir.text.write import print_graph
+from ..spec.expert_use import ALL
 from ..spec.hardware import SHORT, Hardware, Level
 from ..spec.model import Model
 from ..spec.phase import Phase
@@ -49,6 +50,8 @@ def plan_section(plan: CompiledPlan, phase: str) -> dict[str, Any]:
     data = {name: to_data(part, SKIP) for name, part in parts.items()} | {"hardware": hardware_data(spec.hardware)}
     if own.strategy.apart is None:
         data["phase"]["strategy"].pop("apart", None)
+    if own.experts == ALL:
+        data["phase"].pop("experts", None)
     link = spec.expert_link(own)
     if link is not None:
         joined = {"bandwidth_Bps": link.bandwidth_Bps, "latency_s": link.latency_s}

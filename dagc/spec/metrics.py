@@ -150,6 +150,10 @@ _PHASES: tuple[Metric, ...] = (
         json="imbalance", row="imbalance", reported=True, brief=".2f",
     ),
     _phase(
+        "experts.read", SCALAR, "lower", lambda s: s.result.costs.distinct_experts or None,
+        "experts of a layer that the tokens of a step choose, on average", compared=False,
+    ),
+    _phase(
         "flops_per_token", FLOPS_PER_TOKEN, "lower", lambda s: s.result.flops_per_token, "FLOPs that a token takes",
         reported=True,
     ),

@@ -8,6 +8,7 @@ from ..base.frozen import field, record, replace
 from ..base.phase_kinds import PHASE_KINDS, PhaseKind, part_kind
 from ..base.source import Span
 from .batching import Batching
+from .expert_use import ALL, ExpertUse
 from .model import Precision
 from .strategy import Strategy
 from .training import Training
@@ -97,6 +98,7 @@ class Phase:
         default=0, compare=False
     )  # as written, also where it is longer than the prompt; 0: prompts stay whole
     training: Training | None = None
+    experts: ExpertUse = ALL
     span: Span | None = field(default=None, compare=False, repr=False)
     spans: Mapping[str, Span] = field(default_factory=dict, compare=False, repr=False)
 

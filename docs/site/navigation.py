@@ -14,6 +14,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "docs/hardware",
         "docs/model",
         "docs/phases",
+        "docs/experts",
         "docs/traffic",
         "docs/blocks",
         "docs/untrusted",

@@ -210,8 +210,9 @@ def dispatch(
     origin: tuple[int, int],
     replicas: Mapping[int, list[int]],
     held: range,
+    some: NDArray[np.bool_] | None = None,
 ) -> Ragged:
-    """Rows of the tokens [batch, seq, width] for each physical expert in `held`, times the `weights` if given.
+    """Rows of the tokens [batch, seq, width] for each physical expert in `held`, times the `weights` if given; only of `some` choices if given.
     A token takes the replica that its position names. `origin`: global batch and seq index of the first token."""
     count = np.array([len(replicas[e]) for e in range(len(replicas))])
     table = np.zeros((len(replicas), count.max()), dtype=np.int64)
@@ -223,6 +224,7 @@ def dispatch(
     physical = table[experts, (keys[:, 0] * 31 + keys[:, 1]) % count[experts]]
     order = np.argsort(physical, kind="stable")
     order = order[(physical[order] >= held.start) & (physical[order] < held.stop)]
+    order = order if some is None else order[some.ravel()[order]]
     b, s, k = (keys[order] - first).T
     data = h[b, s] if weights is None else h[b, s] * weights[b, s, k][:, None]
     return Ragged(physical[order], keys[order], data, held)

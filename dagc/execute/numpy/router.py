@@ -15,7 +15,8 @@ Choice = tuple[Ints, Floats]
 @record
 class Router:
     """How scores become choices. `bias` shifts the choice and not the weights. With `groups`, only the experts of the
-    best `groups_limit` groups count, a group being as strong as its best expert or the sum of its two best."""
+    best `groups_limit` groups count, a group being as strong as its best expert or the sum of its two best. Where choices are skipped, those
+    of less than `skip_below` of the token's largest weight have weight 0, whatever share of them that is."""
 
     top_k: int
     score: str = "softmax"
@@ -25,6 +26,8 @@ class Router:
     group_score: str = "best_two"
     scale: float = 1.0
     jitter: float = 0.0
+    skip: float = 0.0
+    skip_below: float = 0.0
 
     def __call__(self, scores: Floats, bias: Floats | None) -> Choice:
         if self.score == "sparsemixer":
@@ -47,7 +50,12 @@ class Router:
         weights = np.take_along_axis(p, chosen, axis=-1)
         if self.normalize:
             weights = weights / weights.sum(axis=-1, keepdims=True)
-        return (chosen, weights * self.scale)
+        return (chosen, self.thinned(weights * self.scale))
+
+    def thinned(self, weights: Floats) -> Floats:
+        if not self.skip:
+            return weights
+        return np.where(weights < self.skip_below * weights.max(axis=-1, keepdims=True), 0.0, weights)
 
     def gradient(self, upstream: Floats, scores: Floats, chosen: Ints) -> Floats:
         """Of the scores, from that of the weights of the choices, which are themselves constant."""
@@ -85,7 +93,7 @@ class Router:
             weights.append(np.take_along_axis(share, index, axis=-1))
             chosen.append(index)
             np.put_along_axis(left, index, -np.inf, axis=-1)
-        return (np.concatenate(chosen, axis=-1), np.concatenate(weights, axis=-1))
+        return (np.concatenate(chosen, axis=-1), self.thinned(np.concatenate(weights, axis=-1)))
 
     def shares(self, scores: Floats, left: Floats) -> Floats:
         """Of the scores that are `left`, those near the best one."""

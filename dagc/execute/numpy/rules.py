@@ -175,7 +175,8 @@ def _dispatch(call: OpCall, x: Operands) -> Ragged:
     attrs = call.op.of(DispatchAttrs)
     stay = tuple(a for a in call.op.loop(rows.expert) if a not in attrs.exchange)
     reached = range(len(rows.slots))[call.shards.part(len(rows.slots), stay, call.rank)]
-    return k.dispatch(x[0], x[1], x[2] if attrs.weighted else None, call.origin, rows.copies, reached)
+    weights, some = x[2] if attrs.weighted else None, x[2] != 0.0 if attrs.skips else None
+    return k.dispatch(x[0], x[1], weights, call.origin, rows.copies, reached, some)
 
 
 def _combine(call: OpCall, x: Operands) -> Floats:

@@ -124,8 +124,10 @@ def dispatch(
     origin: tuple[int, int],
     replicas: Mapping[int, list[int]],
     held: range,
+    some: Tensor | None = None,
 ) -> Ragged:
-    """Rows of tokens [batch, seq, width] for the local physical experts; a token takes the replica its position names."""
+    """Rows of tokens [batch, seq, width] for the local physical experts; a token takes the replica its position names. `some`: choices that
+    count."""
     batch, seq, choices = experts.shape
     device = h.device
     most = max(len(copies) for copies in replicas.values())
@@ -136,6 +138,7 @@ def dispatch(
     c = torch.arange(choices, device=device).expand(batch, seq, choices)
     physical = table[experts, (b * 31 + s) % copies[experts]]
     chosen = (physical >= held.start) & (physical < held.stop)
+    chosen = chosen if some is None else chosen & some
     data = h[:, :, None, :].expand(batch, seq, choices, h.shape[-1])[chosen]
     if weights is not None:
         data = data * weights[chosen][:, None]

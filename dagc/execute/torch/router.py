@@ -31,11 +31,17 @@ class Router:
     def weights(self, scores: Tensor, chosen: Tensor) -> Tensor:
         """Of choices, which are constant to autograd."""
         if self.rule.score == "sparsemixer":
-            return self.sparsemixer(scores, chosen)
+            return self.thinned(self.sparsemixer(scores, chosen))
         weights = torch.gather(self.probabilities(scores), -1, chosen)
         if self.rule.normalize:
             weights = weights / weights.sum(dim=-1, keepdim=True)
-        return weights * self.rule.scale
+        return self.thinned(weights * self.rule.scale)
+
+    def thinned(self, weights: Tensor) -> Tensor:
+        if not self.rule.skip:
+            return weights
+        least = self.rule.skip_below * weights.amax(dim=-1, keepdim=True)
+        return torch.where(weights < least, 0.0, weights)
 
     def probabilities(self, scores: Tensor) -> Tensor:
         return torch.sigmoid(scores) if self.rule.score == "sigmoid" else torch.softmax(scores, dim=-1)

@@ -219,6 +219,7 @@ CHANGES: dict[str, Callable[[EngineDegrees], list[Change]]] = {
     "shard": _toggle("shard", (), "no `shard`"),
     "passes": _toggle("passes", (), "no `passes`"),
     "cache": _cache,
+    "skip": lambda one: [Change("skip = 0", lambda phase: replace(phase, experts=replace(phase.experts, skip=0.0)))],
     "expert_placement": _toggle("expert_placement", "linear"),
 }
 """By the names of parts that rules of the data files have."""

@@ -45,6 +45,11 @@ def capacity(draft: ServerDraft) -> str:
     return ""
 
 
+def skip(draft: ServerDraft) -> str:
+    skips = max((p.experts.skip for p in draft.layout.phases), default=0.0)
+    return f"experts {{ skip = {skips:.0%} }} leaves choices out, which the engine does not" if skips else ""
+
+
 def drafter(draft: ServerDraft) -> str:
     count = max((p.speculative for p in draft.layout.phases), default=0)
     if not count or (draft.has("draft") and draft.layout.spec.model.count("mtp_layers", 0)):
@@ -110,6 +115,7 @@ COMMON: dict[str, Check] = {
     "replicas_alike": replicas_alike,
     "sequence_split": sequence_split,
     "capacity": capacity,
+    "skip": skip,
     "drafter": drafter,
     "copies_of_experts": copies_of_experts,
     "exchange_inside_tp": exchange_inside_tp,

@@ -10,7 +10,7 @@ from math import inf, isfinite
 from typing import Any, ClassVar, NoReturn, Self, dataclass_transform
 
 from ...base.frozen import record, replace
-from ...base.schema import LARGE, PLACINGS, REQUIRED, ROPE, Attribute
+from ...base.schema import LARGE, MOST_SKIPPED, PLACINGS, REQUIRED, ROPE, Attribute
 from ..sharding import Axes
 
 Value = str | int | float | bool | Axes | None
@@ -232,6 +232,17 @@ class RouterAttrs(Attrs):
 class RouteAttrs(RouterAttrs):
     """Of the choice itself."""
 
+    skip: float = _number(
+        "share of the choices that are left out", open_low=False, high=MOST_SKIPPED, made=True, default=0.0
+    )
+    skip_below: float = _number(
+        "those of less than this share of the token's largest weight", open_low=False, high=1.0, made=True, default=0.0
+    )
+
+
+OF_SKIPPING = ("skip", "skip_below")
+"""A training step skips no choice."""
+
 
 class RouteGradAttrs(RouterAttrs):
     """Of the gradient of its weights."""
@@ -249,6 +260,7 @@ class ExchangeAttrs(Attrs):
 
 class DispatchAttrs(ExchangeAttrs):
     weighted: bool = _flag(_WEIGHTED, default=False)
+    skips: bool = _flag("choices whose weight is 0 are left out", made=True, default=False)
     placed: str = _word("how the experts that rows go to are placed on ranks", *PLACINGS, made=True, default="")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..graph import Op, Segment
-from ..routed_dims import dim_like, routed, rows_of, stem
+from ..routed_dims import dim_like, routed, rows_of, skipped, stem
 from ..sharding import Axes, Sharding
 from .attributes import CombineAttrs, DispatchAttrs, ExchangeAttrs, RouteAttrs
 from .elementwise import per_element
@@ -59,6 +59,16 @@ def exchanged(segment: Segment, op: Op) -> None:
         raise Misfit("exchange", exchange, f"axes that split experts, {splits}")
 
 
+def _weighted_sum(segment: Segment, op: Op) -> float:
+    """Rows that were skipped are not added."""
+    rows, whole = routed(segment, op), _EACH(segment, op)
+    skip = 0.0 if rows is None else skipped(segment, rows)
+    return whole * (1.0 - skip) if skip else whole
+
+
+_EACH = per_element(2.0)
+
+
 def _width(segment: Segment, op: Op) -> set[str]:
     return {op.dims[-1]}
 
@@ -106,7 +116,7 @@ KINDS = (
     ),
     OpKind(
         name="combine", about="the rows of a token back from its experts, weighted and summed", attrs=CombineAttrs, dims=_combined,
-        dtype=DtypeRule(indices=_choice), flops=per_element(2.0), linear=(0,), needs=rows_needed, makes=choices_at_home, whole=_width,
+        dtype=DtypeRule(indices=_choice), flops=_weighted_sum, linear=(0,), needs=rows_needed, makes=choices_at_home, whole=_width,
         tokens=Tokens.AT_HOME, rides_in=IN_EXPERTS,
     ),
 )  # fmt: skip

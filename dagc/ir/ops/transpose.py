@@ -8,6 +8,7 @@ from typing import Protocol
 from ..graph import Op, Segment
 from .attributes import (
     NONE,
+    OF_SKIPPING,
     AttendAttrs,
     AttendGradAttrs,
     Attrs,
@@ -134,7 +135,7 @@ def _delta(layer: Emitter, op: Op, upstream: str) -> Iterator[Gradient]:
 
 def _route(layer: Emitter, op: Op, upstream: str) -> Iterator[Gradient]:
     """The choice itself has none; a bias shifts the choice alone."""
-    attrs = RouteGradAttrs(**values(op.attrs))
+    attrs = RouteGradAttrs(**{name: value for name, value in values(op.attrs).items() if name not in OF_SKIPPING})
     yield _piece(layer, op, "route_grad", (upstream, op.inputs[0], op.name), op.inputs[0], attrs)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...ir.ops.attributes import RouteAttrs
-from ...ir.routed_dims import Rows, rows_of, slot_dim, stem
+from ...ir.routed_dims import Rows, after_skipping, rows_of, slot_dim, stem
 from .builder import Ref
 from .call import BlockCall, Options
 
@@ -30,6 +30,9 @@ def route(call: BlockCall) -> Ref:
     slot, choice = call.make("slot", "choice")
     call.sizes[choice] = top_k
     _size_slots(call, over, slot, top_k)
+    use = call.block.builder.unit.phase.experts
+    if use.skip:
+        options |= {"skip": use.skip, "skip_below": use.skip_below}
     return call.emit("route", inputs, (*scores.dims[:-1], choice), **options)
 
 
@@ -47,9 +50,10 @@ def _check_groups(call: BlockCall, options: Options, experts: int, top_k: float)
 def _size_slots(call: BlockCall, over: str, slot: str, top_k: float) -> None:
     """Physical experts include `redundant` copies; a slot is the mean number of tokens that an expert gets."""
     sizes = call.sizes
-    physical = sizes[over] + call.block.builder.unit.phase.strategy.redundant
+    phase = call.block.builder.unit.phase
+    physical = sizes[over] + phase.strategy.redundant
     sizes[f"experts:{over}"] = physical
-    sizes[slot] = sizes["batch"] * sizes["seq"] * top_k / physical
+    sizes[slot] = sizes["batch"] * sizes["seq"] * after_skipping(top_k, phase.experts.skip) / physical
 
 
 def dispatch(call: BlockCall) -> Ref:
@@ -58,9 +62,9 @@ def dispatch(call: BlockCall) -> Ref:
     rows = _routed_rows(call, choice)
     if len(x.dims) != 3 or x.dims[:2] != ("batch", "seq"):
         call.fail(f"`dispatch` needs a tensor [batch, seq, width], not [{', '.join(x.dims)}]")
-    return call.emit(
-        "dispatch", (x, choice, _weights(call, choice)), (rows.expert, rows.slot, x.dims[-1]), **call.options()
-    )
+    skips = {"skips": True} if call.block.builder.unit.phase.experts.skip else {}
+    made = (rows.expert, rows.slot, x.dims[-1])
+    return call.emit("dispatch", (x, choice, _weights(call, choice)), made, **call.options(), **skips)
 
 
 def combine(call: BlockCall) -> Ref:

@@ -10,7 +10,17 @@ from ...base.axes import ATTENTION_SIDE, AXES, EXPERT_SIDE, IN_EXPERTS, REPLICA,
 from ...base.diagnostics import Collector, Label
 from ...base.frozen import record, replace
 from ...base.phase_kinds import MIXED, PHASE_KINDS, PREFILL, TRAIN
-from ...base.schema import BESIDE, EXPERT_GPUS, FOLD_ATTENTION, FOLD_EXPERTS, KV_BLOCK, OPEN, PHASE, Attribute
+from ...base.schema import (
+    BESIDE,
+    EXPERT_GPUS,
+    EXPERT_USE,
+    FOLD_ATTENTION,
+    FOLD_EXPERTS,
+    KV_BLOCK,
+    OPEN,
+    PHASE,
+    Attribute,
+)
 from ...base.source import Span
 from ...base.syntax import ast
 from ...base.units import SCALAR, Quantity
@@ -39,6 +49,7 @@ from .training import (
     of_whole_numbers,
     read_training,
 )
+from .used_experts import read_expert_use, uses_alone
 
 DTYPES = ("weight_dtype", "kv_dtype", "attention_dtype")
 NOTHING_MORE: Mapping[str, Attribute] = {}
@@ -76,7 +87,7 @@ def read_phase(
     pool = pools.named_by(values["hardware"], body, section, names)
     hardware = None if pool is None else pools.of(pool)
     gpus = _gpus(values.get("gpus"), body, hardware, out, pool)
-    strategy = _strategy(values, body, names, Seats(pools, pool, gpus))
+    strategy, of_experts = _strategy(values, body, names, Seats(pools, pool, gpus))
     if later or pool is None or strategy is None or gpus is None or kind is None or model is None or workload is None:
         return None
     context = values["context"]
@@ -139,7 +150,8 @@ def read_phase(
         name, str(kind), gpus, length, chunk if passes > 1 else tokens, sequences, strategy, _number(values["acceptance"]) if draft else 0.0,
         passes, tokens % chunk if passes > 1 else 0, str(values["dispatch_dtype"]) if values["dispatch_dtype"] else None, str(values["exchange"]) if values["exchange"] else None, str(values["quantise"]), str(values["expert_activations"]) if values["expert_activations"] else None, str(values["engine"]), _number(values["host"]), bool(values["cuda_graph"]),
         str(values["window_cache"]), block, memory, _launches(values["launch"], engine), routing,
-        parts=parts, precision=precision, hardware=pool, drafter=str(values["drafter"]), chunk=int(_number(values["chunk"])), training=training, span=section.kind_span, spans=body.spans(),
+        parts=parts, precision=precision, hardware=pool, drafter=str(values["drafter"]), chunk=int(_number(values["chunk"])), training=training,
+        experts=read_expert_use(of_experts, body, str(kind), model, names), span=section.kind_span, spans=body.spans(),
     )  # fmt: skip
     if judged and out.errors == errors:
         StrategyFit(phase, body, model, workload, out).check()
@@ -228,7 +240,10 @@ def _short(ids: list[int]) -> str:
     return ", ".join(map(str, ids[:5])) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
 
 
-def _strategy(values: Mapping[str, Value | None], body: Body, names: Names, seats: Seats) -> Strategy | None:
+def _strategy(
+    values: Mapping[str, Value | None], body: Body, names: Names, seats: Seats
+) -> tuple[Strategy | None, Mapping[str, Value | None]]:
+    """And what the section `experts` says beside degrees."""
     out = names.out
     counts = {
         k: int(v.value)
@@ -236,14 +251,14 @@ def _strategy(values: Mapping[str, Value | None], body: Body, names: Names, seat
         if isinstance(v := values[k], Quantity)
     }
     if len(counts) < len(AXES) + 4:
-        return None
+        return None, {}
     attention, _, _ = _fold(body, "attention", FOLD_ATTENTION, counts, names)
-    experts, inner, more = _fold(body, "experts", FOLD_EXPERTS, counts, names, EXPERT_GPUS)
+    experts, inner, more = _fold(body, "experts", FOLD_EXPERTS, counts, names, {**EXPERT_GPUS, **EXPERT_USE})
     apart = None
     if inner is not None and not inner.assigns.keys().isdisjoint(EXPERT_GPUS):
         apart = seats.for_experts(more, inner, body, names)
         if apart is None:
-            return None
+            return None, more
     if experts is not None and attention is None:
         attention = Fold(tuple((a, counts[a]) for a in ATTENTION_SIDE))
     if attention is not None and experts is None:
@@ -261,8 +276,8 @@ def _strategy(values: Mapping[str, Value | None], body: Body, names: Names, seat
         help_ = ("leave one of them out",)
         out.add("E12", "`layers_per_stage` gives the cut that `stages` is to find", body.span_of("stages"), help=help_)
     if order is None or passes is None:
-        return None
-    return Strategy(
+        return None, more
+    strategy = Strategy(
         **counts,
         attention=attention,
         experts=experts,
@@ -282,6 +297,7 @@ def _strategy(values: Mapping[str, Value | None], body: Body, names: Names, seat
         passes=passes,
         apart=apart,
     )
+    return strategy, more
 
 
 def _fold(
@@ -294,8 +310,10 @@ def _fold(
     if inner is None:
         return None, None, {}
     degrees: dict[str, int] = {}
-    bare = dict(inner.bare)
-    inner.bare.clear()
+    alone = uses_alone(inner)
+    bare = {name: statement for name, statement in inner.bare.items() if name not in more}
+    for name in bare:
+        del inner.bare[name]
     for axis, statement in bare.items():
         if axis not in schema:
             near = names.out.near(axis, schema)
@@ -313,6 +331,8 @@ def _fold(
         value = read[axis]
         if axis not in degrees:
             degrees[axis] = int(value.value) if isinstance(value, Quantity) else 1
+    if alone:
+        return None, inner, read
     return Fold(tuple((axis, degrees[axis]) for axis in schema)), inner, read
 
 

@@ -11,6 +11,7 @@ from ...base.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, show
 from ...cost.schedule.records import PathStep
 from ...ir.ops.op_set import attention_imbalance
 from ...ir.requests import request_moves
+from ...ir.routed_dims import skipped_share
 from ...plan.placement import Placement
 from ...plan.plan import CompiledPlan
 from ...plan.pools import listed
@@ -56,6 +57,8 @@ def binding(result: PhaseResult, buys: Sequence[Sensitivity] = ()) -> str:
         parts.append(
             f"Attention of the slowest rank has {uneven:.2f} times the mean of the ranks that split the sequence."
         )
+    if (share := skipped_share(result.graph)) > 0:
+        parts.append(f"{share:.1%} of the choices of experts are skipped.")
     if result.costs.dropped > 1e-9:
         parts.append(f"{result.costs.dropped:.1%} of the choices of experts are dropped.")
     best = min(buys, key=lambda s: s.change, default=None)

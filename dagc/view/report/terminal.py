@@ -8,6 +8,7 @@ from textwrap import shorten
 from ...base.phase_kinds import DECODE, PREFILL
 from ...base.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, show
 from ...ir.ops.op_set import attention_imbalance
+from ...ir.routed_dims import skipped_share
 from ...plan.held_memory import BRIEF, PARTS, beside, limit_text, room_text, shared_lines, stage_rows
 from ...plan.plan import CompiledPlan
 from ...plan.result import PhaseResult, Sensitivities, Sensitivity
@@ -146,6 +147,7 @@ def _spare(result: PhaseResult) -> str:
     return (
         spared(result)
         + worst_layer(result)
+        + (f", {skipped_share(result.graph):.1%} of the choices skipped" if skipped_share(result.graph) else "")
         + (f", {costs.dropped:.1%} of the choices dropped" if costs.dropped > 1e-9 else "")
     )
 
