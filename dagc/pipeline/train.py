@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
 
-from ..base.frozen import field, record, replace
-from ..cost.memory import staging_bytes
+from ..base.frozen import field, record
 from ..cost.price import exchanges_of, price
 from ..cost.records import Costs
 from ..cost.schedule.training.cell_orders import PipelineSchedule
-from ..cost.schedule.training.in_flight import peaks
 from ..cost.schedule.training.makespan import StepTimes, step_times
 from ..cost.schedule.training.schedule_table import SCHEDULES, Unmet, make
 from ..cost.schedule.training.stage_times import StageTimes
 from ..cost.training.cell_costs import CellCost, cell_costs, model_flops
-from ..cost.training.kept_activations import Kept, kept_by_layer, kept_by_stage, working_bytes
+from ..cost.training.kept_activations import Kept, kept_by_layer, kept_by_stage
 from ..cost.training.layers_in_turn import StageCost, pair_s, stage_costs
-from ..cost.training.step_memory import StateBytes, TrainingMemory, state_bytes
-from ..cost.training.weight_moves import gathered_bytes, in_flat_calls, scattered_bytes
-from ..ir.graph import UPDATE, Graph, Segment, Stage, runs
+from ..cost.training.weight_moves import in_flat_calls
+from ..ir.graph import Graph, Stage, runs
 from ..plan.step_totals import edge_between
 from ..plan.trained import TrainingResult
 from ..spec.factors import unequal
@@ -27,6 +24,7 @@ from ..spec.hardware import Hardware
 from ..spec.training import Training
 from ..spec.unit import Unit
 from .lower import lowered
+from .step_held import LayerBytes, layer_bytes, memory_of, overlaps
 
 USUAL = "one_f_one_b"
 """The schedule that others are compared with."""
@@ -37,7 +35,7 @@ WHOLE = ("gpipe", "one_f_one_b", "interleaved")
 @record(slots=False)
 class CostedCells:
     """A phase lowered and its cells priced: the same whatever the order in which a pipeline runs them. `kept`: layer -> what a micro-batch
-    keeps; `flops`, `executed`: of a step, as `model_flops` counts them."""
+    keeps; `flops`, `executed`: of a step, as `model_flops` counts them; `layers`: what each holds."""
 
     graph: Graph
     hardware: Hardware
@@ -45,6 +43,7 @@ class CostedCells:
     kept: Mapping[str, Kept]
     flops: float
     executed: float
+    layers: LayerBytes
     known: dict[tuple[bool, bool], Mapping[tuple[str, str], CellCost]] = field(default_factory=dict, compare=False)
 
     def cells(self, *, overlap: bool, floor: bool = False) -> Mapping[tuple[str, str], CellCost]:
@@ -70,7 +69,8 @@ def costed_cells(unit: Unit, graph: Graph) -> CostedCells:
     """`graph`: the phase lowered."""
     hardware = unit.spec.hardware
     costs = in_flat_calls(graph, price(graph, unit, hardware), hardware, lambda s: exchanges_of(s, unit, hardware))
-    return CostedCells(graph, hardware, costs, kept_by_layer(graph, costs.imbalance), *model_flops(graph))
+    kept, layers = kept_by_layer(graph, costs.imbalance), layer_bytes(graph, costs, training_of(unit))
+    return CostedCells(graph, hardware, costs, kept, *model_flops(graph), layers)
 
 
 def step_of(
@@ -90,7 +90,7 @@ def step_of(
     update_s, moved_s = update_times(schedule, stages, cells, steps, training)
     kept = kept_by_stage(own.kept, stages, graph.lanes)
     return TrainingResult(
-        graph, training, costs, steps, cells, stages, memory_of(graph, costs, schedule, stages, kept, training, own.hardware),
+        graph, training, costs, steps, cells, stages, memory_of(graph, costs, schedule, stages, kept, training, own.hardware, own.layers),
         update_s, moved_s, own.flops * phase.batching.filled, own.executed * phase.batching.filled,
         own.hardware.peak_flops(unit.spec.model.weight_dtype) * phase.gpu_count, float(phase.sequences * phase.tokens), phase.gpus,
         phase.hardware, calibrated(own.hardware), floor.makespan_s, kept=tuple(kept), staged=staged,
@@ -183,11 +183,6 @@ def timed(
     )  # fmt: skip
 
 
-def overlaps(training: Training) -> bool:
-    """Whether forward and backward cells run at once."""
-    return training.exchange_overlap == "full" or SCHEDULES[training.schedule].pairs
-
-
 def pairs_of(
     schedule: PipelineSchedule, staged: Mapping[tuple[int, str], StageCost], *, whole: bool
 ) -> dict[tuple[int, int], float]:
@@ -230,62 +225,3 @@ def update_times(
         saved_s = min(moved_s, hidden_s) if training.overlap == "full" else 0.0
         found.append((time_s - saved_s, moved_s - saved_s))
     return max(found)
-
-
-def memory_of(
-    graph: Graph, costs: Costs, schedule: PipelineSchedule, stages: tuple[Stage, ...], kept: Sequence[Kept], training: Training,
-    hardware: Hardware,
-) -> tuple[TrainingMemory, ...]:  # fmt: skip
-    """By GPU of a pipeline."""
-    working = {s.name: working_bytes(s, graph, costs.imbalance) for s in graph.segments}
-    staged = {s.name: staging_bytes(of_microbatch(s), costs) for s in graph.segments}
-    held = peaks(schedule, [own.whole_B for own in kept], [own.late_B for own in kept])
-    in_flight = peaks(schedule)
-    needs = []
-    for gpu in range(schedule.gpus):
-        own = [stages[stage] for (g, _), (_, stage) in schedule.stage_at.items() if g == gpu]
-        names = [name for stage in own for name, _ in stage.layers]
-        has_table = graph.embedding.name in names
-        states = [
-            (count, state_bytes(graph.segment(name), graph, training, has_table=has_table))
-            for stage in own
-            for name, count in stage.layers
-        ]
-        total = StateBytes(
-            *(
-                sum(count * getattr(s, kind) for count, s in states)
-                for kind in ("weights_B", "gradients_B", "optimizer_B")
-            )
-        )
-        in_turn = [[graph.segment(name) for name, count in stage.layers for _ in range(count)] for stage in own]
-        buffers = max((staged[name] for name in names), default=0.0)
-        if training.overlap == "full":
-            buffers += max(scattered_bytes(graph.segment(name), graph) for name in names)  # of the layer before
-        if schedule.gpus > 1:
-            buffers += 2 * costs.transfer.payload_B
-        needs.append(
-            TrainingMemory(
-                gpu, total.weights_B, total.gradients_B, total.optimizer_B, held[gpu].held, max(working[name] for name in names),
-                buffers, hardware.reserve_B, hardware.memory_B, in_flight[gpu].held,
-                gathered_B=most_gathered(in_turn, graph, training),
-            )
-        )  # fmt: skip
-    return tuple(needs)
-
-
-def most_gathered(chunks: Sequence[Sequence[Segment]], graph: Graph, training: Training) -> float:
-    """Bytes of gathered weights on a rank that has these layers: of the one in use, and where they are gathered ahead of the next one;
-    of all, where they wait for their gradients. A forward and a backward cell that run at once have copies of their own."""
-    known = {layer.name: layer for layers in chunks for layer in layers}
-    own = {name: gathered_bytes(layer, graph) for name, layer in known.items()}
-    sizes = [[own[layer.name] for layer in layers] for layers in chunks]
-    if not training.reshard_after_forward:
-        return sum(map(sum, sizes))
-    if training.overlap == "full":
-        sizes = [[one + other for one, other in pairwise(chunk)] or chunk for chunk in sizes]
-    return max(map(max, sizes)) * (2 if overlaps(training) else 1)
-
-
-def of_microbatch(segment: Segment) -> Segment:
-    """Without what runs once a step: gradients are reduced, and weights gathered, where they are kept."""
-    return replace(segment, ops=tuple(op for op in segment.ops if op.cell != UPDATE))

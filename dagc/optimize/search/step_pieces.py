@@ -8,17 +8,12 @@ import numpy as np
 
 from ...base.diagnostics import SpecError
 from ...base.frozen import record
-from ...cost.memory import staging_bytes
 from ...cost.training.cell_costs import CELL_GROUPS, CellCost
-from ...cost.training.kept_activations import working_bytes
-from ...cost.training.step_memory import state_bytes
-from ...cost.training.weight_moves import gathered_bytes
 from ...ir.graph import COMPUTE, RECOMPUTE, Op, Segment
 from ...ir.ops.attributes import AccumulateAttrs
 from ...ir.verify.violation import VerifyError
-from ...pipeline.train import CostedCells, of_microbatch, training_of
+from ...pipeline.train import CostedCells
 from ...spec.phase import Phase
-from ...spec.unit import Unit
 from .objectives import Floats
 from .step_judge import StepJudge
 
@@ -55,8 +50,7 @@ def step_pieces(judge: StepJudge, phase: Phase) -> StepLearnt | None:
         own = judge.cells(phase)
     except (SpecError, VerifyError):
         return None
-    unit = Unit(judge.spec, phase)
-    graph, training = own.graph, training_of(unit)
+    graph = own.graph
     names = tuple(s.name for s in graph.segments)
     layers = [names.index(name) for stage in graph.stages for name, count in stage.layers for _ in range(count)]
     both = [own.cells(overlap=overlap) for overlap in (False, True)]
@@ -67,13 +61,13 @@ def step_pieces(judge: StepJudge, phase: Phase) -> StepLearnt | None:
         [[[[kind(c[n, k]) if (n, k) in c else 0.0 for n in names] for k in CELLS] for kind in kinds] for c in both]
     )
     update = [both[0].get((n, "update")) for n in names]
-    states = [state_bytes(s, graph, training, has_table=True) for s in graph.segments]
+    states = [own.layers.states_of(n, has_table=True) for n in names]
     held = [
         [state.weights_B for state in states],
         [own.kept[n].whole_B * graph.lanes for n in names],
-        [working_bytes(s, graph, own.costs.imbalance) for s in graph.segments],
-        [staging_bytes(of_microbatch(s), own.costs) for s in graph.segments],
-        [gathered_bytes(s, graph) for s in graph.segments],
+        [own.layers.working[n] for n in names],
+        [own.layers.staged[n] for n in names],
+        [own.layers.gathered[n] for n in names],
     ]
     return StepLearnt(
         names, tuple(layers), found[:, :3], found[:, 3],
