@@ -259,3 +259,14 @@ def test_what_cannot_be_searched_is_refused(what: str, tmp_path: Path, capsys: p
     path.write_text(training(f"gpus = 0..7, attention {{ dp = 8 }}, experts {{ ep = 8 }}\n{phase}"))
     assert main(["search", str(path), *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_search_has_equal_stages(tmp_path: Path) -> None:
+    """Bounds are of those: what else is asked for is refused with what to do."""
+    path = tmp_path / "plan.moe"
+    for words in ("stages = balanced, pp = any(1, 2)", "stages = any, pp = 2"):
+        path.write_text(training(f"gpus = 0..1, {words}"))
+        with pytest.raises(SpecError) as caught:
+            dagc.search(path)
+        (found,) = caught.value.diagnostics
+        assert "trains: a search has equal stages" in found.message + "".join(found.because)

@@ -61,8 +61,9 @@ def run(args: Namespace) -> int:
                 raise SpecError([Diagnostic("E14", f"unknown phase `{phase}`", help=(f"phases: {', '.join(known)}",))])
         if any(p.strategy.balanced for p in phases):
             from ..pipeline.stage_cut import balanced
+            from ..pipeline.step_cut import balanced_steps
 
-            spec = balanced(spec)
+            spec = balanced_steps(balanced(spec))
             phases = [spec.phase(p.name) for p in phases]
         if any(p.strategy.best for p in phases):
             from ..pipeline.place_best import placed

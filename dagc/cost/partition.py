@@ -16,17 +16,18 @@ SAME = 1e-12
 
 def least_most(ranges: Sequence[Ranges], stages: int) -> tuple[int, ...] | None:
     """The edges of a cut: where each stage begins, and the end of the last. Its largest range is as small as can be by the first of
-    the matrices; of such cuts, by the second, and so on; of equal ones it is the most even. None where there is no cut.
+    the matrices; of such cuts, by the second, and so on; of equal ones it is the most even. None where there is no cut. A matrix is of
+    all stages, or has one for each.
 
     Exact: `best[k][j]`, the least largest range of any cut of the first j layers into k stages, follows from that of k - 1."""
-    size = len(ranges[0])
+    size = ranges[0].shape[-1]
     allowed = np.isfinite(ranges[0])
     for own in ranges:
         masked = np.where(allowed, own, np.inf)
         best = np.full(size, np.inf)
         best[0] = -np.inf
-        for _ in range(stages):
-            best = np.maximum(best[:, None], masked).min(axis=0)
+        for of_stage in np.broadcast_to(masked, (stages, size, size)):
+            best = np.maximum(best[:, None], of_stage).min(axis=0)
         least = best[-1]
         if not np.isfinite(least):
             return None
@@ -36,14 +37,14 @@ def least_most(ranges: Sequence[Ranges], stages: int) -> tuple[int, ...] | None:
 
 def _most_even(allowed: NDArray[np.bool_], stages: int) -> tuple[int, ...]:
     """The cut of least squared lengths."""
-    size = len(allowed)
+    size = allowed.shape[-1]
     lengths = np.arange(size)[None, :] - np.arange(size)[:, None]
     cost = np.where(allowed, lengths.astype(float) ** 2, np.inf)
     best = np.full(size, np.inf)
     best[0] = 0.0
     came: list[NDArray[np.intp]] = []
-    for _ in range(stages):
-        through = best[:, None] + cost
+    for of_stage in np.broadcast_to(cost, (stages, size, size)):
+        through = best[:, None] + of_stage
         came.append(through.argmin(axis=0))
         best = through.min(axis=0)
     edges = [size - 1]

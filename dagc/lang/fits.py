@@ -207,15 +207,17 @@ class StrategyFit:
                     because=(f"{total} = {sum(s.layers_per_stage)} over {len(s.layers_per_stage)} stages",),
                 )  # fmt: skip
         elif s.balanced:
-            if not s.pp <= layers or layers > MOST_BALANCED:
+            chunks = s.pp * _chunks(self.phase)
+            if not chunks <= layers or layers > MOST_BALANCED:
+                many = f"pp {s.pp} stages need" if chunks == s.pp else f"{chunks} chunks of layers need"
                 self.out.add(
-                    "E03", f"pp {s.pp} stages need a layer each, of {layers}" if s.pp > layers
+                    "E03", f"{many} a layer each, of {layers}" if chunks > layers
                     else f"{layers} layers are more than {MOST_BALANCED}, which are balanced at most", self.at("pp", "stages"),
                 )  # fmt: skip
         elif layers % s.pp:
             chunks = s.pp * _chunks(self.phase)
             balanced = "`stages = balanced` cuts them so that the busiest takes the least time"
-            helps = (*(() if self.phase.training else (balanced,)), unequal(layers, chunks))
+            helps = (balanced, unequal(layers, chunks))
             self.out.add(
                 "E03", f"{layers} layers cannot be divided by pp {s.pp} stages", self.at("pp"),
                 also=self.why("layers", f"{layers} layers") or self.why("stack", f"{layers} layers"),

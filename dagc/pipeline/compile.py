@@ -77,6 +77,10 @@ def compile_spec(
         from .stage_cut import balanced
 
         spec = balanced(spec)
+    if any(p.strategy.balanced for p in spec.trainings):
+        from .step_cut import balanced_steps
+
+        spec = balanced_steps(spec)
     if any(p.strategy.best for p in spec.phases):
         if kept:
             from .kept_placements import placed

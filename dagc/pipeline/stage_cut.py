@@ -90,10 +90,10 @@ def _ranges(spec: Spec, phase: Phase) -> tuple[Ranges, Ranges]:
     if own.drafter != "none":
         drafted = with_drafts(cost_graph(graph, unit), unit).memory
         drafter_B = drafted.stages[-1].peak_B - stage_memory(graph, costs, unit).stages[-1].peak_B
-    return _a_layer_each(time_s / time_s[0, -1]), _filled(graph, costs, unit, drafter_B)
+    return a_layer_each(time_s / time_s[0, -1]), _filled(graph, costs, unit, drafter_B)
 
 
-def _a_layer_each(ranges: Ranges) -> Ranges:
+def a_layer_each(ranges: Ranges) -> Ranges:
     """The first and the last stage have a layer beside the embedding and the head."""
     ranges = ranges.copy()
     ranges[0, 1], ranges[-2, -1] = np.inf, np.inf
@@ -121,4 +121,4 @@ def _filled(graph: Graph, costs: Costs, unit: Unit, drafter_B: float) -> Ranges:
             last_B = drafter_B if j == len(names) else 0.0
             need = StageMemory(0, weights + last_B, kv, live, buffers, one.reserve_B, total_B, fixed_B + padding)
             filled[i, j] = need.peak_B / capacity(need, total_B, engine)
-    return _a_layer_each(filled)
+    return a_layer_each(filled)

@@ -31,7 +31,6 @@ ELSEWHERE = {
 }
 """Words that a training phase refuses, each with why."""
 NOT_CHOSEN = {
-    "stages": ("balanced", "write `layers_per_stage = [...]`"),
     "place": ("best", "write `order = [...]`, or `place gpu = ...`"),
     "overlap": ("two_batch", "leave it out: micro-batches follow each other as `schedule` says"),
 }

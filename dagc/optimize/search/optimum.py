@@ -119,6 +119,14 @@ def _open(spec: OpenSpec, asked: Asked) -> dict[str, str]:
     }
 
 
+def _cut_by_compiler(spec: OpenSpec, name: str) -> bool:
+    """Whether a phase that trains leaves its stages to the compiler, or may."""
+    phase = spec.spec.phase(name)
+    return phase.strategy.balanced or any(
+        c.path == "stages" and "balanced" in (c.values or ("balanced",)) for c in spec.of(name)
+    )
+
+
 def _served(spec: OpenSpec, asked: Asked) -> list[Objective]:
     """Objectives that are figures of servings. Raises NoObjective."""
     serves = [*spec.serves] if not asked.phases else []
@@ -240,6 +248,11 @@ def _one(
     if trained is not None and asked.allowed is not None:
         help_ = "leave `--engine` out"
         raise NoObjective(trained, help_, f"phase `{trained}` trains: `--engine` is for inference alone")
+    if trained is not None and _cut_by_compiler(spec, trained):
+        help_ = "leave it out, and write it into the plan that is found"
+        raise NoObjective(
+            trained, help_, f"phase `{trained}` trains: a search has equal stages, not `stages = balanced`"
+        )
     others = closed_phases(spec)
     merged = not served and asked.allowed is None
     spaces: dict[str, Apart] = {}

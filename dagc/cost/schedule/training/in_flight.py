@@ -29,16 +29,21 @@ class Peak:
 
 
 def peaks(
-    schedule: PipelineSchedule, whole: Sequence[float] | None = None, rest: Sequence[float] | None = None
+    schedule: PipelineSchedule,
+    whole: Sequence[float] | None = None,
+    rest: Sequence[float] | None = None,
+    *,
+    only: int | None = None,
 ) -> tuple[Peak, ...]:
-    """By GPU. `whole`: what a micro-batch holds on each virtual stage from its forward cell to the end of its gradient, or of that
+    """By GPU, or of one alone. `whole`: what a micro-batch holds on each virtual stage from its forward cell to the end of its gradient, or of that
     of its input; `rest`: what it still holds from there to the end of the weights' gradient. Without them,
     all of it until the end, counted in micro-batches of a stage: of what a GPU would hold if it had one chunk of one copy."""
     if whole is None:
         chunks = peaks(schedule, [1.0] * schedule.stages, [1.0] * schedule.stages)
         return tuple([replace(peak, held=peak.held * schedule.gpus / schedule.stages) for peak in chunks])
     rest = whole if rest is None else rest
-    return tuple([_peak(schedule, gpu, whole, rest) for gpu in range(schedule.gpus)])
+    gpus = range(schedule.gpus) if only is None else (only,)
+    return tuple([_peak(schedule, gpu, whole, rest) for gpu in gpus])
 
 
 def _peak(schedule: PipelineSchedule, gpu: int, whole: Sequence[float], rest: Sequence[float]) -> Peak:
