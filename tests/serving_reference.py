@@ -46,7 +46,9 @@ class Reference:
     def __init__(self, engine: Engine, requests: list[Request]) -> None:
         self.engine = engine
         self.ranks = [Rank() for _ in range(engine.ranks)]
-        self.drafts = DraftSteps(engine.tokens_per_step, engine.most_tokens_per_step, engine.draft_seed)
+        self.drafts = DraftSteps(
+            engine.tokens_per_step, engine.most_tokens_per_step, engine.draft_seed, engine.tokens_reached
+        )
         self.gain = self.drafts.mean  # tokens of a step
         self.ahead = self.drafts.most - self.gain
         self.unit = engine.prefix_block or engine.kv_block

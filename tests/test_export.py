@@ -304,6 +304,9 @@ PHASE = {
     "left_open": (
         "acceptance",
         "drafter",
+        "tree",
+        "chances",
+        "draft_model",
         "training",
         "parts",
         "passes",

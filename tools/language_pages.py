@@ -74,7 +74,9 @@ def _takes(name: str, path: str) -> str:
     one = section.attributes[name]
     kind = kind_text(name, one)
     parts = [f"`{kind}`" if one.words and one.kind != "dtype" else kind]
-    parts += [f"at most {one.high:g}"] if one.high <= 1 and one.kind == "number" and one.dim == SCALAR else []
+    parts += (
+        [f"at most {one.high:g}"] if one.high <= 1 and one.kind in ("number", "shares") and one.dim == SCALAR else []
+    )
     return "; ".join([*parts, *(["or `any`"] if name in section.open else [])])
 
 

@@ -177,6 +177,8 @@ HAND: dict[str, dict[str, Written | str]] = {
         "chunk": Written("256 tok", place=IN_PREFILL),
         "acceptance": Written("", DRAFT),
         "drafter": Written("", DRAFT),
+        "tree": "a chain is written with `draft`",
+        "draft_model": "there is no word for no model: it is left out",
         "launch": Written("0 s", _beside(phase="cuda_graph = false")),
         "decode": Written("", _beside(phase__step="-decode"), IN_STEP),
         "prompt_tokens": Written("64 tok", place=IN_STEP),

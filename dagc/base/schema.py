@@ -343,8 +343,32 @@ PHASE: dict[str, Attribute] = {
     "draft": _count(
         "tokens that a decode step checks in addition to its own (speculative decoding)", 0, low=0, high=1e3
     ),
-    "acceptance": Attribute("chance that a drafted token is accepted", default=0.8, high=1.0, open_low=False),
-    "drafter": _word("what drafts these tokens: the model's MTP layers, or what costs nothing", "none", "none", "mtp"),
+    "acceptance": Attribute(
+        "chance that a drafted token is accepted where those before it were; a list: of each position, and in it of each candidate",
+        "shares",
+        default=0.8,
+        high=1.0,
+        open_low=False,
+    ),
+    "tree": Attribute(
+        "candidates behind each drafted token, by depth: all are checked, one path is kept",
+        "counts",
+        default=None,
+        otherwise="a chain of `draft` tokens",
+    ),
+    "drafter": _word(
+        "what drafts these tokens: the model's MTP layers, another model, or what costs nothing",
+        "none",
+        "none",
+        "mtp",
+        "model",
+    ),
+    "draft_model": Attribute(
+        'another model that drafts these tokens: a preset, or "FILE/config.json"',
+        "text",
+        default=None,
+        otherwise="none",
+    ),
     "host": Attribute("host overhead of one pass", dim=TIME, default=0.0, open_low=False, high=100.0),
     "launch": Attribute(
         "host time to launch a layer in a step that no CUDA graph covers",

@@ -112,13 +112,17 @@ def kind_text(name: str, attribute: Attribute) -> str:
     if attribute.kind == "count":
         return "a whole number" if attribute.dim == SCALAR else f"a whole number ({unit_name(attribute.dim)})"
     kinds = {"word": "a word", "flag": "true | false", "list": "a list of names", "text": "a text in quotes"}
-    kinds |= {"counts": "a list of whole numbers", "number": dim_words(attribute.dim)}
+    kinds |= {
+        "shares": f"{dim_words(attribute.dim)}, or a list",
+        "counts": "a list of whole numbers",
+        "number": dim_words(attribute.dim),
+    }
     return kinds.get(attribute.kind, attribute.kind)
 
 
 def range_text(attribute: Attribute) -> str:
     """The bounds of a number; nothing where they only keep it finite."""
-    if attribute.kind not in ("number", "count"):
+    if attribute.kind not in ("number", "count", "shares"):
         return ""
     low = ("> " if attribute.open_low else ">= ") + show(attribute.low, attribute.dim)
     return f"{low}, <= {show(attribute.high, attribute.dim)}"

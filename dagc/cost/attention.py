@@ -118,9 +118,9 @@ def _math_dtypes(found: Match, kv: str) -> tuple[str, ...]:
 
 def _grouped_decode(found: Match, op: Op, shape: AttentionShape, kv: str) -> Measured | None:
     family, width = decode_attention.FAMILY, shape.width
-    # Drafted tokens read the cache together, as further query heads.
+    # Drafted tokens read the cache together, as further query heads of the kernel that their own heads take.
     heads = shape.heads * shape.seq
-    grouped = dict.fromkeys((heads, shape.kv_heads))  # a kernel of grouped heads where none of many was measured
+    grouped = dict.fromkeys((shape.heads, shape.kv_heads))  # a kernel of grouped heads where none of many was measured
     entries = [
         found.find(
             family,
@@ -134,7 +134,8 @@ def _grouped_decode(found: Match, op: Op, shape: AttentionShape, kv: str) -> Mea
     segment = found.segment.within(op.scope)
     shares, context = context_shares(segment, op, found.mesh), segment.size("context")
     sizes = shape.batch, heads, shape.kv_heads, width
-    over_ranks = _decode_s((entry, tuple(entries)), shares, (op, found.mesh), context, shape.seen, *sizes)
+    math_s = 4.0 * shape.batch * heads * width / found.hardware.peak_flops("bf16")
+    over_ranks = _decode_s((entry, tuple(entries)), shares, (op, found.mesh), context, shape.seen, *sizes, math_s)
     outside = entry.outside(
         batch_size=shape.batch, kv_len=number(_attended(context, shape.seen, shares).max()), head_dim=width
     )
@@ -155,9 +156,10 @@ def _attended(context: float, seen: float, shares: Array) -> Array:
 @called
 def _decode_s(
     entries: Entries, shares: Array, where: tuple[Op, Mesh], context: float, seen: float,
-    batch: float, heads: float, kv_heads: float, width: float,
+    batch: float, heads: float, kv_heads: float, width: float, math_s: float,
 ) -> Array:  # fmt: skip
-    """Seconds over the mesh, by the first of the entries; with a window, by none of them more than without."""
+    """Seconds over the mesh, by the first of the entries; with a window, by none of them more than without. No less than `math_s`, which
+    the multiplications of a token of the context take at the peak: no row has the tokens of a large tree."""
     family, (entry, others), (op, mesh) = decode_attention.FAMILY, entries, where
     attended, whole = _attended(context, seen, shares), max(1.0, context / len(shares))
     sizes = heads, kv_heads, width
@@ -165,7 +167,8 @@ def _decode_s(
     for each in others:
         if each is not None and seen < 1:
             time_s = np.minimum(time_s, estimate_s(family, each, batch, whole, *sizes, whole))
-    return over_blocks(time_s.reshape(len(shares)), op.loop("context"), mesh)
+    time_s = np.maximum(time_s.reshape(len(shares)), math_s * attended)
+    return over_blocks(time_s, op.loop("context"), mesh)
 
 
 def _classes(width: float, seen: float) -> tuple[tuple[str, ...], ...]:

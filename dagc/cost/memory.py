@@ -102,6 +102,24 @@ def with_drafter(
     return replace(need, stages=(*need.stages[:-1], both)), weights
 
 
+def with_model(need: Memory, graph: Graph, own: StageMemory, unit: Unit) -> tuple[Memory, float]:
+    """The memory of a phase whose last stage also holds another model, and the bytes of its weights. `graph`, `own`: of its pass."""
+    mesh, engine, last = graph.the_mesh, unit.phase.memory, need.stages[-1]
+    repeats = [(segment, segment.repeat) for segment in graph.body]
+    padding = sum(n * padding_bytes(s, mesh, engine) for s, n in repeats) if engine.padding_B is None else 0.0
+    both = replace(
+        last,
+        weights_B=last.weights_B + own.weights_B,
+        kv_cache_B=last.kv_cache_B + own.kv_cache_B,
+        activations_B=max(last.activations_B, own.activations_B),
+        buffers_B=max(last.buffers_B, own.buffers_B),
+        engine_B=last.engine_B + padding,
+        drafter_B=own.weights_B,
+    )
+    both = replace(both, capacity_B=capacity(both, need.total_B, engine))
+    return replace(need, stages=(*need.stages[:-1], both)), own.weights_B
+
+
 def drafter_weights(segment: Segment, graph: Graph) -> tuple[Weight, ...]:
     """Weights that a layer for further tokens has for itself: all but the table of the embedding and the head's matrix."""
     if segment.name == graph.head.name:

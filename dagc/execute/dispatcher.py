@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+
+from ..base.draft_trees import depths, lineage, of_word
 from ..base.frozen import record, replace
 from ..ir.graph import FORWARD, Op, Segment
 from ..ir.ops.op_set import OPS
@@ -46,8 +49,34 @@ class OpCall:
         return self.shards.part(int(self.segment.sizes[dim]), self.op.loop(dim), self.rank)
 
     def positions(self, dim: str) -> Any:
-        """In the sequence, of the rank's tokens along `seq` or `context`."""
+        """In the sequence, of the rank's tokens along `seq` or `context`; of drafted tokens that branch by their depth."""
+        found = self.places(dim)
+        tree = of_word(getattr(self.op.attrs, "tree", ""))
+        if not tree:
+            return found
+        before, depth = self._before, np.array(depths(tree))
+        return np.where(found < before, found, before + depth[np.maximum(found - before, 0)])
+
+    def places(self, dim: str) -> Any:
+        """Of the rank's tokens along `seq` or `context`, among all of the sequence."""
         return self.shards.positions(self.segment, self.op.loop(dim), self.rank, dim)
+
+    @property
+    def _before(self) -> int:
+        """Tokens before those of this pass."""
+        return int(self.segment.sizes["context"] - self.segment.sizes["seq"])
+
+    @property
+    def related(self) -> Any:
+        """[queries, context]: whether a token of the context comes before the query, or is of another branch; True where none branch."""
+        tree = of_word(getattr(self.op.attrs, "tree", ""))
+        if not tree:
+            return True
+        size = int(self.segment.sizes["seq"])
+        own = np.zeros((size, size), dtype=bool)
+        own[tuple(np.array(list(lineage(tree))).T)] = True
+        queries, context = self.places("seq") - self._before, self.places("context") - self._before
+        return (context < 0)[None, :] | own[queries[:, None], np.maximum(context, 0)[None, :]]
 
     @property
     def origin(self) -> tuple[int, int]:

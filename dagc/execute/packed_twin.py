@@ -52,7 +52,7 @@ def packed_sizes(found: Splits, plan: Graph) -> Mapping[tuple[str, int], int]:
     sampled = all_tokens_sampled(plan)
     least = found.fewest_experts // few + 1 if found.fewest_experts else 0
     small = next(
-        one for one in (*choices(whole), whole)
+        one for one in (*choices(whole, branches(plan)), whole)
         if rows(one) >= min(least, rows(whole)) and all(_as_even(found, key, a, b) for key, a, b in (
             ("seq", rows(whole), rows(one)), (f"{SAMPLED}:seq", rows(whole, sampled), rows(one, sampled)),
         ))
@@ -66,14 +66,23 @@ def packed_sizes(found: Splits, plan: Graph) -> Mapping[tuple[str, int], int]:
     return known
 
 
-def choices(whole: list[PartSizes]) -> Iterator[list[PartSizes]]:
+def branches(plan: Graph) -> bool:
+    """Whether drafted tokens are a tree, which a twin has whole."""
+    return any(getattr(op.attrs, "tree", "") for segment in plan.segments for op in segment.ops)
+
+
+def choices(whole: list[PartSizes], branched: bool) -> Iterator[list[PartSizes]]:
     """Small sizes, the smallest first: two sequences of a part where it has more than one, two tokens of a sequence in decode
     with drafts, a few of a prompt, and room for tokens before where there are some."""
     for more, further in product(range(MORE), range(3)):
         found = []
         for i, part in enumerate(whole):
             decodes = part.scope == DECODE.name
-            seq = min(part.seq, 2 if decodes else 3 + i + (more if i == len(whole) - 1 else 0))
+            seq = (
+                part.seq
+                if decodes and branched
+                else min(part.seq, 2 if decodes else 3 + i + (more if i == len(whole) - 1 else 0))
+            )
             context = seq if part.seq == part.context else min(part.context, seq + 5)
             found.append(PartSizes(part.scope, min(part.each, 2 + (further if i == 0 else 0)), seq, context))
         yield found

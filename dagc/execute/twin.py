@@ -32,7 +32,7 @@ from ..ir.routed_dims import after_skipping, stem
 from ..ir.sharding import Axes
 from ..spec.unit import Unit
 from ..spec.workload import Routing
-from .packed_twin import packed_sizes
+from .packed_twin import branches, packed_sizes
 
 WIDTHS = (8, 6, 10)
 """What widths become that no axis splits: one after the other, so that few dims have equal sizes."""
@@ -97,7 +97,8 @@ class Shrinker:
             found = self.fit("seq", seq, 6, self.parts(*both))
             self.known |= dict.fromkeys(both, found)
             return
-        new = self.fit("seq", seq, 4 if self.plan.takes_prompts else 2, self.parts(("seq", seq)))
+        least = seq if branches(self.plan) else 4 if self.plan.takes_prompts else 2  # a tree stays whole
+        new = self.fit("seq", seq, least, self.parts(("seq", seq)))
         self.known["seq", seq] = new
         parts = self.parts(("context", context))
         local_tokens = new * lcm(*parts, 1)  # the last of the ranks that share a context takes all of its new tokens

@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from ..base.axes import AXES, SEQUENCE
+from ..base.draft_trees import MOST_NODES, nodes, of_word, word
 from ..base.dtypes import find
 from ..base.plain_data import DataError, check_object, from_data
 from ..base.schema import BESIDE, DTYPES, EXPERT_USE, HARDWARE, LARGE, LINK, PHASE, WORKLOAD, Attribute
@@ -146,6 +147,20 @@ def check_number(attribute: Attribute, value: float, path: str) -> None:
         raise DataError(path, f"is {value!r}, not {least} and at most {attribute.high:g}")
 
 
+def _check_drafts(phase: Phase) -> None:
+    """A tree of bounded size that the step checks, and chances that are some. Raises DataError."""
+    try:
+        tree = of_word(word(phase.tree))
+    except ValueError as error:
+        raise DataError("plan.phase.tree", str(error)) from None
+    if tree and nodes(tree) != phase.speculative:
+        raise DataError("plan.phase.tree", f"has {nodes(tree)} tokens, and the step checks {phase.speculative}")
+    if len(phase.chances) > MOST_NODES or any(
+        not 0 <= sum(own) <= 1 + 1e-9 or min(own, default=-1) < 0 for own in phase.chances
+    ):
+        raise DataError("plan.phase.chances", "is not a list of chances by position")
+
+
 def _check_word(name: str, word: str | None, path: str) -> None:
     """One of the words of an attribute of phases; none only where that is its default."""
     attribute = PHASE[name]
@@ -163,6 +178,7 @@ def check_together(unit: Unit, graph: Graph) -> None:
             raise DataError(f"plan.model.{name}", f"{getattr(model, name)!r} is not one of {', '.join(DTYPES)}")
     for name in ("window_cache", "drafter", "engine", "exchange", "quantise", "expert_activations"):
         _check_word(name, getattr(phase, name), "plan.phase")
+    _check_drafts(phase)
     for name in ("dispatch", "overlap", "sp_method", "sp_layout", "expert_placement"):
         _check_word(name, getattr(strategy, name), "plan.phase.strategy")
     if phase.dispatch_dtype is not None and find(phase.dispatch_dtype) is None:

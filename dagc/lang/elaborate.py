@@ -81,6 +81,7 @@ class Elaborator:
     picked: Mapping[str, str] = field(default_factory=dict)
     alternatives: dict[str, Alternatives] = field(default_factory=dict)
     presets: Presets = field(init=False)
+    other_models: dict[str, Model] = field(default_factory=dict)  # by preset or file
     unnamed: bool = False  # what some phase is called is not known: requirements may mean it
 
     def __post_init__(self) -> None:
@@ -220,9 +221,9 @@ class Elaborator:
             from .choices import PHASES, closed  # a spec that leaves nothing open does not pay for it
 
             body, is_open = closed(str(section.name), body, PHASES, names, pools)
-            phase = read_phase(section, body, names, pools, model, workload, judged=not is_open)
+            phase = read_phase(section, body, names, pools, model, workload, self.model_named, judged=not is_open)
             return None if is_open else phase
-        return read_phase(section, body, names, pools, model, workload)
+        return read_phase(section, body, names, pools, model, workload, self.model_named)
 
     def other(
         self, section: ast.Section, body: Body, pools: Pools, model: Model | None, workload: Workload | None
@@ -234,7 +235,7 @@ class Elaborator:
         names.out = found = Collector(steps=self.out.steps)
         choices = ChoiceReader(PHASES, str(section.name), body, names, pools).read()
         without = body_with(body, choices, defaults(choices, PHASES, pools.meant_by(body)), PHASES)
-        read_phase(section, without, names, pools, model, workload, judged=not choices)
+        read_phase(section, without, names, pools, model, workload, self.model_named, judged=not choices)
         self.out.steps = found.steps
         for diagnostic in found.items:
             if diagnostic.code.startswith("E"):
@@ -321,6 +322,18 @@ class Elaborator:
         at = self.statements
         checkpoint = read_checkpoint([s for s, _ in at.sections if s.kind == "checkpoint"], self.names())
         return read_model(name, body, self.presets.names(), at.layers, at.blocks, checkpoint)
+
+    def model_named(self, name: str, span: Span) -> Model | None:
+        """Another model than the spec's, by the name of a preset or of a file."""
+        if name not in self.other_models:
+            other = Elaborator(Statements(self.out, self.statements.reach), self.values)
+            preset = ast.String(value=name, span=span)
+            section = ast.Section(kind="model", name=None, preset=preset, body=(), kind_span=span, span=span)
+            found = other.model(section, None)
+            if found is None:
+                return None
+            self.other_models[name] = found
+        return self.other_models[name]
 
     def hardware(self, section: ast.Section, base: Path | None) -> Hardware | None:
         body, name = self.presets.merged(section, base)

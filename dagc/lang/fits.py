@@ -49,6 +49,7 @@ class StrategyFit:
         self._tensor()
         self._batch()
         self._sequence()
+        self._branches()
         self._shard()
 
     def at(self, *names: str) -> Span:
@@ -392,6 +393,18 @@ class StrategyFit:
                     "E03", f"ulysses exchanges heads: kv_heads {kv} do not divide over tp {tp} x sp {sp}", self.at("sp_method"),
                     help=("use sp_method = allgather or ring",),
                 )  # fmt: skip
+
+    def _branches(self) -> None:
+        """Drafted tokens of several branches lie on one rank: those of a part of the context would belong to some of them."""
+        if not self.phase.tree:
+            return
+        for word, degree in (("sp", self.degree("attention", "sp")), ("dcp", self.s.dcp)):
+            if degree > 1:
+                help_ = (f"write `{word} = 1`, or a chain: `draft = {len(self.phase.tree)}`",)
+                why = ("every branch would have its own last tokens on the last rank",)
+                self.out.add(
+                    "E03", f"`tree` and {word} {degree} cannot be combined", self.at("tree"), because=why, help=help_
+                )
 
     def _too_few(self, parts: int, by: str) -> None:
         """A prefix as long as the prompt, or more drafted tokens than the last rank of the context has."""

@@ -83,7 +83,9 @@ class _Opener(Elaborator):
         choices = ChoiceReader(PHASES, name, body, names, pools).read()
         opened = OpenSection(PHASES, section, body, choices, pools, alternative=alternative)
         self.phases_read[name] = opened
-        return read_phase(section, opened.closed({}), names, pools, model, workload, judged=not choices)
+        return read_phase(
+            section, opened.closed({}), names, pools, model, workload, self.model_named, judged=not choices
+        )
 
     def serve(
         self,
@@ -113,8 +115,9 @@ class _Opener(Elaborator):
     def for_(self, out: Collector) -> Elaborator:
         """One that reports elsewhere."""
         return Elaborator(
-            replace(self.statements, out=out, failed=set(self.statements.failed)), self.values, self.domains
-        )
+            replace(self.statements, out=out, failed=set(self.statements.failed)), self.values, self.domains,
+            other_models=self.other_models,
+        )  # fmt: skip
 
 
 @record(slots=False)
@@ -154,8 +157,9 @@ class OpenSpec:
     def _read(self, name: str, values: Values, out: Collector) -> Phase | None:
         """The phase, also where its strategy does not fit."""
         opened, spec = self.phases[name], self.spec
-        names = self.reader.for_(out).names()
-        return read_phase(opened.section, opened.closed(values), names, opened.pools, spec.model, spec.workload)
+        reader = self.reader.for_(out)
+        closed, names = opened.closed(values), reader.names()
+        return read_phase(opened.section, closed, names, opened.pools, spec.model, spec.workload, reader.model_named)
 
     def closed(self, values: Mapping[str, Values], out: Collector) -> Spec | None:
         """The whole spec with these values, by phase and serving: servings too, whose defaults follow from their phases. None, with

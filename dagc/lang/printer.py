@@ -292,9 +292,18 @@ def _new_tokens(p: Phase) -> Iterator[str]:
         return
     if p.speculative:
         drafter = f", drafter = {p.drafter}" if p.drafter != "none" else ""
-        yield f"draft = {p.speculative}, acceptance = {number(p.acceptance)}{drafter}"
+        drafter += f', draft_model = "{p.draft_model.name}"' if p.draft_model is not None else ""
+        drafted = f"tree = [{', '.join(map(str, p.tree))}]" if p.tree else f"draft = {p.speculative}"
+        yield f"{drafted}, acceptance = {_acceptance(p)}{drafter}"
     elif p.takes_prompts and p.tokens < p.context:
         yield f"prefix = {p.context - p.new_tokens} tok" + (f", chunk = {p.tokens} tok" if p.passes > 1 else "")
+
+
+def _acceptance(p: Phase) -> str:
+    if not p.chances:
+        return number(p.acceptance)
+    positions = (", ".join(map(number, own)) for own in p.chances)
+    return f"[{', '.join(f'[{own}]' if len(p.chances[i]) > 1 else own for i, own in enumerate(positions))}]"
 
 
 def _precision(given: Precision | None) -> Iterator[str]:

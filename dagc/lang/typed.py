@@ -11,6 +11,9 @@ from ..base.source import Span
 from ..base.units import BYTE_RATE, BYTES, EXAMPLES, SCALAR, Dim, Quantity, dim_name, dim_words
 from .values.evaluate import Value, kind_of
 
+MOST_SHARES = 4096
+"""Numbers of a list, and of the lists in it."""
+
 
 def typed(name: str, attribute: Attribute, value: Value, span: Span, out: Collector) -> Value | None:
     """The value as the attribute's kind, within its range; None after reporting that it is not."""
@@ -21,6 +24,8 @@ def typed(name: str, attribute: Attribute, value: Value, span: Span, out: Collec
     if attribute.kind == "flag" and not isinstance(value, bool):
         out.add("E08", f"`{name}` is true or false, not {kind_of(value)}", span)
         return None
+    if attribute.kind == "shares":
+        return _shares(name, attribute, value, span, out)
     if attribute.kind == "counts":
         return _counts(name, attribute, value, span, out)
     if attribute.kind == "text" and not isinstance(value, str):
@@ -46,6 +51,23 @@ def _counts(name: str, attribute: Attribute, value: Value, span: Span, out: Coll
     help_ = (f"a range is written `{dash[1]}..{dash[2]}`",) if dash else ()
     out.add("E08", f"`{name}` is a list of whole numbers: {attribute.about}", span, help=help_)
     return None
+
+
+def _shares(name: str, attribute: Attribute, value: Value, span: Span, out: Collector) -> Value | None:
+    """A number, or a list of numbers and of lists of them, each within the range."""
+    if not isinstance(value, tuple):
+        return _number(name, attribute, value, span, out)
+    if not value:
+        out.add("E08", f"`{name}` has no numbers", span)
+        return None
+    items = [one for item in value for one in (item if isinstance(item, tuple) else (item,))]
+    if any(isinstance(item, tuple) and not item for item in value) or len(items) > MOST_SHARES:
+        out.add("E09", f"`{name}` has {len(items)} numbers, or a list without one: {MOST_SHARES} at most", span)
+        return None
+    found = [_number(name, attribute, one, span, out) for one in items if not isinstance(one, tuple)]
+    if len(found) < len(items):
+        out.add("E08", f"`{name}` is a list of numbers, or of lists of them", span)
+    return value if len(found) == len(items) and None not in found else None
 
 
 def whole_numbers(value: Value | None) -> tuple[int, ...] | None:

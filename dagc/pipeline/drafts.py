@@ -1,25 +1,31 @@
 """The passes that draft the tokens which a step then checks: graphs of their own, lowered and priced like any step.
 
 The layers of a model that predict further tokens (MTP) draft one token of every sequence in a pass: embedding, projection,
-layer and head. They run on the GPUs of the last stage, in the phase's layout, before the step, as often as it checks tokens.
+layer and head. Another model does the same with all of its layers. They run on the GPUs of the last stage, in the phase's layout, before
+the step, as often as it drafts one token behind another.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import groupby
 from typing import TYPE_CHECKING
 
+from ..base.axes import DATA, EXPERT, SEQUENCE, TENSOR
 from ..base.diagnostics import Collector, SpecError
+from ..base.draft_trees import levels
 from ..base.frozen import replace
 from ..base.phase_kinds import DECODE
-from ..cost.memory import drafter_weights, with_drafter
+from ..cost.memory import drafter_weights, with_drafter, with_model
 from ..plan.result import Chunk, Drafter, DraftPass, PhaseResult, joined_path, passes_s
 from ..spec.model import Layer, Model
 from ..spec.phase import Phase
+from ..spec.strategy import Strategy
 from ..spec.unit import Unit
 from ..spec.workload import Routing
 from .analyse import bound_shares, graph_flops, phase_tokens, price, whole_memory
 from .lower import lowered
+from .parameters import count_parameters
 
 if TYPE_CHECKING:
     from ..cost.footprint import Memory, StageMemory
@@ -45,16 +51,12 @@ def with_drafts(result: PhaseResult, unit: Unit) -> PhaseResult:
                 unit.out.take(found)
             raise
         passes.append(DraftPass(graph, replace(price(graph, own)[0], count=count)))
-    first, layers = passes[0], unit.spec.model.count("mtp_layers")
+    first, layers = passes[0], drafter_layers(unit)
     own_memory = whole_memory(first.graph, units[0][1], first.chunk.costs).stages[-1]
     memory, weights_B = memory_with(result.memory, result.graph, unit, first.graph, own_memory)
-    params = layers * sum(
-        segment.count(weight.dims)
-        for segment in first.graph.segments
-        for weight in drafter_weights(segment, first.graph)
-    )
+    params = drafter_params(unit, first.graph)
     cache_B = memory.stages[-1].kv_cache_B - result.memory.stages[-1].kv_cache_B
-    drafter = Drafter(unit.phase.drafter, layers, params, weights_B, cache_B, tuple(passes))
+    drafter = Drafter(_name(unit), layers, params, weights_B, cache_B, tuple(passes))
     both = replace(result, drafter=drafter, memory=memory)
     tokens, time_s, before_s = phase_tokens(unit.phase), passes_s(both.all_passes), passes_s(result.chunks)
     flops = sum(one.chunk.count * graph_flops(one.graph) for one in passes) * unit.phase.batching.filled
@@ -71,8 +73,29 @@ def with_drafts(result: PhaseResult, unit: Unit) -> PhaseResult:
 def memory_with(memory: Memory, graph: Graph, unit: Unit, draft: Graph, of_draft: StageMemory) -> tuple[Memory, float]:
     """The memory of a phase with what its drafter stores, and the bytes of the drafter's weights. `draft`, `of_draft`: its first
     pass, and what it stores."""
+    if unit.phase.draft_model is not None:
+        return with_model(memory, draft, of_draft, unit)
     has_table = len(graph.stages) == 1 or any(w.tied for w in graph.head.weights)
-    return with_drafter(memory, draft, of_draft, unit, unit.spec.model.count("mtp_layers"), has_table=has_table)
+    return with_drafter(memory, draft, of_draft, unit, drafter_layers(unit), has_table=has_table)
+
+
+def _name(unit: Unit) -> str:
+    return unit.phase.drafter if unit.phase.draft_model is None else unit.phase.draft_model.name
+
+
+def drafter_layers(unit: Unit) -> int:
+    """Layers of the drafter that are stored, embedding and head not counted."""
+    other = unit.phase.draft_model
+    return unit.spec.model.count("mtp_layers") if other is None else sum(layer.repeat for layer in other.stack[1:-1])
+
+
+def drafter_params(unit: Unit, draft: Graph) -> float:
+    """Parameters of the drafter: of a model of its own all of them, of layers for further tokens those that are not the model's."""
+    if unit.phase.draft_model is not None:
+        return count_parameters(draft)[0]
+    return drafter_layers(unit) * sum(
+        segment.count(weight.dims) for segment in draft.segments for weight in drafter_weights(segment, draft)
+    )
 
 
 def priced_again(result: PhaseResult, unit: Unit, hardware: Hardware) -> tuple[Chunk, ...]:
@@ -92,33 +115,60 @@ def draft_units(unit: Unit, graph: Graph, model: Model | None = None) -> Iterato
     """(passes in a step, what is compiled for them). `graph`: the lowered step, whose last stage has the GPUs; `model`: the drafter,
     where it is known."""
     ids = graph.the_mesh.the_gpus.ids
-    model = model or drafter_model(unit.spec.model)
+    model = model or drafter_of(unit)
+    alone = unit.phase.draft_model is not None
     for count, phase in draft_phases(unit.phase):
         own = replace(
             phase,
             gpus=ids[-(len(ids) // len(graph.stages)) :],
-            strategy=replace(phase.strategy, pp=1, layers_per_stage=None, place=None, best=False, ids=(), passes=()),
-            routing=_of_one_layer(unit.routing),
+            strategy=_layout(phase.strategy, model, alone=alone),
+            routing=Routing() if alone else _of_one_layer(unit.routing),
             host_s=0.0,
             acceptance=0.0,
+            tree=(),
+            chances=(),
             drafter=NONE,
+            draft_model=None,
             precision=None,
         )
         yield count, Unit(replace(unit.spec, model=model, phases=(own,)), own, Collector())
 
 
 def draft_phases(phase: Phase) -> Iterator[tuple[int, Phase]]:
-    """(passes, their tokens): one token of each sequence in decode a pass. The first of a step with prompts takes their tokens
-    too: a layer of its own has a cache of its own."""
+    """(passes, their tokens): one for each depth, of the tokens that the one before drafted; of a chain one of each sequence in decode.
+    The first of a step with prompts takes their tokens too: a layer of its own has a cache of its own."""
     decode = phase.part(DECODE.name) if phase.is_packed else phase.as_parts[0]
-    alone = replace(decode, tokens=1)
-    count = phase.speculative
+    own = levels(phase.draft_tree)[:-1]
     if phase.is_packed:
         parts = tuple(replace(part, tokens=1) if part.scope == DECODE.name else part for part in phase.parts)
         yield 1, replace(phase, parts=parts, tokens=1)
-        count -= 1
-    if count:
-        yield count, alone
+        own = own[1:]
+    for tokens, passes in groupby(own):
+        yield sum(1 for _ in passes), replace(decode, tokens=tokens)
+
+
+def _layout(strategy: Strategy, model: Model, *, alone: bool) -> Strategy:
+    """The phase's, of one stage. A model of its own without experts has attention's degrees, and ranks that split the batch for them
+    split it here too."""
+    one = replace(strategy, pp=1, layers_per_stage=None, place=None, best=False, ids=(), passes=())
+    if not alone:
+        return one
+    one = replace(one, dcp=1, shard=(), redundant=0, expert_placement=None)
+    if any(name.startswith("experts.") for name in model.attributes):
+        return one
+    degrees = {axis: getattr(one, axis) for axis in (DATA, EXPERT, SEQUENCE, TENSOR)}
+    if one.attention is not None:
+        degrees |= {EXPERT: 1, **dict(one.attention.degrees)}
+    dp = degrees[DATA] * degrees[EXPERT]
+    return replace(one, dp=dp, ep=1, sp=degrees[SEQUENCE], tp=degrees[TENSOR], attention=None, experts=None)
+
+
+def drafter_of(unit: Unit) -> Model:
+    """What drafts, as a model: another one, or a layer for a further token."""
+    other = unit.phase.draft_model
+    if other is None:
+        return drafter_model(unit.spec.model)
+    return replace(other, stack=tuple(replace(layer, name=f"draft_{layer.name}") for layer in other.stack))
 
 
 def drafter_model(model: Model) -> Model:

@@ -92,7 +92,7 @@ class Estimates:
         """`layouts`: of a spec whose hardware, model and constants are the same."""
         self.spec = spec
         self.layouts = Layouts() if layouts is None else layouts
-        self.drafters: dict[Precision | None, Estimates] = {}  # by dtypes of the phase
+        self.drafters: dict[tuple[Precision | None, str], Estimates] = {}  # by dtypes of the phase, and another model
 
     def __call__(self, phase: Phase, look: Look | None = None) -> Estimate:
         """Raises SpecError where the phase does not compile. `look`: sees the graph, which is lowered for it, and what it costs."""
@@ -130,12 +130,14 @@ class Estimates:
 
     def _drafts(self, unit: Unit, graph: Graph, memory: Memory, passes_s: float) -> tuple[float, Memory]:
         """Seconds of a step and its memory, with what drafts tokens for it."""
-        from .drafts import draft_units, drafter_model, memory_with
+        from .drafts import draft_units, drafter_of, memory_with
 
-        drafter = self.drafters.get(unit.phase.precision)
+        other = unit.phase.draft_model
+        key = unit.phase.precision, "" if other is None else other.name
+        drafter = self.drafters.get(key)
         if drafter is None:
-            drafter = Estimates(replace(self.spec, model=drafter_model(unit.spec.model), phases=()))
-            self.drafters[unit.phase.precision] = drafter
+            drafter = Estimates(replace(self.spec, model=drafter_of(unit), phases=()))
+            self.drafters[key] = drafter
         model = drafter.spec.model
         first = True
         for count, own in draft_units(unit, graph, model):

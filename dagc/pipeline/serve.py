@@ -165,6 +165,7 @@ class Servings:
             prefix_block=prefix_block(serve),
             tokens_per_step=drafts.tokens_per_step if drafts is not None and generates else 1.0,
             most_tokens_per_step=1 + (drafts.speculative if drafts is not None else 0),
+            tokens_reached=drafts.reached if drafts is not None and generates and drafts.by_position else (),
             draft_seed=serve.seed,
             swap_s=self.swap_s(role),
             request_s=constant.request_s if role is roles[0] else 0.0,

@@ -37,9 +37,12 @@ SKIP = frozenset(
         (Phase, "hardware"),
         (Phase, "precision"),
         (Phase, "training"),
+        (Phase, "draft_model"),
     }
 )
 """Fields whose result is in the placed graph, or in the hardware and the model beside it."""
+SAID = ("tree", "chances")
+"""Fields of a phase that are there where the phase says something."""
 
 
 def plan_section(plan: CompiledPlan, phase: str) -> dict[str, Any]:
@@ -48,6 +51,9 @@ def plan_section(plan: CompiledPlan, phase: str) -> dict[str, Any]:
     spec = plan.spec.of(own)
     parts = {"hardware": spec.hardware, "model": spec.model, "workload": spec.workload, "phase": own}
     data = {name: to_data(part, SKIP) for name, part in parts.items()} | {"hardware": hardware_data(spec.hardware)}
+    for name in SAID:
+        if not data["phase"][name]:
+            del data["phase"][name]
     if own.strategy.apart is None:
         data["phase"]["strategy"].pop("apart", None)
     if own.experts == ALL:

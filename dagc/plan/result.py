@@ -88,7 +88,7 @@ class DraftPass:
 
 @record(slots=False)
 class Drafter:
-    """What drafts the tokens that a step checks. `layers`: of it that are stored, `params` in them all, without the embedding and
+    """What drafts the tokens that a step checks: `name` is the word of the phase, or that of another model. `layers`: of it that are stored, `params` in them all, without the embedding and
     the head, which are the model's. `weights_B`, `kv_cache_B`: on a GPU of the last stage, in the phase's memory too."""
 
     name: str

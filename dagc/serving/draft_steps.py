@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 from random import Random
+
+from ..base.draft_trees import spread
 
 PARTS = 32
 """Tokens per step are rounded to a fraction with at most this denominator, so that contexts stay exact."""
@@ -18,15 +21,18 @@ def exact_tokens(tokens_per_step: float) -> Fraction:
 class DraftSteps:
     """Steps of decoding per request. Without a seed: `tokens / tokens_per_step`, rounded up. With one they are drawn: each draft is right
     with the chance at which a step brings `tokens_per_step` of `most` tokens on average, and the steps of many
-    tokens are near normal (renewals: mean `tokens / m`, variance `tokens v / m^3`, of a step's mean m and variance v)."""
+    tokens are near normal (renewals: mean `tokens / m`, variance `tokens v / m^3`, of a step's mean m and variance v). `most`: tokens of a
+    sequence that a step checks; `reached`: chance that at least so many drafted ones are accepted, which a tree of more tokens bounds."""
 
-    def __init__(self, tokens_per_step: float, most: int, seed: int | None) -> None:
+    def __init__(self, tokens_per_step: float, most: int, seed: int | None, reached: Sequence[float] = ()) -> None:
         self.mean = exact_tokens(tokens_per_step)
         self.most = max(most, math.ceil(self.mean))
+        self.deepest = max(1 + len(reached), math.ceil(self.mean)) if reached else self.most
         self.spread = 0.0
-        if seed is not None and 1 < self.mean < self.most:
+        if seed is not None and 1 < self.mean < self.deepest:
             self.random = Random(seed)
-            self.spread = math.sqrt(_variance(float(self.mean), self.most) / float(self.mean) ** 3)
+            own = spread(reached) if reached else _variance(float(self.mean), self.most)
+            self.spread = math.sqrt(max(own, 0.0) / float(self.mean) ** 3)
 
     def of(self, tokens: int) -> int:
         """Steps that bring `tokens` tokens, of the next request."""
@@ -35,7 +41,7 @@ class DraftSteps:
         if not self.spread:
             return math.ceil(tokens / self.mean)
         drawn = round(tokens / float(self.mean) + 0.5 + self.spread * math.sqrt(tokens) * self.random.gauss(0.0, 1.0))
-        return min(max(drawn, -(-tokens // self.most)), tokens)
+        return min(max(drawn, -(-tokens // self.deepest)), tokens)
 
 
 def _variance(mean: float, most: int) -> float:

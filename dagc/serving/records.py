@@ -57,7 +57,7 @@ class StepPrices(Protocol):
 class Engine:
     """The rules of a worker: `ranks` attention-DP ranks in lockstep, each with its own queue, `slots` and `kv_blocks` of `kv_block` tokens.
     Other fields as in `dagc.spec.serve.Serve`. A step brings a sequence `tokens_per_step` tokens (of up to `most_tokens_per_step`:
-    drafts); `draft_seed`: the steps of a request are drawn (None: every request takes the mean). `prefix_block`: tokens of an id of
+    drafts, of which it has room for all; `tokens_reached`: chance that at least so many of them are accepted, where each position has its own); `draft_seed`: the steps of a request are drawn (None: every request takes the mean). `prefix_block`: tokens of an id of
     `Request.blocks`, a multiple of `kv_block` (0: `kv_block`). `balance`: steps in which prompts may wait for other ranks (0: they do not; 1 is
     the same), `gather`: more of them from when all ranks have one. `swap_s`: seconds per token of cache that goes to the host or comes
     back; `request_s`: from arrival to the queue."""
@@ -79,6 +79,7 @@ class Engine:
     gather: int = 0
     tokens_per_step: float = 1.0
     most_tokens_per_step: int = 1
+    tokens_reached: tuple[float, ...] = ()
     draft_seed: int | None = None
     prefix_block: int = 0
     swap_s: float = 0.0

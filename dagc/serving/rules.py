@@ -25,7 +25,9 @@ class Rules:
     )  # fmt: skip
 
     def __init__(self, engine: Engine) -> None:
-        self.drafts = DraftSteps(engine.tokens_per_step, engine.most_tokens_per_step, engine.draft_seed)
+        self.drafts = DraftSteps(
+            engine.tokens_per_step, engine.most_tokens_per_step, engine.draft_seed, engine.tokens_reached
+        )
         self.parts = self.drafts.mean.denominator
         self.growth = self.drafts.mean.numerator
         self.most = self.drafts.most

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ..base.draft_trees import Chances, expected_tokens, in_turn, reached
 from ..base.frozen import field, record, replace
 from ..base.phase_kinds import PHASE_KINDS, PhaseKind, part_kind
 from ..base.source import Span
 from .batching import Batching
 from .expert_use import ALL, ExpertUse
-from .model import Precision
+from .model import Model, Precision
 from .strategy import Strategy
 from .training import Training
 from .workload import Routing
@@ -61,7 +62,8 @@ class Part:
 class Phase:
     """`kind` is prefill or decode; `context` the KV length that its last token attends to (tokens); `tokens` of each
     sequence that one pass takes in: the prompt without its cached prefix, or in decode one and the drafted ones, of
-    which the next is accepted with chance `acceptance`. A prompt cut into chunks takes `passes`, the last of which may be
+    which the next is accepted with chance `acceptance`, or each with its own of `chances`; drafted as a chain, or as a `tree` of so
+    many candidates behind each node by depth. A prompt cut into chunks takes `passes`, the last of which may be
     shorter (`last` tokens; 0: as long as the others); its graph is that of a whole chunk at the end of the prompt.
     `sequences` in the phase's batch. `parts` of a mixed step: the sequences in decode, and the prompts of each length; its
     `tokens` and `context` are those of the first. `window_cache`: whether blocks of `kv_block` tokens of the KV cache are freed when
@@ -93,12 +95,15 @@ class Phase:
     parts: tuple[Part, ...] = ()
     precision: Precision | None = None  # None: the model's dtypes
     hardware: str = ""  # name of its pool of GPUs; nothing: the only one
-    drafter: str = "none"  # none | mtp: what drafts the tokens that a step checks; none costs nothing
+    drafter: str = "none"  # none | mtp | model: what drafts the tokens that a step checks; none costs nothing
     chunk: int = field(
         default=0, compare=False
     )  # as written, also where it is longer than the prompt; 0: prompts stay whole
     training: Training | None = None
     experts: ExpertUse = ALL
+    tree: tuple[int, ...] = ()
+    chances: Chances = ()
+    draft_model: Model | None = None
     span: Span | None = field(default=None, compare=False, repr=False)
     spans: Mapping[str, Span] = field(default_factory=dict, compare=False, repr=False)
 
@@ -167,8 +172,15 @@ class Phase:
         for part in self.parts:
             if part.scope == scope or not self.is_packed:
                 kind = part_kind(part.scope, self.kind).name
+                tree = self.tree if part_kind(part.scope, self.kind).generates else ()
                 return replace(
-                    self, kind=kind, parts=(), context=part.context, tokens=part.tokens, sequences=part.sequences
+                    self,
+                    kind=kind,
+                    parts=(),
+                    context=part.context,
+                    tokens=part.tokens,
+                    sequences=part.sequences,
+                    tree=tree,
                 )
         return self
 
@@ -213,4 +225,22 @@ class Phase:
         mixed step those of a sequence in decode."""
         if not self.generates:
             return float(self.tokens)
-        return sum(self.acceptance**i for i in range(self.tokens))
+        return expected_tokens(self.reached)
+
+    @property
+    def draft_tree(self) -> tuple[int, ...]:
+        """Candidates behind each node by depth; of a chain one at each."""
+        return self.tree or (1,) * self.speculative
+
+    @property
+    def reached(self) -> tuple[float, ...]:
+        """Chance that at least so many drafted tokens of a sequence are accepted in a step, of each number from 1 on."""
+        tree = self.draft_tree
+        if not self.by_position:
+            return tuple(self.acceptance**i for i in range(1, len(tree) + 1))
+        return reached(tree, self.chances or tuple(in_turn(self.acceptance, width) for width in tree))
+
+    @property
+    def by_position(self) -> bool:
+        """Whether drafted tokens have chances of their own, by position or by candidate."""
+        return bool(self.tree or self.chances)

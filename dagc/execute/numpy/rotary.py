@@ -8,6 +8,7 @@ import numpy as np
 
 from ...base.frozen import record
 from ...ir.ops.attention import rotated
+from ...ir.ops.attributes import Attrs, values
 from ..values import Floats, Ints
 
 
@@ -29,6 +30,11 @@ class Rotary:
     high: float = 4.0
     magnitude: float = 1.0
     inverse: bool = False
+
+    @staticmethod
+    def of(attrs: Attrs) -> Rotary:
+        """Of an op; at which positions it turns is not the table's."""
+        return Rotary(**{name: value for name, value in values(attrs).items() if name != "tree"})
 
     def rotate(self, x: Floats, positions: Ints, axis: int) -> Floats:
         """Pairs of the last dim, rotated by their position along `axis`."""

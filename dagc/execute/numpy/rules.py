@@ -91,7 +91,7 @@ def _lookup(call: OpCall, x: Operands) -> Floats:
 
 
 def _rope(call: OpCall, x: Operands) -> Floats:
-    return Rotary(**values(call.op.attrs)).rotate(x[0], call.positions("seq"), call.out.index("seq"))
+    return Rotary.of(call.op.attrs).rotate(x[0], call.positions("seq"), call.out.index("seq"))
 
 
 def _temper(call: OpCall, x: Operands) -> Floats:
@@ -116,7 +116,8 @@ def _attend(call: OpCall, x: Operands) -> Floats | tuple[Floats, Floats, Floats]
     op, attrs, named = call.op, call.op.of(AttendAttrs), list(zip(x, call.dims, strict=True))
     pairs, split = attrs.pairs, op.loop("context")
     context, reach = call.positions("context"), (attrs.window or np.inf, attrs.chunk or np.inf)
-    seen, seen_dims = k.visible(call.positions("seq"), context, attrs.causal, *reach), ("seq", "context")
+    seen = k.visible(call.positions("seq"), context, attrs.causal, *reach) & call.related
+    seen_dims: tuple[str, ...] = ("seq", "context")
     factor = attrs.scale / np.sqrt(attrs.width or float(sum(q.shape[-1] for q, _ in named[:pairs])))
     sink, selected = attend_extras(op)
     by_name = dict(zip(op.inputs, named, strict=True))
@@ -126,7 +127,7 @@ def _attend(call: OpCall, x: Operands) -> Floats | tuple[Floats, Floats, Floats]
     batch = call.part("batch")
     call.host.pairs = float(seen.sum()) * (batch.stop - batch.start)
     if selected is not None:
-        seen, seen_dims = seen & (by_name[selected][0][..., None] == context).any(axis=-2), ("batch", *seen_dims)  # type: ignore[assignment]
+        seen, seen_dims = seen & (by_name[selected][0][..., None] == context).any(axis=-2), ("batch", *seen_dims)
         call.host.pairs = float(seen.sum())
     keys, value = named[pairs : 2 * pairs], named[2 * pairs]
     output, maxima, sums = k.attend(named[:pairs], keys, value, call.out, seen, seen_dims, factor, sinks)

@@ -83,7 +83,7 @@ def _lookup(call: OpCall, x: Operands) -> Tensor:
 
 
 def _rope(call: OpCall, x: Operands) -> Tensor:
-    rotary, resident = Rotary(**values(call.op.attrs)), _resident(call)
+    rotary, resident = Rotary.of(call.op.attrs), _resident(call)
     width = rotary.width(x[0].shape[-1])
 
     def make() -> list[Tensor]:
@@ -123,7 +123,8 @@ def _attend(call: OpCall, x: Operands) -> Any:
 
     def make() -> Tensor:
         reach = attrs.window or math.inf, attrs.chunk or math.inf
-        return resident.exact(visible(call.positions("seq"), call.positions("context"), attrs.causal, *reach))
+        seen = visible(call.positions("seq"), call.positions("context"), attrs.causal, *reach) & call.related
+        return resident.exact(seen)
 
     seen, seen_dims = resident.once(("seen", call.segment.name, op.name), make), ("seq", "context")
     factor = attrs.scale / math.sqrt(attrs.width or float(sum(v.shape[-1] for v, _ in named[:pairs])))

@@ -159,7 +159,9 @@ def _order(one: EngineDegrees) -> list[Change]:
 
 
 def _draft(one: EngineDegrees) -> list[Change]:
-    return [Change("draft = 0", lambda phase: replace(phase, tokens=1) if phase.speculative else phase)]
+    return [
+        Change("draft = 0", lambda phase: replace(phase, tokens=1, tree=(), chances=()) if phase.speculative else phase)
+    ]
 
 
 def _toggle(name: str, value: object, text: str = "") -> Callable[[EngineDegrees], list[Change]]:

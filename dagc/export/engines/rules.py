@@ -52,6 +52,11 @@ def skip(draft: ServerDraft) -> str:
 
 def drafter(draft: ServerDraft) -> str:
     count = max((p.speculative for p in draft.layout.phases), default=0)
+    for phase in draft.layout.phases:
+        if phase.tree:
+            return f"tree = [{', '.join(map(str, phase.tree))}]: the engine grows trees of its own, and this one is not written"
+        if phase.draft_model is not None:
+            return f'draft_model = "{phase.draft_model.name}": another model that drafts is not written'
     if not count or (draft.has("draft") and draft.layout.spec.model.count("mtp_layers", 0)):
         return ""
     why = "needs a drafter, and the model has no `mtp_layers`" if draft.has("draft") else "is not written"

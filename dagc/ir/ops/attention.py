@@ -6,6 +6,7 @@ from math import prod
 
 import numpy as np
 
+from ...base.draft_trees import levels, nodes, of_word, word
 from ...base.traced import array_of
 from ..graph import Op, Segment
 from ..mesh import Mesh
@@ -23,7 +24,17 @@ def query_key_pairs(segment: Segment, op: Op) -> float:
     """Pairs per sequence and head. Queries are the last positions of their context: S(S+1)/2 for a whole causal prompt;
     a window, chunk or choice of w tokens lets a query see at most w of those before it."""
     queries, context = segment.size("seq"), segment.size("context")
-    return _pairs_between(segment, op, context - queries, context)
+    before, tree = context - queries, _tree(op)
+    if tree:  # a drafted token sees those that it comes from, and none of another branch
+        found = (
+            count * _pairs_between(segment, op, before + d, before + d + 1) for d, count in enumerate(levels(tree))
+        )
+        return sum(found, 0.0)
+    return _pairs_between(segment, op, before, context)
+
+
+def _tree(op: Op) -> tuple[int, ...]:
+    return of_word(op.attrs.tree) if isinstance(op.attrs, AttendAttrs) else ()
 
 
 def _pairs_between(segment: Segment, op: Op, first: float, end: float) -> float:
@@ -152,6 +163,7 @@ def _attends(segment: Segment, op: Op) -> None:
     queries, keys, value = attend_operands(op)
     sinks, selected = attend_extras(op)
     rows = set(op.dims[:-1])
+    _checks_a_tree(segment, op)
     for query, key in zip(queries, keys, strict=True):
         dims = segment.dims_of(query)
         if not set(dims[:-1]) <= rows:
@@ -162,6 +174,13 @@ def _attends(segment: Segment, op: Op) -> None:
         raise Misfit(role(op, sinks, "sinks"), listed(segment.dims_of(sinks)), f"dims of {listed(op.dims[:-1])}")
     if selected is not None and stem(segment.dims_of(selected)[-1]) != "chosen":
         raise Misfit(role(op, selected, "chosen tokens"), listed(segment.dims_of(selected)), "[..., chosen]")
+
+
+def _checks_a_tree(segment: Segment, op: Op) -> None:
+    """As many new tokens as the tree has nodes, behind a context."""
+    tree = _tree(op)
+    if tree and 1 + nodes(tree) != segment.size("seq", op.scope):
+        raise Misfit("tree", word(tree), f"one of {segment.size('seq', op.scope) - 1:g} tokens")
 
 
 def _chosen_tokens(op: Op) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from math import inf, isfinite
 from typing import Any, ClassVar, NoReturn, Self, dataclass_transform
 
+from ...base.draft_trees import is_tree
 from ...base.frozen import record, replace
 from ...base.schema import LARGE, MOST_SKIPPED, PLACINGS, REQUIRED, ROPE, Attribute
 from ..sharding import Axes
@@ -58,6 +59,10 @@ def _axes(about: str, *, default: Axes) -> Any:
     return _field(Attribute(about, "axes"), default, made=True)
 
 
+def _tree(*, default: str) -> Any:
+    return _field(Attribute("drafted tokens that branch, by depth: 4x2x1", "tree"), default, made=True)
+
+
 def _dim(about: str, *, default: str) -> Any:
     return _field(Attribute(about, "dim"), default, made=True)
 
@@ -67,7 +72,7 @@ def _rope(name: str, *, default: Any) -> Any:
     return _field(ROPE[name], default)
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(_flag, _number, _count, _word, _axes, _dim, _rope))
+@dataclass_transform(frozen_default=True, field_specifiers=(_flag, _number, _count, _word, _axes, _tree, _dim, _rope))
 class _Record(type):
     """Makes frozen records with slots from classes whose fields each carry an Attribute (range, default, documentation),
     which a dataclass has no place for."""
@@ -168,12 +173,14 @@ class RopeAttrs(Attrs):
     high: float = _rope("high", default=ROPE["high"].default)
     magnitude: float = _rope("magnitude", default=ROPE["magnitude"].default)
     inverse: bool = _flag("rotated back, as gradients are", made=True, default=False)
+    tree: str = _tree(default="")
 
 
 class TemperAttrs(Attrs):
     floor: float = _number("positions that share a step", default=8192.0)
     scale: float = _number("growth with the logarithm of a step", default=0.1, open_low=False)
     first: int = _count("position of the first token", default=1, low=0, high=1)
+    tree: str = _tree(default="")
 
 
 # -- attention -----------------------------------------------------------------------------------
@@ -192,6 +199,7 @@ class AttendAttrs(Attrs):
         "tokens that `select` chose for each query (0: no choice)", default=0, low=0, high=1e9, made=True
     )
     ring: Axes = _axes("axes around which keys and values travel", default=())
+    tree: str = _tree(default="")
 
 
 class AttendGradAttrs(AttendAttrs):
@@ -430,6 +438,8 @@ def _fits(wanted: Attribute, value: Value) -> bool:
         return value in wanted.words
     if wanted.kind == "dim":
         return isinstance(value, str)
+    if wanted.kind == "tree":
+        return isinstance(value, str) and is_tree(value)
     if wanted.kind == "axes":
         return isinstance(value, tuple) and all(isinstance(axis, str) for axis in value)
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not isfinite(value):
@@ -443,6 +453,8 @@ def _wanted(wanted: Attribute) -> str:
         return "true or false"
     if wanted.kind == "word":
         return "one of " + ", ".join(wanted.words)
+    if wanted.kind == "tree":
+        return "candidates by depth, such as 4x2x1"
     if wanted.kind in ("axes", "dim"):
         return "mesh axes" if wanted.kind == "axes" else "the name of a dimension"
     kind = "a whole number" if wanted.kind == "count" else "a number"

@@ -37,7 +37,7 @@ def attend(call: BlockCall) -> Ref:
         if q.dims[-1] != k.dims[-1]:
             call.fail(f"a query of width `{q.dims[-1]}` meets a key of width `{k.dims[-1]}`")
     dims = (*queries[0].dims[:-1], value.dims[-1])
-    options = {**call.options(), "pairs": len(queries)}
+    options = {**call.options(), "pairs": len(queries), **call.tree()}
     inputs = (*queries, *keys, value)
     sinks = call.tensor("sinks")
     if sinks is not None:
@@ -94,6 +94,7 @@ def cached(call: BlockCall, ref: Ref, stem: str) -> Ref:
 
 def select(call: BlockCall) -> Ref:
     """select(q, k, w, top_k = n): the tokens of the largest scores, summed over heads of w."""
+    call.without_branches()
     q, k, w = call.operands(3)
     key = cached(call, k, f"{call.stem}_k")
     top_k = call.options().get("top_k")
@@ -110,6 +111,7 @@ def select(call: BlockCall) -> Ref:
 
 def conv(call: BlockCall) -> Ref:
     """conv(x, W[.., taps]): each channel over the last tokens."""
+    call.without_branches()
     x, taps = call.operands(2)
     if x.dims[:2] != ("batch", "seq") or set(taps.dims[:-1]) != set(x.dims[2:]) or taps.dims[-1] in x.dims:
         call.fail("`conv` takes a tensor [batch, seq, ..] and a weight [.., taps] of the same channels")
@@ -118,6 +120,7 @@ def conv(call: BlockCall) -> Ref:
 
 def delta(call: BlockCall) -> Ref:
     """delta(q, k, v, decay, rate): a matrix for each head of v, read and written by keys; decay for each head, or each row of it."""
+    call.without_branches()
     q, k, v, *gates = args = call.operands(5)
     heads = set(v.dims[:-1])
     fits = v.dims[:2] == ("batch", "seq") and q.dims[-1] == k.dims[-1]

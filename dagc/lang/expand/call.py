@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, NoReturn
 
 from ...base.diagnostics import did_you_mean
+from ...base.draft_trees import word
 from ...base.frozen import record
 from ...base.schema import Attribute
 from ...base.syntax import ast
@@ -45,6 +46,19 @@ class BlockCall:
 
     def emit(self, kind: str, inputs: tuple[Ref, ...], dims: tuple[str, ...], **attrs: str | float | bool) -> Ref:
         return self.block.emit(kind, tuple(r.name for r in inputs), dims, self.stem, **attrs)
+
+    def tree(self) -> dict[str, str]:
+        """The attribute of a function that asks for positions, where drafted tokens branch."""
+        tree = self.block.builder.unit.phase.tree
+        return {"tree": word(tree)} if tree else {}
+
+    def without_branches(self) -> None:
+        """Refuses drafted tokens that branch: what goes token by token, or chooses among all before, has one past."""
+        if self.block.builder.unit.phase.tree:
+            self.fail(
+                f"`{self.name}` has one past for all tokens of a step, and those of a tree have several",
+                ("draft a chain: `draft = 3` in place of `tree`",),
+            )
 
     # -- operands --------------------------------------------------------------------------------
 

@@ -66,14 +66,14 @@ def rope(call: BlockCall) -> Ref:
     turned = rotated(width, float(options.get("fraction", 1.0)))
     if turned < 2 or turned % 2:
         call.fail(f"`rope` rotates pairs of numbers, not {turned} of {width:g} in `{x.dims[-1]}`")
-    return call.emit("rope", (x,), x.dims, **options)
+    return call.emit("rope", (x,), x.dims, **options, **call.tree())
 
 
 def temper(call: BlockCall) -> Ref:
     """A factor that grows with the token's position."""
     x = call.operand()
     call.need_dims(x, "seq")
-    return call.emit("temper", (x,), x.dims, **call.options())
+    return call.emit("temper", (x,), x.dims, **call.options(), **call.tree())
 
 
 def clamp(call: BlockCall) -> Ref:

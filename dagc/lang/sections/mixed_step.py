@@ -34,9 +34,11 @@ def belongs(kind: str, body: Body, out: Collector) -> None:
             out.add("E12", f"`{name}` does not belong to a mixed phase", body.span_of(name), help=(why,))
 
 
-def read_parts(values: Mapping[str, Value | None], body: Body, workload: Workload, out: Collector) -> tuple[Part, ...]:
-    """The parts of the step; none where something is wrong with them."""
-    decode, draft, prefix = (_count(values[name]) or 0 for name in ("decode", "draft", "prefix"))
+def read_parts(
+    values: Mapping[str, Value | None], draft: int, body: Body, workload: Workload, out: Collector
+) -> tuple[Part, ...]:
+    """The parts of the step, whose sequences in decode check so many drafted tokens; none where something is wrong with them."""
+    decode, prefix = (_count(values[name]) or 0 for name in ("decode", "prefix"))
     context = _count(values["context"]) or workload.prompt + workload.output
     lengths = whole_numbers(values["prompts"])
     asked = _count(values["prompt_tokens"])
@@ -62,7 +64,8 @@ def read_parts(values: Mapping[str, Value | None], body: Body, workload: Workloa
         out.add("E03", "the step has no tokens: neither sequences in decode nor prompts", body.span, help=help_)
         return ()
     if draft and not decode:
-        out.add("E12", "`draft` needs sequences in decode", body.span_of("draft"))
+        word = "tree" if "tree" in body.assigns else "draft"
+        out.add("E12", f"`{word}` needs sequences in decode", body.span_of(word))
         return ()
     alike = Counter(zip(lengths, before, strict=True))
     if len(alike) > MOST_LENGTHS:

@@ -39,6 +39,7 @@ from ..reader import Reader
 from ..typed import whole_numbers
 from ..values.evaluate import Value, kind_of, number
 from ..values.names import Names
+from .draft_words import ModelNamed, read_drafter, read_drafts
 from .mixed_step import belongs, read_parts
 from .token_choice import read_routing
 from .training import (
@@ -63,10 +64,12 @@ def read_phase(
     pools: Pools,
     model: Model | None,
     workload: Workload | None,
+    model_named: ModelNamed,
     *,
     judged: bool = True,
 ) -> Phase | None:
-    """The phase, or None when its own attributes are wrong; shape errors are reported as well where it is `judged`."""
+    """The phase, or None when its own attributes are wrong; shape errors are reported as well where it is `judged`. `model_named`: another
+    model than the spec's."""
     out = names.out
     name = str(section.name)
     errors = out.errors
@@ -98,16 +101,18 @@ def read_phase(
     )
     belongs(str(kind), body, out)
     belongs_to_training(str(kind), body, out)
+    drafter, draft_model = "none", None
     if kind != TRAIN.name:
-        _check_drafter(values, model, body, out)
-    parts = read_parts(values, body, workload, out) if kind == MIXED.name else ()
+        drafter, draft_model = read_drafter(values, model, body, out, model_named)
+    drafts = read_drafts(values, body, names)
+    parts = read_parts(values, drafts.count, body, workload, out) if kind == MIXED.name else ()
     if kind == MIXED.name and not parts:
         return None
     own = values["sequences"]
     sequences = int(own.value) if isinstance(own, Quantity) else workload.sequences
-    prefix, draft = int(_number(values["prefix"])), int(_number(values["draft"]))
+    prefix, draft = int(_number(values["prefix"])), drafts.count
     if (draft and kind == "prefill") or (prefix and kind == "decode"):
-        name_, other = ("draft", "decode") if draft else ("prefix", "prefill")
+        name_, other = ("tree" if drafts.tree else "draft", "decode") if draft else ("prefix", "prefill")
         out.add("E12", f"`{name_}` belongs to a {other} phase", body.span_of(name_))
     training = read_training(values, body, out) if kind == TRAIN.name else None
     if training is not None:
@@ -147,10 +152,10 @@ def read_phase(
     routing = read_routing(body, names, None) if "routing" in body.assigns else None
     block = int(_number(values["kv_block"])) or (ENGINES[engine].block if engine is not None else KV_BLOCK)
     phase = Phase(
-        name, str(kind), gpus, length, chunk if passes > 1 else tokens, sequences, strategy, _number(values["acceptance"]) if draft else 0.0,
+        name, str(kind), gpus, length, chunk if passes > 1 else tokens, sequences, strategy, drafts.acceptance,
         passes, tokens % chunk if passes > 1 else 0, str(values["dispatch_dtype"]) if values["dispatch_dtype"] else None, str(values["exchange"]) if values["exchange"] else None, str(values["quantise"]), str(values["expert_activations"]) if values["expert_activations"] else None, str(values["engine"]), _number(values["host"]), bool(values["cuda_graph"]),
         str(values["window_cache"]), block, memory, _launches(values["launch"], engine), routing,
-        parts=parts, precision=precision, hardware=pool, drafter=str(values["drafter"]), chunk=int(_number(values["chunk"])), training=training,
+        parts=parts, precision=precision, hardware=pool, drafter=drafter, draft_model=draft_model, chunk=int(_number(values["chunk"])), training=training, tree=drafts.tree, chances=drafts.chances,
         experts=read_expert_use(of_experts, body, str(kind), model, names), span=section.kind_span, spans=body.spans(),
     )  # fmt: skip
     if judged and out.errors == errors:
@@ -180,22 +185,6 @@ def _memory(body: Body, names: Names, values: Mapping[str, Value | None], defaul
         communication_B=given.get("communication", default.communication_B),
         padding_B=given.get("padding"),
     )
-
-
-def _check_drafter(values: Mapping[str, Value | None], model: Model, body: Body, out: Collector) -> None:
-    """Refuses a drafter that drafts nothing, or that the model does not have."""
-    if values["drafter"] != "mtp":
-        return
-    span = body.span_of("drafter")
-    if not _number(values["draft"]):
-        out.add("E12", "`drafter` needs `draft`, the tokens that it drafts", span, help=("write `draft = 1`",))
-    if not model.count("mtp_layers", 0):
-        out.add("E03", f"`{model.name}` has no layers that predict further tokens", span, help=(
-            "say how many its checkpoint has in the model: `mtp_layers = 1`",
-            "a drafter that takes no time of the GPUs (n-grams) needs no `drafter`",
-        ))  # fmt: skip
-    elif not {"hidden", "vocab"} <= model.attributes.keys():
-        out.add("E10", "`drafter = mtp` needs `hidden` and `vocab` in the model", span)
 
 
 def _launches(value: Value | None, engine: str | None) -> Launches:

@@ -19,7 +19,10 @@ OWN = (
     "mtp_loss", "aux_loss", "aux_loss_over", "z_loss", "reshard_after_forward",
 )  # fmt: skip
 ELSEWHERE = {
-    **dict.fromkeys(("prefix", "chunk", "draft", "acceptance", "drafter"), "a training step takes whole sequences"),
+    **dict.fromkeys(
+        ("prefix", "chunk", "draft", "acceptance", "tree", "drafter", "draft_model"),
+        "a training step takes whole sequences",
+    ),
     **dict.fromkeys(
         ("kv_dtype", "window_cache", "kv_block", "memory_fraction", "memory"), "a training step keeps no cache"
     ),

@@ -204,7 +204,7 @@ def assumptions(plan: CompiledPlan) -> Iterator[tuple[str, str]]:
                 by = "; ".join(drafter_lines(plan.phases[phase.name])) or "what drafts them takes no time"
                 yield (
                     f"{phase.name}: drafts",
-                    f"{phase.speculative} tok checked with each step, {phase.acceptance:.0%} accepted; {by}",
+                    f"{phase.speculative} tok checked with each step, {_accepted(phase)}; {by}",
                 )
     for name, trained in plan.trainings.items():
         how = trained.training
@@ -258,6 +258,15 @@ def own_precision(plan: CompiledPlan, phase: str) -> str:
     """Dtypes of a phase that has others than the model; else nothing."""
     own = plan.spec.phase(phase)
     return "" if own.precision is None else plan.spec.of(own).model.precision
+
+
+def _accepted(phase: Phase) -> str:
+    """How many of the tokens that are checked count."""
+    if not phase.by_position:
+        return f"{phase.acceptance:.0%} accepted"
+    deep = ", ".join(f"{chance:.0%}" for chance in phase.reached[:8]) + (", .." if len(phase.reached) > 8 else "")
+    tree = f"a tree of {' x '.join(map(str, phase.tree))}, " if phase.tree else ""
+    return f"{tree}{phase.tokens_per_step:.2f} tok of each sequence kept with its own: so deep in {deep} of the steps"
 
 
 def drafter_lines(result: PhaseResult) -> list[str]:
