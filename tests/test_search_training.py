@@ -264,7 +264,7 @@ def test_what_cannot_be_searched_is_refused(what: str, tmp_path: Path, capsys: p
 def test_a_search_has_equal_stages(tmp_path: Path) -> None:
     """Bounds are of those: what else is asked for is refused with what to do."""
     path = tmp_path / "plan.moe"
-    for words in ("stages = balanced, pp = any(1, 2)", "stages = any, pp = 2"):
+    for words in ("stages = balanced, pp = any(1, 2)", "stages = any, pp = 2", "place = best, pp = any(1, 2)"):
         path.write_text(training(f"gpus = 0..1, {words}"))
         with pytest.raises(SpecError) as caught:
             dagc.search(path)

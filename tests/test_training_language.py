@@ -93,7 +93,6 @@ def test_every_word_is_tried() -> None:
     ("words", "code", "said", "at"),
     [
         ("overlap = two_batch", "E12", "`overlap = two_batch` is not there for a training phase", "two_batch"),
-        ("place = best", "E12", "`place = best` is not there for a training phase", "best"),
         ("dcp = 2", "E12", "`dcp` belongs to a decode phase", "2"),
         ("decode = 4", "E12", "`decode` belongs to a mixed phase", "4"),
         ("zero = 4", "E09", "`zero` must be at least 0 and at most 3", "4"),

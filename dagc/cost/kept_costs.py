@@ -69,7 +69,7 @@ class SegmentCosts:
         """Dimensions of the mesh."""
         found = self.places.get(axes)
         if found is None:
-            found = self.places[axes] = tuple([self.mesh.index[axis] for axis in axes])
+            found = self.places[axes] = tuple([self.mesh.place(axis) for axis in axes])
         return found
 
     def split(self, op: Op) -> Key:

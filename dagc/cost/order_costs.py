@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from ..base.frozen import replace
-from ..ir.graph import Graph, Op, Segment
+from ..ir.graph import UPDATE, Graph, Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.routed_dims import routers, rows_of
 from ..ir.sharding import Axes
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class OrderCosts:
-    """Of one graph. Seconds are those of all calls of a pass, one after the other, along the pipeline."""
+    """Of one graph. Seconds are those of all calls of a pass, or of a training step, one after the other, along the pipeline."""
 
     def __init__(self, graph: Graph, unit: Unit) -> None:
         self.graph, self.unit = graph, unit
@@ -34,7 +34,8 @@ class OrderCosts:
         for segment in graph.segments:
             for op in segment.ops:
                 if op.is_collective:
-                    self.ops.setdefault(op.axes, []).append((segment, op, layers[segment.name] * passes))
+                    calls = layers[segment.name] * (1 if op.cell == UPDATE else passes)
+                    self.ops.setdefault(op.axes, []).append((segment, op, calls))
             self.loads |= {(segment.name, rows): ExpertLoad.of(graph, segment, rows, unit) for rows in routers(segment)}
             self.exchanges[segment.name] = _exchanges(segment, unit)
 
@@ -49,8 +50,10 @@ class OrderCosts:
         return total
 
     def sends(self, mesh: Mesh) -> float:
-        """Of the sends between stages."""
+        """Of the sends between stages, in training of gradients as well."""
         edges, back = stage_edges(replace(self.graph, mesh=mesh), self.unit.spec.hardware)
+        if self.unit.phase.training is not None:
+            return 2 * self.graph.microbatches * self.graph.lanes * sum(edge.time_s for edge in edges)
         return self.graph.microbatches * self.graph.lanes * sum(edge.time_s for edge in edges) + back.time_s
 
 

@@ -14,7 +14,6 @@ from ..base.units import unit_name
 from ..cost.placed_experts import placed_experts
 from ..plan.graph_file import GRAPH_SCHEMA, hardware_data, ir_section, plan_section
 from ..plan.held_memory import parts
-from ..plan.placement import Placement
 from ..plan.plan import CompiledPlan, cached_tokens
 from ..plan.pools import Pool, sizes
 from ..plan.recorded import SCHEMA
@@ -23,6 +22,7 @@ from ..plan.subject import keyed
 from ..view.facts.every_rank import expand_ranks
 from ..view.facts.size import check_size
 from ..view.facts.unroll import Edge, Node, counts, unroll
+from .placement_object import placement_object
 
 if TYPE_CHECKING:
     from ..serving.knee import Knee
@@ -131,7 +131,7 @@ def phase_object(plan: CompiledPlan, result: PhaseResult) -> dict[str, Any]:
             else {}
         ),
         **({"drafter": _drafter(result.drafter)} if result.drafter is not None else {}),
-        **({"placement": _placement(result.placement)} if result.placement is not None else {}),
+        **({"placement": placement_object(result.placement)} if result.placement is not None else {}),
         "memory": _memory(plan, result),
         "graph": {
             "ops": sum(n * sum(not op.is_collective for op in s.ops) for s, n in layers),
@@ -196,24 +196,6 @@ def _drafter(drafter: Drafter) -> dict[str, Any]:
         "time_s": drafter.time_s,
         "weights_B": drafter.weights_B,
         "kv_cache_B": drafter.kv_cache_B,
-    }
-
-
-def _placement(placement: Placement) -> dict[str, Any]:
-    """How `place = best` placed a phase, and what was tried."""
-    return {
-        "moved": placement.moved,
-        "inside": [{"level": level, "axes": dict(axes)} for level, axes in placement.inside],
-        "order": list(placement.order),
-        "levels": [asdict(row) for row in placement.levels],
-        "before_s": placement.before_s,
-        "after_s": placement.after_s,
-        "together": list(placement.together),
-        "ways": placement.ways,
-        "compiled": placement.priced,
-        "alike": placement.alike,
-        "held_back": placement.held_back,
-        "complete": placement.complete,
     }
 
 

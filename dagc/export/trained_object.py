@@ -13,6 +13,7 @@ from ..plan.step_totals import layers_on, shares, step_collectives
 from ..plan.subject import keyed
 from ..plan.trained import TrainingResult
 from ..spec.metrics import of_training
+from .placement_object import placement_object
 
 
 def training_object(plan: CompiledPlan, result: TrainingResult) -> dict[str, Any]:
@@ -30,6 +31,7 @@ def training_object(plan: CompiledPlan, result: TrainingResult) -> dict[str, Any
         "axes": axes,
         **keyed(plan.subject(result.name), lambda metric: metric.json, beside, of_training()),
         "schedule": _schedule(result),
+        **({"placement": placement_object(result.placement)} if result.placement is not None else {}),
         "recompute": list(training.recompute),
         "optimizer": {
             "name": training.optimizer,

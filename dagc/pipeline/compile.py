@@ -81,7 +81,7 @@ def compile_spec(
         from .step_cut import balanced_steps
 
         spec = balanced_steps(spec)
-    if any(p.strategy.best for p in spec.phases):
+    if any(p.strategy.best for p in (*spec.phases, *spec.trainings)):
         if kept:
             from .kept_placements import placed
         else:
@@ -107,6 +107,9 @@ def compile_spec(
             out.take(d)
         out.steps = unit.out.steps
     trainings = trained(spec, phases, out, cures=cures)
+    trainings |= {
+        name: replace(trainings[name], placement=placements[name]) for name in trainings.keys() & placements.keys()
+    }
     out.check()
     graphs = [*(found.graph for found in results.values()), *(model_of(spec, found) for found in trainings.values())]
     params = count_parameters(graphs[0])

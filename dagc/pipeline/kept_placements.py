@@ -36,7 +36,7 @@ def entry(spec: Spec, found: Placed) -> dict[str, Any]:
     after, placements = found
     phases = {
         new.name: {"ids": list(new.strategy.ids), "best": new.strategy.best}
-        for old, new in zip(spec.phases, after.phases, strict=True)
+        for old, new in zip((*spec.phases, *spec.trainings), (*after.phases, *after.trainings), strict=True)
         if new is not old
     }
     return {"phases": phases, "placements": {name: _values(one) for name, one in placements.items()}}
@@ -58,12 +58,13 @@ def restored(found: Any, spec: Spec) -> Placed | None:
             return None
     except (KeyError, TypeError, ValueError, AttributeError, StopIteration):
         return None
-    return replace(spec, phases=tuple(phases.get(p.name, p) for p in spec.phases)), placements
+    own, trainings = (tuple(phases.get(p.name, p) for p in some) for some in (spec.phases, spec.trainings))
+    return replace(spec, phases=own, trainings=trainings), placements
 
 
 def _phase(spec: Spec, name: str, said: Mapping[str, Any]) -> Phase:
     """Each of its own GPUs once, or in its default order."""
-    phase, ids = next(p for p in spec.phases if p.name == name), tuple(said["ids"])
+    phase, ids = next(p for p in (*spec.phases, *spec.trainings) if p.name == name), tuple(said["ids"])
     if any(type(gpu) is not int for gpu in ids) or (ids and sorted(ids) != sorted(phase.gpus)):
         raise ValueError("other GPUs")
     if not phase.strategy.best or type(said["best"]) is not bool:

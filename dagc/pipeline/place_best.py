@@ -18,7 +18,10 @@ from .place_trial import with_ids
 def best(spec: Spec, phase: Phase) -> Phase:
     """A phase of a spec, or one in the place of that of its name, with the GPU of every rank as `place = best` finds it; in its
     default order where it cannot be lowered."""
-    own = with_ids(phase, ())
+    own = with_ids(phase, (), best=phase.strategy.best)
+    if phase.training is not None:
+        spec = replace(spec, trainings=(*(p for p in spec.trainings if p.name != own.name), own))
+        return placed(spec)[0].phase(own.name)
     others = tuple(own if p.name == own.name else p for p in spec.phases)
     known = any(p is own for p in others)
     return placed(replace(spec, phases=others if known else (*others, own)))[0].phase(own.name)
@@ -28,7 +31,7 @@ def placed(spec: Spec) -> tuple[Spec, Mapping[str, Placement]]:
     """The spec with the GPUs of all phases that are to be placed best, and how these lie. A phase that cannot be lowered is left
     in its default order: compiling it says why."""
     found: dict[str, Placement] = {}
-    waiting = _groups(spec)
+    waiting = [*_groups(spec), *([p.name] for p in spec.trainings if p.strategy.best and not p.strategy.ids)]
     while waiting:
         names = waiting.pop(0)
         try:
@@ -38,7 +41,8 @@ def placed(spec: Spec) -> tuple[Spec, Mapping[str, Placement]]:
                 waiting = [*([name] for name in names), *waiting]
                 continue
             new, placements = {names[0]: with_ids(spec.phase(names[0]), (), best=False)}, {}
-        spec = replace(spec, phases=tuple(new.get(p.name, p) for p in spec.phases))
+        phases, trainings = (tuple(new.get(p.name, p) for p in own) for own in (spec.phases, spec.trainings))
+        spec = replace(spec, phases=phases, trainings=trainings)
         found |= placements
     return spec, found
 

@@ -14,7 +14,7 @@ from math import prod
 
 import numpy as np
 
-from ..base.axes import ATTENTION_SIDE, AXES, REPLICA, STAGES
+from ..base.axes import ATTENTION_SIDE, AXES, ENDS, REPLICA, STAGES
 from ..base.frozen import field, mutable, record
 from ..ir.groups import GroupShape
 from ..ir.mesh import Mesh, MeshError
@@ -25,6 +25,7 @@ from ..spec.phase import Phase
 from ..spec.spec import Spec
 from .place_trial import Shapes, Trial, with_ids
 from .place_weights import SAME, Guard
+from .placed_step import trial_of
 
 ALL = 24
 PRICED = 16
@@ -63,7 +64,7 @@ class Search:
 
     def __init__(self, spec: Spec, phases: Sequence[Phase]) -> None:
         self.spec = spec
-        self.trials = [Trial(spec, phase) for phase in phases]
+        self.trials = [trial_of(spec, phase) for phase in phases]
         self.hardware = hardware = self.trials[0].unit.spec.hardware
         inner = [(tier.name, tier.gpus) for tier in hardware.tiers[:-1]]
         nics = hardware.nics
@@ -188,7 +189,7 @@ class Search:
     def shape(self, candidate: Candidate, t: int, axes: Axes) -> GroupShape:
         """Of the groups over some axes; ways with equal digits inside domains share it."""
         trial, way = self.trials[t], candidate.way
-        if way is None or not way.levels:
+        if way is None or not way.levels or ENDS in axes:
             return self.mesh(candidate, t).group(axes)
         key = (axes, way.inside(self.dims_of(t, axes)))
         if key not in trial.shapes:

@@ -26,7 +26,8 @@ class Guard:
         own = {trial.unit.phase.name for trial in trials}
         self.others: dict[str, PhaseResult] = {}
         for phase in spec.phases:
-            if phase.name not in own and any(phase.shares(trial.unit.phase) for trial in trials):
+            trained = any(trial.unit.phase.training for trial in trials)  # whose weights are its own
+            if not trained and phase.name not in own and any(phase.shares(trial.unit.phase) for trial in trials):
                 best = phase.strategy.best
                 try:
                     default = phase.strategy.ids or (default_ids(phase) if best else ())

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
 
 from ..base.frozen import field, record
+from ..cost.kept_costs import KeptCosts
 from ..cost.price import exchanges_of, price
 from ..cost.records import Costs
 from ..cost.schedule.training.cell_orders import PipelineSchedule
@@ -65,10 +66,12 @@ def training_of(unit: Unit) -> Training:
     return training
 
 
-def costed_cells(unit: Unit, graph: Graph) -> CostedCells:
-    """`graph`: the phase lowered."""
+def costed_cells(unit: Unit, graph: Graph, known: KeptCosts | None = None) -> CostedCells:
+    """`graph`: the phase lowered. `known`: costs that graphs of one model share."""
     hardware = unit.spec.hardware
-    costs = in_flat_calls(graph, price(graph, unit, hardware), hardware, lambda s: exchanges_of(s, unit, hardware))
+    costs = in_flat_calls(
+        graph, price(graph, unit, hardware, known), hardware, lambda s: exchanges_of(s, unit, hardware)
+    )
     kept, layers = kept_by_layer(graph, costs.imbalance), layer_bytes(graph, costs, training_of(unit))
     return CostedCells(graph, hardware, costs, kept, *model_flops(graph), layers)
 

@@ -9,7 +9,7 @@ from ..base.frozen import record
 
 @record
 class LevelBytes:
-    """What one device of every stage sends on the links of a level in one pass, in the default order and as placed."""
+    """What one device of every stage sends on the links of a level in one pass, or in a training step, in the default order and as placed."""
 
     level: str
     before_B: float

@@ -14,6 +14,7 @@ from ..cost.training.layers_in_turn import StageCost
 from ..cost.training.step_memory import TrainingMemory
 from ..ir.graph import Graph, Stage
 from ..spec.training import Training
+from .placement import Placement
 
 
 @record
@@ -31,7 +32,7 @@ class TrainingResult:
     last gradient to new weights on the slowest GPU of a pipeline, as far as nothing hides it. `flops`: of a step over all GPUs as MFU
     counts them, `executed_flops` with what is done anew. `peak_flops`: of all GPUs. `calibration`: whose tables the kernels are from, empty where all cost the roofline. `kept`: by virtual stage, what a micro-batch
     keeps for its gradients. `staged`: (virtual stage, cell) -> cost of all its layers one after another.
-    `usual`: the same in 1F1B, where this is another order."""
+    `usual`: the same in 1F1B, where this is another order; `placement`: how `place = best` placed its ranks."""
 
     graph: Graph
     training: Training
@@ -53,6 +54,7 @@ class TrainingResult:
     kept: tuple[Kept, ...] = field(default=(), repr=False)
     staged: Mapping[tuple[int, str], StageCost] = field(default_factory=dict, repr=False)
     usual: Usual | None = None
+    placement: Placement | None = None
 
     @property
     def name(self) -> str:

@@ -34,7 +34,6 @@ ELSEWHERE = {
 }
 """Words that a training phase refuses, each with why."""
 NOT_CHOSEN = {
-    "place": ("best", "write `order = [...]`, or `place gpu = ...`"),
     "overlap": ("two_batch", "leave it out: micro-batches follow each other as `schedule` says"),
 }
 """What the compiler chooses for phases of inference alone: attribute -> its word, and what to write instead."""

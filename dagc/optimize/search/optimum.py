@@ -120,10 +120,12 @@ def _open(spec: OpenSpec, asked: Asked) -> dict[str, str]:
 
 
 def _cut_by_compiler(spec: OpenSpec, name: str) -> bool:
-    """Whether a phase that trains leaves its stages to the compiler, or may."""
-    phase = spec.spec.phase(name)
-    return phase.strategy.balanced or any(
-        c.path == "stages" and "balanced" in (c.values or ("balanced",)) for c in spec.of(name)
+    """Whether a phase that trains leaves its stages or its GPUs to the compiler, or may."""
+    s = spec.spec.phase(name).strategy
+    return (
+        s.balanced
+        or s.best
+        or any(c.path == "stages" and "balanced" in (c.values or ("balanced",)) for c in spec.of(name))
     )
 
 
@@ -251,7 +253,9 @@ def _one(
     if trained is not None and _cut_by_compiler(spec, trained):
         help_ = "leave it out, and write it into the plan that is found"
         raise NoObjective(
-            trained, help_, f"phase `{trained}` trains: a search has equal stages, not `stages = balanced`"
+            trained,
+            help_,
+            f"phase `{trained}` trains: a search has equal stages in the order of its axes, no `stages = balanced` or `place = best`",
         )
     others = closed_phases(spec)
     merged = not served and asked.allowed is None

@@ -14,6 +14,7 @@ from ...base.diagnostics import Collector
 from ...base.frozen import record
 from ...base.pipeline_schedules import SCHEDULES
 from ...pipeline.lower import unverified
+from ...pipeline.place_best import best
 from ...pipeline.step_cut import balanced_step
 from ...pipeline.train import CostedCells, costed_cells, schedule_of, step_of, training_of, training_step
 from ...plan.step_totals import busiest, step_collectives
@@ -95,7 +96,10 @@ class StepJudge(Judge):
     def steps(self) -> Mapping[str, TrainingResult]:
         """Of further training phases that leave nothing open."""
         own = (p for p in self.spec.trainings if p.name in self.trained)
-        return {p.name: training_step(Unit(self.spec, balanced_step(self.spec, p), Collector())) for p in own}
+        return {
+            p.name: training_step(Unit(self.spec, best(self.spec, balanced_step(self.spec, p)), Collector()))
+            for p in own
+        }
 
     def costed(self, phase: Phase, seen: Told | None = None) -> Costed:
         """Raises SpecError, VerifyError where the phase does not compile."""

@@ -11,6 +11,7 @@ from ...ir.graph import UPDATE
 from ...plan.step_totals import busiest, layers_on, shares, step_ops
 from ...plan.trained import TrainingResult
 from ...spec.metrics import percent
+from .placed_words import placement_lines
 
 PARTS = ("weights", "gradients", "optimizer", "activations", "gathered", "working", "buffers", "reserve")
 """Of a GPU's memory, in the order in which they are shown."""
@@ -158,7 +159,7 @@ def experts_text(result: TrainingResult) -> str:
 def how_text(result: TrainingResult) -> list[str]:
     """What else there is to say of a step before its figures."""
     texts = usual_text(result), update_text(result), recompute_text(result), losses_text(result), experts_text(result)
-    return [text for text in texts if text]
+    return [*(text for text in texts if text), *placement_lines(result)]
 
 
 def stage_name(result: TrainingResult, stage: int) -> str:
@@ -249,6 +250,7 @@ def layers_text(result: TrainingResult, stage: int) -> str:
 
 def sentence(words: str) -> str:
     """Words with a capital and a full stop."""
+    words = words.strip()
     return f"{words[:1].upper()}{words[1:]}."
 
 

@@ -20,12 +20,12 @@ from ..facts.findings import (
     REQUESTS_HEAD,
     drafter_lines,
     own_precision,
-    placement_lines,
     pool_link,
     requests_lines,
     spared,
     worst_layer,
 )
+from ..facts.placed_words import placement_lines
 from ..facts.plan_answer import Answer
 from ..facts.plan_answer import answer as answer_of
 from .answer_lines import opening, verdict_line
