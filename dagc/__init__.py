@@ -3,7 +3,7 @@
     plan = dagc.compile("examples/plan_a.moe", settings={"batch": 64})
     plan.passed, plan.phases["prefill"].time_s, plan.to_dataframe("collectives"), plan.html()
 
-The commands are functions too: `check`, `verify`, `sweep`, `search`, `serve` and `diff` take a spec and return what they found, and raise
+The commands are functions too: `check`, `verify`, `sweep`, `search`, `serve`, `diff` and `audit` take a spec and return what they found, and raise
 SpecError where the spec is wrong (its `file`, `line`, `code` and `help` say where, what, and what to write instead).
 """
 
@@ -12,8 +12,8 @@ from __future__ import annotations
 from .base.version import VERSION
 
 __all__ = [
-    "Check", "Diagnostic", "Difference", "Plan", "Search", "SpecError", "Sweep", "Verification",
-    "check", "compile", "compile_text", "diff", "search", "serve", "sweep", "verify",
+    "Audit", "Check", "Diagnostic", "Difference", "Plan", "Search", "SpecError", "Sweep", "Verification",
+    "audit", "check", "compile", "compile_text", "diff", "search", "serve", "sweep", "verify",
 ]  # fmt: skip
 
 TYPE_CHECKING = False  # `typing` takes longer to import than `dagc --help` to print
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from .api import Plan as Plan
     from .api import compile as compile
     from .api import compile_text as compile_text
+    from .api.audits import Audit as Audit
+    from .api.audits import audit as audit
     from .api.checks import Check as Check
     from .api.checks import check as check
     from .api.differences import Difference as Difference
@@ -41,6 +43,7 @@ __version__ = VERSION
 
 _HOME = {
     ".api": ("Plan", "compile", "compile_text"),
+    ".api.audits": ("Audit", "audit"),
     ".api.checks": ("Check", "check"),
     ".api.differences": ("Difference", "diff"),
     ".api.proofs": ("Verification", "verify"),

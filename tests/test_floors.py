@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("passes",),
     ("pipeline",),
     ("view", "execute"),
-    ("export", "importers", "measure", "observe", "optimize", "editor"),
+    ("export", "importers", "measure", "observe", "optimize", "editor", "prose"),
     ("api",),
     ("dagc",),
     ("cli",),

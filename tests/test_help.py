@@ -112,6 +112,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     top = tmp_path_factory.mktemp("sources")
     shutil.copytree(ROOT / "examples", top / "examples")
     shutil.copytree(ROOT / "tests" / "data" / "hf_configs", top / "tests" / "data" / "hf_configs")
+    shutil.copytree(ROOT / "tests" / "data" / "prose", top / "tests" / "data" / "prose")
     (top / "small.moe").write_text(spec_text(kind="decode", phase="gpus = [0]"))
     with redirect_stdout(StringIO()) as printed:
         main(["ir", str(top / "small.moe"), "--after", "norms"])

@@ -33,6 +33,7 @@ SCHEMAS: dict[str, tuple[str, str]] = {
     "survive": (EXPORT, "survive.schema.json"),
     "run": (EXPORT, "run.schema.json"),
     "preflight": ("dagc.measure.preflight", "preflight.schema.json"),
+    "audit": ("dagc.prose", "audit.schema.json"),
     "compare": ("dagc.observe", "compare.schema.json"),
     "compare --metrics": ("dagc.observe", "measured_run.schema.json"),
 }
@@ -84,6 +85,7 @@ COMMANDS = {
     "sweep": ["sweep", "SPEC", "--over", "width=1,2", "--format", "json"],
     "diff": ["diff", "SPEC", "OTHER", "--format", "json"],
     "fit": ["fit", "SPEC", "--json"],
+    "audit": ["audit", "PROSE", "--against", "SPEC", "--json"],
     "survive": ["survive", "SPEC", "--lose", "gpu:3", "--json"],
 }
 
@@ -99,7 +101,9 @@ def test_what_is_printed_is_what_the_schema_says(name: str, spec: Path, tmp_path
         spec.read_text().replace("phase decode { gpus = 0..7, ep = 4, tp = 2 }", "phase decode { gpus = 0..3, tp = 4 }")
     )
     free.write_text(spec_text(phase="gpus = 0..3, ep = any, tp = any", gpus=8))
-    places = {"SPEC": spec, "OTHER": other, "OPEN": free}
+    prose = tmp_path / "plan.md"
+    prose.write_text("Prefill on 8 GPUs: 4 (EP) x 2 (TP) = 8 GPUs, 3 tokens/ms per GPU, at most 5 GB of weights.")
+    places = {"PROSE": prose, "SPEC": spec, "OTHER": other, "OPEN": free}
     assert main([str(places.get(word, word)) for word in COMMANDS[name]]) in (0, 1)
     printed = capsys.readouterr().out
     found = json.loads(printed, parse_constant=pytest.fail)

@@ -128,6 +128,7 @@ def scratch() -> Iterator[Path]:
         configs = folder / "tests" / "data" / "hf_configs"
         configs.mkdir(parents=True)
         shutil.copy(ROOT / "tests" / "data" / "hf_configs" / "mixtral-8x7b.json", configs)
+        shutil.copytree(ROOT / "tests" / "data" / "prose", folder / "tests" / "data" / "prose")
         yield folder
 
 

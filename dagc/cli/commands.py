@@ -12,6 +12,7 @@ GROUPS = {
         "compile": "report a plan; write artefacts with --emit or -o",
         "report": "the report as one HTML page, or in Markdown",
         "show": "draw a picture",
+        "audit": "numbers that a document claims, beside the plan",
         "diff": "compare two plans, or one plan under two settings",
         "verify": "prove the lowering: run the plan's small twin, rank by rank",
     },

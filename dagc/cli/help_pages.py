@@ -114,6 +114,21 @@ PAGES: dict[str, Page] = {
         "docs/report.md",
         ("sweep",),
     ),
+    "audit": Page(
+        (
+            "Finds numbers in a document (GPUs, degrees, sizes, times, rates, shares, parameters), says which metric the words near each name, and what the "
+            "plan has for it: it holds, does not hold, is arithmetic only (the document's own sum is right, the plan has another figure), or there is "
+            "nothing to compare. Sums that the document writes out, and limits that it says are met, are checked. What words do not say is not guessed.",
+            "--emit require prints what can be judged as `require` lines, --write adds them to SPEC. Exit code 1 where something that can be "
+            "compared does not hold.",
+        ),
+        (
+            Example("dagc audit tests/data/prose/plan_a.txt --against examples/plan_a.moe --failing", "claims of a prose plan that do not hold"),
+            Example("dagc audit tests/data/prose/plan_b.txt --against examples/plan_b.moe --emit require", "its claims as requirements"),
+        ),
+        "docs/audit.md",
+        ("check", "compare"),
+    ),
     "verify": Page(
         (
             "Runs the lowered plan rank by rank on NumPy tensors, at small sizes, and compares the result with the whole model's: "

@@ -236,19 +236,26 @@ def kv_transfer(prefill: PhaseResult, decode: PhaseResult, spec: Spec) -> tuple[
     Every rank that holds a part of it sends over its own link between nodes or pools; the phase with fewer such ranks sets the pace.
     Raises ValueError where no link joins their pools.
     """
-    size_B, link = 0.0, joined(prefill, decode, spec)
+    link = joined(prefill, decode, spec)
     if link is None:
         raise ValueError(f"no link joins {prefill.hardware} and {decode.hardware}")
-    policy = cache_policy(spec.phase(prefill.name))
-    for segment in prefill.graph.segments:
+    size_B = sequence_cache_B(prefill, spec, PREFILL.name)
+    links = min(_ranks_of_a_sequence(prefill), _ranks_of_a_sequence(decode))
+    return size_B, size_B / (links * link.bandwidth_Bps) + link.latency_s
+
+
+def sequence_cache_B(result: PhaseResult, spec: Spec, kind: str) -> float:
+    """Bytes of the cache and states of one sequence, all layers together, when it is fullest; of a pass of this kind."""
+    size_B = 0.0
+    policy = cache_policy(spec.phase(result.name))
+    for segment in result.graph.segments:
         for op in (state_of(segment, op) or op for op in segment.ops):
             if OPS[op.kind].tokens is Tokens.CACHE:
                 each_B = segment.count(op.dims, op.scope) / segment.size("batch", op.scope) * DTYPE_BYTES[op.dtype]
                 if "context" in op.dims:
-                    each_B *= sequence_tokens(segment, op, PREFILL.name, policy) / segment.size("context", op.scope)
+                    each_B *= sequence_tokens(segment, op, kind, policy) / segment.size("context", op.scope)
                 size_B += each_B * segment.repeat
-    links = min(_ranks_of_a_sequence(prefill), _ranks_of_a_sequence(decode))
-    return size_B, size_B / (links * link.bandwidth_Bps) + link.latency_s
+    return size_B
 
 
 def joined(one: PhaseResult, other: PhaseResult, spec: Spec) -> Link | None:

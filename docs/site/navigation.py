@@ -32,6 +32,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "docs/fit",
         "docs/runtimes",
         "docs/compare",
+        "docs/audit",
         "docs/measure",
         "docs/preflight",
         "docs/editor",

@@ -1,0 +1,210 @@
+"""Numbers of a line: what each counts or measures, and the words around it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cache
+
+from ..base.frozen import record, replace
+from ..base.units import UNITS, dim_name
+from .document import Line
+from .words import has, words
+
+NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d{1,15}(?:\.\d{1,12})?(?:[eE][+-]?\d{1,2})?)"
+_FOUND = re.compile(rf"(?:(?<![\w.,/#$])|(?<=\b[DTEPSdteps][Pp]))({NUMBER})(?:\s*(?:-|–|to)\s*({NUMBER}))?")
+_LARGE = {"k": 1e3, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
+_BOUNDS = re.compile(r"[();]|→|->|—|–|\s-\s|,\s|\.\s|<=|>=|≤|≥|<|>|\sbut\s|\sand\s(?=~?\d)|\bvs\.?\s")
+_COMPARED = re.compile(r"(<=|>=|≤|≥|<|>)\s*[~≈]?\s*$")
+_SIGNS = {"≤": "<=", "≥": ">=", "<": "<", ">": ">", "<=": "<=", ">=": ">="}
+MOST_ON_A_LINE = 60
+"""Numbers of a line that are looked at."""
+
+
+@record
+class Figure:
+    """A number as written. `value`: as written, with its suffix (`10B` is 1e10), `unit`: of the language, empty for what is counted;
+    `of`: what a rule of words.json calls it; `near`: its clause and its label, lower case; `clause`: the clause alone; `op`: a sign of
+    comparison before or a plus behind it; `inside`: it is in parentheses; `digits`: what one step of its last digit is."""
+
+    line: Line
+    start: int
+    end: int
+    text: str
+    number: str
+    value: float
+    unit: str
+    of: str
+    axis: str
+    clause: str
+    near: str
+    op: str
+    digits: float
+    index: tuple[int, int] | None = None
+
+    @property
+    def si(self) -> float:
+        return self.value * (UNITS[self.unit][0] if self.unit else 1.0)
+
+
+@cache
+def _units() -> re.Pattern[str]:
+    """A unit or noun behind a number, the longest that fits."""
+    table = words()
+    all_ = [word for word, _ in (*table.units, *table.nouns)]
+    one = "|".join(re.escape(word) for word in sorted(set(all_) - {"×", "%", "x"}, key=lambda w: -len(w)))
+    return re.compile(rf"\+?\s?(?P<unit>(?:{one}))(?![\w/]|-\w)|\s?(?P<mark>%|[×x](?![\w/]|\s*[\d(]))", re.IGNORECASE)
+
+
+@cache
+def _axes() -> re.Pattern[str]:
+    names = "|".join(re.escape(a) for a in words().axes)
+    return re.compile(rf"\b({names})(?:\s*[=:]\s*|\s+to\s+|\s+of\s+|\s*-\s*)?$", re.IGNORECASE)
+
+
+def figures(line: Line, previous: Line | None) -> list[Figure]:
+    """Those of a line, in order. `previous`: the line before in the same block, whose label goes on where this one has none of its own."""
+    out: list[Figure] = []
+    cuts = [0, *(m.start() for m in _BOUNDS.finditer(line.text)), len(line.text)]
+    for found in _FOUND.finditer(line.text):
+        if len(out) >= MOST_ON_A_LINE:
+            break
+        one = _figure(line, found, cuts, previous, out)
+        if one is not None:
+            out.append(one)
+    return out
+
+
+def _figure(
+    line: Line, found: re.Match[str], cuts: Sequence[int], previous: Line | None, before: Sequence[Figure]
+) -> Figure | None:
+    text, table = line.text, words()
+    number, until = found[1], found[2]
+    end = found.end()
+    index = None
+    value = _number(number)
+    scale = ""
+    if (
+        until is None
+        and end < len(text)
+        and text[end] in _LARGE
+        and not text[end + 1 : end + 2].isalnum()
+        and text[end + 1 : end + 2] != "/"
+    ):
+        scale, value, end = text[end], value * _LARGE[text[end]], end + 1
+    behind = _units().match(text, end)
+    written = (behind["unit"] or behind["mark"]) if behind else ""
+    unit, noun = _meaning(written)
+    if behind and (unit or noun):
+        end = behind.end()
+    elif end < len(text) and (text[end].isalpha() or text[end] in "_/") and not scale:
+        return None  # a part of a name: 1F1B, 3D
+    head = text[: found.start()]
+    low, high = (
+        max((c for c in cuts if c <= found.start()), default=0),
+        min((c for c in cuts if c >= end), default=len(text)),
+    )
+    clause = text[low:high].lower().strip("();,→- ")
+    near = _near(line, low, clause, previous)
+    axis, of = "", ""
+    sign = _COMPARED.search(head)
+    placed = re.search(r"\b(\w+)\s*=\s*(\d+)\s*:\s*gpus?\s*$", head, re.IGNORECASE)
+    if until is not None:
+        if placed and placed[1].lower() in table.axes:
+            axis, of = placed[1].lower(), "gpu_ids"
+            index, value = (int(placed[2]), int(_number(until))), _number(number)
+            unit = ""
+        elif not unit and noun != "times":
+            return None  # ids or pages
+        else:
+            of = f"range of {unit or noun}"
+    elif top := re.search(r"\btop-?\s?$", head, re.IGNORECASE):
+        of, unit = "top_k", ""
+        head = head[: top.start()]
+    elif unit:
+        of = _dim(unit)
+        if of == "B" and has(near, ("per token", "a token", "each token")):
+            of, unit = "B/tok", f"{unit}/tok"
+    elif (axis_ := _axes().search(head)) and noun in ("", "degree", "times", "stages"):
+        axis, of = axis_[1].lower(), "gpus_of_axis"
+        if re.match(r"\s*:\s*gpus?\s+\d", text[end:], re.IGNORECASE):
+            return None  # a coordinate of GPUs that follow
+    elif noun:
+        of = noun
+    elif scale:
+        of = "suffixed"
+    elif before and (sign or has(clause[: clause.find(number)], ("not",)) or _for_a_phase(clause, number)):
+        unit, of = before[-1].unit, before[-1].of
+    elif (found.start() == line.body and line.label) or head.rstrip().endswith("="):
+        of = "bare"
+    if not of:
+        return None
+    if of == "bare" and "=" in text[end : end + 3]:
+        return None
+    op = (
+        _SIGNS[sign[1]]
+        if sign
+        else ">="
+        if text[end : end + 1] == "+" or text[found.end() : found.end() + 1] == "+"
+        else ""
+    )
+    return Figure(
+        line, found.start(), end, text[found.start() : end].strip(), found[0], value, unit, of, axis, clause, near, op,
+        _step(number) * (_LARGE[scale] if scale else 1.0), index,
+    )  # fmt: skip
+
+
+def _near(line: Line, low: int, clause: str, previous: Line | None) -> str:
+    """Words that say what a number is: its clause, what a parenthesis is behind, its label, and where that only says how much of it, the
+    label before."""
+    parts = [f"{line.carry.lower()} {clause}".strip() if low == 0 else clause]
+    if line.text[low : low + 1] == "(":
+        parts.append(line.text[max(line.body, 0) : low].lower())
+    parts.append(line.label)
+    if line.label in words().lists["scope_only"] and previous is not None:
+        parts.append(previous.label)
+    return " ; ".join(part for part in parts if part)
+
+
+def _for_a_phase(clause: str, number: str) -> bool:
+    """`32 for decode`"""
+    tail = clause.partition(number)[2]
+    return tail.strip().startswith(("for ", "in ", "during ")) and any(
+        has(tail, own) for own in words().phases.values()
+    )
+
+
+def _number(text: str) -> float:
+    return float(text.replace(",", ""))
+
+
+def _step(text: str) -> float:
+    """What one step of the last digit is: 0.001 of `0.625`, 1 of `83`, 100 of `12,800`, whose zeros say little."""
+    plain = text.replace(",", "").lower().partition("e")[0]
+    if "." in plain:
+        return float(10.0 ** -len(plain.partition(".")[2]))
+    zeros = len(plain) - len(plain.rstrip("0"))
+    return float(10.0 ** min(zeros, max(0, len(plain) - 2)))
+
+
+@cache
+def _meaning(written: str) -> tuple[str, str]:
+    """(unit of the language, noun): exact letters first, since MB is no mb."""
+    table = words()
+    for word, unit in table.units:
+        if word == written:
+            return unit, ""
+    lower = written.lower()
+    for word, unit in table.units:
+        if word.lower() == lower and len(word) > 2:
+            return unit, ""
+    return "", next((noun for word, noun in table.nouns if word == lower), "")
+
+
+@cache
+def _dim(unit: str) -> str:
+    return "%" if unit == "%" else dim_name(UNITS[unit][1])
+
+
+def with_unit(figure: Figure, unit: str) -> Figure:
+    return replace(figure, unit=unit, of=_dim(unit))
