@@ -294,7 +294,7 @@ STRATEGY = {
         "overlap",
     ),
     "common_rules": ("replicas", "microbatches", "shard", "passes"),
-    "left_open": ("expert_placement",),
+    "left_open": ("expert_placement", "rebalance"),
 }
 PHASE = {
     "identity": ("name", "kind", "hardware", "precision", "gpus", "strategy", "constants", "span", "spans"),

@@ -15,7 +15,12 @@ BASE = {
 TRAINED = "phase pretrain {\n  kind = train, gpus = 0..31, pp = 4, microbatches = 8, zero = 1\n  attention { dp = 2, tp = 4 }, experts { ep = 8 }\n"
 SERVED = "phase prefill { gpus = 0..7, tp = 8 }\nphase decode { gpus = 0..7, tp = 8 }"
 """The phases that examples of servings are beside."""
+REBALANCED = 'phase decode { gpus = 0..7, ep = 8, rebalance { loads = "series.csv", window = 50, every = 100 } }'
 FILES = {
+    "series.csv": "step,0,1,2,3,4,5,6,7\n"
+    + "".join(
+        f"{50 * n},{','.join(str(100 + (e * 37 + n * (e % 3) * 20) % 90) for e in range(8))}\n" for n in range(8)
+    ),
     "requests.csv": "arrival_s,input_tokens,output_tokens\n0,800,100\n0.4,1200,150\n",
     "lengths.csv": "prompt_tokens,output_tokens,share\n800,100,0.7\n4000,300,0.3\n",
 }
@@ -256,6 +261,11 @@ WORKED: dict[str, dict[str, str]] = {
         "gpus": "phase decode { gpus = 0..7, attention { tp = 8 }, experts { gpus = 8..15, ep = 8 } }",
         "skip": "phase decode { gpus = 0..7, tp = 8, experts { skip = 20% } }",
         "skip_below": "phase decode { gpus = 0..7, tp = 8, experts { skip = 20%, skip_below = 70% } }",
+    },
+    "phase.rebalance": {
+        "loads": REBALANCED,
+        "window": REBALANCED.replace("window = 50", "window = 100").replace("every = 100", "every = 200"),
+        "every": REBALANCED.replace("every = 100", "every = 50"),
     },
     "phase.memory": {
         "tokens": "phase decode { gpus = 0..7, tp = 8, engine = vllm, memory { tokens = 4096 tok } }",

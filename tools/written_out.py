@@ -28,6 +28,7 @@ PLAIN: dict[str, Text] = {
     "phase": {"gpus": "0..7", "tp": "8"},
     "phase.attention": {},
     "phase.experts": {},
+    "phase.rebalance": {},
     "phase.memory": {},
     "phase step": {"kind": "mixed", "gpus": "0..7", "tp": "8", "decode": "8", "prompts": "[64 tok]"},
     "phase pretrain": {"kind": "train", "gpus": "0..7", "tp": "8", "weight_dtype": "bf16"},
@@ -83,6 +84,8 @@ MEASURED = _beside(hardware="calibration = h100_sxm")
 ENGINE = _beside(phase="engine = vllm")
 DRAFT = _beside(phase="draft = 2")
 FOLDED = _beside(phase="-tp", phase_attention="dp = 8", phase_experts="ep = 8")
+_LOADS = ", ".join(f"[[{n}, 1, 2, 3, 4, 5, 6, 7]]" for n in (1, 9, 5, 7))
+REBALANCED = _beside(phase="-tp; ep = 8", phase_rebalance=f"loads = [{_LOADS}]; every = 1")
 GROUPS = _beside(model_experts="groups = 4; groups_limit = 2")
 YARN = _beside(model_rope="scaling = yarn")
 LLAMA3 = _beside(model_rope="scaling = llama3")
@@ -222,6 +225,7 @@ HAND: dict[str, dict[str, Written | str]] = {
         "skip": Written(""),
         "skip_below": Written("", _beside(phase_experts="skip = 20%")),
     },
+    "phase.rebalance": {"window": Written("", REBALANCED)},
     "phase.memory": {
         "tokens": Written("0 tok"),
         "sequences": Written("0"),

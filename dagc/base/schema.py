@@ -625,6 +625,13 @@ EXPERT_USE = {
 }
 """Of the same section: which experts are used."""
 
+REBALANCE = {
+    "loads": Attribute("loads of experts over time: a file, whose first column is `step`, or a list of them", "series"),
+    "window": _count("steps that the loads of one step of the file are of", 1, high=1e9),
+    "every": _count("steps between two placements of the experts, each by the loads of the period before", high=1e9),
+}
+"""Section `rebalance` of a phase."""
+
 HOMES: dict[str, dict[str, Attribute]] = {
     "the hardware": HARDWARE, "a link": LINK, "the model": MODEL, "the model's attention": ATTENTION, "the model's experts": EXPERTS,
     "the model's rope": ROPE, "the model's mlp": MLP, "the workload": WORKLOAD, "the phase": PHASE,

@@ -24,6 +24,7 @@ from .schema import (
     OPEN_IN_SERVINGS,
     PHASE,
     POOL_LINK,
+    REBALANCE,
     REQUIRED,
     ROPE,
     ROUTINGS,
@@ -71,6 +72,7 @@ SECTIONS: dict[str, Section] = {
         "experts { ... }", "degrees of the experts, GPUs of their own, and which of them are used",
         {**FOLD_EXPERTS, **EXPERT_GPUS, **EXPERT_USE}, open=FOLD_EXPERTS
     ),
+    "phase.rebalance": Section("rebalance { ... }", "experts are placed anew by loads that change", REBALANCE),
     "phase.memory": Section("memory { ... }", "what the engine keeps beside weights and cache", BESIDE),
     "phase.shard": Section("shard { DIM = tp }", "dimensions of own blocks that tp splits", {}, free=True),
     "phase.alternative": Section("alternative NAME { ... }", "another layout of its phase: attributes of a phase", {}, free=True),
@@ -117,6 +119,7 @@ def kind_text(name: str, attribute: Attribute) -> str:
         "counts": "a list of whole numbers",
         "number": dim_words(attribute.dim),
     }
+    kinds |= {"series": "a text in quotes, or lists of numbers"}
     return kinds.get(attribute.kind, attribute.kind)
 
 

@@ -16,21 +16,23 @@ from ..base.arrays import NDArray
 from ..base.frozen import record, replace
 from ..base.traced import called
 from ..base.units import Quantity
-from ..calib.expert_rows import TILE, ExpertRows, expected_rows
+from ..calib.expert_rows import ExpertRows
 from ..ir.graph import Graph, Segment
 from ..ir.mesh import Mesh
 from ..ir.ops.op_set import OPS
-from ..ir.routed_dims import NO_LIMIT, GroupLimit, Rows, after_skipping, group_limit, routed, routers, skipped
+from ..ir.routed_dims import NO_LIMIT, GroupLimit, Rows, group_limit, routed, routers, skipped
 from ..ir.sharding import Axes
 from ..spec.batching import Batching
+from ..spec.rebalance import Rebalance
 from ..spec.unit import Unit
 from ..spec.workload import Routing
-from .busiest import DRAWS, busiest_rank
+from .busiest import DRAWS
 from .expert_placement import place_layers
 from .expert_work import RankWork
 from .kept_work import kept_work
+from .rank_work import work_of
 from .records import Array, LayerLoad
-from .routing import distinct_experts, expert_probabilities
+from .routing import expert_probabilities
 
 Floats = NDArray[np.float64]
 Slots = NDArray[np.int64]
@@ -98,6 +100,19 @@ class ExpertLoad:
         routings = unit.routing.of_layers(layers, routed_layers(graph) if layers else ())
         given = count, top_k, mesh.size(axes), strategy.redundant
         limits, how = (full, draws, limit, nodes), (strategy.placing, skipped(segment, rows))
+        if strategy.rebalance is not None:
+            return _load_over_time(
+                axes,
+                mesh,
+                layers,
+                strategy.rebalance,
+                rows_of_series(strategy.rebalance, layers, graph),
+                given,
+                limits,
+                how,
+                tokens,
+                filled,
+            )
         return _load(axes, mesh, layers, routings, given, limits, how, tokens, filled)
 
 
@@ -109,6 +124,29 @@ def _load(
     """`given`: experts, top_k, ranks and redundant experts; `limits` and `how`, with the share that is skipped: as `layer_work` takes them."""
     each = layer_work(routings, *given, tokens, *limits, *how)
     return ExpertLoad(mean_work(each), axes, mesh, filled, layers, each if len(each) > 1 else ())
+
+
+@called
+def _load_over_time(
+    axes: Axes, mesh: Mesh, layers: tuple[int, ...], plan: Rebalance, rows: tuple[int, ...], given: tuple[int, int, int, int],
+    limits: tuple[float, int, GroupLimit, int], how: tuple[str, float], tokens: float, filled: float,
+) -> ExpertLoad:  # fmt: skip
+    """The same where loads change, and experts are placed anew: of every layer the mean over time."""
+    from .rebalancing import work_over_time
+
+    full, _, limit, nodes = limits
+    found = work_over_time(plan, rows, given, max(1, ceil(tokens - 1e-9)), full, limit, nodes, *how)
+    each = tuple(mean_work(windows) for windows in found)
+    return ExpertLoad(mean_work(each), axes, mesh, filled, layers, each if len(each) > 1 else ())
+
+
+def rows_of_series(plan: Rebalance, layers: tuple[int, ...], graph: Graph) -> tuple[int, ...]:
+    """The rows of each window that have the loads of some layers."""
+    series = plan.series
+    if len(series.windows[0]) == 1:
+        return (0,)
+    place = {number: row for row, number in enumerate(series.numbers or routed_layers(graph))}
+    return tuple(place[layer] for layer in layers)
 
 
 def expert_slots(graph: Graph, segment: Segment, rows: Rows, unit: Unit) -> Slots:
@@ -212,39 +250,11 @@ def _layer_work(
     whole = max(1, ceil(tokens - 1e-9))  # where ranks have unequal numbers of tokens, the group with most of them
     how = how or ("eplb" if redundant else "linear")
     wanted, slots = placed_layers(routings, experts, top_k, ranks, redundant, whole, limit.groups, nodes, how)
-    each = [_work(p, own, top_k, whole, full, draws, limit, skip) for p, own in zip(wanted, slots, strict=True)]
+    each = [work_of(p, own, top_k, whole, full, draws, limit, skip) for p, own in zip(wanted, slots, strict=True)]
     if (redundant or how != "linear") and experts % ranks == 0:
         plain = layer_work(routings, experts, top_k, ranks, 0, tokens, full, draws, limit, nodes, "linear", skip)
         each = [replace(own, plain=other.plain) for own, other in zip(each, plain, strict=True)]
     return tuple(each)
-
-
-def _work(
-    wanted: Floats, slots: Slots, top_k: int, whole: int, full: float, draws: int, limit: GroupLimit, skip: float
-) -> RankWork:
-    """`wanted` [experts]: chance that a token picks each; `slots` [ranks, slots]: experts of each rank."""
-    most = busiest_rank(
-        wanted, slots, whole, tile=TILE, most_rows=full * whole, most_draws=draws, limit=limit, skip=skip
-    )
-    kept = after_skipping(top_k, skip)
-    wanted = wanted if kept == top_k else wanted * (1.0 - skip)
-    p = np.minimum(wanted, full)
-    dropped = max(1.0 - float(p.sum()) / kept, most.dropped)
-    p = p * (1.0 - dropped) * kept / float(p.sum())
-    copies = np.maximum(np.bincount(slots.ravel(), minlength=len(p)), 1)
-    each = (p / copies)[slots]
-    hit = distinct_experts(wanted, slots, whole)
-    mean = expected_rows(whole * each)
-    kernel = ExpertRows(
-        _up_to(mean.rows, most.rows), _up_to(mean.row_tiles, most.row_tiles), _up_to(hit, most.distinct)
-    )
-    even = whole * kept / len(slots)
-    relative = kernel.rows / even
-    read = kernel.distinct / slots.shape[1]
-    # A rank whose experts nobody chooses has no rows to scale.
-    grown = np.divide(kernel.rows, mean.rows, out=np.ones_like(mean.rows), where=mean.rows > 0)
-    slot_rows = whole * each * grown[:, None]
-    return RankWork(relative, read, slot_rows, kernel, float(hit.sum()), float(relative.max()), dropped, most.error)
 
 
 @lru_cache(maxsize=256)
@@ -258,9 +268,3 @@ def placed_layers(
         expert_probabilities(routing, experts, top_k, tokens=tokens, ranks=ranks if in_order else 1) for routing in routings
     ])  # fmt: skip
     return p, place_layers(p, ranks, redundant, groups, nodes, how)
-
-
-def _up_to(expected: Floats, most: float) -> Floats:
-    """Expected values of all ranks, scaled so that the largest is the expected largest (never below its mean)."""
-    largest = float(expected.max())
-    return expected * max(1.0, most / largest) if largest > 0 else expected

@@ -94,3 +94,29 @@ class Costs:
         """Expected rows of the busiest rank over the mean of all ranks."""
         found: float = number(self.load.max())
         return found
+
+
+@record
+class Rebalanced:
+    """`times`: placements after the first; of one of them, in the mean: `moved_B` that all GPUs get, and `move_s` until the one that takes longest has
+    its part. `imbalance`, `step_s`: with the first placement kept over the whole time; `own_s`: a step with experts placed anew, between two
+    placements. `every`: steps between these."""
+
+    times: int
+    moved_B: float
+    move_s: float
+    imbalance: float
+    step_s: float
+    own_s: float
+    every: int
+
+    @property
+    def gain(self) -> float:
+        """Share of the time that is saved, moves included; below none where these take more."""
+        return 1.0 - (self.own_s + self.move_s / self.every) / self.step_s
+
+    @property
+    def break_even(self) -> float | None:
+        """Steps between placements at which moves take what they save; None where they save nothing."""
+        saved = self.step_s - self.own_s
+        return self.move_s / saved if saved > 0 else None

@@ -10,12 +10,13 @@ from ..base.axes import AXES, SEQUENCE
 from ..base.draft_trees import MOST_NODES, nodes, of_word, word
 from ..base.dtypes import find
 from ..base.plain_data import DataError, check_object, from_data
-from ..base.schema import BESIDE, DTYPES, EXPERT_USE, HARDWARE, LARGE, LINK, PHASE, WORKLOAD, Attribute
+from ..base.schema import BESIDE, DTYPES, EXPERT_USE, HARDWARE, LARGE, LINK, PHASE, REBALANCE, WORKLOAD, Attribute
 from ..ir.graph import Graph
 from ..spec.expert_use import ExpertUse
 from ..spec.factors import factorisations
 from ..spec.hardware import SHORT, Hardware, Level, Link, faults, node_size
 from ..spec.phase import EngineMemory, Launches, Part, Phase
+from ..spec.rebalance import FEWEST_PERIODS, Rebalance
 from ..spec.strategy import Fold, Strategy
 from ..spec.unit import Unit
 from ..spec.workload import Routing, Workload
@@ -206,6 +207,8 @@ def check_together(unit: Unit, graph: Graph) -> None:
     _check_routing(unit.spec.workload.routing, "plan.workload.routing")
     if phase.routing is not None:
         _check_routing(phase.routing, "plan.phase.routing")
+    if strategy.rebalance is not None:
+        _check_series(strategy.rebalance, phase, "plan.phase.strategy.rebalance")
     cut = strategy.layers_per_stage
     inner = tuple(sum(n for name, n in s.layers if name not in _ends(graph)) for s in graph.stages)
     if cut is not None and cut != inner:
@@ -263,6 +266,24 @@ def _check_routing(routing: Routing, path: str) -> None:
         raise DataError(f"{path}.numbers", "names a layer twice")
     if len(routing.numbers) not in (0, len(routing.layers)):
         raise DataError(f"{path}.numbers", f"has {len(routing.numbers)} entries for {len(routing.layers)} layers")
+
+
+def _check_series(plan: Rebalance, phase: Phase, path: str) -> None:
+    """Loads over time: of the same layers in every window, three periods of them, and as the phase's routing in the mean."""
+    for name in ("window", "every"):
+        check_number(REBALANCE[name], getattr(plan, name), f"{path}.{name}")
+    series = plan.series
+    if plan.every % plan.window or plan.periods < FEWEST_PERIODS:
+        raise DataError(
+            f"{path}.every",
+            f"is {plan.every}: {len(series.windows)} windows of {plan.window} steps are not three such periods",
+        )
+    for index, window in enumerate(series.windows):
+        _check_routing(Routing("loads", 0.0, (), window, series.numbers), f"{path}.series.windows[{index}]")
+        if [len(layer) for layer in window] != [len(layer) for layer in series.windows[0]]:
+            raise DataError(f"{path}.series.windows[{index}]", "has other layers or experts than the first")
+    if phase.routing != series.mean:
+        raise DataError("plan.phase.routing", "is not the mean of the loads of `rebalance`")
 
 
 def _ends(graph: Graph) -> tuple[str, str]:

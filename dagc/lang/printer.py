@@ -12,6 +12,7 @@ from ..spec.expert_use import ExpertUse
 from ..spec.hardware import Hardware, Level, PoolLink
 from ..spec.model import Model, Precision
 from ..spec.phase import EngineMemory, Phase
+from ..spec.rebalance import Rebalance
 from ..spec.serve import Arrivals, Lengths, Serve
 from ..spec.spec import Spec
 from ..spec.strategy import Strategy
@@ -265,7 +266,7 @@ def _served(p: Phase) -> str:
             f"memory_fraction = {number(p.memory.fraction)}",
             *_beside(p.memory),
             f"window_cache = {p.window_cache}, kv_block = {p.kv_block} tok",
-            *([f"routing = {_routing(p.routing)}"] if p.routing is not None else []),
+            *([f"routing = {_routing(p.routing)}"] if p.routing is not None and p.strategy.rebalance is None else []),
             *_strategy(p.strategy, "redundant", use=_expert_use(p.experts)),
         ],
     )
@@ -312,6 +313,11 @@ def _precision(given: Precision | None) -> Iterator[str]:
         yield ", ".join(f"{name} = {dtype}" for name, dtype in dtypes.items() if dtype is not None)
 
 
+def _rebalance(r: Rebalance) -> str:
+    windows = (f"[{', '.join(map(_shares, window))}]" for window in r.series.windows)
+    return f"rebalance {{ loads = [{', '.join(windows)}], window = {r.window}, every = {r.every} }}"
+
+
 def _expert_use(use: ExpertUse) -> list[str]:
     return [f"skip = {number(use.skip)}, skip_below = {number(use.skip_below)}"] if use.skip else []
 
@@ -323,6 +329,8 @@ def _strategy(s: Strategy, *more: str, use: Sequence[str] = ()) -> Iterator[str]
     yield f"order = [{', '.join(s.order)}], sp_method = {s.sp_method}, {layout}dispatch = {s.dispatch}, overlap = {s.overlap}"
     if s.expert_placement:
         yield f"expert_placement = {s.expert_placement}"
+    if s.rebalance is not None:
+        yield _rebalance(s.rebalance)
     if s.dcp > 1:
         yield f"dcp = {s.dcp}"
     if s.passes:

@@ -83,7 +83,7 @@ class Reader:
                 else:
                     self.out.add("E10", f"`{self.section}` needs `{name}`: {attribute.about}", self.body.span)
             return default_of(attribute)
-        if attribute.kind in ("routing", "form"):
+        if attribute.kind in ("routing", "form", "series"):
             return None  # read apart: it may be a call
         if self._left_open(name, attribute, assign.value):
             return None

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from ..base.frozen import replace
 from ..cost import chunks, scale_blocks
 from ..cost.footprint import Memory
-from ..cost.records import Costs
+from ..cost.records import Costs, Rebalanced
 from ..cost.schedule.records import PathStep
 from ..cost.schedule.verify_schedule import verify_schedule
 from ..cost.transfers import request_costs
@@ -48,7 +48,24 @@ def cost_graph(graph: Graph, unit: Unit) -> PhaseResult:
     )
     totals = collective_totals(graph, end.costs)
     found = assembled(unit, graph, passes, end, need, flops, totals, bound_shares(joined_path(passes)))
-    return replace(found, requests=request_costs(graph, unit.spec.hardware))
+    return replace(
+        found, requests=request_costs(graph, unit.spec.hardware), rebalanced=over_time(graph, unit, end.costs, passes)
+    )
+
+
+def over_time(graph: Graph, unit: Unit, costs: Costs, passes: tuple[Chunk, ...]) -> Rebalanced | None:
+    """What it is worth to place experts anew: the same phase with the first placement kept."""
+    plan = unit.phase.strategy.rebalance
+    if plan is None or not len(costs.load) > 1:
+        return None
+    from ..cost.rebalanced import moved
+
+    times, moved_B, move_s = moved(graph, unit, plan)
+    kept = replace(unit.phase.strategy, rebalance=replace(plan, once=True))
+    static = price(graph, Unit(unit.spec, replace(unit.phase, strategy=kept)))
+    return Rebalanced(
+        times, moved_B, move_s, static[-1].costs.imbalance, passes_s(static), passes_s(passes), plan.every
+    )
 
 
 def assembled(

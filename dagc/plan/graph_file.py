@@ -56,6 +56,8 @@ def plan_section(plan: CompiledPlan, phase: str) -> dict[str, Any]:
             del data["phase"][name]
     if own.strategy.apart is None:
         data["phase"]["strategy"].pop("apart", None)
+    if own.strategy.rebalance is None:
+        data["phase"]["strategy"].pop("rebalance", None)
     if own.experts == ALL:
         data["phase"].pop("experts", None)
     link = spec.expert_link(own)

@@ -9,7 +9,7 @@ from functools import cached_property
 from ..base.frozen import field, record, replace
 from ..base.phase_kinds import MIXED, PHASE_KINDS, PhaseKind
 from ..cost.footprint import Memory
-from ..cost.records import Costs, OpCost
+from ..cost.records import Costs, OpCost, Rebalanced
 from ..cost.schedule.records import PathStep, Schedule
 from ..ir.graph import Graph
 from ..ir.sharding import AT_EXPERTS, Axes
@@ -140,6 +140,8 @@ class PhaseResult:
     experts_in: str = ""  # the pool of its experts, where it is another one
 
     first_expert_id: int = 0  # what their GPUs' ids in the graph have more than in that pool
+
+    rebalanced: Rebalanced | None = None  # what placing its experts anew moves and gains
 
     kind: str = ""  # of its phase; a mixed step that has one part has the graph of another kind
 

@@ -154,6 +154,26 @@ _PHASES: tuple[Metric, ...] = (
         "experts of a layer that the tokens of a step choose, on average", compared=False,
     ),
     _phase(
+        "rebalance.imbalance", SCALAR, "lower", lambda s: _of(s.result.rebalanced, "imbalance"),
+        "imbalance over time with the first placement of experts kept", compared=False,
+    ),
+    _phase(
+        "rebalance.bytes", BYTES, "lower", lambda s: _of(s.result.rebalanced, "moved_B"),
+        "weights that all GPUs get when experts are placed anew, in the mean", compared=False,
+    ),
+    _phase(
+        "rebalance.time", TIME, "lower", lambda s: _of(s.result.rebalanced, "move_s"),
+        "until the GPU that takes longest has its part of them", compared=False,
+    ),
+    _phase(
+        "rebalance.gain", SCALAR, "higher", lambda s: _of(s.result.rebalanced, "gain"),
+        "share of the time that placing experts anew saves, moves included", share=True, compared=False,
+    ),
+    _phase(
+        "rebalance.break_even", SCALAR, "lower", lambda s: _of(s.result.rebalanced, "break_even"),
+        "steps between placements at which moves take what they save", compared=False,
+    ),
+    _phase(
         "flops_per_token", FLOPS_PER_TOKEN, "lower", lambda s: s.result.flops_per_token, "FLOPs that a token takes",
         reported=True,
     ),
@@ -234,6 +254,11 @@ _PHASES: tuple[Metric, ...] = (
     *(_degree(axis) for axis in DEGREES),
     *(_calls(kind) for kind in TRANSFERS),
 )  # fmt: skip
+
+
+def _of(found: Any, name: str) -> float | None:
+    """A figure of something that a phase may not have."""
+    return None if found is None else getattr(found, name)
 
 
 def _over(rate: float | None, per_s: float) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..base.axes import AXES
 from ..base.frozen import record
 from ..base.syntax.ast import Expr
+from .rebalance import Rebalance
 
 
 @record
@@ -54,6 +55,7 @@ class Strategy:
     shard: tuple[tuple[str, str], ...] = ()  # extra rules: (dimension, axis name)
     passes: tuple[str, ...] = ()  # of installed plugins
     apart: ExpertGpus | None = None
+    rebalance: Rebalance | None = None  # loads over time, by which experts are placed anew
 
     @property
     def lanes(self) -> int:
@@ -72,5 +74,5 @@ class Strategy:
 
     @property
     def usual_placing(self) -> str:
-        """By their numbers, with spare copies as engines place them."""
-        return "eplb" if self.redundant else "linear"
+        """By their numbers; with spare copies, or loads over time, as engines place them."""
+        return "eplb" if self.redundant or self.rebalance is not None else "linear"

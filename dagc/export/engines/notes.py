@@ -15,6 +15,13 @@ def left_open(draft: ServerDraft) -> None:
         draft.note(f"microbatches = {strategy.microbatches}: the engine forms its own batches as requests come")
     if strategy.expert_placement is not None:
         draft.note(f"expert_placement = {strategy.expert_placement}: the engine places experts by its own rule")
+    if strategy.rebalance is not None:
+        whose = (
+            "by the loads that it sees"
+            if draft.has("eplb_interval") or draft.has("eplb_config")
+            else "when it does so by itself"
+        )
+        draft.note(f"rebalance {{ every = {strategy.rebalance.every} }}: the engine places experts anew {whose}")
     if strategy.redundant:
         draft.note("redundant experts are placed by the load that the engine sees, not by the plan's routing")
     elif strategy.placing != "linear":

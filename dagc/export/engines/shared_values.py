@@ -40,6 +40,12 @@ def placed_by_load(draft: ServerDraft) -> object:
     return True if draft.layout.strategy.redundant or draft.layout.strategy.placing != "linear" else None
 
 
+def rebalanced_every(draft: ServerDraft) -> object:
+    """Steps between two placements of the experts; None where the plan does not say."""
+    plan = draft.layout.strategy.rebalance
+    return None if plan is None else plan.every
+
+
 def two_batch(draft: ServerDraft) -> object:
     return True if draft.layout.strategy.overlap == "two_batch" else None
 
@@ -235,6 +241,7 @@ SHARED: dict[str, Value] = {
     "whole_experts": whole_experts,
     "redundant": redundant,
     "redundant_on": placed_by_load,
+    "rebalanced_every": rebalanced_every,
     "two_batch": two_batch,
     "stage_layers": stage_layers,
     "dtype": dtype,

@@ -135,8 +135,9 @@ def budget(draft: ServerDraft) -> object:
 
 
 def redundant_experts(draft: ServerDraft) -> object:
-    count = values.redundant(draft)
-    return count and {"num_redundant_experts": count}
+    count, every = values.redundant(draft), values.rebalanced_every(draft)
+    said = {"num_redundant_experts": count, "step_interval": every}
+    return {name: value for name, value in said.items() if value} or None
 
 
 def prompt_chunk(draft: ServerDraft) -> object:

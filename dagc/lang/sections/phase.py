@@ -40,6 +40,7 @@ from ..typed import whole_numbers
 from ..values.evaluate import Value, kind_of, number
 from ..values.names import Names
 from .draft_words import ModelNamed, read_drafter, read_drafts
+from .loads_over_time import read_rebalance
 from .mixed_step import belongs, read_parts
 from .token_choice import read_routing
 from .training import (
@@ -54,7 +55,7 @@ from .used_experts import read_expert_use, uses_alone
 
 DTYPES = ("weight_dtype", "kv_dtype", "attention_dtype")
 NOTHING_MORE: Mapping[str, Attribute] = {}
-SECTIONS = ("attention", "experts", "shard", "memory", ALTERNATIVE)
+SECTIONS = ("attention", "experts", "rebalance", "shard", "memory", ALTERNATIVE)
 
 
 def read_phase(
@@ -150,6 +151,8 @@ def read_phase(
         has_further_layers(training, model, body, out)
         has_what_it_is_over(training, body, out)
     routing = read_routing(body, names, None) if "routing" in body.assigns else None
+    if strategy.rebalance is not None:
+        routing = replace(strategy.rebalance.series.mean, span=body.span_of("rebalance"))
     block = int(_number(values["kv_block"])) or (ENGINES[engine].block if engine is not None else KV_BLOCK)
     phase = Phase(
         name, str(kind), gpus, length, chunk if passes > 1 else tokens, sequences, strategy, drafts.acceptance,
@@ -285,6 +288,7 @@ def _strategy(
         shard=_shard(body, names),
         passes=passes,
         apart=apart,
+        rebalance=read_rebalance(body, values, names),
     )
     return strategy, more
 

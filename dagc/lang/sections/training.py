@@ -30,6 +30,7 @@ ELSEWHERE = {
         ("engine", "quantise", "expert_activations", "host", "launch"),
         "it is of engines that serve: a training step has kernels of its own, and no host",
     ),
+    "rebalance": "weights and the optimizer's states would have to move",
     "redundant": "copies of an expert would each have gradients of their own",
 }
 """Words that a training phase refuses, each with why."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from math import ceil
 from statistics import fmean
 
+from ...base.units import BYTES, TIME, show
 from ...cost.placed_experts import placed_experts
 from ...plan.plan import CompiledPlan
 from ...plan.result import PhaseResult
@@ -17,9 +19,10 @@ PLACED_AS = {
 
 def expert_lines(plan: CompiledPlan, result: PhaseResult) -> list[str]:
     """How the phase places experts, and how even that makes its expert ranks by the loads alone."""
+    anew = placed_anew(result)
     layers = placed_experts(result.graph, plan.units[result.name])
     if not layers:
-        return []
+        return anew
     how = PLACED_AS[str(plan.spec.phase(result.name).strategy.expert_placement)]
     several = len(layers) > 1
     mean = "in the mean of the layers " if several else ""
@@ -37,4 +40,19 @@ def expert_lines(plan: CompiledPlan, result: PhaseResult) -> list[str]:
     if nodes:
         line += f"; busiest node {fmean(n.after for n in nodes):.3f}"
         line += f", {fmean(n.before for n in nodes):.3f} as they are numbered" if moved else ""
-    return [line]
+    return [line, *anew]
+
+
+def placed_anew(result: PhaseResult) -> list[str]:
+    """What placing experts anew by loads that change moves and gains."""
+    found = result.rebalanced
+    if found is None:
+        return []
+    line = (
+        f"experts placed anew every {found.every:,} steps: busiest rank {result.costs.imbalance:.3f} times the mean over time, {found.imbalance:.3f} with the "
+        f"first placement kept; {show(found.moved_B, BYTES)} move in {show(found.move_s, TIME)}"
+    )
+    steps = None if found.break_even is None else max(1, ceil(found.break_even))
+    even = "" if steps is None else f", earned back in {steps:,} step{'s' if steps > 1 else ''}"
+    worth = f"{found.gain:.2%} of the time is saved" if found.gain >= 0 else f"{-found.gain:.2%} more time is taken"
+    return [f"{line}{even}: {worth}"]

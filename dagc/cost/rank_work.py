@@ -1,0 +1,49 @@
+"""rank_work: what the expert ranks of one layer do, from the chances of its experts and where they are."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..base.arrays import NDArray
+from ..calib.expert_rows import TILE, ExpertRows, expected_rows
+from ..ir.routed_dims import GroupLimit, after_skipping
+from .busiest import busiest_rank
+from .expert_work import RankWork
+from .routing import distinct_experts
+
+Floats = NDArray[np.float64]
+Slots = NDArray[np.int64]
+
+
+def work_of(
+    wanted: Floats, slots: Slots, top_k: int, whole: int, full: float, draws: int, limit: GroupLimit, skip: float
+) -> RankWork:
+    """`wanted` [experts]: chance that a token picks each; `slots` [ranks, slots]: experts of each rank."""
+    most = busiest_rank(
+        wanted, slots, whole, tile=TILE, most_rows=full * whole, most_draws=draws, limit=limit, skip=skip
+    )
+    kept = after_skipping(top_k, skip)
+    wanted = wanted if kept == top_k else wanted * (1.0 - skip)
+    p = np.minimum(wanted, full)
+    dropped = max(1.0 - float(p.sum()) / kept, most.dropped)
+    p = p * (1.0 - dropped) * kept / float(p.sum())
+    copies = np.maximum(np.bincount(slots.ravel(), minlength=len(p)), 1)
+    each = (p / copies)[slots]
+    hit = distinct_experts(wanted, slots, whole)
+    mean = expected_rows(whole * each)
+    kernel = ExpertRows(
+        _up_to(mean.rows, most.rows), _up_to(mean.row_tiles, most.row_tiles), _up_to(hit, most.distinct)
+    )
+    even = whole * kept / len(slots)
+    relative = kernel.rows / even
+    read = kernel.distinct / slots.shape[1]
+    # A rank whose experts nobody chooses has no rows to scale.
+    grown = np.divide(kernel.rows, mean.rows, out=np.ones_like(mean.rows), where=mean.rows > 0)
+    slot_rows = whole * each * grown[:, None]
+    return RankWork(relative, read, slot_rows, kernel, float(hit.sum()), float(relative.max()), dropped, most.error)
+
+
+def _up_to(expected: Floats, most: float) -> Floats:
+    """Expected values of all ranks, scaled so that the largest is the expected largest (never below its mean)."""
+    largest = float(expected.max())
+    return expected * max(1.0, most / largest) if largest > 0 else expected
