@@ -87,7 +87,7 @@ CASES: dict[str, tuple[dict[str, str], str, str]] = {
             SCORES, f"route(%scores, top_k=2, {attributes})", f"{CHOICE} int64, {CHOICE}",
         )
         for attributes in (
-            "score=softmax", "score=softmax, normalize=false", "score=sigmoid, scale=2.5",
+            "score=softmax", "score=softmax, normalize=false", "score=sigmoid, scale=2.5, eps=0.1",
             "score=sigmoid, normalize=false, groups=4, groups_limit=2", "score=softmax, groups=2, groups_limit=1, group_score=best",
             "score=sparsemixer, jitter=0.1",
         )

@@ -56,7 +56,16 @@ def checked(folder: Path, case: str, text: str | None = None, flags: Sequence[st
         ("dbrx", "attn_config", 2, "`attn_config` of `config.json` is 2, not an object"),
         ("gpt_oss_yarn", "layer_types", ["full_attention"], "layer_types of another length than num_hidden_layers"),
         ("gpt_oss_yarn", "layer_types", ["full_attention", "linear_attention"], "unknown block `linear_attention`"),
-        ("gpt_oss_yarn", "layer_types", [None, "full_attention", "full_attention"], "`layer_types` of `config.json`"),
+        ("gpt_oss_yarn", "layer_types", [None, "full_attention"], "unknown block `null`"),
+        ("glm_moe_dsa", "indexer_types", ["full", "half"], "layers of another kind (`indexer_types`)"),
+        (
+            "glm_moe_dsa",
+            "indexer_types",
+            ["shared", "full"],
+            "takes `chosen_tokens`, which no block before it computes",
+        ),
+        ("laguna", "num_attention_heads_per_layer", [4, 6, 8], "whole attention whose heads differ"),
+        ("step3p5", "swiglu_limits_shared", [0.3, None, 0.3, None], "limits in layers without experts"),
         (
             "exaone4",
             "layer_types",
@@ -103,10 +112,19 @@ def test_a_layer_of_very_many_digits_is_none(tmp_path: Path) -> None:
 
 
 def test_what_several_fields_say_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shared = {"indexer_types": ["full", "shared"], "index_topk_freq": 4}
-    assert checked(tmp_path, "glm_moe_dsa", **shared) == 2
+    differ = {"swiglu_limits": [0, 0.2, 0.4, 0], "swiglu_limits_shared": [0, 0.1, 0.3, 0]}
+    assert checked(tmp_path, "step3p5", **differ) == 2
     text = capsys.readouterr().err
-    assert text.count("layers that share what an indexer selects") == 1 and text.count("= because:") == 2
+    assert text.count("limits that differ from layer to layer") == 1 and text.count("= because:") == 2
+
+
+def test_layers_with_experts_may_be_a_text_with_commas(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As Step 3.5 has them; layers that predict further tokens may be listed behind the others."""
+    types = ["full_attention", "sliding_attention", "sliding_attention", "full_attention", "full_attention"]
+    text = {"mlp_layer_types": None, "moe_layers_enum": "1, 2,3", "num_nextn_predict_layers": 1, "layer_types": types}
+    assert checked(tmp_path, "step3p5", **text) == 0
+    assert checked(tmp_path, "step3p5", **(text | {"layer_types": [*types, types[0]]})) == 2
+    assert "layer_types of another length" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,6 @@ def changed(folder: Path, base: str, **changes: object) -> str:
         ("deepseek-v3", {"topk_group": 9}, "more groups for a token than there are"),
         ("deepseek-v3", {"first_k_dense_replace": 99}, "dense_first = 99 of 61 layers"),
         ("deepseek-v3", {"hidden_act": "gelu"}, "an activation other than silu"),
-        ("deepseek-v3.2", {"index_topk_freq": 4}, "layers that share what an indexer selects"),
         ("deepseek-v3.2", {"q_lora_rank": None}, "an indexer without a latent of the queries"),
         ("qwen3-next-80b-a3b", {"linear_num_value_heads": 33}, "value heads that do not divide into the key heads"),
         ("qwen3-next-80b-a3b", {"linear_num_key_heads": None}, "has no field `linear_num_key_heads`"),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM
+from reference_logits import config_of, made_of
 
 from dagc.lang import library
 
@@ -38,23 +38,19 @@ GIVEN: dict[str, dict[str, object]] = {
         "attention_k_eq_v": True,
     },
     "glm4_moe": {"head_dim": 128},
+    "ministral": {"head_dim": 128},
+    "lfm2_moe": {"layer_types": ["conv", "conv", "full_attention", "conv"] * 8},
     "hunyuan_v1_dense": {"head_dim": 128},
     "hunyuan_v1_moe": {"head_dim": 128, "num_experts": 64, "moe_topk": 8},
 }
 """What a class leaves to the checkpoint, as its documentation has it."""
-NOT_AUTOMATIC = {"mistral4": "Mistral4ForCausalLM"}
-"""Classes that the library does not find by their config."""
 
 
 def counted(kind: str) -> dict[str, object]:
     """Raises ValueError where the release has no such class, or no model of text for it."""
-    config = AutoConfig.for_model(kind, **GIVEN.get(kind, {}))
+    config = config_of(kind, GIVEN.get(kind, {}))
     with torch.device("meta"):
-        model = (
-            getattr(transformers, NOT_AUTOMATIC[kind])(config)
-            if kind in NOT_AUTOMATIC
-            else AutoModelForCausalLM.from_config(config)
-        )
+        model = made_of(kind, config)
     sizes = {id(one): one.numel() for one in model.parameters()}
     fields = json.loads(config.to_json_string(use_diff=False))
     return {
@@ -72,7 +68,8 @@ def main() -> None:
             ValueError,
             KeyError,
             AttributeError,
-        ) as error:  # the last: a class that cannot make a model of its own defaults
+            TypeError,
+        ) as error:  # the last two: a class that cannot make a model of its own defaults
             absent[kind] = str(error).splitlines()[0]
     OUT.write_text(
         json.dumps({"transformers": transformers.__version__, "models": found}, indent=1, sort_keys=True) + "\n"

@@ -10,6 +10,7 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -144,10 +145,46 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
     "nemotron": ("nemotron", GQA | {"intermediate_size": 20, "partial_rotary_factor": 0.5, "hidden_act": "relu2"}),
     # Behind these, so that what is above keeps its numbers.
     "glm_moe_dsa_shared": ("glm_moe_dsa", MLA | INDEXER | {"num_hidden_layers": 4, "first_k_dense_replace": 2, "index_n_heads": 8, "n_group": 1, "topk_group": 1, "indexer_types": ["full", "shared", "shared", "full"], "rms_norm_eps": 1e-5}),
+    "lfm2": ("lfm2", GQA | {"num_hidden_layers": 3, "block_ff_dim": 20, "intermediate_size": 20, "block_multiple_of": 4, "block_ffn_dim_multiplier": 1.2, "conv_bias": True, "layer_types": ["conv", "full_attention", "conv"], "head_dim": 4}),
+    "lfm2_moe": ("lfm2_moe", GQA | {"num_hidden_layers": 3, "intermediate_size": 20, "moe_intermediate_size": 8, "num_experts": 8, "num_experts_per_tok": 2, "num_dense_layers": 1, "routed_scaling_factor": 1.5, "layer_types": ["conv", "full_attention", "conv"], "head_dim": 4}),
+    "hy_v3": ("hy_v3", GQA | {"intermediate_size": 20, "moe_intermediate_size": 8, "num_experts": 8, "num_experts_per_tok": 2}),
+    "cohere": ("cohere", GQA | {"intermediate_size": 20, "use_qk_norm": True, "logit_scale": 0.3}),
+    "cohere2": ("cohere2", GQA | {"num_hidden_layers": 2, "intermediate_size": 20, "sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"], "logit_scale": 0.3}),
+    "cohere2_moe": ("cohere2_moe", GQA | {"num_hidden_layers": 3, "intermediate_size": 8, "prefix_dense_intermediate_size": 20, "sliding_window": 4, "layer_types": ["full_attention", "sliding_attention", "full_attention"], "mlp_layer_types": ["dense", "sparse", "sparse"], "logit_scale": 0.3, "num_experts": 8, "num_experts_per_tok": 2, "num_shared_experts": 1}),
+    "sarvam_moe": ("sarvam_moe", GQA | {"n_routed_experts": 8, "num_experts_per_tok": 2, "n_shared_experts": 1, "moe_intermediate_size": 8, "intermediate_size": 20, "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1}),
+    "sarvam_mla": ("sarvam_mla", MLA | {"q_lora_rank": None, "n_shared_experts": 1, "rope_parameters": YARN}),
+    "axk1": ("axk1", MLA | {"q_lora_rank": 8, "n_shared_experts": 1, "n_group": 4, "topk_group": 2, "mlp_layer_types": ["dense", "sparse"]}),
+    "mellum": (
+        "mellum",
+        GQA | {"intermediate_size": 20, "num_hidden_layers": 3, "num_local_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 8, "sliding_window": 4, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"], "mlp_layer_types": ["dense", "sparse", "sparse"],
+               "rope_parameters": {"full_attention": {"rope_type": "yarn", "rope_theta": 500000.0, "factor": 8.0, "original_max_position_embeddings": 16}, "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}}},
+    ),
+    "seed_oss": ("seed_oss", GQA | {"intermediate_size": 20}),
+    "smollm3": ("smollm3", GQA | {"intermediate_size": 20, "no_rope_layers": [1, 0], "pad_token_id": None}),
+    "phi3": ("phi3", GQA | {"intermediate_size": 20, "sliding_window": 5, "pad_token_id": None}),
+    "ministral": ("ministral", GQA | {"intermediate_size": 20, "sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"]}),
+    "laguna": (
+        "laguna",
+        GQA | {"intermediate_size": 20, "num_hidden_layers": 3, "num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 8, "shared_expert_intermediate_size": 12, "sliding_window": 4, "layer_types": ["full_attention", "sliding_attention", "full_attention"], "num_attention_heads_per_layer": [4, 6, 4], "moe_routed_scaling_factor": 2.5, "moe_router_logit_softcapping": 1.5,
+               "rope_parameters": {"full_attention": {"rope_type": "yarn", "rope_theta": 500000.0, "partial_rotary_factor": 0.5, "factor": 8.0, "original_max_position_embeddings": 16}, "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 1.0}}},
+    ),
+    "step3p5": (
+        "step3p5",
+        GQA | {"intermediate_size": 20, "num_hidden_layers": 4, "n_routed_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 8, "share_expert_dim": 12, "sliding_window": 4, "layer_types": ["full_attention", "sliding_attention", "sliding_attention", "full_attention"], "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"], "num_sliding_attention_heads": 6, "moe_router_scaling_factor": 2.5, "swiglu_limits": [None, None, 0.4, None], "swiglu_limits_shared": [None, None, 0.3, None], "query_pre_attn_scalar": None,
+                "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 500000.0, "partial_rotary_factor": 0.5}, "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}}},
+    ),
+    "qwen3_vl_moe": ("qwen3_vl_moe_text", GQA | {"tie_word_embeddings": False, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8, "intermediate_size": 20, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 0]}}),
+    "qwen3_omni_moe": ("qwen3_omni_moe_text", GQA | {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8, "intermediate_size": 20, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 0]}}),
 }  # fmt: skip
 
 OF_CHECKPOINTS = ("_bias", "layer_scalar")
 """Ends of the names of buffers that checkpoints have."""
+OF_TEXT = {
+    "qwen3_omni_moe_text": ("qwen3_omni_moe", "Qwen3OmniMoeThinkerTextModel", "Qwen3OmniMoeTextConfig"),
+    "qwen3_vl_moe_text": ("qwen3_vl_moe", "Qwen3VLMoeTextModel", "Qwen3VLMoeTextConfig"),
+    "step3p5": ("step3p7", "Step3p7TextModel", "Step3p7TextConfig"),
+}
+"""Models for text alone that have no class with a head: module, model, config."""
 NOT_AUTOMATIC = {"mistral4": "Mistral4ForCausalLM"}
 """Classes that the library does not find by their config."""
 
@@ -182,17 +219,45 @@ def randomise(model: torch.nn.Module, seed: int) -> None:
         tensor.data.copy_(values.to(torch.float16).double())
 
 
+def config_of(kind: str, fields: dict[str, object]) -> transformers.PreTrainedConfig:
+    if kind in OF_TEXT:
+        module, _, name = OF_TEXT[kind]
+        return getattr(getattr(transformers.models, module), name)(**fields)
+    return AutoConfig.for_model(kind, **fields)
+
+
+def text_model_of(config: transformers.PreTrainedConfig) -> torch.nn.Module:
+    module, name, _ = OF_TEXT[config.model_type]
+    return getattr(getattr(transformers.models, module), name)(config)
+
+
+class OfText(torch.nn.Module):
+    """The part for text of a model of several kinds of input, with a head: the library has no such model by itself."""
+
+    def __init__(self, config: transformers.PreTrainedConfig) -> None:
+        super().__init__()
+        self.model = text_model_of(config)
+        self.lm_head = torch.nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+
+    def forward(self, **given: object) -> SimpleNamespace:
+        out = self.model(**given)
+        return SimpleNamespace(logits=self.lm_head(out.last_hidden_state), past_key_values=out.past_key_values)
+
+
+def made_of(kind: str, config: transformers.PreTrainedConfig) -> torch.nn.Module:
+    if kind in OF_TEXT:
+        return OfText(config)
+    if kind in NOT_AUTOMATIC:
+        return getattr(transformers, NOT_AUTOMATIC[kind])(config)
+    return AutoModelForCausalLM.from_config(config)
+
+
 def make(name: str, out: Path, seed: int) -> None:
     kind, fields = CASES[name]
-    config = AutoConfig.for_model(kind, **fields)
+    config = config_of(kind, fields)
     config._attn_implementation = config._experts_implementation = "eager"
     torch.manual_seed(seed)
-    made = (
-        getattr(transformers, NOT_AUTOMATIC[kind])(config)
-        if kind in NOT_AUTOMATIC
-        else AutoModelForCausalLM.from_config(config)
-    )
-    model = made.double().eval()
+    model = made_of(kind, config).double().eval()
     randomise(model, seed)
     ids = torch.tensor(np.random.default_rng(seed).integers(0, 48, (2, 13)))
     with torch.no_grad():

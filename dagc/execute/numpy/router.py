@@ -25,6 +25,7 @@ class Router:
     groups_limit: int = 1
     group_score: str = "best_two"
     scale: float = 1.0
+    eps: float = 0.0
     jitter: float = 0.0
     skip: float = 0.0
     skip_below: float = 0.0
@@ -49,7 +50,7 @@ class Router:
     def weighed(self, p: Floats, chosen: Ints) -> Choice:
         weights = np.take_along_axis(p, chosen, axis=-1)
         if self.normalize:
-            weights = weights / weights.sum(axis=-1, keepdims=True)
+            weights = weights / (weights.sum(axis=-1, keepdims=True) + self.eps)
         return (chosen, self.thinned(weights * self.scale))
 
     def thinned(self, weights: Floats) -> Floats:
@@ -65,7 +66,7 @@ class Router:
         upstream = upstream * self.scale
         if self.normalize:
             taken = np.take_along_axis(p, chosen, axis=-1)
-            total = taken.sum(axis=-1, keepdims=True)
+            total = taken.sum(axis=-1, keepdims=True) + self.eps
             upstream = (upstream - (upstream * taken).sum(axis=-1, keepdims=True) / total) / total
         of_p = np.zeros(scores.shape)
         np.put_along_axis(of_p, chosen, upstream, axis=-1)

@@ -34,7 +34,7 @@ class Router:
             return self.thinned(self.sparsemixer(scores, chosen))
         weights = torch.gather(self.probabilities(scores), -1, chosen)
         if self.rule.normalize:
-            weights = weights / weights.sum(dim=-1, keepdim=True)
+            weights = weights / (weights.sum(dim=-1, keepdim=True) + self.rule.eps)
         return self.thinned(weights * self.rule.scale)
 
     def thinned(self, weights: Tensor) -> Tensor:

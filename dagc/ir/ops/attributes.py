@@ -232,6 +232,7 @@ class RouterAttrs(Attrs):
         "strength of a group: its best expert or its two best", "best", "best_two", default="best_two"
     )
     scale: float = _number("factor of the chosen weights", default=1.0)
+    eps: float = _number("added to the sum that the chosen weights are divided by", open_low=False, default=0.0)
     jitter: float = _number(
         "sparsemixer: half the distance from the best within which a score counts", open_low=False, default=0.0
     )

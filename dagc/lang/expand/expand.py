@@ -29,6 +29,10 @@ def run(unit: Unit, batching: Batching | None = None) -> Graph:
     if phase.training is not None and (layer := next((s for s in segments if s.taken), None)) is not None:
         what = f"training is not there yet where layers take what others hand on: `{layer.name}` takes `{layer.taken[0].name}`"
         unit.stop("E18", what)
+    wanted = {one.name for segment in segments for one in segment.taken}
+    segments = tuple(
+        replace(s, handed=tuple(p for p in s.handed if p[0] in wanted)) if s.handed else s for s in segments
+    )
     segments = with_shared(segments, unit)
     unit.out.check()
     order = runs(layer.name for layer in spec.model.stack for _ in range(layer.repeat))

@@ -85,7 +85,7 @@ def _value(node: object) -> Value | None:
     if isinstance(node, (int, float)):
         return Quantity(float(node)) if abs(node) <= sys.float_info.max else None
     if isinstance(node, list):
-        items = tuple(v for v in map(_value, node) if v is not None)
+        items = tuple(v for v in map(_value, ("null" if one is None else one for one in node)) if v is not None)
         return items if len(items) == len(node) else None
     return None
 

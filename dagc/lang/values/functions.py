@@ -101,7 +101,12 @@ def _number(names: Names, node: ast.CallExpr, index: int) -> float:
 
 
 def _alike(names: Names, node: ast.CallExpr) -> list[Quantity]:
-    """All arguments: numbers of one unit."""
+    """All arguments: numbers of one unit. Of one that is a list its numbers."""
+    if len(node.args) == 1 and isinstance(items := _arg(names, node, 0), tuple):
+        if listed := [v for v in items if isinstance(v, Quantity)]:
+            return listed
+        names.out.add("E08", f"`{node.func.text}` needs a list that has a number", node.args[0].span)
+        raise _Wrong
     quantities = [v for i in range(len(node.args)) if isinstance(v := _typed(names, node, i, Quantity), Quantity)]
     other = next((v for v in quantities if v.dim != quantities[0].dim), None)
     if other is not None:
@@ -161,9 +166,14 @@ def _present(names: Names, node: ast.CallExpr, words: bool) -> Value:
 
 
 def _has(names: Names, node: ast.CallExpr, words: bool) -> Value:
-    items = _typed(names, node, 0, tuple)
-    assert isinstance(items, tuple)
-    return _arg(names, node, 1, True) in items
+    items, wanted = _arg(names, node, 0), _arg(names, node, 1, True)
+    if isinstance(items, str):
+        word = f"{wanted.value:g}" if isinstance(wanted, Quantity) else wanted
+        return word in [one.strip() for one in items.split(",")]
+    if not isinstance(items, tuple):
+        names.out.add("E08", f"`has` needs a list here, not {kind_of(items)}", node.args[0].span)
+        raise _Wrong
+    return wanted in items
 
 
 def _at(names: Names, node: ast.CallExpr, words: bool) -> Value:
@@ -275,7 +285,7 @@ FUNCTIONS: dict[str, Function] = {
     "less": Function(_less, 2, 2, "less(a, b)", "whether a is less than b"),
     "not": Function(_not, 1, 1, "not(condition)", "the opposite of a condition"),
     "present": Function(_present, 1, 1, "present(field)", "whether the config has the field"),
-    "has": Function(_has, 2, 2, "has(list, x)", "whether the list has the item"),
+    "has": Function(_has, 2, 2, "has(list, x)", "whether the list, or a text with commas, has the item"),
     "among": Function(_among, 2, 2, "among(x, list)", "whether every item of a list, or character of a text, is in the list"),
     "at": Function(_at, 2, 2, "at(list, i)", "the item of a list, or the character of a text, from 0"),
     "same": Function(_same, 1, 1, "same(x)", "what all items of a list are; of what is not a list, itself"),
@@ -283,7 +293,7 @@ FUNCTIONS: dict[str, Function] = {
     "mod": Function(_mod, 2, 2, "mod(a, b)", "the remainder of a divided by b"),
     "log": Function(_log, 1, 1, "log(x)", "the natural logarithm"),
     "pow": Function(_pow, 2, 2, "pow(x, y)", "x to the power of y"),
-    "max": Function(_max, 2, 99, "max(a, b, ...)", "the largest of numbers of one unit"),
-    "min": Function(_min, 2, 99, "min(a, b, ...)", "the smallest of numbers of one unit"),
+    "max": Function(_max, 1, 99, "max(a, b, ...)", "the largest of numbers of one unit, or of those in a list"),
+    "min": Function(_min, 1, 99, "min(a, b, ...)", "the smallest of numbers of one unit, or of those in a list"),
     "each": Function(_each, 2, 2, "each(n, expression)", "a list: the expression for `index` = 0 to n - 1"),
 }  # fmt: skip
