@@ -307,6 +307,7 @@ PHASE = {
         "tree",
         "chances",
         "draft_model",
+        "lengths",
         "training",
         "parts",
         "passes",

@@ -212,6 +212,8 @@ WORKED: dict[str, dict[str, str]] = {
         "kv_block": "phase decode { gpus = 0..7, tp = 8, kv_block = 64 tok }",
         "prefix": "phase prefill { gpus = 0..7, tp = 8, prefix = 512 tok }",
         "chunk": "phase prefill { gpus = 0..7, tp = 8, chunk = 256 tok }",
+        "lengths": "phase prefill { gpus = 0..7, dp = 2, tp = 4, lengths = uniform(50%, 150%) }",
+        "packing": "phase prefill { gpus = 0..7, dp = 2, tp = 4, lengths = lognormal(1), packing = padded }",
         "draft": "phase decode { gpus = 0..7, tp = 8, draft = 2 }",
         "acceptance": "phase decode { gpus = 0..7, tp = 8, draft = 2, acceptance = [80%, 70%] }",
         "tree": "phase decode { gpus = 0..7, tp = 8, tree = [2, 1], acceptance = [[60%, 15%], 50%] }",

@@ -180,6 +180,8 @@ HAND: dict[str, dict[str, Written | str]] = {
         "chunk": Written("256 tok", place=IN_PREFILL),
         "acceptance": Written("", DRAFT),
         "drafter": Written("", DRAFT),
+        "lengths": Written("fixed", place=IN_PREFILL),
+        "packing": Written("", _beside(phase__prefill="lengths = uniform(50%, 150%)"), IN_PREFILL),
         "tree": "a chain is written with `draft`",
         "draft_model": "there is no word for no model: it is left out",
         "launch": Written("0 s", _beside(phase="cuda_graph = false")),

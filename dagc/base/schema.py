@@ -340,6 +340,18 @@ PHASE: dict[str, Attribute] = {
     ),
     "prefix": _count("tokens of a prompt that are in the cache already", 0, low=0, high=1e9, dim=TOKENS),
     "chunk": _count("tokens of a prompt per pass", None, high=1e9, dim=TOKENS, otherwise="all"),
+    "lengths": Attribute(
+        'prefill: tokens of each prompt: a list, or fixed, uniform(50%, 150%), lognormal(1), histogram("F.csv"), trace("F.csv")',
+        "form",
+        default=None,
+        otherwise="all as the workload's",
+    ),
+    "packing": _word(
+        "prefill: prompts of several lengths fill their rows up to the longest, or share rows of tokens",
+        "packed",
+        "padded",
+        "packed",
+    ),
     "draft": _count(
         "tokens that a decode step checks in addition to its own (speculative decoding)", 0, low=0, high=1e3
     ),
@@ -553,6 +565,8 @@ LENGTHS: dict[str, dict[str, Attribute]] = {
     "trace": {},
 }  # fmt: skip
 """Lengths of prompts and outputs: word -> its arguments, in order."""
+BATCH_LENGTHS: dict[str, dict[str, Attribute]] = {**LENGTHS, "trace": {"file": _FILE}}
+"""Those of the prompts of one batch."""
 
 SERVE: dict[str, Attribute] = {
     "prefill": _word("phase of passes over prompts", None, otherwise="the only one of this kind"),

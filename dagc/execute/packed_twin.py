@@ -74,18 +74,18 @@ def branches(plan: Graph) -> bool:
 def choices(whole: list[PartSizes], branched: bool) -> Iterator[list[PartSizes]]:
     """Small sizes, the smallest first: two sequences of a part where it has more than one, two tokens of a sequence in decode
     with drafts, a few of a prompt, and room for tokens before where there are some."""
-    for more, further in product(range(MORE), range(3)):
-        found = []
-        for i, part in enumerate(whole):
-            decodes = part.scope == DECODE.name
-            seq = (
-                part.seq
-                if decodes and branched
-                else min(part.seq, 2 if decodes else 3 + i + (more if i == len(whole) - 1 else 0))
-            )
-            context = seq if part.seq == part.context else min(part.context, seq + 5)
-            found.append(PartSizes(part.scope, min(part.each, 2 + (further if i == 0 else 0)), seq, context))
-        yield found
+    most = max(range(len(whole)), key=lambda i: whole[i].each)
+    fewest = min(range(len(whole)), key=lambda i: whole[i].each)
+    for longer, wider in dict.fromkeys(((len(whole) - 1, 0), (fewest, most))):
+        for more, further in product(range(MORE), range(3)):
+            found = []
+            for i, part in enumerate(whole):
+                decodes = part.scope == DECODE.name
+                few = 2 if decodes else 3 + i + (more if i == longer else 0)
+                seq = part.seq if decodes and branched else min(part.seq, few)
+                context = seq if part.seq == part.context else min(part.context, seq + 5)
+                found.append(PartSizes(part.scope, min(part.each, 2 + (further if i == wider else 0)), seq, context))
+            yield found
 
 
 def rows(parts: Iterable[PartSizes], all_tokens: Mapping[str, bool] | None = None) -> int:

@@ -15,7 +15,7 @@ from ..ir.graph import Graph
 from ..spec.expert_use import ExpertUse
 from ..spec.factors import factorisations
 from ..spec.hardware import SHORT, Hardware, Level, Link, faults, node_size
-from ..spec.phase import EngineMemory, Launches, Part, Phase
+from ..spec.phase import BatchLengths, EngineMemory, Launches, Part, Phase
 from ..spec.rebalance import FEWEST_PERIODS, Rebalance
 from ..spec.strategy import Fold, Strategy
 from ..spec.unit import Unit
@@ -60,6 +60,7 @@ RANGES: dict[type, dict[str, Attribute]] = {
     },
     ExpertUse: {name: EXPERT_USE[name] for name in ("skip", "skip_below")},
     Launches: {"layer_s": PHASE["launch"], "prompt_tokens": BESIDE["tokens"]},
+    BatchLengths: {"tokens": replace(PROMPT, high=LARGE), "longest": PROMPT, "shortest": PROMPT},
     Part: {"sequences": PHASE["sequences"], "tokens": PROMPT, "context": PHASE["context"]},
     Strategy: {name: PHASE[name] for name in (*AXES, "replicas", "microbatches", "redundant", "dcp")},
 }

@@ -334,20 +334,21 @@ class StrategyFit:
 
     def _parts(self) -> None:
         """What a packed step cannot do, and what its parts need."""
+        what = "a mixed step" if self.phase.lengths is None else "packed prompts"
         if self.degree("attention", "sp") > 1:
             self.out.add(
-                "E03", "a mixed step and sp > 1 cannot be combined", self.at("sp", "attention"),
+                "E03", f"{what} and sp > 1 cannot be combined", self.at("sp", "attention"),
                 because=("sp splits the context of sequences in decode, and the tokens of prompts",),
                 help=("split heads and batch (tp, dp) instead of the sequence",),
             )  # fmt: skip
         if self.s.dcp > 1:
             self.out.add(
-                "E03", f"a mixed step and dcp {self.s.dcp} cannot be combined", self.at("dcp"),
+                "E03", f"{what} and dcp {self.s.dcp} cannot be combined", self.at("dcp"),
                 because=("its prompts attend to the keys and values of all ranks",),
             )  # fmt: skip
         if self.s.sequence_parallel:
             self.out.add(
-                "E03", "a mixed step and `sequence_parallel` cannot be combined", self.at("sequence_parallel"),
+                "E03", f"{what} and `sequence_parallel` cannot be combined", self.at("sequence_parallel"),
                 because=("its number of tokens differs from step to step, so that ranks of tp do not divide it",),
             )  # fmt: skip
         for part in self.phase.parts:
@@ -374,7 +375,7 @@ class StrategyFit:
                 because=("the ranks of sp would have the earlier tokens in another order than the new ones",),
                 help=(f"leave out `{without}`, or split heads and batch (tp, dp) instead of the sequence",),
             )  # fmt: skip
-        if self.phase.context != self.workload.prompt:
+        if self.phase.lengths is None and self.phase.context != self.workload.prompt:
             self.out.add("E03", f"the context of a {self.phase.kind} phase is its prompt", self.at("context"))
         pieces = _pieces(self.s, sp)
         self.need_tokens(tokens, "sp" if pieces == sp else "2 sp (zigzag)", pieces, "sp", "attention")

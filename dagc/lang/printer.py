@@ -11,7 +11,7 @@ from ..base.units import BASE, SCALAR, UNITS, Quantity, dim_name, show_runs
 from ..spec.expert_use import ExpertUse
 from ..spec.hardware import Hardware, Level, PoolLink
 from ..spec.model import Model, Precision
-from ..spec.phase import EngineMemory, Phase
+from ..spec.phase import BatchLengths, EngineMemory, Phase
 from ..spec.rebalance import Rebalance
 from ..spec.serve import Arrivals, Lengths, Serve
 from ..spec.spec import Spec
@@ -252,7 +252,13 @@ def _served(p: Phase) -> str:
     return _section(
         f"phase {p.name}",
         [
-            *(_mixed(p) if p.parts else (f"kind = {p.kind}, context = {p.context} tok, sequences = {p.sequences}",)),
+            *(
+                _batch(p, p.lengths)
+                if p.lengths is not None
+                else _mixed(p)
+                if p.parts
+                else (f"kind = {p.kind}, context = {p.context} tok, sequences = {p.sequences}",)
+            ),
             f"{f'hardware = {p.hardware}, ' if p.hardware else ''}gpus = [{show_runs(p.gpus)}]",
             *_new_tokens(p),
             *_precision(p.precision),
@@ -286,6 +292,12 @@ def _mixed(p: Phase) -> Iterator[str]:
         each = [q for q in prompts for _ in range(q.sequences)]
         yield f"prompts = [{', '.join(f'{q.tokens} tok' for q in each)}]"
         yield f"prefixes = [{', '.join(f'{q.context - q.tokens} tok' for q in each)}]"
+
+
+def _batch(p: Phase, lengths: BatchLengths) -> Iterator[str]:
+    yield f"kind = {p.kind}, sequences = {p.sequences}, lengths = {lengths.form}, packing = {lengths.packing}"
+    if p.parts and p.context > p.tokens:
+        yield f"prefix = {p.context - p.tokens} tok"
 
 
 def _new_tokens(p: Phase) -> Iterator[str]:

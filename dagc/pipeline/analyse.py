@@ -73,7 +73,7 @@ def assembled(
     collectives: tuple[CollectiveTotal, ...], bound_by: Mapping[str, float],
 ) -> PhaseResult:  # fmt: skip
     """The result of a phase. `end`: a whole chunk at the end of the prompt; `flops`: of all passes, over all places."""
-    tokens, total = phase_tokens(unit.phase), unit.phase.batching.filled * flops
+    tokens, total = phase_tokens(unit.phase), unit.phase.filled * flops
     dtype, own = unit.spec.model.weight_dtype, len(unit.phase.gpus)
     peak = unit.spec.hardware.peak_flops(dtype) * own
     peak += unit.spec.experts_on(unit.phase).peak_flops(dtype) * (unit.phase.gpu_count - own)
@@ -122,6 +122,8 @@ def graph_flops(graph: Graph) -> float:
 
 def phase_tokens(phase: Phase) -> float:
     """Tokens that the phase takes in (prefill) or that a step puts out (decode; mixed: both), over all sequences."""
+    if phase.lengths is not None:
+        return float(phase.lengths.tokens)
     if phase.parts:
         return sum(map(phase_tokens, phase.as_parts))
     return phase.sequences * (phase.new_tokens if phase.takes_prompts else phase.tokens_per_step)

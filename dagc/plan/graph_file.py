@@ -41,7 +41,7 @@ SKIP = frozenset(
     }
 )
 """Fields whose result is in the placed graph, or in the hardware and the model beside it."""
-SAID = ("tree", "chances")
+SAID = ("tree", "chances", "lengths")
 """Fields of a phase that are there where the phase says something."""
 
 

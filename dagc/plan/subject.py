@@ -52,6 +52,12 @@ class Subject:
         return self.phases[self.name]
 
     @property
+    def padding(self) -> float | None:
+        """Share of what a pass takes in that belongs to no prompt; None where all are equally long."""
+        phase = self.spec.phase(self.name)
+        return None if phase.lengths is None else 1.0 - phase.filled
+
+    @property
     def step(self) -> TrainingResult:
         return self.trainings[self.name]
 

@@ -174,6 +174,10 @@ _PHASES: tuple[Metric, ...] = (
         "steps between placements at which moves take what they save", compared=False,
     ),
     _phase(
+        "padding", SCALAR, "lower", lambda s: s.padding,
+        "share of the tokens of a pass that fill rows up, of prompts with `lengths`", share=True, compared=False,
+    ),
+    _phase(
         "flops_per_token", FLOPS_PER_TOKEN, "lower", lambda s: s.result.flops_per_token, "FLOPs that a token takes",
         reported=True,
     ),

@@ -59,6 +59,18 @@ class Part:
 
 
 @record
+class BatchLengths:
+    """Prompts of unequal lengths of one batch, as `form` says them. `packing`: padded | packed; `tokens`: new ones of all prompts;
+    `longest`, `shortest`: of a prompt, its cached prefix included."""
+
+    form: str
+    packing: str
+    tokens: int
+    longest: int
+    shortest: int
+
+
+@record
 class Phase:
     """`kind` is prefill or decode; `context` the KV length that its last token attends to (tokens); `tokens` of each
     sequence that one pass takes in: the prompt without its cached prefix, or in decode one and the drafted ones, of
@@ -104,6 +116,7 @@ class Phase:
     tree: tuple[int, ...] = ()
     chances: Chances = ()
     draft_model: Model | None = None
+    lengths: BatchLengths | None = None  # of prompts that are not equally long
     span: Span | None = field(default=None, compare=False, repr=False)
     spans: Mapping[str, Span] = field(default_factory=dict, compare=False, repr=False)
 
@@ -181,6 +194,7 @@ class Phase:
                     tokens=part.tokens,
                     sequences=part.sequences,
                     tree=tree,
+                    lengths=None,
                 )
         return self
 
@@ -211,6 +225,19 @@ class Phase:
         if not self.is_packed:
             return Batching.of(self.sequences, self.strategy)
         return Batching.packed(tuple((part.sequences, part.tokens) for part in self.parts), self.strategy)
+
+    @property
+    def taken(self) -> int:
+        """Tokens that all passes take in, over all places: those that fill rows up, and of empty places, included."""
+        room = self.batching
+        if room.parts:
+            return sum(own.places * tokens for own, tokens in room.parts)
+        return room.places * self.new_tokens
+
+    @property
+    def filled(self) -> float:
+        """Of these, those of sequences."""
+        return self.batching.filled if self.lengths is None else self.lengths.tokens / self.taken
 
     @property
     def speculative(self) -> int:

@@ -48,8 +48,12 @@ def left_open(draft: ServerDraft) -> None:
             "the plan's times are without its drafter: `drafter = mtp` counts the model's MTP layers": bool(drafts),
             f"chunk = {phase.tokens} tok: the engine cuts prompts by its own token budget": phase.passes > 1
             and not draft.has("chunk"),
-            "which prompts and sequences in decode share a step follows from the requests": bool(phase.parts),
+            "which prompts and sequences in decode share a step follows from the requests": bool(phase.parts)
+            and phase.lengths is None,
             f"prefix = {prefix} tok: whether a prefix is cached follows from the requests": prefix > 0,
+            "how long prompts are follows from the requests, and which share a step": phase.lengths is not None,
+            "packing = padded: the engine packs prompts": phase.lengths is not None
+            and phase.lengths.packing == "padded",
             f"dispatch_dtype = {phase.dispatch_dtype}: the engine chooses what tokens travel in": bool(
                 phase.dispatch_dtype
             ),

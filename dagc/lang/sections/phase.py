@@ -42,6 +42,7 @@ from ..values.names import Names
 from .draft_words import ModelNamed, read_drafter, read_drafts
 from .loads_over_time import read_rebalance
 from .mixed_step import belongs, read_parts
+from .prompt_lengths import belongs_to_prefill, left_open, read_batch
 from .token_choice import read_routing
 from .training import (
     belongs_to_training,
@@ -106,6 +107,9 @@ def read_phase(
     if kind != TRAIN.name:
         drafter, draft_model = read_drafter(values, model, body, out, model_named)
     drafts = read_drafts(values, body, names)
+    belongs_to_prefill(str(kind), body, out)
+    if not judged and kind == PREFILL.name:
+        left_open(body, out)
     parts = read_parts(values, drafts.count, body, workload, out) if kind == MIXED.name else ()
     if kind == MIXED.name and not parts:
         return None
@@ -115,6 +119,14 @@ def read_phase(
     if (draft and kind == "prefill") or (prefix and kind == "decode"):
         name_, other = ("tree" if drafts.tree else "draft", "decode") if draft else ("prefix", "prefill")
         out.add("E12", f"`{name_}` belongs to a {other} phase", body.span_of(name_))
+    batch = None
+    if kind == PREFILL.name and "lengths" in body.assigns:
+        listed = body.assigns["lengths"].value
+        if isinstance(listed, ast.ListExpr) and "sequences" not in body.assigns:
+            sequences = len(listed.items)
+        batch = read_batch(values, body, names, workload.prompt, prefix, sequences, strategy)
+        if batch is None:
+            return None
     training = read_training(values, body, out) if kind == TRAIN.name else None
     if training is not None:
         nothing_left_open(values, body, out)
@@ -122,11 +134,13 @@ def read_phase(
         tokens = length
     else:
         tokens = workload.prompt - prefix if kind == "prefill" else 1 + draft
+    if batch is not None:
+        tokens, length, parts = batch.tokens, batch.context, batch.parts
     chunk = max(1, min(int(_number(values["chunk"])) or tokens, tokens))
     if kind == "decode" and values["chunk"] is not None:
         out.add("E12", "`chunk` belongs to a prefill phase", body.span_of("chunk"))
         chunk = tokens
-    if parts:
+    if parts and batch is None:
         sequences, tokens, length = sum(p.sequences for p in parts), parts[0].tokens, parts[0].context
         chunk = tokens
     passes = max(1, -(-tokens // chunk))
@@ -159,6 +173,7 @@ def read_phase(
         passes, tokens % chunk if passes > 1 else 0, str(values["dispatch_dtype"]) if values["dispatch_dtype"] else None, str(values["exchange"]) if values["exchange"] else None, str(values["quantise"]), str(values["expert_activations"]) if values["expert_activations"] else None, str(values["engine"]), _number(values["host"]), bool(values["cuda_graph"]),
         str(values["window_cache"]), block, memory, _launches(values["launch"], engine), routing,
         parts=parts, precision=precision, hardware=pool, drafter=drafter, draft_model=draft_model, chunk=int(_number(values["chunk"])), training=training, tree=drafts.tree, chances=drafts.chances,
+        lengths=None if batch is None else batch.lengths,
         experts=read_expert_use(of_experts, body, str(kind), model, names), span=section.kind_span, spans=body.spans(),
     )  # fmt: skip
     if judged and out.errors == errors:

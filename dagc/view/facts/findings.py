@@ -197,6 +197,8 @@ def assumptions(plan: CompiledPlan) -> Iterator[tuple[str, str]]:
             yield f"{phase.name}: context", f"{phase.context} tok attended to, {phase.sequences} sequences"
             kept = f"freed in blocks of {phase.kv_block} tok" if phase.window_cache == "freed" else "kept"
             yield f"{phase.name}: cache", f"what lies behind a window or chunk is {kept}"
+            if phase.lengths is not None:
+                yield f"{phase.name}: prompts", "; ".join(batch_lines(phase))
             if plan.phases[phase.name].passes > 1:
                 yield f"{phase.name}: chunks", _passes(phase)
             if phase.speculative:
@@ -266,6 +268,22 @@ def _accepted(phase: Phase) -> str:
     deep = ", ".join(f"{chance:.0%}" for chance in phase.reached[:8]) + (", .." if len(phase.reached) > 8 else "")
     tree = f"a tree of {' x '.join(map(str, phase.tree))}, " if phase.tree else ""
     return f"{tree}{phase.tokens_per_step:.2f} tok of each sequence kept with its own: so deep in {deep} of the steps"
+
+
+def batch_lines(phase: Phase) -> list[str]:
+    """How long the prompts of a batch are, and what fills their rows up."""
+    own = phase.lengths
+    if own is None:
+        return []
+    rows = (
+        f"rows of {sum(room.each * n for room, n in phase.batching.parts):,} tok"
+        if phase.parts
+        else f"{phase.new_tokens:,} tok each"
+    )
+    return [
+        f"{phase.sequences:,} prompts of {own.shortest:,} to {own.longest:,} tok, {own.packing}: {rows}; "
+        f"{1.0 - phase.filled:.1%} of {phase.taken:,} tok are padding"
+    ]
 
 
 def drafter_lines(result: PhaseResult) -> list[str]:

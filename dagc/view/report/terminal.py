@@ -18,6 +18,7 @@ from ..facts.axes_words import axes_text
 from ..facts.experts import expert_lines
 from ..facts.findings import (
     REQUESTS_HEAD,
+    batch_lines,
     drafter_lines,
     own_precision,
     pool_link,
@@ -113,6 +114,7 @@ def _phase(plan: CompiledPlan, result: PhaseResult, buys: Sequence[Sensitivity],
         f"  {line}"
         for line in (
             *_attention(result),
+            *batch_lines(plan.spec.phase(result.name)),
             *drafter_lines(result),
             *placement_lines(result),
             *expert_lines(plan, result),
