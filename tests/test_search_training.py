@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
@@ -19,12 +20,15 @@ from dagc.base.diagnostics import Collector, SpecError
 from dagc.base.source import Source
 from dagc.cli import main
 from dagc.lang.open_spec import OpenSpec, load_open
+from dagc.optimize.search import apart, best_first, optimum
 from dagc.optimize.search.answer import Answer
 from dagc.optimize.search.apart import Apart
 from dagc.optimize.search.domains import domains
 from dagc.optimize.search.exact import STEP_METRICS
+from dagc.optimize.search.exact import Plan as Planned
 from dagc.optimize.search.objectives import OF_STEPS
 from dagc.optimize.search.optimum import Asked, search
+from dagc.optimize.search.pieces import Pieces
 from dagc.optimize.search.rules import Facts, fixed, names, rules
 from dagc.optimize.search.space import Tally, Values, legal, size
 from dagc.optimize.search.step_bound import StepBounds
@@ -270,3 +274,35 @@ def test_a_search_has_equal_stages(tmp_path: Path) -> None:
             dagc.search(path)
         (found,) = caught.value.diagnostics
         assert "trains: a search has equal stages" in found.message + "".join(found.because)
+
+
+def test_a_budget_is_kept_and_has_a_good_plan_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock on which a glance takes a second and a plan of what was glanced at a tenth: bounds that promise much are not all that is looked
+    at, and nothing is begun that there is no time for."""
+    spent = [0.0]
+    for module in (apart, best_first, optimum):
+        monkeypatch.setattr(module, "perf_counter", lambda: spent[0])
+    look, evaluate = Pieces.look, Pieces.evaluate
+
+    def looked(self: Pieces, rows: Sequence[int]) -> None:
+        spent[0] += len(rows)
+        look(self, rows)
+
+    def evaluated(self: Pieces, rows: Sequence[int]) -> list[Planned]:
+        cheap = self.cheap()
+        spent[0] += sum(0.1 if cheap[row] else 1.0 for row in rows)
+        return evaluate(self, rows)
+
+    monkeypatch.setattr(Pieces, "look", looked)
+    monkeypatch.setattr(Pieces, "evaluate", evaluated)
+    text = training(
+        "gpus = 0..7, pp = any, microbatches = any, zero = any(0, 1), schedule = any(one_f_one_b, zb_h1), recompute = any(none, full)\nattention { dp = any, tp = any(1, 2) }\nexperts { ep = any(1, 2, 4) }"
+    ).replace("memory = 64 GB", "memory = 5 MB")
+    best = searched(text, "step_time")
+    whole_s, spent[0] = spent[0], 0.0
+    assert best.complete and whole_s > 30
+    for budget_s in (4.0, 12.0):
+        spent[0] = 0.0
+        found = search(opened(text), Asked(("step_time",), top=1, budget_s=budget_s))
+        assert not found.complete and budget_s <= spent[0] <= 1.1 * budget_s + 0.1
+        assert found.ranked and found.ranked[0].figures[0] <= 1.4 * best.ranked[0].figures[0]

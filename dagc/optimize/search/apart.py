@@ -126,7 +126,7 @@ class Apart:
         own = Search(
             self.rows, self.pieces.bound, objectives, limits(self.judge, self.name), self.pieces.evaluate,
             self.judge.score, self.pieces.news, self.pieces.unseen, self.pieces.look, self.pieces.too_full, tally, self.size, self.pieces.alike, self.pieces.sight,
-             self.equal, top=top, band=band, budget_s=None if until is None else until - began, began=began, told=told,
+             self.pieces.cheap if self.pieces.trains else None, self.equal, top=top, band=band, budget_s=None if until is None else until - began, began=began, told=told,
         )  # fmt: skip
         return replace(own.run(), rules=(*self.asked, *self.rules)), own.stopped
 

@@ -20,6 +20,8 @@ BATCH = 4
 """Plans that are costed before bounds are looked at again: the same number wherever they are costed, so that the answer is the same."""
 GLANCES = 8
 """Plans that are glanced at beside them."""
+FIRST = 2
+"""Glances, and plans, of the first batch of a search with a budget: how long one takes is not known."""
 LOOKED_AT = 256
 """Rows among which those of a batch are chosen."""
 SLACK = 1e-9
@@ -82,7 +84,7 @@ Bound = Callable[[Sequence[Objective]], Sequence[Floats]]
 class Search:
     """Of one phase. `rows`: legal plans. `evaluate`: costs a row exactly; bounds may be better afterwards. `tally`: what rules rejected so
     far, `equal`: rows that were left out because they are another one. `band`: of several objectives, plans stay that fewer others than this are
-    better than."""
+    better than. `seen`: rows that cost little once another one was glanced at, whose bounds are near to their costs; None: there are none."""
 
     rows: Rows
     bound: Bound
@@ -98,6 +100,7 @@ class Search:
     size: int
     alike: Callable[[int, Plan], Flags] | None = None
     sight: Callable[[int], tuple[str, str, Flags] | None] | None = None
+    seen: Callable[[], Flags] | None = None
     equal: int = 0
     top: int = 1
     band: int = 1
@@ -110,6 +113,8 @@ class Search:
     bounded: int = 0
     broken: int = 0
     stopped: bool = False
+    glance_s: float = 0.0
+    plan_s: float = 0.0
     fate: Ints = field(init=False)
     refusing: list[str] = field(default_factory=list)
 
@@ -135,12 +140,23 @@ class Search:
                     continue
                 batch, glances = self.batch(scores, at, open_)
                 if glances:
+                    glances = self.affordable(glances, self.glance_s)
+                    start = perf_counter()
                     self.look(glances)
-                    if self.found:
+                    self.glance_s = (perf_counter() - start) / len(glances)
+                    if self.found and self.seen is None:
                         continue
-                    batch = self.sighted(glances, open_)
+                    batch = self.sighted(glances, open_) if self.seen is None else self.near(self.seen(), open_)
+                    if not batch:
+                        continue
+                    scores = self.bound(self.objectives)
                 pending = batch
-                for row, plan in zip(batch, self.evaluate(batch), strict=True):
+                batch = self.affordable(batch, self.plan_s)
+                open_[pending[len(batch) :]] = True
+                start = perf_counter()
+                plans = self.evaluate(batch)
+                self.plan_s = (perf_counter() - start) / len(batch)
+                for row, plan in zip(batch, plans, strict=True):
                     self.visit(row, plan, scores, open_)
                 pending = []
         except KeyboardInterrupt:
@@ -231,6 +247,25 @@ class Search:
         best = sorted(fine, key=lambda row: (scores[row], row))[:1]
         open_[best] = False
         return best
+
+    def near(self, seen: Flags, open_: Flags) -> list[int]:
+        """The best of the rows that cost little: several until there are as many plans as are asked for, then one, if its bound may still be reached. Bounds of others
+        promise much: whoever waits for them alone waits long for a good plan."""
+        self.refuse_certain(open_)
+        scores = self.bound(self.objectives)
+        at = np.flatnonzero(seen & open_)
+        at = at[~self.all_passed(scores, at)] if len(at) else at
+        order = np.lexsort((at, scores[0][at]))[: BATCH if len(self.found) < self.top else 1]
+        fine = [row for row in at[order].tolist() if not self.not_run(row, open_)]
+        open_[fine] = False
+        return fine
+
+    def affordable(self, rows: list[int], each_s: float) -> list[int]:
+        """As many as there is time for, at least one; all without a budget."""
+        if self.budget_s is None:
+            return rows
+        left_s = self.budget_s - (perf_counter() - self.began)
+        return rows[: max(1, int(left_s / each_s)) if each_s else FIRST]
 
     def passed(self, scores: Sequence[Floats], row: int) -> bool:
         """Whether the bound of a row proves that it is worse than what was found."""

@@ -165,6 +165,14 @@ class Pieces:
         """What a glance at a row would tell something of."""
         return frozenset() if self.bounds is None or row in self.seen else self.bounds.unseen(row)
 
+    @property
+    def trains(self) -> bool:
+        return self.facts.phase.training is not None
+
+    def cheap(self) -> Flags:
+        """Rows of phases that train whose cells are priced: their order alone is left."""
+        return self.bounds.priced if isinstance(self.bounds, StepBounds) else np.zeros(len(self.rows), dtype=bool)
+
     def sight(self, row: int) -> tuple[str, str, Flags] | None:
         """(rule, why, all rows that it refuses) where who must run plans refuses the layout of a row before collectives are there. Layouts
         are looked at once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from time import perf_counter
 
 from ...base.diagnostics import Collector, SpecError
 from ...base.frozen import replace
@@ -14,13 +15,17 @@ from ...spec.unit import Unit
 from .domains import sets_anew
 
 
-def recompute_front(unit: Unit) -> tuple[Anew, ...]:
-    """Those that no other is better than in both, the fastest first. `unit`: a phase that trains."""
+def recompute_front(unit: Unit, until: float | None = None) -> tuple[Anew, ...]:
+    """Those that no other is better than in both, the fastest first. `unit`: a phase that trains; `until`: the moment (of `perf_counter`) by
+    which all are to be compiled, else there is no front."""
     own = training_of(unit).recompute
-    found = [
-        Anew(unit.phase.name, word, step.time_s, step.worst.peak_B, step.mfu, step.fits, list_names(word) == own)
-        for word, step in _steps(unit)
-    ]
+    found = []
+    for word, step in _steps(unit):
+        found.append(
+            Anew(unit.phase.name, word, step.time_s, step.worst.peak_B, step.mfu, step.fits, list_names(word) == own)
+        )
+        if until is not None and perf_counter() > until:
+            return ()
     out: list[Anew] = []
     for one in sorted(found, key=lambda one: (one.time_s, one.peak_B, not one.chosen)):
         if not out or one.peak_B < out[-1].peak_B:

@@ -290,6 +290,12 @@ class StepBounds:
     def too_full(self) -> Flags:
         return self.over_B > 0
 
+    @property
+    def priced(self) -> Flags:
+        """Rows whose layout was lowered."""
+        found: Flags = self.exact[self.key]
+        return found
+
     def news(self, row: int) -> News:
         """What a row would tell of others and nobody knows."""
         own = [(CELL, int(self.key[row]))] if not self.exact[self.key[row]] else []

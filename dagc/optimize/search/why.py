@@ -33,6 +33,8 @@ from .rules import GPUS
 
 EXTRA_S = 2.0
 """Seconds for all further searches of an explanation; as many as the search took where that is more."""
+BUDGETED = 0.1
+"""Share of a budget that they may take beside it, and half a second."""
 TRIED = 3
 """Other numbers of GPUs that are tried on each side."""
 SAME = 1e-9
@@ -55,7 +57,9 @@ class Explainer:
     answer: Answer
 
     def __post_init__(self) -> None:
-        self.until = perf_counter() + max(EXTRA_S, self.answer.seconds)
+        budget_s = self.asked.budget_s
+        extra_s = max(EXTRA_S, self.answer.seconds) if budget_s is None else max(0.5, BUDGETED * budget_s)
+        self.until = perf_counter() + extra_s
 
     def explained(self, found: Findings, today: tuple[str, Spec] | None = None) -> Findings:
         """The findings with the reasons. `today`: name and spec of a plan to compare with. Raises SpecError where that does not
@@ -83,7 +87,7 @@ class Explainer:
         steps = tuple(self.steps(best))  # smaller spaces than without a requirement: before it
         return replace(
             found, versus=tuple(versus), served=tuple(served), against=against, binding=self.binding(best), steps=steps, asks=tuple(self.asks(best)),
-            anew=tuple(one for plan in best.plans.values() if plan.phase.training is not None for one in recompute_front(plan.costed.unit)),
+            anew=tuple(one for plan in best.plans.values() if plan.phase.training is not None for one in recompute_front(plan.costed.unit, None if self.asked.budget_s is None else self.until)),
         )  # fmt: skip
 
     # -- what takes less time ------------------------------------------------------------------------
