@@ -126,6 +126,18 @@ _PHASES: tuple[Metric, ...] = (
     ),
     _phase("step", TIME, "lower", lambda s: s.result.schedule.period_s, "one pass in the steady state"),
     _phase(
+        "bubble", SCALAR, "lower", lambda s: s.result.schedule.bubble, "share of the stages' time in which they wait for micro-batches",
+        share=True, compared=False,
+    ),
+    _phase(
+        "fill", TIME, "lower", lambda s: s.result.schedule.fill_s,
+        "warm-up of the pipeline: from when its first stage begins a pass until its last one does", compared=False,
+    ),
+    _phase(
+        "drain", TIME, "lower", lambda s: s.result.schedule.drain_s,
+        "from when its first stage has done its part of a pass until the pass ends", compared=False,
+    ),
+    _phase(
         "floor", TIME, "", lambda s: s.result.floor_s, "the time at datasheet peaks without overheads", json="floor_s",
         row="floor_s", reported=True, compared=True, settled=True,
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ...base.frozen import record
-from .moments import Moments
+from .moments import Moments, latest_s
 
 
 @record
@@ -33,6 +33,11 @@ class Run:
     starts: Moments
     finishes: Moments
 
+    @property
+    def end_s(self) -> float:
+        """When the last of its layers has finished on every rank."""
+        return self.start_s + (self.count - 1) * self.period_s + latest_s(tuple(self.finishes.own))
+
 
 @record(slots=False)
 class Schedule:
@@ -53,3 +58,17 @@ class Schedule:
         """Share of stage time spent idle in one pass, once the host has started it."""
         busy, span = sum(self.stage_s) * len(self.cells[0]), (self.period_s - self.host_s) * len(self.stage_s)
         return max(0.0, 1.0 - busy / span) if span > 0 else 0.0
+
+    @property
+    def fill_s(self) -> float:
+        """From when the first stage begins until the last rank of the last one does: the first micro-batch is on its way; 0 with one stage."""
+        if len(self.cells) == 1:
+            return 0.0
+        return max(0.0, self.cells[-1][0][0].start_s - self.cells[0][0][0].start_s)
+
+    @property
+    def drain_s(self) -> float:
+        """From when every rank of the first stage has done its last micro-batch until the pass ends; 0 with one stage."""
+        if len(self.cells) == 1:
+            return 0.0
+        return max(0.0, self.latency_s - self.cells[0][-1][-1].end_s)

@@ -103,7 +103,7 @@ def _phase(plan: CompiledPlan, result: PhaseResult, buys: Sequence[Sensitivity],
     )
     lines += [f"    {name} of {result.time_of}"] if result.time_of else []
     lines.append(
-        f"  utilization {figures['utilization']}   pipeline bubble {result.schedule.bubble:.1%}   expert imbalance "
+        f"  utilization {figures['utilization']}   pipeline bubble {result.schedule.bubble:.1%}{_ends(result)}   expert imbalance "
         f"{figures['imbalance']}{_chance(result)}{_spare(result)}   {figures['flops_per_token']}"
     )
     if dtypes := own_precision(plan, result.name):
@@ -126,6 +126,13 @@ def _phase(plan: CompiledPlan, result: PhaseResult, buys: Sequence[Sensitivity],
     lines += _path(result, paint.width)
     lines += _sensitivities(buys)
     return lines
+
+
+def _ends(result: PhaseResult) -> str:
+    """How long the stages of a pipeline take to fill and to drain."""
+    if len(result.graph.stages) == 1:
+        return ""
+    return f" (fill {show(result.schedule.fill_s, TIME)}, drain {show(result.schedule.drain_s, TIME)})"
 
 
 def _chance(result: PhaseResult) -> str:

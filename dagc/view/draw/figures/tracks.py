@@ -171,13 +171,20 @@ def _every(found: Sequence[Cell], scale: TimeScale) -> int:
     return 1 << max(0, ceil(log2(need / max(min(widths), 0.05))))
 
 
+def _why_idle(row: Row, start_s: float, end_s: float) -> str:
+    """The pipeline fills before its first micro-batch, and drains behind its last one."""
+    if not row.cells or end_s <= min(cell.start_s for cell in row.cells):
+        return "fill"
+    return "drain" if start_s >= max(cell.end_s for cell in row.cells) else "idle"
+
+
 def _bubbles(result: PhaseResult, row: Row, y: float, scale: TimeScale) -> list[Markup]:
     """Hatched, each with its share of the pass where there is room."""
     out: list[Markup] = []
     whole_s = result.schedule.latency_s - result.schedule.host_s
     for start_s, end_s in row.idle:
         share = (end_s - start_s) / whole_s
-        said = f"idle {share:.1%}"
+        said = f"{_why_idle(row, start_s, end_s)} {share:.1%}"
         hint = f"GPU {row.member.gpu} has no micro-batch from {show(start_s, TIME)} to {show(end_s, TIME)}: {share:.1%} of the pass"
         for x, w in scale.spans(start_s, end_s):
             out.append(tag("path", title(hint), d=f"M{x:.1f} {y:.0f}h{w:.1f}v{CELL_H}h-{w:.1f}z", cls="bubble"))
