@@ -12,7 +12,7 @@ from conftest import spec_text
 
 from dagc.base import user_cache
 from dagc.base.source import Source
-from dagc.cost import expert_load, kept_work
+from dagc.cost import kept_work, rank_work
 from dagc.cost.expert_load import layer_work
 from dagc.cost.expert_work import RankWork
 from dagc.ir.routed_dims import NO_LIMIT, GroupLimit
@@ -63,7 +63,7 @@ def test_a_second_run_draws_no_more_and_finds_the_same_bit_for_bit(home: Path, m
     wanted = layer_work(*GIVEN.values())
     assert not home.exists()
     assert same(again(), wanted) and home.exists()
-    monkeypatch.setattr(expert_load, "busiest_rank", lambda *args, **kwargs: pytest.fail("drawn again"))
+    monkeypatch.setattr(rank_work, "busiest_rank", lambda *args, **kwargs: pytest.fail("drawn again"))
     assert same(again(), wanted)
 
 
