@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import EXAMPLES, ROOT, compiled, spec_text
+from conftest import EXAMPLES, ROOT, TECHNIQUES, compiled, spec_text
 from listed import PAGES, rewritten
 
 import dagc
@@ -80,6 +80,7 @@ def test_every_metric_is_in_the_table_and_every_row_is_a_metric() -> None:
     served = dagc.compile_text(priced)
     for plan in (
         *(compiled(path.stem) for path in EXAMPLES),
+        *(compiled(f"techniques/{path.stem}") for path in TECHNIQUES),
         served,
         dagc.compile_text(spec_text(kind="mixed", phase=step)),
     ):
