@@ -72,7 +72,8 @@ def missed(q: Floats, room: int, rule: str) -> Floats:
 
 def gone(q: Floats, steps: Floats) -> Floats:
     """Chance that an expert was not needed in so many steps [ranks]."""
-    return np.asarray(np.exp(steps[:, None] * np.log1p(-np.minimum(q, SURELY))))
+    rate = -np.log1p(-np.minimum(q, SURELY))
+    return np.exp(-np.multiply(steps[:, None], rate, out=np.zeros_like(rate), where=rate > 0))
 
 
 def characteristic_steps(q: Floats, room: int) -> Floats:

@@ -7,11 +7,21 @@ from ..base.frozen import record
 
 @record
 class ExpertUse:
-    """`skip`: share of the choices of experts that are left out; those whose weight is less than `skip_below` of the token's largest."""
+    """`skip`: share of the choices of experts that are left out; those whose weight is less than `skip_below` of the token's largest.
+
+    `resident`: of each layer, over all GPUs that share its experts, those that these hold, 0: all. The others are in host memory and come when
+    a step needs them; by the rule `cache` some go for them. `foretold`: share of those that come for a layer which the layer before names
+    rightly; None: nothing is copied ahead. `warm`: the GPUs hold what the rule keeps; else nothing yet. `hits`: share of what a step needs
+    that is there, where it was measured."""
 
     skip: float = 0.0
     skip_below: float = 0.5
+    resident: int = 0
+    cache: str = "lru"  # lru | frequency
+    foretold: float | None = None
+    warm: bool = True
+    hits: float | None = None
 
 
 ALL = ExpertUse()
-"""Every choice counts."""
+"""Every choice counts, every expert is on its GPU."""
