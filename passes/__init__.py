@@ -9,6 +9,7 @@ from .dp import DataParallel
 from .ep import ExpertParallel
 from .mesh import MakeMesh
 from .norms import SplitNorms
+from .offload import Offload
 from .place import Place
 from .pp import PipelineParallel
 from .recompute import Recompute
@@ -31,7 +32,10 @@ GRAPH_PASSES: tuple[type[GraphPass], ...] = (
     ZeroRedundancy,
     SplitNorms,
     Reshard,
+    Offload,
     Place,
 )
 OF_TRAINING = (Backward, Recompute, TieTables, ZeroRedundancy)
 """Passes of training steps alone."""
+OF_HOSTS = (Offload,)
+"""Of phases whose hosts keep something."""

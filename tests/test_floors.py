@@ -46,7 +46,7 @@ TWICE: dict[str, str] = {
     ),
     **dict.fromkeys(("compile", "diff", "explain", "prove", "survive"), "a command, and what it calls"),
     **dict.fromkeys(
-        ("checkpoint", "hardware", "model", "phase", "serve", "workload"),
+        ("checkpoint", "hardware", "kv_cache", "model", "phase", "serve", "workload"),
         "a section: its reader, its record, its part of the page, the file that it describes",
     ),
     **dict.fromkeys(

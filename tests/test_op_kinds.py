@@ -53,6 +53,7 @@ def plans() -> tuple[Plan, ...]:
         spec_text(phase="gpus = 0..3, sp = 2, tp = 2, sp_method = ring"),
         spec_text(kind="decode", phase="gpus = 0..3, sp = 2, tp = 2"),
         spec_text(kind="decode", phase="gpus = 0..7, tp = 8, dcp = 2"),
+        spec_text(kind="decode", phase="gpus = 0..1, tp = 2, kv_cache { offload = 50% }"),
         spec_text(kind="decode", phase="gpus = 0..1, attention { dp = 2 }\nexperts { gpus = 2..3, ep = 2 }"),
         COMMON_ROWS,
     ]

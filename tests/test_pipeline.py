@@ -31,13 +31,14 @@ from dagc.ir.text.read import parse_graph
 from dagc.ir.text.write import print_graph
 from dagc.ir.verify.violation import VerifyError
 from dagc.lang.load import load
-from dagc.passes import GRAPH_PASSES, OF_TRAINING
+from dagc.passes import GRAPH_PASSES, OF_HOSTS, OF_TRAINING
 from dagc.passes.backward import Backward
 from dagc.passes.dp import DataParallel
 from dagc.passes.ep import ExpertParallel
 from dagc.passes.memory import AddUpMemory
 from dagc.passes.mesh import MakeMesh
 from dagc.passes.norms import SplitNorms
+from dagc.passes.offload import Offload
 from dagc.passes.place import Place
 from dagc.passes.pp import PipelineParallel
 from dagc.passes.recompute import Recompute
@@ -109,6 +110,7 @@ PASSES = st.one_of(
     st.builds(PipelineParallel, IDS),
     st.builds(TieTables, st.booleans()),
     st.just(SplitNorms()),
+    st.just(Offload()),
     st.builds(Reshard, st.booleans(), PRICES),
     st.just(Place()),
     st.sampled_from(ANALYSES),
@@ -126,6 +128,7 @@ def test_every_pass_and_option_is_drawn() -> None:
         TieTables: 1,
         SplitNorms: 0,
         Reshard: 2,
+        Offload: 0,
         Place: 0,
     }
     assert {one: len(fields(one)) for one in GRAPH_PASSES} == drawn  # type: ignore[arg-type]
@@ -263,7 +266,7 @@ def test_a_pass_runs_where_the_table_has_it(monkeypatch: pytest.MonkeyPatch) -> 
     table = (*GRAPH_PASSES[:3], LeaveAlone, *GRAPH_PASSES[3:])
     monkeypatch.setattr(strategy, "GRAPH_PASSES", table)
     (unit,) = units(spec_text(phase="gpus = 0..3, tp = 4"))
-    assert [type(one) for one in passes_of(unit)] == [one for one in table if one not in OF_TRAINING]
+    assert [type(one) for one in passes_of(unit)] == [one for one in table if one not in (*OF_TRAINING, *OF_HOSTS)]
 
 
 def test_phases_on_the_same_gpus_are_options_of_each_other() -> None:

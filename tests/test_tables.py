@@ -29,7 +29,13 @@ def test_numpy_has_an_exchange_for_every_collective() -> None:
 
 def test_every_kind_is_counted_or_says_that_it_computes_nothing() -> None:
     assert set(work.WORK) == COMPUTED
-    assert [kind for kind, count in work.WORK.items() if count is None] == ["slice", "unpack", "pack", "fetch"]
+    assert [kind for kind, count in work.WORK.items() if count is None] == [
+        "slice",
+        "unpack",
+        "pack",
+        "fetch",
+        "host_cache",
+    ]
 
 
 @needs_torch

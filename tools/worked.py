@@ -252,6 +252,7 @@ WORKED: dict[str, dict[str, str]] = {
         "dp": "phase decode { gpus = 0..7, attention { dp = 8 }, experts { ep = 8 } }",
         "sp": "phase prefill { gpus = 0..7, attention { sp = 2, tp = 4 }, experts { ep = 8 } }",
         "tp": "phase decode { gpus = 0..7, attention { dp = 2, tp = 4 }, experts { ep = 8 } }",
+        "kernel": "phase decode { gpus = 0..7, tp = 8, attention { kernel = unfused } }",
     },
     "phase.experts": {
         "ep": "phase decode { gpus = 0..7, attention { tp = 8 }, experts { ep = 8 } }",
@@ -275,6 +276,14 @@ WORKED: dict[str, dict[str, str]] = {
         "graphs": "phase decode { gpus = 0..7, tp = 8, engine = vllm, memory { graphs = 2 GB } }",
         "communication": "phase decode { gpus = 0..7, tp = 8, engine = vllm, memory { communication = 1 GB } }",
         "padding": "phase decode { gpus = 0..7, tp = 8, engine = vllm, memory { padding = 1 GB } }",
+    },
+    "phase.kv_cache": {
+        "keep": "phase decode { gpus = 0..7, tp = 8, kv_cache { keep = 512 tok } }",
+        "sinks": "phase decode { gpus = 0..7, tp = 8, kv_cache { keep = 512 tok, sinks = 4 tok } }",
+        "heavy": "phase decode { gpus = 0..7, tp = 8, attention { kernel = unfused }, kv_cache { keep = 512 tok, heavy = 50% } }",
+        "ratio": "phase decode { gpus = 0..7, tp = 8, kv_cache { ratio = 2 } }",
+        "offload": "phase decode { gpus = 0..7, tp = 8, kv_cache { offload = 50% } }",
+        "prefetch": "phase decode { gpus = 0..7, tp = 8, kv_cache { offload = 50%, prefetch = false } }",
     },
     "serve": {
         "prefill": _serve("prefill = prefill"),
@@ -349,6 +358,7 @@ OWN_NAMES: dict[str, str] = {
         + _model("stack = [embed, 32 * both, lm_head]")
         + "\nphase decode { gpus = 0..7, tp = 8, shard { wide = tp } }"
     ),
+    "phase.kv_cache.dtypes": "phase decode { gpus = 0..7, tp = 8, kv_cache { dtypes { sparse = int8_g32 } } }",
     "phase.alternative": (
         "phase decode {\n  gpus = 0..7\n  alternative whole { tp = 8 }\n"
         "  alternative apart { attention { dp = 8 }, experts { ep = 8 } }\n}"

@@ -30,6 +30,7 @@ PLAIN: dict[str, Text] = {
     "phase.experts": {},
     "phase.rebalance": {},
     "phase.memory": {},
+    "phase.kv_cache": {},
     "phase step": {"kind": "mixed", "gpus": "0..7", "tp": "8", "decode": "8", "prompts": "[64 tok]"},
     "phase pretrain": {"kind": "train", "gpus": "0..7", "tp": "8", "weight_dtype": "bf16"},
     "serve": {"arrivals": "burst", "requests": "2"},
@@ -89,6 +90,7 @@ REBALANCED = _beside(phase="-tp; ep = 8", phase_rebalance=f"loads = [{_LOADS}]; 
 GROUPS = _beside(model_experts="groups = 4; groups_limit = 2")
 YARN = _beside(model_rope="scaling = yarn")
 LLAMA3 = _beside(model_rope="scaling = llama3")
+KEPT: Mapping[str, Text] = {"phase.kv_cache": {"keep": "64 tok"}}
 
 
 def _peak(dtype: str) -> Written:
@@ -216,6 +218,7 @@ HAND: dict[str, dict[str, Written | str]] = {
         "dp": Written("", _beside(phase="-tp", phase_attention="tp = 8", phase_experts="ep = 8")),
         "sp": Written("", FOLDED),
         "tp": Written("", FOLDED),
+        "kernel": Written(""),
     },
     "phase.experts": {
         "ep": Written("", _beside(phase="-tp", phase_attention="dp = 8", phase_experts="tp = 8")),
@@ -234,6 +237,14 @@ HAND: dict[str, dict[str, Written | str]] = {
         "graphs": Written("0 B"),
         "communication": Written("0 B"),
         "padding": Written("0 B"),
+    },
+    "phase.kv_cache": {
+        "keep": "without it, nothing is evicted",
+        "sinks": Written("", KEPT),
+        "heavy": Written("", KEPT),
+        "ratio": Written(""),
+        "offload": Written(""),
+        "prefetch": Written("", {"phase.kv_cache": {"offload": "50%"}}),
     },
     "serve": {
         "prefill": Written("prefill"),

@@ -54,6 +54,7 @@ def dtype_of(about: str, default: object = None, otherwise: str = "") -> Attribu
 
 
 DTYPES = tuple(NAMED)
+ATTENTION_KERNELS = ("flash", "unfused")
 EXCHANGES = ("deepep_ht", "deepep_ll", "deepep_v2", "nvlink_one_sided", "nvlink_two_sided")
 
 KV_BLOCK = 16
@@ -536,6 +537,33 @@ BESIDE: dict[str, Attribute] = {
 }
 """Section `memory` of a phase: what an engine keeps in addition to weights and cache."""
 
+KV_CACHE: dict[str, Attribute] = {
+    "keep": _count(
+        "tokens of each sequence that stay in the cache; others are evicted between passes",
+        None,
+        high=1e9,
+        dim=TOKENS,
+        otherwise="all",
+    ),
+    "sinks": _count("of these, the first of the sequence (attention sinks)", 0, low=0, high=1e9, dim=TOKENS),
+    "heavy": Attribute(
+        "share of the kept tokens that have the largest scores so far (heavy hitters); the others are the newest",
+        default=0.0,
+        high=1.0,
+        open_low=False,
+    ),
+    "ratio": Attribute(
+        "how many times fewer bytes than its numbers the cache takes (compression)",
+        default=1.0,
+        low=1.0,
+        high=1e3,
+        open_low=False,
+    ),
+    "offload": Attribute("share of the tokens that host memory keeps", default=0.0, high=1.0, open_low=False),
+    "prefetch": Attribute("what the host keeps for a layer comes while the layer before runs", "flag", default=True),
+}
+"""Section `kv_cache` of a phase: what is kept of the cache, where, and in how many bytes."""
+
 MOST_REQUESTS = 1e8
 """Of one serving: their results are kept in columns."""
 _RATE = Attribute("requests per second, on average", dim=REQUEST_RATE, low=1e-6, high=1e6, open_low=False)
@@ -613,6 +641,14 @@ FOLD_ATTENTION = {a: _count(f"degree of {a} in attention", 1, high=1e6) for a in
 FOLD_EXPERTS = {a: _count(f"degree of {a} in the experts", 1, high=1e6) for a in IN_EXPERTS}
 MOST_SKIPPED = 0.99
 """Of the choices of experts: something is left to compute."""
+ATTENTION_USE = {
+    "kernel": _word(
+        "flash: scores stay on the chip; unfused: three kernels, which write scores and read them",
+        "flash",
+        *ATTENTION_KERNELS,
+    ),
+}
+"""Of a phase's section `attention`, beside the degrees."""
 EXPERT_GPUS = {
     "hardware": _word("pool of these GPUs", None, otherwise="the phase's"),
     "gpus": Attribute(

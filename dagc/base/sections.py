@@ -8,6 +8,7 @@ from .frozen import record
 from .schema import (
     ARRIVALS,
     ATTENTION,
+    ATTENTION_USE,
     BESIDE,
     COMPUTE,
     EXPERT_GPUS,
@@ -16,6 +17,7 @@ from .schema import (
     FOLD_ATTENTION,
     FOLD_EXPERTS,
     HARDWARE,
+    KV_CACHE,
     LENGTHS,
     LINK,
     MLP,
@@ -66,7 +68,10 @@ SECTIONS: dict[str, Section] = {
     "workload": Section("workload { ... }", "the batch, and how its tokens choose experts", WORKLOAD),
     "phase": Section("phase NAME { ... }", "GPU ids, strategy and kernels of one phase", PHASE, open=(*OPEN, "strategy")),
     "phase.attention": Section(
-        "attention { ... }", "degrees of attention, where the experts have others", FOLD_ATTENTION, open=FOLD_ATTENTION
+        "attention { ... }",
+        "degrees of attention, where the experts have others, and its kernel",
+        {**FOLD_ATTENTION, **ATTENTION_USE},
+        open=FOLD_ATTENTION,
     ),
     "phase.experts": Section(
         "experts { ... }", "degrees of the experts, GPUs of their own, and which of them are used",
@@ -74,6 +79,10 @@ SECTIONS: dict[str, Section] = {
     ),
     "phase.rebalance": Section("rebalance { ... }", "experts are placed anew by loads that change", REBALANCE),
     "phase.memory": Section("memory { ... }", "what the engine keeps beside weights and cache", BESIDE),
+    "phase.kv_cache": Section("kv_cache { ... }", "what is kept of the KV cache, where, and in how many bytes", KV_CACHE),
+    "phase.kv_cache.dtypes": Section(
+        "dtypes { LAYER = DTYPE }", "dtypes of the cache of layers or blocks, where they are not `kv_dtype`", {}, free=True
+    ),
     "phase.shard": Section("shard { DIM = tp }", "dimensions of own blocks that tp splits", {}, free=True),
     "phase.alternative": Section("alternative NAME { ... }", "another layout of its phase: attributes of a phase", {}, free=True),
     "serve": Section("serve NAME { ... }", "traffic over the phases, and how it is scheduled", SERVE, open=OPEN_IN_SERVINGS),

@@ -18,7 +18,7 @@ from ..calib.family import Family
 from ..calib.head_widths import classes_near
 from ..ir.graph import Op
 from ..ir.mesh import Mesh
-from ..ir.ops.attention import attend_operands, context_shares
+from ..ir.ops.attention import attend_operands, context_shares, stored_share
 from ..ir.ops.attributes import AttendAttrs
 from ..ir.ops.kind import Fuse
 from ..ir.ops.sequence import Array, over_blocks, query_runs
@@ -30,12 +30,18 @@ KV_VARIANT = {"bf16": "bf16", "fp16": "bf16", "fp8": "fp8"}
 
 
 def match(found: Match) -> None:
-    # No kernel that reads selected tokens was measured.
-    ops = [op for op in found.shapes.of_kind("attend") if not op.of(AttendAttrs).chosen]
+    # No kernel that reads selected tokens was measured, none that stores scores, and none of compressed caches.
+    ops = [op for op in found.shapes.of_kind("attend") if _is_known(found, op)]
     if not ops:
         return
     key = () if found.kept is None else ("attend", *found.kept.placed, tuple(map(found.kept.placed_split, ops)))
     found.keep(key, partial(_attentions, found, ops))
+
+
+def _is_known(found: Match, op: Op) -> bool:
+    attrs = op.of(AttendAttrs)
+    compressed = any(stored_share(found.segment, name) != 1.0 for name in op.inputs)
+    return not attrs.chosen and attrs.kernel == "flash" and not compressed
 
 
 def _attentions(found: Match, ops: list[Op]) -> None:

@@ -27,15 +27,28 @@ class PassSize:
     context: float
 
 
+def whole_pass(phase: Phase) -> PassSize:
+    """A whole chunk at the end of the prompt, or a step: the pass that a phase is lowered for."""
+    return PassSize(1, phase.tokens, phase.seen if phase.cache.keep else phase.context)
+
+
+def is_whole(size: PassSize, phase: Phase) -> bool:
+    """Whether a pass is as large as that."""
+    whole = whole_pass(phase)
+    return size.tokens == whole.tokens and size.context == whole.context
+
+
 def sizes(phase: Phase) -> tuple[PassSize, ...]:
     """The passes of a phase in order; a decode step and a prompt that is not cut take one."""
     if phase.passes == 1:
-        return (PassSize(1, phase.tokens, phase.context),)
+        return (whole_pass(phase),)
     whole = phase.passes - bool(phase.last)
     cached = phase.context - phase.new_tokens
     found = [PassSize(n, phase.tokens, cached + (middle + 1) * phase.tokens) for n, middle in _runs(whole)]
     if phase.last:
         found.append(PassSize(1, phase.last, phase.context))
+    if phase.cache.keep:
+        found = [replace(one, context=phase.cache.seen(one.tokens, one.context, generates=False)) for one in found]
     return tuple(found)
 
 

@@ -12,6 +12,7 @@ from ..base.phase_kinds import part_kind
 from ..base.traced import called
 from ..ir.graph import Graph, Op, Segment
 from ..ir.mesh import Mesh
+from ..ir.ops.attributes import CacheAttrs
 from ..ir.ops.kind import Tokens
 from ..ir.ops.op_set import OPS, state_bytes
 from ..spec.phase import Phase
@@ -57,15 +58,26 @@ def kept_tokens(context: int, queries: int, window: int | None, chunk: int | Non
     return min(context, int(blocks.max()) * block)
 
 
+def kept_share(op: Op) -> tuple[float, float]:
+    """What a cache takes of the bytes of its numbers wherever it is stored, and on the GPU."""
+    kept = op.attrs
+    if not isinstance(kept, CacheAttrs):
+        return 1.0, 1.0
+    return 1.0 / kept.ratio, (1.0 - kept.host) / kept.ratio
+
+
 def sequence_tokens(segment: Segment, op: Op, kind: str, policy: CachePolicy) -> float:
     """Most tokens of one sequence in a cache, on all ranks together. Of a prefill, what later tokens see:
     keys of its own pass are activations until then."""
-    context = segment.size("context", op.scope)
+    context, generates = segment.size("context", op.scope), part_kind(op.scope, kind).generates
+    most = context
+    if isinstance(op.attrs, CacheAttrs) and op.attrs.keep and not generates:
+        most = min(context, float(op.attrs.keep))
     window, chunk = segment.reach.get(op.name, (None, None)) if policy.frees else (None, None)
     if window is None and chunk is None:
-        return context
-    queries = segment.size("seq", op.scope) if part_kind(op.scope, kind).generates else 1
-    return _kept_of(context, queries, window, chunk, policy.block)
+        return most
+    queries = segment.size("seq", op.scope) if generates else 1
+    return min(most, _kept_of(context, queries, window, chunk, policy.block))
 
 
 @called
@@ -81,7 +93,7 @@ def held_tokens(segment: Segment, op: Op, mesh: Mesh, kind: str, policy: CachePo
 
 
 def token_bytes(segment: Segment, op: Op, mesh: Mesh) -> float:
-    """Bytes of one token of every sequence in a cache, on one rank."""
+    """Bytes of one token of every sequence in a cache, on one rank, as numbers."""
     assert op.sharding is not None
     total = DTYPE_BYTES[op.dtype]
     for dim, axes in zip(op.dims, op.sharding.dims, strict=True):
@@ -94,22 +106,41 @@ def cache_bytes(segment: Segment, mesh: Mesh, kind: str, policy: CachePolicy) ->
     total = 0.0
     for op in segment.ops:
         if OPS[op.kind].tokens is Tokens.CACHE:
-            total += token_bytes(segment, op, mesh) * held_tokens(segment, op, mesh, kind, policy)
+            held = token_bytes(segment, op, mesh) * held_tokens(segment, op, mesh, kind, policy)
+            total += held * kept_share(op)[1]
         total += state_bytes(segment, op, mesh)
+    return total
+
+
+def host_bytes(graph: Graph, policy: CachePolicy) -> float:
+    """KV cache that host memory keeps for one GPU, of the stage that has most of it."""
+    of_layer = {s.name: _host_bytes(s, graph, policy) for s in graph.segments}
+    passes = graph.microbatches * graph.lanes
+    return max(sum(count * of_layer[name] for name, count in stage.layers) * passes for stage in graph.stages)
+
+
+def _host_bytes(segment: Segment, graph: Graph, policy: CachePolicy) -> float:
+    total = 0.0
+    for op in segment.ops:
+        if isinstance(op.attrs, CacheAttrs) and op.attrs.host:
+            held = held_tokens(segment, op, graph.the_mesh, graph.kind, policy)
+            stored, on_gpu = kept_share(op)
+            total += token_bytes(segment, op, graph.the_mesh) * held * (stored - on_gpu)
     return total
 
 
 def passing_bytes(segment: Segment, op: Op, mesh: Mesh, policy: CachePolicy, graph: Graph) -> float:
     """Keys or values of this pass that queries of the pass see and the cache does not keep: live until attention ran."""
-    if part_kind(op.scope, graph.kind).generates or not policy.frees:
+    if part_kind(op.scope, graph.kind).generates:
         return 0.0
     assert op.sharding is not None
-    window, chunk = segment.reach.get(op.name, (None, None))
-    if window is None and chunk is None:
+    window, chunk = segment.reach.get(op.name, (None, None)) if policy.frees else (None, None)
+    evicts = isinstance(op.attrs, CacheAttrs) and op.attrs.keep > 0
+    if window is None and chunk is None and not evicts:
         return 0.0
     split = dict(zip(op.dims, op.sharding.dims, strict=True)).get("context", ())
     context, new = segment.size("context", op.scope), segment.size("seq", op.scope)
-    before = min(context - new, *(n - 1 for n in (window, chunk) if n is not None))
+    before = min([context - new, *(n - 1 for n in (window, chunk) if n is not None)])
     seen = (new + before) / mesh.size(split)
     kept = held_tokens(segment, op, mesh, graph.kind, policy)
     return token_bytes(segment, op, mesh) * max(0.0, seen - kept)

@@ -10,13 +10,14 @@ from ..base.frozen import replace
 from ..ir.graph import Graph, Op, Segment, Weight
 from ..ir.mesh import Mesh
 from ..ir.ops.kind import Tokens
-from ..ir.ops.op_set import OPS
+from ..ir.ops.op_set import OPS, scratch_bytes
 from ..ir.ops.sizes import local_bytes, local_count
 from ..ir.routed_dims import stem
 from ..ir.sharding import Axes
 from ..spec.phase import EngineMemory
 from ..spec.unit import Unit
 from .footprint import Memory, StageMemory
+from .host_copies import copy_buffers
 from .kv_cache import CachePolicy, cache_bytes, cache_policy, passing_bytes
 from .records import Costs
 
@@ -48,7 +49,7 @@ def stage_memory(graph: Graph, costs: Costs, unit: Unit) -> Memory:
                         weight_bytes(segment, mesh, tables, on),
                         padding_bytes(segment, mesh, engine, on),
                         0.0 if on else cache_bytes(segment, mesh, graph.kind, policy),
-                        staging_bytes(segment, costs, on),
+                        staging_bytes(segment, costs, on) + (0.0 if on else copy_buffers(segment, mesh, graph.lanes)),
                     )
                 own_B, padded_B, cached_B, staged_B = layers[name, bool(tables)]
                 weights += count * own_B
@@ -249,7 +250,8 @@ def peak_live_bytes(segment: Segment, graph: Graph, imbalance: float, policy: Ca
         dying = [n for n in segment.sources(op) if n in size and last[n] == i]
         freed = sum(size.pop(n) for n in dying)
         in_place = min(freed, own) if OPS[op.kind].fused else 0.0
-        peak = max(peak, live + own - in_place)
+        scratch = scratch_bytes(segment, op, mesh) if op.sharding.on == on else 0.0
+        peak = max(peak, live + own - in_place + scratch)
         live += own - freed
         size[op.name] = own
         if last.get(op.name, -1) < 0:

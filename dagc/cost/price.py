@@ -17,13 +17,14 @@ from ..base.frozen import replace
 from ..base.traced import called, number
 from ..ir.graph import Graph, Op, Segment
 from ..ir.mesh import Mesh
-from ..ir.ops.op_set import OPS, local_flops, traffic, uneven_share
+from ..ir.ops.op_set import OPS, kernels_of, local_flops, traffic, uneven_share
 from ..ir.routed_dims import Rows, routers, rows_of
 from ..ir.sharding import AT_EXPERTS
 from ..spec.hardware import Hardware
 from ..spec.phase import Phase
 from ..spec.unit import Unit
 from .expert_load import ExpertLoad
+from .host_copies import copy_cost
 from .records import NO_TRANSFER, Array, Costs, LayerLoad, OpCost
 from .transfers import collective_cost, stage_edges
 
@@ -67,7 +68,9 @@ def price(graph: Graph, unit: Unit, hardware: Hardware | None = None, kept: Kept
             rows = rows_of(op.dims)
             busy = loads[rows] if rows is not None else None
             here, known, calls = sides[op.on]
-            if op.is_collective:
+            if op.is_copy:
+                cost = copy_cost(segment, op, graph.the_mesh, here.host_link)
+            elif op.is_collective:
                 cost = collective_cost(segment, op, graph.the_mesh, here, busy, calls, own, link)
             else:
                 found = known.get(op.name)
@@ -130,8 +133,8 @@ def _launched(
     cost = _compute(segment, op, mesh, hardware, experts, measured)
     launched = measured is not None or not OPS[op.kind].fused
     if not unit.phase.cuda_graph and launched and cost.time_s.any():
-        launch_s = cost.launch_s + hardware.launch_s
-        cost = replace(cost, time_s=cost.time_s + hardware.launch_s, launch_s=launch_s)
+        launched_s = hardware.launch_s * max(1, len(kernels_of(segment, op, mesh)))
+        cost = replace(cost, time_s=cost.time_s + launched_s, launch_s=cost.launch_s + launched_s)
     return cost
 
 
@@ -145,11 +148,14 @@ def _compute(
     if experts is not None and op.scope == "experts":
         work, reads = experts.work, experts.reads
     share = uneven_share(segment, op, mesh)
+    several = kernels_of(segment, op, mesh)
     moved_B = (moved.activations_B * work + moved.weights_B) + moved.expert_weights_B * reads
     peak = (
         hardware.peak_flops(_math_dtype(segment, op)) if OPS[op.kind].uses_tensor_cores else hardware.peak_flops("fp32")
     )
     launch = 0.0 if OPS[op.kind].fused else hardware.launch_s
+    if several:
+        return _in_turn(several, flops, peak, hardware, mesh)
     own_flops = flops * work if share is None else flops * work * share
     compute_s, memory_s = own_flops / (peak * hardware.mfu), moved_B / (hardware.hbm_Bps * hardware.mbu)
     time = _over_ranks(_longer(compute_s, memory_s) + launch, mesh)
@@ -162,6 +168,30 @@ def _compute(
         family=measured.family, error=measured.error, outside=measured.outside, table=measured.table,
         instead_of=measured.instead_of,
     )  # fmt: skip
+
+
+def _in_turn(
+    kernels: tuple[tuple[float, float], ...], flops: float, peak: float, hardware: Hardware, mesh: Mesh
+) -> OpCost:
+    """Kernels one after the other, each at its own roofline and with a launch of its own. `flops`: what the op counts as."""
+    time_s = floor_s = moved_B = 0.0
+    bounds: dict[str, float] = {}
+    for own_flops, own_B in kernels:
+        compute_s, memory_s = own_flops / (peak * hardware.mfu), own_B / (hardware.hbm_Bps * hardware.mbu)
+        time_s, moved_B = time_s + max(compute_s, memory_s), moved_B + own_B
+        floor_s += max(own_flops / peak, own_B / hardware.hbm_Bps)
+        bound = _bound(compute_s, memory_s)
+        bounds[bound] = bounds.get(bound, 0.0) + number(max(compute_s, memory_s))
+    launch_s = len(kernels) * hardware.launch_s
+    bound = max(bounds, key=lambda name: bounds[name])
+    return OpCost(
+        _over_ranks(time_s + launch_s, mesh),
+        _over_ranks(floor_s, mesh),
+        bound,
+        flops,
+        number(moved_B),
+        launch_s=launch_s,
+    )
 
 
 def _longer(a: Any, b: Any) -> Any:

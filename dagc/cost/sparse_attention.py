@@ -38,7 +38,8 @@ class SparseBlock:
 def match(found: Match) -> None:
     for op in found.shapes.of_kind("attend"):
         part = found.phase.part(op.scope)
-        if op.of(AttendAttrs).chosen and not part.takes_prompts:
+        attrs = op.of(AttendAttrs)
+        if attrs.chosen and attrs.kernel == "flash" and not part.takes_prompts:
             block = _block(found, op)
             if block is not None:
                 _decode(found, block)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from ..base.axes import STAGES
 from ..base.collectives import ACROSS
 from ..base.frozen import record
-from ..ir.graph import COMM, COMPUTE
+from ..ir.graph import COMM, COMPUTE, COPY
 from ..ir.requests import request_moves
 from ..plan.result import PhaseResult
 from ..view.facts.critical import Visit, critical
@@ -178,6 +178,8 @@ class _Writer:
             ACROSS if self.result.takes_turns else ()
         ):  # each way beside the other, and beside all else
             tracks[kind] = Track(FURTHER + len(ACROSS) * gpu + k, pid, 4 * gpu + 1, f"GPU {gpu} {kind}")
+        if self.result.graph.copies:
+            tracks[COPY] = Track(3 * FURTHER + gpu, pid, 4 * gpu + 1, f"GPU {gpu} copies from and to its host")
         memory = Track(base + 2, pid, 4 * gpu + 2, f"GPU {gpu} memory", "B")
         link = Track(base + 3, pid, 4 * gpu + 3, f"GPU {gpu} link", "B/s")
         yield from (*tracks.values(), memory, link)

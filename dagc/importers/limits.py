@@ -10,11 +10,25 @@ from ..base.axes import AXES, SEQUENCE
 from ..base.draft_trees import MOST_NODES, nodes, of_word, word
 from ..base.dtypes import find
 from ..base.plain_data import DataError, check_object, from_data
-from ..base.schema import BESIDE, DTYPES, EXPERT_USE, HARDWARE, LARGE, LINK, PHASE, REBALANCE, WORKLOAD, Attribute
+from ..base.schema import (
+    ATTENTION_KERNELS,
+    BESIDE,
+    DTYPES,
+    EXPERT_USE,
+    HARDWARE,
+    KV_CACHE,
+    LARGE,
+    LINK,
+    PHASE,
+    REBALANCE,
+    WORKLOAD,
+    Attribute,
+)
 from ..ir.graph import Graph
 from ..spec.expert_use import ExpertUse
 from ..spec.factors import factorisations
 from ..spec.hardware import SHORT, Hardware, Level, Link, faults, node_size
+from ..spec.kv_cache import KvCache
 from ..spec.phase import BatchLengths, EngineMemory, Launches, Part, Phase
 from ..spec.rebalance import FEWEST_PERIODS, Rebalance
 from ..spec.strategy import Fold, Strategy
@@ -57,6 +71,10 @@ RANGES: dict[type, dict[str, Attribute]] = {
         "sequences": BESIDE["sequences"],
         "graphs_B": BESIDE["graphs"],
         "communication_B": BESIDE["communication"],
+    },
+    KvCache: {
+        **{name: KV_CACHE[name] for name in ("sinks", "heavy", "ratio", "offload")},
+        "keep": replace(KV_CACHE["keep"], low=0.0),
     },
     ExpertUse: {name: EXPERT_USE[name] for name in ("skip", "skip_below")},
     Launches: {"layer_s": PHASE["launch"], "prompt_tokens": BESIDE["tokens"]},
@@ -181,6 +199,12 @@ def check_together(unit: Unit, graph: Graph) -> None:
     for name in ("window_cache", "drafter", "engine", "exchange", "quantise", "expert_activations"):
         _check_word(name, getattr(phase, name), "plan.phase")
     _check_drafts(phase)
+    if phase.attention_kernel not in ATTENTION_KERNELS:
+        kernels = ", ".join(ATTENTION_KERNELS)
+        raise DataError("plan.phase.attention_kernel", f"{phase.attention_kernel!r} is not one of {kernels}")
+    for layer, dtype in phase.cache.dtypes:
+        if find(dtype) is None:
+            raise DataError("plan.phase.cache.dtypes", f"{dtype!r} of {layer!r} is not one of {', '.join(DTYPES)}")
     for name in ("dispatch", "overlap", "sp_method", "sp_layout", "expert_placement"):
         _check_word(name, getattr(strategy, name), "plan.phase.strategy")
     if phase.dispatch_dtype is not None and find(phase.dispatch_dtype) is None:

@@ -12,7 +12,7 @@ from ..base.collectives import ACROSS, FROM_EXPERTS, is_token_exchange
 from ..base.frozen import record, replace
 from ..base.phase_kinds import PHASE_KINDS, PROMPT, SAMPLED, PhaseKind, is_part
 from .mesh import Mesh
-from .ops.attributes import NONE, AttendAttrs, Attrs, CollectiveAttrs, FetchAttrs, SliceAttrs
+from .ops.attributes import NONE, AttendAttrs, Attrs, CollectiveAttrs, CopyAttrs, FetchAttrs, SliceAttrs
 from .sharding import AT_EXPERTS, Axes, Sharding
 
 A = TypeVar("A", bound=Attrs)
@@ -22,6 +22,8 @@ SCOPES = ("dense", "experts")
 """Scopes of weights. Ops may also be in that of a part of a mixed step, or of its sampled rows."""
 
 COMPUTE, COMM = STREAMS = ("compute", "comm")
+COPY = "copy"
+"""The stream of copies between a GPU and its host, in graphs that have some."""
 APART_STREAMS = (*STREAMS, *(f"{AT_EXPERTS} {own}" for own in STREAMS), *ACROSS)
 TURNS_STREAMS = (*APART_STREAMS, *(f"{own} between" for own in STREAMS))
 
@@ -142,6 +144,16 @@ class Op:
         return self.attrs.runtime_kind or self.kind
 
     @property
+    def is_copy(self) -> bool:
+        """Whether it is between the memories of a GPU and its host."""
+        return isinstance(self.attrs, CopyAttrs)
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether it is a copy for the layer behind: its own layer waits for that of the layer before."""
+        return isinstance(self.attrs, CopyAttrs) and self.attrs.prefetch
+
+    @property
     def is_token_exchange(self) -> bool:
         """A collective that takes tokens to their experts or back."""
         return is_token_exchange(self.kind, self.scope)
@@ -160,7 +172,7 @@ class Op:
         """What goes each way between two sets of ranks has a stream of its own, and so has each set."""
         if self.is_across:
             return self.kind
-        own = COMM if self.is_collective else COMPUTE
+        own = COMM if self.is_collective else COPY if isinstance(self.attrs, CopyAttrs) else COMPUTE
         return f"{self.on} {own}" if self.on else own
 
 
@@ -267,6 +279,15 @@ class Segment:
     def sources(self, op: Op) -> tuple[str, ...]:
         """What an op waits for, each once: other ops by name, and the segment's input."""
         return self._sources[op.name]
+
+    def waits(self, op: Op) -> tuple[tuple[str, ...], bool]:
+        """The same in the order of time: copies for the layer behind begin with their layer; and whether the op waits for those of the
+        layer before, which it reads."""
+        if op.is_ahead:
+            return (self.input,), False
+        sources = self._sources[op.name]
+        now = tuple(name for name in sources if name not in self.by_name or not self.by_name[name].is_ahead)
+        return now, len(now) < len(sources)
 
     def is_further(self, name: str) -> bool:
         """Whether a value is a result of its op after the first."""
@@ -507,8 +528,15 @@ class Graph:
     def streams(self) -> tuple[str, ...]:
         """On which the ops of a stage run in order."""
         if self.mesh is None or self.mesh.apart is None:
-            return STREAMS
-        return TURNS_STREAMS if self.lanes > 1 else APART_STREAMS
+            own: tuple[str, ...] = STREAMS
+        else:
+            own = TURNS_STREAMS if self.lanes > 1 else APART_STREAMS
+        return (*own, COPY) if self.copies else own
+
+    @cached_property
+    def copies(self) -> bool:
+        """Whether anything is copied between GPUs and their hosts."""
+        return any(isinstance(op.attrs, CopyAttrs) for segment in self.segments for op in segment.ops)
 
     def stream_of(self, segment: Segment, op: Op) -> str:
         """The one on which an op runs."""

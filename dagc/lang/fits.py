@@ -363,10 +363,10 @@ class StrategyFit:
         sp, tp = self.degree("attention", "sp"), self.degree("attention", "tp")
         tokens = self.phase.tokens
         parts, by = (sp * self.s.dcp, "sp x dcp" if self.s.dcp > 1 else "sp") if self.phase.generates else (1, "")
-        if not 1 <= tokens <= self.phase.context // parts:
+        if not 1 <= tokens <= self.phase.seen // parts:
             self._too_few(parts, by)
         if self.phase.generates:
-            self.need_tokens(self.phase.context, by, parts, "dcp", "sp", "context")
+            self.need_tokens(self.phase.seen, by, parts, "dcp", "sp", "kv_cache", "context")
             return
         if tokens < self.phase.context and sp > 1:
             what, without = ("a prompt in chunks", "chunk") if self.phase.passes > 1 else ("a cached prefix", "prefix")
@@ -409,7 +409,7 @@ class StrategyFit:
 
     def _too_few(self, parts: int, by: str) -> None:
         """A prefix as long as the prompt, or more drafted tokens than the last rank of the context has."""
-        tokens, context = self.phase.new_tokens, self.phase.context
+        tokens, context = self.phase.new_tokens, self.phase.seen
         if self.phase.takes_prompts and tokens < 1:
             prompt = self.workload.prompt
             message = f"a prefix of {prompt - tokens} tokens leaves no new tokens of a prompt of {prompt}"

@@ -10,6 +10,7 @@ from ..base.syntax import ast
 from ..base.units import BASE, SCALAR, UNITS, Quantity, dim_name, show_runs
 from ..spec.expert_use import ExpertUse
 from ..spec.hardware import Hardware, Level, PoolLink
+from ..spec.kv_cache import KvCache
 from ..spec.model import Model, Precision
 from ..spec.phase import BatchLengths, EngineMemory, Phase
 from ..spec.rebalance import Rebalance
@@ -272,8 +273,11 @@ def _served(p: Phase) -> str:
             f"memory_fraction = {number(p.memory.fraction)}",
             *_beside(p.memory),
             f"window_cache = {p.window_cache}, kv_block = {p.kv_block} tok",
+            *_cache(p.cache),
             *([f"routing = {_routing(p.routing)}"] if p.routing is not None and p.strategy.rebalance is None else []),
-            *_strategy(p.strategy, "redundant", use=_expert_use(p.experts)),
+            *_strategy(
+                p.strategy, "redundant", use={"experts": _expert_use(p.experts), "attention": _attention_use(p)}
+            ),
         ],
     )
 
@@ -282,6 +286,15 @@ def _beside(m: EngineMemory) -> Iterator[str]:
     parts = {"graphs": m.graphs_B, "communication": m.communication_B, "padding": m.padding_B}
     sizes = (f"{name} = {number(size, 'B')}" for name, size in parts.items() if size is not None)
     yield f"memory {{ tokens = {m.tokens} tok, sequences = {m.sequences}, {', '.join(sizes)} }}"
+
+
+def _cache(c: KvCache) -> Iterator[str]:
+    said = [f"keep = {c.keep} tok, sinks = {c.sinks} tok, heavy = {number(c.heavy)}"] if c.keep else []
+    said += [f"ratio = {number(c.ratio)}"] if c.ratio != 1.0 else []
+    said += [f"offload = {number(c.offload)}, prefetch = {_value(c.prefetch)}"] if c.offload else []
+    said += [f"dtypes {{ {', '.join(f'{name} = {dtype}' for name, dtype in c.dtypes)} }}"] if c.dtypes else []
+    if said:
+        yield f"kv_cache {{ {', '.join(said)} }}"
 
 
 def _mixed(p: Phase) -> Iterator[str]:
@@ -330,12 +343,20 @@ def _rebalance(r: Rebalance) -> str:
     return f"rebalance {{ loads = [{', '.join(windows)}], window = {r.window}, every = {r.every} }}"
 
 
+DEGREES_ALONE: Mapping[str, Sequence[str]] = {}
+
+
 def _expert_use(use: ExpertUse) -> list[str]:
     return [f"skip = {number(use.skip)}, skip_below = {number(use.skip_below)}"] if use.skip else []
 
 
-def _strategy(s: Strategy, *more: str, use: Sequence[str] = ()) -> Iterator[str]:
-    """`more`: counts that this kind of phase has beside those of every kind; `use`: what its section `experts` says beside degrees."""
+def _attention_use(p: Phase) -> list[str]:
+    return [f"kernel = {p.attention_kernel}"] if p.attention_kernel != "flash" else []
+
+
+def _strategy(s: Strategy, *more: str, use: Mapping[str, Sequence[str]] = DEGREES_ALONE) -> Iterator[str]:
+    """`more`: counts that this kind of phase has beside those of every kind; `use`: what its sections `attention` and `experts` say beside
+    degrees."""
     yield ", ".join(f"{a} = {getattr(s, a)}" for a in (*AXES, "replicas", "microbatches", *more))
     layout = f"sp_layout = {s.sp_layout}, " if s.sp_layout != "contiguous" else ""
     yield f"order = [{', '.join(s.order)}], sp_method = {s.sp_method}, {layout}dispatch = {s.dispatch}, overlap = {s.overlap}"
@@ -352,10 +373,10 @@ def _strategy(s: Strategy, *more: str, use: Sequence[str] = ()) -> Iterator[str]
         if fold is not None:
             own = f"gpus = [{show_runs(s.apart.gpus)}], " if s.apart is not None and name == "experts" else ""
             own = f"hardware = {s.apart.hardware}, {own}" if s.apart is not None and own and s.apart.hardware else own
-            said = [f"{a} = {n}" for a, n in fold.degrees] + (list(use) if name == "experts" else [])
+            said = [f"{a} = {n}" for a, n in fold.degrees] + [*use.get(name, ())]
             yield f"{name} {{ {own}{', '.join(said)} }}"
-        elif use and name == "experts":
-            yield f"{name} {{ {', '.join(use)} }}"
+        elif use.get(name):
+            yield f"{name} {{ {', '.join(use[name])} }}"
     if s.balanced:
         yield "stages = balanced"
     elif s.layers_per_stage is not None:

@@ -12,7 +12,7 @@ from ..ir.graph import Op
 from ..plan.result import PhaseResult
 from ..view.facts.timeline import Member, Slice, everyone, slices
 from .busy import NOTHING, Activity, activity
-from .kernel_classes import COMPUTE, EXCHANGE
+from .kernel_classes import COMPUTE, COPY, EXCHANGE
 
 ROWS: Mapping[str, str] = {
     "attend": "attention", "select": "attention", "rope": "attention", "cache": "attention", "temper": "attention",
@@ -22,6 +22,8 @@ ROWS: Mapping[str, str] = {
     "softmax_merge": "all_reduce", "softmax_scatter": "reduce_scatter",
 }  # fmt: skip
 """Kinds of op -> the row of a comparison, which kernel_classes.json names too. NCCL has one kernel for all that goes from rank to rank."""
+PARTS: Mapping[str, str] = {"compute": COMPUTE, "copy": COPY}
+"""Of a GPU's time, by the stream; on others it exchanges."""
 OTHER = "elementwise"
 """Norms too: engines fuse them with additions, activations and casts, each in its own way, so that only their sum compares."""
 
@@ -71,7 +73,7 @@ def planned(result: PhaseResult, member: Member) -> PlannedRank:
             rows[row] = PlannedRow(before.calls + weight, before.time_s + weight * (piece.end_s - piece.start_s))
             start.append(piece.start_s)
             end.append(piece.end_s)
-            part.append(COMPUTE if piece.stream == "compute" else EXCHANGE)
+            part.append(PARTS.get(piece.stream, EXCHANGE))
         found = activity(np.array(start), np.array(end), np.array(part, dtype=np.str_))
         whole = whole.plus(found, weight)
         period_s += weight * one.schedule.period_s

@@ -23,7 +23,7 @@ from ..spec.hardware import Hardware
 from ..spec.phase import Phase
 from ..spec.unit import Unit
 from . import layer_loads
-from .doubts import warn_of_idle_stages, warn_of_moved_cache
+from .doubts import warn_of_full_hosts, warn_of_idle_stages, warn_of_moved_cache
 
 EACH_PASS: tuple[Analysis, ...] = (PriceOps(), ScheduleOps())
 """What is found about every pass that a prompt takes."""
@@ -35,14 +35,14 @@ def cost_graph(graph: Graph, unit: Unit) -> PhaseResult:
     """Costs, memory and schedule of a placed graph."""
     check(graph, unit)
     passes = price(graph, unit)
-    last = next(
-        (c for c in reversed(passes) if c.tokens == unit.phase.tokens and c.context == unit.phase.context), None
-    )
+    largest = chunks.whole_pass(unit.phase)
+    last = next((c for c in reversed(passes) if (c.tokens, c.context) == (largest.tokens, largest.context)), None)
     end = last or whole(graph, unit)
     need = whole_memory(graph, unit, end.costs)
     verify_schedule(graph, end.schedule)
     warn_of_idle_stages(unit, end.schedule)
     warn_of_moved_cache(unit, graph, end.costs)
+    warn_of_full_hosts(unit, graph)
     flops = sum(
         size.count * graph_flops(chunks.resized(graph, size.tokens, size.context)) for size in chunks.sizes(unit.phase)
     )
@@ -145,14 +145,14 @@ def price(graph: Graph, unit: Unit, hardware: Hardware | None = None) -> tuple[C
 
 def whole(graph: Graph, unit: Unit, hardware: Hardware | None = None) -> Chunk:
     """The pass that the graph was lowered for: a whole chunk at the end of the prompt."""
-    return _priced(graph, unit, chunks.PassSize(1, unit.phase.tokens, unit.phase.context), hardware)
+    return _priced(graph, unit, chunks.whole_pass(unit.phase), hardware)
 
 
 def of_size(graph: Graph, phase: Phase, size: chunks.PassSize) -> Graph:
     """The graph of a pass of the phase. `graph`: that of a whole chunk at the end of the prompt."""
     if size.tokens != phase.tokens:
         return chunks.resized(graph, chunks.divided(graph, size.tokens), size.context)
-    return graph if size.context == phase.context else chunks.resized(graph, size.tokens, size.context)
+    return graph if chunks.is_whole(size, phase) else chunks.resized(graph, size.tokens, size.context)
 
 
 def _priced(graph: Graph, unit: Unit, size: chunks.PassSize, hardware: Hardware | None) -> Chunk:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from ..base.axes import SEQUENCE, STAGES, TENSOR
 from ..base.diagnostics import Collector
 from ..base.units import BYTES, show
+from ..cost.kv_cache import cache_policy, host_bytes
 from ..cost.records import Costs
 from ..cost.schedule.records import Schedule
 from ..ir.graph import Graph, Op, Segment
@@ -49,6 +52,21 @@ def warn_of_moved_cache(unit: Unit, graph: Graph, costs: Costs) -> None:
                 "a cache that is not moved costs nothing per step: split batch or heads (dp, tp), not the context or a width that attention needs whole",
             ),
         )
+
+
+def warn_of_full_hosts(unit: Unit, graph: Graph) -> None:
+    """Host memory that is given has room for what all GPUs of a host keep there."""
+    hardware = unit.spec.hardware
+    if not graph.copies or hardware.host_memory_B is None:
+        return
+    each_B = host_bytes(graph, cache_policy(unit.phase))
+    gpus = max(Counter(gpu // hardware.per_host for gpu in unit.phase.gpus).values())
+    if each_B * gpus > hardware.host_memory_B:
+        unit.out.add(
+            "W06", f"hosts have no room for what `{unit.phase.name}` keeps there", unit.phase.spans.get("kv_cache", unit.phase.span),
+            because=(f"{gpus} GPUs x {show(each_B, BYTES)} = {show(each_B * gpus, BYTES)} of {show(hardware.host_memory_B, BYTES)}",),
+            help=("less `offload`, a smaller `keep`, or fewer sequences",),
+        )  # fmt: skip
 
 
 def _origin(segment: Segment, op: Op) -> Op:

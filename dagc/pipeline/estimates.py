@@ -175,7 +175,7 @@ def _compiled(
         if look is not None:
             look.at_costs(own, found)
         passes_s += size.count * period_s(own, found)
-        if size.tokens == phase.tokens and size.context == phase.context:
+        if chunks.is_whole(size, phase):
             costs = found
     memory = whole_memory(graph, unit, price(graph, unit, kept=kept) if costs is None else costs)
     return passes_s, memory, graph

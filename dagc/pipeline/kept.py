@@ -238,7 +238,7 @@ class Layout:
     def passes(self, phase: Phase, sizes: Numbers) -> Iterator[tuple[PassSize, Numbers]]:
         """The passes of a phase, each with its sizes of the graph; `sizes`: of a whole one. Raises Untraceable."""
         for size in chunks.sizes(phase):
-            if size.tokens == phase.tokens and size.context == phase.context:
+            if chunks.is_whole(size, phase):
                 yield size, sizes
             else:
                 graph = of_size(self.template.at(sizes), phase, size)

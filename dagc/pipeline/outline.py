@@ -33,7 +33,7 @@ def outline(unit: Unit, layout: Layout, numbers: Numbers) -> PhaseResult:
             end, whole = passes[-1], figures
     if end is None or whole is None:
         whole = layout.figures(numbers, phase)
-        end = _chunk(layout, whole, chunks.PassSize(1, phase.tokens, phase.context), phase)
+        end = _chunk(layout, whole, chunks.whole_pass(phase), phase)
     flops = sum(size.count * layout.flops(numbers, size) for size in chunks.sizes(phase))
     graph, memory = layout.template.at(numbers), layout.memory(numbers, whole)
     return assembled(unit, graph, tuple(passes), end, memory, flops, calls_of(layout), {})

@@ -83,7 +83,7 @@ def _ranges(spec: Spec, phase: Phase) -> tuple[Ranges, Ranges]:
         resized = of_size(graph, own, size)
         found = price(resized, unit)
         time_s = time_s + size.count * range_times_s(resized, found)
-        if size.tokens == own.tokens and size.context == own.context:
+        if chunks.is_whole(size, own):
             costs = found
     costs = price(graph, unit) if costs is None else costs
     drafter_B = 0.0

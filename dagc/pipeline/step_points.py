@@ -125,7 +125,7 @@ def _seconds(step: Priced, schedule: Schedule) -> float:
     sends_s = [edge.time_s for edge in step.costs.edges]
     steady = PIPELINES[MIXED.name].step
     assert steady is not None
-    return steady(schedule.stage_s, sends_s, 0.0, graph.microbatches).time_s
+    return steady(schedule.stage_s, schedule.stage_s, sends_s, 0.0, graph.microbatches).time_s
 
 
 def _figures(own: Priced, phase: Phase) -> Figures:

@@ -11,7 +11,7 @@ from ..cost.prices import LinkPrices, PoolPrices
 from ..ir.axes import Dispatch, Method
 from ..ir.graph_pass import GraphPass, PassError
 from ..ir.mesh import Factors
-from ..passes import GRAPH_PASSES, OF_TRAINING
+from ..passes import GRAPH_PASSES, OF_HOSTS, OF_TRAINING
 from ..passes.backward import Backward
 from ..passes.dp import DataParallel
 from ..passes.ep import ExpertParallel
@@ -37,7 +37,8 @@ def lowering(unit: Unit, added: Added) -> tuple[GraphPass, ...]:
     """Every graph pass in order, those of plugins behind the one that they follow. Raises SpecError with E03."""
     set_here = {type(one): one for one in _with_options(unit)}
     trains = unit.phase.training is not None
-    own = [set_here.get(one) or one() for one in GRAPH_PASSES if trains or one not in OF_TRAINING]
+    left_out = (() if trains else OF_TRAINING) + (() if unit.phase.cache.offload else OF_HOSTS)
+    own = [set_here.get(one) or one() for one in GRAPH_PASSES if one not in left_out]
     if missed := sorted(added.keys() - {"expand", *(one.name for one in own)}):
         what = f"`{added[missed[0]][0].name}` follows `{missed[0]}`, a pass of training phases"
         raise PassError(f"{what}: it would never run here", at="passes")

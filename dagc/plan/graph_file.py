@@ -12,6 +12,7 @@ from ..ir.graph import Graph
 from ..ir.text.write import print_graph
 from ..spec.expert_use import ALL
 from ..spec.hardware import SHORT, Hardware, Level
+from ..spec.kv_cache import KvCache
 from ..spec.model import Model
 from ..spec.phase import Phase
 from ..spec.strategy import Strategy
@@ -60,6 +61,10 @@ def plan_section(plan: CompiledPlan, phase: str) -> dict[str, Any]:
         data["phase"]["strategy"].pop("rebalance", None)
     if own.experts == ALL:
         data["phase"].pop("experts", None)
+    if own.cache == KvCache():
+        data["phase"].pop("cache", None)
+    if own.attention_kernel == "flash":
+        data["phase"].pop("attention_kernel", None)
     link = spec.expert_link(own)
     if link is not None:
         joined = {"bandwidth_Bps": link.bandwidth_Bps, "latency_s": link.latency_s}

@@ -12,8 +12,9 @@ from ..base.dtypes import DTYPE_BYTES
 from ..base.frozen import field, record, replace
 from ..base.phase_kinds import PREFILL
 from ..base.units import Quantity
+from ..cost.attention_bytes import AttentionBytes, attention_bytes
 from ..cost.footprint import StageMemory
-from ..cost.kv_cache import cache_policy, sequence_tokens
+from ..cost.kv_cache import cache_policy, host_bytes, kept_share, sequence_tokens
 from ..ir.mesh import Mesh
 from ..ir.ops.kind import Tokens
 from ..ir.ops.op_set import OPS, state_of
@@ -144,6 +145,16 @@ class Subject:
         return sum(part.sequences * part.context for part in self.phase.as_parts)
 
     @cached_property
+    def attention(self) -> AttentionBytes | None:
+        """What attention moves in a pass; None where nothing attends."""
+        return attention_bytes(self.result.graph)
+
+    @cached_property
+    def host_B(self) -> float | None:
+        """Cache that host memory keeps for the fullest GPU; None: all of it is on GPUs."""
+        return host_bytes(self.result.graph, cache_policy(self.phase)) or None
+
+    @cached_property
     def room(self) -> float | None:
         """Tokens of cache that the fullest stage has room for; None: nothing is cached."""
         room = min(kv_tokens(self.result, self.pools, self.cached_tokens))
@@ -258,6 +269,7 @@ def sequence_cache_B(result: PhaseResult, spec: Spec, kind: str) -> float:
         for op in (state_of(segment, op) or op for op in segment.ops):
             if OPS[op.kind].tokens is Tokens.CACHE:
                 each_B = segment.count(op.dims, op.scope) / segment.size("batch", op.scope) * DTYPE_BYTES[op.dtype]
+                each_B *= kept_share(op)[0]
                 if "context" in op.dims:
                     each_B *= sequence_tokens(segment, op, kind, policy) / segment.size("context", op.scope)
                 size_B += each_B * segment.repeat

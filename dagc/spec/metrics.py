@@ -217,6 +217,7 @@ _PHASES: tuple[Metric, ...] = (
     _phase(
         "memory.capacity", BYTES, "", lambda s: s.memory.capacity_B, "what a GPU may store, by the engine's share of it"
     ),
+    _phase("memory.host", BYTES, "lower", lambda s: s.host_B, "KV cache that host memory keeps for the fullest GPU"),
     _phase(
         "memory.own", BYTES, "lower", lambda s: s.memory.peak_B, "the sum of these for the phase alone", json="memory.peak_B"
     ),
@@ -236,6 +237,18 @@ _PHASES: tuple[Metric, ...] = (
     _phase(
         "memory.kv_tokens_free", TOKENS, "higher", lambda s: None if s.room is None else max(0.0, s.room - s.cached_tokens),
         "those that fit in addition to the batch of the phase", pooled=True,
+    ),
+    _phase(
+        "attention_bytes", BYTES, "lower", lambda s: None if s.attention is None else s.attention.moved_B,
+        "bytes that attention moves to and from the memory of a GPU in a pass",
+    ),
+    _phase(
+        "flash_saving", SCALAR, "", lambda s: None if s.attention is None else s.attention.saving,
+        "bytes of attention that writes and reads its scores over those of flash attention",
+    ),
+    _phase(
+        "host_copies", BYTES, "lower", lambda s: s.attention.copied_B if s.attention is not None and s.attention.copied_B else None,
+        "bytes that come from host memory and go there in a pass, of one GPU", compared=True,
     ),
     _phase(
         "kv_transfer", TIME, "lower", lambda s: None if s.transfer is None else s.transfer[1],

@@ -10,6 +10,7 @@ from ..base.phase_kinds import PHASE_KINDS, PhaseKind, part_kind
 from ..base.source import Span
 from .batching import Batching
 from .expert_use import ALL, ExpertUse
+from .kv_cache import KvCache
 from .model import Model, Precision
 from .strategy import Strategy
 from .training import Training
@@ -117,6 +118,8 @@ class Phase:
     chances: Chances = ()
     draft_model: Model | None = None
     lengths: BatchLengths | None = None  # of prompts that are not equally long
+    cache: KvCache = KvCache()  # what it keeps, and where
+    attention_kernel: str = "flash"  # flash | unfused
     span: Span | None = field(default=None, compare=False, repr=False)
     spans: Mapping[str, Span] = field(default_factory=dict, compare=False, repr=False)
 
@@ -157,6 +160,12 @@ class Phase:
         tokens = min(self.chunk or new, new)
         passes = -(-new // tokens) if new > 0 else 1
         return replace(self, context=context, tokens=tokens, passes=passes, last=new % tokens if passes > 1 else 0)
+
+    @property
+    def seen(self) -> int:
+        """Tokens that the last of a pass attends to: its context, or what the cache keeps of it with the new ones."""
+        context = max(self.tokens, self.context) if self.takes_prompts else self.context
+        return self.cache.seen(self.tokens, context, generates=self.phase_kind.generates)
 
     @property
     def phase_kind(self) -> PhaseKind:

@@ -15,6 +15,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "docs/model",
         "docs/phases",
         "docs/experts",
+        "docs/cache",
         "docs/traffic",
         "docs/blocks",
         "docs/untrusted",

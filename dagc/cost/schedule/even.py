@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ...base.frozen import field, mutable
-from ...ir.graph import COMM, Graph
+from ...ir.graph import COMM, COPY, Graph
 from .layer_program import Program, program, run_even
 from .microbatches import LEAST
 from .moments import RESOLUTION_S, State
@@ -94,8 +94,12 @@ class EvenSchedule:
         graph, pipeline = self.graph, PIPELINES[self.graph.kind]
         assert pipeline.step is not None
         idle: Entry = ((0.0,) * graph.lanes, (0.0,) * len(graph.streams))
-        alone = [self.latest(self._cell(i, idle, times, memo)[0]) for i in range(len(graph.stages))]
-        return pipeline.step(alone, list(sends_s), return_s, graph.microbatches).time_s
+        alone = [self._cell(i, idle, times, memo) for i in range(len(graph.stages))]
+        ready_s = busy_s = [self.latest(ready) for ready, _ in alone]
+        if graph.copies:
+            at = graph.streams.index(COPY)
+            busy_s = [self.latest((ready, streams[at])) for ready, (_, streams) in zip(ready_s, alone, strict=True)]
+        return pipeline.step(ready_s, busy_s, list(sends_s), return_s, graph.microbatches).time_s
 
     def _latest_s(
         self, times: Sequence[Any], sends_s: Sequence[float], host_s: float, memo: Memo, microbatches: int

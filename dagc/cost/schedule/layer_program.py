@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from ...base.frozen import record
-from ...ir.graph import Graph, Op, Segment
+from ...ir.graph import COPY, Graph, Op, Segment
 from ...ir.ops.attributes import RingTurnAttrs
 from .moments import Moment, Node, State, later
 
@@ -17,7 +17,7 @@ ENTRY = -1
 class Step(NamedTuple):
     """An op of a lane. `time`: where its time is in the list of all ops; `takes`: steps that it waits for; `rings`: those of whose ring
     it waits for the end alone; `sources`: all of these in order, `ENTRY` for the layer's input; `axes`: dimensions of the mesh whose ranks
-    wait for each other."""
+    wait for each other; `ahead`: the stream of the copies that the layer before began for it (none: -1)."""
 
     time: int
     stream: int
@@ -27,6 +27,7 @@ class Step(NamedTuple):
     entry: bool
     axes: tuple[int, ...]
     sources: tuple[int, ...] = ()
+    ahead: int = -1
 
 
 @record
@@ -53,7 +54,8 @@ def program(graph: Graph, segment: Segment, times: Mapping[str, int]) -> Program
         takes: list[int] = []
         rings: list[int] = []
         sources: list[int] = []
-        for name in segment.sources(op):
+        names, copied = segment.waits(op)
+        for name in names:
             source = ENTRY if name == segment.input else at[name, lane]
             sources.append(source)
             if source != ENTRY:
@@ -63,7 +65,8 @@ def program(graph: Graph, segment: Segment, times: Mapping[str, int]) -> Program
         axes = mesh.dimensions(op.axes)
         stream = streams.index(graph.stream_of(segment, op))
         entry = ENTRY in sources
-        steps.append(Step(times[op.name], stream, lane, tuple(takes), tuple(rings), entry, axes, tuple(sources)))
+        ahead = streams.index(COPY) if copied else -1
+        steps.append(Step(times[op.name], stream, lane, tuple(takes), tuple(rings), entry, axes, tuple(sources), ahead))
         ops.append(op)
     for op, lane in between(segment, lanes):
         steps.append(Step(times[op.name], streams.index(op.stream), lane, (), (), False, ()))
@@ -114,7 +117,7 @@ def run_even(program: Program, entry: State, times: Sequence[float]) -> Ran:
     free = list(streams)
     starts: list[float] = []
     ends: list[float] = []
-    for time, stream, lane, takes, rings, enters, _, _ in program.steps:
+    for time, stream, lane, takes, rings, enters, _, _, ahead in program.steps:
         at = free[stream]
         if enters and ready[lane] > at:
             at = ready[lane]
@@ -124,6 +127,8 @@ def run_even(program: Program, entry: State, times: Sequence[float]) -> Ran:
         for k in rings:
             if starts[k] > at:  # the first block is local: only the end waits
                 at = starts[k]
+        if ahead >= 0 and streams[ahead] > at:
+            at = streams[ahead]
         end = at + times[time]
         for k in rings:
             if ends[k] > end:
@@ -141,7 +146,7 @@ def run_uneven(program: Program, entry: State, times: Sequence[Moment]) -> Ran:
     arrivals: list[Moment] = []
     starts: list[Moment] = []
     ends: list[Moment] = []
-    for time, stream, lane, takes, rings, enters, axes, _ in program.steps:
+    for time, stream, lane, takes, rings, enters, axes, _, ahead in program.steps:
         at = free[stream]
         if enters:
             at = later(at, ready[lane])
@@ -149,6 +154,8 @@ def run_uneven(program: Program, entry: State, times: Sequence[Moment]) -> Ran:
             at = later(at, ends[k])
         for k in rings:
             at = later(at, starts[k])
+        if ahead >= 0:
+            at = later(at, streams[ahead])
         arrivals.append(at)
         if axes and not isinstance(at, float):
             at = at.max(axis=axes, keepdims=True)

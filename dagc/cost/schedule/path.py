@@ -54,15 +54,18 @@ class Paths:
     def through(
         self,
         trace: Trace,
-        target: Node = ("ready", 0),
+        target: Node | None = None,
         rank: Rank | None = None,
     ) -> tuple[Path, Node, Rank]:
-        """Path through the layers of one cell, from an exit (ready lane, or a stream) back to an entry."""
+        """Path through the layers of one cell, from an exit (ready lane, or a stream) back to an entry. Without a rank the one that is
+        last; without a target the lane that is."""
         total: Path = Path()
-        if rank is None:
-            lanes = trace[-1][0].exit.ready
+        lanes, streams = trace[-1][0].exit
+        if target is None or (rank is None and target[0] == "ready"):
             lane = max(range(len(lanes)), key=lambda k: last_s(lanes[k]))
             target, rank = ("ready", lane), self._last(lanes[lane])
+        elif rank is None:
+            rank = self._last(streams[self.layers.graph.streams.index(target[0])])
         for evaluation, repeat in reversed(trace):
             left = repeat
             while left:
@@ -113,6 +116,11 @@ class Paths:
                 if best_s < came_s <= latest_s:
                     best_s, at = came_s, None if source == ENTRY else source
                     target, counted = ("ready", step.lane), source not in step.rings
+            if step.ahead >= 0:
+                came_s = at_rank(ev.entry.streams[step.ahead], rank)
+                if best_s < came_s <= latest_s:
+                    best_s, at = came_s, None
+                    target, counted = (streams[step.ahead], 0), True
             came_s = at_rank(ev.entry.streams[step.stream] if previous is None else ends[previous], rank)
             if best_s < came_s <= latest_s:
                 target, at, counted = (streams[step.stream], 0), previous, True

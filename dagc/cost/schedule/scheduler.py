@@ -10,7 +10,7 @@ from collections.abc import Callable
 from math import fsum
 
 from ...base.frozen import field, mutable, record, replace
-from ...ir.graph import COMM, Graph
+from ...ir.graph import COMM, COPY, Graph
 from ..records import Costs
 from .layer import Layers
 from .layer_program import Program
@@ -20,6 +20,8 @@ from .path import Departures, Path, Paths, Trace, send_path
 from .pipelines import PIPELINES, Cell, Pipeline, Step
 from .records import PathStep, Run, Schedule
 
+COPIED = (COPY, 0)
+"""A path's end: the last copy that a stage began."""
 HOST = ("", "host")
 """Names the host's time in a path."""
 
@@ -79,8 +81,8 @@ class Scheduler:
     def run(self) -> Schedule:
         columns = walk(self.column, self.graph.microbatches)
         latency = max(c.ready_s for c in columns.columns)
-        alone, stage_s = self.alone()
-        period, path = self.step(alone, stage_s)
+        alone, stage_s, busy_s = self.alone()
+        period, path = self.step(alone, stage_s, busy_s)
         if path is None:
             period, path = latency, self.pipeline_path(columns)
         else:
@@ -92,36 +94,45 @@ class Scheduler:
     def times(self) -> Schedule:
         """How long it takes, without cells and path."""
         latency = max(c.ready_s for c in walk(self.column, self.graph.microbatches).columns)
-        _, stage_s = self.alone()
-        steady = self.steady(stage_s)
+        _, stage_s, busy_s = self.alone()
+        steady = self.steady(stage_s, busy_s)
         period = latency if steady is None else steady.time_s + self.host_s
         return Schedule((), {}, latency, period, stage_s, (), self.host_s)
 
-    def alone(self) -> tuple[list[Trace], tuple[float, ...]]:
-        """Each stage with nothing before it: its layers, and how long they take."""
+    def alone(self) -> tuple[list[Trace], tuple[float, ...], tuple[float, ...]]:
+        """Each stage with nothing before it: its layers, how long they take, and when it can begin anew: copies that its last layers
+        began are for the first ones of the next step."""
         idle = State((0.0,) * self.graph.lanes, (0.0,) * len(self.graph.streams))
         cells = [self.cell(i, idle) for i in range(len(self.graph.stages))]
-        return [trace for _, trace, _ in cells], tuple(latest_s(out.ready) for _, _, out in cells)
+        ready_s = tuple(latest_s(out.ready) for _, _, out in cells)
+        busy_s = ready_s
+        if self.graph.copies:
+            at = self.graph.streams.index(COPY)
+            busy_s = tuple(max(s, last_s(out.streams[at])) for s, (_, _, out) in zip(ready_s, cells, strict=True))
+        return [trace for _, trace, _ in cells], ready_s, busy_s
 
-    def step(self, alone: list[Trace], stage_s: tuple[float, ...]) -> tuple[float, Path | None]:
+    def step(
+        self, alone: list[Trace], stage_s: tuple[float, ...], busy_s: tuple[float, ...]
+    ) -> tuple[float, Path | None]:
         """Seconds and path of a step in steady state, where the pipeline has one. `alone`: each stage with nothing before it."""
-        found = self.steady(stage_s)
+        found = self.steady(stage_s, busy_s)
         if found is None:
             return 0.0, None
         sends_s = self.sends_s()
         path = Path()
         for stage, times in found.visits.items():
-            path.add(self.paths.through(alone[stage])[0], times)
+            copied = not found.around and busy_s[stage] > stage_s[stage]
+            path.add(self.paths.through(alone[stage], COPIED if copied else None)[0], times)
         if found.around and sends_s:
             path.step(("", "send"), fsum(sends_s), len(sends_s))
             path.step(("", "token_return"), self.return_s())
         return found.time_s, path
 
-    def steady(self, stage_s: tuple[float, ...]) -> Step | None:
+    def steady(self, stage_s: tuple[float, ...], busy_s: tuple[float, ...]) -> Step | None:
         """A step in steady state, where the pipeline has one."""
         if self.pipeline.step is None:
             return None
-        return self.pipeline.step(stage_s, self.sends_s(), self.return_s(), self.graph.microbatches)
+        return self.pipeline.step(stage_s, busy_s, self.sends_s(), self.return_s(), self.graph.microbatches)
 
     def sends_s(self) -> list[float]:
         return [self.send_s(cell.stage) for cell in self.cells if cell.gives is not None]

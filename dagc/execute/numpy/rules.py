@@ -235,7 +235,7 @@ NUMPY: dict[str, Rule] = {
     "last": _last,
     "argmax": _argmax,
     "slice": _slice,
-    "rename": each(np.asarray),
+    **dict.fromkeys(("rename", "host_cache"), each(np.asarray)),
     "unpack": unpacked,
     "pack": packed(np.concatenate),
     **gradients.GRADIENTS,

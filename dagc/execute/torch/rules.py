@@ -258,7 +258,7 @@ _FORWARD: Mapping[str, Rule] = {
     "last": _last,
     "argmax": _argmax,
     "slice": _slice,
-    "rename": lambda call, x: x[0],
+    **dict.fromkeys(("rename", "host_cache"), lambda call, x: x[0]),
     "unpack": unpacked,
     "pack": packed(torch.cat),
 }

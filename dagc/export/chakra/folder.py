@@ -105,6 +105,11 @@ def folder(plan: CompiledPlan, phase: str, *, target: Path) -> dict[str, Callabl
         because = ("its collectives are among one group of ranks, all of which do the same",)
         help = ("`--emit perfetto` and `--emit json` have what goes across",)
         raise SpecError([Diagnostic("E05", message, plan.units[phase].phase.span, because=because, help=help)])
+    if phase not in plan.trainings and plan.phases[phase].graph.copies:
+        message = f"Chakra traces have no copies between the GPUs of `{phase}` and their hosts"
+        because = ("its simulator knows no links of hosts",)
+        help = ("`--emit perfetto` and `--emit json` have these copies",)
+        raise SpecError([Diagnostic("E05", message, plan.units[phase].phase.span, because=because, help=help)])
     return {"chakra": partial(write, plan, phase, name=target.name)}
 
 

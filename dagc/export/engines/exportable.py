@@ -12,6 +12,7 @@ from ...engines.facts import Facts
 from ...ir.verify.violation import VerifyError
 from ...pipeline.changed import Changes, with_phases
 from ...pipeline.lower import unverified
+from ...spec.kv_cache import KvCache
 from ...spec.model import Precision
 from ...spec.phase import Phase
 from ...spec.strategy import Fold
@@ -206,6 +207,14 @@ def _cache(one: EngineDegrees) -> list[Change]:
     return [stored(dtype) for dtype in dict.fromkeys((model.dtype, "fp8")) if dtype != model.kv_dtype]
 
 
+def _kept_cache(one: EngineDegrees) -> list[Change]:
+    return [Change("no `kv_cache`", lambda phase: replace(phase, cache=KvCache()))]
+
+
+def _attention_kernel(one: EngineDegrees) -> list[Change]:
+    return [Change("attention { kernel = flash }", lambda phase: replace(phase, attention_kernel="flash"))]
+
+
 CHANGES: dict[str, Callable[[EngineDegrees], list[Change]]] = {
     "attention": _attention,
     "experts": _experts,
@@ -222,6 +231,8 @@ CHANGES: dict[str, Callable[[EngineDegrees], list[Change]]] = {
     "passes": _toggle("passes", (), "no `passes`"),
     "cache": _cache,
     "skip": lambda one: [Change("skip = 0", lambda phase: replace(phase, experts=replace(phase.experts, skip=0.0)))],
+    "kept_cache": _kept_cache,
+    "attention_kernel": _attention_kernel,
     "expert_placement": _toggle("expert_placement", "linear"),
 }
 """By the names of parts that rules of the data files have."""

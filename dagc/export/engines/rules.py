@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...base.units import Quantity
+from ...spec.kv_cache import KvCache
 from .draft import Check, ServerDraft
 
 
@@ -112,6 +113,25 @@ def cache_dtype(draft: ServerDraft) -> str:
     return f"a KV cache in {dtype}" + (" of latent attention" if latent else f" on `{spec.hardware.name}`")
 
 
+def kept_cache(draft: ServerDraft) -> str:
+    """No engine attends to what its host keeps, and none evicts by these rules or stores caches in several dtypes."""
+    said = next((phase for phase in draft.layout.phases if phase.cache != KvCache()), None)
+    return (
+        ""
+        if said is None
+        else f"`kv_cache` of `{said.name}`: every layer keeps all of its cache on the GPU, in one dtype"
+    )
+
+
+def attention_kernel(draft: ServerDraft) -> str:
+    said = next((phase for phase in draft.layout.phases if phase.attention_kernel != "flash"), None)
+    return (
+        ""
+        if said is None
+        else f"`kernel = {said.attention_kernel}` of `{said.name}`: its attention keeps scores on the chip"
+    )
+
+
 COMMON: dict[str, Check] = {
     "shard": shard,
     "passes": passes,
@@ -129,6 +149,8 @@ COMMON: dict[str, Check] = {
     "dcp_alike": dcp_alike,
     "dcp_windows": dcp_windows,
     "cache_dtype": cache_dtype,
+    "kept_cache": kept_cache,
+    "attention_kernel": attention_kernel,
 }
 OF_SIZES = frozenset({"latency_tokens"})
 """Rules that ask how many tokens a step has; all others ask layouts alone."""

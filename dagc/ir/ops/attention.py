@@ -7,15 +7,28 @@ from math import prod
 import numpy as np
 
 from ...base.draft_trees import levels, nodes, of_word, word
+from ...base.dtypes import DTYPE_BYTES
 from ...base.traced import array_of
 from ..graph import Op, Segment
 from ..mesh import Mesh
 from ..routed_dims import stem
 from ..sharding import Axes, Sharding
-from .attributes import AttendAttrs, RopeAttrs, TemperAttrs
+from .attributes import AttendAttrs, CacheAttrs, HostCacheAttrs, RopeAttrs, TemperAttrs
 from .elementwise import as_operand, per_element
 from .experts import value_widths
-from .kind import IN_ATTENTION, IN_BOTH, DtypeRule, Misfit, OpKind, Tokens, listed, operands, role, same_dims
+from .kind import (
+    AS_OPERAND,
+    IN_ATTENTION,
+    IN_BOTH,
+    DtypeRule,
+    Misfit,
+    OpKind,
+    Tokens,
+    listed,
+    operands,
+    role,
+    same_dims,
+)
 from .sequence import Array, over_blocks, query_runs
 from .sizes import by_loops, local_bytes, loop_dims
 
@@ -126,6 +139,47 @@ def _attend_flops(segment: Segment, op: Op) -> float:
     return 2.0 * lead * width * query_key_pairs(segment, op)
 
 
+def score_bytes(segment: Segment, op: Op, mesh: Mesh) -> float:
+    """Of one rank's scores, heads x queries x keys in the dtype of activations, masked ones included."""
+    rows = prod(segment.size(d) / mesh.size(op.loop(d)) for d in op.dims[:-1])
+    keys = segment.size("context") / mesh.size(op.loop("context"))
+    keys *= min(seen_share(segment, op, mesh), chosen_share(segment, op))
+    return rows * keys * DTYPE_BYTES[op.dtype]
+
+
+def unfused_kernels(segment: Segment, op: Op, mesh: Mesh) -> tuple[tuple[float, float], ...]:
+    """Scores, softmax, values: each kernel writes what the next one reads, so that scores are moved four times (Algorithm 0 of
+    FlashAttention, arXiv 2205.14135); products with further keys add to them. No pair is left out."""
+    queries, keys, value = attend_operands(op)
+    scores_B = score_bytes(segment, op, mesh)
+    pairs = scores_B / DTYPE_BYTES[op.dtype]
+
+    def moved(name: str) -> float:
+        return _seen_bytes(segment, op, name, mesh)
+
+    found = []
+    for place, (query, key) in enumerate(zip(queries, keys, strict=True)):
+        width = segment.size(segment.dims_of(query)[-1])
+        own_B = moved(query) + moved(key) * stored_share(segment, key)
+        found.append((2.0 * pairs * width, own_B + scores_B * (2 if place else 1)))
+    found.append((0.0, 2.0 * scores_B))
+    result_B = prod(segment.size(d) / mesh.size(op.loop(d)) for d in op.dims) * DTYPE_BYTES[op.dtype]
+    values_B = moved(value) * stored_share(segment, value)
+    found.append((2.0 * pairs * segment.size(op.dims[-1]), scores_B + values_B + result_B))
+    return tuple(found)
+
+
+def _attend_kernels(segment: Segment, op: Op, mesh: Mesh) -> tuple[tuple[float, float], ...]:
+    return unfused_kernels(segment, op, mesh) if op.of(AttendAttrs).kernel == "unfused" else ()
+
+
+def _attend_scratch(segment: Segment, op: Op, mesh: Mesh) -> float:
+    """Scores and their softmax; of a ring those of one block of keys."""
+    if op.of(AttendAttrs).kernel == "flash":
+        return 0.0
+    return 2.0 * score_bytes(segment, op, mesh) / mesh.size(op.ring)
+
+
 def _select_flops(segment: Segment, op: Op) -> float:
     """Every head's score of every pair, its rectification and its share in the sum."""
     heads, width = segment.dims_of(op.inputs[0])[-2:]
@@ -231,6 +285,30 @@ def _cache_leaves(segment: Segment, op: Op) -> Sharding:
     return Sharding(by_loops(op, op.dims))
 
 
+def _host_keeps(segment: Segment, op: Op) -> None:
+    (cache,) = operands(segment, op, "cache")
+    same_dims("result", op.dims, cache)
+    if "context" not in op.dims:
+        raise Misfit("operand 1 (cache)", listed(cache), "[batch, context, ...]")
+
+
+def _host_tokens(segment: Segment, op: Op, mesh: Mesh) -> tuple[float, float]:
+    """Of the tokens of passes before, and of the new ones."""
+    own = segment.within(op.scope)
+    queries, context = own.size("seq"), own.size("context")
+    kept_B = local_bytes(own, op.inputs[0], by_loops(op, op.dims), mesh) * stored_share(segment, op.inputs[0])
+    kept_B *= op.of(HostCacheAttrs).share
+    return kept_B * (context - queries) / context, kept_B * queries / context
+
+
+def stored_share(segment: Segment, name: str) -> float:
+    """What a value takes of the bytes of its numbers where it is stored: less than all of a cache that is compressed."""
+    made = segment.by_name.get(name)
+    if made is not None and isinstance(made.attrs, HostCacheAttrs):
+        return stored_share(segment, made.inputs[0])
+    return 1.0 / made.attrs.ratio if made is not None and isinstance(made.attrs, CacheAttrs) else 1.0
+
+
 def _selects(segment: Segment, op: Op) -> None:
     queries, keys, weights = operands(segment, op, "queries", "keys", "weights of heads")
     if "context" not in keys:
@@ -254,14 +332,21 @@ KINDS = (
         flops=per_element(1.0), linear=(0,), fused=True, by_position=True, rides_in=IN_BOTH,
     ),
     OpKind(
-        name="cache", about="keys or values of this pass with those of all passes before", dims=_cached, dtype=DtypeRule("cache"),
+        name="cache", about="keys or values of this pass with those of all passes before", attrs=CacheAttrs, dims=_cached,
+        dtype=DtypeRule("cache"),
         idle="it only keeps", needs=_new_tokens, makes=_cache_leaves, tokens=Tokens.CACHE, appends=True, fused=True,
         rides_in=IN_ATTENTION,
+    ),
+    OpKind(
+        name="host_cache", about="what host memory keeps of a cache: tokens of passes before come, new ones go", attrs=HostCacheAttrs,
+        dims=_host_keeps, dtype=AS_OPERAND, idle="it only moves", fused=True, local=True, view=True, rides_in=IN_ATTENTION,
+        copies=_host_tokens,
     ),
     OpKind(
         name="attend", about="attention of queries to a context", attrs=AttendAttrs, dims=_attends,
         dtype=DtypeRule(indices=_chosen_tokens), flops=_attend_flops, uses_tensor_cores=True, needs=_around_the_ring, reduce="softmax",
         whole=value_widths, tokens=Tokens.ATTEND, over_heads=True, share=_attend_share, reads=_seen_bytes,
+        kernels=_attend_kernels, scratch=_attend_scratch,
     ),
     OpKind(
         name="select", about="the tokens of the largest scores, summed over heads", dims=_selects,

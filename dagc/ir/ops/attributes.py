@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NoReturn, Self, dataclass_transform
 
 from ...base.draft_trees import is_tree
 from ...base.frozen import record, replace
-from ...base.schema import LARGE, MOST_SKIPPED, PLACINGS, REQUIRED, ROPE, Attribute
+from ...base.schema import ATTENTION_KERNELS, LARGE, MOST_SKIPPED, PLACINGS, REQUIRED, ROPE, Attribute
 from ..sharding import Axes
 
 Value = str | int | float | bool | Axes | None
@@ -200,6 +200,42 @@ class AttendAttrs(Attrs):
     )
     ring: Axes = _axes("axes around which keys and values travel", default=())
     tree: str = _tree(default="")
+    kernel: str = _word(
+        "flash: scores stay on the chip; unfused: they are written and read",
+        *ATTENTION_KERNELS,
+        made=True,
+        default="flash",
+    )
+
+
+class CacheAttrs(Attrs):
+    """What is kept of a cache. A pass begins with the tokens that are kept of those before it; its own are added."""
+
+    keep: int = _count("tokens that are kept from one pass to the next (0: all)", low=0, made=True, default=0)
+    sinks: int = _count("of these, the first of the sequence", low=0, made=True, default=0)
+    heavy: float = _number(
+        "share of them that is chosen by the largest scores; the others are the newest",
+        open_low=False,
+        high=1.0,
+        made=True,
+        default=0.0,
+    )
+    ratio: float = _number(
+        "how many times fewer bytes than its numbers it takes", low=1.0, open_low=False, made=True, default=1.0
+    )
+    host: float = _number("share that host memory keeps", open_low=False, high=1.0, made=True, default=0.0)
+    prefetch: bool = _flag("what is needed of it comes while the layer before runs", made=True, default=True)
+
+
+class CopyAttrs(Attrs):
+    """Of copies between a GPU's memory and its host's, which have a stream of their own. One that is prefetched begins with its layer,
+    for the layer behind: what reads it waits for the copies of the layer before."""
+
+    prefetch: bool = _flag("it is done for the layer behind", made=True, default=True)
+
+
+class HostCacheAttrs(CopyAttrs):
+    share: float = _number("share of the tokens that host memory keeps", high=1.0, made=True, default=1.0)
 
 
 class AttendGradAttrs(AttendAttrs):

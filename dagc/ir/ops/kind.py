@@ -65,6 +65,12 @@ ReadRule = Callable[[Segment, Op, str, Mesh], float]
 """Bytes that one rank reads of an operand."""
 ShareRule = Callable[[Segment, Op, Mesh], Array | None]
 """FLOPs of each rank over the mean of ranks, by broadcasting over the mesh; None where all ranks have as many."""
+KernelRule = Callable[[Segment, Op, Mesh], tuple[tuple[float, float], ...]]
+"""(FLOPs, bytes) of one rank in each of the kernels that an op runs as; none: it is one kernel, of its FLOPs and its traffic."""
+ScratchRule = Callable[[Segment, Op, Mesh], float]
+"""Bytes on one rank that are there only while the op runs."""
+CopyRule = Callable[[Segment, Op, Mesh], tuple[float, float]]
+"""Bytes of one rank that come from its host's memory, and those that go there."""
 MoveRule = Callable[[Segment, Op, Sharding, Sharding, Mesh], None]
 """(segment, op, layout before, layout after, mesh): raises Misfit where the op does not move the one to the other."""
 
@@ -169,7 +175,9 @@ class OpKind:
     - `gradient_of`: the kind whose operand's gradient it is; see `gradients`.
     - `rides_in`: fused kernels that do it too. `on_rows`: it works on rows of routed experts. `product`: a product whose
       weights may be quantised.
-    - `move`: verifies what a move does; only moves have it.
+    - `kernels`: where it runs as several; `scratch`: what these leave to each other.
+    - `move`: verifies what a move does; only moves have it. `copies`: what copies between a GPU and its host bring and take; only
+      these have it.
     """
 
     name: str
@@ -203,6 +211,9 @@ class OpKind:
     product: bool = False
     gradient_of: str = ""
     move: MoveRule | None = None
+    copies: CopyRule | None = None
+    kernels: KernelRule | None = None
+    scratch: ScratchRule | None = None
 
     @property
     def is_collective(self) -> bool:

@@ -81,8 +81,14 @@ def uneven_share(segment: Segment, op: Op, mesh: Mesh) -> Array | None:
 
 
 def attention_imbalance(graph: Graph) -> float:
-    """FLOPs of attention on the rank that has most of them, over the mean of ranks; of the layers the largest."""
-    ops = ((s, op) for s in graph.segments for op in s.ops if OPS[op.kind].tokens is Tokens.ATTEND)
+    """FLOPs of attention on the rank that has most of them, over the mean of ranks; of the layers the largest. Kernels that store
+    scores compute those that a mask hides, too, and are even."""
+    ops = (
+        (s, op)
+        for s in graph.segments
+        for op in s.ops
+        if OPS[op.kind].tokens is Tokens.ATTEND and not kernels_of(s, op, graph.the_mesh)
+    )
     return max((float(rank_share(s, op, graph.the_mesh).max()) for s, op in ops), default=1.0)
 
 
@@ -126,6 +132,18 @@ def state_bytes(segment: Segment, op: Op, mesh: Mesh) -> float:
     return local_count(segment, state.dims, state.sharding.dims, mesh, state.scope) * DTYPE_BYTES[state.dtype]
 
 
+def kernels_of(segment: Segment, op: Op, mesh: Mesh) -> tuple[tuple[float, float], ...]:
+    """(FLOPs, bytes) of one rank in each kernel of an op that runs as several; else none."""
+    rule = OPS[op.kind].kernels
+    return () if rule is None else rule(segment.within(op.scope), op, mesh)
+
+
+def scratch_bytes(segment: Segment, op: Op, mesh: Mesh) -> float:
+    """Bytes on one rank that are there only while an op runs, beside operands and result."""
+    rule = OPS[op.kind].scratch
+    return 0.0 if rule is None else rule(segment.within(op.scope), op, mesh)
+
+
 @record
 class Traffic:
     """Bytes one rank moves to and from its memory for one op; expert weights apart, since only hit ones are read."""
@@ -151,14 +169,14 @@ def traffic(segment: Segment, op: Op, mesh: Mesh) -> Traffic:
         else:
             size = local_bytes(segment, name, input_layout(segment, op, name), mesh)
         if not segment.is_weight(name):
-            acts += size
+            acts += size * attention.stored_share(segment, name)
         elif kind.reads_rows:
             acts += _result_bytes(segment, op, mesh)
         elif segment.weight_of(name).scope == "experts":
             experts_B += size
         else:
             weights += size
-    acts += acts if kind.appends else _result_bytes(segment, op, mesh)
+    acts += acts * attention.stored_share(segment, op.name) if kind.appends else _result_bytes(segment, op, mesh)
     acts += 2 * state_bytes(segment, op, mesh)  # read before the pass, written after it
     return Traffic(acts, weights, experts_B)
 

@@ -7,6 +7,7 @@ from ...base.traced import fixed
 from ...ir.ops.kind import Tokens
 from ...ir.ops.op_set import OPS
 from ...ir.routed_dims import stem
+from ...spec.kv_cache import KvCache
 from .builder import Ref
 from .call import BlockCall
 from .statement_rules import listed
@@ -38,6 +39,8 @@ def attend(call: BlockCall) -> Ref:
             call.fail(f"a query of width `{q.dims[-1]}` meets a key of width `{k.dims[-1]}`")
     dims = (*queries[0].dims[:-1], value.dims[-1])
     options = {**call.options(), "pairs": len(queries), **call.tree()}
+    kernel = block.builder.unit.phase.attention_kernel
+    options |= {"kernel": kernel} if kernel != "flash" else {}
     inputs = (*queries, *keys, value)
     sinks = call.tensor("sinks")
     if sinks is not None:
@@ -89,13 +92,29 @@ def cached(call: BlockCall, ref: Ref, stem: str) -> Ref:
     if "context" in ref.dims:
         call.fail(f"{listed(ref.dims)} already has a row for each token of the context: it cannot be cached")
     dims = tuple("context" if d == "seq" else d for d in ref.dims)
-    return call.block.emit("cache", (ref.name,), dims, stem)
+    return call.block.emit("cache", (ref.name,), dims, stem, **kept(call.block.builder.unit.phase.cache))
+
+
+def kept(cache: KvCache) -> dict[str, float | bool]:
+    """What a phase says of its cache, as attributes of the op."""
+    said: dict[str, float | bool] = (
+        {"keep": cache.keep, "sinks": cache.sinks, "heavy": cache.heavy} if cache.keep else {}
+    )
+    said |= {"ratio": cache.ratio} if cache.ratio != 1.0 else {}
+    return said | ({"host": cache.offload, "prefetch": cache.prefetch} if cache.offload else {})
 
 
 def select(call: BlockCall) -> Ref:
     """select(q, k, w, top_k = n): the tokens of the largest scores, summed over heads of w."""
     call.without_branches()
     q, k, w = call.operands(3)
+    phase = call.block.builder.unit.phase
+    if phase.cache.keep:
+        call.block.builder.unit.stop(
+            "E12", "`keep` does not go with attention to chosen tokens, which chooses from the whole context",
+            at="kv_cache",
+            help=("leave out `keep`",),
+        )  # fmt: skip
     key = cached(call, k, f"{call.stem}_k")
     top_k = call.options().get("top_k")
     if not isinstance(top_k, float) or top_k < 1:

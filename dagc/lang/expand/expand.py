@@ -78,8 +78,7 @@ def expanded(unit: Unit, layer: Layer, batch: float, sources: dict[str, Source])
     """One kind of layer with `batch` sequences as a segment. `sources`: what earlier kinds hand on, to which it adds its own."""
     model, phase = unit.spec.model, unit.phase
     first = layer.name == model.stack[0].name
-    context = max(phase.tokens, phase.context) if phase.takes_prompts else phase.context
-    sizes = {"batch": batch, "seq": number(phase.tokens), "context": number(context)}
+    sizes = {"batch": batch, "seq": number(phase.tokens), "context": number(phase.seen)}
     if "hidden" in model.attributes:
         sizes["hidden"] = float(model.count("hidden"))
     entry = Ref("tokens", ("batch", "seq")) if first else Ref("x", RESIDUAL)

@@ -215,7 +215,10 @@ class Scope:
         """One more op of the segment; its result."""
         model = self.builder.unit.spec.model
         expanded = OPS[kind].dtype.expanded
-        dtype = model.kv_dtype if expanded == "cache" else expanded or model.dtype
+        dtype = expanded or model.dtype
+        if expanded == "cache":
+            cache = self.builder.unit.phase.cache
+            dtype = cache.dtype(self.block, self.builder.segment, model.kv_dtype) if cache.dtypes else model.kv_dtype
         scope = "dense" if rows_of(dims) is None else "experts"
         name = self.fresh(stem)
         op = Op(name, kind, inputs, dims, dtype, self.block, scope, attrs_of(kind, attrs.items()))

@@ -11,6 +11,7 @@ from ...base.diagnostics import Collector, Label
 from ...base.frozen import record, replace
 from ...base.phase_kinds import MIXED, PHASE_KINDS, PREFILL, TRAIN
 from ...base.schema import (
+    ATTENTION_USE,
     BESIDE,
     EXPERT_GPUS,
     EXPERT_USE,
@@ -27,6 +28,7 @@ from ...base.units import SCALAR, Quantity
 from ...spec.choice import ALTERNATIVE
 from ...spec.engines import ENGINES, engine_memory
 from ...spec.hardware import Hardware
+from ...spec.kv_cache import KvCache
 from ...spec.model import AttrValue, Model, Precision
 from ...spec.phase import EngineMemory, Launches, Phase
 from ...spec.strategy import ExpertGpus, Fold, Strategy
@@ -40,6 +42,7 @@ from ..typed import whole_numbers
 from ..values.evaluate import Value, kind_of, number
 from ..values.names import Names
 from .draft_words import ModelNamed, read_drafter, read_drafts
+from .kv_cache import read_cache
 from .loads_over_time import read_rebalance
 from .mixed_step import belongs, read_parts
 from .prompt_lengths import belongs_to_prefill, left_open, read_batch
@@ -56,7 +59,7 @@ from .used_experts import read_expert_use, uses_alone
 
 DTYPES = ("weight_dtype", "kv_dtype", "attention_dtype")
 NOTHING_MORE: Mapping[str, Attribute] = {}
-SECTIONS = ("attention", "experts", "rebalance", "shard", "memory", ALTERNATIVE)
+SECTIONS = ("attention", "experts", "rebalance", "shard", "memory", "kv_cache", ALTERNATIVE)
 
 
 def read_phase(
@@ -167,6 +170,21 @@ def read_phase(
     routing = read_routing(body, names, None) if "routing" in body.assigns else None
     if strategy.rebalance is not None:
         routing = replace(strategy.rebalance.series.mean, span=body.span_of("rebalance"))
+    kernel = _attention_kernel(body, names)
+    if training is not None and kernel != "flash":
+        out.add(
+            "E18",
+            f"training with `kernel = {kernel}` is not there yet",
+            body.span_of("attention"),
+            help=("leave it out",),
+        )
+    generated = None if kind == PREFILL.name else 1 + draft
+    cache = read_cache(body, names, model, generated) if training is None else KvCache()
+    if cache.heavy and kernel == "flash":
+        help_ = ("write `attention { kernel = unfused }`, or leave out `heavy`",)
+        out.add(
+            "E12", "`heavy` needs scores, which flash attention does not hand out", body.span_of("kv_cache"), help=help_
+        )
     block = int(_number(values["kv_block"])) or (ENGINES[engine].block if engine is not None else KV_BLOCK)
     phase = Phase(
         name, str(kind), gpus, length, chunk if passes > 1 else tokens, sequences, strategy, drafts.acceptance,
@@ -174,7 +192,7 @@ def read_phase(
         str(values["window_cache"]), block, memory, _launches(values["launch"], engine), routing,
         parts=parts, precision=precision, hardware=pool, drafter=drafter, draft_model=draft_model, chunk=int(_number(values["chunk"])), training=training, tree=drafts.tree, chances=drafts.chances,
         lengths=None if batch is None else batch.lengths,
-        experts=read_expert_use(of_experts, body, str(kind), model, names), span=section.kind_span, spans=body.spans(),
+        experts=read_expert_use(of_experts, body, str(kind), model, names), cache=cache, attention_kernel=kernel, span=section.kind_span, spans=body.spans(),
     )  # fmt: skip
     if judged and out.errors == errors:
         StrategyFit(phase, body, model, workload, out).check()
@@ -203,6 +221,13 @@ def _memory(body: Body, names: Names, values: Mapping[str, Value | None], defaul
         communication_B=given.get("communication", default.communication_B),
         padding_B=given.get("padding"),
     )
+
+
+def _attention_kernel(body: Body, names: Names) -> str:
+    """What the section `attention` says beside degrees, read without what is wrong there."""
+    inner = body.sub("attention", names.out)
+    said = None if inner is None else inner.assigns.get("kernel")
+    return said.value.text if said is not None and isinstance(said.value, ast.Name) else "flash"
 
 
 def _launches(value: Value | None, engine: str | None) -> Launches:
@@ -259,7 +284,7 @@ def _strategy(
     }
     if len(counts) < len(AXES) + 4:
         return None, {}
-    attention, _, _ = _fold(body, "attention", FOLD_ATTENTION, counts, names)
+    attention, _, _ = _fold(body, "attention", FOLD_ATTENTION, counts, names, ATTENTION_USE)
     experts, inner, more = _fold(body, "experts", FOLD_EXPERTS, counts, names, {**EXPERT_GPUS, **EXPERT_USE})
     apart = None
     if inner is not None and not inner.assigns.keys().isdisjoint(EXPERT_GPUS):
@@ -318,7 +343,8 @@ def _fold(
     if inner is None:
         return None, None, {}
     degrees: dict[str, int] = {}
-    alone = uses_alone(inner)
+    said = {*inner.assigns, *inner.bare}
+    alone = uses_alone(inner) or (bool(said) and said <= {*ATTENTION_USE})
     bare = {name: statement for name, statement in inner.bare.items() if name not in more}
     for name in bare:
         del inner.bare[name]

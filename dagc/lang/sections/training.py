@@ -24,7 +24,8 @@ ELSEWHERE = {
         "a training step takes whole sequences",
     ),
     **dict.fromkeys(
-        ("kv_dtype", "window_cache", "kv_block", "memory_fraction", "memory"), "a training step keeps no cache"
+        ("kv_dtype", "kv_cache", "window_cache", "kv_block", "memory_fraction", "memory"),
+        "a training step keeps no cache",
     ),
     **dict.fromkeys(
         ("engine", "quantise", "expert_activations", "host", "launch"),

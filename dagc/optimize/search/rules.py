@@ -211,7 +211,7 @@ def _nested(rows: Rows, facts: Facts) -> Flags:
 def _sequence(facts: Facts) -> tuple[Rule, ...]:
     """Degrees against tokens."""
     phase = facts.phase
-    context, new = phase.context, facts.new
+    context, new = phase.seen, facts.new
     if phase.parts:
         return (
             Rule("mixed step", "a mixed step has no sp, no dcp and no `sequence_parallel`", (

@@ -13,7 +13,7 @@ import numpy as np
 from ...base.frozen import record
 from ...cost.records import Array
 from ...cost.schedule.layer_program import lane_program
-from ...ir.graph import Graph, Segment
+from ...ir.graph import COPY, Graph, Segment
 from ...ir.ops.attributes import RingTurnAttrs
 from ...plan.result import PhaseResult
 from .timeline import Index, Layer, at, layers
@@ -72,9 +72,11 @@ Since = tuple[float, Array]
 @record
 class _Inputs:
     """Of an op in one lane, what the layers of a segment share: where its inputs are made, which of these are the permutes that bring
-    keys and values round to a ring attention (it starts along with them), and what its stream does before."""
+    keys and values round to a ring attention (it starts along with them), whether it reads what the copies of the layer before brought,
+    and what its stream does before."""
 
     sources: tuple[str, ...]
+    ahead: bool
     turns: tuple[str, ...]
     stream: str
     before: tuple[str, int] | None
@@ -220,6 +222,8 @@ class _Walk:
                 nodes += self.entry(stage, microbatch, place, lane)
             else:
                 nodes.append(PathNode(stage, microbatch, place, source, lane))
+        if needs.ahead:
+            nodes += self.stream_before(stage, microbatch, place, COPY)
         if needs.before is not None:
             nodes.append(PathNode(stage, microbatch, place, *needs.before))
         else:
@@ -231,13 +235,15 @@ class _Walk:
         key = segment.name, node.op, node.lane
         if key not in self.known:
             op = segment.by_name[node.op]
-            sources = segment.sources(op)
+            sources, ahead = segment.waits(op)
             made = (segment.by_name[n] for n in sources if n in segment.by_name)
             turns = (source.name for source in made if isinstance(source.attrs, RingTurnAttrs))
             stream = self.result.graph.stream_of(segment, op)
             order = self.orders[segment.name][stream]
             k = order.index((node.op, node.lane))
-            self.known[key] = _Inputs(sources, tuple(turns) if op.ring else (), stream, order[k - 1] if k else None)
+            self.known[key] = _Inputs(
+                sources, ahead, tuple(turns) if op.ring else (), stream, order[k - 1] if k else None
+            )
         return self.known[key]
 
     def before_send(self, stage: int, microbatch: int, lane: int) -> list[PathNode]:

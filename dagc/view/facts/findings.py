@@ -16,6 +16,7 @@ from ...plan.plan import CompiledPlan
 from ...plan.result import PhaseResult, Sensitivity
 from ...spec.hardware import Hardware, Level, PoolLink
 from ...spec.phase import Phase
+from .cache_words import attention_lines, cache_lines
 from .placed_words import placement_lines
 from .training_words import error_text, kernels_text
 
@@ -199,6 +200,10 @@ def assumptions(plan: CompiledPlan) -> Iterator[tuple[str, str]]:
             yield f"{phase.name}: cache", f"what lies behind a window or chunk is {kept}"
             if phase.lengths is not None:
                 yield f"{phase.name}: prompts", "; ".join(batch_lines(phase))
+            if kept_lines := cache_lines(plan, plan.phases[phase.name]):
+                yield f"{phase.name}: kept cache", "; ".join(kept_lines)
+            if stored := attention_lines(plan, plan.phases[phase.name]):
+                yield f"{phase.name}: attention", "; ".join(stored)
             if plan.phases[phase.name].passes > 1:
                 yield f"{phase.name}: chunks", _passes(phase)
             if phase.speculative:

@@ -10,7 +10,7 @@ from ...base.arrays import NDArray
 from ...base.frozen import record
 from ...cost.records import Array
 from ...cost.schedule.records import Run
-from ...ir.graph import COMM, COMPUTE, Op, Segment
+from ...ir.graph import COMM, COMPUTE, COPY, Op, Segment
 from ...ir.requests import request_moves
 from ...plan.result import PhaseResult
 from .request_times import begin_s, took_s
@@ -117,7 +117,7 @@ def rank_of(result: PhaseResult, seat: int, index: Index) -> int:
 
 def track(op: Op) -> str:
     """Of the streams of one GPU that on which an op is: what goes across has tracks of its own."""
-    return op.kind if op.is_across else COMM if op.is_collective else COMPUTE
+    return op.kind if op.is_across else COMM if op.is_collective else COPY if op.is_copy else COMPUTE
 
 
 def labels(result: PhaseResult, stage: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
@@ -132,7 +132,7 @@ def labels(result: PhaseResult, stage: int) -> tuple[NDArray[np.intp], NDArray[n
         for arrays in (run.starts, run.finishes):
             rows += [_over(a, shape) for (name, _), a in arrays.items() if a.size > 1 and name in here]
         for op in ops:
-            if not op.is_collective:
+            if not op.is_collective and not op.is_copy:
                 busy = busy + run.count * _over(result.costs.ops[run.segment, op.name].time_s, shape)
     if not rows:
         return np.zeros(ranks, np.intp), busy
@@ -222,7 +222,7 @@ def cells(pieces: Iterable[Slice]) -> list[Cell]:
     for number, mine in batches.items():
         work = [s for s in mine if s.kind != "send"] or mine
         busy = {
-            computes: sum(s.end_s - s.start_s for s in mine if (s.stream == COMPUTE) is computes)
+            computes: sum(s.end_s - s.start_s for s in mine if (s.stream == COMPUTE) is computes and s.stream != COPY)
             for computes in (True, False)
         }
         found.append(Cell(number, min(s.start_s for s in work), max(s.end_s for s in work), busy[True], busy[False]))

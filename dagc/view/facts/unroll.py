@@ -64,10 +64,12 @@ def counts(result: PhaseResult) -> tuple[int, int]:
         receives = int(stage.index > 0)
         for segment, count in per_cell:
             nodes += count * len(segment.ops)
-            edges += count * sum(len(segment.sources(op)) for op in segment.ops)
+            edges += count * sum(len(segment.waits(op)[0]) for op in segment.ops)
+        waiting = [sum(segment.waits(op)[1] for op in segment.ops) for segment, count in per_cell for _ in range(count)]
+        edges += sum(waiting) - next(filter(None, waiting), 0)  # but in the first layer, whose copies are there
         if not receives and SCATTER.name not in ends:
             edges -= sum(
-                1 for op in per_cell[0][0].ops for n in per_cell[0][0].sources(op) if n == per_cell[0][0].input
+                1 for op in per_cell[0][0].ops for n in per_cell[0][0].waits(op)[0] if n == per_cell[0][0].input
             )
         nodes += sends + receives
         edges += sends * 2  # the value into the send, and the transfer
@@ -166,6 +168,7 @@ def _cell(
 ) -> Iterator[Node | Edge]:
     graph, sends = result.graph, result.costs.edges
     value: dict[int, str] = {}
+    copied: dict[int, str] = {}  # the last copy of the layer before
     waiting_nodes: list[tuple[Node, list[Edge]]] = []
     tag = f"s{stage}.m{microbatch}"
     for lane in range(graph.lanes):
@@ -192,11 +195,15 @@ def _cell(
             for lane in range(graph.lanes):
                 prefix = f"{tag}{_lane(graph.lanes, lane)}.{layer}"
                 fed = segment.input, value.get(lane)
+                before = copied.get(lane)
                 scattered = _end_id(graph, SCATTER.name, stage, microbatch, lane)
                 waiting_nodes += [
-                    _op_node(graph, step, start_s, prefix, layer, stage, microbatch, fed, scattered)
+                    _op_node(graph, step, start_s, prefix, layer, stage, microbatch, fed, scattered, before)
                     for step in steps[lane]
                 ]
+                for step in steps[lane]:
+                    if step.op.is_ahead:
+                        copied[lane] = f"{prefix}/{step.op.name}"
                 value[lane] = f"{prefix}/{segment.output}"
             index += 1
     if stage < len(graph.stages) - 1:
@@ -247,7 +254,8 @@ def _topological(waiting_nodes: list[tuple[Node, list[Edge]]], done: set[str]) -
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """What the layers of a run share of an op: `inputs` are the names of values and their bytes; `start_s` counts from the layer's start."""
+    """What the layers of a run share of an op: `inputs` are the names of values and their bytes; `start_s` counts from the layer's start; `ahead`: it reads what
+    copies of the layer before brought."""
 
     op: Op
     gpus: tuple[int, ...]
@@ -258,6 +266,7 @@ class _Step:
     bytes: float
     group: tuple[str, ...]
     inputs: tuple[tuple[str, float], ...]
+    ahead: bool
 
 
 def _steps(result: PhaseResult, segment: Segment, run: Run, lane: int, stage: int) -> list[_Step]:
@@ -267,7 +276,8 @@ def _steps(result: PhaseResult, segment: Segment, run: Run, lane: int, stage: in
     for op in segment.ops:
         cost = result.costs.ops[segment.name, op.name]
         inputs = []
-        for name in segment.sources(op):
+        names, ahead = segment.waits(op)
+        for name in names:
             layout = segment.sharding_of(name)
             assert layout is not None
             size = local_count(segment, segment.dims_of(name), layout.dims, mesh, segment.scope_of(name))
@@ -282,6 +292,7 @@ def _steps(result: PhaseResult, segment: Segment, run: Run, lane: int, stage: in
             bytes=cost.payload_B if op.is_collective else cost.bytes,
             group=mesh.label(op.axes, op.scope) if op.axes else (),
             inputs=tuple(inputs),
+            ahead=ahead,
         )
         found.append(step)
     return found
@@ -297,9 +308,10 @@ def _op_node(
     microbatch: int,
     fed: tuple[str, str | None],
     scatter: str,
+    copied: str | None,
 ) -> tuple[Node, list[Edge]]:
     """`start_s`: of its layer; `fed`: the name of what the layer is given, and the node that gives it (None: the host does);
-    `scatter`: the node that gives out the tokens."""
+    `scatter`: the node that gives out the tokens; `copied`: the last copy from the host that the layer before began."""
     name, given = fed
     node = Node(
         id=f"{prefix}/{step.op.name}",
@@ -322,6 +334,8 @@ def _op_node(
         src = given if source == name else f"{prefix}/{source}"
         if src is not None:
             edges.append(Edge(src, node.id, "request" if src == scatter else "data", size))
+    if step.ahead and copied is not None:
+        edges.append(Edge(copied, node.id, "data", 0.0))
     return node, edges
 
 

@@ -15,6 +15,7 @@ from ...plan.result import PhaseResult, Sensitivities, Sensitivity
 from ...spec.hardware import Hardware
 from ...spec.workload import Routing
 from ..facts.axes_words import axes_text
+from ..facts.cache_words import attention_lines, cache_lines
 from ..facts.experts import expert_lines
 from ..facts.findings import (
     REQUESTS_HEAD,
@@ -115,6 +116,8 @@ def _phase(plan: CompiledPlan, result: PhaseResult, buys: Sequence[Sensitivity],
         for line in (
             *_attention(result),
             *batch_lines(plan.spec.phase(result.name)),
+            *attention_lines(plan, result),
+            *cache_lines(plan, result),
             *drafter_lines(result),
             *placement_lines(result),
             *expert_lines(plan, result),

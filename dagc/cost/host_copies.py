@@ -1,0 +1,48 @@
+"""host_copies: what copies between the memories of a GPU and its host take.
+
+Both ways at once, over the link of each GPU to its host; the memory of either is faster than that link, and is not counted.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..base.traced import called
+from ..ir.graph import Op, Segment
+from ..ir.mesh import Mesh
+from ..ir.ops.op_set import OPS
+from ..spec.hardware import Link
+from .records import Array, OpCost
+
+HOST_LINK = "host link"
+"""Names the links to hosts among what bounds a time, and among levels."""
+
+
+def copied_bytes(segment: Segment, op: Op, mesh: Mesh) -> tuple[float, float]:
+    """Bytes of one rank that come from its host's memory, and that go there."""
+    rule = OPS[op.kind].copies
+    return (0.0, 0.0) if rule is None else rule(segment, op, mesh)
+
+
+def copy_cost(segment: Segment, op: Op, mesh: Mesh, link: Link) -> OpCost:
+    """The larger of both ways, behind the link's latency."""
+    comes_B, goes_B = copied_bytes(segment, op, mesh)
+    moved_B = max(comes_B, goes_B)
+    floor_s = moved_B / link.bandwidth_Bps
+    time_s = floor_s + link.latency_s
+    return OpCost(_alike(time_s, mesh), _alike(floor_s, mesh), HOST_LINK, bytes=comes_B + goes_B)
+
+
+@called
+def _alike(found: float, mesh: Mesh) -> Array:
+    return np.full((1,) * len(mesh.atoms), found)
+
+
+def copy_buffers(segment: Segment, mesh: Mesh, lanes: int) -> float:
+    """Bytes on a GPU for what comes from the host for a layer and goes there: of the one that runs, and where it is prefetched of
+    the next."""
+    found = 0.0
+    for op in segment.ops:
+        if op.is_copy:
+            found += sum(copied_bytes(segment, op, mesh)) * (2 if op.is_ahead else 1)
+    return found * lanes
