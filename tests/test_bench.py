@@ -11,7 +11,7 @@ from math import ceil, floor
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, spec_text
+from conftest import ROOT, spec_text, whole
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,7 +23,7 @@ from dagc.export.deploy.made import deployment
 from dagc.serving import trace_files
 from dagc.serving.offered import load_of
 
-compiled_text = cache(dagc.compile_text)
+compiled_text = cache(whole)
 
 
 FAKE = "#!/usr/bin/env bash\nprintf '%s\\n' \"$@\"\n"

@@ -10,12 +10,16 @@ import pytest
 from conftest import ROOT
 from doc_commands import BLOCK, NOT_RUN, Ran, calls, run, scratch, shortened, steps, timeless, why_not_run
 
+from dagc.cli.help_pages import PAGES as HELP
+
 pytestmark = pytest.mark.usefixtures("shared_servings")
 
 RUN_ELSEWHERE = {
     "docs/commands.md": "tests/test_help.py runs the table that it is made of",
     "docs/search.md": "tests/test_search_answer.py: how far a search gets to explain itself depends on the machine",
 }
+OF_HELP = {example.command for page in HELP.values() for example in page.examples}
+"""tests/test_help.py runs them, and asserts the same."""
 PAGES = {
     str(path.relative_to(ROOT)): path.read_text()
     for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
@@ -31,7 +35,7 @@ COMMANDS = [
 def followed(name: str) -> tuple[list[Ran], dict[str, bytes]]:
     """What the commands of a page print, and the pictures that they leave behind."""
     with scratch() as folder:
-        ran = list(run(PAGES[name]))
+        ran = list(run(PAGES[name], OF_HELP))
         return ran, {path.name: path.read_bytes() for path in folder.glob("*.svg")}
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from math import ceil
 
 import pytest
-from conftest import spec_text
+from conftest import spec_text, whole
 
 import dagc
 from dagc.api import Plan
@@ -209,6 +209,6 @@ def test_absorbed_projections_are_held_in_16_bits_besides(dtype: str, copies: in
         f'model from "deepseek-v3" {{ weight_dtype = {dtype} }}\nworkload {{ sequences = 8, prompt = 64 tok, output = 8 tok }}\n'
         f"phase decode {{ gpus = 0..7, attention {{ dp = 8 }}, experts {{ ep = 8 }}, engine = {engine} }}\n"
     )
-    found = dagc.compile_text(text).phases["decode"].memory.worst
+    found = whole(text).phases["decode"].memory.worst
     beside = 1.3 * GIB + 392 * MIB
     assert found.engine_B == pytest.approx(beside + copies * holds * 61 * 512 * 128 * (128 + 128) * 2)

@@ -26,7 +26,7 @@ from dagc.cost.network import collective_time
 from dagc.ir.graph import Op, Segment
 from dagc.ir.groups import GroupShape
 from dagc.lang.load import load as load_spec
-from dagc.pipeline.lower import lower
+from dagc.pipeline.lower import unverified
 from dagc.spec.hardware import Hardware, Link
 from dagc.spec.unit import Unit
 
@@ -48,7 +48,7 @@ phase {kind} {{ gpus = 0..7, attention {{ dp = 8 }}, experts {{ ep = 8 }}, dispa
 """
     spec = load_spec(Source("t", text), Collector())
     unit = Unit(spec, spec.phases[0])
-    graph = list(lower(unit))[-1][1]
+    graph = unverified(unit)
     segment = next(s for s in graph.segments if any(op.scope == "experts" for op in s.ops))
     there, back = (op for op in segment.ops if op.kind == "all_to_all" and op.scope == "experts")
     machine = spec.hardware

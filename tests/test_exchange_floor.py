@@ -25,7 +25,7 @@ from dagc.cost.training.step_exchanges import TrainingExchanges
 from dagc.ir.graph import Op
 from dagc.ir.groups import GroupShape, Spread
 from dagc.lang.load import load as load_spec
-from dagc.pipeline.lower import lower
+from dagc.pipeline.lower import unverified
 from dagc.spec.hardware import Hardware
 from dagc.spec.model import Model
 from dagc.spec.unit import Unit
@@ -59,7 +59,7 @@ phase {phase} {{ gpus = 0..7, attention {{ dp = 8 }}, experts {{ ep = 8 }}, disp
 """
         spec = load_spec(Source("t", text), Collector())
         unit = Unit(spec, spec.phases[0])
-        graph = list(lower(unit))[-1][1]
+        graph = unverified(unit)
         segment = next(s for s in graph.segments if any(op.scope == "experts" for op in s.ops))
         there, back = (op for op in segment.ops if op.kind == "all_to_all" and op.scope == "experts")
         self.machine: Hardware = spec.hardware

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from conftest import compiled
+from conftest import compiled, whole
 
 import dagc
 from dagc.base.diagnostics import SpecError
@@ -21,7 +21,7 @@ BASE = "pp = 4, microbatches = 8\nattention { dp = 16 }\nexperts { ep = 8 }\n"
 
 
 def script(text: str) -> str:
-    (data,) = training_files(dagc.compile_text(text), "step", "plan").values()
+    (data,) = training_files(whole(text), "step", "plan").values()
     return data.decode()
 
 

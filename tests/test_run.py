@@ -155,11 +155,18 @@ def test_torchrun_starts_it_too(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("logits equal") == 1 and "2 processes on cpu" in done.stdout
-    command[command.index("--nproc-per-node=2")] = "--nproc-per-node=1"
-    wrong = subprocess.run(
-        [*command, "run", str(spec), "--set", "x=1"], capture_output=True, text=True, cwd=ROOT, check=False, timeout=300
-    )
-    assert wrong.returncode != 0
+
+
+@needs_torch
+def test_what_torchrun_started_ends_with_an_error_where_it_cannot_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its exit code, which torchrun passes on."""
+    spec = tmp_path / "p.moe"
+    spec.write_text(spec_text(phase="gpus = 0..1, tp = 2"))
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert launched() and main(["run", str(spec), "--set", "x=1"]) == 2
 
 
 @needs_torch

@@ -616,7 +616,7 @@ def test_the_answer_is_the_same_whoever_costs_the_plans() -> None:
     assert replace(one.certificate, seconds=0.0) == replace(two.certificate, seconds=0.0)
 
 
-def test_the_answer_is_the_same_on_a_dask_cluster_and_a_lost_cluster_is_said() -> None:
+def test_the_answer_is_the_same_on_a_dask_cluster_and_a_lost_cluster_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     distributed = pytest.importorskip("distributed", reason="Dask is an extra: pip install -e '.[dask]'")
     text = everything("decode", 8)
     spec, readable = opened(text), Text(text, "plan.moe", None)
@@ -634,6 +634,7 @@ def test_the_answer_is_the_same_on_a_dask_cluster_and_a_lost_cluster_is_said() -
         def told(one: Found, count: int) -> None:
             cluster.close()
 
+        monkeypatch.setattr("dagc.optimize.clusters.CONNECT_S", 3.0)  # a client looks for its scheduler for as long
         with pytest.raises(ClusterError, match="went away"):
             search(spec, Asked(("throughput",), on=url), told, readable)
     assert [(r.values, r.figures, r.text) for r in here.ranked] == [(r.values, r.figures, r.text) for r in there.ranked]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from conftest import whole
 
-import dagc
 from dagc.calib import load, sparse_mla_decode
 from dagc.calib.family import ENGINES
 from dagc.cost.price import price
@@ -23,7 +23,7 @@ def block(
     engine: str = "vllm", model: str = "deepseek-v3.2", how: str = "tp = 8", gpu: str = "h200-sxm", size: str = ""
 ) -> dict[str, OpCost]:
     """Costs of the ops of the block in one sparse layer."""
-    plan = dagc.compile_text(SPEC.format(engine=engine, model=model, how=how, gpu=gpu, size=size))
+    plan = whole(SPEC.format(engine=engine, model=model, how=how, gpu=gpu, size=size))
     found = price(plan.phases["decode"].graph, plan.units["decode"])
     return {op: cost for (layer, op), cost in found.ops.items() if layer == "sparse" and op.startswith("mla_indexed.")}
 

@@ -110,9 +110,10 @@ def copies_of(c: LowLatency | Throughput, top_k: ArrayLike, nodes: ArrayLike, re
     return floats(g * (1 - (1 - 1 / g) ** floats(top_k)))
 
 
-def reach(groups: int, limit: int, nodes: int) -> float:
-    """Nodes that a token can reach when its experts are in at most `limit` of `groups` groups, laid over the nodes in order."""
-    return limit * max(1.0, nodes / groups)
+def reach(groups: int, limit: int, nodes: Any) -> Any:
+    """Nodes that a token can reach when its experts are in at most `limit` of `groups` groups, laid over the nodes in order. `nodes`: a number,
+    or an array of them."""
+    return limit * (np.maximum(1.0, nodes / groups) if isinstance(nodes, np.ndarray) else max(1.0, nodes / groups))
 
 
 @lru_cache(maxsize=1)

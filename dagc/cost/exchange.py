@@ -24,6 +24,7 @@ from ..calib.calibration import Calibration
 from ..calib.constants import Entry
 from ..calib.family import ENGINES, Family
 from ..calib.rising import rising_s
+from ..calib.shape import Floats
 from ..ir.graph import Op, Segment
 from ..ir.groups import GroupShape
 from ..ir.routed_dims import kept_choices, rows_of
@@ -151,9 +152,8 @@ class Exchanges:
             return best
         if sent:
             links, counts = self.hardware.links[0].bandwidth_Bps, [n for n in range(2, ranks + 1) if ranks % n == 0]
-            joined = min(
-                (self._over_nodes(sent, nodes, links, ranks) for nodes in counts), key=lambda one: float(one.time_s)
-            )
+            nodes = counts[int(np.argmin(self._over_nodes_s(sent, np.array(counts), links, ranks)))]
+            joined = self._over_nodes(sent, nodes, links, ranks)
             if float(joined.time_s) < float(best.time_s):
                 return replace(best, time_s=joined.time_s, buffer_B=joined.buffer_B)
             return best
@@ -263,14 +263,19 @@ class Exchanges:
     def _over_nodes(self, sent: Tokens, nodes: int, link_Bps: float, ranks: int | None = None) -> Measured:
         """`ranks`: of the one domain that the nodes are parts of."""
         kernel = self._cluster_kernel(sent)
-        found = cluster_exchange.constants()[kernel]
-        time_s = cluster_exchange.time_s(
-            found.constants, sent.tokens, sent.hidden * sent.element_B, sent.top_k, nodes, link_Bps,
+        median = cluster_exchange.constants()[kernel].median
+        time_s = self._over_nodes_s(sent, nodes, link_Bps, ranks)
+        copies = self._copies(sent, ranks or nodes)
+        return Measured(time_s, f"cluster_{kernel}", median, buffer_B=sent.buffer_B(copies))
+
+    def _over_nodes_s(self, sent: Tokens, nodes: Any, link_Bps: float, ranks: int | None) -> Floats:
+        """`nodes`: a number, or an array of them."""
+        return cluster_exchange.time_s(
+            cluster_exchange.constants()[self._cluster_kernel(sent)].constants,
+            sent.tokens, sent.hidden * sent.element_B, sent.top_k, nodes, link_Bps,
             sms=moe_a2a.SMS_V2 if self.unit.phase.exchanges == "deepep_v2" else moe_a2a.SMS, reach=self._reach(nodes),
             domain=None if ranks is None else (ranks, self._reach(ranks)),
         )  # fmt: skip
-        copies = self._copies(sent, ranks or nodes)
-        return Measured(time_s, f"cluster_{kernel}", found.median, buffer_B=sent.buffer_B(copies))
 
     def _forwarded_s(self, sent: Tokens, nodes: int, ranks: int) -> float:
         """Seconds that the innermost links need for the copies that come to a rank over no NIC."""
@@ -286,7 +291,7 @@ class Exchanges:
         c = cluster_exchange.constants()[self._cluster_kernel(sent)].constants
         return float(cluster_exchange.copies_of(c, sent.top_k, parts, self._reach(parts)))
 
-    def _reach(self, parts: int) -> float:
+    def _reach(self, parts: Any) -> Any:
         """Of so many parts, those that routing lets a token reach."""
         model = self.unit.spec.model
         groups = model.count("experts.groups", 1)

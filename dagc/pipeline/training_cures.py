@@ -12,7 +12,8 @@ from ..base.units import BYTES, TIME, show
 from ..plan.trained import TrainingResult
 from ..spec.phase import Phase
 from ..spec.unit import Unit
-from .train import training_step
+from .lower import lowered, unverified
+from .train import costed_cells, schedule_of, step_of, training_of
 
 SAID = 3
 """Changes that are told, at most."""
@@ -33,10 +34,12 @@ class Change:
 def cures(unit: Unit) -> tuple[str, ...]:
     """Those that make it fit, by how few words they change."""
     single = list(changes(unit))
-    if not fits_at_most(unit, single):  # ranks may not divide its weights
+    fits = fits_at_most(unit, single)
+    if not fits and any(one.words == ("zero = 3",) for one in single):  # ranks may not divide its weights
         single = [one for one in single if one.words != ("zero = 3",)]
+        fits = fits_at_most(unit, single)
     of_word = {one.words[0].split()[0]: one for one in single}
-    if not fits_at_most(unit, single):
+    if not fits:
         return ("no `zero`, `recompute` or `microbatches` makes it fit: more `pp` or `tp`, or shorter sequences",)
     for count in range(1, len(of_word) + 1):
         together = (reduce(both, some) for some in combinations(single, count) if distinct(some))
@@ -49,7 +52,7 @@ def cures(unit: Unit) -> tuple[str, ...]:
 def fits_at_most(unit: Unit, single: list[Change]) -> bool:
     """Whether it fits with the last change of each word, which takes least memory."""
     of_word = {one.words[0].split()[0]: one for one in single}
-    return bool(single) and tried(unit, reduce(both, of_word.values())) is not None
+    return bool(single) and fitting(unit, reduce(both, of_word.values())) is not None
 
 
 def distinct(some: tuple[Change, ...]) -> bool:
@@ -87,14 +90,23 @@ def both(one: Change, other: Change) -> Change:
     return Change((*one.words, *other.words), replace(phase, training=training))
 
 
-def tried(unit: Unit, change: Change) -> str | None:
-    """What it comes to, where it fits."""
+def fitting(unit: Unit, change: Change) -> TrainingResult | None:
+    """The step with it, where it fits; what is said of it is verified besides."""
+    own = Unit(unit.spec, change.phase, Collector())
     try:
-        found: TrainingResult = training_step(Unit(unit.spec, change.phase, Collector()))
+        schedule = schedule_of(own, training_of(own))
+        found = step_of(own, schedule, costed_cells(own, unverified(own)))
     except SpecError:
         return None
-    if not found.fits:
+    return found if found.fits else None
+
+
+def tried(unit: Unit, change: Change) -> str | None:
+    """What it comes to, where it fits."""
+    found = fitting(unit, change)
+    if found is None:
         return None
+    lowered(Unit(unit.spec, change.phase, Collector()))
     worst = found.worst
     sizes = f"{show(worst.peak_B, BYTES)} of {show(worst.capacity_B, BYTES)}"
     return f"{change.said}: {sizes}, a step of {show(found.time_s, TIME)}"

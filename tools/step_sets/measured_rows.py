@@ -6,8 +6,11 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path
 
-import dagc
+from dagc.base.diagnostics import Collector
 from dagc.base.frozen import record
+from dagc.base.source import Source
+from dagc.lang.load import load
+from dagc.pipeline.compile import compile_spec
 from dagc.plan.trained import TrainingResult
 
 DATA = Path(__file__).resolve().parents[2] / "tests" / "data" / "training"
@@ -31,4 +34,6 @@ def rows(name: str) -> list[Row]:
 
 
 def compiled(spec: str) -> TrainingResult:
-    return dagc.compile_text(spec).trainings["train"]
+    """Whether it fits or not, and nothing is sought that would."""
+    out = Collector()
+    return compile_spec(load(Source("measured.moe", spec), out), out).trainings["train"]
