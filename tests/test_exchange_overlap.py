@@ -8,6 +8,7 @@ import pytest
 
 import dagc
 from dagc.cost.training.layers_in_turn import StageCost, pair_s
+from dagc.plan.step_totals import step_collectives
 from dagc.plan.trained import TrainingResult
 
 SPEC = """moe 1
@@ -53,6 +54,17 @@ def test_a_step_of_one_stage_is_a_chain_of_pairs() -> None:
     gained_s = plain.steps.makespan_s - paired.steps.makespan_s
     assert plain.exposed_s - paired.exposed_s == pytest.approx(gained_s)
     assert paired.worst.activations_B > plain.worst.activations_B
+
+
+def test_copies_of_the_model_add_up_their_gradients() -> None:
+    """Once a step, all that a GPU has of them, between two GPUs; nothing where there is one copy."""
+    plain, hidden = (step(f"pp = 2, schedule = dualpipe, grad_overlap = {word}") for word in ("none", "full"))
+    for result in (plain, hidden):
+        assert [one.payload_B for one in result.copies] == [need.gradients_B for need in result.memory]
+        calls = [c.total for c in step_collectives(result, 0) if c.total.axes == ("copies",)]
+        assert calls == [result.copies[0]] and calls[0].wire_B == calls[0].payload_B
+    assert plain.update_s > max(one.time_s for one in plain.copies) > 0 and hidden.update_s < plain.update_s
+    assert not step("pp = 2, schedule = dualpipe_v").copies
 
 
 def test_dualpipe_gains_what_travels_under_another_micro_batch() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
 
+from ..base.axes import ENDS
 from ..base.frozen import field, record
 from ..cost.kept_costs import KeptCosts
 from ..cost.price import exchanges_of, price
@@ -17,7 +18,9 @@ from ..cost.training.cell_costs import CellCost, cell_costs, model_flops
 from ..cost.training.kept_activations import Kept, kept_by_layer, kept_by_stage
 from ..cost.training.layers_in_turn import StageCost, pair_s, stage_costs
 from ..cost.training.weight_moves import in_flat_calls
-from ..ir.graph import Graph, Stage, runs
+from ..cost.transfers import call_cost
+from ..ir.graph import Graph, Op, Stage, runs
+from ..plan.result import CollectiveTotal
 from ..plan.step_totals import edge_between
 from ..plan.trained import TrainingResult
 from ..spec.factors import unequal
@@ -90,13 +93,15 @@ def step_of(
     )
     steps = timed(schedule, stages, staged, costs, training)
     floor = timed(schedule, stages, at_peak, costs, training, floor=True)
-    update_s, moved_s = update_times(schedule, stages, cells, steps, training)
     kept = kept_by_stage(own.kept, stages, graph.lanes)
+    memory = memory_of(graph, costs, schedule, stages, kept, training, own.hardware, own.layers)
+    copies = added_up([need.gradients_B for need in memory], unit, own) if len(schedule.routes) > 1 else ()
+    update_s, moved_s = update_times(schedule, stages, cells, steps, training, [one.time_s for one in copies])
     return TrainingResult(
-        graph, training, costs, steps, cells, stages, memory_of(graph, costs, schedule, stages, kept, training, own.hardware, own.layers),
+        graph, training, costs, steps, cells, stages, memory,
         update_s, moved_s, own.flops * phase.batching.filled, own.executed * phase.batching.filled,
         own.hardware.peak_flops(unit.spec.model.weight_dtype) * phase.gpu_count, float(phase.sequences * phase.tokens), phase.gpus,
-        phase.hardware, calibrated(own.hardware), floor.makespan_s, kept=tuple(kept), staged=staged,
+        phase.hardware, calibrated(own.hardware), floor.makespan_s, kept=tuple(kept), staged=staged, copies=copies,
     )  # fmt: skip
 
 
@@ -207,16 +212,41 @@ def pairs_of(
     }
 
 
+def added_up(gradients_B: Sequence[float], unit: Unit, own: CostedCells) -> tuple[CollectiveTotal, ...]:
+    """By GPU of a pipeline: the sums of its gradients with those of the GPU that has the same layers in the other copy of the model. All pairs
+    are priced as the two ends of the pipeline, which are farthest apart."""
+    graph = own.graph
+    op = Op(
+        "copies",
+        "all_reduce",
+        (),
+        (),
+        unit.phase.training.gradient_dtype if unit.phase.training else "fp32",
+        axes=(ENDS,),
+    )
+    exchanges = exchanges_of(graph.embedding, unit, own.hardware)
+    found = []
+    for size_B in gradients_B:
+        cost = call_cost(op, size_B, 1.0, graph.the_mesh, own.hardware, exchanges)
+        found.append(
+            CollectiveTotal(
+                "all_reduce", ("copies",), 2, 1, size_B, cost.wire_B, float(cost.time_s.max()), cost.level_B
+            )
+        )
+    return tuple(found)
+
+
 def update_times(
     schedule: PipelineSchedule, stages: tuple[Stage, ...], cells: Mapping[tuple[str, str], CellCost], steps: StepTimes,
-    training: Training,
+    training: Training, copies_s: Sequence[float] = (),
 ) -> tuple[float, float]:  # fmt: skip
     """Seconds from the last gradient to new weights, and of these collectives, on the GPU of a pipeline that takes longest. With
     overlap, collectives hide under one micro-batch's backward and forward cells, since gradients of the first layers are reduced while
-    others are computed, and new weights of the last layers gathered while the first run."""
+    others are computed, and new weights of the last layers gathered while the first run. `copies_s`: by GPU, of adding up the gradients of two copies of the model."""
     found = []
     for gpu in range(schedule.gpus):
-        time_s = moved_s = hidden_s = 0.0
+        hidden_s, time_s = 0.0, copies_s[gpu] if copies_s else 0.0
+        moved_s = time_s
         for (g, _), (_, stage) in schedule.stage_at.items():
             if g != gpu:
                 continue

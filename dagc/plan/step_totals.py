@@ -119,6 +119,8 @@ def step_collectives(result: TrainingResult, stage: int) -> tuple[CellCollective
                     cost.wire_B * calls, float(cost.time_s.max()) * calls, {n: b * calls for n, b in cost.level_B.items()},
                 ),
             )  # fmt: skip
+    if result.copies:
+        add(UPDATE, result.copies[stage])
     for cell, kind, edge in sends(result, stage):
         calls = passes(result)
         wire_B = edge.payload_B * calls if kind == "send" else 0.0

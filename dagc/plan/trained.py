@@ -15,6 +15,7 @@ from ..cost.training.step_memory import TrainingMemory
 from ..ir.graph import Graph, Stage
 from ..spec.training import Training
 from .placement import Placement
+from .result import CollectiveTotal
 
 
 @record
@@ -32,6 +33,7 @@ class TrainingResult:
     last gradient to new weights on the slowest GPU of a pipeline, as far as nothing hides it. `flops`: of a step over all GPUs as MFU
     counts them, `executed_flops` with what is done anew. `peak_flops`: of all GPUs. `calibration`: whose tables the kernels are from, empty where all cost the roofline. `kept`: by virtual stage, what a micro-batch
     keeps for its gradients. `staged`: (virtual stage, cell) -> cost of all its layers one after another.
+    `copies`: by GPU of a pipeline that has two copies of the model, how their gradients are added up, once a step.
     `usual`: the same in 1F1B, where this is another order; `placement`: how `place = best` placed its ranks."""
 
     graph: Graph
@@ -53,6 +55,7 @@ class TrainingResult:
     floor_s: float = 0.0
     kept: tuple[Kept, ...] = field(default=(), repr=False)
     staged: Mapping[tuple[int, str], StageCost] = field(default_factory=dict, repr=False)
+    copies: tuple[CollectiveTotal, ...] = ()
     usual: Usual | None = None
     placement: Placement | None = None
 

@@ -191,9 +191,10 @@ def _inside(labels: Ints, first: int, count: int) -> tuple[Any, Ints]:
 
 
 def _lookup(call: OpCall, x: Operands) -> Floats:
-    upstream, ids, table = x
-    inside, place = _inside(ids, call.part(call.out[0]).start, len(table))
-    out = np.zeros(table.shape)
+    upstream, ids = x
+    own = call.part(call.out[0])
+    inside, place = _inside(ids, own.start, own.stop - own.start)
+    out = np.zeros((own.stop - own.start, upstream.shape[-1]))
     np.add.at(out, place[inside], upstream[inside])
     return out
 

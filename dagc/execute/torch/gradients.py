@@ -47,7 +47,15 @@ def back(result: Tensor, upstream: Tensor, of: Tensor) -> Tensor:
 
 
 EACH_ROW = tuple(f"{kind}_grad" for kind in (*ACTIVATIONS, "clamp", "rsqrt"))
-THROUGH = ("attend_grad", "conv_grad", "delta_grad", "lookup_grad")
+THROUGH = ("attend_grad", "conv_grad", "delta_grad")
+
+
+def _lookup(call: OpCall, x: Operands) -> Tensor:
+    upstream, ids = x
+    own = call.part(call.out[0])
+    inside, place = _inside(ids, own.start, own.stop - own.start)
+    out = upstream.new_zeros((own.stop - own.start, upstream.shape[-1]))
+    return out.index_add_(0, place[inside], upstream[inside])
 
 
 def _route(call: OpCall, x: Operands) -> Tensor:
@@ -156,6 +164,7 @@ def _as_weights(rule: Rule) -> Rule:
 
 ROWS: Mapping[str, Rule] = row_gradients(k)
 OF_TOKENS: Mapping[str, Rule] = {
+    "lookup_grad": _lookup,
     "route_grad": _route,
     "choice_rows": _choice_rows,
     "choice_back": _choice_back,

@@ -281,6 +281,20 @@ def _dot_flops(segment: Segment, op: Op) -> float:
     return 2.0 * segment.count(op.dims) * segment.size(segment.dims_of(op.inputs[1])[-1])
 
 
+def _of_table(segment: Segment, op: Op) -> None:
+    """Of a row for each id; the table itself is not read."""
+    upstream, ids = operands(segment, op, "upstream", "token ids")
+    if len(op.dims) != 2:
+        raise Misfit("result", listed(op.dims), "[rows, width]")
+    same_dims("operand 1 (upstream)", upstream, (*ids, op.dims[-1]))
+
+
+def _added_rows(segment: Segment, op: Op, name: str, mesh: Mesh) -> float:
+    """What is added to a row reads and writes it, too; the result is written once before, with nothing."""
+    size = local_bytes(segment, name, tuple(op.loop(d) for d in segment.dims_of(name)), mesh)
+    return 3 * size if name == op.inputs[0] else size
+
+
 def _third(op: Op) -> tuple[str, ...]:
     return op.inputs[2:3]
 
@@ -325,7 +339,10 @@ KINDS = (
         gradient_of(name, f"gradient of the scores through {name}", flops=times(0.0), idle=router_losses.NEGLIGIBLE)
         for name in ("expert_probs", "router_z")
     ),
-    gradient_of("lookup", "gradient of a table: rows added where they were read", operand=1, flops=times(1.0), idle="it only adds"),
+    OpKind(
+        name="lookup_grad", about="gradient of a table: rows added where they were read", dims=_of_table, dtype=DtypeRule(indices=_second),
+        idle="it only adds", reads=_added_rows, gradient_of="lookup",
+    ),
     gradient_of("conv", "gradient of the input or the taps of conv", operand=None, attrs=OperandAttrs, flops=times(1.0)),
     gradient_of("delta", "gradient of an operand of delta, back through the tokens", operand=None, attrs=DeltaGradAttrs, flops=times(0.4)),
     OpKind(

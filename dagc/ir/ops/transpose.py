@@ -163,7 +163,8 @@ def _choice_rows(layer: Emitter, op: Op, upstream: str) -> Iterator[Gradient]:
 
 
 def _lookup(layer: Emitter, op: Op, upstream: str) -> Iterator[Gradient]:
-    yield _piece(layer, op, "lookup_grad", (upstream, *op.inputs), op.inputs[1])
+    ids, table = op.inputs
+    yield _piece(layer, op, "lookup_grad", (upstream, ids), table)
 
 
 def _router_loss(layer: Emitter, op: Op, upstream: str) -> Iterator[Gradient]:
