@@ -18,7 +18,6 @@ from ..ir.ops.kind import Tokens
 from ..ir.ops.op_set import OPS, state_of
 from ..ir.text.write import lines_around
 from ..ir.verify.verify import verify
-from ..ir.verify.violation import VerifyError
 from ..pipeline.lower import lower
 from ..plan.plan import CompiledPlan
 from ..spec.unit import Unit
@@ -30,7 +29,7 @@ from .inputs import History, Inputs, WeightSource, random_weight
 from .machine import RankMachine, alike
 from .shards import Shards
 from .traffic import compare_bytes, compare_requests
-from .twin import NoTwin, Twin, otherwise, twin_of
+from .twin import NoTwin, Twin, or_no_twin, otherwise, twin_of
 from .values import Floats, Ints
 from .work import wrong_work
 
@@ -108,14 +107,14 @@ def prove_small(plan: CompiledPlan, phase: str) -> Proof:
 def twin_of_phase(plan: CompiledPlan, phase: str) -> Twin:
     """The small twin of a phase. Raises NoTwin."""
     unit = plan.units[phase]
-    try:
-        twin = twin_of(plan.phases[phase].graph, model_graph(unit), unit.routing)
-        verify(twin.placed)
-        verify(twin.model)
-    except VerifyError as error:
-        raise NoTwin(error.line) from None
-    except (LookupError, ArithmeticError, ValueError) as error:
-        raise NoTwin(str(error)) from None
+    with or_no_twin():
+        return verified(twin_of(plan.phases[phase].graph, model_graph(unit), unit.routing))
+
+
+def verified(twin: Twin) -> Twin:
+    """Raises VerifyError."""
+    verify(twin.placed)
+    verify(twin.model)
     return twin
 
 

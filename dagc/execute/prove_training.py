@@ -11,7 +11,6 @@ from ..cost.records import Costs
 from ..cost.schedule.training.verify_orders import verify_orders
 from ..ir.graph import Graph, Op, Segment
 from ..ir.ops.attributes import LabelsAttrs
-from ..ir.verify.verify import verify
 from ..ir.verify.violation import VerifyError
 from ..pipeline.lower import lower
 from ..pipeline.strategy import backward_of
@@ -20,10 +19,10 @@ from ..spec.unit import Unit
 from ..spec.workload import Routing
 from .failure import ExecutionError
 from .inputs import Inputs
-from .prove import Comparison, Recording, around, largest, single
+from .prove import Comparison, Recording, around, largest, single, verified
 from .traffic import compare_bytes
 from .training import Key, TrainingMachine, of_table
-from .twin import NoTwin, Twin, otherwise, twin_of
+from .twin import NoTwin, Twin, or_no_twin, otherwise, twin_of
 from .values import Floats
 from .work import wrong_work
 
@@ -75,10 +74,9 @@ def prove_training(result: TrainingResult, unit: Unit) -> TrainingProof:
     except VerifyError as error:
         return TrainingProof(result.name, ranks, first=f"the order of cells: {error}")
     try:
-        twin = twin_of(result.graph, whole_model(unit), unit.routing)
-        verify(twin.placed)
-        verify(twin.model)
-    except (NoTwin, VerifyError, LookupError, ArithmeticError, ValueError) as error:
+        with or_no_twin():
+            twin = verified(twin_of(result.graph, whole_model(unit), unit.routing))
+    except NoTwin as error:
         return TrainingProof(result.name, ranks, why=f"it has no small twin: {error}")
     if differs := otherwise(result.graph, twin.placed):
         return TrainingProof(result.name, ranks, why=f"the twin was lowered otherwise: {differs}")

@@ -5,13 +5,12 @@ from __future__ import annotations
 
 from ..cost.schedule.training.schedule_table import SCHEDULES, Unmet, make
 from ..cost.schedule.training.verify_orders import verify_orders
-from ..ir.verify.verify import verify
-from ..ir.verify.violation import VerifyError
 from ..pipeline.train import costed_cells, step_of
 from ..plan.trained import TrainingResult
 from ..spec.unit import Unit
+from .prove import verified
 from .prove_training import whole_model
-from .twin import NoTwin, Twin, few_layers, otherwise, twin_of
+from .twin import NoTwin, Twin, few_layers, or_no_twin, otherwise, twin_of
 
 
 def twin_of_step(result: TrainingResult, unit: Unit) -> tuple[Twin, TrainingResult]:
@@ -19,14 +18,8 @@ def twin_of_step(result: TrainingResult, unit: Unit) -> tuple[Twin, TrainingResu
     whole = result.steps.schedule
     virtual = result.stages if whole.chunks > 1 else ()
     count = few_microbatches(whole.name, whole.gpus, whole.microbatches, whole.chunks)
-    try:
-        twin = twin_of(result.graph, whole_model(unit), unit.routing, virtual=virtual, microbatches=count)
-        verify(twin.placed)
-        verify(twin.model)
-    except VerifyError as error:
-        raise NoTwin(error.line) from None
-    except (LookupError, ArithmeticError, ValueError) as error:
-        raise NoTwin(str(error)) from None
+    with or_no_twin():
+        twin = verified(twin_of(result.graph, whole_model(unit), unit.routing, virtual=virtual, microbatches=count))
     if differs := otherwise(result.graph, twin.placed):
         raise NoTwin(f"it was lowered otherwise: {differs}")
     schedule = make(whole.name, whole.gpus, count, whole.chunks)

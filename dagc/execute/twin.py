@@ -8,6 +8,7 @@ mask, more tokens than experts and more experts than choices where the plan has 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from math import lcm
@@ -30,6 +31,7 @@ from ..ir.ops.op_set import OPS
 from ..ir.ops.sequence import SEQUENCE_DIMS
 from ..ir.routed_dims import after_skipping, stem
 from ..ir.sharding import Axes
+from ..ir.verify.violation import VerifyError
 from ..spec.unit import Unit
 from ..spec.workload import Routing
 from .packed_twin import branches, packed_sizes
@@ -44,6 +46,17 @@ MADE_DIMS = ("slot", "choice", "chosen")
 
 class NoTwin(ValueError):
     """No smaller sizes keep what the plan's have; the message names the dimension."""
+
+
+@contextmanager
+def or_no_twin() -> Iterator[None]:
+    """Errors of sizes that cannot be made smaller are NoTwin."""
+    try:
+        yield
+    except VerifyError as error:
+        raise NoTwin(error.line) from None
+    except (LookupError, ArithmeticError, ValueError) as error:
+        raise NoTwin(str(error)) from None
 
 
 @record(slots=False)

@@ -20,7 +20,6 @@ from ...plan.step_totals import edge_between
 from ...plan.trained import TrainingResult
 from ...spec.unit import Unit
 from ..inputs import Inputs
-from ..marks import about
 from ..op_classes import class_of
 from ..prove import Comparison, Recording, single
 from ..prove_training import ByRouter, Found, losses, losses_of_routers, random_step, step_inputs, whole_model, worst
@@ -32,8 +31,8 @@ from ..values import Floats
 from .communicator import Communicator
 from .groups import Ranks, make_groups
 from .outcome import DTYPES, OF_WEIGHTS, TOLERANCE, Options, Outcome, RankStep, StepFacts
-from .profiled import traced
 from .rank import Key as OpKey
+from .repeats import repeated
 from .spans import Span, Timeline
 from .training_rank import RECV, TrainingRank
 from .trial import Times, averaged, in_job
@@ -107,24 +106,12 @@ def measured_step(job: StepJob, options: Options, device: Any) -> Outcome | None
         }
         gradients = {k: as_array(v) for k, (_, _, v) in rank.gradients.items()} if options.check else {}
         weights = {k: as_array(value) for k, value in rank.new_weights()} if options.check else {}
-        walls, runs = [], []
-        for _ in range(options.repeat):
-            walls.append(rank.run())
-            runs.append(dict(rank.times))
-        spans = tuple(rank.spans)
-        if options.trace is not None:
-            traced(
-                rank,
-                options.trace,
-                about(graph.phase, ranks.rank, options.dtype, options.device, options.check),
-            )
+        runs = repeated(rank, options)
     calls: dict[OpKey, int] = {}
-    for span in spans:
+    for span in runs.spans:
         calls[span.segment, span.op] = calls.get((span.segment, span.op), 0) + 1
     mine = Made(
-        losses, of_routers, gradients, weights, statistics.median(walls),
-        {key: statistics.median(run[key] for run in runs) for key in runs[0]}, calls,
-        spans if options.trace is not None else (),
+        losses, of_routers, gradients, weights, runs.wall_s, runs.times, calls, runs.kept(options),
     )  # fmt: skip
     everyone: list[Any] | None = [None] * dist.get_world_size() if ranks.rank == 0 else None
     dist.gather_object(mine, everyone)

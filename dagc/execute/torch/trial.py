@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,6 @@ from ...plan.result import PhaseResult
 from ..chosen import are_largest
 from ..inputs import Inputs, random_weight
 from ..machine import RankMachine
-from ..marks import about
 from ..op_classes import class_of
 from ..prove import (
     Comparison,
@@ -38,8 +36,8 @@ from .communicator import Communicator
 from .groups import Ranks, make_groups
 from .outcome import DTYPES, TOLERANCE, ClassTime, Options, Outcome
 from .processes import LaunchError, in_vain
-from .profiled import traced
 from .rank import Key, Rank
+from .repeats import repeated
 from .spans import Timeline
 
 
@@ -99,20 +97,12 @@ def measured(job: Job, options: Options, device: Any) -> Outcome | None:
         rank.run()  # makes the weights, and warms up
         shown = Shown(dict(rank.watched), dict(rank.chosen), dict(rank.taken))
         rank.watch = ""
-        walls, runs = [], []
-        for _ in range(options.repeat):
-            walls.append(rank.run())
-            runs.append(dict(rank.times))
-        spans = tuple(rank.spans)
-        if options.trace is not None:
-            own = about(graph.phase, ranks.rank, options.dtype, options.device, options.check)
-            traced(rank, options.trace, own)
-    times = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+        runs = repeated(rank, options)
     mine = (
-        by_class(result, ranks, times),
-        statistics.median(walls),
+        by_class(result, ranks, runs.times),
+        runs.wall_s,
         shown if options.check else Shown({}, {}, {}),
-        spans if options.trace is not None else (),
+        runs.kept(options),
     )
     everyone: list[Any] | None = [None] * dist.get_world_size() if ranks.rank == 0 else None
     dist.gather_object(mine, everyone)
@@ -153,7 +143,7 @@ Times = dict[str, tuple[int, float, float]]
 """Class -> (calls, measured, estimated seconds)."""
 
 
-def by_class(result: PhaseResult, ranks: Ranks, times: dict[Key, float]) -> Times:
+def by_class(result: PhaseResult, ranks: Ranks, times: Mapping[Key, float]) -> Times:
     """What this rank measured, with the estimate of the same calls."""
     graph, stage = result.graph, ranks.at[0]
     parts = graph.microbatches * graph.lanes
