@@ -18,9 +18,9 @@ from dagc.cli import main
 from dagc.lang.load import load
 from dagc.lang.open_spec import OpenSpec, load_open
 from dagc.optimize.lost import lost_gpus
-from dagc.optimize.moved import moved
 from dagc.optimize.survive import Kept, Survival, survive, written
 from dagc.pipeline.compile import compile_spec
+from dagc.pipeline.moved import moved
 from dagc.plan.plan import CompiledPlan
 
 Capture = pytest.CaptureFixture[str]

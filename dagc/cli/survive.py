@@ -18,8 +18,8 @@ from .writing import check_folder, write_all
 if TYPE_CHECKING:
     from ..execute.prove import Proof
     from ..lang.open_spec import OpenSpec
-    from ..optimize.moved import Moved
     from ..optimize.survive import Kept, Stopped, Survival
+    from ..pipeline.moved import Moved
     from ..spec.phase import Phase
 
 Proofs = dict[int, list["Proof"]]

@@ -15,6 +15,7 @@ from ..lang.rewrite_phase import with_changed_phases
 from ..pipeline import pools
 from ..pipeline.changed import Changes, Held, with_phases
 from ..pipeline.compile import compile_spec
+from ..pipeline.moved import Moved, moved
 from ..plan.plan import CompiledPlan
 from ..plan.require import Verdict, judged, owners
 from ..spec.phase import Phase
@@ -23,7 +24,6 @@ from ..spec.spec import Spec
 from .fewest import Fewest, fewest
 from .largest import largest
 from .layouts import layout_words
-from .moved import Moved, moved
 from .room import Fit
 from .survivors import RELAY, SHRINK, Engine, Survivor, engines, spare_for, spare_nodes, unplaced
 
