@@ -300,7 +300,14 @@ class Several:
                 worker.role, worker.leaving = "between", False
                 self.switches += 1
                 assert self.setup.switch is not None
-                self.changing.append((now + self.setup.switch.cost_s, worker, other))
+                self.changing.append((now + self.cost(other == "decode", 0), worker, other))
+
+    def cost(self, decodes: bool, cached: int) -> Any:
+        switch = self.setup.switch
+        assert switch is not None
+        if decodes:
+            return switch.cost_s + (switch.per_token_s * cached if self.alone else 0)
+        return switch.cost_s if switch.back_s is None else switch.back_s
 
     def changed(self, worker: Worker, role: str) -> None:
         if self.alone:
@@ -325,7 +332,8 @@ class Several:
             if any(rank.queue if worker.decodes else rank.batch for rank in worker.ranks):
                 assert self.setup.switch is not None
                 self.switches += 1
-                self.changing.append((now + self.setup.switch.cost_s, worker, "both"))
+                cached = sum(s.blocks for rank in worker.ranks for s in rank.batch + rank.held) * worker.engine.kv_block
+                self.changing.append((now + self.cost(not worker.decodes, cached), worker, "both"))
         # what a cache that arrived at once set free on a worker that already looked
         for worker in self.workers:
             if worker.end_s is None and worker.role != "between" and not (self.alone and self.changing):

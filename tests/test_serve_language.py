@@ -354,6 +354,8 @@ REFUSED = [
     (f"{LOAD}, gather = 5", "E12", "5", "without `balance`"),
     (f"{LOAD}, timeout_iters = 50", "E02", "timeout_iters", "did you mean `balance`?"),
     (f"{LOAD}, switch = 2 s", "E12", "2 s", "without `roles = switch`"),
+    (f"{LOAD}, weights = moved", "E12", "moved", "without `roles = switch`"),
+    (f"{LOAD}, roles = switch, weights = kept", "E02", "kept", "both, moved"),
     # Phases.
     (f"{LOAD}, decode = decod", "E02", "decod", "did you mean `decode`?"),
     (f"{LOAD}, decode = prefill", "E03", "prefill", "write `prefill = prefill`"),

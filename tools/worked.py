@@ -322,6 +322,7 @@ WORKED: dict[str, dict[str, str]] = {
         ),
         "roles": _serve("roles = switch, workers = 2"),
         "switch": _serve("roles = switch, workers = 2, switch = 2 s"),
+        "weights": _serve("roles = switch, workers = 2, weights = moved"),
         "hand_over": (
             "phase prefill { gpus = 8..15, tp = 8 }\nphase decode { gpus = 0..7, tp = 8 }\n"
             + _serve("hand_over = chunk")

@@ -270,7 +270,8 @@ HAND: dict[str, dict[str, Written | str]] = {
         **dict.fromkeys(
             ("prefill_workers", "hand_over"), Written("", _beside(phase__prefill="gpus = 8..15", serve="mixed = none"))
         ),
-        "switch": Written("", _beside(serve="roles = switch; workers = 2")),
+        "switch": "it follows from what moves between the layouts of two phases",
+        "weights": Written("", _beside(serve="roles = switch; workers = 2")),
     },
     "serve.arrivals": {
         "closed.think": Written("arrivals = closed(4, think = 0 s)", _beside(serve="arrivals = closed(4)"), "serve"),

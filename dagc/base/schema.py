@@ -626,7 +626,8 @@ SERVE: dict[str, Attribute] = {
     "workers": _count("workers that decode, or do both", 1, high=65_536),
     "prefill_workers": _count("workers of a prefill on GPUs of its own", 1, high=65_536),
     "roles": _word("whether workers change between prefill and decode", "fixed", "fixed", "switch"),
-    "switch": Attribute("time of such a change", dim=TIME, default=0.0, open_low=False, high=1e6),
+    "switch": Attribute("time of such a change", dim=TIME, default=None, open_low=False, high=1e6, otherwise="what moves then takes"),
+    "weights": _word("what GPUs store of phases that take turns: the weights of both, or of one, and the others are moved", "both", "both", "moved"),
     "hand_over": _word("when a prefill worker sends a cache on", "whole", "whole", "chunk"),
     "host": Attribute("host time of a step", dim=TIME, default=None, open_low=False, high=100.0, otherwise="as measured for the engine"),
     "launch": Attribute(

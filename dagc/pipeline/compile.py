@@ -114,7 +114,7 @@ def compile_spec(
     graphs = [*(found.graph for found in results.values()), *(model_of(spec, found) for found in trainings.values())]
     params = count_parameters(graphs[0])
     check_stated(spec, params[0], out)
-    shared = pools.run(results)
+    shared = pools.run(results, spec.alternating)
     search: Cures | None = None
     if cures and not all(pool.fits for pool in shared):
         from .cures import Cures

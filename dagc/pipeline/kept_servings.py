@@ -17,9 +17,9 @@ from ..spec.serve import Serve
 from ..spec.spec import Spec
 from .kept_keys import key_of
 
-FORM = 2
+FORM = 3
 """Of an entry."""
-NUMBERS = ("duration_s", "offered_per_s", "met", "prices_error")
+NUMBERS = ("duration_s", "offered_per_s", "met", "prices_error", "to_decode_s", "to_prefill_s", "moved_B")
 SPREADS = ("ttft", "tpot", "itl", "e2e")
 
 

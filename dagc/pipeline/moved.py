@@ -6,16 +6,19 @@ and that it does not hold yet."""
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
 from itertools import pairwise
-from math import prod
+from math import lcm, prod
 
 import numpy as np
 
 from ..base.arrays import NDArray
 from ..base.dtypes import dtype
-from ..base.frozen import record
+from ..base.frozen import record, replace
 from ..cost.expert_load import expert_slots
-from ..ir.graph import Segment, Weight
+from ..ir.graph import Op, Segment, Weight
+from ..ir.ops.kind import Tokens
+from ..ir.ops.op_set import OPS
 from ..ir.routed_dims import routers, stem
 from ..plan.plan import CompiledPlan
 from ..spec.hardware import Hardware
@@ -58,6 +61,23 @@ def moved(
     """What the GPUs of the `changed` phases fetch. Experts go where the new plan's balanced placement has them; `least`: GPUs keep
     those that they have, and only experts that a group of expert ranks lacks go to the ranks with most room."""
     return _Moves(before, after, lost, tuple(changed), least).total()
+
+
+def relaid(plan: CompiledPlan, before: str, after: str) -> Moved:
+    """What the GPUs of a phase fetch of its weights where they hold those of another phase alone, as that one lays them out."""
+    return moved(replace(plan, phases={before: plan.phases[before]}), plan, {}, (after,))
+
+
+def cache_relaid(plan: CompiledPlan, before: str, after: str) -> Moved:
+    """What the GPUs of a phase fetch of caches that another one has filled, for a token of cache: the mean over all ranks that share out
+    sequences and tokens. States that do not grow with the context are left out."""
+    found = _Caches(replace(plan, phases={before: plan.phases[before]}), plan, {}, (after,), least=False)
+    whole = found.total()
+    tokens = prod(found.sizes.values())
+    return replace(
+        whole, node_B=whole.node_B / tokens, cluster_B=whole.cluster_B / tokens, pools_B=whole.pools_B / tokens,
+        storage_B=whole.storage_B / tokens, time_s=whole.time_s / tokens,
+    )  # fmt: skip
 
 
 class _Held:
@@ -109,10 +129,12 @@ class _Held:
 
 
 class _View:
-    """A weight as the ranks of one stage of a phase hold it: per dimension where the part of each begins and ends; of experts
-    which ones each has [ranks, experts]."""
+    """A weight, or a cache, as the ranks of one stage of a phase hold it: per dimension where the part of each begins and ends; of experts
+    which ones each has [ranks, experts]. `sizes`: of dimensions that phases have in other sizes, one that all their cuts divide."""
 
-    def __init__(self, one: _Held, stage: int, segment: Segment, weight: Weight) -> None:
+    def __init__(
+        self, one: _Held, stage: int, segment: Segment, weight: Weight | Op, sizes: Mapping[str, int] | None = None
+    ) -> None:
         assert weight.sharding is not None
         self.gpus: list[Gpu] = [(one.pool, gpu) for gpu in one.gpus[stage].tolist()]
         self.bytes = dtype(weight.dtype).bytes
@@ -134,7 +156,7 @@ class _View:
                 self.sizes.append(count)
                 self.ends.append(([0], [count]))
                 continue
-            self.sizes.append(int(segment.size(dim, weight.scope)))
+            self.sizes.append((sizes or {}).get(dim) or int(segment.size(dim, weight.scope)))
             self.ends.append(one.parts(self.sizes[-1], axes))
 
     def over(self, cells: Sequence[Sequence[int]], holds: Bits | None = None) -> Bits:
@@ -221,8 +243,9 @@ class _Moves:
         if self.least:  # what many layers lack goes to other ranks in each of a few parts of them
             bounds |= {low + (high - low) * k // PARTS for low, high in pairwise(sorted(bounds)) for k in range(PARTS)}
         for low, high in pairwise(sorted(bounds)):
-            names = {w.name: None for one in self.new for w in one.graph.segment(one.place(low)[1]).weights}
-            for name in names:
+            for name in dict.fromkeys(
+                name for one in self.new for name in self.names(one.graph.segment(one.place(low)[1]))
+            ):
                 self.fetch(name, low, high - low)
         own = [self.pools[pool] for pool, _ in self.ids]
         links = [
@@ -247,6 +270,10 @@ class _Moves:
     def between(self, pool: str) -> float:
         """Bytes per second from other pools to a GPU of this one, over the slowest of the links."""
         return min((link.bandwidth_Bps for link in self.spec.pool_links if pool in link.pools), default=1.0)
+
+    def names(self, segment: Segment) -> list[str]:
+        """Of what a layer of the segment stores."""
+        return [weight.name for weight in segment.weights]
 
     def view(self, one: _Held, layer: int, name: str) -> _View | None:
         """The weight of a layer in one phase; None where the phase has none of that name."""
@@ -300,3 +327,34 @@ class _Moves:
 
     def rows(self, view: _View) -> Ids:
         return np.asarray([self.at[gpu] for gpu in view.gpus])
+
+
+class _Caches(_Moves):
+    """The same of caches. Those of a layer go by their place in it: phases may call them otherwise."""
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """Sequences and tokens that every cut of either phase divides."""
+        out = {"batch": 1, "context": 1}
+        for one in (*self.old.values(), *self.new):
+            for segment in one.graph.segments:
+                for op in _caches(segment):
+                    assert op.sharding is not None
+                    for dim, axes in zip(op.dims, op.sharding.dims, strict=True):
+                        if dim in out:
+                            out[dim] = lcm(out[dim], one.mesh.size(axes))
+        return out
+
+    def names(self, segment: Segment) -> list[str]:
+        return [str(k) for k, _ in enumerate(_caches(segment))]
+
+    def view(self, one: _Held, layer: int, name: str) -> _View | None:
+        stage, kind = one.place(layer)
+        segment = one.graph.segment(kind)
+        found = _caches(segment)
+        return _View(one, stage, segment, found[int(name)], self.sizes) if int(name) < len(found) else None
+
+
+def _caches(segment: Segment) -> list[Op]:
+    """Keys and values of each token, or what a layer keeps instead."""
+    return [op for op in segment.ops if OPS[op.kind].tokens is Tokens.CACHE and "context" in op.dims]

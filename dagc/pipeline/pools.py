@@ -6,7 +6,7 @@ needs is free again for the next."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property, lru_cache
 from itertools import chain, pairwise
 from math import prod
@@ -30,11 +30,12 @@ BLOCKS = 1 << 32
 """More blocks than any weight is cut into."""
 
 
-def run(phases: Mapping[str, PhaseResult]) -> tuple[Pool, ...]:
-    """A pool for each set of phases that some GPUs serve, in the order of their first GPU. Every GPU in use is in one."""
+def run(phases: Mapping[str, PhaseResult], alternating: Collection[frozenset[str]] = ()) -> tuple[Pool, ...]:
+    """A pool for each set of phases that some GPUs serve, in the order of their first GPU. Every GPU in use is in one. `alternating`: phases
+    that take turns, whose GPUs store the weights of one of them at a time."""
     if not phases:
         return ()
-    sharing = Sharing(list(phases.values()))
+    sharing = Sharing(list(phases.values()), alternating)
     by_phases: dict[tuple[tuple[str, ...], str], list[Pool]] = {}
     for pool in sharing.alike():
         by_phases.setdefault((pool.phases, pool.hardware), []).append(pool)
@@ -106,8 +107,9 @@ class Sharing:
     """Where phases sit: `stage` and `rank` of every phase on every GPU in use [phases, gpus], -1 where it is not there. `gpus`: ids
     of all hardware sections in a row, those of section i from i * `span` on."""
 
-    def __init__(self, results: Sequence[PhaseResult]) -> None:
+    def __init__(self, results: Sequence[PhaseResult], alternating: Collection[frozenset[str]] = ()) -> None:
         self.results = results
+        self.alternating = alternating
         seats = _seats(tuple(tuple((seat.hardware, seat.ids) for seat in r.seats) for r in results))
         self.hardware, self.span, self.gpus, self.stage, self.rank, self.together = seats
         self.kinds: dict[tuple[object, ...], int] = {}
@@ -129,7 +131,8 @@ class Sharing:
         own_B = max(need.weights_B for need in needs.values())
         layouts = sorted({self.layout[i] for i in here})
         weights_B = np.full(len(at), own_B)
-        if len(layouts) > 1:
+        names = {self.results[i].name for i in here}
+        if len(layouts) > 1 and not any(names <= turns for turns in self.alternating):
             drafters_B = [max(n.drafter_B for i, n in needs.items() if self.layout[i] == own) for own in layouts]
             weights_B = self.weights(layouts, stages, at) + sum(drafters_B)  # each layout has its own copy
         fullest = int(weights_B.argmax())

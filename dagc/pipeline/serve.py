@@ -13,7 +13,7 @@ from ..base.phase_kinds import DECODE, PREFILL
 from ..plan.plan import CompiledPlan
 from ..plan.result import PhaseResult
 from ..serving.offered import Facts, facts, prefix_block
-from ..serving.records import Engine, Request, Setup, Switch, Transfer, Workers
+from ..serving.records import Engine, Request, Setup, Transfer, Workers
 from ..serving.result import Limits as RequestLimits
 from ..serving.result import ServeResult
 from ..spec.host_constants import HostConstants, constants
@@ -22,6 +22,7 @@ from ..spec.serve import Serve
 from ..spec.spec import Spec
 from ..spec.unit import Unit
 from .doubts import warn_of_prices
+from .role_changes import switch_of
 from .serving_roles import BOTH, Role, alike, grain, places, roles_of, sized, structure
 from .step_kinds import Limits, Source
 from .step_points import Knot, Steps
@@ -125,7 +126,7 @@ class Servings:
         taker = roles[0].prefill or roles[0].main
         hands_over = len(roles) > 1 or switches
         transfer = self.transfer(taker, roles[-1].main, serve) if hands_over else Transfer()
-        return Setup(workers, serve.route, transfer, Switch(serve.switch_s) if switches else None, serve.seed)
+        return Setup(workers, serve.route, transfer, switch_of(self.plan, serve) if switches else None, serve.seed)
 
     def workers(self, role: Role, serve: Serve, roles: tuple[Role, ...]) -> Workers:
         """Those of one role."""
@@ -318,7 +319,7 @@ class Servings:
             sizes[phase.name] = sized(phase, serve, everywhere, usual, grain(self.result(phase), phase))
             unit = Unit(self.spec, sizes[phase.name], Collector())
             results[phase.name] = with_drafts(cost_graph(lowered(unit), unit), unit)
-        shared = pools.run(results)
+        shared = pools.run(results, self.spec.alternating)
         main = role.main
         phase, result = sizes[main.name], results[main.name]
         cached = sum(room.places * part.context for room, part in places(phase))

@@ -249,7 +249,12 @@ def _lookup(
         return None
     served = servings.get(node.parts[0])
     if served is not None and (name := ".".join(node.parts[1:])) in {m.name for m in of_serving()}:
-        why = "no request has a second token" if served.finished else f"none of its {served.arrived} requests ended"
+        lacking = next(m.absent for m in of_serving() if m.name == name)
+        why = (
+            lacking or "no request has a second token"
+            if served.finished
+            else f"none of its {served.arrived} requests ended"
+        )
         away = served.count("rejected")
         because = (f"{away} were turned away, which never had room or met a full queue",) if away else ()
         out.add("E03", f"`{node.parts[0]}` has no `{name}`: {why}", node.span, because=because)

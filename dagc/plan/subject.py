@@ -66,6 +66,11 @@ class Subject:
     def serving(self) -> ServeResult:
         return self.servings[self.name]
 
+    def of_change(self, value: float) -> float | None:
+        """A figure of how workers of the serving change roles, where that is worked out."""
+        serve = self.spec.serve(self.name)
+        return value if serve.roles == "switch" and serve.switch_s is None else None
+
     def time_s(self, name: str) -> float | None:
         """The phase's time, if that is what phases of its kind call it."""
         return self.result.time_s if self.result.phase_kind.metric == name else None

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..base.frozen import replace
 from .live_request import Sequence
-from .records import Load, Outcome, Request, Served, Setup
+from .records import Load, Outcome, Request, Served, Setup, Switch
 from .router import Place, Router
 from .rules import CannotServe, refuse
 from .served_rows import ServedRows
@@ -77,7 +77,7 @@ class Run:
         self._disjoint = len(setup.workers) > 1
         if self._disjoint and setup.switch is not None:
             raise ValueError("workers that change roles are of one kind")
-        self._switch_s = setup.switch.cost_s if setup.switch is not None else 0
+        self._switch = setup.switch or Switch()
         self._changing = self._decodes = False
         """Of a worker alone that alternates: between two roles; decodes."""
         self._roles: Roles | None = None
@@ -387,7 +387,7 @@ class Run:
         if w is not None and self._ends_s[w] == _NEVER and not self._held[w] and not self._load_of(w):
             roles.leave(w)
             self.switches += 1
-            self._push(now + self._switch_s, _CHANGED, w)
+            self._push(now + self._switch.takes(decodes=roles.next == DECODE), _CHANGED, w)
 
     def _load_of(self, w: int) -> int:
         return sum(self.workers[w].waiting) + sum(self.workers[w].running)
@@ -412,4 +412,5 @@ class Run:
             self._changing = True
             self.switches += 1
             worker.turn(False, False, now)
-            self._push(now + self._switch_s, _CHANGED, 0)
+            tokens = sum(map(worker.held, range(len(worker.ranks)))) * worker.engine.kv_block
+            self._push(now + self._switch.takes(decodes=not self._decodes, tokens=tokens), _CHANGED, 0)

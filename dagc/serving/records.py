@@ -112,12 +112,23 @@ class Transfer:
 
 @record
 class Switch:
-    """Workers of one pool change roles; each change takes `cost_s`, in which the worker does nothing, after its own requests ended.
+    """Workers of one pool change roles; each change takes `cost_s`, back to prompts `back_s` (None: as long), in which the worker does nothing,
+    after its own requests ended; one alone, which keeps them, also `per_token_s` for each token of cache, in blocks, before it decodes.
+    `moved_B`: bytes of weights that all its GPUs fetch to decode, and back.
     A role gains a worker when `backlog` requests wait per worker of it, and more than `ratio` (>= 1) times as many as in the other role."""
 
     cost_s: float = 0.0
     backlog: float = 4.0
     ratio: float = 2.0
+    back_s: float | None = None
+    per_token_s: float = 0.0
+    moved_B: tuple[float, float] = (0.0, 0.0)
+
+    def takes(self, *, decodes: bool, tokens: int = 0) -> float:
+        """Time of a change: to decode, with so many tokens of cache, or to prompts."""
+        if decodes:
+            return self.cost_s + self.per_token_s * tokens if tokens else self.cost_s
+        return self.cost_s if self.back_s is None else self.back_s
 
 
 @record

@@ -15,7 +15,7 @@ from ..base.arrays import NDArray
 from ..base.frozen import field, record, replace
 from ..spec.serve import Arrivals
 from . import gaps
-from .records import Outcome, Served, Setup, Workers
+from .records import Outcome, Served, Setup, Switch, Workers
 from .verdict import Growth, fuller, growth, verdict, waits_grew
 
 Column = NDArray[np.float64]
@@ -80,7 +80,7 @@ class ServeResult:
     more than one token; `itl`: over all gaps between deliveries of tokens, percentiles to `gaps.RESOLUTION`; `e2e`: from arrival to the last token.
     `offered_per_s`: requests that come per second, as the spec says or as counted where it says none; infinite where all come at once.
     `met`: share of all that arrived that meet every limit; `met_each`: of those that ended, by limit. `prices_error`: bound of what interpolation adds to a step's time,
-    relative."""
+    relative. `to_decode_s`, `to_prefill_s`: times of a change of roles, without caches; `moved_B`: weights that move in both."""
 
     name: str
     arrivals: Arrivals
@@ -99,6 +99,9 @@ class ServeResult:
     growth: Growth
     verdict: str
     prices_error: float = 0.0
+    to_decode_s: float = 0.0
+    to_prefill_s: float = 0.0
+    moved_B: float = 0.0
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -249,7 +252,7 @@ def measured(
     prices_error: float = 0.0,
 ) -> ServeResult:
     """The figures of a run. `prices_error`: see `ServeResult`."""
-    limits = limits or Limits()
+    limits, switch = limits or Limits(), setup.switch or Switch()
     found = columns(outcome.served)
     ended = len(found["arrival_s"])
     start_s = float(found["arrival_s"].min()) if ended else 0.0
@@ -283,6 +286,9 @@ def measured(
         growth=grown,
         verdict=verdict(arrivals.kind, grown, grew, turned_away),
         prices_error=prices_error,
+        to_decode_s=float(switch.cost_s),
+        to_prefill_s=float(switch.takes(decodes=False)),
+        moved_B=sum(switch.moved_B),
     )
 
 

@@ -17,7 +17,8 @@ class Roles:
         self._switch = switch
         self.roles = [DECODE if w < count // 2 else PREFILL for w in range(count)][::-1]
         self.leaving: int | None = None
-        self._next = PREFILL
+        self.next = PREFILL
+        """Role of the worker that changes."""
 
     def of(self, role: str) -> list[int]:
         """Workers that take new requests of the role."""
@@ -37,10 +38,10 @@ class Roles:
 
     def leave(self, w: int) -> None:
         """Nothing is left on worker `w`: it has no role while it changes."""
-        self._next = DECODE if self.roles[w] == PREFILL else PREFILL
+        self.next = DECODE if self.roles[w] == PREFILL else PREFILL
         self.roles[w] = BETWEEN
         self.leaving = None
 
     def join(self, w: int) -> None:
         """Worker `w` has changed."""
-        self.roles[w] = self._next
+        self.roles[w] = self.next

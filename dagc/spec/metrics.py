@@ -48,7 +48,7 @@ class Metric:
     `plan.rows("phases")`; `reported`: reports show it, in the format `brief` if there is one; `usual`: a column of every sweep;
     `gated`: `--fail-on-regression` heeds it; `compared`: `dagc diff` shows it (None: if one direction is better); `pooled`: it
     counts all that the GPUs hold, for whatever phase; `needs`: an attribute of the hardware without which it has no value; `settled`: known
-    before anything runs, however a plan is laid out."""
+    before anything runs, however a plan is laid out; `absent`: why a serving may have no value."""
 
     owner: str
     name: str
@@ -67,6 +67,7 @@ class Metric:
     pooled: bool = False
     needs: str = ""
     settled: bool = False
+    absent: str = ""
 
     @property
     def full(self) -> str:
@@ -317,9 +318,21 @@ def _serve(
     usual: bool = False,
     needs: str = "",
     settled: bool = False,
+    absent: str = "",
 ) -> Metric:
     return Metric(
-        SERVE, name, dim, better, about, how, share=share, usual=usual, gated=usual, needs=needs, settled=settled
+        SERVE,
+        name,
+        dim,
+        better,
+        about,
+        how,
+        share=share,
+        usual=usual,
+        gated=usual,
+        needs=needs,
+        settled=settled,
+        absent=absent,
     )
 
 
@@ -340,6 +353,8 @@ def _time_of(name: str, of: str) -> Metric:
         usual=of == "p99" and name != "itl",
     )
 
+
+UNCHANGED = "its workers change no roles, or the spec says how long that takes"
 
 _SERVINGS: tuple[Metric, ...] = (
     *(_time_of(name, of) for name in _TIMES for of in _OF_THEM),
@@ -390,6 +405,18 @@ _SERVINGS: tuple[Metric, ...] = (
     _serve("rejected", REQUESTS, "lower", lambda s: float(s.serving.count("rejected")), "requests that are turned away"),
     _serve("preemptions", SCALAR, "lower", lambda s: float(s.serving.count("preempted")), "how often a request loses its cache"),
     _serve("switches", SCALAR, "", lambda s: float(s.serving.count("switches")), "how often a worker changes its role"),
+    _serve(
+        "switch.to_decode", TIME, "lower", lambda s: s.of_change(s.serving.to_decode_s),
+        "workers that change roles, whose spec gives no time for it: a change from prompts to decode, without caches", absent=UNCHANGED,
+    ),
+    _serve(
+        "switch.to_prefill", TIME, "lower",
+        lambda s: s.of_change(s.serving.to_prefill_s), "time of a change back", absent=UNCHANGED,
+    ),
+    _serve(
+        "switch.bytes", BYTES, "lower", lambda s: s.of_change(s.serving.moved_B),
+        "weights that all GPUs of a worker fetch for both changes, where they store those of one phase at a time", absent=UNCHANGED,
+    ),
     _serve("duration", TIME, "", lambda s: s.serving.duration_s, "from the first arrival to the last token"),
     _serve("gpus", SCALAR, "", lambda s: float(s.serving.gpus), "GPUs of all workers", settled=True),
     _serve(

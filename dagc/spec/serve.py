@@ -42,7 +42,8 @@ class Lengths:
 class Serve:
     """A serving of traffic. `prefill`, `decode`, `mixed`: names of phases (None: the spec has none). A prefill on the GPUs
     of the decode (all of them, some, or these and more) is of the same workers; on others it has `prefill_workers` of its own, which hand the cache over, `whole` or
-    chunk by chunk. `roles` switch: those of workers of one pool change, each change takes `switch_s`.
+    chunk by chunk. `roles` switch: those of workers of one pool change, each change takes `switch_s` (None: what moves then takes). `weights`: their GPUs
+    store those of both phases, or of one at a time, and the others are moved.
 
     `requests` or `duration_s` end it (None: not given). Of an attention-DP rank: `slots` sequences at once, `kv_tokens` of cache (None: what
     the memory has room for) in blocks of `kv_block`. A step takes up to `batch_tokens`, of them `chunk` of one prompt;
@@ -77,12 +78,18 @@ class Serve:
     workers: int = 1
     prefill_workers: int = 1
     roles: str = "fixed"  # fixed | switch
-    switch_s: float = 0.0
+    switch_s: float | None = None
     hand_over: str = "whole"  # whole | chunk
     host_s: float | None = None
     launch_s: float | None = None
     request_s: float | None = None
     balance: int = 0
     gather: int = 0
+    weights: str = "both"  # both | moved
     span: Span | None = field(default=None, compare=False, repr=False)
     spans: Mapping[str, Span] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def moves(self) -> bool:
+        """Whether GPUs store the weights of one phase at a time."""
+        return self.weights == "moved"

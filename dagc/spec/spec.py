@@ -63,6 +63,12 @@ class Spec:
         rest = tuple(other for other in (self.hardware, *self.others) if other is not own)
         return replace(self, hardware=own, others=rest)
 
+    @property
+    def alternating(self) -> tuple[frozenset[str], ...]:
+        """Phases that take turns on their GPUs, which store the weights of one of them at a time."""
+        turns = (serve for serve in self.serves if serve.moves)
+        return tuple(frozenset(filter(None, (serve.prefill, serve.decode))) for serve in turns)
+
     def unused(self, phase: Phase) -> Iterator[int]:
         """GPUs of the phase's pool that no phase uses."""
         used = {gpu for own in self.phases for pool, gpu in own.seats if pool == phase.hardware}

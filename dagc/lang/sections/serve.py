@@ -112,7 +112,8 @@ def _serve(
         workers=_whole(values["workers"]) or 1,
         prefill_workers=_whole(values["prefill_workers"]) or 1,
         roles=str(values["roles"]),
-        switch_s=_number(values["switch"]) or 0.0,
+        switch_s=_number(values["switch"]),
+        weights=str(values["weights"]),
         hand_over=str(values["hand_over"]),
         host_s=_number(values["host"]),
         launch_s=_number(values["launch"]),
@@ -377,6 +378,12 @@ class _Checks:
             self._add("E12", "`gather` has no effect without `balance`", "gather", "write `balance = 50`")
         if "switch" in given and "roles" not in given:
             self._add("E12", "`switch` has no effect without `roles = switch`", "switch")
+        if "weights" in given and "roles" not in given:
+            self._add("E12", "`weights` has no effect without `roles = switch`", "weights")
+        if s.moves and apart:
+            self._add(
+                "E12", "`weights = moved` is of phases on the same GPUs: here each has GPUs of its own", "weights"
+            )
         if s.roles == "switch" and (self.prefill is None or self.decode is None):
             self._add("E12", "`roles = switch` needs a prefill and a decode to change between", "roles")
         if s.roles == "switch" and apart and self.prefill is not None and self.decode is not None:

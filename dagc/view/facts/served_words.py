@@ -6,6 +6,7 @@ from math import isfinite
 
 from ...base.units import REQUEST_RATE, TIME, TOKEN_RATE, show
 from ...serving import gaps
+from ...serving.records import Switch
 from ...serving.result import Limits, ServeResult, Spread
 from ...serving.verdict import BACKLOGGED, OVERLOADED, STABLE
 from ...spec.serve import Arrivals, Lengths, Serve
@@ -67,6 +68,16 @@ def ends_text(serve: Serve) -> str:
     return " or ".join(ends)
 
 
+def switch_text(serve: Serve, result: ServeResult) -> str:
+    """How long a change of roles takes."""
+    switch = result.setup.switch or Switch()
+    if serve.switch_s is not None:
+        return f"roles switch in {show(serve.switch_s, TIME)}"
+    own = f"{show(switch.cost_s, TIME)} to decode, {show(switch.takes(decodes=False), TIME)} back"
+    caches = f", caches {show(1000 * switch.per_token_s, TIME)} per 1,000 tok" if switch.per_token_s else ""
+    return f"roles switch as weights and caches move: {own}{caches}"
+
+
 def rules_text(serve: Serve, result: ServeResult) -> str:
     """How requests are scheduled."""
     apart = len(result.setup.workers) > 1
@@ -79,7 +90,7 @@ def rules_text(serve: Serve, result: ServeResult) -> str:
     if apart:
         rest.append(f"caches handed over {'whole' if serve.hand_over == 'whole' else 'chunk by chunk'}")
     if serve.roles == "switch":
-        rest.append(f"roles switch in {show(serve.switch_s, TIME)}")
+        rest.append(switch_text(serve, result))
     if serve.preempt == "swap":
         rest.append("preempted caches go to the host")
     if serve.prefix_cache:
