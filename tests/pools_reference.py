@@ -306,7 +306,7 @@ class Several:
         switch = self.setup.switch
         assert switch is not None
         if decodes:
-            return switch.cost_s + (switch.per_token_s * cached if self.alone else 0)
+            return switch.cost_s + (switch.per_token_s * cached if self.alone and switch.per_token_s else 0)
         return switch.cost_s if switch.back_s is None else switch.back_s
 
     def changed(self, worker: Worker, role: str) -> None:

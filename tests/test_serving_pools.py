@@ -73,7 +73,7 @@ def random_setup(rng: random.Random, kind: str) -> Setup:
         workers = (Workers("prefill", rng.randint(1, 3), some(queue)), Workers("decode", rng.randint(1, 3), some()))
         return Setup(workers, route, transfer)
     switch = Switch(rng.choice([0, F(1, 10), 2]), rng.choice([1, 2, 4]), rng.choice([1, 2]))
-    more = random.Random(switch.ratio + transfer.latency_s)  # other setups stay those that they were
+    more = random.Random(f"{switch.ratio} {transfer.latency_s}")  # other setups stay those that they were
     switch = replace(switch, back_s=more.choice([None, F(1, 7)]), per_token_s=more.choice([0, F(1, 500)]))
     count = 1 if kind == "alone" else rng.randint(2, 5)
     return Setup((Workers("both", count, some(queue)),), route, transfer, switch)

@@ -397,7 +397,7 @@ def _serve(s: Serve) -> str:
     drawn = s.lengths.kind not in ("trace", "histogram")
     apart = [f"prefill_workers = {s.prefill_workers}"] if s.prefill_workers > 1 else []
     apart += [f"hand_over = {s.hand_over}"] if s.hand_over != "whole" else []
-    apart += [f"roles = {s.roles}"] if s.roles != "fixed" else []
+    apart += [f"roles = {s.roles}"] if s.roles != "fixed" or s.switch_s is not None else []
     apart += [f"switch = {number(s.switch_s, 's')}"] if s.switch_s is not None else []
     apart += [f"weights = {s.weights}"] if s.weights != "both" else []
     apart += [f"balance = {s.balance}, gather = {s.gather}"] if s.balance or s.gather else []

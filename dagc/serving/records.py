@@ -127,7 +127,7 @@ class Switch:
     def takes(self, *, decodes: bool, tokens: int = 0) -> float:
         """Time of a change: to decode, with so many tokens of cache, or to prompts."""
         if decodes:
-            return self.cost_s + self.per_token_s * tokens if tokens else self.cost_s
+            return self.cost_s + self.per_token_s * tokens if self.per_token_s else self.cost_s
         return self.cost_s if self.back_s is None else self.back_s
 
 
