@@ -83,7 +83,7 @@ IN_TURN = (
 
 
 ONE_MORE = (
-    "axk1", "cohere", "cohere2", "cohere2_moe", "hy_v3", "laguna", "lfm2", "lfm2_moe", "mellum", "ministral", "phi3", "qwen3_omni_moe", "qwen3_vl_moe",
+    "axk1", "bailing_hybrid", "cohere", "cohere2", "cohere2_moe", "hy_v3", "laguna", "lfm2", "lfm2_moe", "mellum", "minimax_m3", "ministral", "phi3", "qwen3_omni_moe", "qwen3_vl_moe",
     "sarvam_mla", "sarvam_moe", "seed_oss", "smollm3", "step3p5",
 )  # fmt: skip
 """The same under one strategy beside, in turn."""

@@ -39,6 +39,7 @@ GIVEN: dict[str, dict[str, object]] = {
     },
     "glm4_moe": {"head_dim": 128},
     "ministral": {"head_dim": 128},
+    "qwen3_omni_moe_text": {"head_dim": 128},
     "lfm2_moe": {"layer_types": ["conv", "conv", "full_attention", "conv"] * 8},
     "hunyuan_v1_dense": {"head_dim": 128},
     "hunyuan_v1_moe": {"head_dim": 128, "num_experts": 64, "moe_topk": 8},

@@ -175,6 +175,14 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
     ),
     "qwen3_vl_moe": ("qwen3_vl_moe_text", GQA | {"tie_word_embeddings": False, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8, "intermediate_size": 20, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 0]}}),
     "qwen3_omni_moe": ("qwen3_omni_moe_text", GQA | {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8, "intermediate_size": 20, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 0]}}),
+    "bailing_hybrid": (
+        "bailing_hybrid",
+        COMMON | {"num_hidden_layers": 3, "num_key_value_heads": 4, "head_dim": 4, "q_lora_rank": 8, "kv_lora_rank": 6, "qk_nope_head_dim": 4, "qk_rope_head_dim": 4, "v_head_dim": 3, "num_local_experts": 8, "num_experts_per_tok": 2, "n_group": 4, "topk_group": 2, "moe_intermediate_size": 8, "intermediate_size": 20, "short_conv_kernel_size": 3, "layer_types": ["linear_attention", "full_attention", "linear_attention"], "mlp_layer_types": ["dense", "sparse", "sparse"], "pad_token_id": None},
+    ),
+    "minimax_m3": (
+        "minimax_m3_vl_text",
+        GQA | {"num_hidden_layers": 3, "intermediate_size": 8, "dense_intermediate_size": 20, "shared_intermediate_size": 12, "num_local_experts": 8, "num_experts_per_tok": 2, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}, "swiglu_limit": 0.6, "index_n_heads": 2, "index_head_dim": 6, "index_block_size": 3, "index_topk_blocks": 2, "index_local_blocks": 1, "layer_types": ["full_attention", "minimax_m3_sparse", "minimax_m3_sparse"], "mlp_layer_types": ["dense", "sparse", "sparse"]},
+    ),
 }  # fmt: skip
 
 OF_CHECKPOINTS = ("_bias", "layer_scalar")
@@ -238,6 +246,8 @@ class OfText(torch.nn.Module):
         super().__init__()
         self.model = text_model_of(config)
         self.lm_head = torch.nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if getattr(config, "tie_word_embeddings", False):
+            self.lm_head.weight = self.model.embed_tokens.weight
 
     def forward(self, **given: object) -> SimpleNamespace:
         out = self.model(**given)

@@ -71,7 +71,7 @@ def _block(found: Match, op: Op) -> SparseBlock | None:
     segment = found.segment
     queries, keys, _ = attend_operands(op)
     choice = next((segment.by_name[name] for name in op.inputs if _kind(found, name) == "select"), None)
-    if choice is None or len(queries) != 2 or found.mesh.size(op.loop("context")) != 1:
+    if choice is None or len(choice.inputs) != 3 or len(queries) != 2 or found.mesh.size(op.loop("context")) != 1:
         return None
     latent, rope = (segment.size(segment.dims_of(name)[-1]) for name in keys)
     chosen = op.of(AttendAttrs).chosen

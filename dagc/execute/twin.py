@@ -24,6 +24,7 @@ from ..ir.ops.attributes import (
     RopeAttrs,
     RouteAttrs,
     RouterAttrs,
+    SelectAttrs,
     ShareAttrs,
     TemperAttrs,
 )
@@ -36,6 +37,8 @@ from ..spec.unit import Unit
 from ..spec.workload import Routing
 from .packed_twin import branches, packed_sizes
 
+SMALL_BLOCK = 2
+"""Tokens of a block that is selected as one."""
 WIDTHS = (8, 6, 10)
 """What widths become that no axis splits: one after the other, so that few dims have equal sizes."""
 HEADS, WORDS, CHOICES = 2, 32, 4
@@ -247,7 +250,13 @@ class Shrinker:
             found = [(int(segment.sizes[key]), self.known[key, int(segment.sizes[key])]) for key in own]
             context, small = min(found)
             chosen = int(segment.size(dim, scope))
-            return float(small if chosen >= context else self.cut(dim, chosen, max(1, small // 2)))
+            if chosen >= context:
+                return float(small)
+            found_here = self.cut(dim, chosen, max(1, small // 2))
+            blocks = any(
+                isinstance(o.attrs, SelectAttrs) and o.attrs.together for s in self.plan.segments for o in s.ops
+            )
+            return float(max(SMALL_BLOCK, found_here - found_here % SMALL_BLOCK) if blocks else found_here)
         for at, route, dispatch in self.routings():
             if at is segment and dim in (dispatch.dims[1], route.dims[-1]):
                 expert = dispatch.dims[0]
@@ -278,7 +287,10 @@ class Shrinker:
         if isinstance(attrs, AttendAttrs):
             window, chunk = (int(reaches.get(n, n)) for n in (attrs.window, attrs.chunk))
             chosen = int(self.made(segment, segment.dims_of(op.inputs[-1])[-1], op.scope)) if attrs.chosen else 0
-            return attrs.but(window=window, chunk=chunk, chosen=chosen)
+            block = min(attrs.chosen_together, SMALL_BLOCK)
+            return attrs.but(window=window, chunk=chunk, chosen=chosen, chosen_together=block)
+        if isinstance(attrs, SelectAttrs) and attrs.together:
+            return attrs.but(together=SMALL_BLOCK, local=1)
         if isinstance(attrs, RouterAttrs):
             choices = op.dims if isinstance(attrs, RouteAttrs) else segment.dims_of(op.inputs[0])
             top_k = int(self.made(segment, choices[-1], op.scope))
@@ -485,7 +497,11 @@ def _unsized(attrs: Attrs) -> Attrs:
     if isinstance(attrs, TemperAttrs):
         return attrs.but(floor=1.0)
     if isinstance(attrs, AttendAttrs):
-        return attrs.but(window=min(attrs.window, 1), chunk=min(attrs.chunk, 1), chosen=min(attrs.chosen, 1))
+        return attrs.but(
+            window=min(attrs.window, 1), chunk=min(attrs.chunk, 1), chosen=min(attrs.chosen, 1), chosen_together=min(attrs.chosen_together, 1)
+        )  # fmt: skip
+    if isinstance(attrs, SelectAttrs):
+        return attrs.but(together=min(attrs.together, 1), local=1)
     if isinstance(attrs, LossAttrs):
         return attrs.but(tokens=1)
     if isinstance(attrs, ShareAttrs):

@@ -98,8 +98,7 @@ def _attend(call: OpCall, x: Operands) -> Floats:
     call.host.pairs = float(seen.sum()) * x[0].shape[call.dims[0].index("batch")]
     sink, selected = attend_extras(forward)
     if selected is not None:
-        seen, seen_dims = seen & (by_name[selected][0][..., None] == context).any(axis=-2), ("batch", *seen_dims)
-        call.host.pairs = float(seen.sum())
+        seen, seen_dims, call.host.pairs = k.of_chosen(*by_name[selected], seen, context)
     factor = attrs.scale / np.sqrt(attrs.width or float(sum(q.shape[-1] for q, _ in named[:pairs])))
     table = (*rows, "context")
     products = [

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import lru_cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -166,6 +167,42 @@ def select(queries: Floats, keys: Floats, weights: Floats, seen: NDArray[np.bool
     scores = np.maximum(np.einsum("bshd,btd->bsht", queries, keys), 0.0)
     total = np.where(seen[None], np.einsum("bsht,bsh->bst", scores, weights), -np.inf)
     return np.asarray(np.sort(np.argsort(-total, axis=-1, kind="stable")[..., :top_k], axis=-1))
+
+
+def select_blocks(queries: Floats, keys: Floats, at: Ints, block: int, local: int, count: int) -> Ints:
+    """[batch, seq, heads, count] indices into `keys` [batch, context, width], which are in order: for each head of `queries` [batch, seq, heads,
+    width] the blocks with the largest score of a token that is seen, the last `local` up to the query's own (`at`: its position) among them. What a
+    block lacks at the end of the context repeats the token with which the query's own begins."""
+    batch, seq, heads, _ = queries.shape
+    context = keys.shape[1]
+    if count >= context:
+        return np.broadcast_to(np.arange(context), (batch, seq, heads, context)).copy()
+    scores = np.einsum("bshd,btd->bsht", queries, keys)
+    seen = np.arange(context)[None, :] <= at[:, None]
+    scores = np.where(seen[None, :, None, :], scores, -np.inf)
+    blocks = -(-context // block)
+    padded = np.full((batch, seq, heads, blocks * block), -np.inf)
+    padded[..., :context] = scores
+    best = padded.reshape(batch, seq, heads, blocks, block).max(axis=-1)
+    own = at // block
+    for k in range(local):
+        best[:, np.arange(seq), :, np.maximum(own - k, 0)] = np.inf
+    order = np.argsort(-best, axis=-1, kind="stable")[..., : count // block]
+    first = own[None, :, None, None] * block
+    order = np.where(np.isneginf(np.take_along_axis(best, order, axis=-1)), own[None, :, None, None], order)
+    tokens = (order[..., None] * block + np.arange(block)).reshape(batch, seq, heads, -1)
+    return np.asarray(np.sort(np.where(tokens < context, tokens, first), axis=-1))
+
+
+def of_chosen(
+    selected: Ints, dims: tuple[str, ...], seen: NDArray[np.bool_], context: Ints
+) -> tuple[NDArray[np.bool_], tuple[str, ...], float]:
+    """What queries see of what they chose: `selected` [batch, seq, (heads,) chosen] positions, `seen` [seq, context]. The mask, its dims and the
+    pairs of one head."""
+    found = (selected[..., None] == context).any(axis=-2)
+    heads = found.shape[2:-1]
+    mask = found & seen.reshape(1, seen.shape[0], *(1 for _ in heads), seen.shape[1])
+    return mask, (*dims[:-1], "context"), float(mask.sum()) / prod(heads)
 
 
 def conv(x: Floats, taps: Floats, before: Floats) -> tuple[Floats, Floats]:

@@ -18,6 +18,7 @@ from ...ir.ops.attributes import (
     DispatchAttrs,
     RouteAttrs,
     ScaleAttrs,
+    SelectAttrs,
     ShiftAttrs,
     TemperAttrs,
     values,
@@ -127,20 +128,25 @@ def _attend(call: OpCall, x: Operands) -> Floats | tuple[Floats, Floats, Floats]
     batch = call.part("batch")
     call.host.pairs = float(seen.sum()) * (batch.stop - batch.start)
     if selected is not None:
-        seen, seen_dims = seen & (by_name[selected][0][..., None] == context).any(axis=-2), ("batch", *seen_dims)
-        call.host.pairs = float(seen.sum())
+        seen, seen_dims, call.host.pairs = k.of_chosen(*by_name[selected], seen, context)
     keys, value = named[pairs : 2 * pairs], named[2 * pairs]
     output, maxima, sums = k.attend(named[:pairs], keys, value, call.out, seen, seen_dims, factor, sinks)
     return (output, maxima, sums) if split else np.asarray(output / sums[..., None])
 
 
 def _select(call: OpCall, x: Operands) -> Any:
-    queries, keys, weights = x
+    queries, keys, *weights = x
     context = call.positions("context")
     turn = np.argsort(context)  # ties go to the first in the sequence, wherever it is
+    count = int(call.segment.sizes[call.out[-1]])
     seen = k.visible(call.positions("seq"), context[turn], True, np.inf, np.inf)
     call.host.pairs = float(seen.sum() * queries.shape[0])
-    return context[turn][k.select(queries, keys[:, turn], weights, seen, int(call.segment.sizes[call.out[-1]]))]
+    if not weights:
+        attrs = call.op.of(SelectAttrs)
+        return context[turn][
+            k.select_blocks(queries, keys[:, turn], call.positions("seq"), attrs.together, attrs.local, count)
+        ]
+    return context[turn][k.select(queries, keys[:, turn], weights[0], seen, count)]
 
 
 def _conv(call: OpCall, x: Operands) -> Floats:

@@ -94,6 +94,38 @@ def select(queries: Tensor, keys: Tensor, weights: Tensor, seen: Tensor, top_k: 
     return torch.argsort(-total, dim=-1, stable=True)[..., :top_k].sort(dim=-1).values
 
 
+def select_blocks(queries: Tensor, keys: Tensor, at: Tensor, block: int, local: int, count: int) -> Tensor:
+    """As `dagc.execute.numpy.ops.select_blocks`: [batch, seq, heads, count] indices into `keys`."""
+    batch, seq, heads, _ = queries.shape
+    context = keys.shape[1]
+    tokens = torch.arange(context, device=keys.device)
+    if count >= context:
+        return tokens.expand(batch, seq, heads, context)
+    scores = torch.einsum("bshd,btd->bsht", queries, keys)
+    scores = torch.where((tokens[None, :] <= at[:, None])[None, :, None, :], scores, -math.inf)
+    blocks = -(-context // block)
+    scores = torch.nn.functional.pad(scores, (0, blocks * block - context), value=-math.inf)
+    best = scores.reshape(batch, seq, heads, blocks, block).amax(dim=-1)
+    own = at // block
+    numbers = torch.arange(blocks, device=keys.device)
+    near = (numbers[None, :] <= own[:, None]) & (numbers[None, :] > own[:, None] - local)
+    best = torch.where(near[None, :, None, :], math.inf, best)
+    order = torch.argsort(-best, dim=-1, stable=True)[..., : count // block]
+    mine = own[None, :, None, None]
+    order = torch.where(torch.isneginf(torch.gather(best, -1, order)), mine, order)
+    found = (order[..., None] * block + torch.arange(block, device=keys.device)).flatten(-2)
+    return torch.where(found < context, found, mine * block).sort(dim=-1).values
+
+
+def of_chosen(selected: Tensor, dims: tuple[str, ...], seen: Tensor, context: Tensor) -> tuple[Tensor, tuple[str, ...]]:
+    """What queries see of what they chose: `selected` [batch, seq, (heads,) chosen] positions, `seen` [seq, context]."""
+    found = (selected[..., None] == context).any(dim=-2)
+    return found & seen.reshape(1, seen.shape[0], *(1 for _ in found.shape[2:-1]), seen.shape[1]), (
+        *dims[:-1],
+        "context",
+    )
+
+
 def conv(x: Tensor, taps: Tensor, before: Tensor) -> Tensor:
     """Each channel of `x` [batch, seq, ..] over its last inputs by `taps` [.., n], after those `before` [batch, n, ..]."""
     line, length = torch.cat([before, x], dim=1), x.shape[1]

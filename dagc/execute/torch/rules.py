@@ -19,6 +19,7 @@ from ...ir.ops.attributes import (
     DispatchAttrs,
     RouteAttrs,
     ScaleAttrs,
+    SelectAttrs,
     ShiftAttrs,
     TemperAttrs,
     values,
@@ -126,14 +127,15 @@ def _attend(call: OpCall, x: Operands) -> Any:
         seen = visible(call.positions("seq"), call.positions("context"), attrs.causal, *reach) & call.related
         return resident.exact(seen)
 
-    seen, seen_dims = resident.once(("seen", call.segment.name, op.name), make), ("seq", "context")
+    seen = resident.once(("seen", call.segment.name, op.name), make)
+    seen_dims: tuple[str, ...] = ("seq", "context")
     factor = attrs.scale / math.sqrt(attrs.width or float(sum(v.shape[-1] for v, _ in named[:pairs])))
     sink, selected = attend_extras(op)
     by_name = dict(zip(op.inputs, named, strict=True))
     sinks = None
     if selected is not None:
         context = resident.exact(call.positions("context"))
-        seen, seen_dims = seen & (by_name[selected][0][..., None] == context).any(dim=-2), ("batch", *seen_dims)  # type: ignore[assignment]
+        seen, seen_dims = k.of_chosen(*by_name[selected], seen, context)
     if sink is not None and not call.shards.block(split, call.rank):  # only one piece of a split context counts them
         sinks = k.aligned(*by_name[sink], call.out[:-1])
     keys, value = named[pairs : 2 * pairs], named[2 * pairs]
@@ -151,7 +153,11 @@ def _select(call: OpCall, x: Operands) -> Tensor:
         return tuple(map(resident.exact, parts))
 
     turn, context, seen = resident.once(("seen", call.segment.name, call.op.name), make)
-    return context[k.select(x[0], x[1][:, turn], x[2], seen, int(call.segment.sizes[call.out[-1]]))]
+    count = int(call.segment.sizes[call.out[-1]])
+    if len(x) == 2:
+        attrs, at = call.op.of(SelectAttrs), resident.exact(call.positions("seq"))
+        return context[k.select_blocks(x[0], x[1][:, turn], at, attrs.together, attrs.local, count)]
+    return context[k.select(x[0], x[1][:, turn], x[2], seen, count)]
 
 
 def _conv(call: OpCall, x: Operands) -> Tensor:

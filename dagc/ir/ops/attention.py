@@ -13,7 +13,7 @@ from ..graph import Op, Segment
 from ..mesh import Mesh
 from ..routed_dims import stem
 from ..sharding import Axes, Sharding
-from .attributes import AttendAttrs, CacheAttrs, HostCacheAttrs, RopeAttrs, TemperAttrs
+from .attributes import AttendAttrs, CacheAttrs, HostCacheAttrs, RopeAttrs, SelectAttrs, TemperAttrs
 from .elementwise import as_operand, per_element
 from .experts import value_widths
 from .kind import (
@@ -54,10 +54,22 @@ def _pairs_between(segment: Segment, op: Op, first: float, end: float) -> float:
     """Pairs of the queries at the positions from `first` to before `end`."""
     context = segment.size("context")
     window, chunk = _reach(op, context)
+    if block := _chosen_together(op):
+        return _pairs_of_blocks(end, _chosen(op), block) - _pairs_of_blocks(first, _chosen(op), block)
     window = min(window, _chosen(op) or context)
     if not _causal(op):
         return (end - first) * min(window, chunk)
     return _pairs_before(end, window, chunk) - _pairs_before(first, window, chunk)
+
+
+def _pairs_of_blocks(tokens: float, chosen: float, block: float) -> float:
+    """Causal pairs of the first tokens of a sequence where a query sees so many tokens in whole blocks, its own among them as far as it has
+    come."""
+    all_seen, rest = min(tokens, chosen), max(tokens - chosen, 0.0)
+    whole, begun = divmod(rest, block)
+    others = chosen - block
+    pairs = all_seen * (all_seen + 1) / 2 + whole * (others * block + block * (block + 1) / 2)
+    return pairs + begun * others + begun * (begun + 1) / 2
 
 
 def block_pairs(segment: Segment, op: Op, mesh: Mesh) -> Array:
@@ -103,6 +115,10 @@ def _causal(op: Op) -> bool:
 
 def _chosen(op: Op) -> int:
     return op.attrs.chosen if isinstance(op.attrs, AttendAttrs) else 0
+
+
+def _chosen_together(op: Op) -> int:
+    return op.attrs.chosen_together if isinstance(op.attrs, AttendAttrs) else 0
 
 
 def seen_share(segment: Segment, op: Op, mesh: Mesh) -> float:
@@ -181,7 +197,7 @@ def _attend_scratch(segment: Segment, op: Op, mesh: Mesh) -> float:
 
 
 def _select_flops(segment: Segment, op: Op) -> float:
-    """Every head's score of every pair, its rectification and its share in the sum."""
+    """Every head's score of every pair, its rectification and its share in the sum; or its place in a maximum and the order."""
     heads, width = segment.dims_of(op.inputs[0])[-2:]
     pairs = query_key_pairs(segment, Op("", "", (), (), ""))
     return segment.size("batch") * segment.size(heads) * (2.0 * segment.size(width) + 3.0) * pairs
@@ -310,16 +326,24 @@ def stored_share(segment: Segment, name: str) -> float:
 
 
 def _selects(segment: Segment, op: Op) -> None:
-    queries, keys, weights = operands(segment, op, "queries", "keys", "weights of heads")
+    by_head = len(op.inputs) == 2
+    queries, keys, *weights = operands(segment, op, "queries", "keys", *(() if by_head else ("weights of heads",)))
+    rows = queries[:-1] if by_head else weights[0]
+    if bool(op.of(SelectAttrs).together) != by_head:
+        raise Misfit(
+            "operands", len(op.inputs), "weights of heads where single tokens are selected, none where blocks are"
+        )
     if "context" not in keys:
         raise Misfit("operand 2 (keys)", listed(keys), "[batch, context, width]")
     same_dims("width of operand 2 (keys)", keys[-1:], queries[-1:])
-    if (op.dims[:-1], stem(op.dims[-1])) != (weights[:-1], "chosen"):
-        raise Misfit("result", listed(op.dims), listed((*weights[:-1], "chosen")))
+    wanted = rows if by_head else rows[:-1]
+    if (op.dims[:-1], stem(op.dims[-1])) != (wanted, "chosen"):
+        raise Misfit("result", listed(op.dims), listed((*wanted, "chosen")))
 
 
 def _all_but_tokens(segment: Segment, op: Op) -> set[str]:
-    return set(loop_dims(segment, op)) - {"batch", "seq"}
+    """But rows of the result: each head of keys may select for itself."""
+    return set(loop_dims(segment, op)) - set(op.dims[:-1])
 
 
 KINDS = (
@@ -349,7 +373,8 @@ KINDS = (
         kernels=_attend_kernels, scratch=_attend_scratch,
     ),
     OpKind(
-        name="select", about="the tokens of the largest scores, summed over heads", dims=_selects,
+        name="select", about="the tokens of the largest scores, summed over heads, or for each head the blocks of them", attrs=SelectAttrs,
+        dims=_selects,
         dtype=DtypeRule("int32", lambda segment, op: "int32"), flops=_select_flops, uses_tensor_cores=True, whole=_all_but_tokens,
         tokens=Tokens.CHOOSE, share=_query_share,
     ),

@@ -198,6 +198,9 @@ class AttendAttrs(Attrs):
     chosen: int = _count(
         "tokens that `select` chose for each query (0: no choice)", default=0, low=0, high=1e9, made=True
     )
+    chosen_together: int = _count(
+        "tokens of a block that `select` chose as one (0: single tokens)", default=0, low=0, made=True
+    )
     ring: Axes = _axes("axes around which keys and values travel", default=())
     tree: str = _tree(default="")
     kernel: str = _word(
@@ -240,6 +243,13 @@ class HostCacheAttrs(CopyAttrs):
 
 class AttendGradAttrs(AttendAttrs):
     operand: int = _count("operand whose gradient it is", low=0, high=63, made=True, default=0)
+
+
+class SelectAttrs(Attrs):
+    together: int = _count(
+        "tokens that are selected as one, by the largest score among them (0: single tokens)", default=0, low=0
+    )
+    local: int = _count("blocks up to the query's own that are always selected", default=1)
 
 
 # -- tokens in order -----------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...base.syntax import ast
 from ...base.traced import fixed
+from ...ir.ops.attributes import SelectAttrs
 from ...ir.ops.kind import Tokens
 from ...ir.ops.op_set import OPS
 from ...ir.routed_dims import stem
@@ -53,7 +54,11 @@ def attend(call: BlockCall) -> Ref:
         if made not in OPS or OPS[made].tokens is not Tokens.CHOOSE:
             call.fail("`selected` is the result of `select`")
         inputs = (*inputs, selected)
+        if not set(selected.dims[:-1]) <= set(dims[:-1]):
+            call.fail(f"tokens {listed(selected.dims)} are chosen for heads that {listed(dims)} does not have")
         options["chosen"] = fixed(call.sizes[selected.dims[-1]])
+        if (maker := block.builder.maker(selected.name)) is not None and maker.of(SelectAttrs).together:
+            options["chosen_together"] = maker.of(SelectAttrs).together
     return call.emit("attend", inputs, dims, **options)
 
 
@@ -105,9 +110,9 @@ def kept(cache: KvCache) -> dict[str, float | bool]:
 
 
 def select(call: BlockCall) -> Ref:
-    """select(q, k, w, top_k = n): the tokens of the largest scores, summed over heads of w."""
+    """select(q, k, w, top_k = n): the tokens of the largest scores, summed over heads of w; select(q, k, top_k = n, together = m): for each
+    head n blocks of m tokens."""
     call.without_branches()
-    q, k, w = call.operands(3)
     phase = call.block.builder.unit.phase
     if phase.cache.keep:
         call.block.builder.unit.stop(
@@ -115,10 +120,17 @@ def select(call: BlockCall) -> Ref:
             at="kv_cache",
             help=("leave out `keep`",),
         )  # fmt: skip
+    options = call.options()
+    block, top_k = int(options.pop("together", 0)), options.pop("top_k", None)
+    q, k, *weights = call.operands(2 if block else 3)
     key = cached(call, k, f"{call.stem}_k")
-    top_k = call.options().get("top_k")
     if not isinstance(top_k, float) or top_k < 1:
-        call.fail("`select` needs `top_k = ...`, a number of tokens")
+        call.fail(f"`select` needs `top_k = ...`, a number of {'blocks' if block else 'tokens'}")
+    if block:
+        return _select_blocks(call, q, key, block, top_k)
+    (w,) = weights
+    if "local" in options:
+        call.fail("`local` counts blocks: it needs `together = ...`")
     if q.dims != ("batch", "seq", w.dims[-1], key.dims[-1]) or key.dims[:-1] != ("batch", "context"):
         call.fail(
             "`select` takes queries [batch, seq, heads, width], keys [batch, seq, width] and weights of the heads"
@@ -126,6 +138,18 @@ def select(call: BlockCall) -> Ref:
     (chosen,) = call.make("chosen")
     call.sizes[chosen] = min(top_k, call.sizes["context"])
     return call.emit("select", (q, key, w), (*w.dims[:-1], chosen))
+
+
+def _select_blocks(call: BlockCall, q: Ref, key: Ref, block: int, top_k: float) -> Ref:
+    """Blocks for each head of the queries."""
+    local = int(call.options().get("local", 1))
+    if q.dims[:2] != ("batch", "seq") or len(q.dims) < 4 or key.dims != ("batch", "context", q.dims[-1]):
+        call.fail("`select` of blocks takes queries [batch, seq, heads, width] and keys [batch, seq, width]")
+    if local > top_k:
+        call.fail(f"local {local} exceeds the {top_k:g} blocks")
+    (chosen,) = call.make("chosen")
+    call.sizes[chosen] = min(top_k * block, call.sizes["context"])
+    return call.emit("select", (q, key), (*q.dims[:-1], chosen), together=block, local=local)
 
 
 def conv(call: BlockCall) -> Ref:

@@ -61,3 +61,10 @@ class BlockBuilder:
         if op is not None:
             return op.kind
         return self.taken[name].kind if name in self.taken else name if name == self.entry.name else ""
+
+    def maker(self, name: str) -> Op | None:
+        """The op that made a value, in this layer or an earlier one."""
+        if name in self.taken:
+            source = self.sources[name].segment
+            return source.by_name[dict(source.handed)[name]]
+        return self.op(name)

@@ -21,6 +21,7 @@ from ...ir.ops.attributes import (
     NormAttrs,
     RopeAttrs,
     RouteAttrs,
+    SelectAttrs,
     TemperAttrs,
     keywords,
 )
@@ -142,7 +143,7 @@ _GAIN = Attribute("has a gain of the last dimension's width", "flag")
 _SINKS = Attribute("a score that no token gets, one number per head", "tensor")
 _SELECTED = Attribute("the only tokens that are seen, from `select`", "tensor")
 _BIAS = Attribute("shifts the choice and not the weights, one number per expert", "tensor")
-_TOP_K = Attribute("tokens that are selected", "count", low=1, high=1e9, open_low=False)
+_TOP_K = Attribute("tokens, or blocks of them, that are selected", "count", low=1, high=1e9, open_low=False)
 
 FUNCTIONS: dict[str, Function] = {
     **{name: Function({}, each) for name in (*ACTIVATIONS, "rsqrt")},
@@ -153,7 +154,7 @@ FUNCTIONS: dict[str, Function] = {
     "temper": Function(keywords(TemperAttrs), temper, "q"),
     "cache": Function({}, cache, "k"),
     "attend": Function({**keywords(AttendAttrs), "sinks": _SINKS, "selected": _SELECTED}, attend, "q, k, v"),
-    "select": Function({"top_k": _TOP_K}, select, "q, k, w"),
+    "select": Function({"top_k": _TOP_K, **keywords(SelectAttrs)}, select, "q, k, w"),
     "conv": Function({}, conv, "x, W"),
     "delta": Function(keywords(DeltaAttrs), delta, "q, k, v, decay, rate"),
     "route": Function({**keywords(RouteAttrs), "bias": _BIAS}, route, "scores"),
