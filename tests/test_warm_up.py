@@ -186,3 +186,17 @@ def test_a_worker_alone_waits_for_its_caches() -> None:
     assert switch.per_token_s > 0 and free.count("switches") == paid.count("switches") > 0
     held = 4 * 64  # four prompts of whole blocks
     assert paid.e2e.p99_s - free.e2e.p99_s == pytest.approx(switch.per_token_s * held, rel=1e-6)
+
+
+def test_weights_are_read_host_by_host() -> None:
+    """Two hosts of four GPUs, one stage on each: the host of the fuller stage reads what its four GPUs hold; or a GPU's link is slower."""
+    text = spec_text(phase="gpus = 0..7, pp = 2, tp = 4", gpus=8).replace(
+        "per_node = 8", "per_node = 4, disk = 2 GB/s, host_link = 25 GB/s"
+    )
+    plan = dagc.compile_text(text)
+    stages = plan.phases["prefill"].memory.stages
+    want = max(4 * stage.weights_B / 2e9 for stage in stages)
+    assert phase_metrics(plan.subject("prefill"))["load"].value == pytest.approx(want)
+    slow = dagc.compile_text(text.replace("disk = 2 GB/s, host_link = 25 GB/s", "disk = 200 GB/s, host_link = 1 GB/s"))
+    assert phase_metrics(slow.subject("prefill"))["load"].value == pytest.approx(max(s.weights_B for s in stages) / 1e9)
+    assert "load" not in phase_metrics(dagc.compile_text(spec_text()).subject("prefill"))

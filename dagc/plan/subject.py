@@ -119,6 +119,21 @@ class Subject:
         return None if there is None else (own * count + there * (phase.gpu_count - count)) / phase.gpu_count
 
     @cached_property
+    def load_s(self) -> float | None:
+        """Seconds until every GPU of the phase has its weights: what the GPUs of a host hold, copies of one weight each for itself, comes from
+        the host's storage; and no GPU takes less than its own over its link. None: no figure for the storage."""
+        disk_Bps, each_s = self.hardware.disk_Bps, 0.0
+        if disk_Bps is None:
+            return None
+        hosts: dict[int, float] = {}
+        for seat, need in zip(self.result.seats, self.result.memory.stages, strict=True):
+            each_s = max(each_s, need.weights_B / self.hardware.host_link.bandwidth_Bps)
+            for gpu in seat.ids:
+                host = gpu // self.hardware.per_host
+                hosts[host] = hosts.get(host, 0.0) + need.weights_B
+        return max(each_s, max(hosts.values()) / disk_Bps)
+
+    @cached_property
     def phase(self) -> Phase:
         return self.spec.phase(self.name)
 

@@ -270,6 +270,10 @@ _PHASES: tuple[Metric, ...] = (
         "power of its GPUs over its throughput: an upper bound, since GPUs that wait draw less", needs="power",
         json="energy_per_token_J", reported=True, usual=True,
     ),
+    _phase(
+        "load", TIME, "lower", lambda s: s.load_s,
+        "reading the weights of the phase: each host from its storage, each GPU over the link of its host", needs="disk", compared=False,
+    ),
     _phase("gpus", SCALAR, "", lambda s: s.gpus, "GPUs of the phase"),
     _phase(
         "idle_gpus", SCALAR, "lower", lambda s: float(s.hardware.gpus) - s.gpus, "GPUs of the pool that the phase leaves out",
@@ -507,6 +511,7 @@ _HARDWARE: tuple[Metric, ...] = (
         HARDWARE, "price", MONEY_RATE, "", "money for a GPU over time", lambda s: s.hardware.price_per_s, needs="price"
     ),
     Metric(HARDWARE, "power", POWER, "", "what a GPU draws at most", lambda s: s.hardware.power_W, needs="power"),
+    Metric(HARDWARE, "disk", BYTE_RATE, "", "what a host reads from its storage", lambda s: s.hardware.disk_Bps, needs="disk"),
     Metric(HARDWARE, "reserve", BYTES, "", "memory that the runtime keeps", lambda s: s.hardware.reserve_B),
 )  # fmt: skip
 
