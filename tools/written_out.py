@@ -211,6 +211,7 @@ HAND: dict[str, dict[str, Written | str]] = {
         "virtual": Written("1", place=IN_TRAINING),
         "aux_loss_over": Written("", _beside(phase__pretrain="aux_loss = 0.01"), IN_TRAINING),
         "recompute": Written("none", place=IN_TRAINING),
+        "fuse": "without it, ops ride in the engine's kernels",
         "passes": Written("[]"),
         "strategy": "it has the one word `any`",
     },

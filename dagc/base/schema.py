@@ -468,6 +468,12 @@ PHASE: dict[str, Attribute] = {
         high=1e3,
         open_low=False,
     ),
+    "fuse": Attribute(
+        "blocks whose ops run as one kernel each between exchanges; full: all of a layer do; none: each op is a kernel of its own",
+        "list",
+        default=None,
+        otherwise="as the engine's kernels do",
+    ),
     "passes": Attribute("graph passes of installed plugins, in order", "list", default=None, otherwise="none"),
     "overlap": _word("overlap of compute and communication", "none", "none", "two_batch"),
     "strategy": _word(

@@ -182,7 +182,7 @@ class Match:
 
     def ride(self, op: Op, kernel: Fuse) -> bool:
         """Whether a fused kernel does this op too, by the op's record; if so its time is there."""
-        if kernel not in OPS[op.kind].rides_in:
+        if kernel not in OPS[op.kind].rides_in or self.phase.fuse == ():
             return False
         self.times.setdefault(op.name, RIDING)
         return True

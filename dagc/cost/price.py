@@ -24,6 +24,7 @@ from ..spec.hardware import Hardware
 from ..spec.phase import Phase
 from ..spec.unit import Unit
 from .expert_load import ExpertLoad
+from .fused_blocks import inner_bytes, leads
 from .host_copies import copy_cost
 from .records import NO_TRANSFER, Array, Costs, LayerLoad, OpCost
 from .transfers import collective_cost, stage_edges
@@ -75,7 +76,7 @@ def price(graph: Graph, unit: Unit, hardware: Hardware | None = None, kept: Kept
             else:
                 found = known.get(op.name)
                 make = partial(_launched, segment, op, graph.the_mesh, unit, here, busy, found)
-                cost = make() if own is None else own.compute(op, busy, found, make)
+                cost = make() if own is None or op.kernel else own.compute(op, busy, found, make)
             costs[segment.name, op.name] = cost
     # Before collectives are there nothing is sent: ops alone have a price.
     edges, tokens = stage_edges(graph, hardware) if graph.level != "annotated" else ((), NO_TRANSFER)
@@ -130,8 +131,9 @@ def _launched(
     measured: Measured | None,
 ) -> OpCost:  # fmt: skip
     """With its launch, where the host launches each kernel."""
-    cost = _compute(segment, op, mesh, hardware, experts, measured)
-    launched = measured is not None or not OPS[op.kind].fused
+    apart = unit.phase.fuse == ()
+    cost = _compute(segment, op, mesh, hardware, experts, measured, apart)
+    launched = leads(segment, op) if op.kernel else measured is not None or not _rides(op, apart)
     if not unit.phase.cuda_graph and launched and cost.time_s.any():
         launched_s = hardware.launch_s * max(1, len(kernels_of(segment, op, mesh)))
         cost = replace(cost, time_s=cost.time_s + launched_s, launch_s=cost.launch_s + launched_s)
@@ -139,8 +141,10 @@ def _launched(
 
 
 def _compute(
-    segment: Segment, op: Op, mesh: Mesh, hardware: Hardware, experts: ExpertLoad | None, measured: Measured | None
-) -> OpCost:
+    segment: Segment, op: Op, mesh: Mesh, hardware: Hardware, experts: ExpertLoad | None, measured: Measured | None,
+    apart: bool = False,
+) -> OpCost:  # fmt: skip
+    """`apart`: no op rides in the kernel of another."""
     flops = local_flops(segment, op, mesh)
     moved = traffic(segment, op, mesh)
     work: float | Array = 1.0
@@ -153,7 +157,13 @@ def _compute(
     peak = (
         hardware.peak_flops(_math_dtype(segment, op)) if OPS[op.kind].uses_tensor_cores else hardware.peak_flops("fp32")
     )
-    launch = 0.0 if OPS[op.kind].fused else hardware.launch_s
+    launch = 0.0 if _rides(op, apart) else hardware.launch_s
+    saved_s: float | Array = 0.0
+    if op.kernel:
+        inner_B = inner_bytes(segment, op, mesh) * work
+        moved_B, saved_s = moved_B - inner_B, inner_B / (hardware.hbm_Bps * hardware.mbu)
+        if not leads(segment, op):
+            launch, saved_s = 0.0, saved_s + hardware.launch_s
     if several:
         return _in_turn(several, flops, peak, hardware, mesh)
     own_flops = flops * work if share is None else flops * work * share
@@ -163,11 +173,20 @@ def _compute(
     bound, bytes_ = _bound(compute_s, memory_s), number(_most(moved_B))
     if measured is None:
         return OpCost(time, floor, bound, flops, bytes_, launch_s=launch)
+    if op.kernel:
+        # Nobody measured it in one kernel: it has what it took alone, but for what stays on the chip.
+        least = np.minimum(measured.time_s, time - launch)
+        measured = measured.at(np.maximum(measured.time_s - saved_s, least))
     return OpCost(
         measured.time_s, np.minimum(floor, measured.time_s), bound, flops, bytes_,
         family=measured.family, error=measured.error, outside=measured.outside, table=measured.table,
         instead_of=measured.instead_of,
     )  # fmt: skip
+
+
+def _rides(op: Op, apart: bool) -> bool:
+    """Whether an op has no kernel of its own; a view never has."""
+    return OPS[op.kind].fused and (OPS[op.kind].local or not apart)
 
 
 def _in_turn(

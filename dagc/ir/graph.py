@@ -83,7 +83,8 @@ class Op:
     `more` are the results after the first: the other half of a pair, statistics of each row. They are small: prices
     and memory count the first alone. `loops` is what the strategy passes annotate: dimension -> mesh axes over which
     the op's iteration space is split. `axes` is the group of a collective. `sharding` is the result's layout, set by
-    reshard. `on`: the ranks that it runs on, or that get what a collective takes across (see Sharding). `cell`: of CELLS."""
+    reshard. `on`: the ranks that it runs on, or that get what a collective takes across (see Sharding). `cell`: of CELLS. `kernel`: ops of one name that follow each other run as one;
+    none: each by its kind."""
 
     name: str
     kind: str
@@ -99,6 +100,7 @@ class Op:
     more: tuple[Value, ...] = ()
     on: str = ""
     cell: str = FORWARD
+    kernel: str = ""
 
     @property
     def results(self) -> tuple[Value, ...]:

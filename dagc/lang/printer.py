@@ -266,6 +266,7 @@ def _served(p: Phase) -> str:
             *([f"dispatch_dtype = {p.dispatch_dtype}"] if p.dispatch_dtype else []),
             *([f"exchange = {p.exchange}"] if p.exchange else []),
             f"quantise = {p.quantise}",
+            *([f"fuse = [{', '.join(p.fuse)}]" if p.fuse else "fuse = none"] if p.fuse is not None else []),
             *([f"expert_activations = {p.expert_activations}"] if p.expert_activations else []),
             *([f"engine = {p.engine}"] if p.memory.engine is not None else []),
             f"host = {number(p.host_s, 's')}, cuda_graph = {_value(p.cuda_graph)}",

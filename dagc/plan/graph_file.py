@@ -63,6 +63,8 @@ def plan_section(plan: CompiledPlan, phase: str) -> dict[str, Any]:
         data["phase"].pop("experts", None)
     if own.cache == KvCache():
         data["phase"].pop("cache", None)
+    if own.fuse is None:
+        data["phase"].pop("fuse", None)
     if own.attention_kernel == "flash":
         data["phase"].pop("attention_kernel", None)
     link = spec.expert_link(own)

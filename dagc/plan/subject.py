@@ -14,6 +14,7 @@ from ..base.phase_kinds import PREFILL
 from ..base.units import Quantity
 from ..cost.attention_bytes import AttentionBytes, attention_bytes
 from ..cost.footprint import StageMemory
+from ..cost.fused_blocks import launches
 from ..cost.kv_cache import cache_policy, host_bytes, kept_share, sequence_tokens
 from ..ir.mesh import Mesh
 from ..ir.ops.kind import Tokens
@@ -168,6 +169,11 @@ class Subject:
     def attention(self) -> AttentionBytes | None:
         """What attention moves in a pass; None where nothing attends."""
         return attention_bytes(self.result.graph)
+
+    @cached_property
+    def launches(self) -> float:
+        """Kernels that a GPU launches in a pass."""
+        return launches(self.result.graph, self.result.costs.ops, apart=self.phase.fuse == ())
 
     @cached_property
     def host_B(self) -> float | None:

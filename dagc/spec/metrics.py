@@ -240,6 +240,9 @@ _PHASES: tuple[Metric, ...] = (
         "those that fit in addition to the batch of the phase", pooled=True,
     ),
     _phase(
+        "launches", SCALAR, "lower", lambda s: s.launches, "kernels that a GPU launches in a pass, without exchanges and copies",
+    ),
+    _phase(
         "attention_bytes", BYTES, "lower", lambda s: None if s.attention is None else s.attention.moved_B,
         "bytes that attention moves to and from the memory of a GPU in a pass",
     ),

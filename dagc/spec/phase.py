@@ -120,6 +120,9 @@ class Phase:
     lengths: BatchLengths | None = None  # of prompts that are not equally long
     cache: KvCache = KvCache()  # what it keeps, and where
     attention_kernel: str = "flash"  # flash | unfused
+    fuse: tuple[str, ...] | None = (
+        None  # blocks that are one kernel each; (): no op rides in another's; None: the engine's kernels
+    )
     span: Span | None = field(default=None, compare=False, repr=False)
     spans: Mapping[str, Span] = field(default_factory=dict, compare=False, repr=False)
 

@@ -59,6 +59,7 @@ def left_open(draft: ServerDraft) -> None:
             ),
             f"exchange = {phase.exchange}: the engine chooses the kernels": phase.exchange is not None
             and not (draft.exchange and one.exchanges),
+            f"fuse = [{', '.join(phase.fuse or ())}]: the engine chooses its kernels": phase.fuse is not None,
             f"quantise = {phase.quantise}: the engine chooses which kernels quantise": phase.quantise != "fused",
             f"expert_activations = {phase.expert_activations}: the engine chooses its kernels of MXFP4 experts": bool(
                 phase.expert_activations

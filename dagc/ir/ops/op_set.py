@@ -164,23 +164,35 @@ def traffic(segment: Segment, op: Op, mesh: Mesh) -> Traffic:
     for name in dict.fromkeys(op.inputs):
         if segment.is_further(name):
             continue
-        if kind.reads is not None:
-            size = kind.reads(segment.within(op.scope), op, name, mesh)
-        else:
-            size = local_bytes(segment, name, input_layout(segment, op, name), mesh)
+        size = _operand_bytes(segment, op, name, mesh)
         if not segment.is_weight(name):
             acts += size * attention.stored_share(segment, name)
         elif kind.reads_rows:
-            acts += _result_bytes(segment, op, mesh)
+            acts += result_bytes(segment, op, mesh)
         elif segment.weight_of(name).scope == "experts":
             experts_B += size
         else:
             weights += size
-    acts += acts * attention.stored_share(segment, op.name) if kind.appends else _result_bytes(segment, op, mesh)
+    acts += acts * attention.stored_share(segment, op.name) if kind.appends else result_bytes(segment, op, mesh)
     acts += 2 * state_bytes(segment, op, mesh)  # read before the pass, written after it
     return Traffic(acts, weights, experts_B)
 
 
-def _result_bytes(segment: Segment, op: Op, mesh: Mesh) -> float:
+def _operand_bytes(segment: Segment, op: Op, name: str, mesh: Mesh) -> float:
+    reads = OPS[op.kind].reads
+    if reads is not None:
+        return reads(segment.within(op.scope), op, name, mesh)
+    return local_bytes(segment, name, input_layout(segment, op, name), mesh)
+
+
+def read_bytes(segment: Segment, op: Op, name: str, mesh: Mesh) -> float:
+    """Bytes that one rank reads of a value, as `traffic` counts them."""
+    if OPS[op.kind].local or segment.is_further(name):
+        return 0.0
+    return _operand_bytes(segment, op, name, mesh) * attention.stored_share(segment, name)
+
+
+def result_bytes(segment: Segment, op: Op, mesh: Mesh) -> float:
+    """Bytes of a result on one rank."""
     layout = result_layout(segment, op).dims
     return local_count(segment, op.dims, layout, mesh, op.scope) * DTYPE_BYTES[op.dtype]

@@ -310,9 +310,12 @@ class Body:
         block = "" if self.reader.older else implied.block(name, self.taken)
         order: Loops | None = None
         other: Loops = ()
+        kernel = ""
         while at.rest():
             if at.takes("in"):
                 block = "" if at.takes("-") else at.name()
+            elif at.takes("kernel"):
+                kernel = at.name()
             elif at.takes("all"):
                 at.mark("loops")
                 order = self.loops(at)
@@ -330,7 +333,7 @@ class Body:
             kind, values = older.renamed(kind, values)
         given = attr_words.attributes(kind, values)
         op = Op(
-            name, kind, inputs, of.dims, of.dtype, block, scope, given, (), over, layout, tuple(more), of.layout.on, self.cell,
+            name, kind, inputs, of.dims, of.dtype, block, scope, given, (), over, layout, tuple(more), of.layout.on, self.cell, kernel,
         )  # fmt: skip
         if order is None:
             order = other if self.reader.older else implied.corrected(self.said(op, of), other)

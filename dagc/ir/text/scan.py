@@ -13,7 +13,7 @@ CONTINUES = "    "
 
 _NAME = re.compile(r"[^\s,:=/+%@#?\"()\[\]{}]+")
 _NUMBER = re.compile(r"\d+")
-_AFTER_TYPE = re.compile(r"(dense|experts|sampled|decode|prompt\d*|tied|placed|in|all|loops)\b")
+_AFTER_TYPE = re.compile(r"(dense|experts|sampled|decode|prompt\d*|tied|placed|in|kernel|all|loops)\b")
 _SPACE = re.compile(r" *")
 
 

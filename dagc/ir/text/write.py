@@ -154,6 +154,7 @@ class Form:
         parts.append(", ".join((shown + self.of_dtype(op.dtype), *more)))
         parts += [op.scope] if op.scope != implied.scope(op.dims) else []
         parts += [f"in {op.block or '-'}"] if op.block != implied.block(op.name, segment.input) else []
+        parts += [f"kernel {op.kernel}"] if op.kernel else []
         return " ".join(parts) + loops
 
     def loops(self, segment: Segment, op: Op) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import chain, count
 from typing import Any, NoReturn, TypeGuard, cast
 
@@ -209,6 +209,13 @@ class Scope:
         """The name of a weight as the block writes it."""
         return weight.removeprefix(f"@{self.scope}.")
 
+    def kernel(self, attrs: Mapping[str, object]) -> str:
+        """Of the ops of a block that runs as one; attention that stores its scores runs as several."""
+        fuse = self.builder.unit.phase.fuse
+        if not fuse or attrs.get("kernel", "flash") != "flash":
+            return ""
+        return self.block if self.block in fuse else "full" if "full" in fuse else ""
+
     def emit(
         self, kind: str, inputs: tuple[str, ...], dims: tuple[str, ...], stem: str, **attrs: str | float | bool
     ) -> Ref:
@@ -221,7 +228,9 @@ class Scope:
             dtype = cache.dtype(self.block, self.builder.segment, model.kv_dtype) if cache.dtypes else model.kv_dtype
         scope = "dense" if rows_of(dims) is None else "experts"
         name = self.fresh(stem)
-        op = Op(name, kind, inputs, dims, dtype, self.block, scope, attrs_of(kind, attrs.items()))
+        op = Op(
+            name, kind, inputs, dims, dtype, self.block, scope, attrs_of(kind, attrs.items()), kernel=self.kernel(attrs)
+        )
         op = replace(op, more=further_results(op, None))
         statement_rules.check(self, op)
         self.builder.ops.append(op)

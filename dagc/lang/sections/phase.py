@@ -178,6 +178,7 @@ def read_phase(
             body.span_of("attention"),
             help=("leave it out",),
         )
+    fuse = _fused(values["fuse"], body, model, out)
     generated = None if kind == PREFILL.name else 1 + draft
     cache = read_cache(body, names, model, generated) if training is None else KvCache()
     if cache.heavy and kernel == "flash":
@@ -192,7 +193,7 @@ def read_phase(
         str(values["window_cache"]), block, memory, _launches(values["launch"], engine), routing,
         parts=parts, precision=precision, hardware=pool, drafter=drafter, draft_model=draft_model, chunk=int(_number(values["chunk"])), training=training, tree=drafts.tree, chances=drafts.chances,
         lengths=None if batch is None else batch.lengths,
-        experts=read_expert_use(of_experts, body, str(kind), model, names), cache=cache, attention_kernel=kernel, span=section.kind_span, spans=body.spans(),
+        experts=read_expert_use(of_experts, body, str(kind), model, names), cache=cache, attention_kernel=kernel, fuse=fuse, span=section.kind_span, spans=body.spans(),
     )  # fmt: skip
     if judged and out.errors == errors:
         StrategyFit(phase, body, model, workload, out).check()
@@ -221,6 +222,26 @@ def _memory(body: Body, names: Names, values: Mapping[str, Value | None], defaul
         communication_B=given.get("communication", default.communication_B),
         padding_B=given.get("padding"),
     )
+
+
+FULL = "full"
+
+
+def _fused(value: Value | None, body: Body, model: Model, out: Collector) -> tuple[str, ...] | None:
+    """Blocks that run as one kernel each; `none` is an empty list."""
+    if value is None:
+        return None
+    items = value if isinstance(value, tuple) else (value,)
+    names = tuple(dict.fromkeys(str(name) for name in items if name != "none"))
+    known = dict.fromkeys((FULL, *(block for layer in model.stack for block in layer.blocks)))
+    for name in names:
+        if name not in known:
+            near = out.near(name, known)
+            help_ = (f"did you mean `{near}`?",) if near else (f"it has {', '.join(known)}",)
+            out.add("E02", f"the model has no block `{name}` to fuse", body.span_of("fuse"), help=help_)
+    if FULL in names and len(names) > 1:
+        out.add("E12", "`full` fuses all blocks of a layer", body.span_of("fuse"), help=("write `fuse = full`",))
+    return names
 
 
 def _attention_kernel(body: Body, names: Names) -> str:

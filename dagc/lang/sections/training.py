@@ -28,7 +28,7 @@ ELSEWHERE = {
         "a training step keeps no cache",
     ),
     **dict.fromkeys(
-        ("engine", "quantise", "expert_activations", "host", "launch"),
+        ("engine", "quantise", "expert_activations", "host", "launch", "fuse"),
         "it is of engines that serve: a training step has kernels of its own, and no host",
     ),
     "rebalance": "weights and the optimizer's states would have to move",

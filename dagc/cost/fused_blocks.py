@@ -1,0 +1,90 @@
+"""fused_blocks: blocks whose ops run as one kernel between exchanges: what stays on the chip, and how many kernels a pass launches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..ir.graph import Graph, Op, Segment
+from ..ir.mesh import Mesh
+from ..ir.ops.op_set import OPS, kernels_of, read_bytes, result_bytes
+from .records import OpCost
+
+Runs = dict[str, tuple[str, ...]]
+"""Op -> the ops of its kernel in program order."""
+
+
+def runs_of(segment: Segment) -> Runs:
+    """Ops of one block that follow each other; exchanges, copies and other kernels come between."""
+    known: Runs | None = segment.asked.get(runs_of)
+    if known is not None:
+        return known
+    runs: list[list[Op]] = []
+    for op in segment.ops:
+        if op.is_collective or op.is_copy or not op.kernel:
+            runs.append([])
+        elif runs and runs[-1] and (runs[-1][-1].kernel, runs[-1][-1].on) == (op.kernel, op.on):
+            runs[-1].append(op)
+        else:
+            runs.append([op])
+    found: Runs = {}
+    for run in runs:
+        names = tuple(op.name for op in run)
+        found |= dict.fromkeys(names, names)
+    segment.asked[runs_of] = found
+    return found
+
+
+def leads(segment: Segment, op: Op) -> bool:
+    """Whether the launch of its kernel is this op's: the first that has one. Ops that ride anyhow have none."""
+    run = runs_of(segment).get(op.name, (op.name,))
+    own = (name for name in run if not OPS[segment.by_name[name].kind].fused)
+    return op.name == next(own, "")
+
+
+def inner_bytes(segment: Segment, op: Op, mesh: Mesh) -> float:
+    """Of what an op reads and writes, bytes of one rank that do not leave its kernel: made in it, and read in it alone. What a cache has
+    is in memory anyhow."""
+    run = runs_of(segment).get(op.name, ())
+    if len(run) < 2:
+        return 0.0
+    found = 0.0
+    for name in dict.fromkeys(op.inputs):
+        made = segment.by_name.get(name)
+        if made is not None and made.name in run and made.name == name and not OPS[made.kind].appends:
+            found += read_bytes(segment, op, name, mesh)
+    kept = {segment.output, segment.downstream, *(value for _, value in segment.handed)}
+    readers = [user.name for user in segment.users(op.name)]
+    if (
+        readers
+        and set(readers) <= set(run)
+        and op.name not in kept
+        and not OPS[op.kind].appends
+        and not OPS[op.kind].local
+    ):
+        found += result_bytes(segment, op, mesh)
+    return found
+
+
+def launches(graph: Graph, costs: Mapping[tuple[str, str], OpCost], apart: bool) -> float:
+    """Kernels that a GPU of the stage with most of them launches in a pass. `apart`: no op rides in another's. Products that a measured
+    kernel does together are one."""
+    of_layer = {s.name: _of_layer(graph, s, costs, apart) for s in graph.segments}
+    passes = graph.microbatches * graph.lanes
+    return float(max(passes * sum(count * of_layer[name] for name, count in stage.layers) for stage in graph.stages))
+
+
+def _of_layer(graph: Graph, segment: Segment, costs: Mapping[tuple[str, str], OpCost], apart: bool) -> int:
+    count, together = 0, set[tuple[str, ...]]()
+    for op in segment.ops:
+        if op.is_collective or op.is_copy or OPS[op.kind].local:
+            continue
+        cost = costs[segment.name, op.name]
+        if op.kernel:
+            count += leads(segment, op)
+        elif cost.family == "fused" or (OPS[op.kind].fused and not apart):
+            continue
+        elif cost.family and op.kind == "contract":
+            together.add((cost.family, op.scope if op.scope == "experts" else op.inputs[0]))
+        else:
+            count += max(1, len(kernels_of(segment, op, graph.the_mesh)))
+    return count + len(together)
