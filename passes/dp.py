@@ -9,6 +9,7 @@ from dagc.ir.axes import Dispatch
 from dagc.ir.graph import Graph, Op, Segment
 from dagc.ir.graph_pass import GraphPass
 from dagc.ir.ops.kind import Tokens
+from dagc.ir.ops.leaving import EVERY
 from dagc.ir.ops.op_set import OPS
 from dagc.ir.ops.sizes import loop_axes, loop_dims
 from dagc.ir.routed_dims import routed
@@ -30,9 +31,10 @@ class DataParallel(GraphPass):
             if op.on:
                 return op
             at_home = OPS[op.kind].tokens is Tokens.AT_HOME
-            if "batch" in loop_dims(segment, op):
+            rows_of = EVERY if EVERY in op.dims else "batch"
+            if rows_of in loop_dims(segment, op):
                 seen = tuple(a for a in batch if a not in gathered) if at_home else batch
-                op = op.annotate("batch", seen)
+                op = op.annotate(rows_of, seen)
             rows = routed(segment, op)
             if rows is not None:
                 taken = {*op.loop(rows.expert), *op.loop(rows.slot)} if at_home else set(loop_axes(op))

@@ -308,6 +308,7 @@ PHASE = {
         "chances",
         "draft_model",
         "lengths",
+        "exits",
         "training",
         "parts",
         "passes",

@@ -33,6 +33,8 @@ def test_every_kind_is_counted_or_says_that_it_computes_nothing() -> None:
         "slice",
         "unpack",
         "pack",
+        "stay",
+        "rejoin",
         "fetch",
         "host_cache",
     ]

@@ -217,6 +217,7 @@ WORKED: dict[str, dict[str, str]] = {
         "draft": "phase decode { gpus = 0..7, tp = 8, draft = 2 }",
         "acceptance": "phase decode { gpus = 0..7, tp = 8, draft = 2, acceptance = [80%, 70%] }",
         "tree": "phase decode { gpus = 0..7, tp = 8, tree = [2, 1], acceptance = [[60%, 15%], 50%] }",
+        "exit": "phase decode { gpus = 0..7, tp = 8, exit = [at(layers = 12, share = 10%)] }",
         "drafter": 'model from "mixtral-8x7b" { mtp_layers = 1 }\nphase decode { gpus = 0..7, tp = 8, draft = 1, drafter = mtp }',
         "draft_model": 'model from "llama-3.1-70b" { }\nphase decode { gpus = 0..7, tp = 8, draft = 2, draft_model = "llama-3.1-8b" }',
         "host": "phase decode { gpus = 0..7, tp = 8, host = 2 ms }",

@@ -184,6 +184,7 @@ HAND: dict[str, dict[str, Written | str]] = {
         "drafter": Written("", DRAFT),
         "lengths": Written("fixed", place=IN_PREFILL),
         "packing": Written("", _beside(phase__prefill="lengths = uniform(50%, 150%)"), IN_PREFILL),
+        "exit": Written("exit = [at(layers = 1, share = 0%)]"),
         "tree": "a chain is written with `draft`",
         "draft_model": "there is no word for no model: it is left out",
         "launch": Written("0 s", _beside(phase="cuda_graph = false")),

@@ -369,6 +369,12 @@ PHASE: dict[str, Attribute] = {
         default=None,
         otherwise="a chain of `draft` tokens",
     ),
+    "exit": Attribute(
+        "decode: shares of the sequences that have their token behind a layer: [at(layers = 12, share = 10%), ...]",
+        "form",
+        default=None,
+        otherwise="all go through all layers",
+    ),
     "drafter": _word(
         "what drafts these tokens: the model's MTP layers, another model, or what costs nothing",
         "none",
@@ -601,6 +607,13 @@ LENGTHS: dict[str, dict[str, Attribute]] = {
 """Lengths of prompts and outputs: word -> its arguments, in order."""
 BATCH_LENGTHS: dict[str, dict[str, Attribute]] = {**LENGTHS, "trace": {"file": _FILE}}
 """Those of the prompts of one batch."""
+EXIT: dict[str, dict[str, Attribute]] = {
+    "at": {
+        "layers": _count("layers that they go through", high=1e5),
+        "share": Attribute("of all sequences of the batch", low=0.0, high=1.0, open_low=False),
+    },
+}
+"""An early exit: its word and arguments."""
 
 SERVE: dict[str, Attribute] = {
     "prefill": _word("phase of passes over prompts", None, otherwise="the only one of this kind"),

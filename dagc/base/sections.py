@@ -11,6 +11,7 @@ from .schema import (
     ATTENTION_USE,
     BESIDE,
     COMPUTE,
+    EXIT,
     EXPERT_GPUS,
     EXPERT_USE,
     EXPERTS,
@@ -97,6 +98,7 @@ SECTIONS: dict[str, Section] = {
 FORMS: dict[str, Collection[str]] = {
     "arrivals": ARRIVALS,
     "lengths": LENGTHS,
+    "exit": EXIT,
     "routing": ROUTINGS,
 }
 """Attributes that are a word with arguments -> the words."""

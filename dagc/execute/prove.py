@@ -15,6 +15,7 @@ from ..cost.records import Costs, OpCost
 from ..ir.graph import Graph, Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.ops.kind import Tokens
+from ..ir.ops.leaving import EVERY
 from ..ir.ops.op_set import OPS, state_of
 from ..ir.text.write import lines_around
 from ..ir.verify.verify import verify
@@ -302,7 +303,8 @@ class Recording:
         """Where the sequences are in a value, or in a state."""
         segment = next(s for s, at in self.machine.graph.layers if at == layer)
         op = segment.by_name.get(name) or state_of(segment, segment.by_name[name.removesuffix(".state")])
-        return op.dims.index("batch") if op is not None else 0
+        rows = EVERY if op is not None and EVERY in op.dims else "batch"
+        return op.dims.index(rows) if op is not None else 0
 
     def history(self) -> History:
         """The KV cache and the states that the run leaves: (layer, op) -> [batch, .., context, ..]."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..ir.ops.attributes import NormAttrs
+from ..ir.ops.attributes import LeavingAttrs, NormAttrs
+from ..ir.ops.leaving import EVERY, STILL
 from ..ir.ops.packing import unpacked_shape
 from ..ir.routed_dims import stem
 from .dispatcher import OpCall, Rule
@@ -62,6 +63,30 @@ def unpacked(call: OpCall, x: Sequence[Any]) -> Any:
     """The rows of one part, a sequence each."""
     first, end, shape = unpacked_shape(call.segment, call.op, tuple(x[0].shape))
     return x[0][:, first:end].reshape(shape)
+
+
+def stayed(call: OpCall, x: Sequence[Any]) -> Any:
+    """The first rows of each rank's sequences, as many as have not left."""
+    groups, _, still = _rows(call, x[0])
+    return x[0].reshape(groups, -1, *x[0].shape[1:])[:, :still].reshape(groups * still, *x[0].shape[1:])
+
+
+def rejoined(join: Callable[..., Any]) -> Rule:
+    """`join(values, 1)`: these rows as they are now, and the others as they were."""
+
+    def rule(call: OpCall, x: Sequence[Any]) -> Any:
+        groups, _, still = _rows(call, x[0])
+        every, now = (v.reshape(groups, -1, *v.shape[1:]) for v in x)
+        return join([now, every[:, still:]], 1).reshape(x[0].shape)
+
+    return rule
+
+
+def _rows(call: OpCall, every: Any) -> tuple[int, int, int]:
+    """(ranks whose sequences this rank has, sequences of each, those that are still there)."""
+    whole, still = (int(call.segment.sizes[dim]) for dim in (EVERY, STILL))
+    groups = call.op.of(LeavingAttrs).groups
+    return groups * every.shape[0] // whole, whole // groups, still // groups
 
 
 def packed(join: Callable[..., Any]) -> Callable[[OpCall, Sequence[Any]], Any]:

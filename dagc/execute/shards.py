@@ -13,6 +13,7 @@ from ..base.arrays import NDArray
 from ..ir.graph import Graph, Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.ops.attributes import DispatchAttrs, LabelsAttrs, WeightAttrs
+from ..ir.ops.leaving import EVERY
 from ..ir.ops.op_set import state_of
 from ..ir.ops.packing import sequences_of_row
 from ..ir.ops.sequence import SEQUENCE_DIMS, order
@@ -203,9 +204,10 @@ class Shards:
     def cache(self, segment: Segment, layer: int, op: Op, rank: Coordinates) -> Floats:
         """A rank's part of the cache or state that a decode step finds, with room for the new tokens. A copy."""
         layout = op.sharding.dims if op.sharding is not None else ((),) * len(op.dims)
+        rows = EVERY if EVERY in op.dims else "batch"
         if self.inputs.history is None:
             sequences = self.inputs.tokens.shape[0] * sequences_of_row(segment)
-            shape = tuple(sequences if d == "batch" else int(segment.sizes[d]) for d in op.dims)
+            shape = tuple(sequences if d == rows else int(segment.sizes[d]) for d in op.dims)
             history = random_tensor(f"cache.{segment.name}.{layer}.{op.name}", shape)
         else:
             history = self.inputs.history[layer, op.name]
@@ -214,8 +216,8 @@ class Shards:
                 room = np.zeros_like(np.take(history, np.arange(int(segment.sizes["seq"])), axis))
                 history = np.concatenate([history, room], axis)
         first = self.first(segment)
-        part = range(first, first + int(segment.sizes["batch"]))
-        return self.shard(np.take(history, part, axis=op.dims.index("batch")), layout, rank).copy()
+        part = range(first, first + int(segment.sizes[rows]))
+        return self.shard(np.take(history, part, axis=op.dims.index(rows)), layout, rank).copy()
 
     def takes_new_tokens(self, segment: Segment, op: Op, rank: Coordinates) -> bool:
         """Whether a rank's part of a cache is the one with the end of the context."""

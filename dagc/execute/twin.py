@@ -20,6 +20,7 @@ from ..ir.ops.attributes import (
     AttendAttrs,
     Attrs,
     DispatchAttrs,
+    LeavingAttrs,
     LossAttrs,
     RopeAttrs,
     RouteAttrs,
@@ -28,6 +29,7 @@ from ..ir.ops.attributes import (
     ShareAttrs,
     TemperAttrs,
 )
+from ..ir.ops.leaving import EVERY
 from ..ir.ops.op_set import OPS
 from ..ir.ops.sequence import SEQUENCE_DIMS
 from ..ir.routed_dims import after_skipping, stem
@@ -43,7 +45,7 @@ WIDTHS = (8, 6, 10)
 """What widths become that no axis splits: one after the other, so that few dims have equal sizes."""
 HEADS, WORDS, CHOICES = 2, 32, 4
 """What numbers of heads, vocabularies and choices of experts become, where axes allow."""
-PHASE_DIMS = ("batch", "seq", "context")
+PHASE_DIMS = ("batch", EVERY, "seq", "context")
 MADE_DIMS = ("slot", "choice", "chosen")
 
 
@@ -91,6 +93,7 @@ class Shrinker:
         self.degrees = sorted({d for d in mesh.degrees.values() if d > 1} | {n for _, n in mesh.atoms})
         sizes = self.plan.head.sizes
         self.phase = {dim: int(sizes[dim]) for dim in PHASE_DIMS if dim in sizes}
+        self.phase["batch"] = int(self.plan.embedding.sizes["batch"])
         if mesh.zigzag:
             for dim in SEQUENCE_DIMS:
                 self.splits.setdefault((dim, self.phase[dim]), set()).add(2 * mesh.size(mesh.zigzag))
@@ -131,6 +134,17 @@ class Shrinker:
                 wanted = small.physical // self.known["seq", seq] + 1
                 number = max(number, self.fit("batch", batch, min(batch, wanted), parts))
         self.known["batch", batch] = number
+        groups = {
+            op.of(LeavingAttrs).groups for s in self.plan.segments for op in s.ops if isinstance(op.attrs, LeavingAttrs)
+        }
+        if groups:
+            self._still_there(batch, number, groups.pop())
+
+    def _still_there(self, batch: int, number: int, groups: int) -> None:
+        """Sequences behind early exits: of each rank's fewer where the plan has fewer, and one at least."""
+        self.known["every", batch] = number
+        for still in {int(s.sizes["batch"]) for s in self.plan.segments} - {batch}:
+            self.known["batch", still] = groups * max(1, number // groups * still // batch)
 
     # -- experts ---------------------------------------------------------------------------------
 

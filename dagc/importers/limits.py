@@ -25,6 +25,8 @@ from ..base.schema import (
     Attribute,
 )
 from ..ir.graph import Graph
+from ..ir.ops.leaving import EVERY
+from ..spec.exits import CLOSE, with_exits
 from ..spec.expert_use import ExpertUse
 from ..spec.factors import factorisations
 from ..spec.hardware import SHORT, Hardware, Level, Link, faults, node_size
@@ -238,14 +240,23 @@ def check_together(unit: Unit, graph: Graph) -> None:
     inner = tuple(sum(n for name, n in s.layers if name not in _ends(graph)) for s in graph.stages)
     if cut is not None and cut != inner:
         raise DataError("plan.phase.strategy.layers_per_stage", f"is not {list(inner)}, as in the IR")
-    wanted = [name for layer in model.stack for name in [layer.name] * min(layer.repeat, 10**6)]
+    for before, after in zip(phase.exits, phase.exits[1:], strict=False):
+        if before.layer >= after.layer:
+            raise DataError("plan.phase.exits", "are not in the order of their layers")
+    if (
+        any(not 1 <= one.layer < model.layers or not 0 < one.share <= 1 for one in phase.exits)
+        or sum(one.share for one in phase.exits) > 1 + CLOSE
+    ):
+        raise DataError("plan.phase.exits", "are not shares of the sequences behind layers of the model")
+    stack = with_exits(model, phase.exits)[0].stack
+    wanted = [name for layer in stack for name in [layer.name] * min(layer.repeat, 10**6)]
     if wanted != [segment.name for segment, _ in graph.layers]:
         raise DataError("plan.model.stack", "is not the order of the layers in the IR")
     if phase.is_packed:
         _check_parts(graph, phase)
         return
     for segment in graph.segments:
-        if segment.sizes.get("batch") != batching.part:
+        if segment.sizes.get(EVERY, segment.sizes.get("batch")) != batching.part:
             has = f"{segment.name} has batch {segment.sizes.get('batch')}"
             raise DataError("ir", f"{has}, {phase.sequences} sequences make {batching.part} a part")
         context = max(phase.tokens, phase.context) if phase.takes_prompts else phase.context

@@ -262,6 +262,11 @@ def _served(p: Phase) -> str:
             ),
             f"{f'hardware = {p.hardware}, ' if p.hardware else ''}gpus = [{show_runs(p.gpus)}]",
             *_new_tokens(p),
+            *(
+                [f"exit = [{', '.join(f'at(layers = {e.layer}, share = {number(e.share)})' for e in p.exits)}]"]
+                if p.exits
+                else []
+            ),
             *_precision(p.precision),
             *([f"dispatch_dtype = {p.dispatch_dtype}"] if p.dispatch_dtype else []),
             *([f"exchange = {p.exchange}"] if p.exchange else []),

@@ -111,7 +111,10 @@ def compile_spec(
         name: replace(trainings[name], placement=placements[name]) for name in trainings.keys() & placements.keys()
     }
     out.check()
-    graphs = [*(found.graph for found in results.values()), *(model_of(spec, found) for found in trainings.values())]
+    graphs = [
+        *(whole_model(spec, found) for found in results.values()),
+        *(model_of(spec, found) for found in trainings.values()),
+    ]
     params = count_parameters(graphs[0])
     check_stated(spec, params[0], out)
     shared = pools.run(results, spec.alternating)
@@ -162,6 +165,16 @@ def trained(
             out.take(d)
         out.steps = unit.out.steps
     return found
+
+
+def whole_model(spec: Spec, found: PhaseResult) -> Graph:
+    """A graph with the weights of the model: of a phase with early exits one without their heads."""
+    phase = spec.phase(found.name)
+    if not phase.exits:
+        return found.graph
+    from ..lang.expand import expand
+
+    return expand.run(Unit(spec, replace(phase, exits=())))
 
 
 def model_of(spec: Spec, found: TrainingResult) -> Graph:

@@ -127,6 +127,7 @@ def draft_units(unit: Unit, graph: Graph, model: Model | None = None) -> Iterato
             acceptance=0.0,
             tree=(),
             chances=(),
+            exits=(),
             drafter=NONE,
             draft_model=None,
             precision=None,

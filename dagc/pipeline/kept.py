@@ -143,9 +143,11 @@ class Expansions:
     def at(self, unit: Unit) -> tuple[Template, Numbers]:
         """The graph of a phase, and the numbers that are its sizes. Raises Untraceable, SpecError."""
         phase = unit.phase
+        if phase.exits:
+            raise Untraceable("rows that are left are whole ones")
         scopes = tuple(part.scope for part in phase.parts)
         packed = phase.batching.ranks if phase.is_packed else 0
-        key = phase.name, phase.kind, phase.precision, scopes, phase.strategy.redundant, packed
+        key = phase.name, phase.kind, phase.precision, scopes, phase.strategy.redundant, packed, phase.tree
         ranges = self.known.get(key)
         if ranges is None:
             ranges = self.known[key] = Ranges(lambda numbers: expansion(unit, numbers))

@@ -20,6 +20,7 @@ from ..ir.mesh import Mesh
 from ..ir.ops.kind import Tokens
 from ..ir.ops.op_set import OPS, state_of
 from ..ir.requests import request_moves
+from ..spec.exits import depth as mean_depth
 from ..spec.hardware import Hardware, Link
 from ..spec.metrics import HARDWARE, PHASE, SERVE, TABLE, TRAIN, Metric, of_phase, of_serving, of_training
 from ..spec.phase import Phase
@@ -52,6 +53,12 @@ class Subject:
     @property
     def result(self) -> PhaseResult:
         return self.phases[self.name]
+
+    @property
+    def depth(self) -> float | None:
+        """Layers that a token goes through on average; None where none is generated."""
+        phase = self.spec.phase(self.name)
+        return mean_depth(phase.exits, self.spec.model.layers) if phase.generates else None
 
     @property
     def padding(self) -> float | None:

@@ -187,6 +187,10 @@ _PHASES: tuple[Metric, ...] = (
         "steps between placements at which moves take what they save", compared=False,
     ),
     _phase(
+        "depth", SCALAR, "lower", lambda s: s.depth,
+        "decode, mixed: layers that a token goes through on average", compared=False,
+    ),
+    _phase(
         "padding", SCALAR, "lower", lambda s: s.padding,
         "share of the tokens of a pass that fill rows up, of prompts with `lengths`", share=True, compared=False,
     ),

@@ -9,6 +9,7 @@ from ..base.frozen import field, record, replace
 from ..base.phase_kinds import PHASE_KINDS, PhaseKind, part_kind
 from ..base.source import Span
 from .batching import Batching
+from .exits import Exits
 from .expert_use import ALL, ExpertUse
 from .kv_cache import KvCache
 from .model import Model, Precision
@@ -117,6 +118,7 @@ class Phase:
     tree: tuple[int, ...] = ()
     chances: Chances = ()
     draft_model: Model | None = None
+    exits: Exits = ()  # of decode: behind which layers which share of the sequences has its token
     lengths: BatchLengths | None = None  # of prompts that are not equally long
     cache: KvCache = KvCache()  # what it keeps, and where
     attention_kernel: str = "flash"  # flash | unfused

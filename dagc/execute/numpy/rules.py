@@ -25,7 +25,7 @@ from ...ir.ops.attributes import (
 )
 from ..dispatcher import Backend, OpCall, Rule
 from ..failure import Wrong
-from ..rule_makers import contracted, delta_layouts, each, normed, packed, unpacked
+from ..rule_makers import contracted, delta_layouts, each, normed, packed, rejoined, stayed, unpacked
 from ..values import Floats, Ragged
 from . import gradients
 from . import ops as k
@@ -243,6 +243,8 @@ NUMPY: dict[str, Rule] = {
     "slice": _slice,
     **dict.fromkeys(("rename", "host_cache"), each(np.asarray)),
     "unpack": unpacked,
+    "stay": stayed,
+    "rejoin": rejoined(np.concatenate),
     "pack": packed(np.concatenate),
     **gradients.GRADIENTS,
 }

@@ -29,7 +29,7 @@ from ..dispatcher import Backend, OpCall, Rule
 from ..numpy.ops import visible
 from ..numpy.rotary import Rotary
 from ..numpy.router import Router as RouterRule
-from ..rule_makers import contracted, delta_layouts, each, normed, packed, unpacked
+from ..rule_makers import contracted, delta_layouts, each, normed, packed, rejoined, stayed, unpacked
 from ..values import Ragged
 from . import gradients
 from . import ops as k
@@ -266,6 +266,8 @@ _FORWARD: Mapping[str, Rule] = {
     "slice": _slice,
     **dict.fromkeys(("rename", "host_cache"), lambda call, x: x[0]),
     "unpack": unpacked,
+    "stay": stayed,
+    "rejoin": rejoined(torch.cat),
     "pack": packed(torch.cat),
 }
 TORCH: dict[str, Rule] = {**_FORWARD, **gradients.through(_FORWARD, gradients.THROUGH), **gradients.OF_TOKENS}

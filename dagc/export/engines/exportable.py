@@ -223,6 +223,7 @@ CHANGES: dict[str, Callable[[EngineDegrees], list[Change]]] = {
     "order": _order,
     "replicas": _replicas,
     "draft": _draft,
+    "exits": lambda one: [Change("no `exit`", lambda phase: replace(phase, exits=()))],
     "overlap": _toggle("overlap", "none"),
     "redundant": _toggle("redundant", 0),
     "dcp": _toggle("dcp", 1),

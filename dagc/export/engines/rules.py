@@ -64,6 +64,12 @@ def drafter(draft: ServerDraft) -> str:
     return f"draft = {count}: speculative decoding {why}"
 
 
+def exits(draft: ServerDraft) -> str:
+    found = next((p.exits for p in draft.layout.phases if p.exits), ())
+    where = ", ".join(str(one.layer) for one in found)
+    return f"exit behind layer {where}: every sequence goes through all layers there" if found else ""
+
+
 def copies_of_experts(draft: ServerDraft) -> str:
     d = draft.layout.degree
     if draft.layout.moe and d["edp"] > 1:
@@ -142,6 +148,7 @@ COMMON: dict[str, Check] = {
     "capacity": capacity,
     "skip": skip,
     "drafter": drafter,
+    "exits": exits,
     "copies_of_experts": copies_of_experts,
     "exchange_inside_tp": exchange_inside_tp,
     "sequence_parallel": sequence_parallel,

@@ -252,6 +252,12 @@ class SelectAttrs(Attrs):
     local: int = _count("blocks up to the query's own that are always selected", default=1)
 
 
+class LeavingAttrs(Attrs):
+    """Of the ops between all sequences of a step and those that have not left early."""
+
+    groups: int = _count("ranks that split the sequences: of each the first ones stay", high=1e9, made=True)
+
+
 # -- tokens in order -----------------------------------------------------------------------------
 
 

@@ -219,6 +219,7 @@ NO_GRADIENT: Mapping[str, str] = {
     "labels": "it is data",
     **dict.fromkeys(("row_max", "row_exp_sum", "pick"), "cross_entropy hands its gradient to the logits"),
     **dict.fromkeys(("unpack", "pack"), "a training step is not mixed"),
+    **dict.fromkeys(("stay", "rejoin"), "no sequence leaves a training step early"),
 }
 """Kinds without a rule, and why."""
 

@@ -20,6 +20,7 @@ from ..ops.attributes import (
 )
 from ..ops.further import further_results
 from ..ops.kind import Misfit, Tokens
+from ..ops.leaving import still_there
 from ..ops.moves import check_moved_results, named, shown
 from ..ops.op_set import OPS, flops, input_layout, local_flops, result_layout
 from ..ops.sequence import SEQUENCE_DIMS
@@ -315,7 +316,8 @@ def _layers_meet(graph: Graph) -> None:
     """Every layer takes the value that the one before it returns, in the same layout."""
     for names in dict.fromkeys(itertools.pairwise(segment.name for segment, _ in graph.layers)):
         before, after = map(graph.segment, names)
-        meet = before.sharding_of(before.output) == after.entry and before.dims_of(before.output) == after.input_dims
+        same = still_there(before.dims_of(before.output)) == still_there(after.input_dims)
+        meet = before.sharding_of(before.output) == after.entry and same
         require(meet, after, None, f"takes another value than {before.name} returns")
         if before.upstream is not None:
             meet = bool(after.downstream) and after.sharding_of(after.downstream) == before.upstream.sharding

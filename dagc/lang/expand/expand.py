@@ -9,23 +9,32 @@ from ...ir.graph import Graph, Op, Segment, Stage, Taken, Weight, runs
 from ...ir.ops.attributes import RouteAttrs
 from ...ir.ops.op_set import OPS
 from ...spec.batching import Batching
+from ...spec.exits import STAYS, LayerExit, rows_left, with_exits
 from ...spec.model import Layer
 from ...spec.unit import Unit
 from .block import RESIDUAL, Block
 from .builder import BlockBuilder, Ref, Source
-from .further_tokens import further_tokens, with_shared, with_side
+from .further_tokens import blocks, further_tokens, with_shared, with_side
 from .join_parts import CannotJoin, joined
+from .thinned import CannotThin, thinned
 
 
 def run(unit: Unit, batching: Batching | None = None) -> Graph:
     """The model graph of a phase. `batching`: other than its own."""
-    phase, spec = unit.phase, unit.spec
+    phase = unit.phase
+    model, exits = with_exits(unit.spec.model, phase.exits)
+    spec = replace(unit.spec, model=model) if exits else unit.spec
+    unit = replace(unit, spec=spec) if exits else unit
     batching = batching or phase.batching
     kinds = spec.model.kinds
     sources: Sources = {}
-    segments = tuple(of_all_parts(unit, layer, batching, sources) for layer in kinds.values())
+    if exits:
+        segments = tuple(_with_exit(unit, layer, batching, exits.get(layer.name, STAYS)) for layer in kinds.values())
+    else:
+        segments = tuple(of_all_parts(unit, layer, batching, sources) for layer in kinds.values())
     if spec.model.attributes.get("tied"):
-        segments = (*segments[:-1], tie(segments[0], segments[-1], unit))
+        heads = (tie(segments[0], s, unit) if exits.get(s.name, STAYS).leaves else s for s in segments[:-1])
+        segments = (*heads, tie(segments[0], segments[-1], unit))
     if phase.training is not None and (layer := next((s for s in segments if s.taken), None)) is not None:
         what = f"training is not there yet where layers take what others hand on: `{layer.name}` takes `{layer.taken[0].name}`"
         unit.stop("E18", what)
@@ -74,7 +83,22 @@ def of_all_parts(unit: Unit, layer: Layer, batching: Batching, sources: Sources)
         )
 
 
-def expanded(unit: Unit, layer: Layer, batch: float, sources: dict[str, Source]) -> Segment:
+def _with_exit(unit: Unit, layer: Layer, batching: Batching, own: LayerExit) -> Segment:
+    """A kind of layer where sequences leave early, of those that have not left before it."""
+    still = rows_left(batching.each, own.gone) * batching.ranks
+    segment = expanded(replace(unit, phase=unit.phase.as_parts[0]), layer, number(still), {}, leaves=own.leaves)
+    if not own.gone:
+        return segment
+    try:
+        return thinned(segment, number(batching.part), batching.ranks)
+    except CannotThin as error:
+        unit.stop(
+            "E13", f"no sequence leaves before layer `{layer.name}`: {error}", at="exit",
+            help=("write the phase without `exit`",),
+        )  # fmt: skip
+
+
+def expanded(unit: Unit, layer: Layer, batch: float, sources: dict[str, Source], *, leaves: bool = False) -> Segment:
     """One kind of layer with `batch` sequences as a segment. `sources`: what earlier kinds hand on, to which it adds its own."""
     model, phase = unit.spec.model, unit.phase
     first = layer.name == model.stack[0].name
@@ -92,6 +116,8 @@ def expanded(unit: Unit, layer: Layer, batch: float, sources: dict[str, Source])
         block = Block(builder, name, name if used[name] == 1 else f"{name}{used[name]}")
         block.last_of_layer = head if i == len(layer.blocks) - 1 else None
         current = block.expand(current)
+    if leaves:  # whoever leaves has its token by a head of this layer
+        blocks(builder, model.stack[-1].blocks, "exit_", current, head=True)
     further_tokens(builder, unit, head=head)
     for dim in (*entry.dims, *(d for op in builder.ops for d in op.dims)):
         builder.sizes.setdefault(dim, 1.0)

@@ -88,7 +88,16 @@ def _given(
     return given
 
 
-_EXAMPLES = {"rate": "12 req/s", "cv": "2", "clients": "64", "file": '"F.csv"', "low": "80%", "high": "100%"}
+_EXAMPLES = {
+    "rate": "12 req/s",
+    "cv": "2",
+    "clients": "64",
+    "file": '"F.csv"',
+    "low": "80%",
+    "high": "100%",
+    "layers": "12",
+    "share": "10%",
+}
 
 
 def _example(word: str, forms: Forms) -> str:

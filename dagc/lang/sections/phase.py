@@ -42,6 +42,7 @@ from ..typed import whole_numbers
 from ..values.evaluate import Value, kind_of, number
 from ..values.names import Names
 from .draft_words import ModelNamed, read_drafter, read_drafts
+from .early_exits import read_exits
 from .kv_cache import read_cache
 from .loads_over_time import read_rebalance
 from .mixed_step import belongs, read_parts
@@ -111,6 +112,7 @@ def read_phase(
         drafter, draft_model = read_drafter(values, model, body, out, model_named)
     drafts = read_drafts(values, body, names)
     belongs_to_prefill(str(kind), body, out)
+    exits = read_exits(str(kind), body, names, model) if "exit" in body.assigns else ()
     if not judged and kind == PREFILL.name:
         left_open(body, out)
     parts = read_parts(values, drafts.count, body, workload, out) if kind == MIXED.name else ()
@@ -192,7 +194,7 @@ def read_phase(
         passes, tokens % chunk if passes > 1 else 0, str(values["dispatch_dtype"]) if values["dispatch_dtype"] else None, str(values["exchange"]) if values["exchange"] else None, str(values["quantise"]), str(values["expert_activations"]) if values["expert_activations"] else None, str(values["engine"]), _number(values["host"]), bool(values["cuda_graph"]),
         str(values["window_cache"]), block, memory, _launches(values["launch"], engine), routing,
         parts=parts, precision=precision, hardware=pool, drafter=drafter, draft_model=draft_model, chunk=int(_number(values["chunk"])), training=training, tree=drafts.tree, chances=drafts.chances,
-        lengths=None if batch is None else batch.lengths,
+        lengths=None if batch is None else batch.lengths, exits=exits,
         experts=read_expert_use(of_experts, body, str(kind), model, names), cache=cache, attention_kernel=kernel, fuse=fuse, span=section.kind_span, spans=body.spans(),
     )  # fmt: skip
     if judged and out.errors == errors:

@@ -20,7 +20,7 @@ OWN = (
 )  # fmt: skip
 ELSEWHERE = {
     **dict.fromkeys(
-        ("prefix", "chunk", "draft", "acceptance", "tree", "drafter", "draft_model"),
+        ("prefix", "chunk", "draft", "acceptance", "tree", "drafter", "draft_model", "exit"),
         "a training step takes whole sequences",
     ),
     **dict.fromkeys(

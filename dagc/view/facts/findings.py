@@ -14,6 +14,7 @@ from ...ir.requests import request_moves
 from ...ir.routed_dims import skipped_share
 from ...plan.plan import CompiledPlan
 from ...plan.result import PhaseResult, Sensitivity
+from ...spec.exits import depth
 from ...spec.hardware import Hardware, Level, PoolLink
 from ...spec.phase import Phase
 from .cache_words import attention_lines, cache_lines
@@ -206,6 +207,8 @@ def assumptions(plan: CompiledPlan) -> Iterator[tuple[str, str]]:
                 yield f"{phase.name}: attention", "; ".join(stored)
             if plan.phases[phase.name].passes > 1:
                 yield f"{phase.name}: chunks", _passes(phase)
+            if phase.exits:
+                yield f"{phase.name}: exits", "; ".join(exit_lines(plan, phase))
             if phase.speculative:
                 by = "; ".join(drafter_lines(plan.phases[phase.name])) or "what drafts them takes no time"
                 yield (
@@ -273,6 +276,18 @@ def _accepted(phase: Phase) -> str:
     deep = ", ".join(f"{chance:.0%}" for chance in phase.reached[:8]) + (", .." if len(phase.reached) > 8 else "")
     tree = f"a tree of {' x '.join(map(str, phase.tree))}, " if phase.tree else ""
     return f"{tree}{phase.tokens_per_step:.2f} tok of each sequence kept with its own: so deep in {deep} of the steps"
+
+
+def exit_lines(plan: CompiledPlan, phase: Phase) -> list[str]:
+    """Where sequences leave, and what becomes of the layers that they skip."""
+    if not phase.exits:
+        return []
+    layers = plan.spec.model.layers
+    where = ", ".join(f"{one.share:.0%} behind layer {one.layer}" for one in phase.exits)
+    return [
+        f"early exits: {where}; a token goes through {depth(phase.exits, layers):.4g} of {layers} layers on average; keys and values of "
+        "layers that it skips are computed from the state with which it left"
+    ]
 
 
 def batch_lines(phase: Phase) -> list[str]:
