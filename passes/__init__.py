@@ -7,6 +7,7 @@ from dagc.ir.graph_pass import GraphPass
 from .backward import Backward
 from .dp import DataParallel
 from .ep import ExpertParallel
+from .host_experts import ResidentExperts
 from .mesh import MakeMesh
 from .norms import SplitNorms
 from .offload import Offload
@@ -33,9 +34,10 @@ GRAPH_PASSES: tuple[type[GraphPass], ...] = (
     SplitNorms,
     Reshard,
     Offload,
+    ResidentExperts,
     Place,
 )
 OF_TRAINING = (Backward, Recompute, TieTables, ZeroRedundancy)
 """Passes of training steps alone."""
-OF_HOSTS = (Offload,)
+OF_HOSTS = (Offload, ResidentExperts)
 """Of phases whose hosts keep something."""

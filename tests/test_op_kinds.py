@@ -54,6 +54,9 @@ def plans() -> tuple[Plan, ...]:
         spec_text(kind="decode", phase="gpus = 0..3, sp = 2, tp = 2"),
         spec_text(kind="decode", phase="gpus = 0..7, tp = 8, dcp = 2"),
         spec_text(kind="decode", phase="gpus = 0..1, tp = 2, kv_cache { offload = 50% }"),
+        spec_text(
+            kind="decode", phase="gpus = 0..1, tp = 2, experts { resident = 4, prefetch = next_layer(hit = 80%) }"
+        ),
         spec_text(kind="decode", phase="gpus = 0..1, attention { dp = 2 }\nexperts { gpus = 2..3, ep = 2 }"),
         spec_text(kind="decode", phase="gpus = 0..7, dp = 8, exit = [at(layers = 2, share = 50%)]"),
         COMMON_ROWS,

@@ -35,6 +35,7 @@ from dagc.passes import GRAPH_PASSES, OF_HOSTS, OF_TRAINING
 from dagc.passes.backward import Backward
 from dagc.passes.dp import DataParallel
 from dagc.passes.ep import ExpertParallel
+from dagc.passes.host_experts import ResidentExperts
 from dagc.passes.memory import AddUpMemory
 from dagc.passes.mesh import MakeMesh
 from dagc.passes.norms import SplitNorms
@@ -111,6 +112,7 @@ PASSES = st.one_of(
     st.builds(TieTables, st.booleans()),
     st.just(SplitNorms()),
     st.just(Offload()),
+    st.builds(ResidentExperts, st.integers(0, 8), st.booleans(), st.sampled_from([0.0, 0.5, 1.0])),
     st.builds(Reshard, st.booleans(), PRICES),
     st.just(Place()),
     st.sampled_from(ANALYSES),
@@ -129,6 +131,7 @@ def test_every_pass_and_option_is_drawn() -> None:
         SplitNorms: 0,
         Reshard: 2,
         Offload: 0,
+        ResidentExperts: 3,
         Place: 0,
     }
     assert {one: len(fields(one)) for one in GRAPH_PASSES} == drawn  # type: ignore[arg-type]

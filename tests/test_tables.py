@@ -37,6 +37,7 @@ def test_every_kind_is_counted_or_says_that_it_computes_nothing() -> None:
         "rejoin",
         "fetch",
         "host_cache",
+        "expert_copy",
     ]
 
 

@@ -266,6 +266,14 @@ WORKED: dict[str, dict[str, str]] = {
         "gpus": "phase decode { gpus = 0..7, attention { tp = 8 }, experts { gpus = 8..15, ep = 8 } }",
         "skip": "phase decode { gpus = 0..7, tp = 8, experts { skip = 20% } }",
         "skip_below": "phase decode { gpus = 0..7, tp = 8, experts { skip = 20%, skip_below = 70% } }",
+        "resident": "phase decode { gpus = 0..7, ep = 4, tp = 2, experts { resident = 4 } }",
+        "cache": "phase decode { gpus = 0..7, tp = 8, experts { resident = 4, cache = frequency } }",
+        "prefetch": "phase decode { gpus = 0..7, tp = 8, experts { resident = 4, prefetch = next_layer(hit = 80%) } }",
+        "warm": "phase decode { gpus = 0..7, tp = 8, experts { resident = 4, warm = false } }",
+        "hits": "phase decode { gpus = 0..7, tp = 8, experts { resident = 4, hits = 70% } }",
+    },
+    "phase.experts.prefetch": {
+        "next_layer.hit": "phase decode { gpus = 0..7, tp = 8, experts { resident = 4, prefetch = next_layer(hit = 80%) } }",
     },
     "phase.rebalance": {
         "loads": REBALANCED,

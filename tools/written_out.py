@@ -85,6 +85,7 @@ MEASURED = _beside(hardware="calibration = h100_sxm")
 ENGINE = _beside(phase="engine = vllm")
 DRAFT = _beside(phase="draft = 2")
 FOLDED = _beside(phase="-tp", phase_attention="dp = 8", phase_experts="ep = 8")
+RESIDENT = _beside(phase_experts="resident = 4")
 _LOADS = ", ".join(f"[[{n}, 1, 2, 3, 4, 5, 6, 7]]" for n in (1, 9, 5, 7))
 REBALANCED = _beside(phase="-tp; ep = 8", phase_rebalance=f"loads = [{_LOADS}]; every = 1")
 GROUPS = _beside(model_experts="groups = 4; groups_limit = 2")
@@ -231,6 +232,18 @@ HAND: dict[str, dict[str, Written | str]] = {
         "gpus": "whoever names GPUs here gets experts apart from attention",
         "skip": Written(""),
         "skip_below": Written("", _beside(phase_experts="skip = 20%")),
+        "resident": "all of them written out is as fast, with copies of nothing in the graph",
+        "cache": Written("", RESIDENT),
+        "prefetch": Written("", RESIDENT),
+        "warm": Written("", RESIDENT),
+        "hits": "what routing gives is another number for each layer and GPU",
+    },
+    "phase.experts.prefetch": {
+        "next_layer.hit": Written(
+            "prefetch = next_layer(hit = 100%)",
+            _beside(phase_experts="resident = 4; prefetch = next_layer"),
+            "phase.experts",
+        )
     },
     "phase.rebalance": {"window": Written("", REBALANCED)},
     "phase.memory": {

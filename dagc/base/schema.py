@@ -659,6 +659,7 @@ SERVE: dict[str, Attribute] = {
 
 FOLD_ATTENTION = {a: _count(f"degree of {a} in attention", 1, high=1e6) for a in ATTENTION_SIDE}
 FOLD_EXPERTS = {a: _count(f"degree of {a} in the experts", 1, high=1e6) for a in IN_EXPERTS}
+EXPERT_CACHES = ("lru", "frequency")
 MOST_SKIPPED = 0.99
 """Of the choices of experts: something is left to compute."""
 ATTENTION_USE = {
@@ -692,8 +693,37 @@ EXPERT_USE = {
         high=1.0,
         open_low=False,
     ),
+    "resident": _count(
+        "experts of a layer that its GPUs hold, all together; the others are in host memory",
+        None,
+        high=65_536,
+        otherwise="all",
+    ),
+    "cache": _word("which of them: those used last, or always the most popular", "lru", *EXPERT_CACHES),
+    "prefetch": Attribute(
+        "what comes from host memory before its layer asks for it: none, or next_layer(hit = 80%)",
+        "form",
+        default="none",
+    ),
+    "warm": Attribute("they are there already; else none of them is yet", "flag", default=True),
+    "hits": Attribute(
+        "share of the experts that a step needs which its GPUs hold, where it was measured",
+        default=None,
+        high=1.0,
+        open_low=False,
+        otherwise="by the routing and the rule of `cache`",
+    ),
 }
-"""Of the same section: which experts are used."""
+"""Of the same section: which experts are used, and where they are."""
+PREFETCHES = {
+    "none": {},
+    "next_layer": {
+        "hit": Attribute(
+            "share of what comes that the layer before names rightly", default=1.0, high=1.0, open_low=False
+        )
+    },
+}
+"""How experts come ahead: word -> its arguments, in order."""
 
 REBALANCE = {
     "loads": Attribute("loads of experts over time: a file, whose first column is `step`, or a list of them", "series"),

@@ -27,6 +27,7 @@ from .schema import (
     OPEN_IN_SERVINGS,
     PHASE,
     POOL_LINK,
+    PREFETCHES,
     REBALANCE,
     REQUIRED,
     ROPE,
@@ -78,6 +79,7 @@ SECTIONS: dict[str, Section] = {
         "experts { ... }", "degrees of the experts, GPUs of their own, and which of them are used",
         {**FOLD_EXPERTS, **EXPERT_GPUS, **EXPERT_USE}, open=FOLD_EXPERTS
     ),
+    "phase.experts.prefetch": Section("prefetch = WORD(...)", "which experts come ahead", _arguments(PREFETCHES)),
     "phase.rebalance": Section("rebalance { ... }", "experts are placed anew by loads that change", REBALANCE),
     "phase.memory": Section("memory { ... }", "what the engine keeps beside weights and cache", BESIDE),
     "phase.kv_cache": Section("kv_cache { ... }", "what is kept of the KV cache, where, and in how many bytes", KV_CACHE),
@@ -100,6 +102,7 @@ FORMS: dict[str, Collection[str]] = {
     "lengths": LENGTHS,
     "exit": EXIT,
     "routing": ROUTINGS,
+    "prefetch": PREFETCHES,
 }
 """Attributes that are a word with arguments -> the words."""
 
@@ -118,7 +121,7 @@ def default_text(attribute: Attribute) -> str:
 
 def kind_text(name: str, attribute: Attribute) -> str:
     """What an attribute is: `a size (B)`, `a whole number`, or the words that it takes."""
-    if name in FORMS:
+    if name in FORMS and attribute.kind in ("form", "routing"):
         return " | ".join(FORMS[name])
     if attribute.words:
         return "a dtype" if attribute.kind == "dtype" else " | ".join(dict.fromkeys(attribute.words))

@@ -43,7 +43,7 @@ def attention_bytes(graph: Graph) -> AttentionBytes | None:
 def _of_layer(graph: Graph, segment: Segment) -> tuple[float, float, float, float]:
     flash = unfused = moved = copied = 0.0
     for op in segment.ops:
-        if op.is_copy:
+        if op.is_copy and not segment.is_weight(op.name):
             copied += number(sum(copied_bytes(segment, op, graph.the_mesh)))
         if OPS[op.kind].tokens is Tokens.ATTEND:
             own = _flash_bytes(graph, segment, op)

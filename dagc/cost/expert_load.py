@@ -27,6 +27,7 @@ from ..spec.rebalance import Rebalance
 from ..spec.unit import Unit
 from ..spec.workload import Routing
 from .busiest import DRAWS
+from .cached_experts import ALL_HELD, Held
 from .expert_placement import place_layers
 from .expert_work import RankWork
 from .kept_work import kept_work
@@ -60,6 +61,11 @@ class ExpertLoad:
     def reads(self) -> Array:
         """Share of a rank's expert weights that it reads."""
         return self.over_mesh(self.ranks.read)
+
+    @cached_property
+    def missed(self) -> Array:
+        """Share of a rank's expert weights that come from host memory."""
+        return self.over_mesh(self.ranks.missed)
 
     @property
     def by_layer(self) -> Iterator[LayerLoad]:
@@ -99,7 +105,9 @@ class ExpertLoad:
         limit, nodes = group_limit(segment, rows), mesh.group(axes).nodes
         routings = unit.routing.of_layers(layers, routed_layers(graph) if layers else ())
         given = count, top_k, mesh.size(axes), strategy.redundant
-        limits, how = (full, draws, limit, nodes), (strategy.placing, skipped(segment, rows))
+        limits = full, draws, limit, nodes
+        held = Held.of(unit.phase.experts, count + strategy.redundant, mesh.size(axes))
+        how = strategy.placing, skipped(segment, rows), held
         if strategy.rebalance is not None:
             return _load_over_time(
                 axes,
@@ -119,7 +127,7 @@ class ExpertLoad:
 @called
 def _load(
     axes: Axes, mesh: Mesh, layers: tuple[int, ...], routings: tuple[Routing, ...], given: tuple[int, int, int, int],
-    limits: tuple[float, int, GroupLimit, int], how: tuple[str, float], tokens: float, filled: float,
+    limits: tuple[float, int, GroupLimit, int], how: tuple[str, float, Held], tokens: float, filled: float,
 ) -> ExpertLoad:  # fmt: skip
     """`given`: experts, top_k, ranks and redundant experts; `limits` and `how`, with the share that is skipped: as `layer_work` takes them."""
     each = layer_work(routings, *given, tokens, *limits, *how)
@@ -129,7 +137,7 @@ def _load(
 @called
 def _load_over_time(
     axes: Axes, mesh: Mesh, layers: tuple[int, ...], plan: Rebalance, rows: tuple[int, ...], given: tuple[int, int, int, int],
-    limits: tuple[float, int, GroupLimit, int], how: tuple[str, float], tokens: float, filled: float,
+    limits: tuple[float, int, GroupLimit, int], how: tuple[str, float, Held], tokens: float, filled: float,
 ) -> ExpertLoad:  # fmt: skip
     """The same where loads change, and experts are placed anew: of every layer the mean over time."""
     from .rebalancing import work_over_time
@@ -198,6 +206,7 @@ def mean_work(each: tuple[RankWork, ...]) -> RankWork:
     return RankWork(
         relative=mean(work.relative for work in each),
         read=mean(work.read for work in each),
+        missed=mean(work.missed for work in each),
         slot_rows=mean(work.slot_rows for work in each),
         kernel=kernel,
         distinct=_fmean([work.distinct for work in each]),
@@ -226,33 +235,37 @@ LEAST_CAPACITY = 1e-9
 def rank_work(
     routing: Routing, experts: int, top_k: int, ranks: int, redundant: int, tokens: float, full: float = float("inf"),
     draws: int = DRAWS, limit: GroupLimit = NO_LIMIT, nodes: int = 1, how: str = "", skip: float = 0.0,
+    held: Held = ALL_HELD,
 ) -> RankWork:  # fmt: skip
     """One layer of `layer_work`."""
-    return layer_work((routing,), experts, top_k, ranks, redundant, tokens, full, draws, limit, nodes, how, skip)[0]
+    return layer_work((routing,), experts, top_k, ranks, redundant, tokens, full, draws, limit, nodes, how, skip, held)[
+        0
+    ]
 
 
 @lru_cache(maxsize=1024)
 def layer_work(
     routings: tuple[Routing, ...], experts: int, top_k: int, ranks: int, redundant: int, tokens: float, full: float = float("inf"),
     draws: int = DRAWS, limit: GroupLimit = NO_LIMIT, nodes: int = 1, how: str = "", skip: float = 0.0,
+    held: Held = ALL_HELD,
 ) -> tuple[RankWork, ...]:  # fmt: skip
     """Of layers with these loads. `tokens` that choose among the experts; `full`: rows for each of them that an expert takes at most; `draws`: random
     steps at most; `limit`: groups of experts that a token may use, which a placement by loads keeps on one of the `nodes`; `how` experts
-    are placed; `skip`: share of the choices that are left out. Sensitivities and searches ask for the same work again and again."""
-    given = routings, experts, top_k, ranks, redundant, tokens, full, draws, limit, nodes, how, skip
+    are placed; `skip`: share of the choices that are left out; `held`: experts that GPUs have there. Sensitivities and searches ask for the same work again and again."""
+    given = routings, experts, top_k, ranks, redundant, tokens, full, draws, limit, nodes, how, skip, held
     return kept_work(given, _layer_work)
 
 
 def _layer_work(
     routings: tuple[Routing, ...], experts: int, top_k: int, ranks: int, redundant: int, tokens: float, full: float, draws: int,
-    limit: GroupLimit, nodes: int, how: str, skip: float,
+    limit: GroupLimit, nodes: int, how: str, skip: float, held: Held,
 ) -> tuple[RankWork, ...]:  # fmt: skip
     whole = max(1, ceil(tokens - 1e-9))  # where ranks have unequal numbers of tokens, the group with most of them
     how = how or ("eplb" if redundant else "linear")
     wanted, slots = placed_layers(routings, experts, top_k, ranks, redundant, whole, limit.groups, nodes, how)
-    each = [work_of(p, own, top_k, whole, full, draws, limit, skip) for p, own in zip(wanted, slots, strict=True)]
+    each = [work_of(p, own, top_k, whole, full, draws, limit, skip, held) for p, own in zip(wanted, slots, strict=True)]
     if (redundant or how != "linear") and experts % ranks == 0:
-        plain = layer_work(routings, experts, top_k, ranks, 0, tokens, full, draws, limit, nodes, "linear", skip)
+        plain = layer_work(routings, experts, top_k, ranks, 0, tokens, full, draws, limit, nodes, "linear", skip, held)
         each = [replace(own, plain=other.plain) for own, other in zip(each, plain, strict=True)]
     return tuple(each)
 

@@ -12,7 +12,7 @@ from ..ir.graph import Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.ops.op_set import OPS
 from ..spec.hardware import Link
-from .records import Array, OpCost
+from .records import Array, Costs, OpCost
 
 HOST_LINK = "host link"
 """Names the links to hosts among what bounds a time, and among levels."""
@@ -24,9 +24,11 @@ def copied_bytes(segment: Segment, op: Op, mesh: Mesh) -> tuple[float, float]:
     return (0.0, 0.0) if rule is None else rule(segment, op, mesh)
 
 
-def copy_cost(segment: Segment, op: Op, mesh: Mesh, link: Link) -> OpCost:
-    """The larger of both ways, behind the link's latency."""
+def copy_cost(segment: Segment, op: Op, mesh: Mesh, link: Link, share: Array | None = None) -> OpCost:
+    """The larger of both ways, behind the link's latency. `share`: of these bytes that each rank moves; None: all."""
     comes_B, goes_B = copied_bytes(segment, op, mesh)
+    if share is not None:
+        return _shared(comes_B + goes_B, link, share)
     moved_B = max(comes_B, goes_B)
     floor_s = moved_B / link.bandwidth_Bps
     time_s = floor_s + link.latency_s
@@ -38,11 +40,19 @@ def _alike(found: float, mesh: Mesh) -> Array:
     return np.full((1,) * len(mesh.atoms), found)
 
 
-def copy_buffers(segment: Segment, mesh: Mesh, lanes: int) -> float:
+@called
+def _shared(comes_B: float, link: Link, share: Array) -> OpCost:
+    floor_s = comes_B * share / link.bandwidth_Bps
+    return OpCost(
+        floor_s + np.where(floor_s > 0, link.latency_s, 0.0), floor_s, HOST_LINK, bytes=comes_B * float(share.max())
+    )
+
+
+def copy_buffers(segment: Segment, costs: Costs, lanes: int) -> float:
     """Bytes on a GPU for what comes from the host for a layer and goes there: of the one that runs, and where it is prefetched of
     the next."""
     found = 0.0
     for op in segment.ops:
         if op.is_copy:
-            found += sum(copied_bytes(segment, op, mesh)) * (2 if op.is_ahead else 1)
+            found += costs.ops[segment.name, op.name].bytes * (2 if op.is_ahead else 1)
     return found * lanes

@@ -13,11 +13,11 @@ from ..base.spelled import Unkeyed, spell
 from ..calib.expert_rows import ExpertRows
 from .expert_work import Floats, RankWork
 
-FORM = 1
+FORM = 2
 """Of an entry."""
 Works = tuple[RankWork, ...]
 NUMBERS = ("distinct", "plain", "dropped", "error")
-ARRAYS = ("relative", "read", "slot_rows")
+ARRAYS = ("relative", "read", "slot_rows", "missed")
 
 
 def kept_work(given: tuple[Any, ...], make: Callable[..., Works]) -> Works:
@@ -64,11 +64,11 @@ def _work(found: Any) -> RankWork:
     ranks, _ = slot_rows.shape
     if set(found) != {*NUMBERS, *ARRAYS, "kernel"} or any(type(found[name]) is not float for name in NUMBERS):
         raise ValueError("other fields")
-    each = [_array(values) for values in (found["relative"], found["read"], *found["kernel"])]
+    each = [_array(values) for values in (found["relative"], found["read"], found["missed"], *found["kernel"])]
     if any(values.shape != (ranks,) for values in each):
         raise ValueError("other ranks")
-    relative, read, *kernel = each
-    return RankWork(relative, read, slot_rows, ExpertRows(*kernel), **{name: found[name] for name in NUMBERS})
+    relative, read, missed, *kernel = each
+    return RankWork(relative, read, slot_rows, ExpertRows(*kernel), missed, **{name: found[name] for name in NUMBERS})
 
 
 def _array(found: Any) -> Floats:

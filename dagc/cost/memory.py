@@ -12,7 +12,7 @@ from ..ir.mesh import Mesh
 from ..ir.ops.kind import Tokens
 from ..ir.ops.op_set import OPS, scratch_bytes
 from ..ir.ops.sizes import local_bytes, local_count
-from ..ir.routed_dims import stem
+from ..ir.routed_dims import resident_share, stem
 from ..ir.sharding import Axes
 from ..spec.phase import EngineMemory
 from ..spec.unit import Unit
@@ -49,7 +49,7 @@ def stage_memory(graph: Graph, costs: Costs, unit: Unit) -> Memory:
                         weight_bytes(segment, mesh, tables, on),
                         padding_bytes(segment, mesh, engine, on),
                         0.0 if on else cache_bytes(segment, mesh, graph.kind, policy),
-                        staging_bytes(segment, costs, on) + (0.0 if on else copy_buffers(segment, mesh, graph.lanes)),
+                        staging_bytes(segment, costs, on) + (0.0 if on else copy_buffers(segment, costs, graph.lanes)),
                     )
                 own_B, padded_B, cached_B, staged_B = layers[name, bool(tables)]
                 weights += count * own_B
@@ -202,7 +202,7 @@ def weight_bytes(segment: Segment, mesh: Mesh, tables: Mapping[str, Weight], on:
 
 
 def weight_size(segment: Segment, weight: Weight, mesh: Mesh) -> float:
-    """Bytes of one weight on one rank."""
+    """Bytes of one weight on one rank; of experts those that its GPU holds."""
     assert weight.sharding is not None
     held = dtype(weight.dtype)
     count = local_count(segment, weight.dims, weight.sharding.dims, mesh, weight.scope)
@@ -212,7 +212,7 @@ def weight_size(segment: Segment, weight: Weight, mesh: Mesh) -> float:
             local = segment.size(dim, weight.scope) / mesh.size(axes)
             if axes and stem(dim) != "expert":
                 count *= ceil(local / held.block[0]) * held.block[0] / local
-    return count * held.bytes
+    return count * held.bytes * resident_share(segment, weight)
 
 
 def _lies(weight: Weight) -> dict[str, Axes]:
@@ -230,7 +230,7 @@ def peak_live_bytes(segment: Segment, graph: Graph, imbalance: float, policy: Ca
         for name in segment.sources(op):
             last[name] = max(last.get(name, 0), i)
     for op in reversed(segment.ops):
-        if OPS[op.kind].view:  # what it looks at stays until nobody looks through it
+        if OPS[op.kind].view and op.inputs[0] in last:  # what it looks at stays until nobody looks through it
             last[op.inputs[0]] = max(last[op.inputs[0]], last.get(op.name, -1))
     size: dict[str, float] = {}
     if segment.entry is not None and not on:

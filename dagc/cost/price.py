@@ -17,8 +17,9 @@ from ..base.frozen import replace
 from ..base.traced import called, number
 from ..ir.graph import Graph, Op, Segment
 from ..ir.mesh import Mesh
+from ..ir.ops.attributes import ExpertCopyAttrs
 from ..ir.ops.op_set import OPS, kernels_of, local_flops, traffic, uneven_share
-from ..ir.routed_dims import Rows, routers, rows_of
+from ..ir.routed_dims import Rows, routers, rows_of, rows_with
 from ..ir.sharding import AT_EXPERTS
 from ..spec.hardware import Hardware
 from ..spec.phase import Phase
@@ -41,7 +42,7 @@ def price(graph: Graph, unit: Unit, hardware: Hardware | None = None, kept: Kept
     hardware = hardware or unit.spec.hardware
     costs: dict[tuple[str, str], OpCost] = {}
     load = np.ones(1)
-    distinct, plain, dropped, error = 0.0, 1.0, 0.0, 0.0
+    distinct, plain, dropped, error, absent = 0.0, 1.0, 0.0, 0.0, 0.0
     by_layer: dict[int, LayerLoad] = {}
     for segment in graph.segments:
         loads = {rows: ExpertLoad.of(graph, segment, rows, unit) for rows in routers(segment)}
@@ -49,6 +50,7 @@ def price(graph: Graph, unit: Unit, hardware: Hardware | None = None, kept: Kept
             experts = max(loads.values(), key=lambda found: found.most)
             load, distinct = experts.in_mesh_order(experts.ranks.relative), experts.ranks.distinct
             plain, dropped, error = experts.ranks.plain, experts.ranks.dropped, experts.ranks.error
+            absent = experts.ranks.lacking
             if unit.routing.layers:
                 by_layer |= {own.layer: own for own in experts.by_layer}
         own = (
@@ -70,7 +72,7 @@ def price(graph: Graph, unit: Unit, hardware: Hardware | None = None, kept: Kept
             busy = loads[rows] if rows is not None else None
             here, known, calls = sides[op.on]
             if op.is_copy:
-                cost = copy_cost(segment, op, graph.the_mesh, here.host_link)
+                cost = copy_cost(segment, op, graph.the_mesh, here.host_link, lacking(segment, op, loads))
             elif op.is_collective:
                 cost = collective_cost(segment, op, graph.the_mesh, here, busy, calls, own, link)
             else:
@@ -83,8 +85,15 @@ def price(graph: Graph, unit: Unit, hardware: Hardware | None = None, kept: Kept
     layers = tuple(by_layer[layer] for layer in sorted(by_layer))
     return Costs(
         costs, edges, tokens, load, distinct, plain, dropped, load_error=error, layers=layers, host_s=unit.phase.host_s,
-        launched_s=launched_s(graph, unit.phase),
+        launched_s=launched_s(graph, unit.phase), lacking=absent,
     )  # fmt: skip
+
+
+def lacking(segment: Segment, op: Op, loads: Mapping[Rows, ExpertLoad]) -> Array | None:
+    """Of copies of experts the share of a rank's that it needs and that its GPU does not hold; None for others."""
+    if not isinstance(op.attrs, ExpertCopyAttrs):
+        return None
+    return loads[next(rows_with(segment, segment.weight[op.inputs[0]]))].missed
 
 
 def launched_s(graph: Graph, phase: Phase) -> float:

@@ -8,6 +8,7 @@ from ..base.arrays import NDArray
 from ..calib.expert_rows import TILE, ExpertRows, expected_rows
 from ..ir.routed_dims import GroupLimit, after_skipping
 from .busiest import busiest_rank
+from .cached_experts import COLD, Held, missed, needed
 from .expert_work import RankWork
 from .routing import distinct_experts
 
@@ -16,9 +17,18 @@ Slots = NDArray[np.int64]
 
 
 def work_of(
-    wanted: Floats, slots: Slots, top_k: int, whole: int, full: float, draws: int, limit: GroupLimit, skip: float
+    wanted: Floats,
+    slots: Slots,
+    top_k: int,
+    whole: int,
+    full: float,
+    draws: int,
+    limit: GroupLimit,
+    skip: float,
+    held: Held,
 ) -> RankWork:
-    """`wanted` [experts]: chance that a token picks each; `slots` [ranks, slots]: experts of each rank."""
+    """`wanted` [experts]: chance that a token picks each; `slots` [ranks, slots]: experts of each rank; `held`: of each, those that are on its
+    GPU."""
     most = busiest_rank(
         wanted, slots, whole, tile=TILE, most_rows=full * whole, most_draws=draws, limit=limit, skip=skip
     )
@@ -40,7 +50,23 @@ def work_of(
     # A rank whose experts nobody chooses has no rows to scale.
     grown = np.divide(kernel.rows, mean.rows, out=np.ones_like(mean.rows), where=mean.rows > 0)
     slot_rows = whole * each * grown[:, None]
-    return RankWork(relative, read, slot_rows, kernel, float(hit.sum()), float(relative.max()), dropped, most.error)
+    lacking = share_missed(wanted, slots, whole, hit, held)
+    missed = kernel.distinct * lacking / slots.shape[1]
+    return RankWork(
+        relative, read, slot_rows, kernel, missed, float(hit.sum()), float(relative.max()), dropped, most.error
+    )
+
+
+def share_missed(p: Floats, slots: Slots, tokens: float, hit: Floats, held: Held) -> Floats:
+    """Of the experts that a step needs [ranks], the share that is not there."""
+    if held.all:
+        return np.zeros(len(slots))
+    if held.rule == COLD:
+        return np.ones(len(slots))
+    if held.hits is not None:
+        return np.full(len(slots), 1.0 - held.hits)
+    found = missed(needed(p, slots, tokens), held.room, held.rule)
+    return np.minimum(1.0, np.divide(found, hit, out=np.zeros_like(hit), where=hit > 0))
 
 
 def _up_to(expected: Floats, most: float) -> Floats:

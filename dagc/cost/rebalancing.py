@@ -14,6 +14,7 @@ from ..base.arrays import NDArray
 from ..ir.routed_dims import GroupLimit
 from ..spec.rebalance import Rebalance
 from .busiest import DRAWS
+from .cached_experts import Held
 from .expert_work import RankWork
 from .moved_experts import Moves, moves, placements
 from .rank_work import work_of
@@ -55,7 +56,7 @@ def _rows(window: tuple[tuple[float, ...], ...], rows: tuple[int, ...]) -> list[
 @lru_cache(maxsize=256)
 def work_over_time(
     plan: Rebalance, rows: tuple[int, ...], given: tuple[int, int, int, int], whole: int, full: float, limit: GroupLimit, nodes: int, how: str,
-    skip: float,
+    skip: float, held: Held,
 ) -> tuple[tuple[RankWork, ...], ...]:  # fmt: skip
     """Of each of these rows of the series the work in every window that counts. `given`: experts, top_k, ranks and redundant experts; `whole`: tokens
     that choose; the others as `layer_work` takes them."""
@@ -67,7 +68,7 @@ def work_over_time(
         tuple(
             work_of(
                 cap(np.asarray(plan.series.windows[at][row], dtype=float), top_k), placed[at // plan.per_period - 1, k], top_k, whole, full, draws,
-                limit, skip,
+                limit, skip, held,
             )
             for at in windows
         )

@@ -70,7 +70,7 @@ class Costs:
     largest without the spare copies of experts. `dropped`: share of the choices over an expert's capacity.
     `load_error`: relative standard error of the busiest rank (0: exact). `layers`: of the load's layers each for
     itself, where the loads of experts are given by layer (`load` and `plain` are means). `host_s`: what the host takes before the
-    GPUs begin a pass; `launched_s`: to launch all kernels of a stage, beside what the GPUs do; 0 under a CUDA graph."""
+    GPUs begin a pass; `lacking`: of the experts that a step needs the share that no GPU holds; `launched_s`: to launch all kernels of a stage, beside what the GPUs do; 0 under a CUDA graph."""
 
     ops: Mapping[tuple[str, str], OpCost]
     edges: tuple[Transfer, ...]
@@ -83,6 +83,7 @@ class Costs:
     load_error: float = 0.0
     launched_s: float = 0.0
     layers: tuple[LayerLoad, ...] = ()
+    lacking: float = 0.0
 
     @property
     def transfer(self) -> Transfer:
@@ -120,3 +121,35 @@ class Rebalanced:
         """Steps between placements at which moves take what they save; None where they save nothing."""
         saved = self.step_s - self.own_s
         return self.move_s / saved if saved > 0 else None
+
+
+@record
+class ExpertCache:
+    """Of GPUs that hold some of their experts, and get the others from their hosts: `found`, the share of what a step needs that is there; `copied_B`
+    that the busiest GPU gets in a pass; `held_B` of experts on a GPU, of the stage with most; `fill_s`: until these came over the host's link, `load_s`: until all
+    experts of a host came from its storage, None: nobody says how fast it is. `steps`: after which a GPU that began with none has as
+    many as it has room for, None: it has to be told which. `all_s`: a pass with all experts on GPUs; `own_s`: of the phase; `cold_s`: with none."""
+
+    found: float
+    copied_B: float
+    held_B: float
+    host_B: float
+    fill_s: float
+    load_s: float | None
+    steps: float | None
+    all_s: float
+    own_s: float
+    cold_s: float
+
+    @property
+    def slowdown(self) -> float:
+        return self.own_s / self.all_s
+
+    @property
+    def cold_slowdown(self) -> float:
+        return self.cold_s / self.all_s
+
+    @property
+    def warm_s(self) -> float:
+        """Until the GPUs hold what their rule keeps: as it is needed, beside passes that have it, or all at once."""
+        return self.fill_s + (0.0 if self.steps is None else self.steps * self.all_s)

@@ -13,7 +13,7 @@ from ..cost.kv_cache import CachePolicy, kept_share, sequence_tokens
 from ..ir.graph import Graph, Segment, Weight
 from ..ir.ops.kind import Tokens
 from ..ir.ops.op_set import OPS, state_of
-from ..ir.routed_dims import stem
+from ..ir.routed_dims import resident_share, stem
 from .record import Record
 from .shards import Shards
 from .twin import scale
@@ -77,7 +77,7 @@ def _shared(shards: Shards, segment: Segment, weight: Weight, rank: dict[str, in
 
 
 def _weight_size(segment: Segment, plan: Segment, weight: Weight, shape: tuple[int, ...]) -> float:
-    """A rank's part at the plan's sizes. A width of experts that is cut inside a block of scales is filled up."""
+    """A rank's part at the plan's sizes, of experts what its GPU holds. A width of experts that is cut inside a block of scales is filled up."""
     kind, total = dtype(weight.dtype), 1.0
     for dim, n in zip(weight.dims, shape, strict=True):
         whole = plan.size(dim, weight.scope)
@@ -85,7 +85,7 @@ def _weight_size(segment: Segment, plan: Segment, weight: Weight, shape: tuple[i
         if kind.padded and weight.scope == "experts" and stem(dim) != "expert" and own < whole:
             own = ceil(own / kind.block[0]) * kind.block[0]
         total *= own
-    return total * kind.bytes
+    return total * kind.bytes * resident_share(plan, weight)
 
 
 def cache_bytes(shards: Shards, record: Record, plan: Segment, kind: str, policy: CachePolicy) -> Floats:

@@ -167,7 +167,7 @@ WORK: Mapping[str, Count | None] = {
         ),
         _each,
     ),
-    **dict.fromkeys(("slice", "unpack", "pack", "stay", "rejoin", "fetch", "host_cache"), None),
+    **dict.fromkeys(("slice", "unpack", "pack", "stay", "rejoin", "fetch", "host_cache", "expert_copy"), None),
 }
 """Of every kind that is not a collective; None: it computes nothing, and is not counted."""
 

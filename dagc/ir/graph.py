@@ -12,7 +12,16 @@ from ..base.collectives import ACROSS, FROM_EXPERTS, is_token_exchange
 from ..base.frozen import record, replace
 from ..base.phase_kinds import PHASE_KINDS, PROMPT, SAMPLED, PhaseKind, is_part
 from .mesh import Mesh
-from .ops.attributes import NONE, AttendAttrs, Attrs, CollectiveAttrs, CopyAttrs, FetchAttrs, SliceAttrs
+from .ops.attributes import (
+    NONE,
+    AttendAttrs,
+    Attrs,
+    CollectiveAttrs,
+    CopyAttrs,
+    ExpertCopyAttrs,
+    FetchAttrs,
+    SliceAttrs,
+)
 from .sharding import AT_EXPERTS, Axes, Sharding
 
 A = TypeVar("A", bound=Attrs)
@@ -339,7 +348,7 @@ class Segment:
         """Values that are copies of a stored weight, fetched and then moved between layouts -> the weight."""
         found: dict[str, str] = {}
         for op in self.ops:
-            if isinstance(op.attrs, FetchAttrs):
+            if isinstance(op.attrs, (FetchAttrs, ExpertCopyAttrs)):
                 found[op.name] = op.inputs[0]
             elif isinstance(op.attrs, (CollectiveAttrs, SliceAttrs)) and op.inputs and op.inputs[0] in found:
                 found[op.name] = found[op.inputs[0]]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ..base.frozen import record
 from .graph import Graph, Op, Segment, Weight
-from .ops.attributes import RouteAttrs
+from .ops.attributes import ExpertCopyAttrs, RouteAttrs
 
 
 def stem(dim: str) -> str:
@@ -109,6 +109,24 @@ def skipped_share(graph: Graph) -> float:
 def kept_choices(segment: Segment, rows: Rows) -> float:
     """Choices of a token that become rows, on average."""
     return after_skipping(segment.sizes[rows.choice], skipped(segment, rows))
+
+
+def resident_share(segment: Segment, weight: Weight) -> float:
+    """Share of a weight that GPUs hold: of experts that are partly in host memory less than all."""
+    if weight.scope != "experts":
+        return 1.0
+    key = resident_share, weight.name
+    if key not in segment.asked:
+        copies = (
+            op.attrs.resident
+            for op in segment.ops
+            if isinstance(op.attrs, ExpertCopyAttrs) and op.inputs[0] == weight.name
+        )
+        expert = dim_like(weight.dims, "expert")
+        held = next(copies, None)
+        segment.asked[key] = 1.0 if held is None or expert is None else min(1.0, held / segment.size(expert, "experts"))
+    found: float = segment.asked[key]
+    return found
 
 
 def rows_with(segment: Segment, weight: Weight) -> Iterator[Rows]:

@@ -257,6 +257,12 @@ class StrategyFit:
                 also=self.why("experts", f"{number} experts"),
                 help=(f"redundant = {spare} fills every rank",),
             )  # fmt: skip
+        resident = self.phase.experts.resident
+        if resident % ep:
+            self.out.add(
+                "E03", f"{resident} experts that GPUs hold do not divide over ep {ep}", self.at("experts"),
+                help=(f"resident = {max(ep, resident // ep * ep)} gives each rank as many",),
+            )  # fmt: skip
         if s.redundant > number * (ep - 1):
             self.out.add(
                 "E03",

@@ -353,7 +353,17 @@ DEGREES_ALONE: Mapping[str, Sequence[str]] = {}
 
 
 def _expert_use(use: ExpertUse) -> list[str]:
-    return [f"skip = {number(use.skip)}, skip_below = {number(use.skip_below)}"] if use.skip else []
+    return list(_expert_words(use))
+
+
+def _expert_words(use: ExpertUse) -> Iterator[str]:
+    if use.skip:
+        yield f"skip = {number(use.skip)}, skip_below = {number(use.skip_below)}"
+    if use.resident:
+        ahead = "none" if use.foretold is None else f"next_layer(hit = {number(use.foretold)})"
+        yield f"resident = {use.resident}, cache = {use.cache}, prefetch = {ahead}, warm = {_value(use.warm)}"
+    if use.resident and use.hits is not None:
+        yield f"hits = {number(use.hits)}"
 
 
 def _attention_use(p: Phase) -> list[str]:

@@ -131,7 +131,8 @@ class LeastMemory:
         dense_B, routed_B, cache_B = found
         routed = dict(s.experts.degrees) if s.experts is not None else {EXPERT: 1, TENSOR: s.tp}
         count = max(1, self.changes.spec.model.count("experts.count", 0))
-        slots = (count + s.redundant) / count / (routed[EXPERT] * routed[TENSOR])
+        spare = 0 if self.phase.experts.resident else s.redundant  # whichever experts are resident, they are as many
+        slots = (count + spare) / count / (routed[EXPERT] * routed[TENSOR])
         return (dense_B + routed_B * slots + cache_B / degrees[DATA]) / s.pp
 
 

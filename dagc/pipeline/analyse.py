@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from ..base.frozen import replace
 from ..cost import chunks, scale_blocks
 from ..cost.footprint import Memory
-from ..cost.records import Costs, Rebalanced
+from ..cost.records import Costs, ExpertCache, Rebalanced
 from ..cost.schedule.records import PathStep
 from ..cost.schedule.verify_schedule import verify_schedule
 from ..cost.transfers import request_costs
@@ -49,8 +49,28 @@ def cost_graph(graph: Graph, unit: Unit) -> PhaseResult:
     totals = collective_totals(graph, end.costs)
     found = assembled(unit, graph, passes, end, need, flops, totals, bound_shares(joined_path(passes)))
     return replace(
-        found, requests=request_costs(graph, unit.spec.hardware), rebalanced=over_time(graph, unit, end.costs, passes)
-    )
+        found, requests=request_costs(graph, unit.spec.hardware), rebalanced=over_time(graph, unit, end.costs, passes),
+        expert_cache=cached(graph, unit, end.costs, passes),
+    )  # fmt: skip
+
+
+def cached(graph: Graph, unit: Unit, costs: Costs, passes: tuple[Chunk, ...]) -> ExpertCache | None:
+    """What experts in host memory take: beside the same phase with all of them there, and with none."""
+    use = unit.phase.experts
+    if not use.resident or not graph.copies:
+        return None
+    from ..cost.expert_cache import copied_bytes, held_bytes, host_expert_bytes, load_seconds, steps_to_fill
+
+    def pass_s(**changes: object) -> float:
+        other = replace(unit.phase, experts=replace(use, **changes))
+        return passes_s(price(graph, Unit(unit.spec, other)))
+
+    hardware, held_B = unit.spec.hardware, held_bytes(graph)
+    return ExpertCache(
+        1.0 - costs.lacking, copied_bytes(graph, costs), held_B, host_expert_bytes(graph, use.cache),
+        held_B / hardware.host_link.bandwidth_Bps, load_seconds(graph, hardware), steps_to_fill(graph, unit),
+        pass_s(hits=1.0, warm=True), passes_s(passes), pass_s(warm=False),
+    )  # fmt: skip
 
 
 def over_time(graph: Graph, unit: Unit, costs: Costs, passes: tuple[Chunk, ...]) -> Rebalanced | None:

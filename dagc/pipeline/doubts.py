@@ -7,6 +7,7 @@ from collections import Counter
 from ..base.axes import SEQUENCE, STAGES, TENSOR
 from ..base.diagnostics import Collector
 from ..base.units import BYTES, show
+from ..cost.expert_cache import host_expert_bytes
 from ..cost.kv_cache import cache_policy, host_bytes
 from ..cost.records import Costs
 from ..cost.schedule.records import Schedule
@@ -59,13 +60,18 @@ def warn_of_full_hosts(unit: Unit, graph: Graph) -> None:
     hardware = unit.spec.hardware
     if not graph.copies or hardware.host_memory_B is None:
         return
-    each_B = host_bytes(graph, cache_policy(unit.phase))
+    experts_B = host_expert_bytes(graph, unit.phase.experts.cache)
+    each_B = host_bytes(graph, cache_policy(unit.phase)) + experts_B
     gpus = max(Counter(gpu // hardware.per_host for gpu in unit.phase.gpus).values())
     if each_B * gpus > hardware.host_memory_B:
         unit.out.add(
-            "W06", f"hosts have no room for what `{unit.phase.name}` keeps there", unit.phase.spans.get("kv_cache", unit.phase.span),
+            "W06", f"hosts have no room for what `{unit.phase.name}` keeps there", unit.phase.spans.get("experts" if 2 * experts_B > each_B else "kv_cache", unit.phase.span),
             because=(f"{gpus} GPUs x {show(each_B, BYTES)} = {show(each_B * gpus, BYTES)} of {show(hardware.host_memory_B, BYTES)}",),
-            help=("less `offload`, a smaller `keep`, or fewer sequences",),
+            help=(
+                "more `resident` experts, or `cache = frequency`, which needs no copies of those that GPUs hold"
+                if 2 * experts_B > each_B
+                else "less `offload`, a smaller `keep`, or fewer sequences",
+            ),
         )  # fmt: skip
 
 

@@ -226,7 +226,9 @@ class Sharing:
         cut = tuple((d, segment.size(d, weight.scope), mesh.size(axes)) for d, axes in dims)
         kind = self.kinds.setdefault((weight.tied or weight.name, weight.dtype, weight.placed, cut), len(self.kinds))
         if kind == len(self.kind_B):
-            self.kind_B.append(weight_size(segment, weight, mesh))
+            self.kind_B.append(0.0)
+        # Of phases that hold some of the experts and such that hold all, all are there.
+        self.kind_B[kind] = max(self.kind_B[kind], weight_size(segment, weight, mesh))
         index = np.zeros(coordinates.shape[1], dtype=np.int64)
         for _, axes in dims:
             for axis in axes:

@@ -15,6 +15,7 @@ from ..passes import GRAPH_PASSES, OF_HOSTS, OF_TRAINING
 from ..passes.backward import Backward
 from ..passes.dp import DataParallel
 from ..passes.ep import ExpertParallel
+from ..passes.host_experts import ResidentExperts
 from ..passes.mesh import MakeMesh
 from ..passes.pp import PipelineParallel
 from ..passes.recompute import Recompute
@@ -37,12 +38,17 @@ def lowering(unit: Unit, added: Added) -> tuple[GraphPass, ...]:
     """Every graph pass in order, those of plugins behind the one that they follow. Raises SpecError with E03."""
     set_here = {type(one): one for one in _with_options(unit)}
     trains = unit.phase.training is not None
-    left_out = (() if trains else OF_TRAINING) + (() if unit.phase.cache.offload else OF_HOSTS)
+    left_out = (() if trains else OF_TRAINING) + tuple(one for one in OF_HOSTS if not one_keeps(unit, one))
     own = [set_here.get(one) or one() for one in GRAPH_PASSES if one not in left_out]
     if missed := sorted(added.keys() - {"expand", *(one.name for one in own)}):
         what = f"`{added[missed[0]][0].name}` follows `{missed[0]}`, a pass of training phases"
         raise PassError(f"{what}: it would never run here", at="passes")
     return (*added.get("expand", ()), *(one for step in own for one in (step, *added.get(step.name, ()))))
+
+
+def one_keeps(unit: Unit, one: type[GraphPass]) -> bool:
+    """Whether the hosts of a phase keep what a pass makes copies of."""
+    return bool(unit.phase.experts.resident if one is ResidentExperts else unit.phase.cache.offload)
 
 
 def _with_options(unit: Unit) -> tuple[GraphPass, ...]:
@@ -56,7 +62,9 @@ def _with_options(unit: Unit) -> tuple[GraphPass, ...]:
         prices = PoolPrices(LinkPrices(*hardware.links), LinkPrices(*other.links), link)
     first = unit.spec.first_expert_id(phase)
     training = phase.training or Training()
+    use = phase.experts
     return (
+        ResidentExperts(use.resident, use.foretold is not None, use.foretold or 0.0),
         backward_of(unit),
         Recompute(training.recompute),
         ZeroRedundancy(training.zero, training.reshard_after_forward),

@@ -9,7 +9,7 @@ from functools import cached_property
 from ..base.frozen import field, record, replace
 from ..base.phase_kinds import MIXED, PHASE_KINDS, PhaseKind
 from ..cost.footprint import Memory
-from ..cost.records import Costs, OpCost, Rebalanced
+from ..cost.records import Costs, ExpertCache, OpCost, Rebalanced
 from ..cost.schedule.records import PathStep, Schedule
 from ..ir.graph import Graph
 from ..ir.sharding import AT_EXPERTS, Axes
@@ -142,6 +142,8 @@ class PhaseResult:
     first_expert_id: int = 0  # what their GPUs' ids in the graph have more than in that pool
 
     rebalanced: Rebalanced | None = None  # what placing its experts anew moves and gains
+
+    expert_cache: ExpertCache | None = None  # where GPUs hold some of their experts
 
     kind: str = ""  # of its phase; a mixed step that has one part has the graph of another kind
 

@@ -184,8 +184,19 @@ class Subject:
 
     @cached_property
     def host_B(self) -> float | None:
-        """Cache that host memory keeps for the fullest GPU; None: all of it is on GPUs."""
-        return host_bytes(self.result.graph, cache_policy(self.phase)) or None
+        """Cache and experts that host memory keeps for the fullest GPU; None: all of them are on GPUs."""
+        experts = self.result.expert_cache
+        return (
+            host_bytes(self.result.graph, cache_policy(self.phase)) + (0.0 if experts is None else experts.host_B)
+            or None
+        )
+
+    @cached_property
+    def host_copies_B(self) -> float | None:
+        """That come from host memory and go there in a pass, of one GPU; None: nothing does."""
+        experts, cache = self.result.expert_cache, self.attention
+        found = (0.0 if experts is None else experts.copied_B) + (0.0 if cache is None else cache.copied_B)
+        return found or None
 
     @cached_property
     def room(self) -> float | None:

@@ -167,6 +167,34 @@ _PHASES: tuple[Metric, ...] = (
         "experts of a layer that the tokens of a step choose, on average", compared=False,
     ),
     _phase(
+        "experts.found", SCALAR, "higher", lambda s: _of(s.result.expert_cache, "found"),
+        "share of the experts that a step needs which its GPUs hold", share=True, compared=False,
+    ),
+    _phase(
+        "experts.slowdown", SCALAR, "lower", lambda s: _of(s.result.expert_cache, "slowdown"),
+        "time over that with all experts on GPUs", compared=False,
+    ),
+    _phase(
+        "experts.cold_slowdown", SCALAR, "lower", lambda s: _of(s.result.expert_cache, "cold_slowdown"),
+        "the same of the first step, before any expert is there", compared=False,
+    ),
+    _phase(
+        "experts.warm_steps", SCALAR, "lower", lambda s: _of(s.result.expert_cache, "steps"),
+        "passes until GPUs that began with none hold as many experts as they have room for", compared=False,
+    ),
+    _phase(
+        "experts.fill_time", TIME, "lower", lambda s: _of(s.result.expert_cache, "fill_s"),
+        "until the experts that a GPU holds came over the link of its host", compared=False,
+    ),
+    _phase(
+        "experts.warm_time", TIME, "lower", lambda s: _of(s.result.expert_cache, "warm_s"),
+        "the same as steps need them, with what these take", compared=False,
+    ),
+    _phase(
+        "experts.load_time", TIME, "lower", lambda s: _of(s.result.expert_cache, "load_s"),
+        "until the experts of all GPUs of a host came from its storage", compared=False,
+    ),
+    _phase(
         "rebalance.imbalance", SCALAR, "lower", lambda s: _of(s.result.rebalanced, "imbalance"),
         "imbalance over time with the first placement of experts kept", compared=False,
     ),
@@ -222,7 +250,7 @@ _PHASES: tuple[Metric, ...] = (
     _phase(
         "memory.capacity", BYTES, "", lambda s: s.memory.capacity_B, "what a GPU may store, by the engine's share of it"
     ),
-    _phase("memory.host", BYTES, "lower", lambda s: s.host_B, "KV cache that host memory keeps for the fullest GPU"),
+    _phase("memory.host", BYTES, "lower", lambda s: s.host_B, "KV cache and experts that host memory keeps for the fullest GPU"),
     _phase(
         "memory.own", BYTES, "lower", lambda s: s.memory.peak_B, "the sum of these for the phase alone", json="memory.peak_B"
     ),
@@ -255,7 +283,7 @@ _PHASES: tuple[Metric, ...] = (
         "bytes of attention that writes and reads its scores over those of flash attention",
     ),
     _phase(
-        "host_copies", BYTES, "lower", lambda s: s.attention.copied_B if s.attention is not None and s.attention.copied_B else None,
+        "host_copies", BYTES, "lower", lambda s: s.host_copies_B,
         "bytes that come from host memory and go there in a pass, of one GPU", compared=True,
     ),
     _phase(

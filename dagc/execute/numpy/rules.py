@@ -25,7 +25,7 @@ from ...ir.ops.attributes import (
 )
 from ..dispatcher import Backend, OpCall, Rule
 from ..failure import Wrong
-from ..rule_makers import contracted, delta_layouts, each, normed, packed, rejoined, stayed, unpacked
+from ..rule_makers import contracted, delta_layouts, each, fetched, normed, packed, rejoined, stayed, unpacked
 from ..values import Floats, Ragged
 from . import gradients
 from . import ops as k
@@ -236,6 +236,7 @@ NUMPY: dict[str, Rule] = {
     "conv": _conv,
     "delta": _delta,
     "route": _route,
+    "expert_copy": fetched(np.stack),
     "dispatch": _dispatch,
     "combine": _combine,
     "last": _last,

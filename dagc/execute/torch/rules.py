@@ -29,7 +29,7 @@ from ..dispatcher import Backend, OpCall, Rule
 from ..numpy.ops import visible
 from ..numpy.rotary import Rotary
 from ..numpy.router import Router as RouterRule
-from ..rule_makers import contracted, delta_layouts, each, normed, packed, rejoined, stayed, unpacked
+from ..rule_makers import contracted, delta_layouts, each, fetched, normed, packed, rejoined, stayed, unpacked
 from ..values import Ragged
 from . import gradients
 from . import ops as k
@@ -259,6 +259,7 @@ _FORWARD: Mapping[str, Rule] = {
     "conv": _conv,
     "delta": _delta,
     "route": _route,
+    "expert_copy": fetched(torch.stack),
     "dispatch": _dispatch,
     "combine": _combine,
     "last": _last,

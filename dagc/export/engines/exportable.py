@@ -234,6 +234,9 @@ CHANGES: dict[str, Callable[[EngineDegrees], list[Change]]] = {
     "skip": lambda one: [Change("skip = 0", lambda phase: replace(phase, experts=replace(phase.experts, skip=0.0)))],
     "kept_cache": _kept_cache,
     "attention_kernel": _attention_kernel,
+    "resident": lambda one: [
+        Change("all experts resident", lambda phase: replace(phase, experts=replace(phase.experts, resident=0)))
+    ],
     "expert_placement": _toggle("expert_placement", "linear"),
 }
 """By the names of parts that rules of the data files have."""

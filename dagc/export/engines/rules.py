@@ -51,6 +51,11 @@ def skip(draft: ServerDraft) -> str:
     return f"experts {{ skip = {skips:.0%} }} leaves choices out, which the engine does not" if skips else ""
 
 
+def resident(draft: ServerDraft) -> str:
+    some = max((p.experts.resident for p in draft.layout.phases), default=0)
+    return f"experts {{ resident = {some} }} keeps others in host memory, which the engine does not" if some else ""
+
+
 def drafter(draft: ServerDraft) -> str:
     count = max((p.speculative for p in draft.layout.phases), default=0)
     for phase in draft.layout.phases:
@@ -147,6 +152,7 @@ COMMON: dict[str, Check] = {
     "sequence_split": sequence_split,
     "capacity": capacity,
     "skip": skip,
+    "resident": resident,
     "drafter": drafter,
     "exits": exits,
     "copies_of_experts": copies_of_experts,

@@ -237,6 +237,11 @@ class CopyAttrs(Attrs):
     prefetch: bool = _flag("it is done for the layer behind", made=True, default=True)
 
 
+class ExpertCopyAttrs(CopyAttrs):
+    resident: int = _count("experts of the layer that its GPUs hold, all together", high=65_536, made=True, default=1)
+    share: float = _number("of what they lack", open_low=False, high=1.0, made=True, default=1.0)
+
+
 class HostCacheAttrs(CopyAttrs):
     share: float = _number("share of the tokens that host memory keeps", high=1.0, made=True, default=1.0)
 

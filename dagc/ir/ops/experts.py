@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from ..graph import Op, Segment
+from ..mesh import Mesh
 from ..routed_dims import dim_like, routed, rows_of, skipped, stem
 from ..sharding import Axes, Sharding
-from .attributes import CombineAttrs, DispatchAttrs, ExchangeAttrs, RouteAttrs
+from .attributes import CombineAttrs, DispatchAttrs, ExchangeAttrs, ExpertCopyAttrs, RouteAttrs
 from .elementwise import per_element
-from .kind import IN_EXPERTS, DtypeRule, Misfit, OpKind, Tokens, listed, operands, same_dims
-from .sizes import by_loops
+from .kind import AS_OPERAND, IN_EXPERTS, DtypeRule, Misfit, OpKind, Tokens, listed, operands, same_dims
+from .sizes import by_loops, local_bytes
 
 
 def _routed(segment: Segment, op: Op) -> None:
@@ -104,7 +105,29 @@ def choices_at_home(segment: Segment, op: Op) -> Sharding:
     return Sharding(by_loops(op, op.dims), tuple(a for a in experts if a not in exchange))
 
 
+def _from_host(segment: Segment, op: Op) -> None:
+    asked = () if op.of(ExpertCopyAttrs).prefetch else ("choice that asks for it",)
+    weight, *_ = operands(segment, op, "weight", *asked)
+    same_dims("result", op.dims, weight)
+
+
+def as_it_is(segment: Segment, op: Op, name: str) -> tuple[Axes, ...]:
+    """A choice is only waited for: whichever part of it a rank has will do."""
+    own = segment.sharding_of(name)
+    return own.dims if own is not None else tuple(() for _ in segment.dims_of(name))
+
+
+def _lacking(segment: Segment, op: Op, mesh: Mesh) -> tuple[float, float]:
+    """All experts of a rank that its GPU may lack; how many of them it does, in the mean, is a matter of their loads."""
+    return local_bytes(segment, op.inputs[0], by_loops(op, op.dims), mesh) * op.of(ExpertCopyAttrs).share, 0.0
+
+
 KINDS = (
+    OpKind(
+        name="expert_copy", about="experts that a rank needs and its GPU does not hold, from host memory", attrs=ExpertCopyAttrs,
+        dims=_from_host, dtype=AS_OPERAND, idle="it only moves", fused=True, local=True, view=True, needs=as_it_is,
+        rides_in=IN_EXPERTS, copies=_lacking,
+    ),
     OpKind(
         name="route", about="the experts of every token, by its scores", attrs=RouteAttrs, dims=_routed,
         dtype=DtypeRule("int64", lambda segment, op: "int64"), idle="negligible beside the router's matrix product", whole=value_widths,

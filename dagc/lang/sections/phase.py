@@ -195,7 +195,7 @@ def read_phase(
         str(values["window_cache"]), block, memory, _launches(values["launch"], engine), routing,
         parts=parts, precision=precision, hardware=pool, drafter=drafter, draft_model=draft_model, chunk=int(_number(values["chunk"])), training=training, tree=drafts.tree, chances=drafts.chances,
         lengths=None if batch is None else batch.lengths, exits=exits,
-        experts=read_expert_use(of_experts, body, str(kind), model, names), cache=cache, attention_kernel=kernel, fuse=fuse, span=section.kind_span, spans=body.spans(),
+        experts=read_expert_use(of_experts, body, str(kind), model, strategy, names), cache=cache, attention_kernel=kernel, fuse=fuse, span=section.kind_span, spans=body.spans(),
     )  # fmt: skip
     if judged and out.errors == errors:
         StrategyFit(phase, body, model, workload, out).check()

@@ -14,10 +14,11 @@ from ...cost import chunks
 from ...cost.kv_cache import cache_bytes, cache_policy
 from ...cost.memory import weight_size
 from ...cost.price import price
-from ...ir.graph import Graph
+from ...ir.graph import Graph, Segment, Weight
 from ...ir.graph_pass import GraphPass, PassError
 from ...ir.mesh import Factors
 from ...ir.ops.op_set import input_layout, result_layout
+from ...ir.routed_dims import dim_like
 from ...ir.sharding import Sharding
 from ...passes import GRAPH_PASSES
 from ...passes.mesh import MakeMesh, wanted_cuts, with_cuts
@@ -70,6 +71,7 @@ def stored(graph: Graph, unit: Unit) -> Stored:
     """Weights lie as their first op needs them, caches as their op makes them. What is tied may be stored once, so it counts for nothing."""
     mesh, policy = graph.the_mesh, cache_policy(unit.phase)
     dense_B = routed_B = cache_B = 0.0
+    resident = unit.phase.experts.resident
     for segment in graph.segments:
         layout: dict[str, Sharding] = {}
         for op in segment.ops:
@@ -79,12 +81,19 @@ def stored(graph: Graph, unit: Unit) -> Stored:
         for weight in segment.weights:
             if weight.name in layout and not weight.tied:
                 size_B = segment.repeat * weight_size(segment, replace(weight, sharding=layout[weight.name]), mesh)
+                share = 1.0 if not resident else min(1.0, resident / physical(segment, weight))
                 dense_B, routed_B = (
-                    (dense_B, routed_B + size_B) if weight.scope == "experts" else (dense_B + size_B, routed_B)
+                    (dense_B, routed_B + size_B * share) if weight.scope == "experts" else (dense_B + size_B, routed_B)
                 )
         laid = replace(segment, ops=tuple(replace(op, sharding=result_layout(segment, op)) for op in segment.ops))
         cache_B += segment.repeat * cache_bytes(laid, mesh, graph.kind, policy)
     return Stored(dense_B, routed_B, cache_B)
+
+
+def physical(segment: Segment, weight: Weight) -> float:
+    """Experts of a layer with their copies; of what is no weight of them one."""
+    expert = dim_like(weight.dims, "expert")
+    return 1.0 if expert is None else segment.size(expert, "experts")
 
 
 def own_ops(judge: Judge, unit: Unit) -> Mapping[str, frozenset[str]]:

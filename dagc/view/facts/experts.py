@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import ceil
 from statistics import fmean
 
-from ...base.units import BYTES, TIME, show
+from ...base.units import BYTE_RATE, BYTES, TIME, show
 from ...cost.placed_experts import placed_experts
 from ...plan.plan import CompiledPlan
 from ...plan.result import PhaseResult
@@ -19,7 +19,7 @@ PLACED_AS = {
 
 def expert_lines(plan: CompiledPlan, result: PhaseResult) -> list[str]:
     """How the phase places experts, and how even that makes its expert ranks by the loads alone."""
-    anew = placed_anew(result)
+    anew = [*placed_anew(result), *from_hosts(plan, result)]
     layers = placed_experts(result.graph, plan.units[result.name])
     if not layers:
         return anew
@@ -56,3 +56,27 @@ def placed_anew(result: PhaseResult) -> list[str]:
     even = "" if steps is None else f", earned back in {steps:,} step{'s' if steps > 1 else ''}"
     worth = f"{found.gain:.2%} of the time is saved" if found.gain >= 0 else f"{-found.gain:.2%} more time is taken"
     return [f"{line}{even}: {worth}"]
+
+
+def from_hosts(plan: CompiledPlan, result: PhaseResult) -> list[str]:
+    """How many experts GPUs hold, what the others take, and how long it is until these are there."""
+    found, phase = result.expert_cache, plan.spec.phase(result.name)
+    if found is None:
+        return []
+    use, link = phase.experts, plan.spec.of(phase).hardware.host_link
+    kept = {"lru": "those used last", "frequency": "the most popular"}[use.cache] if use.warm else "none of them yet"
+    when = (
+        "as a layer asks for them" if use.foretold is None else f"{use.foretold:.0%} of them named by the layer before"
+    )
+    steps = (
+        "" if found.steps is None else f" as {max(1, ceil(found.steps)):,} passes need them, {show(found.warm_s, TIME)}"
+    )
+    loaded = (
+        "" if found.load_s is None else f", all experts of a host from its storage after {show(found.load_s, TIME)}"
+    )
+    return [
+        f"experts: GPUs hold {use.resident} of a layer ({kept}), {show(found.held_B, BYTES)} each, the others are in host memory: {found.found:.1%} of what a pass "
+        f"needs is there, a GPU copies {show(found.copied_B, BYTES, 3)} in it at {show(link.bandwidth_Bps, BYTE_RATE, 3)}, {when}; {found.slowdown:.2f} times the "
+        f"time with all of them on GPUs, {found.cold_slowdown:.2f} times with none",
+        f"experts are there after {show(found.fill_s, TIME)} of copies{steps}{loaded}",
+    ]
