@@ -25,7 +25,10 @@ from dagc.prose.words import words
 
 pytestmark = pytest.mark.usefixtures("shared_servings")
 DATA = ROOT / "tests" / "data" / "prose"
-DOCUMENTS = {"plan_a": "plan_a.txt", "plan_b": "plan_b.txt", "mixtral_8xh100": "mixtral.md"}
+DOCUMENTS = {
+    "plan_a": "plan_a.txt", "plan_b": "plan_b.txt", "mixtral_8xh100": "mixtral.md", "deepseek_v3_h800": "deepseek.md",
+    "mixtral_pretrain": "pretraining.md",
+}  # fmt: skip
 
 # What was recomputed by hand from the plans' own numbers -> lines of the document that claim it, and the verdict.
 RECOMPUTED: dict[str, dict[str, dict[int, tuple[str, str]]]] = {
@@ -100,20 +103,23 @@ def metric_of(one: Finding, phases: int) -> str:
 
 @pytest.mark.parametrize(
     ("name", "least_found", "least_right"),
-    [("plan_a", 0.97, 0.98), ("plan_b", 0.99, 0.99), ("mixtral_8xh100", 0.97, 0.9)],
-)
+    [
+        ("plan_a", 0.97, 0.98), ("plan_b", 0.99, 0.99), ("mixtral_8xh100", 0.97, 0.9), ("deepseek_v3_h800", 0.75, 0.9),
+        ("mixtral_pretrain", 0.9, 0.9),
+    ],
+)  # fmt: skip
 def test_claims_are_found_and_matched(name: str, least_found: float, least_right: float) -> None:
     """Against every numeric claim of the documents, listed by hand before anything was found: shares are printed (`-s`)."""
     with (DATA / f"{DOCUMENTS[name].partition('.')[0]}.csv").open(encoding="utf-8") as file:
         wanted = Counter((int(r["line"]), r["number"], r["metric"]) for r in csv.DictReader(file))
-    phases = len(compiled(name).phases)
+    phases = len(compiled(name).phases) + len(compiled(name).trainings)
     got = Counter((one.claim.figure.line.number, said(one), metric_of(one, phases)) for one in found(name).findings)
     placed_wanted, placed_got = Counter(x[:2] for x in wanted.elements()), Counter(x[:2] for x in got.elements())
     both, right = sum((placed_wanted & placed_got).values()), sum((wanted & got).values())
     recall, precision, matched = both / sum(wanted.values()), both / sum(got.values()), right / both
     print(f"\n{DOCUMENTS[name]}: {sum(wanted.values())} claims by hand, {sum(got.values())} found: recall {recall:.1%}, "
           f"precision {precision:.1%}; metric and phase as by hand: {matched:.1%}")  # fmt: skip
-    assert recall >= least_found and precision >= least_found and matched >= least_right, (wanted - got, got - wanted)
+    assert recall >= least_found and precision >= 0.97 and matched >= least_right, (wanted - got, got - wanted)
 
 
 def test_requirements_say_what_was_found() -> None:
@@ -149,6 +155,7 @@ def test_requirements_say_what_was_found() -> None:
         ("It has 7 widgets", None, ""),
         ("Widget size: 7", NOTHING, ""),
         ("Link latency: 3 us", NOTHING, ""),
+        ("Each GPU has 59.6 GB of memory", HOLDS, "hardware.memory ~ 59.6 GiB"),
     ],
 )  # fmt: skip
 def test_one_sentence(text: str, verdict: str | None, check: str) -> None:

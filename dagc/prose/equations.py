@@ -135,6 +135,8 @@ def _equation(piece: _Piece, result: Figure) -> Equation:
 
 def _piece(text: str, start: int, end: int, found: Sequence[Figure]) -> _Piece | None:
     """None where it is no arithmetic of numbers alone."""
+    if ".." in text[start:end]:
+        return None
     span = _NAMED.sub(lambda m: " " * len(m[0]), text[start:end])
     inside = {f.start - start: f for f in found if start <= f.start and f.end <= end}
     loose = {m.start(): m for m in re.finditer(r"(?<![\w.,])\d[\d,]*(?:\.\d+)?", span)}

@@ -22,6 +22,7 @@ from .words import has, words
 
 HOLDS, FAILS, ARITHMETIC, NOTHING = "holds", "does not hold", "arithmetic only", "nothing to compare"
 VERDICTS = (HOLDS, FAILS, ARITHMETIC, NOTHING)
+BINARY = {"GB": "GiB", "MB": "MiB", "TB": "TiB"}
 EXACT = 0.005
 """How far arithmetic of rounded numbers may be off."""
 
@@ -91,6 +92,8 @@ def _requirements(claim: Claim, subject: Subject, found: Sequence[Claim]) -> Ite
     for group, template in enumerate(claim.metrics):
         for metric, test in _tests(claim, template, subject):
             yield _Asked(metric, test, group)
+            if template == "hardware.memory" and claim.figure.unit in BINARY:  # makers sell 80 GB and mean 80 GiB
+                yield _Asked(metric, test.replace(claim.figure.unit, BINARY[claim.figure.unit]), len(claim.metrics))
     if claim.equation is not None:
         yield _Asked(claim.equation.text, _equation(claim), -1, arithmetic=True)
     for metric, test in (*_wholes(claim, subject), *_related(claim, found)):
@@ -217,8 +220,15 @@ def _parsed(text: str) -> Comparison | None:
 
 def _finding(claim: Claim, subject: Subject, verdicts: Mapping[str, Verdict], found: Sequence[Claim]) -> Finding:
     asked = [a for a in _requirements(claim, subject, found) if a.text in verdicts]
-    groups = {a.group for a in asked if not a.arithmetic}
-    first = min(groups, default=None)
+    groups = sorted({a.group for a in asked if not a.arithmetic})
+    first = groups[0] if groups else None
+    if (
+        len(groups) > 1
+        and groups[-1] == len(claim.metrics)
+        and not _all(asked, groups[0], verdicts)
+        and _all(asked, groups[-1], verdicts)
+    ):
+        first = groups[-1]
     own = [Judged(a.metric, a.text, verdicts[a.text]) for a in asked if not a.arithmetic and a.group == first]
     worked = [Judged(a.metric, a.text, verdicts[a.text], arithmetic=True) for a in asked if a.arithmetic]
     reasons: list[str] = []
@@ -251,6 +261,10 @@ def _finding(claim: Claim, subject: Subject, verdicts: Mapping[str, Verdict], fo
     return Finding(claim, verdict, (*own, *worked), tuple(r for r in reasons if r), refuted)
 
 
+def _all(asked: Sequence[_Asked], group: int, verdicts: Mapping[str, Verdict]) -> bool:
+    return all(verdicts[a.text].passed for a in asked if a.group == group)
+
+
 def _text(claim: Claim) -> str:
     return claim.equation.text if claim.equation is not None else ""
 
@@ -264,7 +278,9 @@ def _worked_out(claim: Claim) -> str:
 
 def _as(value: float, claim: Claim) -> str:
     unit = claim.figure.unit
-    return show(value, UNITS[unit][1]) if unit and unit != "%" else f"{value:.6g}{unit}"
+    if unit == "%":
+        return f"{100 * value:.6g}%"
+    return show(value, UNITS[unit][1]) if unit else f"{value:.6g}"
 
 
 def _lacking(claim: Claim, subject: Subject) -> str:

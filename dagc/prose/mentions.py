@@ -16,6 +16,7 @@ _FOUND = re.compile(rf"(?:(?<![\w.,/#$])|(?<=\b[DTEPSdteps][Pp]))({NUMBER})(?:\s
 _LARGE = {"k": 1e3, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 _BOUNDS = re.compile(r"[();]|→|->|—|–|\s-\s|,\s|\.\s|<=|>=|≤|≥|<|>|\sbut\s|\sand\s(?=~?\d)|\bvs\.?\s")
 _COMPARED = re.compile(r"(<=|>=|≤|≥|<|>)\s*[~≈]?\s*$")
+_BRIEF = re.compile(r"\s\((p\d\d|median|mean|average|per gpu|per node|in total|total)\)", re.IGNORECASE)
 _SIGNS = {"≤": "<=", "≥": ">=", "<": "<", ">": ">", "<=": "<=", ">=": ">="}
 MOST_ON_A_LINE = 60
 """Numbers of a line that are looked at."""
@@ -53,13 +54,16 @@ def _units() -> re.Pattern[str]:
     table = words()
     all_ = [word for word, _ in (*table.units, *table.nouns)]
     one = "|".join(re.escape(word) for word in sorted(set(all_) - {"×", "%", "x"}, key=lambda w: -len(w)))
-    return re.compile(rf"\+?\s?(?P<unit>(?:{one}))(?![\w/]|-\w)|\s?(?P<mark>%|[×x](?![\w/]|\s*[\d(]))", re.IGNORECASE)
+    return re.compile(
+        rf"\+?\s?(?:(?:input|output|prompt|generated)\s)?(?P<unit>(?:{one}))(?![\w/]|-\w)|(?P<mark>\s?%|[×x](?![\w/]|\s*[\d(]))",
+        re.IGNORECASE,
+    )
 
 
 @cache
 def _axes() -> re.Pattern[str]:
     names = "|".join(re.escape(a) for a in words().axes)
-    return re.compile(rf"\b({names})(?:\s*[=:]\s*|\s+to\s+|\s+of\s+|\s*-\s*)?$", re.IGNORECASE)
+    return re.compile(rf"\b({names})(?:\s*[=:]\s*|\s+to\s+|\s+of\s+|\s*-\s*|\s)?$", re.IGNORECASE)
 
 
 def figures(line: Line, previous: Line | None) -> list[Figure]:
@@ -84,6 +88,8 @@ def _figure(
     index = None
     value = _number(number)
     scale = ""
+    if text[end : end + 2] == "..":
+        return None  # a range of a spec
     if (
         until is None
         and end < len(text)
@@ -93,7 +99,7 @@ def _figure(
     ):
         scale, value, end = text[end], value * _LARGE[text[end]], end + 1
     behind = _units().match(text, end)
-    written = (behind["unit"] or behind["mark"]) if behind else ""
+    written = (behind["unit"] or behind["mark"].strip()) if behind else ""
     unit, noun = _meaning(written)
     if behind and (unit or noun):
         end = behind.end()
@@ -106,6 +112,10 @@ def _figure(
     )
     clause = text[low:high].lower().strip("();,→- ")
     near = _near(line, low, clause, previous)
+    if behind and (more := _BRIEF.match(text, end)):  # `5 s (p99)`
+        near = f"{near} ; {more[1].lower()}"
+    if behind and unit and before and before[-1].unit == unit and text[before[-1].end : found.start()] == " of ":
+        near += " ; % of"  # `70 GB of 80 GB`
     axis, of = "", ""
     sign = _COMPARED.search(head)
     placed = re.search(r"\b(\w+)\s*=\s*(\d+)\s*:\s*gpus?\s*$", head, re.IGNORECASE)
