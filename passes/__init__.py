@@ -13,6 +13,7 @@ from .norms import SplitNorms
 from .offload import Offload
 from .place import Place
 from .pp import PipelineParallel
+from .quantise import Quantise
 from .recompute import Recompute
 from .reshard import Reshard
 from .sp import SequenceParallel
@@ -22,6 +23,7 @@ from .zero import ZeroRedundancy
 
 GRAPH_PASSES: tuple[type[GraphPass], ...] = (
     Backward,
+    Quantise,
     Recompute,
     MakeMesh,
     TensorParallel,
@@ -37,7 +39,9 @@ GRAPH_PASSES: tuple[type[GraphPass], ...] = (
     ResidentExperts,
     Place,
 )
-OF_TRAINING = (Backward, Recompute, TieTables, ZeroRedundancy)
+OF_TRAINING = (Backward, Quantise, Recompute, TieTables, ZeroRedundancy)
 """Passes of training steps alone."""
+OF_FEWER_BITS = (Quantise,)
+"""Of those whose products have 8 or 4 bits."""
 OF_HOSTS = (Offload, ResidentExperts)
 """Of phases whose hosts keep something."""

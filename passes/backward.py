@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
+from dagc.base.dtypes import dtype as dtype_named
 from dagc.base.frozen import field, mutable, record, replace
 from dagc.ir.graph import BACKWARD, CELLS, UPDATE, WEIGHT, Graph, Op, Segment, Value, Weight
 from dagc.ir.graph_pass import GraphPass, PassError
@@ -27,7 +28,8 @@ from dagc.ir.step_losses import ROOTS, RouterLosses, with_loss, with_router_loss
 class Backward(GraphPass):
     """The gradients of a training step. `gradients`: the dtype in which those of weights are added up;
     `optimizer`: the kind of op that makes new weights; `further`: what the loss of each further token that the head chooses counts;
-    `balance`, `z`, `sequences`: losses of routers (see `RouterLosses`)."""
+    `balance`, `z`, `sequences`: losses of routers (see `RouterLosses`). `whole`: dtype of gradients and new weights where the weights that products
+    read have 8 bits or fewer."""
 
     name: ClassVar[str] = "backward"
     levels: ClassVar[tuple[str, ...]] = ("model",)
@@ -37,6 +39,7 @@ class Backward(GraphPass):
     balance: float = 0.0
     z: float = 0.0
     sequences: int = 0
+    whole: str = ""
 
     def run(self, graph: Graph) -> Graph:
         for segment in graph.segments:
@@ -55,7 +58,7 @@ class Backward(GraphPass):
             try:
                 own = with_loss(segment, graph, self.further) if segment is head else segment
                 own = with_weighed_rows(with_router_losses(own, graph, losses))
-                layer = Differentiated(own, self.gradients, self.optimizer, graph.embedding.weight)
+                layer = Differentiated(own, self.gradients, self.optimizer, self.whole, graph.embedding.weight)
                 segments.append(layer.run(segment is graph.embedding))
             except NoGradient as error:
                 raise PassError(
@@ -100,6 +103,7 @@ class Differentiated:
     segment: Segment
     gradients: str
     optimizer: str
+    whole: str
     tables: Mapping[str, Weight] = field(default_factory=dict)
     ops: list[Op] = field(default_factory=list)
     pieces: dict[str, list[str]] = field(default_factory=dict)
@@ -171,6 +175,8 @@ class Differentiated:
         name: str = "",
     ) -> str:
         of_weight = of.startswith("@")
+        if of_weight and kind != "store" and dtype_named(dtype).quantised:
+            dtype = self.whole
         stem = name or f"{of.removeprefix('@')}.grad"
         self.counts[stem] = self.counts.get(stem, 0) + 1
         name = stem if self.counts[stem] == 1 else f"{stem}.{self.counts[stem]}"

@@ -13,7 +13,7 @@ from dagc.ir.cuts import Cuts, cut_graph
 from dagc.ir.graph import UPDATE, Graph, Op, Segment, Weight
 from dagc.ir.graph_pass import GraphPass, PassError
 from dagc.ir.mesh import Mesh
-from dagc.ir.ops.attributes import AccumulateAttrs, AdamAttrs, FetchAttrs, StoreAttrs, WeightAttrs
+from dagc.ir.ops.attributes import AccumulateAttrs, AdamAttrs, FetchAttrs, QuantiseAttrs, StoreAttrs, WeightAttrs
 from dagc.ir.ops.op_set import OPS
 from dagc.ir.sharding import Axes
 
@@ -55,7 +55,7 @@ class ZeroRedundancy(GraphPass):
         )
         ops = tuple(
             with_layout(op, (shared if self.is_shared(op) else used)[f"@{op.attrs.weight}"])
-            if isinstance(op.attrs, WeightAttrs)
+            if isinstance(op.attrs, WeightAttrs) and op.attrs.weight
             else op
             for op in segment.ops
         )
@@ -92,6 +92,8 @@ class ZeroRedundancy(GraphPass):
 
     def is_shared(self, op: Op) -> bool:
         """Whether this stage splits what the op makes over the ranks that have the same weight."""
+        if isinstance(op.attrs, QuantiseAttrs):
+            return self.stage >= 3 or op.attrs.moved
         first = {AdamAttrs: 1, AccumulateAttrs: 2, StoreAttrs: 3}[type(op.attrs)]
         return self.stage >= first
 

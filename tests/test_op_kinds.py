@@ -75,6 +75,7 @@ def found() -> dict[str, tuple[Graph, Segment, Op]]:
         "deepseek-v3", "train", "gpus = 0..3, dp = 4, mtp_loss = 0.1, aux_loss = 0.01, z_loss = 0.001"
     )
     placed.append(step_of(further).placed)
+    placed.append(step_of(library_text("phi-3.5-moe", "train", "gpus = 0..1, dp = 2, matmul_dtype = fp8")).placed)
     for graph in placed:
         for segment in graph.segments:
             for op in segment.ops:

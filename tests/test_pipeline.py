@@ -42,6 +42,7 @@ from dagc.passes.norms import SplitNorms
 from dagc.passes.offload import Offload
 from dagc.passes.place import Place
 from dagc.passes.pp import PipelineParallel
+from dagc.passes.quantise import Quantise
 from dagc.passes.recompute import Recompute
 from dagc.passes.reshard import Reshard
 from dagc.passes.sp import SequenceParallel
@@ -82,7 +83,9 @@ PASSES = st.one_of(
         st.floats(0.0, 10.0),
         st.floats(0.0, 10.0),
         st.integers(0, 9),
+        st.sampled_from(("", "bf16")),
     ),
+    st.builds(Quantise, st.booleans(), st.booleans()),
     st.builds(Recompute, NAMES),
     st.builds(ZeroRedundancy, st.integers(0, 3), st.booleans()),
     st.builds(
@@ -123,7 +126,8 @@ def test_every_pass_and_option_is_drawn() -> None:
     """A pass or an option that the property leaves out fails here."""
     drawn = {MakeMesh: 16, TensorParallel: 1, SequenceParallel: 3, ExpertParallel: 4, DataParallel: 1}
     drawn |= {
-        Backward: 6,
+        Backward: 7,
+        Quantise: 2,
         Recompute: 1,
         ZeroRedundancy: 2,
         PipelineParallel: 1,
@@ -174,7 +178,7 @@ def test_options_at_their_defaults_are_left_out() -> None:
         ("tp{rules=a", "cannot read the passes from '{rules=a' on", "passes are names"),
         ("tp{rules={a}}", "cannot read the passes from", "passes are names"),
         ("reshad", "unknown pass `reshad`", "did you mean `reshard`?"),
-        ("xyzzy", "unknown pass `xyzzy`", "passes: backward, recompute, mesh, tp"),
+        ("xyzzy", "unknown pass `xyzzy`", "passes: backward, quantise, recompute, mesh, tp"),
         ("expand", "`expand` makes a graph from a spec", "dagc ir SPEC --after expand"),
         ("schedle", "unknown pass `schedle`", "did you mean `schedule`?"),
         ("cost{hardware=x}", "`cost` has no option `hardware`", "`cost` has no options"),

@@ -143,6 +143,22 @@ def test_the_optimum_is_that_of_every_plan_compiled(seed: int) -> None:
         assert one.code in {d.code for d in caught.value.diagnostics}
 
 
+PRODUCTS = (
+    "gpus = 0..7\nattention { dp = any(4, 8), tp = any(1, 2) }\nexperts { ep = 4 }\nzero = any(1, 3)\n"
+    "matmul_dtype = any(bf16, fp8, fp8_block), quantised_weights = any, dispatch_dtype = bf16"
+)
+
+
+def test_what_products_compute_in_is_chosen_too() -> None:
+    """The front of memory against time equals that of all plans compiled; rules reject what cannot be stored so."""
+    text, asked = training(PRODUCTS), ["memory.peak", "step_time"]
+    found, plans = searched(text, *asked), every_plan(text)
+    assert list(dict.fromkeys(one.figures for one in found.ranked)) == brute_force(plans, asked)
+    assert found.complete and found.certificate.counted == len(plans) == 48
+    assert {one.code for one in found.certificate.rejected} >= {"E12", "E18"}
+    assert {"fp8", "fp8_block"} & {one.values["step"]["matmul_dtype"] for one in found.ranked}
+
+
 WIDE = (
     "gpus = any(8, 16), pp = any(1, 2), microbatches = any(2, 4, 8), sequence_parallel = any, schedule = any, virtual = any(1, 2)\n"
     "zero = any, grad_overlap = any, recompute = any(none, moe, full)"
@@ -154,6 +170,7 @@ DENSE = (
 )
 SPREAD = {
     "experts": training(f"{WIDE}\n{FOLDED}", workload="sequences = 24, prompt = 64 tok, routing = zipf(0.5)"),
+    "products": training(f"{WIDE}\n{FOLDED}, matmul_dtype = any(fp8, fp8_block), quantised_weights = any"),
     "one table at both ends": training(
         f"{WIDE.replace('moe', 'mlp')}\ndp = any, sp = any(1, 2), tp = any(1, 2, 4)", model=DENSE
     ),

@@ -62,7 +62,7 @@ WRITTEN = {
     "acceptance": "0.5", "tree": "[2, 1]", "exit": "[at(layers = 1, share = 10%)]",  "draft_model": '"llama-3.1-8b"', "drafter": "mtp", "kv_dtype": "fp8", "window_cache": "whole", "kv_block": "64 tok",
     "memory_fraction": "90%", "memory": "{ tokens = 64 tok }", "engine": "vllm", "quantise": "separate",
     "expert_activations": "bf16", "host": "1 ms", "launch": "1 us", "redundant": "8", "mtp_loss": "0.1",
-    "aux_loss": "0.01", "aux_loss_over": "sequence", "z_loss": "1e-3",
+    "aux_loss": "0.01", "aux_loss_over": "sequence", "z_loss": "1e-3", "matmul_dtype": "fp8", "quantised_weights": "true",
 }  # fmt: skip
 
 
@@ -103,8 +103,18 @@ def test_every_word_is_tried() -> None:
             "false",
         ),
         ("optimizer = lion", "E02", "`optimizer` cannot be `lion`", "lion"),
-        ("weight_dtype = fp8", "E18", "training with `weight_dtype = fp8` is not there yet", "fp8"),
-        ("dispatch_dtype = fp8", "E18", "training with `dispatch_dtype = fp8` is not there yet", "fp8"),
+        (
+            "weight_dtype = fp8",
+            "E12",
+            "`weight_dtype = fp8` says how weights are served, not what a step computes in",
+            "fp8",
+        ),
+        (
+            "dispatch_dtype = fp8",
+            "E12",
+            "tokens are quantised once, for products: they travel in fp8 and are read in bf16",
+            "fp8",
+        ),
         ("recompute = 5", "E08", "`recompute` takes names", "5"),
         ("recompute = [moe, nope]", "E03", "no layer has a block or op `nope` to recompute", "[moe, nope]"),
         ("context = 512 tok", "E03", "the context of a train phase is its prompt", "512 tok"),
@@ -124,7 +134,7 @@ def test_settings_of_an_optimizer_are_told_to_change_nothing() -> None:
 def test_weights_of_the_model_in_fp8_are_refused() -> None:
     """DeepSeek-V3's preset has them: what to write is said."""
     (found,) = errors_of(spec(**{'"mixtral-8x7b" { layers = 8 }': '"deepseek-v3" { layers = 8, dense_first = 1 }'}))
-    assert found.code == "E18" and found.help == ("write `weight_dtype = bf16`",)
+    assert found.code == "E12" and found.help == ("write `matmul_dtype = bf16`, or `matmul_dtype = fp8_block`",)
 
 
 # -- schedules that cannot run -----------------------------------------------------------------------

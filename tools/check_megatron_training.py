@@ -70,6 +70,10 @@ def main() -> int:
     return 1 if counts["faults"] else 0
 
 
+PRODUCTS = {"fp8": "hybrid tensorwise", "fp8_block": "e4m3 blockwise", "mxfp8": "e4m3 mxfp8", "nvfp4": "e2m1 nvfp4"}
+"""Formats and recipes of products, as its config has them."""
+
+
 def wanted(plan: dagc.Plan, phase: str) -> dict[str, Any]:
     """What has to come out, by the names that the reader has."""
     result = plan.trainings[phase]
@@ -89,6 +93,8 @@ def wanted(plan: dagc.Plan, phase: str) -> dict[str, Any]:
         "experts": one.spec.model.count("experts.count", 0),
         "gradients": {"fp32": "float32", "bf16": "bfloat16"}[result.training.gradient_dtype],
         "overlaps": result.training.exchange_overlap == "full",
+        "products": PRODUCTS.get(result.training.matmul_dtype, ""),
+        "stores": result.training.quantised_weights,
         "gpus": list(result.gpus),
         "flops": result.flops,
     }

@@ -15,27 +15,32 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 
 from step_sets import bridge, seqpar, simumax
-from step_sets.fit import FILE, Constants, fitted, times_of, using
+from step_sets.fit import FILE, Constants, fitted, fitted_low, low_times_of, times_of, using, using_low
 from step_sets.measured_rows import Step, compiled
 
-SETS: Mapping[str, Callable[[], list[Step]]] = {"b200": simumax.steps, "nvidia": bridge.steps, "a100": seqpar.steps}
+SETS: Mapping[str, Callable[[], list[Step]]] = {
+    "b200": simumax.steps, "nvidia": bridge.steps, "a100": seqpar.steps, "low": bridge.low_precision,
+}  # fmt: skip
 TITLES = {
     "b200": "8 B200, Megatron-LM in bf16 (published with SimuMax)",
     "nvidia": "64 and 256 B200, GB200, GB300 (NVIDIA, Megatron-Bridge)",
     "a100": "8 to 280 A100 (arXiv 2205.05198)",
+    "low": "8 to 1024 H100, B200 to GB300 in 8 and 4 bits (NVIDIA)",
 }
 FITTED_TO = ("b200", "a100")
 ABOUT = (
     "written by tools/measured_steps.py --fit. sustained: share of their speed in tables that products and attention keep in a step, by GPU; "
     "like: whose share GPUs take that have none, others the mean. attention_backward: speed of the gradients of attention over that of "
     "attention, as figures of FlashAttention 2 and 3 have it (arXiv 2307.08691, 2407.08608). rows: share of the memory's bandwidth of what puts "
-    "rows of tokens in another order. errors: by GPU, of measured steps, each with constants that were fitted without its model; of no GPU: of all of them, fitted without their GPU"
+    "rows of tokens in another order. low_precision: sustained and rows of steps whose products have 8 or 4 bits, one number each for all GPUs, with errors "
+    "of their own. errors: by GPU, of measured steps, each with constants that were fitted without its model; of no GPU: of all of them, fitted without their GPU"
 )
 
 
 def errors(steps: Sequence[Step]) -> dict[str, float]:
-    """Of times, over what was measured."""
-    return {step.name: compiled(step.spec).time_s / step.measured_s - 1 for step in steps}
+    """Of times, over what was measured. Several runs may have one spec."""
+    times = {spec: compiled(spec).time_s for spec in dict.fromkeys(step.spec for step in steps)}
+    return {step.name: times[step.spec] / step.measured_s - 1 for step in steps}
 
 
 Found = dict[str, dict[str, float]]
@@ -57,9 +62,23 @@ def left_out(every: Mapping[str, list[Step]]) -> tuple[Constants, Found, Found]:
                 found[name] |= errors([step for step in every[name] if step.model == model])
         with using(fitted([step for other in FITTED_TO if other != name for step in every[other]], times)):
             elsewhere[name] = errors(every[name])
-    with using(whole):
+    with using(whole):  # of the rest nothing is known
         found["nvidia"] = elsewhere["nvidia"] = errors(every["nvidia"])
     return whole, found, elsewhere
+
+
+def low_left_out(steps: Sequence[Step]) -> tuple[tuple[float, float], dict[str, float], dict[str, float]]:
+    """The same of steps in 8 and 4 bits, whose constants are of all GPUs."""
+    times = low_times_of(steps)
+
+    def without(key: Callable[[Step], str]) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for left in dict.fromkeys(map(key, steps)):
+            with using_low(*fitted_low([step for step in steps if key(step) != left], times)):
+                found |= errors([step for step in steps if key(step) == left])
+        return found
+
+    return fitted_low(steps, times), without(lambda step: step.model), without(lambda step: step.gpu)
 
 
 def summary(found: Sequence[float]) -> dict[str, float]:
@@ -94,9 +113,14 @@ def main() -> None:
         file = json.loads(FILE.read_text(encoding="utf-8"))
         file |= {"about": ABOUT, "sustained": dict(whole.sustained), "rows": whole.rows}
         file["errors"] = {
-            **by_gpu(every, found),
+            **by_gpu({name: each for name, each in every.items() if name in found}, found),
             "": summary([e for each in elsewhere.values() for e in each.values()]),
         }
+        low, found["low"], elsewhere["low"] = low_left_out(every["low"])
+        file["low_precision"] = {
+            "sustained": low[0], "rows": low[1],
+            "errors": {**by_gpu({"low": every["low"]}, found), "": summary([*elsewhere["low"].values()])},
+        }  # fmt: skip
         FILE.write_text(json.dumps(file, indent=1) + "\n", encoding="utf-8")
         for name, each in found.items():
             for case, error in each.items() if chosen.list else ():

@@ -233,6 +233,8 @@ WORKED: dict[str, dict[str, str]] = {
         "schedule": _train("schedule = zb_h1"),
         "virtual": _train("schedule = interleaved, virtual = 2"),
         "recompute": _train("recompute = [moe]"),
+        "matmul_dtype": _train("matmul_dtype = fp8"),
+        "quantised_weights": _train("matmul_dtype = fp8, quantised_weights = true"),
         "optimizer": _train("optimizer = sgd"),
         "zero": TRAINED.replace("zero = 1", "zero = 2") + "}",
         "gradient_dtype": _train("gradient_dtype = bf16"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .axes import ATTENTION_SIDE, AXES, IN_EXPERTS, STAGES
 from .dtypes import NAMED
 from .frozen import record
+from .low_precision import RECIPES, WHOLE
 from .phase_kinds import PHASE_KINDS
 from .pipeline_schedules import SCHEDULES
 from .units import BYTE_RATE, BYTES, FLOP_RATE, MONEY_RATE, POWER, REQUEST_RATE, REQUESTS, SCALAR, TIME, TOKENS, Dim
@@ -425,6 +426,18 @@ PHASE: dict[str, Attribute] = {
         default=None,
         otherwise="none",
     ),
+    "matmul_dtype": _word(
+        "train: what products of layers compute in, forward and backward; of 8 or 4 bits their operands are quantised",
+        None,
+        *WHOLE,
+        *RECIPES,
+        otherwise="the model's `weight_dtype`",
+    ),
+    "quantised_weights": Attribute(
+        "train: weights of products are stored and gathered as their `matmul_dtype`; false: beside them in 16 bits",
+        "flag",
+        default=False,
+    ),
     "optimizer": _word("train: what makes new weights", "adamw", *OPTIMIZERS),
     "zero": _count(
         "train: 1 shares out the optimizer's states among data-parallel ranks, 2 gradients too, 3 weights too",
@@ -497,7 +510,7 @@ STRATEGY = (STAGES, "replicas", "microbatches", "sequence_parallel", "sp_method"
 OPEN = (
     "hardware", "weight_dtype", "kv_dtype", "attention_dtype", "gpus", "sequences", *AXES, "replicas", "microbatches", "stages", "redundant", "expert_placement", "sequence_parallel", "sp_method",
     "sp_layout", "dcp", "dispatch", "exchange", "dispatch_dtype", "chunk", "draft", "decode", "prompt_tokens", "overlap",
-    "schedule", "virtual", "recompute", "zero", "grad_overlap", "exchange_overlap",
+    "schedule", "virtual", "recompute", "zero", "grad_overlap", "exchange_overlap", "matmul_dtype", "quantised_weights",
 )  # fmt: skip
 """Attributes of a phase that may be left open; the others are not for a search to choose."""
 OPEN_IN_SERVINGS = (

@@ -40,7 +40,9 @@ ROOFLINE: Mapping[str, str] = {
         ("attend_grad", "conv_grad", "delta_grad", "route_grad", "lookup_grad", "choice_dot", "choice_back", "uncache"),
         "of training, which has kernels of its own (`training/step_kernels.py`)",
     ),
-    **dict.fromkeys(("accumulate", "adamw", "sgd", "store"), "of training, as bytes (`training/memory_passes.py`)"),
+    **dict.fromkeys(
+        ("accumulate", "adamw", "sgd", "store", "quantise"), "of training, as bytes (`training/memory_passes.py`)"
+    ),
     "fetch": "a view of what is stored",
     **dict.fromkeys(
         ("labels", "row_max", "row_exp_sum", "pick", "cross_entropy", "cross_entropy_grad"),

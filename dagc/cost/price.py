@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..base.dtypes import dtype
 from ..base.frozen import replace
 from ..base.traced import called, number
 from ..ir.graph import Graph, Op, Segment
@@ -242,5 +243,9 @@ def _bound(compute_s: float | Array, memory_s: float | Array) -> str:
 
 
 def _math_dtype(segment: Segment, op: Op) -> str:
-    """A matmul runs at the precision of its weight; attention at that of its activations."""
-    return next((segment.weight_of(n).dtype for n in op.inputs if segment.is_weight(n)), op.dtype)
+    """A matmul runs at the precision of its weight, or of what was quantised for it; attention at that of its activations."""
+    weight = next((segment.weight_of(n).dtype for n in op.inputs if segment.is_weight(n)), "")
+    if weight or not OPS[op.kind].product:
+        return weight or op.dtype
+    read = segment.dtype_of(op.inputs[0])
+    return read if dtype(read).quantised else op.dtype

@@ -51,13 +51,13 @@ def _gemm(found: Match, shape: GemmShape) -> None:
     if entry is None:
         return
     if found.phase.quantise != "separate":
-        entry = _quantised_before(entry, found.find(gemm.FAMILY, "bf16"))
+        entry = quantised_before(entry, found.find(gemm.FAMILY, "bf16"))
     time_s = estimate_s(gemm.FAMILY, entry, shape.m, shape.n, shape.k).reshape(1)
     found.share(shape.ops, Measured.of(time_s, gemm.FAMILY.name, entry, entry.outside(m=shape.m, n=shape.n, k=shape.k)))
 
 
 @lru_cache(maxsize=256)
-def _quantised_before(
+def quantised_before(
     entry: Entry[gemm.GemmConstants], plain: Entry[gemm.GemmConstants] | None
 ) -> Entry[gemm.GemmConstants]:
     """The tables time the quantisation of the activations with the GEMM, as a kernel of its own; engines mostly

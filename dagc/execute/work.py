@@ -164,6 +164,7 @@ WORK: Mapping[str, Count | None] = {
             "adamw",
             "sgd",
             "store",
+            "quantise",
         ),
         _each,
     ),

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ..base.axes import AXES, EXPERT_SIDE
+from ..base.low_precision import RECIPES
 from ..cost.schedule.training.schedule_table import SCHEDULES
 from ..cost.training.step_memory import TrainingMemory
 from ..plan.plan import CompiledPlan
@@ -13,6 +14,7 @@ from ..plan.step_totals import layers_on, shares, step_collectives
 from ..plan.subject import keyed
 from ..plan.trained import TrainingResult
 from ..spec.metrics import of_training
+from ..spec.training import Training
 from .placement_object import placement_object
 
 
@@ -32,6 +34,7 @@ def training_object(plan: CompiledPlan, result: TrainingResult) -> dict[str, Any
         **keyed(plan.subject(result.name), lambda metric: metric.json, beside, of_training()),
         "schedule": _schedule(result),
         **({"placement": placement_object(result.placement)} if result.placement is not None else {}),
+        **({"matmul": _matmul(training)} if training.quantises else {}),
         "recompute": list(training.recompute),
         "optimizer": {
             "name": training.optimizer,
@@ -120,3 +123,13 @@ def _held(need: TrainingMemory) -> dict[str, float]:
         "capacity",
     )
     return {f"{kind}_B": getattr(need, f"{kind}_B") for kind in kinds}
+
+
+def _matmul(training: Training) -> dict[str, Any]:
+    recipe = RECIPES[training.matmul_dtype]
+    gathered = training.quantised_weights and (recipe.gathers or training.zero == 3)
+    return {
+        "dtype": training.matmul_dtype,
+        "quantised_weights": training.quantised_weights,
+        "gathered_quantised": bool(gathered and training.zero),
+    }

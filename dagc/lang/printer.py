@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from ..base.axes import AXES
+from ..base.frozen import replace
 from ..base.phase_kinds import DECODE, SERVED
 from ..base.syntax import ast
 from ..base.units import BASE, SCALAR, UNITS, Quantity, dim_name, show_runs
@@ -240,13 +241,23 @@ def _trained(p: Phase, t: Training) -> str:
             *([f"mtp_loss = {number(t.mtp_loss)}"] if t.mtp_loss else []),
             *([f"aux_loss = {number(t.aux_loss)}, aux_loss_over = {t.aux_loss_over}"] if t.aux_loss else []),
             *([f"z_loss = {number(t.z_loss)}"] if t.z_loss else []),
-            *_precision(p.precision),
+            *_trained_in(p.precision, t),
             *([f"dispatch_dtype = {p.dispatch_dtype}"] if p.dispatch_dtype else []),
             *([f"exchange = {p.exchange}"] if p.exchange else []),
             *([f"routing = {_routing(p.routing)}"] if p.routing is not None else []),
             *_strategy(p.strategy),
         ],
     )
+
+
+def _trained_in(given: Precision | None, t: Training) -> Iterator[str]:
+    """Dtypes: those of products and weights are one word."""
+    if not t.matmul_dtype:
+        yield from _precision(given)
+        return
+    yield f"matmul_dtype = {t.matmul_dtype}" + (", quantised_weights = true" if t.quantised_weights else "")
+    if given is not None and (given.kv_dtype or given.attention_dtype):
+        yield from _precision(replace(given, weight_dtype=None))
 
 
 def _served(p: Phase) -> str:

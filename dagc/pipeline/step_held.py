@@ -35,7 +35,8 @@ class LayerBytes:
         return self.beside_table.get(name, self.states[name]) if has_table else self.states[name]
 
 
-def layer_bytes(graph: Graph, costs: Costs, training: Training) -> LayerBytes:
+def layer_bytes(graph: Graph, costs: Costs, training: Training, hardware: Hardware) -> LayerBytes:
+    units = hardware.compute_flops
     tables = graph.embedding.weight
     tied = [s for s in graph.segments if any(w.tied in tables for w in s.weights)]
     return LayerBytes(
@@ -43,8 +44,8 @@ def layer_bytes(graph: Graph, costs: Costs, training: Training) -> LayerBytes:
         {s.name: staging_bytes(of_microbatch(s), costs) for s in graph.segments},
         {s.name: scattered_bytes(s, graph) for s in graph.segments},
         {s.name: gathered_bytes(s, graph) for s in graph.segments},
-        {s.name: state_bytes(s, graph, training, has_table=False) for s in graph.segments},
-        {s.name: state_bytes(s, graph, training, has_table=True) for s in tied},
+        {s.name: state_bytes(s, graph, training, has_table=False, units=units) for s in graph.segments},
+        {s.name: state_bytes(s, graph, training, has_table=True, units=units) for s in tied},
     )
 
 

@@ -6,18 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 from ..base.axes import TENSOR
+from ..base.low_precision import RECIPES
 from ..base.pipeline_schedules import SCHEDULES
 from ..cost.prices import LinkPrices, PoolPrices
 from ..ir.axes import Dispatch, Method
 from ..ir.graph_pass import GraphPass, PassError
 from ..ir.mesh import Factors
-from ..passes import GRAPH_PASSES, OF_HOSTS, OF_TRAINING
+from ..passes import GRAPH_PASSES, OF_FEWER_BITS, OF_HOSTS, OF_TRAINING
 from ..passes.backward import Backward
 from ..passes.dp import DataParallel
 from ..passes.ep import ExpertParallel
 from ..passes.host_experts import ResidentExperts
 from ..passes.mesh import MakeMesh
 from ..passes.pp import PipelineParallel
+from ..passes.quantise import Quantise
 from ..passes.recompute import Recompute
 from ..passes.reshard import Reshard
 from ..passes.sp import SequenceParallel
@@ -37,8 +39,12 @@ Added = Mapping[str, Sequence[GraphPass]]
 def lowering(unit: Unit, added: Added) -> tuple[GraphPass, ...]:
     """Every graph pass in order, those of plugins behind the one that they follow. Raises SpecError with E03."""
     set_here = {type(one): one for one in _with_options(unit)}
-    trains = unit.phase.training is not None
-    left_out = (() if trains else OF_TRAINING) + tuple(one for one in OF_HOSTS if not one_keeps(unit, one))
+    training = unit.phase.training
+    left_out: tuple[type[GraphPass], ...] = tuple(one for one in OF_HOSTS if not one_keeps(unit, one))
+    if training is None:
+        left_out += OF_TRAINING
+    elif not training.quantises:
+        left_out += OF_FEWER_BITS
     own = [set_here.get(one) or one() for one in GRAPH_PASSES if one not in left_out]
     if missed := sorted(added.keys() - {"expand", *(one.name for one in own)}):
         what = f"`{added[missed[0]][0].name}` follows `{missed[0]}`, a pass of training phases"
@@ -66,6 +72,10 @@ def _with_options(unit: Unit) -> tuple[GraphPass, ...]:
     return (
         ResidentExperts(use.resident, use.foretold is not None, use.foretold or 0.0),
         backward_of(unit),
+        Quantise(
+            training.quantises and training.quantised_weights and RECIPES[training.matmul_dtype].gathers,
+            training.quantises and phase.dispatch_dtype == training.matmul_dtype,
+        ),
         Recompute(training.recompute),
         ZeroRedundancy(training.zero, training.reshard_after_forward),
         MakeMesh(
@@ -116,7 +126,10 @@ def backward_of(unit: Unit) -> Backward:
     training = unit.phase.training or Training()
     further = training.mtp_loss / unit.spec.model.count("mtp_layers") if training.mtp_loss else 0.0
     over = OVER[training.aux_loss_over](unit) if training.aux_loss else 0
-    return Backward(training.gradient_dtype, training.optimizer, further, training.aux_loss, training.z_loss, over)
+    return Backward(
+        training.gradient_dtype, training.optimizer, further, training.aux_loss, training.z_loss, over,
+        unit.spec.model.dtype if training.quantises else "",
+    )  # fmt: skip
 
 
 def _factors(strategy: Strategy) -> Factors:

@@ -14,6 +14,7 @@ from ..cost.schedule.training.cell_orders import PipelineSchedule
 from ..cost.schedule.training.makespan import StepTimes, step_times
 from ..cost.schedule.training.schedule_table import SCHEDULES, Unmet, make
 from ..cost.schedule.training.stage_times import StageTimes
+from ..cost.training import whole_sides
 from ..cost.training.cell_costs import CellCost, cell_costs, model_flops
 from ..cost.training.kept_activations import Kept, kept_by_layer, kept_by_stage
 from ..cost.training.layers_in_turn import StageCost, pair_s, stage_costs
@@ -60,7 +61,7 @@ class CostedCells:
 def training_step(unit: Unit) -> TrainingResult:
     """Whether it fits or not. Raises SpecError."""
     schedule = schedule_of(unit, training_of(unit))
-    return step_of(unit, schedule, costed_cells(unit, lowered(unit)))
+    return step_of(unit, schedule, costed_cells(unit, whole_sides.checked(lowered(unit), unit)))
 
 
 def training_of(unit: Unit) -> Training:
@@ -75,7 +76,7 @@ def costed_cells(unit: Unit, graph: Graph, known: KeptCosts | None = None) -> Co
     costs = in_flat_calls(
         graph, price(graph, unit, hardware, known), hardware, lambda s: exchanges_of(s, unit, hardware)
     )
-    kept, layers = kept_by_layer(graph, costs.imbalance), layer_bytes(graph, costs, training_of(unit))
+    kept, layers = kept_by_layer(graph, costs.imbalance), layer_bytes(graph, costs, training_of(unit), hardware)
     return CostedCells(graph, hardware, costs, kept, *model_flops(graph), layers)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..base.units import BYTES, show
+from ..cost.training import whole_sides
 from ..plan.trained import TrainingResult
 from ..spec.unit import Unit
 from .beside_1f1b import beside_usual, warn_of_order
@@ -13,7 +14,7 @@ from .train import costed_cells, schedule_of, step_of, training_of
 def compile_training(unit: Unit, *, cures: bool = False) -> TrainingResult:
     """With E04 where it does not fit; `cures`: look for what would make it fit. Raises SpecError."""
     schedule = schedule_of(unit, training_of(unit))
-    own = costed_cells(unit, lowered(unit))
+    own = costed_cells(unit, whole_sides.checked(lowered(unit), unit))
     result = beside_usual(step_of(unit, schedule, own), unit, own)
     warn_of_order(result, unit)
     if not result.fits:

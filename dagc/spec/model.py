@@ -15,11 +15,13 @@ AttrValue = Quantity | str | bool
 
 @record
 class Precision:
-    """Dtypes that a phase has in place of the model's; None: the model's."""
+    """Dtypes that a phase has in place of the model's; None: the model's. `products`: `weight_dtype` is of products in layers alone, embedding and head are as
+    activations."""
 
     weight_dtype: str | None = None
     kv_dtype: str | None = None
     attention_dtype: str | None = None
+    products: bool = False
 
 
 @record
@@ -78,6 +80,8 @@ class Model:
         parts = self.weight_dtypes
         if given.weight_dtype is not None:
             parts = {p: dtype for p, dtype in parts.items() if p in self.tables and left_out(dtype, weight)}
+        if given.products:
+            parts = dict.fromkeys(sorted(self.tables), self.dtype)
         if (weight, kv, attention, parts) == (
             self.weight_dtype,
             self.kv_dtype,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..base.frozen import record
+from ..base.low_precision import RECIPES
 
 
 @record
@@ -14,6 +15,8 @@ class Training:
     full where tokens travel to experts while another micro-batch computes, forward and backward cells at once. `mtp_loss`: what the mean loss of the layers that
     predict further tokens counts beside the model's own; 0: they are not trained. `reshard_after_forward`: what is gathered of shared out
     weights is freed behind the forward pass of a layer, and gathered anew for its gradients.
+    `matmul_dtype`: of products of layers, one of `base.low_precision` where their operands are quantised; empty: the dtype of the weights. `quantised_weights`:
+    their weights are stored, and where the recipe allows gathered, so; else there are copies in 16 bits, too.
     `aux_loss`, `z_loss`: what the losses of routers count, the first with shares of experts over the tokens of `aux_loss_over`."""
 
     schedule: str = "one_f_one_b"
@@ -31,3 +34,10 @@ class Training:
     aux_loss_over: str = "rank"
     z_loss: float = 0.0
     reshard_after_forward: bool = True
+    matmul_dtype: str = ""
+    quantised_weights: bool = False
+
+    @property
+    def quantises(self) -> bool:
+        """Whether products read quantised operands."""
+        return self.matmul_dtype in RECIPES

@@ -23,7 +23,9 @@ def check(item: Mapping[str, Any]) -> dict[str, Any]:
     per_node, nodes = int(start.nproc_per_node), int(start.nnodes.partition(":")[0])
     os.environ |= {"WORLD_SIZE": str(per_node * nodes), "RANK": str(int(start.node_rank) * per_node)}
     sys.argv = [start.training_script, *start.training_script_args]
-    arguments = import_module("megatron.training.arguments")
+    arguments, utils = import_module("megatron.training.arguments"), import_module("megatron.core.utils")
+    if "--fp8-format" in sys.argv or "--fp4-format" in sys.argv:
+        utils._te_version = utils.PkgVersion("2.9.0")  # of the package that has the products, which needs a GPU
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as said:
         try:
             found = arguments.parse_args(ignore_unknown_args=False)
@@ -56,6 +58,18 @@ def check(item: Mapping[str, Any]) -> dict[str, Any]:
         else str(found.params_dtype).removeprefix("torch."),
         "balance": found.moe_router_load_balancing_type if found.num_experts else "",
         "overlaps": found.overlap_moe_expert_parallel_comm,
+        "products": " ".join(
+            filter(
+                None,
+                (
+                    config.fp8,
+                    config.fp8_recipe if config.fp8 else "",
+                    config.fp4,
+                    config.fp4_recipe if config.fp4 else "",
+                ),
+            )
+        ),
+        "stores": bool(config.fp8_param or config.fp4_param),
         "cut": str(layout) if layout else "",
         "flops": flops,
     }

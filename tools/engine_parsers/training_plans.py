@@ -15,6 +15,8 @@ PHASES = {
         "balanced": "pp = 4, microbatches = 8, zero = 1, aux_loss = 0.01, aux_loss_over = sequence, z_loss = 0.001\nattention { dp = 16 }\nexperts { ep = 8 }",
         "overlapped": "pp = 4, microbatches = 8, schedule = interleaved, virtual = 2, zero = 1, aux_loss = 0.01, exchange_overlap = full\nattention { dp = 16 }\nexperts { ep = 8 }",
         "ZeRO 2": "microbatches = 4, zero = 2\nattention { dp = 64 }\nexperts { ep = 8 }",
+        "fp8": "pp = 4, microbatches = 32, sequence_parallel = true, zero = 1, matmul_dtype = fp8, quantised_weights = true\nattention { dp = 8, tp = 2 }\nexperts { ep = 8 }",
+        "blocks": "microbatches = 4, zero = 1, matmul_dtype = fp8_block, moment_dtype = bf16, gradient_dtype = bf16\nattention { dp = 64 }\nexperts { ep = 8 }",
         "ZeRO 3": "microbatches = 4, zero = 3, grad_overlap = full, recompute = [attend, rms_norm]\nattention { dp = 64 }\nexperts { ep = 8 }",
     },
     ("qwen3-30b-a3b", 32): {
@@ -28,6 +30,11 @@ PHASES = {
     ("llama-3.1-70b", 64): {
         "1F1B": "pp = 4, dp = 4, tp = 4, microbatches = 16, sequence_parallel = true, zero = 1, grad_overlap = full",
         "context": "pp = 2, dp = 4, sp = 2, tp = 4, microbatches = 16, sequence_parallel = true, zero = 1, recompute = [mlp]",
+    },
+    ("llama-3.1-8b", 16): {
+        "mxfp8": "dp = 16, microbatches = 4, zero = 1, matmul_dtype = mxfp8, quantised_weights = true",
+        "mxfp8, FSDP": "dp = 16, microbatches = 1, zero = 3, matmul_dtype = mxfp8, quantised_weights = true",
+        "nvfp4": "dp = 16, microbatches = 4, zero = 1, matmul_dtype = nvfp4, quantised_weights = true",
     },
     ("gpt-oss-120b", 64): {"refused": "pp = 4, microbatches = 8, zero = 1\nattention { dp = 16 }\nexperts { ep = 16 }"},
 }  # fmt: skip
@@ -49,7 +56,8 @@ def training_plans() -> Iterator[tuple[str, str]]:
 
 def spec(model: str, gpus: int, phase: str) -> str:
     own = "" if "gpus" in phase else f"gpus = 0..{gpus - 1}, "
+    hardware = "b200-sxm" if "mxfp8" in phase or "nvfp4" in phase else "h100-sxm"
     return (
-        f'moe 1\nhardware from "h100-sxm" {{ gpus = {gpus} }}\nworkload {{ sequences = 768, prompt = 4096 tok }}\n'
+        f'moe 1\nhardware from "{hardware}" {{ gpus = {gpus} }}\nworkload {{ sequences = 768, prompt = 4096 tok }}\n'
         f'model from "{model}" {{ weight_dtype = bf16 }}\nphase step {{\nkind = train\n{own}{phase}\n}}\n'
     )

@@ -44,6 +44,35 @@ def using(constants: Constants) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def using_low(sustained: float, rows: float) -> Iterator[None]:
+    """The compiler with other constants of steps whose products have 8 or 4 bits."""
+    file = json.loads(FILE.read_text(encoding="utf-8"))
+    with training.instead({**file, "low_precision": {"sustained": sustained, "rows": rows}}):
+        yield
+
+
+def low_times_of(steps: Iterable[Step]) -> dict[str, np.ndarray[Any, Any]]:
+    """Name -> seconds [sustained, rows]; runs of one spec are compiled once."""
+    specs = {step.name: step.spec for step in steps}
+    found = {spec: np.zeros((len(SUSTAINED), len(ROWS))) for spec in specs.values()}
+    for (i, sustained), (k, rows) in product(enumerate(SUSTAINED), enumerate(ROWS)):
+        with using_low(sustained, rows):
+            for spec, times in found.items():
+                times[i, k] = compiled(spec).time_s
+    return {name: found[spec] for name, spec in specs.items()}
+
+
+def fitted_low(steps: Sequence[Step], times: Mapping[str, np.ndarray[Any, Any]]) -> tuple[float, float]:
+    """(sustained, rows) of all GPUs, as `fitted`."""
+    grid = product(
+        np.arange(SUSTAINED[0], SUSTAINED[-1] + FINE / 2, FINE), np.arange(ROWS[0], ROWS[-1] + FINE / 2, 5 * FINE)[::-1]
+    )
+    misses = [(_miss(steps, times, float(s), float(r)), round(float(s), 2), round(float(r), 2)) for s, r in grid]
+    _, sustained, rows = min(misses, key=lambda found: found[0])
+    return sustained, rows
+
+
 def times_of(steps: Iterable[Step]) -> dict[str, np.ndarray[Any, Any]]:
     """Name -> seconds [sustained, rows]."""
     found = {step.name: np.zeros((len(SUSTAINED), len(ROWS))) for step in steps}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ...base.frozen import record, replace
-from ...ir.graph import FORWARD, UPDATE, WEIGHT, Graph, Op, Segment, Stage
+from ...ir.graph import FORWARD, RECOMPUTE, UPDATE, WEIGHT, Graph, Op, Segment, Stage
+from ...ir.ops.attributes import QuantiseAttrs
 from ...ir.ops.op_set import OPS
 from ...ir.ops.sizes import local_bytes
 from ..kv_cache import CachePolicy
@@ -66,7 +67,7 @@ def kept_values(segment: Segment) -> set[str]:
             for name in op.inputs:
                 if (name in forward and name not in segment.copies) or name == segment.input:
                     readers.setdefault(name, []).append(op)
-    kept = set(readers)
+    kept = set(readers) | kept_results(segment)
     for op in reversed([op for op in segment.ops if op.cell == FORWARD]):
         if op.name in kept and OPS[op.kind].view:
             kept = kept - {op.name} | {n for n in op.inputs if not segment.is_weight(n)}
@@ -75,6 +76,19 @@ def kept_values(segment: Segment) -> set[str]:
             if inputs <= kept | {segment.input}:
                 kept -= {op.name}
     return kept
+
+
+def kept_results(segment: Segment) -> set[str]:
+    """Of ops whose gradient reads their result (the output of attention), where what else reads it reads a quantised copy: else that keeps it."""
+    anew = {op.name for op in segment.ops if op.cell == RECOMPUTE}
+    quantised = {
+        n for op in segment.ops if op.cell == FORWARD and isinstance(op.attrs, QuantiseAttrs) for n in op.inputs
+    }
+    return {
+        op.name
+        for op in segment.ops
+        if op.cell == FORWARD and OPS[op.kind].kept and op.name in quantised and f"{op.name}.again" not in anew
+    }
 
 
 def _anew(op: Op) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ...base.dtypes import DTYPE_BYTES
 from ...base.frozen import record
+from ...base.low_precision import RECIPES, copies
 from ...ir.graph import Op, Segment
 from ...ir.mesh import Mesh
 from ...ir.ops.attributes import AccumulateAttrs, ExchangeAttrs, WeightAttrs
@@ -58,17 +59,19 @@ def match(found: MemoryPasses, times: dict[str, Measured]) -> None:
     for op in segment.ops:
         if op.name in times or op.is_collective:
             continue
-        Bps, begins = hardware.hbm_Bps * hardware.mbu, True
-        if op.kind in UPDATES:
+        Bps, begins = hardware.hbm_Bps * hardware.mbu, 1
+        if op.kind == "quantise":
+            moved, begins = quantised_bytes(segment, op, found.mesh, hardware), RECIPES[op.dtype].launches
+        elif op.kind in UPDATES:
             moved = UPDATES[op.kind](segment, op, found.mesh, training)
         elif is_pointwise(op):
-            moved, begins = passes.bytes_of(op), passes.begins(op)
+            moved, begins = passes.bytes_of(op), int(passes.begins(op))
         elif OPS[op.kind].tokens is Tokens.AT_HOME:
             by_token = found.phase.exchange is not None
             moved, Bps = _reordered(segment, op, found.mesh, by_token=by_token), hardware.hbm_Bps * found.rows
         else:
             continue
-        time_s = moved * _work(found, op) / Bps + (hardware.launch_s if begins and moved else 0.0)
+        time_s = moved * _work(found, op) / Bps + (begins * hardware.launch_s if moved else 0.0)
         times[op.name] = Measured(np.asarray(time_s), "", 0.0)
 
 
@@ -100,6 +103,13 @@ def _reordered(segment: Segment, op: Op, mesh: Mesh, *, by_token: bool) -> float
     moved = 0.0 if by_token else moved
     rows_B = result_bytes(segment, op, mesh) if rows_of(op.dims) is not None else 0.0
     return moved + 2 * (rows_B or local_bytes(segment, op.inputs[0], input_layout(segment, op, op.inputs[0]), mesh))
+
+
+def quantised_bytes(segment: Segment, op: Op, mesh: Mesh, hardware: Hardware) -> float:
+    """What is quantised is read as often as its recipe says, and written by rows and by columns."""
+    recipe = RECIPES[op.dtype]
+    read_B = local_bytes(segment, op.inputs[0], input_layout(segment, op, op.inputs[0]), mesh)
+    return recipe.reads * read_B + copies(op.dtype, hardware.compute_flops) * result_bytes(segment, op, mesh)
 
 
 def _accumulated(segment: Segment, op: Op, mesh: Mesh, training: Training) -> float:

@@ -35,7 +35,7 @@ def kernel_times(
     rows = hardware.mbu
     if hardware.calibration is not None:
         found = Match(segment, mesh, model, replace(phase, engine=PRODUCTS_OF), hardware, loads, times)
-        known = kernels(found.calibration.gpu)
+        known = kernels(found.calibration.gpu, low=phase.training is not None and phase.training.quantises)
         step_products.match(found, known)
         attention = Match(segment, mesh, model, replace(phase, engine=ATTENTION_OF), hardware, loads, times)
         attention_kernels.match(attention, known)

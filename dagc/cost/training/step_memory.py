@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ...base.dtypes import DTYPE_BYTES
 from ...base.frozen import record
+from ...base.low_precision import copies
 from ...ir.graph import Graph, Segment
-from ...ir.ops.attributes import AccumulateAttrs, AdamAttrs
+from ...ir.ops.attributes import AccumulateAttrs, AdamAttrs, QuantiseAttrs
 from ...ir.ops.sizes import local_count
 from ...ir.ops.training import STATES
 from ...spec.training import Training
 from ..memory import weight_bytes
+
+NO_UNITS: Mapping[str, float] = {}
 
 
 @record
@@ -50,11 +55,13 @@ class StateBytes:
     optimizer_B: float
 
 
-def state_bytes(segment: Segment, graph: Graph, training: Training, *, has_table: bool) -> StateBytes:
-    """`has_table`: the first layer is on the same GPU, so that a head that is tied to it stores nothing."""
+def state_bytes(
+    segment: Segment, graph: Graph, training: Training, *, has_table: bool, units: Mapping[str, float] = NO_UNITS
+) -> StateBytes:
+    """`has_table`: the first layer is on the same GPU, so that a head that is tied to it stores nothing. `units`: dtypes that the GPU has peaks of."""
     mesh, tables = graph.the_mesh, graph.embedding.weight if has_table else {}
     tied = {w.name.removeprefix("@") for w in segment.weights if w.tied in tables}
-    weights_B = weight_bytes(segment, mesh, tables)
+    weights_B = weight_bytes(segment, mesh, tables) + beside_bytes(segment, graph, training, units)
     gradients_B = optimizer_B = 0.0
     each = (0.0 if training.master_dtype == "none" else DTYPE_BYTES[training.master_dtype]) + STATES[
         training.optimizer
@@ -68,3 +75,18 @@ def state_bytes(segment: Segment, graph: Graph, training: Training, *, has_table
         else:
             optimizer_B += count * each
     return StateBytes(weights_B, gradients_B, optimizer_B)
+
+
+def beside_bytes(segment: Segment, graph: Graph, training: Training, units: Mapping[str, float]) -> float:
+    """What is kept of weights that products read quantised beside one copy of them: a second one by columns, where rows and columns are not the same
+    numbers, and unless they are stored quantised those in 16 bits of which they were made."""
+    total = 0.0
+    for op in segment.ops:
+        if not isinstance(op.attrs, QuantiseAttrs) or not op.attrs.weight:
+            continue
+        weight = segment.weight[f"@{op.attrs.weight}"]
+        assert weight.sharding is not None
+        count = local_count(segment, weight.dims, weight.sharding.dims, graph.the_mesh, weight.scope)
+        whole_B = 0.0 if training.quantised_weights else DTYPE_BYTES[segment.dtype_of(op.inputs[0])]
+        total += count * ((copies(weight.dtype, units) - 1) * DTYPE_BYTES[weight.dtype] + whole_B)
+    return total

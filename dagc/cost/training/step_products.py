@@ -13,12 +13,14 @@ import numpy as np
 
 from ...base.dtypes import dtype as dtype_named
 from ...base.frozen import record
+from ...base.low_precision import RECIPES
 from ...calib import gemm
+from ...calib.constants import Entry
 from ...calib.training_constants import Kernels
 from ...ir.graph import BACKWARD, Op
 from ...ir.routed_dims import routed
 from ..measured import RIDING, Match, Measured, estimate_s
-from ..products import GEMM_VARIANT
+from ..products import GEMM_VARIANT, quantised_before
 
 
 @record
@@ -89,11 +91,19 @@ def _sums(found: Match) -> dict[str, str]:
     return root
 
 
+def entry_of(found: Match, dtype: str) -> Entry[gemm.GemmConstants] | None:
+    """The table of products of a dtype. What quantises their operands is an op of its own in training, and no part of theirs."""
+    if dtype not in RECIPES:
+        return found.find(gemm.FAMILY, GEMM_VARIANT.get(dtype_named(dtype).kernel, ""))
+    entry = found.find(gemm.FAMILY, RECIPES[dtype].table)
+    return None if entry is None else quantised_before(entry, found.find(gemm.FAMILY, "bf16"))
+
+
 def _gemm(found: Match, group: list[Op], *, adds_up: bool, speed: float) -> None:
     """`adds_up`: the products of the group make one sum. `speed`: over that of the tables."""
     weights = [name for op in group for name in op.inputs if found.segment.is_weight(name)]
     dtype = found.segment.dtype_of(weights[0] if weights else group[0].inputs[0])
-    entry = found.find(gemm.FAMILY, GEMM_VARIANT.get(dtype_named(dtype).kernel, ""))
+    entry = entry_of(found, dtype)
     if entry is None:
         return
     shapes = [shape for op in group if (shape := shape_of(found, op)) is not None]

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ...base.diagnostics import Diagnostic, SpecError
+from ...base.low_precision import RECIPES
 from ...engines.facts import facts
 from ...plan.plan import CompiledPlan
 from ...plan.trained import TrainingResult
@@ -53,6 +54,7 @@ def written(draft: ServerDraft, result: TrainingResult, unit: Unit) -> str:
         draft.flag("further", unit.spec.model.count("mtp_layers"))
         draft.flag("further_loss", training.mtp_loss)
     numbers(draft, training)
+    low_precision(draft, training)
     words: Mapping[str, str] = draft.facts.words["optimizer"]
     draft.flag("optimizer", words[training.optimizer])
     draft.flag("steps", Shell('"${STEPS:-10}"'))
@@ -183,6 +185,35 @@ def numbers(draft: ServerDraft, training: Training) -> None:
         draft.flag("square_dtype", training.moment_dtype)
 
 
+def low_precision(draft: ServerDraft, training: Training) -> None:
+    """Products of 8 or 4 bits, as Transformer Engine's recipes have them."""
+    name = training.matmul_dtype
+    if name not in RECIPES:
+        return
+    words: Mapping[str, list[str]] = draft.facts.words["fp8"]
+    kind = "fp8" if name in words else "fp4"
+    form, recipe = words.get(name, ["e2m1", name])
+    draft.flag(kind, form)
+    draft.flag(f"{kind}_recipe", recipe)
+    if training.quantised_weights:
+        draft.flag(f"{kind}_weights")
+        if not RECIPES[name].gathers and training.zero < 3:
+            draft.flag("whole_gather")
+    if kind == "fp8" and draft.layout.moe:
+        draft.flag("fp8_padding")
+
+
+def stored_quantised(draft: ServerDraft) -> str:
+    training = _training(draft)
+    lacks = training.quantised_weights and not training.zero
+    return "weights that are stored quantised need its distributed optimizer" if lacks else ""
+
+
+def whole_tokens(draft: ServerDraft) -> str:
+    sent = draft.layout.phases[0].dispatch_dtype
+    return f"dispatch_dtype = {sent}" if sent in RECIPES else ""
+
+
 def one_copy(draft: ServerDraft) -> str:
     return f"replicas = {draft.layout.copies} train apart" if draft.layout.copies > 1 else ""
 
@@ -244,5 +275,7 @@ CHECKS: dict[str, Check] = {
     "exchange_pairs": exchange_pairs,
     "master_dtype": master_dtype,
     "gradient_dtype": gradient_dtype,
+    "low_precision": stored_quantised,
+    "fp8_dispatch": whole_tokens,
     "dtype": dtype,
 }

@@ -370,7 +370,7 @@ KINDS = (
         name="attend", about="attention of queries to a context", attrs=AttendAttrs, dims=_attends,
         dtype=DtypeRule(indices=_chosen_tokens), flops=_attend_flops, uses_tensor_cores=True, needs=_around_the_ring, reduce="softmax",
         whole=value_widths, tokens=Tokens.ATTEND, over_heads=True, share=_attend_share, reads=_seen_bytes,
-        kernels=_attend_kernels, scratch=_attend_scratch,
+        kernels=_attend_kernels, scratch=_attend_scratch, kept=True,
     ),
     OpKind(
         name="select", about="the tokens of the largest scores, summed over heads, or for each head the blocks of them", attrs=SelectAttrs,

@@ -359,6 +359,12 @@ class StoreAttrs(WeightAttrs):
     """Of the new weight in its place."""
 
 
+class QuantiseAttrs(WeightAttrs):
+    """Of a new weight (named) or of what a product reads."""
+
+    moved: bool = _flag("ranks that share out a weight gather it quantised", made=True, default=False)
+
+
 class FetchAttrs(Attrs):
     """Of a stored weight, as its owners have it."""
 

@@ -172,7 +172,7 @@ class OpKind:
     - `reads`: bytes of an operand where not all of it is read. `reads_rows`: of a weight only as many rows as the result has.
       `appends`: only what is new is written. `local`: no memory traffic. `fused`: no kernel of its own.
       `view`: of its operand, without memory of its own. `by_position`: where a token is in its sequence matters.
-    - `gradient_of`: the kind whose operand's gradient it is; see `gradients`.
+    - `kept`: kernels of its gradient read its result, too. `gradient_of`: the kind whose operand's gradient it is; see `gradients`.
     - `rides_in`: fused kernels that do it too. `on_rows`: it works on rows of routed experts. `product`: a product whose
       weights may be quantised.
     - `kernels`: where it runs as several; `scratch`: what these leave to each other.
@@ -209,6 +209,7 @@ class OpKind:
     rides_in: frozenset[Fuse] = frozenset()
     on_rows: bool = False
     product: bool = False
+    kept: bool = False
     gradient_of: str = ""
     move: MoveRule | None = None
     copies: CopyRule | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..graph import Op, Segment
 from ..sharding import Sharding
-from .attributes import AccumulateAttrs, AdamAttrs, FetchAttrs, StoreAttrs
+from .attributes import AccumulateAttrs, AdamAttrs, FetchAttrs, QuantiseAttrs, StoreAttrs
 from .elementwise import as_operand, per_element
 from .kind import AS_OPERAND, Misfit, OpKind, listed, operands
 from .sizes import by_loops
@@ -42,6 +42,10 @@ KINDS = (
     ),
     OpKind(
         name="store", about="a new weight put where the old one was", attrs=StoreAttrs, dims=as_operand, idle="it only keeps", fused=True,
+    ),
+    OpKind(
+        name="quantise", about="what a product reads, in the product's 8 or 4 bits, by rows and by columns", attrs=QuantiseAttrs, dims=as_operand,
+        flops=per_element(2.0), on_rows=True,
     ),
     OpKind(
         name="fetch", about="a weight as it is stored, for ranks that gather it before its use", attrs=FetchAttrs, dims=_stored,

@@ -189,6 +189,7 @@ TRANSPOSE: Mapping[str, Rule] = {
     "add": _add,
     "scale": _scale,
     "shift": _same,
+    "quantise": _same,
     "rename": _rename,
     **dict.fromkeys(
         (k.gradient_of for k in KINDS if k.gradient_of and k.fused and not k.row_sums and k.name != "uncache"), _by_kind

@@ -51,10 +51,12 @@ from .token_choice import read_routing
 from .training import (
     belongs_to_training,
     has_further_layers,
+    has_units_to_train,
     has_what_it_is_over,
+    is_there,
     nothing_left_open,
-    of_whole_numbers,
     read_training,
+    trained_in,
 )
 from .used_experts import read_expert_use, uses_alone
 
@@ -161,12 +163,16 @@ def read_phase(
         body, names, values, engine_memory(engine, hardware, strategy, len(gpus) // strategy.replicas // strategy.pp)
     )
     precision = _precision(values)
+    if training is not None:
+        precision = trained_in(precision, training, model, body, out)
+        training = training if training.quantises else replace(training, matmul_dtype="")
     if precision is not None:
         model = model.stored_as(precision)
-        if hardware is not None:
+        if hardware is not None and not (training is not None and training.quantises):
             check_units(hardware, model, {name: body.span_of(name) for name in DTYPES if name in body.assigns}, out)
     if training is not None:
-        of_whole_numbers(model, values, body, out)
+        is_there(training, model, values, body, out)
+        has_units_to_train(training, hardware, body, out)
         has_further_layers(training, model, body, out)
         has_what_it_is_over(training, body, out)
     routing = read_routing(body, names, None) if "routing" in body.assigns else None
@@ -205,7 +211,7 @@ def read_phase(
 def _precision(values: Mapping[str, Value | None]) -> Precision | None:
     """The dtypes that the phase says; None where it says none."""
     given = {name: str(values[name]) for name in DTYPES if values[name] is not None}
-    return Precision(**given) if given else None
+    return Precision(given.get("weight_dtype"), given.get("kv_dtype"), given.get("attention_dtype")) if given else None
 
 
 def _memory(body: Body, names: Names, values: Mapping[str, Value | None], default: EngineMemory) -> EngineMemory:

@@ -6,17 +6,20 @@ from collections.abc import Mapping
 
 from ...base.diagnostics import Collector
 from ...base.dtypes import dtype as dtype_named
+from ...base.frozen import replace
+from ...base.low_precision import RECIPES
 from ...base.phase_kinds import TRAIN
 from ...base.pipeline_schedules import SCHEDULES
 from ...base.units import Quantity
-from ...spec.model import Model
+from ...spec.hardware import Hardware
+from ...spec.model import Model, Precision
 from ...spec.training import Training
 from ..body import Body
 from ..values.evaluate import Value
 
 OWN = (
     "schedule", "virtual", "recompute", "optimizer", "zero", "gradient_dtype", "master_dtype", "moment_dtype", "grad_overlap", "exchange_overlap",
-    "mtp_loss", "aux_loss", "aux_loss_over", "z_loss", "reshard_after_forward",
+    "mtp_loss", "aux_loss", "aux_loss_over", "z_loss", "reshard_after_forward", "matmul_dtype", "quantised_weights",
 )  # fmt: skip
 ELSEWHERE = {
     **dict.fromkeys(
@@ -52,17 +55,81 @@ def belongs_to_training(kind: str, body: Body, out: Collector) -> None:
             out.add("E12", f"`{name}` does not belong to a training phase", body.span_of(name), help=(why,))
 
 
-def of_whole_numbers(model: Model, values: Mapping[str, Value | None], body: Body, out: Collector) -> None:
-    """Refuses numbers of fewer than 16 bits, of which gradients and new weights are not there yet."""
-    given = {
-        "weight_dtype": model.weight_dtype,
-        "dispatch_dtype": values["dispatch_dtype"],
-        "attention_dtype": values["attention_dtype"],
-    }
-    for name, dtype in given.items():
-        if dtype is not None and dtype_named(str(dtype)).quantised:
-            help = (f"write `{name} = {model.dtype}`",)
-            out.add("E18", f"training with `{name} = {dtype}` is not there yet", body.span_of(name), help=help)
+def is_there(training: Training, model: Model, values: Mapping[str, Value | None], body: Body, out: Collector) -> None:
+    """Refuses what is not there yet of 8 bits: attention's math and its gradient; weights that are gathered whole and then quantised; tokens that
+    travel in other numbers than products read."""
+    dtype, sent = values["attention_dtype"], values["dispatch_dtype"]
+    if dtype is not None and dtype_named(str(dtype)).quantised:
+        help = (f"write `attention_dtype = {model.dtype}`, as engines train by default",)
+        message = f"training with `attention_dtype = {dtype}` is not there yet"
+        out.add("E18", message, body.span_of("attention_dtype"), help=help)
+    if sent is not None and sent != training.matmul_dtype and dtype_named(str(sent)).quantised:
+        help = (
+            f"write `dispatch_dtype = {training.matmul_dtype if training.quantises else model.dtype}`, or leave it out",
+        )
+        read = training.matmul_dtype or model.dtype
+        message = f"tokens are quantised once, for products: they travel in {sent} and are read in {read}"
+        out.add("E12", message, body.span_of("dispatch_dtype"), help=help)
+    if training.zero == 3 and training.quantises and not training.quantised_weights:
+        help = ("write `quantised_weights = true`, or `zero = 1`",)
+        message = "weights that are shared out in 16 bits, gathered and quantised for each product, are not there yet"
+        out.add("E18", message, body.span_of("zero"), help=help)
+
+
+def trained_in(
+    precision: Precision | None, training: Training, model: Model, body: Body, out: Collector
+) -> Precision | None:
+    """The dtypes of a training phase: those of products are what it says. Refuses weights that are quantised and no word of how they are trained."""
+    given = precision or Precision()
+    if training.matmul_dtype:
+        if not training.quantises and training.matmul_dtype != model.dtype:
+            help = (f"write `matmul_dtype = {model.dtype}`, or `matmul_dtype = fp8`",)
+            message = f"products in {training.matmul_dtype} of a model in {model.dtype}: no engine trains so"
+            out.add("E12", message, body.span_of("matmul_dtype"), help=help)
+        if given.weight_dtype not in (None, training.matmul_dtype):
+            helps = ("leave `weight_dtype` out", "`quantised_weights = true` stores them so, too")
+            message = "`matmul_dtype` says what weights of products are, too"
+            out.add("E12", message, body.span_of("weight_dtype"), help=helps)
+    else:
+        for name in sorted({given.weight_dtype or model.weight_dtype, *_of_parts(given, model)}):
+            if dtype_named(name).quantised:
+                near = name if name in RECIPES else "fp8"
+                help = (f"write `matmul_dtype = {model.dtype}`, or `matmul_dtype = {near}`",)
+                message = f"`weight_dtype = {name}` says how weights are served, not what a step computes in"
+                out.add("E12", message, body.span_of("weight_dtype"), help=help)
+                break
+    if training.quantised_weights and not training.quantises:
+        help = (f"write `matmul_dtype = {next(iter(RECIPES))}`, or leave it out",)
+        message = "`quantised_weights` needs a `matmul_dtype` of 8 or 4 bits"
+        out.add("E12", message, body.span_of("quantised_weights"), help=help)
+    if training.quantises:
+        return replace(given, weight_dtype=training.matmul_dtype, products=True)
+    whole = {training.matmul_dtype} >= {model.weight_dtype, *model.weight_dtypes.values()}
+    return precision if not training.matmul_dtype or whole else replace(given, weight_dtype=training.matmul_dtype)
+
+
+def _of_parts(given: Precision, model: Model) -> tuple[str, ...]:
+    """Dtypes of parts that differ."""
+    return () if given.weight_dtype is not None else tuple(model.weight_dtypes.values())
+
+
+def has_units_to_train(training: Training, hardware: Hardware | None, body: Body, out: Collector) -> None:
+    """Refuses recipes whose products the GPU has no units for. One whose peaks are not given by dtype is taken at its word."""
+    recipe = RECIPES.get(training.matmul_dtype)
+    if recipe is None or hardware is None or set(hardware.compute_flops) == {"default"}:
+        return
+    known = hardware.compute_flops
+    if recipe.units not in known:
+        able = [name for name, each in RECIPES.items() if each.units in known]
+        help = (
+            f"write `matmul_dtype = {able[0]}`" + "".join(f", or `{n}`" for n in able[1:])
+            if able
+            else "write `matmul_dtype = bf16`"
+        )
+        takes = f"its matrix units take {', '.join(d for d in known if d != 'default')}"
+        because = (f"{takes}: scales of 32 or 16 numbers need those of {recipe.units}" if "fp8" in known else takes,)
+        message = f"`{hardware.name}` cannot train in {training.matmul_dtype}"
+        out.add("E03", message, body.span_of("matmul_dtype"), because=because, help=(help,))
 
 
 def nothing_left_open(values: Mapping[str, Value | None], body: Body, out: Collector) -> None:
@@ -88,7 +155,7 @@ def read_training(values: Mapping[str, Value | None], body: Body, out: Collector
         str(values["gradient_dtype"]), str(values["master_dtype"]), str(values["moment_dtype"]), str(values["grad_overlap"]),
         _paired(values, schedule, body, out),
         _number(values["mtp_loss"]), _number(values["aux_loss"]), str(values["aux_loss_over"]), _number(values["z_loss"]),
-        reshard,
+        reshard, str(values["matmul_dtype"] or ""), bool(values["quantised_weights"]),
     )  # fmt: skip
 
 

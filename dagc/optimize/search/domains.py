@@ -17,6 +17,7 @@ from .space import Domain, Word
 FIRST = (
     HARDWARE, GPUS, STAGES, "stages", "replicas", *FOLDED, DATA, EXPERT, SEQUENCE, TENSOR, "dcp", "sequences", "chunk", "redundant", "microbatches", "dispatch",
     "sp_method", "sequence_parallel", "overlap", "schedule", "virtual", "zero", "recompute", "grad_overlap", "exchange_overlap",
+    "matmul_dtype", "quantised_weights",
 )  # fmt: skip
 """The order in which a grid grows: what rejects most comes first."""
 MOST_SEQUENCES = 1 << 16

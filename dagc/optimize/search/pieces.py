@@ -7,13 +7,14 @@ fraction of what it costs to compile it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
 from ...base.axes import EXPERT_TENSOR, TENSOR
 from ...base.diagnostics import Collector
 from ...base.frozen import replace
+from ...base.low_precision import RECIPES, WHOLE
 from ...lang.open_spec import OpenSpec
 from ...spec.hardware import Hardware
 from ...spec.unit import Unit
@@ -68,6 +69,10 @@ class Pieces:
         )
         steps = range(int(draft.max(initial=0)) + 1)
         self.peak_flops = self.gpus * _of_pools(rows, pools, lambda own: own.peak_flops(facts.spec.model.weight_dtype))
+        for name in (*WHOLE, *RECIPES) if phase.training is not None else ():
+            at = rows.is_("matmul_dtype", name)
+            peaks = _of_pools(rows, pools, partial(Hardware.peak_flops, dtype=name))
+            self.peak_flops = np.where(at, self.gpus * peaks, self.peak_flops)
         per_step = np.sum([np.where(draft >= k, phase.acceptance**k, 0.0) for k in steps], axis=0)
         self.per_step = per_step if phase.generates else np.ones(count)
         self.tokens = self.sequences * (facts.new if phase.takes_prompts else self.per_step)

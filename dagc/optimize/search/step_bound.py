@@ -15,6 +15,7 @@ import numpy as np
 from ...base.axes import DATA, STAGES
 from ...base.dtypes import DTYPE_BYTES
 from ...base.frozen import record
+from ...base.low_precision import RECIPES
 from ...base.pipeline_schedules import SCHEDULES
 from ...ir.ops.training import STATES
 from ...lang.choices import NONE
@@ -270,7 +271,10 @@ class StepBounds:
         assert training is not None
         master = 0 if training.master_dtype == "none" else DTYPE_BYTES[training.master_dtype]
         each = master + STATES[training.optimizer] * DTYPE_BYTES[training.moment_dtype]
-        counts = weights / max(DTYPE_BYTES[self.facts.spec.model.weight_dtype], 1e-9)
+        model = self.facts.spec.model
+        counts = weights / max(
+            DTYPE_BYTES[model.weight_dtype], *(_most_B(self.rows, name, model.dtype) for name in RECIPES), 1e-9
+        )
         shared = self.shared[at]
         out = np.zeros((2, *weights.shape))
         out[GRADIENTS] = counts * DTYPE_BYTES[training.gradient_dtype] / np.where(self.zero[at] >= 2, shared, 1)
@@ -307,3 +311,8 @@ class StepBounds:
 
     def known(self, row: int) -> bool:
         return not self.news(row)
+
+
+def _most_B(rows: Rows, name: str, whole: str) -> float:
+    """Bytes that a weight takes at most in steps whose products compute in this dtype: both copies beside those in 16 bits; 0: there are none."""
+    return 2 * DTYPE_BYTES[name] + DTYPE_BYTES[whole] if rows.is_("matmul_dtype", name).any() else 0.0

@@ -13,6 +13,7 @@ from functools import cached_property
 from ...base.diagnostics import Collector
 from ...base.frozen import record
 from ...base.pipeline_schedules import SCHEDULES
+from ...cost.training import whole_sides
 from ...pipeline.lower import unverified
 from ...pipeline.place_best import best
 from ...pipeline.step_cut import balanced_step
@@ -125,7 +126,7 @@ class StepJudge(Judge):
             self.kept.move_to_end(key)
             return known[1]
         unit = Unit(self.spec, phase, Collector())
-        found = costed_cells(unit, unverified(unit))
+        found = costed_cells(unit, whole_sides.checked(unverified(unit), unit))
         self.kept[key] = plain, found
         while len(self.kept) > MOST_KEPT:
             self.kept.popitem(last=False)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ...base.axes import DATA, EXPERT, STAGES
+from ...base.low_precision import RECIPES
 from ...base.pipeline_schedules import SCHEDULES, Need, Unmet
 from ...lang.choices import list_word
 from ...spec.training import Training
@@ -21,7 +22,8 @@ def step_words(training: Training) -> dict[str, Word]:
     """What rules may ask of a training phase, as it says it."""
     return {
         SCHEDULE: training.schedule, VIRTUAL: training.virtual, "recompute": list_word(training.recompute), "zero": training.zero,
-        "grad_overlap": training.overlap, "exchange_overlap": training.exchange_overlap,
+        "grad_overlap": training.overlap, "exchange_overlap": training.exchange_overlap, "matmul_dtype": training.matmul_dtype,
+        "quantised_weights": training.quantised_weights,
     }  # fmt: skip
 
 
@@ -56,6 +58,13 @@ def step_rules(training: Training, layers: int, cut: Sequence[int] | None, micro
     found.append(Rule("pairs of cells", f"cells overlap by `exchange_overlap` under {' and '.join(able)} alone", (
         ((SCHEDULE, "exchange_overlap"), lambda r: r.is_("exchange_overlap", "none") | _of_schedules(r, able)),
     ), "E12"))  # fmt: skip
+    words = ("matmul_dtype", "quantised_weights")
+    found.append(Rule("quantised weights", "weights are stored in 8 or 4 bits where products compute in them", (
+        (words, lambda r: ~r.is_("quantised_weights", True) | quantises(r)),
+    ), "E12"))  # fmt: skip
+    found.append(Rule("shared out and quantised", "`zero = 3` gathers weights of 8 or 4 bits as they are stored", (
+        ((*words, "zero"), lambda r: (r.number("zero") < 3) | r.is_("quantised_weights", True) | ~quantises(r)),
+    ), "E18"))  # fmt: skip
     if not training.reshard_after_forward:
         found.append(Rule("kept weights", "weights that stay for their gradients are those that `zero = 3` gathers", (
             (("zero",), lambda r: r.number("zero") >= 3),
@@ -65,6 +74,14 @@ def step_rules(training: Training, layers: int, cut: Sequence[int] | None, micro
         about = f"`layers_per_stage` has a number for each chunk, {layers} in all"
     found.append(Rule("virtual stages", about, (((SCHEDULE, VIRTUAL, STAGES), _divided(layers, cut)),)))
     return tuple(found)
+
+
+def quantises(rows: Rows) -> Flags:
+    """Plans whose products compute in 8 or 4 bits."""
+    found = np.zeros((), dtype=bool)
+    for name in RECIPES:
+        found = found | rows.is_("matmul_dtype", name)
+    return found
 
 
 def _of_schedules(rows: Rows, names: Sequence[str]) -> Flags:

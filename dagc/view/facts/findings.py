@@ -19,7 +19,7 @@ from ...spec.hardware import Hardware, Level, PoolLink
 from ...spec.phase import Phase
 from .cache_words import attention_lines, cache_lines
 from .placed_words import placement_lines
-from .training_words import error_text, kernels_text
+from .training_words import error_text, kernels_text, products_text
 
 WORDS = {
     "compute": "arithmetic",
@@ -224,6 +224,8 @@ def assumptions(plan: CompiledPlan) -> Iterator[tuple[str, str]]:
                 f"{f'in {how.master_dtype}' if how.master_dtype != 'none' else 'none'}, moments in {how.moment_dtype}"
             ),
         )
+        if how.quantises:
+            yield f"{name}: products", products_text(how).removeprefix("products: ")
         if how.mtp_loss:
             yield (
                 f"{name}: labels",

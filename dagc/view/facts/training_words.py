@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ...base.low_precision import RECIPES
 from ...base.units import BYTES, TIME, show, show_runs
 from ...cost.schedule.training.schedule_table import SCHEDULES
 from ...cost.training.step_memory import TrainingMemory
 from ...ir.graph import UPDATE
+from ...ir.ops.op_set import OPS
 from ...plan.step_totals import busiest, layers_on, shares, step_ops
 from ...plan.trained import TrainingResult
 from ...spec.metrics import percent
+from ...spec.training import Training
 from .placed_words import placement_lines
 
 PARTS = ("weights", "gradients", "optimizer", "activations", "gathered", "working", "buffers", "reserve")
@@ -28,11 +31,29 @@ def kernels_text(result: TrainingResult) -> str:
 
     if not result.calibration:
         return "kernels cost the roofline: none of this hardware was measured"
-    known = kernels(result.calibration)
+    low = result.training.quantises
+    known = kernels(result.calibration, low=low)
     whose = "of it" if known.gpu == result.calibration else f"of {known.gpu}" if known.gpu else "of other GPUs"
+    if low:
+        whose = "in 8 and 4 bits, of several GPUs and of other software than those in bf16,"
     return (
         f"kernels: tables of {result.calibration}, where they were timed alone; products and attention at {known.sustained:.0%} of that "
-        f"speed, which measured steps {whose} have"
+        f"speed, which measured steps {whose} have{_substitutes(result)}"
+    )
+
+
+def _substitutes(result: TrainingResult) -> str:
+    """Of products in a dtype that nobody timed on this GPU, whose they are."""
+    read = {
+        (segment.dtype_of(op.inputs[0]), cost.table if cost.family else "", cost.instead_of)
+        for segment in result.graph.segments
+        for op in segment.ops
+        if OPS[op.kind].product and (cost := result.costs.ops[segment.name, op.name]) is not None
+    }
+    found = [one for one in sorted(read) if one[0] in RECIPES and (one[2] or not one[1])]
+    return "".join(
+        f"; nobody timed products in {dtype} on it: {f'those of {table}' if table else 'they cost the roofline'}"
+        for dtype, table, _ in found
     )
 
 
@@ -42,16 +63,18 @@ def error_text(result: TrainingResult) -> str:
 
     if not result.calibration:
         return "no step on this GPU was measured: its error is not known"
-    error = step_error(result.calibration)
+    low = result.training.quantises
+    error = step_error(result.calibration, low=low)
     if error is None:
-        others = step_error()
+        others = step_error(low=low)
         assert others is not None
+        steps = "no such step" if low else "no step"
         return (
-            f"no step on this GPU was measured; of {others.cases} on others, by constants of further ones: within {others.median:.0%} in half of them, "
+            f"{steps} on this GPU was measured; of {others.cases} on others, by constants of further ones: within {others.median:.0%} in half of them, "
             f"within {others.p90:.0%} in nine of ten (median {others.bias:+.0%})"
         )
     return (
-        f"of {error.cases} measured steps on this GPU, of models that no constant was fitted to: within {error.median:.0%} in half of them, "
+        f"of {error.cases} measured steps {'in 8 and 4 bits ' if low else ''}on this GPU, of models that no constant was fitted to: within {error.median:.0%} in half of them, "
         f"within {error.p90:.0%} in nine of ten (median {error.bias:+.0%})"
     )
 
@@ -133,6 +156,17 @@ def recompute_text(result: TrainingResult) -> str:
     return f"recompute: {', '.join(names)}" if names else "recompute: none; every value that a gradient reads is kept"
 
 
+def products_text(training: Training) -> str:
+    """What products compute in, where their operands are quantised; empty where they are not."""
+    if not training.quantises:
+        return ""
+    text = f"products: {training.matmul_dtype}, forward and back; embedding, head, routers and attention are whole; weights "
+    if not training.quantised_weights:
+        return f"{text}are kept whole, too"
+    travels = "as such" if RECIPES[training.matmul_dtype].gathers or training.zero == 3 else "whole"
+    return f"{text}are stored so" + (f", and gathered {travels}" if training.zero else "")
+
+
 OVER = {"rank": "each data-parallel rank", "sequence": "each sequence", "micro_batch": "a micro-batch"}
 
 
@@ -158,7 +192,10 @@ def experts_text(result: TrainingResult) -> str:
 
 def how_text(result: TrainingResult) -> list[str]:
     """What else there is to say of a step before its figures."""
-    texts = usual_text(result), update_text(result), recompute_text(result), losses_text(result), experts_text(result)
+    texts = (
+        usual_text(result), update_text(result), products_text(result.training), recompute_text(result), losses_text(result),
+        experts_text(result),
+    )  # fmt: skip
     return [*(text for text in texts if text), *placement_lines(result)]
 
 
