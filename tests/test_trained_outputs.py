@@ -29,6 +29,7 @@ from dagc.export.training_events import TRACKS
 from dagc.plan.step_totals import step_collectives
 from dagc.spec.metrics import of_training
 from dagc.view.draw import views
+from dagc.view.draw.figures.looks import page_style
 from dagc.view.draw.figures.training_cards import ran, shown_stages, stage_card
 from dagc.view.draw.figures.training_sheets import TRAINING_SHEETS
 from dagc.view.draw.step_layers import COLUMNS, columns, shown_layers
@@ -450,3 +451,9 @@ def test_a_trace_is_of_stages(tmp_path: Path, capsys: Capture) -> None:
     assert {p.suffix for p in (tmp_path / "out").iterdir()} == {".json", ".pftrace", ".txt"}
     assert main([*emit, "--ranks", "all"]) == 2
     assert "leave `--ranks all` out" in capsys.readouterr().err
+
+
+def test_swatches_of_what_is_as_white_as_the_page_are_seen() -> None:
+    """Those of bubbles are hatched, as bubbles are."""
+    rules = {line.split(" {")[0]: line for line in page_style().splitlines()}
+    assert "repeating-linear-gradient" in rules[".sw.bubble"] and "dashed" in rules[".sw.gpu-idle"]

@@ -120,11 +120,25 @@ def _value(name: str, value: str | float, theme: Theme) -> str:
     return PALETTE[str(value)].of(theme) if name in COLOURS and value in PALETTE else str(value)
 
 
+HATCHED = ("bubble",)
+"""Classes that are drawn with hatching over them."""
+
+
+def _swatch(rule: str, look: Look) -> str:
+    """What is as white as the page beside it would not show: it is hatched, or has its dashes."""
+    fill = f"var(--{look['fill']})"
+    if rule in HATCHED:
+        return f"repeating-linear-gradient(135deg, {fill} 0 2px, var(--{LOOKS['hatch']['stroke']}) 2px 3px)"
+    if "stroke-dasharray" in look:
+        return f"{fill}; box-sizing: border-box; border: 1px dashed var(--{look['stroke']})"
+    return fill
+
+
 def page_style() -> str:
     """Colours of figures and of the swatches beside them, as variables of a page."""
     rules = [f"{_selector(rule)} {{ {colours} }}" for rule, colours in _coloured("var(--{})".format)]
     swatches = [
-        f".sw.{rule} {{ background: var(--{look['fill']}); }}"
+        f".sw.{rule} {{ background: {_swatch(rule, look)}; }}"
         for rule, look in LOOKS.items()
         if look.get("fill") in PALETTE and "." not in rule
     ]
