@@ -16,6 +16,7 @@ from .values import Floats, Ints
 
 History = Mapping[tuple[int, str], Floats]
 """(layer, cache op) -> what a pass finds there, [batch, .., context - new tokens, ..]."""
+Groups = Callable[[str, str], Ints]
 WeightSource = Callable[[Segment, int, Weight], Floats]
 """(segment, layer, weight) -> the whole weight, dims in its order."""
 
@@ -37,7 +38,8 @@ def random_weight(segment: Segment, layer: int, weight: Weight) -> Floats:
 class Inputs:
     """What a run is given: token ids [sequences, seq], weights, and for a decode step the cache that it finds (random
     without `history`). `balanced`: tokens go to experts in order instead of by their scores. `labels`: of a training step, the token
-    that follows each, and behind those of a sequence what follows it."""
+    that follows each, and behind those of a sequence what follows it. `groups`: of (segment, router) the tokens [batch, seq] that share the
+    capacity of experts, a number for each group; without it those of a rank do."""
 
     tokens: Ints
     routing: Routing
@@ -45,3 +47,4 @@ class Inputs:
     history: History | None = None
     balanced: bool = False
     labels: Ints | None = None
+    groups: Groups | None = None

@@ -175,10 +175,13 @@ class RankMachine:
             raise ExecutionError(where, "the result is not finite")
         if self._work:
             self.record.work.setdefault((segment.name, op.name), []).append(self._work)
-        if isinstance(op.attrs, RouteAttrs) and op.attrs.skip:
+        turn = layer, self.shards.offset
+        if isinstance(op.attrs, RouteAttrs) and (op.attrs.skip or op.attrs.capacity):
             weights = [np.asarray(each) for each in results[1]]
             share = sum(np.count_nonzero(each) for each in weights) / sum(each.size for each in weights)
-            self.record.kept.setdefault((segment.name, op.dims[-1]), []).append(share)
+            self.record.kept.setdefault((segment.name, op.dims[-1]), {})[turn] = share
+        if self.record.kept:
+            self.record.turns.setdefault((segment.name, op.name), []).append(turn)
         self.remember(place, results[0])
         return results
 

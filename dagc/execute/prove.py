@@ -17,6 +17,7 @@ from ..ir.mesh import Mesh
 from ..ir.ops.kind import Tokens
 from ..ir.ops.leaving import EVERY
 from ..ir.ops.op_set import OPS, state_of
+from ..ir.routed_dims import drops
 from ..ir.text.write import lines_around
 from ..ir.verify.verify import verify
 from ..pipeline.lower import lower
@@ -29,6 +30,7 @@ from .held import wrong_memory
 from .inputs import History, Inputs, WeightSource, random_weight
 from .machine import RankMachine, alike
 from .shards import Shards
+from .token_groups import with_groups
 from .traffic import compare_bytes, compare_requests
 from .twin import NoTwin, Twin, or_no_twin, otherwise, twin_of
 from .values import Floats, Ints
@@ -146,6 +148,8 @@ def prove_graph(
     if alone is None:
         alone = Alone(model if model is not None else model_graph(unit), inputs or random_inputs(unit, weights))
     machine = RankMachine(placed, alone.inputs, placed.the_mesh)
+    if drops(placed):  # what the model alone drops depends on whose ranks it is compared with
+        alone = Alone(alone.graph, with_groups(alone.inputs, placed))
     try:
         return compared(alone, machine, unit, Stated(costed or placed, costs, memory, requests), expected)
     except CheckpointError:

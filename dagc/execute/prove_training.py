@@ -20,6 +20,7 @@ from ..spec.workload import Routing
 from .failure import ExecutionError
 from .inputs import Inputs
 from .prove import Comparison, Recording, around, largest, single, verified
+from .token_groups import with_groups
 from .traffic import compare_bytes
 from .training import Key, TrainingMachine, of_table
 from .twin import NoTwin, Twin, or_no_twin, otherwise, twin_of
@@ -111,7 +112,7 @@ def compared(
     model: Graph, placed: Graph, inputs: Inputs, ranks: int, costs: Costs | None = None, costed: Graph | None = None
 ) -> TrainingProof:
     """One step of both. `costed`: the graph that `costs` are of, where its sizes are others."""
-    reference = TrainingMachine(model, inputs, single())
+    reference = TrainingMachine(model, with_groups(inputs, placed), single())
     machine = TrainingMachine(placed, inputs, placed.the_mesh)
     try:
         reference.step()

@@ -8,6 +8,8 @@ from ..base.frozen import record
 from ..ir.graph import Op, Segment
 from ..ir.routed_dims import routed, skipped
 
+Turn = tuple[int, int]
+"""Layer, and first sequence of the micro-batch."""
 OpKey = tuple[str, str]
 """(segment, op)."""
 
@@ -38,13 +40,14 @@ class Handed:
 @dataclass
 class Record:
     """`traffic`: of each collective every call; `requests`: of scatter and gather every call of every group; `sent`: elements that ranks hand over, by stages; `work`: FLOPs of each op,
-    every call, a number per rank; `kept`: of each router that skips choices (segment, choice dim) the share that it kept, every call; `caches`: shapes of each rank's part of a cache or state."""
+    every call, a number per rank; `kept`: of each router that leaves out choices (segment, choice dim) the share that it kept, by turn; `turns`: of every call of each op, where some router does; `caches`: shapes of each rank's part of a cache or state."""
 
     traffic: dict[OpKey, list[Moved]] = field(default_factory=dict)
     requests: dict[str, list[Handed]] = field(default_factory=dict)
     sent: dict[tuple[int, int], list[int]] = field(default_factory=dict)
     work: dict[OpKey, list[list[float]]] = field(default_factory=dict)
-    kept: dict[OpKey, list[float]] = field(default_factory=dict)
+    kept: dict[OpKey, dict[Turn, float]] = field(default_factory=dict)
+    turns: dict[OpKey, list[Turn]] = field(default_factory=dict)
     caches: dict[OpKey, list[tuple[int, ...]]] = field(default_factory=dict)
 
 
@@ -56,4 +59,4 @@ def kept_of(segment: Segment, op: Op, record: Record, calls: int) -> list[float]
     if rows is None or shares is None:
         return [1.0] * calls
     expected = 1.0 - skipped(segment, rows)
-    return [expected / share for share in shares]
+    return [expected / shares[turn] for turn in record.turns[segment.name, op.name]]

@@ -100,6 +100,22 @@ def skipped(segment: Segment, rows: Rows) -> float:
     return 0.0 if found is None else found.skip
 
 
+def thins(segment: Segment, op: Op) -> bool:
+    """Whether choices whose weight is 0 make no row of an op: those beyond an expert's capacity."""
+    rows = routed(segment, op)
+    if rows is None:
+        return False
+    return any(
+        isinstance(one.attrs, RouteAttrs) and bool(one.attrs.capacity) for one in segment.ops if rows.choice in one.dims
+    )
+
+
+def drops(graph: Graph) -> bool:
+    """Whether some expert has a capacity."""
+    attrs = (op.attrs for segment in graph.segments for op in segment.ops)
+    return any(isinstance(a, RouteAttrs) and a.capacity for a in attrs)
+
+
 def skipped_share(graph: Graph) -> float:
     """Share of all choices that routers leave out; all routers of a phase leave out as many."""
     attrs = (op.attrs for segment in graph.segments for op in segment.ops)

@@ -114,6 +114,12 @@ class Model:
         return by_name
 
     @property
+    def capacity(self) -> float:
+        """What an expert takes at most, in times the mean; 0: all."""
+        found = self.attributes.get("experts.capacity")
+        return found.value if isinstance(found, Quantity) else 0.0
+
+    @property
     def layers(self) -> int:
         """Transformer layers: every stack entry but the first and the last (embedding and head)."""
         return sum(layer.repeat for layer in self.stack[1:-1])

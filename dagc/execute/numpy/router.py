@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 import numpy as np
 
 from ...base.frozen import record
@@ -10,6 +12,11 @@ from .ops import sigmoid
 
 Choice = tuple[Ints, Floats]
 """Expert and weight of every choice of a token, [.., choice] each."""
+
+
+def taken_at_most(capacity: float, choices: int, experts: int) -> int:
+    """Rows of an expert of so many choices."""
+    return ceil(capacity * choices / experts - 1e-9)
 
 
 @record
@@ -29,6 +36,7 @@ class Router:
     jitter: float = 0.0
     skip: float = 0.0
     skip_below: float = 0.0
+    capacity: float = 0.0
 
     def __call__(self, scores: Floats, bias: Floats | None) -> Choice:
         if self.score == "sparsemixer":
@@ -57,6 +65,18 @@ class Router:
         if not self.skip:
             return weights
         return np.where(weights < self.skip_below * weights.max(axis=-1, keepdims=True), 0.0, weights)
+
+    def capped(self, chosen: Ints, weights: Floats, groups: Ints, experts: int) -> Floats:
+        """Where an expert has more tokens of a group than its capacity, the largest weights stay and the others are 0 (Megatron-LM's
+        `topk_softmax_with_capacity`, whose groups are the tokens of a rank). `groups` [batch, seq]: a number for each."""
+        out = weights.copy()
+        of_group = np.broadcast_to(groups[..., None], chosen.shape).ravel()
+        for group in np.unique(groups):
+            most = taken_at_most(self.capacity, int((groups == group).sum()) * self.top_k, experts)
+            for expert in range(experts):
+                own = np.flatnonzero((of_group == group) & (chosen.ravel() == expert))
+                out.flat[own[np.argsort(-weights.ravel()[own], kind="stable")][most:]] = 0.0
+        return out
 
     def gradient(self, upstream: Floats, scores: Floats, chosen: Ints) -> Floats:
         """Of the scores, from that of the weights of the choices, which are themselves constant."""

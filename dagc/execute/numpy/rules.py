@@ -23,10 +23,11 @@ from ...ir.ops.attributes import (
     TemperAttrs,
     values,
 )
+from ...ir.routed_dims import thins
 from ..dispatcher import Backend, OpCall, Rule
 from ..failure import Wrong
 from ..rule_makers import contracted, delta_layouts, each, fetched, normed, packed, rejoined, stayed, unpacked
-from ..values import Floats, Ragged
+from ..values import Floats, Ints, Ragged
 from . import gradients
 from . import ops as k
 from .rotary import Rotary
@@ -172,8 +173,18 @@ def _route(call: OpCall, x: Operands) -> Choice:
     if call.shards.inputs.balanced:
         batch = call.origin[0] + np.arange(scores.shape[0])[:, None]
         position = (batch * int(call.segment.sizes["seq"]) + call.positions("seq"))[..., None] * router.top_k
-        return router.forced(scores, (position + np.arange(router.top_k)) % scores.shape[-1])
-    return router(scores, x[1] if len(x) > 1 else None)
+        chosen, weights = router.forced(scores, (position + np.arange(router.top_k)) % scores.shape[-1])
+    else:
+        chosen, weights = router(scores, x[1] if len(x) > 1 else None)
+    if router.capacity:
+        weights = router.capped(chosen, weights, groups_of(call, scores.shape[:2]), scores.shape[-1])
+    return (chosen, weights)
+
+
+def groups_of(call: OpCall, shape: tuple[int, ...]) -> Ints:
+    """Of the tokens of a rank [batch, seq]: one group, or in the model alone those of the ranks that it is compared with."""
+    given = call.shards.inputs.groups
+    return np.zeros(shape, dtype=np.int64) if given is None else given(call.segment.name, call.op.name)
 
 
 def _dispatch(call: OpCall, x: Operands) -> Ragged:
@@ -183,7 +194,8 @@ def _dispatch(call: OpCall, x: Operands) -> Ragged:
     attrs = call.op.of(DispatchAttrs)
     stay = tuple(a for a in call.op.loop(rows.expert) if a not in attrs.exchange)
     reached = range(len(rows.slots))[call.shards.part(len(rows.slots), stay, call.rank)]
-    weights, some = x[2] if attrs.weighted else None, x[2] != 0.0 if attrs.skips else None
+    skips = attrs.skips or thins(call.segment, call.op)
+    weights, some = x[2] if attrs.weighted else None, x[2] != 0.0 if skips else None
     return k.dispatch(x[0], x[1], weights, call.origin, rows.copies, reached, some)
 
 

@@ -12,6 +12,7 @@ import torch
 from ...ir.ops.attributes import ExchangeAttrs, LossAttrs, RouteGradAttrs, ScoreAttrs, ShareAttrs, values
 from ...ir.ops.elementwise import ACTIVATIONS
 from ...ir.ops.gradients import differentiated, forward_op
+from ...ir.routed_dims import thins
 from ..dispatcher import OpCall, Rule
 from ..numpy.router import Router as RouterRule
 from ..row_gradients import row_gradients
@@ -83,7 +84,8 @@ def _choice_rows(call: OpCall, x: Operands) -> Ragged:
     rows = call.shards.rows(call.segment, call.op.name)
     stay = tuple(a for a in call.op.loop(rows.expert) if a not in call.op.of(ExchangeAttrs).exchange)
     reached = range(len(rows.slots))[call.shards.part(len(rows.slots), stay, call.rank)]
-    found = k.dispatch(torch.ones_like(weights[..., :1]), chosen, weights, call.origin, rows.copies, reached)
+    some = weights != 0.0 if thins(call.segment, call.op) else None
+    found = k.dispatch(torch.ones_like(weights[..., :1]), chosen, weights, call.origin, rows.copies, reached, some)
     return found.with_data(found.data[:, 0])
 
 

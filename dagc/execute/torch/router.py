@@ -8,6 +8,7 @@ import torch
 
 from ...base.frozen import record
 from ..numpy.router import Router as RouterRule
+from ..numpy.router import taken_at_most
 from .ops import Tensor
 
 
@@ -65,3 +66,15 @@ class Router:
             weights.append(torch.gather(share / share.sum(dim=-1, keepdim=True), -1, index))
             left = left.scatter(-1, index, -math.inf)
         return torch.cat(weights, dim=-1)
+
+
+def capped(rule: RouterRule, chosen: Tensor, weights: Tensor, experts: int) -> Tensor:
+    """Of the tokens of a rank: where an expert has more than its capacity, the largest weights stay and the others are 0."""
+    most = taken_at_most(rule.capacity, chosen.numel(), experts)
+    out, flat = weights.clone().reshape(-1), weights.reshape(-1)
+    for expert in range(experts):
+        own = torch.nonzero(chosen.reshape(-1) == expert)[:, 0]
+        if len(own) > most:
+            order = torch.sort(flat[own], descending=True, stable=True).indices
+            out[own[order[most:]]] = 0.0
+    return out.reshape(weights.shape)

@@ -25,6 +25,7 @@ from ...ir.ops.attributes import (
     values,
 )
 from ...ir.ops.sequence import order
+from ...ir.routed_dims import thins
 from ..dispatcher import Backend, OpCall, Rule
 from ..numpy.ops import visible
 from ..numpy.rotary import Rotary
@@ -35,7 +36,7 @@ from . import gradients
 from . import ops as k
 from .ops import Tensor
 from .resident import Resident
-from .router import Router
+from .router import Router, capped
 from .row_moves import kept_rows
 
 Operands = Sequence[Any]
@@ -201,7 +202,9 @@ def _reordered(call: OpCall, value: Tensor, tokens: Any) -> Tensor:
 
 
 def _route(call: OpCall, x: Operands) -> tuple[Tensor, Tensor]:
-    return Router(RouterRule(**values(call.op.of(RouteAttrs))))(x[0], x[1] if len(x) > 1 else None)
+    rule = RouterRule(**values(call.op.of(RouteAttrs)))
+    chosen, weights = Router(rule)(x[0], x[1] if len(x) > 1 else None)
+    return chosen, capped(rule, chosen, weights, x[0].shape[-1]) if rule.capacity else weights
 
 
 def _dispatch(call: OpCall, x: Operands) -> Ragged:
@@ -209,7 +212,8 @@ def _dispatch(call: OpCall, x: Operands) -> Ragged:
     attrs = call.op.of(DispatchAttrs)
     stay = tuple(a for a in call.op.loop(rows.expert) if a not in attrs.exchange)
     reached = range(len(rows.slots))[call.shards.part(len(rows.slots), stay, call.rank)]
-    weights, some = x[2] if attrs.weighted else None, x[2] != 0.0 if attrs.skips else None
+    skips = attrs.skips or thins(call.segment, call.op)
+    weights, some = x[2] if attrs.weighted else None, x[2] != 0.0 if skips else None
     return k.dispatch(x[0], x[1], weights, call.origin, rows.copies, reached, some)
 
 

@@ -25,6 +25,7 @@ from ..prove import Comparison, Recording, single
 from ..prove_training import ByRouter, Found, losses, losses_of_routers, random_step, step_inputs, whole_model, worst
 from ..shards import Shards
 from ..step_messages import layers_of
+from ..token_groups import with_groups
 from ..training import Key, TrainingMachine, with_copies
 from ..twin import Twin
 from ..values import Floats
@@ -185,7 +186,7 @@ class Compared:
     def of(cls, job: StepJob, ranks: Ranks, everyone: Sequence[Made], dtype: str) -> Compared:
         """Against a step of the whole model, of every rank; of two copies of the model each."""
         graph, schedule = job.result.graph, job.schedule
-        whole = TrainingMachine(job.model, job.inputs, single())
+        whole = TrainingMachine(job.model, with_groups(job.inputs, graph), single())
         whole.step()
         check = Comparison(Shards(graph, job.inputs, graph.the_mesh), Recording(whole))
         loss = max(

@@ -31,6 +31,7 @@ from ..prove import (
     twin_inputs,
 )
 from ..shards import Shards
+from ..token_groups import with_groups
 from ..twin import Twin
 from .communicator import Communicator
 from .groups import Ranks, make_groups
@@ -111,7 +112,7 @@ def measured(job: Job, options: Options, device: Any) -> Outcome | None:
     error, same = None, True
     if options.check:
         places = {int(number): at for at, number in np.ndenumerate(ranks.number)}
-        model = RankMachine(job.model, inputs, single())
+        model = RankMachine(job.model, with_groups(inputs, graph), single())
         error, same = compared(result, model, places, [m[2] for m in everyone], TOLERANCE[options.dtype])
     return Outcome(
         graph.phase,

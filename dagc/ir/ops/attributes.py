@@ -304,10 +304,16 @@ class RouteAttrs(RouterAttrs):
     skip_below: float = _number(
         "those of less than this share of the token's largest weight", open_low=False, high=1.0, made=True, default=0.0
     )
+    capacity: float = _number(
+        "what an expert takes of the tokens of a rank, in times the mean; 0: all",
+        open_low=False,
+        made=True,
+        default=0.0,
+    )
 
 
-OF_SKIPPING = ("skip", "skip_below")
-"""A training step skips no choice."""
+OF_SKIPPING = ("skip", "skip_below", "capacity")
+"""Which choices count: that is constant to gradients."""
 
 
 class RouteGradAttrs(RouterAttrs):

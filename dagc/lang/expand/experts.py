@@ -33,6 +33,8 @@ def route(call: BlockCall) -> Ref:
     use = call.block.builder.unit.phase.experts
     if use.skip:
         options |= {"skip": use.skip, "skip_below": use.skip_below}
+    if capacity := call.block.builder.unit.spec.model.capacity:
+        options |= {"capacity": capacity}
     return call.emit("route", inputs, (*scores.dims[:-1], choice), **options)
 
 
