@@ -10,6 +10,7 @@ from dagc.base.frozen import record, replace
 from dagc.base.synonyms import IN_LAYERS
 from dagc.ir.graph import FORWARD, RECOMPUTE, Graph, Op, Segment
 from dagc.ir.graph_pass import GraphPass, PassError
+from dagc.ir.ops.attributes import AttendAttrs
 
 FULL = "full"
 
@@ -61,6 +62,8 @@ EVERYTHING = ("all", "everything", "whole", "block", "uniform", "layer")
 def meant(name: str, ops: Collection[Op]) -> tuple[str, ...]:
     """Help for a name that no op has."""
     word = name.lower()
+    if word in ALWAYS and any(isinstance(op.attrs, AttendAttrs) and op.attrs.kernel != "flash" for op in ops):
+        return ("write `recompute = [attend]`: attention stores its scores",)
     if word in ALWAYS:
         return ("leave it out: attention's scores are done anew always, as fused kernels do",)
     if word in EVERYTHING:

@@ -245,7 +245,7 @@ def _trained(p: Phase, t: Training) -> str:
             *([f"dispatch_dtype = {p.dispatch_dtype}"] if p.dispatch_dtype else []),
             *([f"exchange = {p.exchange}"] if p.exchange else []),
             *([f"routing = {_routing(p.routing)}"] if p.routing is not None else []),
-            *_strategy(p.strategy),
+            *_strategy(p.strategy, use={"attention": _attention_use(p)}),
         ],
     )
 

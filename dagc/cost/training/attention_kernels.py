@@ -24,8 +24,8 @@ def match(found: Match, known: Kernels) -> None:
     """Attention ahead and its gradients, which share the time of one kernel by their FLOPs."""
     ahead: dict[Shape, tuple[Measured, float]] = {}
     for op in found.shapes.of_kind("attend"):
-        if op.of(AttendAttrs).chosen:
-            continue  # no kernel that reads selected tokens was measured
+        if op.of(AttendAttrs).chosen or op.of(AttendAttrs).kernel != "flash":
+            continue  # no kernel that reads selected tokens was measured, or that stores scores
         measured = alone(found, op)
         if measured is not None:
             kernel, joined_s = measured.times(1 / known.sustained), _joined_s(found, op)

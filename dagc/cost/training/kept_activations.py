@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from ...base.frozen import record, replace
 from ...ir.graph import FORWARD, RECOMPUTE, UPDATE, WEIGHT, Graph, Op, Segment, Stage
-from ...ir.ops.attributes import QuantiseAttrs
+from ...ir.ops.attention import score_bytes
+from ...ir.ops.attributes import AttendAttrs, QuantiseAttrs
 from ...ir.ops.op_set import OPS
 from ...ir.ops.sizes import local_bytes
 from ..kv_cache import CachePolicy
@@ -46,7 +47,18 @@ def kept_by_stage(kept: Mapping[str, Kept], stages: Sequence[Stage], lanes: int)
 def kept_bytes(segment: Segment, graph: Graph, imbalance: float) -> Mapping[str, float]:
     """Value -> bytes, of values of the forward cell that gradients read. Kernels of gradients compute element-wise ops anew from
     what is kept, as fused kernels do; caches are their operand."""
-    return _sizes(segment, graph, imbalance, kept_values(segment))
+    return _sizes(segment, graph, imbalance, kept_values(segment)) | kept_scores(segment, graph)
+
+
+def kept_scores(segment: Segment, graph: Graph) -> dict[str, float]:
+    """The softmax of stored scores, by attention: gradients read it. Of an attention that is done anew it is there then."""
+    again = {op.name.partition(".again")[0] for op in segment.ops if op.cell == RECOMPUTE}
+    stored = (
+        op
+        for op in segment.ops
+        if op.cell == FORWARD and type(op.attrs) is AttendAttrs and op.attrs.kernel != "flash" and op.name not in again
+    )
+    return {f"{op.name}.scores": score_bytes(segment.within(op.scope), op, graph.the_mesh) for op in stored}
 
 
 def kept_for_weights(segment: Segment, graph: Graph, imbalance: float) -> float:

@@ -171,7 +171,7 @@ def unfused_kernels(segment: Segment, op: Op, mesh: Mesh) -> tuple[tuple[float, 
     pairs = scores_B / DTYPE_BYTES[op.dtype]
 
     def moved(name: str) -> float:
-        return _seen_bytes(segment, op, name, mesh)
+        return seen_bytes(segment, op, name, mesh)
 
     found = []
     for place, (query, key) in enumerate(zip(queries, keys, strict=True)):
@@ -264,7 +264,7 @@ def _around_the_ring(segment: Segment, op: Op, name: str) -> tuple[Axes, ...]:
     return tuple(op.ring if d == "context" and op.ring else op.loop(d) for d in dims)
 
 
-def _seen_bytes(segment: Segment, op: Op, name: str, mesh: Mesh) -> float:
+def seen_bytes(segment: Segment, op: Op, name: str, mesh: Mesh) -> float:
     """Of keys and values the tokens that the rank's queries see, wherever on the ring they come from."""
     dims = segment.dims_of(name)
     size = local_bytes(segment, name, by_loops(op, dims), mesh)
@@ -369,7 +369,7 @@ KINDS = (
     OpKind(
         name="attend", about="attention of queries to a context", attrs=AttendAttrs, dims=_attends,
         dtype=DtypeRule(indices=_chosen_tokens), flops=_attend_flops, uses_tensor_cores=True, needs=_around_the_ring, reduce="softmax",
-        whole=value_widths, tokens=Tokens.ATTEND, over_heads=True, share=_attend_share, reads=_seen_bytes,
+        whole=value_widths, tokens=Tokens.ATTEND, over_heads=True, share=_attend_share, reads=seen_bytes,
         kernels=_attend_kernels, scratch=_attend_scratch, kept=True,
     ),
     OpKind(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ...base.dtypes import DTYPE_BYTES
 from ...base.frozen import replace
 from ..graph import Op, Segment
 from ..mesh import Mesh
@@ -42,7 +43,7 @@ from .kind import (
     same_dims,
 )
 from .sequence import Array
-from .sizes import local_bytes
+from .sizes import by_loops, local_bytes, local_count
 
 FORWARD = {
     kind.name: kind
@@ -183,6 +184,38 @@ def _attend_flops(forward: OpKind) -> Count:
         return (2.0 if which == 2 * pairs else 1.0) * forward.flops(segment, own) * width / every
 
     return flops
+
+
+def _attend_grad_kernels(segment: Segment, op: Op, mesh: Mesh) -> tuple[tuple[float, float], ...]:
+    """What stored scores make of it: the gradient of their softmax is written and read by all others, those of queries first have it made.
+    With one pair scores are moved seven times, beside four ahead."""
+    attrs, which = op.of(AttendAttrs), differentiated(op)
+    if attrs.kernel == "flash" or _of_sinks(op):
+        return ()
+    own, pairs = forward_op(segment, op), attrs.pairs
+    scores_B = attention.score_bytes(segment, own, mesh)
+    count = scores_B / DTYPE_BYTES[own.dtype]
+
+    def moved(name: str) -> float:
+        return attention.seen_bytes(segment, own, name, mesh)
+
+    upstream_B = local_bytes(segment, op.inputs[0], by_loops(op, own.dims), mesh)
+    value = own.inputs[2 * pairs]
+    found: list[tuple[float, float]] = []
+    if which == 0:
+        width = segment.size(own.dims[-1])
+        found += [(2.0 * count * width, upstream_B + moved(value) + scores_B), (0.0, 3.0 * scores_B)]
+    other_B = upstream_B if which == 2 * pairs else moved(own.inputs[(which + pairs) % (2 * pairs)])
+    result_B = local_count(segment, op.dims, by_loops(op, op.dims), mesh, op.scope) * DTYPE_BYTES[op.dtype]
+    found.append((2.0 * count * segment.size(op.dims[-1]), scores_B + other_B + result_B))
+    return tuple(found)
+
+
+def _attend_grad_scratch(segment: Segment, op: Op, mesh: Mesh) -> float:
+    """The gradient of the softmax and that of the scores; the softmax itself is kept."""
+    if op.of(AttendAttrs).kernel == "flash":
+        return 0.0
+    return 2.0 * attention.score_bytes(segment, forward_op(segment, op), mesh) / mesh.size(op.ring)
 
 
 def gradient_of(
@@ -326,9 +359,11 @@ KINDS = (
     gradient_of(
         "layer_norm", "gradient of the gain of layer_norm", suffix="gain_grad", operand=1, flops=times(1.0), row_sums=LAYER_SUMS,
     ),
-    gradient_of(
+    replace(
+        gradient_of(
         "attend", "gradient of queries, keys or values, scores computed anew", operand=None, attrs=AttendGradAttrs, flops=_attend_flops,
-        indices=_attend_indices,
+        indices=_attend_indices,),
+        kernels=_attend_grad_kernels, scratch=_attend_grad_scratch,
     ),
     OpKind(
         name="route_grad", about="gradient of the scores from that of the chosen weights", attrs=RouteGradAttrs, dims=_of_scores,

@@ -179,13 +179,6 @@ def read_phase(
     if strategy.rebalance is not None:
         routing = replace(strategy.rebalance.series.mean, span=body.span_of("rebalance"))
     kernel = _attention_kernel(body, names)
-    if training is not None and kernel != "flash":
-        out.add(
-            "E18",
-            f"training with `kernel = {kernel}` is not there yet",
-            body.span_of("attention"),
-            help=("leave it out",),
-        )
     fuse = _fused(values["fuse"], body, model, out)
     generated = None if kind == PREFILL.name else 1 + draft
     cache = read_cache(body, names, model, generated) if training is None else KvCache()

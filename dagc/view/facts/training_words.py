@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from ...base.low_precision import RECIPES
 from ...base.units import BYTES, TIME, show, show_runs
 from ...cost.schedule.training.schedule_table import SCHEDULES
+from ...cost.training.kept_activations import kept_scores
 from ...cost.training.step_memory import TrainingMemory
 from ...ir.graph import UPDATE
+from ...ir.ops.attributes import AttendAttrs
 from ...ir.ops.op_set import OPS
 from ...plan.step_totals import busiest, layers_on, shares, step_ops
 from ...plan.trained import TrainingResult
@@ -193,10 +195,29 @@ def experts_text(result: TrainingResult) -> str:
 def how_text(result: TrainingResult) -> list[str]:
     """What else there is to say of a step before its figures."""
     texts = (
-        usual_text(result), update_text(result), products_text(result.training), recompute_text(result), losses_text(result),
-        experts_text(result),
+        usual_text(result), update_text(result), products_text(result.training), recompute_text(result), scores_text(result),
+        losses_text(result), experts_text(result),
     )  # fmt: skip
     return [*(text for text in texts if text), *placement_lines(result)]
+
+
+def scores_text(result: TrainingResult) -> str:
+    """Of attention that stores its scores: what of them a micro-batch keeps in a layer."""
+    stored = [
+        s
+        for s in result.graph.segments
+        for op in s.ops
+        if isinstance(op.attrs, AttendAttrs) and op.attrs.kernel != "flash"
+    ]
+    if not stored:
+        return ""
+    kept_B = max(sum(kept_scores(segment, result.graph).values()) for segment in stored)
+    kept = (
+        f"a layer keeps {show(kept_B, BYTES, 3)} of a micro-batch's for its gradients"
+        if kept_B
+        else "done anew for gradients"
+    )
+    return f"attention writes and reads its scores: {kept}"
 
 
 def stage_name(result: TrainingResult, stage: int) -> str:
