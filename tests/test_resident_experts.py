@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache
+from itertools import product
 
 import numpy as np
 import pytest
 
 import dagc
-from dagc.base.diagnostics import SpecError
+from dagc.base.diagnostics import Collector, SpecError
+from dagc.base.source import Source
 from dagc.cost.cached_experts import missed, needed
 from dagc.cost.routing import expert_probabilities
 from dagc.execute.prove import prove
@@ -16,7 +19,9 @@ from dagc.export.engines.launch import export
 from dagc.ir.ops.attributes import ExpertCopyAttrs
 from dagc.ir.text.read import parse_graph
 from dagc.ir.text.write import print_graph
+from dagc.lang.open_spec import load_open
 from dagc.lang.printer import print_spec
+from dagc.optimize.search.optimum import Asked, search
 from dagc.plan.plan import CompiledPlan
 from dagc.plan.result import PhaseResult
 from dagc.spec.workload import Routing
@@ -211,6 +216,22 @@ def test_how_long_it_takes_until_experts_are_there() -> None:
 def test_the_report_says_it() -> None:
     text = " ".join(compiled("resident = 4, prefetch = next_layer(hit = 80%)", FOUR).report().split())
     assert "GPUs hold 4 of a layer (those used last)" in text and "80% of them named by the layer before" in text
+
+
+@pytest.mark.parametrize("use", ["resident = 6, skip = 20%", "resident = 4, prefetch = next_layer(hit = 80%)"])
+def test_a_search_finds_the_fastest_of_all(use: str) -> None:
+    """Against every plan compiled; those whose ranks cannot hold as many experts each are refused by both."""
+    phase = "phase decode {{ gpus = 0..3, attention {{ dp = {}, tp = {} }}, experts {{ ep = {}, tp = {}, {} }} }}"
+    degrees, times = (1, 2, 4), []
+    for chosen in product(degrees, degrees, degrees, degrees):
+        with suppress(SpecError):
+            times.append(compiled("", phase.format(*chosen, use)).phases["decode"].time_s)
+    text = SPEC.replace("HOST", "host_link = 10 GB/s").replace("LAYERS", "2").replace("ROUTING", "uniform")
+    opened = load_open(Source("plan.moe", text.replace("PHASE", phase.format(*["any(1, 2, 4)"] * 4, use))), Collector())
+    found = search(opened, Asked(("tpot",), top=1))
+    assert found.complete and found.ranked[0].figures[0] == min(times)
+    own = found.certificate
+    assert own.costed + own.bounded + own.equal == len(times) and not own.broken
 
 
 # -- words ---------------------------------------------------------------------------------------

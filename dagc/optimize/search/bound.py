@@ -56,7 +56,9 @@ class Layer:
         sides: list[int] = []
         side, origin = ATTENTION, dict.fromkeys((segment.input, *segment.beside), segment.input)
         for op in segment.ops:
-            inputs = [n for n in op.inputs if not n.startswith("@")]
+            inputs = [n for n in op.inputs if not segment.is_weight(n)]
+            if segment.is_weight(op.name):
+                continue  # a copy of a weight, which no bound counts
             if op.name not in own:
                 for name in (op.name, *(v.name for v in op.more)):
                     origin[name] = origin[inputs[0]]
@@ -376,7 +378,9 @@ def _moves(layer: Layer, segment: Segment, costs: Costs) -> list[Floats]:
         counted.update(sent[name])
 
     for op in segment.ops:
-        inputs = [n for n in op.inputs if not n.startswith("@")]
+        inputs = [n for n in op.inputs if not segment.is_weight(n)]
+        if segment.is_weight(op.name):
+            continue
         names = (op.name, *(v.name for v in op.more))
         if op.name in own:
             side = ROUTED if op.kind == "dispatch" else side

@@ -164,6 +164,12 @@ def _model(facts: Facts) -> tuple[Rule, ...]:
         found.append(Rule("expert width", f"tp of the experts divides their width {width}", (
             ((EXPERT_TENSOR,), lambda r: width % r.number(EXPERT_TENSOR) == 0),
         )))  # fmt: skip
+        resident = facts.phase.experts.resident
+        if resident:
+            found.append(Rule("resident experts", f"ep divides the {resident} experts that GPUs hold, and no half of a batch waits for the other's", (
+                ((EXPERT,), lambda r: resident % r.number(EXPERT) == 0),
+                (("overlap",), lambda r: r.is_("overlap", "none")),
+            )))  # fmt: skip
     else:
         found.append(Rule("no experts", "a model without routed experts has none to copy or to split", (
             (("redundant",), lambda r: r.number("redundant") == 0),
