@@ -115,7 +115,11 @@ def _tests(claim: Claim, template: str, subject: Subject) -> Iterator[tuple[str,
     )
     for owner in owners:
         metric = re.sub(rf"\b(?:{PHASE}|{SERVE})\.", f"{owner}.", template)
-        yield metric, f"{metric} {claim.op} {bound}"
+        if claim.figure.until is None:
+            yield metric, f"{metric} {claim.op} {bound}"
+        else:
+            yield metric, f"{metric} >= {_plain(claim.figure.value, claim.figure.unit)}"
+            yield metric, f"{metric} <= {_plain(claim.figure.until, claim.figure.unit)}"
 
 
 def _bound(claim: Claim) -> str:

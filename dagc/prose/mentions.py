@@ -26,7 +26,7 @@ MOST_ON_A_LINE = 60
 class Figure:
     """A number as written. `value`: as written, with its suffix (`10B` is 1e10), `unit`: of the language, empty for what is counted;
     `of`: what a rule of words.json calls it; `near`: its clause and its label, lower case; `clause`: the clause alone; `op`: a sign of
-    comparison before or a plus behind it; `inside`: it is in parentheses; `digits`: what one step of its last digit is."""
+    comparison before or a plus behind it; `inside`: it is in parentheses; `digits`: what one step of its last digit is; `until`: the end of a range."""
 
     line: Line
     start: int
@@ -42,6 +42,7 @@ class Figure:
     op: str
     digits: float
     index: tuple[int, int] | None = None
+    until: float | None = None
 
     @property
     def si(self) -> float:
@@ -85,7 +86,7 @@ def _figure(
     text, table = line.text, words()
     number, until = found[1], found[2]
     end = found.end()
-    index = None
+    index, last = None, None
     value = _number(number)
     scale = ""
     if text[end : end + 2] == "..":
@@ -127,7 +128,10 @@ def _figure(
         elif not unit and noun != "times":
             return None  # ids or pages
         else:
-            of = f"range of {unit or noun}"
+            of = _dim(unit) if unit else noun
+            last = _number(until)
+            if last <= value:
+                return None  # 10240 - 512 tokens is no range
     elif top := re.search(r"\btop-?\s?$", head, re.IGNORECASE):
         of, unit = "top_k", ""
         head = head[: top.start()]
@@ -160,7 +164,7 @@ def _figure(
     )
     return Figure(
         line, found.start(), end, text[found.start() : end].strip(), found[0], value, unit, of, axis, clause, near, op,
-        _step(number) * (_LARGE[scale] if scale else 1.0), index,
+        _step(number) * (_LARGE[scale] if scale else 1.0), index, last,
     )  # fmt: skip
 
 
