@@ -61,8 +61,8 @@ def models(draw: st.DrawFn, experts: int) -> str:
 
 
 @st.composite
-def plans(draw: st.DrawFn) -> tuple[str, str]:
-    """(kind, spec) of a plan on at most 48 ranks."""
+def plans(draw: st.DrawFn, *, uses: bool = False) -> tuple[str, str]:
+    """(kind, spec) of a plan on at most 48 ranks. `uses`: of some of them choices are skipped, or experts come from hosts."""
     kind = draw(st.sampled_from(["prefill", "prefill", "decode"]))
     dp, sp, tp = (draw(st.sampled_from(degrees)) for degrees in ((1, 2), (1, 1, 2), (1, 2, 2, 3, 4)))
     pp, spread = draw(st.sampled_from([(1, ""), (1, ""), (3, ""), (2, "[1, 2]"), (2, "[2, 1]")]))
@@ -73,17 +73,23 @@ def plans(draw: st.DrawFn) -> tuple[str, str]:
         stage, batch = dp * sp * tp, dp
         sides = [(e, t) for e in (1, 2, 3, 4, 6, 8) for t in (1, 2, 3, 4) if stage % (e * t) == 0]
         ep, etp = draw(st.sampled_from(sides))
-        degrees = f"attention {{ dp = {dp}, sp = {sp}, tp = {tp} }}\nexperts {{ ep = {ep}, tp = {etp} }}"
+        degrees = f"attention {{ dp = {dp}, sp = {sp}, tp = {tp} }}\nexperts {{ ep = {ep}, tp = {etp}USE }}"
     else:
         ep = draw(st.sampled_from([1, 2, 3] if sp * tp * dp <= 4 else [1, 2]))
         stage, batch = dp * ep * sp * tp, dp * ep
-        degrees = f"dp = {dp}, ep = {ep}, sp = {sp}, tp = {tp}"
+        degrees = f"dp = {dp}, ep = {ep}, sp = {sp}, tp = {tp}\nexperts {{ USE }}"
     experts = draw(st.sampled_from([3, 4, 5, 6, 8]))
     redundant = -experts % ep + draw(st.sampled_from([0, 0, ep if ep > 1 else 0]))
     phase = (
         f"gpus = 0..{stage * pp * replicas - 1}, pp = {pp}, replicas = {replicas}, microbatches = {micro}\n"
         f"sp_method = {draw(st.sampled_from(['allgather', 'ring', 'ulysses']))}, overlap = {overlap}\n"
         f"redundant = {redundant}, sequence_parallel = {'true' if parallel else 'false'}\n{degrees}"
+    )
+    known = ["", "skip = 30%, skip_below = 60%"]
+    known += [f"resident = {ep}, prefetch = next_layer(hit = 50%)"] if overlap == "none" else []
+    use = draw(st.sampled_from(known)) if uses else ""
+    phase = phase.replace("experts { USE }", f"experts {{ {use} }}" if use else "").replace(
+        "USE", f", {use}" if use else ""
     )
     if kind == "prefill" and sp > 1 and draw(st.booleans()):
         phase += "\nsp_layout = zigzag"

@@ -86,7 +86,7 @@ def test_every_preset_reads_back_equal(model: str, strategy: str) -> None:
 
 
 @settings(max_examples=examples(12), deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(random_plans.plans())
+@given(random_plans.plans(uses=True))
 def test_every_random_plan_reads_back_equal(plan: tuple[str, str]) -> None:
     try:
         spec = load(Source("x", plan[1]), Collector())

@@ -42,7 +42,7 @@ def compiled(text: str) -> Plan:
 
 
 @settings(PROPERTY, max_examples=examples(25))
-@given(plans())
+@given(plans(uses=True))
 def test_the_ranks_compute_what_the_model_computes(case: tuple[str, str]) -> None:
     kind, text = case
     proof = prove(compiled(text), kind)
