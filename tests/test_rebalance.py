@@ -6,8 +6,10 @@ import json
 from itertools import permutations
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
+from conftest import ROOT
 
 import dagc
 from dagc.base.diagnostics import SpecError
@@ -216,6 +218,16 @@ def _written(folder: Path) -> str:
     text = SPEC.replace("LOADS", f"[{series}]").replace("EVERY", "10").replace("PER_NODE", "8").replace("MORE", "")
     (folder / "plan.moe").write_text(text)
     return str(folder / "plan.moe")
+
+
+def test_its_json_is_as_the_schema_says() -> None:
+    plan = compiled([HOT, HOT, *[OTHER] * 6])
+    data, own = plan.to_json(), figures(plan)
+    found = data["phases"]["decode"]["rebalance"]
+    assert (found["gain"], found["moved_B"], found["break_even"]) == (own.gain, own.moved_B, own.break_even)
+    jsonschema.validate(
+        json.loads(json.dumps(data)), json.loads((ROOT / "dagc" / "export" / "plan.schema.json").read_text())
+    )
 
 
 # -- words ---------------------------------------------------------------------------------------

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from functools import cache
 from itertools import product
 
+import jsonschema
 import numpy as np
 import pytest
+from conftest import ROOT
 
 import dagc
 from dagc.base.diagnostics import Collector, SpecError
@@ -232,6 +235,20 @@ def test_a_search_finds_the_fastest_of_all(use: str) -> None:
     assert found.complete and found.ranked[0].figures[0] == min(times)
     own = found.certificate
     assert own.costed + own.bounded + own.equal == len(times) and not own.broken
+
+
+def test_its_json_is_as_the_schema_says() -> None:
+    plan = compiled("resident = 4, prefetch = next_layer(hit = 80%)", FOUR, "host_link = 10 GB/s, disk = 5 GB/s")
+    data = plan.to_json()
+    found, own = data["phases"]["decode"]["expert_cache"], plan.phases["decode"].expert_cache
+    assert own is not None and (found["copied_B"], found["warm_s"], found["load_s"]) == (
+        own.copied_B,
+        own.warm_s,
+        own.load_s,
+    )
+    schema = json.loads((ROOT / "dagc" / "export" / "plan.schema.json").read_text())
+    jsonschema.validate(json.loads(json.dumps(data)), schema)
+    assert "expert_cache" not in compiled("skip = 0", FOUR).to_json()["phases"]["decode"]
 
 
 # -- words ---------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from ..base.harmless import in_json
 from ..base.render import as_records
 from ..base.units import unit_name
 from ..cost.placed_experts import placed_experts
+from ..cost.records import ExpertCache, Rebalanced
 from ..plan.graph_file import GRAPH_SCHEMA, hardware_data, ir_section, plan_section
 from ..plan.held_memory import parts
 from ..plan.plan import CompiledPlan, cached_tokens
@@ -125,6 +126,8 @@ def phase_object(plan: CompiledPlan, result: PhaseResult) -> dict[str, Any]:
         **({"alternative": asdict(known)} if (known := plan.spec.alternatives.get(result.name)) is not None else {}),
         **_figures(plan, result),
         **({"expert_layers": [asdict(own) for own in result.costs.layers]} if result.costs.layers else {}),
+        **({"rebalance": _rebalanced(result.rebalanced)} if result.rebalanced is not None else {}),
+        **({"expert_cache": _cached(result.expert_cache)} if result.expert_cache is not None else {}),
         **(
             {"expert_placement": _experts(plan, result)}
             if plan.spec.phase(result.name).strategy.expert_placement
@@ -164,6 +167,38 @@ def _figures(plan: CompiledPlan, result: PhaseResult) -> dict[str, Any]:
         "imbalance": ("imbalance_error", result.costs.load_error),
     }
     return keyed(plan.subject(result.name), lambda metric: metric.json, beside)
+
+
+def _rebalanced(found: Rebalanced) -> dict[str, Any]:
+    """What placing experts anew moves and gains."""
+    return {
+        "every": found.every,
+        "placements": found.times,
+        "imbalance": found.imbalance,
+        "moved_B": found.moved_B,
+        "move_s": found.move_s,
+        "pass_s": found.own_s,
+        "kept_pass_s": found.step_s,
+        "gain": found.gain,
+        **({} if found.break_even is None else {"break_even": found.break_even}),
+    }
+
+
+def _cached(found: ExpertCache) -> dict[str, Any]:
+    """What experts in host memory take."""
+    return {
+        "found": found.found,
+        "copied_B": found.copied_B,
+        "held_B": found.held_B,
+        "host_B": found.host_B,
+        "fill_s": found.fill_s,
+        **({} if found.load_s is None else {"load_s": found.load_s}),
+        **({} if found.steps is None else {"warm_steps": found.steps}),
+        "warm_s": found.warm_s,
+        "pass_s": found.own_s,
+        "all_pass_s": found.all_s,
+        "cold_pass_s": found.cold_s,
+    }
 
 
 def _experts(plan: CompiledPlan, result: PhaseResult) -> dict[str, Any]:
