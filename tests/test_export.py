@@ -300,7 +300,7 @@ PHASE = {
     "identity": ("name", "kind", "hardware", "precision", "gpus", "strategy", "constants", "span", "spans"),
     "flags of an engine": ("context", "tokens", "chunk", "sequences"),
     "what the engine sees in its traffic": ("routing",),
-    "common_rules": ("experts",),
+    "common_rules": ("experts", "cache", "attention_kernel"),
     "left_open": (
         "acceptance",
         "drafter",
@@ -316,6 +316,7 @@ PHASE = {
         "dispatch_dtype",
         "exchange",
         "quantise",
+        "fuse",
         "expert_activations",
         "engine",
         "host_s",
