@@ -405,3 +405,22 @@ def test_a_checkpoint_that_is_all_of_eight_bits() -> None:
     found = precision({"torch_dtype": "float8_e4m3fn"}, notes)
     assert (found["activations"], found["cache"], found["embed"], found["experts"]) == ("bf16", "bf16", "bf16", "fp8")
     assert notes == ["`dtype` is float8_e4m3fn: fp8 weights, and bf16 for everything else, are assumed"]
+
+
+@pytest.mark.parametrize(
+    ("module", "part"),
+    [
+        ("model.layers.*.self_attn.out_proj", "attention"),
+        ("model.layers.*.feed_forward.w2", "mlp"),
+        ("model.layers.*.feed_forward.experts.*.w2", "experts"),
+        ("model.layers.*.moe.down_proj", "experts"),
+        ("model.layers.*.share_expert.down_proj", "shared"),
+        ("model.layers.*.block_sparse_moe.shared_experts.down_proj", "shared"),
+    ],
+)
+def test_modules_that_are_left_are_known_by_the_names_of_any_checkpoint(module: str, part: str) -> None:
+    """LFM2, Step 3.5 and MiniMax M3 have names of their own."""
+    kept = {"quant_method": "modelopt", "quant_algo": "FP8", "ignore": [module]}
+    found = precision({"dtype": "bfloat16", "num_hidden_layers": 2, "quantization_config": kept}, [])
+    rest = {"attention", "mlp", "experts", "shared"} - {part}
+    assert found[part] == "bf16" and {found[name] for name in rest} == {"fp8"}

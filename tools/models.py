@@ -102,7 +102,7 @@ def page(found: list[Row]) -> str:
             notes.setdefault(note, []).append(row.name)
     lines += [f"- {note}: {', '.join(names)}" for note, names in sorted(notes.items())]
     lines += ["", *architectures(found)]
-    lines += ["", "## Refused", ""]
+    lines += ["", *UNREAD.split("\n"), "", "## Refused", ""]
     lines += [f"- {row.name}: {'; '.join(row.reasons)}" for row in found if row.imported is None]
     return "\n".join(lines) + "\n"
 
@@ -113,6 +113,28 @@ What `dagc import` reads: a `config.json` whose `model_type` is one of these, qu
 transformers' own defaults of the class with what torch counts on the meta device (`tools/config_defaults.py`; `none`: it has no model of
 text of that name). "Proved" names the small random models whose logits, and those of a cached step, are equal to transformers'
 (`tests/test_reference.py`). An architecture with neither is not verified."""
+
+
+UNREAD = """## Not read
+
+Architectures that transformers 5.24 has and the language has no words for, and what they need:
+
+| `model_type` | models | what is missing |
+| --- | --- | --- |
+| `deepseek_v4` | DeepSeek V4 | several residual streams mixed by hyper-connections; keys and values of groups of tokens compressed to one; experts chosen by a hash of the token |
+| `hy_v4`, `glm5_next_text` | Hunyuan 4, GLM 5 Next | hyper-connections |
+| `qwen4_exp_text` | Qwen4-exp | embeddings of n-grams, gates of the residual stream |
+| `longcat_flash` | LongCat Flash | experts that do nothing, which a router may choose beside the others |
+| `mistral_large4_text` | Mistral Large 4 | rotary frequencies that are learned |
+| `inkling_text`, `inkling2_text` | Inkling | scores that depend on the distance between tokens |
+| `kolibri1` | Kolibri 1 | a router's bias on scores before their sigmoid |
+| `gemma3n_text`, `gemma4_text` of E2B and E4B | Gemma 3n, 4 | an embedding for each layer |
+| `gemma2` | Gemma 2 | a soft bound of attention scores |
+| `phi3` with `longrope` | Phi 4 mini | rotary angles stretched by lists |
+| `minimax` | MiniMax Text 01, M1 | states that fade by constants of a layer's place |
+
+Not verified, since neither that release nor the published configs at hand have a config of theirs: Kimi K3, Grok, Ling and Ring 2 (`bailing_moe`), Step 3, Llama Nemotron
+Ultra, Mistral Large 3. `dagc import` refuses an unknown `model_type` and names those whose fields are most like its own. Nothing here was written from memory."""
 
 
 def architectures(found: list[Row]) -> list[str]:

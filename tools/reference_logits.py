@@ -183,11 +183,24 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
         "minimax_m3_vl_text",
         GQA | {"num_hidden_layers": 3, "intermediate_size": 8, "dense_intermediate_size": 20, "shared_intermediate_size": 12, "num_local_experts": 8, "num_experts_per_tok": 2, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}, "swiglu_limit": 0.6, "index_n_heads": 2, "index_head_dim": 6, "index_block_size": 3, "index_topk_blocks": 2, "index_local_blocks": 1, "layer_types": ["full_attention", "minimax_m3_sparse", "minimax_m3_sparse"], "mlp_layer_types": ["dense", "sparse", "sparse"]},
     ),
+    "granite_swa": ("granite_swa", GQA | {"intermediate_size": 20, "sliding_window": 4, "layer_types": ["full_attention", "sliding_attention"], "layer_rope_theta": [0, 5000.0], **FACTORS}),
+    "granitemoe_swa": ("granitemoe_swa", GQA | {"intermediate_size": 8, "shared_intermediate_size": 12, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"], "layer_rope_theta": [10000.0, 500.0], **FACTORS}),
+    "youtu": ("youtu", COMMON | {"num_key_value_heads": 4, "q_lora_rank": 8, "kv_lora_rank": 6, "qk_nope_head_dim": 4, "qk_rope_head_dim": 4, "v_head_dim": 3, "intermediate_size": 20}),
+    "glm4": ("glm4", GQA | {"intermediate_size": 20, "pad_token_id": None}),
+    "arcee": ("arcee", GQA | {"intermediate_size": 20}),
+    "muse_spark": ("muse_spark_text", GQA | {"num_hidden_layers": 3, "intermediate_size": 20, "moe_intermediate_size": 8, "moe_hidden_size": 6, "num_local_experts": 8, "num_experts_per_tok": 2, "sliding_window": 4, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"], "mlp_layer_types": ["dense", "sparse", "sparse"], "layer_rope_theta": [500000.0, 0, 500000.0], "output_multiplier": 0.7, "final_logit_softcapping": 1.5, "pad_token_id": None, "routed_scaling_factor": 1.5}),
+    "axk2": ("axk2", MLA | INDEXER | {"index_n_heads": 8, "gated_norm_rank": 3, "n_group": 4, "topk_group": 2, "mlp_layer_types": ["dense", "sparse"]}),
+    "dots3_note": (
+        "dots3_note_text",
+        MLA | INDEXER | {"num_hidden_layers": 3, "index_n_heads": 8, "n_group": 1, "topk_group": 1, "sliding_window": 4, "layer_types": ["indexed_attention", "sliding_attention", "indexed_attention"], "shared_experts_intermediate_size": 12, "swa_num_attention_heads": 2, "swa_num_key_value_heads": 2, "swa_q_lora_rank": 6, "swa_kv_lora_rank": 4, "swa_head_dim": 10, "swa_qk_nope_head_dim": 6, "swa_v_head_dim": 5, "pad_token_id": None},
+    ),
 }  # fmt: skip
 
 OF_CHECKPOINTS = ("_bias", "layer_scalar")
 """Ends of the names of buffers that checkpoints have."""
 OF_TEXT = {
+    "dots3_note_text": ("dots3_note", "Dots3NoteTextModel", "Dots3NoteTextConfig"),
+    "muse_spark_text": ("muse_spark", "MuseSparkTextModel", "MuseSparkTextConfig"),
     "qwen3_omni_moe_text": ("qwen3_omni_moe", "Qwen3OmniMoeThinkerTextModel", "Qwen3OmniMoeTextConfig"),
     "qwen3_vl_moe_text": ("qwen3_vl_moe", "Qwen3VLMoeTextModel", "Qwen3VLMoeTextConfig"),
     "step3p5": ("step3p7", "Step3p7TextModel", "Step3p7TextConfig"),
@@ -251,7 +264,10 @@ class OfText(torch.nn.Module):
 
     def forward(self, **given: object) -> SimpleNamespace:
         out = self.model(**given)
-        return SimpleNamespace(logits=self.lm_head(out.last_hidden_state), past_key_values=out.past_key_values)
+        logits = self.lm_head(out.last_hidden_state) * getattr(self.model.config, "output_multiplier", 1.0)
+        if bound := getattr(self.model.config, "final_logit_softcapping", None):
+            logits = torch.tanh(logits / bound) * bound
+        return SimpleNamespace(logits=logits, past_key_values=out.past_key_values)
 
 
 def made_of(kind: str, config: transformers.PreTrainedConfig) -> torch.nn.Module:

@@ -12,17 +12,25 @@ from .module_lists import Patterns
 PARTS: dict[str, tuple[str, ...]] = {
     "embed": ("model.embed_tokens",),
     "head": ("lm_head",),
-    "attention": ("model.layers.{}.self_attn.o_proj",),
-    "mlp": ("model.layers.{}.mlp.down_proj", "model.layers.{}.feed_forward.down_proj"),
+    "attention": ("model.layers.{}.self_attn.o_proj", "model.layers.{}.self_attn.out_proj"),
+    "mlp": (
+        "model.layers.{}.mlp.down_proj",
+        "model.layers.{}.feed_forward.down_proj",
+        "model.layers.{}.feed_forward.w2",
+    ),
     "experts": (
         "model.layers.{}.mlp.experts.0.down_proj",
         "model.layers.{}.block_sparse_moe.experts.0.w2",
         "model.layers.{}.feed_forward.experts.0.down_proj",
+        "model.layers.{}.feed_forward.experts.0.w2",
+        "model.layers.{}.moe.down_proj",
     ),
     "shared": (
         "model.layers.{}.mlp.shared_experts.down_proj",
         "model.layers.{}.mlp.shared_expert.down_proj",
         "model.layers.{}.feed_forward.shared_expert.down_proj",
+        "model.layers.{}.block_sparse_moe.shared_experts.down_proj",
+        "model.layers.{}.share_expert.down_proj",
     ),
 }
 """Part of a model -> the names that checkpoints give to a module that represents it."""
