@@ -17,10 +17,11 @@ from dagc.base.source import Source
 from dagc.base.syntax.format import format_source
 from dagc.cli import main
 from dagc.prose.audit_text import appended, formatted, requirements
+from dagc.prose.claims import MOST_CLAIMS, Plan, claims
 from dagc.prose.document import MOST_BYTES, MOST_LINE, document, lines
 from dagc.prose.equations import equations
 from dagc.prose.judged_claims import ARITHMETIC, FAILS, HOLDS, NOTHING, Audit, Finding, audit
-from dagc.prose.mentions import figures
+from dagc.prose.mentions import MOST_ON_A_LINE, figures
 from dagc.prose.words import words
 
 pytestmark = pytest.mark.usefixtures("shared_servings")
@@ -242,11 +243,16 @@ def test_hostile_documents(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "\x1b" not in out and out.count("\n") == 1 and "prefill.gpus == 64" in out
 
 
-def test_long_lines_take_no_time() -> None:
-    for part in ("9 × ", "= 9 ", "((9 ", "9 GB (", "9-9 ", "9, 9 x "):
-        text = part * (MOST_LINE // len(part))
-        (line,) = lines(text)
-        equations(line.text, figures(line, None))
+def test_work_is_bounded() -> None:
+    """Numbers of a line, claims and numbers of a document: what is left is counted."""
+    for part in ("9 × ", "= 9 ", "((9 ", "9 GB (", "9-9 ", "9, 9 x ", "9 x 9 = 81 "):
+        (line,) = lines(part * (MOST_LINE // len(part)))
+        found = figures(line, None)
+        assert len(found) <= MOST_ON_A_LINE and len(equations(line.text, found)) <= len(found)
+    plan = Plan({"decode": "decode"}, frozenset({8}))
+    assert [len(claims("GPUs: 8\n" * n, plan)[0]) for n in (5, MOST_CLAIMS + 5)] == [5, MOST_CLAIMS]
+    assert claims("GPUs: 8\n" * (MOST_CLAIMS + 5), plan)[1] == 5
+    assert claims("1 2 3 4 5 6 7 8 9 10\n" * 2_500, plan) == ([], 500)
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,7 +39,7 @@ def summary(audit: Audit) -> str:
     if not audit.findings:
         return f"{audit.document}: no numeric claims"
     count = {verdict: audit.count(verdict) for verdict in (HOLDS, FAILS, ARITHMETIC, NOTHING)}
-    more = f"; {audit.more} more were not looked at" if audit.more else ""
+    more = f"; {audit.more:,} more lines were not looked at" if audit.more else ""
     return (
         f"{audit.document}: {_of(len(audit.findings), 'claim')}: {_verb(count[HOLDS], 'hold')}, {_not(count[FAILS])}, "
         f"{count[ARITHMETIC]} arithmetic only, {count[NOTHING]} with nothing to compare{more}"

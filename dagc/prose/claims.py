@@ -9,12 +9,13 @@ from ..base.frozen import record, replace
 from ..spec.metrics import metric as metric_of
 from .document import Line, lines
 from .equations import Equation, equations, operands
-from .mentions import Figure, figures
+from .mentions import MOST_ON_A_LINE, Figure, figures
 from .words import Rule, has, words
 
 PHASE, SERVE, AXIS = "PHASE", "SERVE", "AXIS"
 MOST_CLAIMS = 1_000
-"""Of a document; the rest is counted."""
+MOST_NUMBERS = 20_000
+"""Of a document, claims or not; then the lines that are left are counted."""
 
 
 @record
@@ -57,19 +58,19 @@ class Claim:
 
 
 def claims(text: str, plan: Plan) -> tuple[list[Claim], int]:
-    """Those of a document, in order, and how many more there are."""
+    """Those of a document, in order, and how many of its lines were not looked at."""
     out: list[Claim] = []
-    more = 0
+    numbers = 0
     previous: Line | None = None
-    for line in lines(text):
+    every = lines(text)
+    for k, line in enumerate(every):
+        numbers += min(MOST_ON_A_LINE, len(re.findall(r"\d+", line.text)))
+        if len(out) >= MOST_CLAIMS or numbers > MOST_NUMBERS:
+            return out[:MOST_CLAIMS], len(every) - k
         before = previous if previous is not None and previous.block == line.block else None
-        for claim in _of_line(line, before, plan):
-            if len(out) < MOST_CLAIMS:
-                out.append(claim)
-            else:
-                more += 1
+        out += _of_line(line, before, plan)
         previous = line
-    return out, more
+    return out[:MOST_CLAIMS], 0
 
 
 def _of_line(line: Line, previous: Line | None, plan: Plan) -> Iterator[Claim]:

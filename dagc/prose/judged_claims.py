@@ -51,7 +51,7 @@ class Finding:
 
 @record
 class Audit:
-    """Of a document: `findings` in its order; `more`: claims beyond those that were looked at."""
+    """Of a document: `findings` in its order; `more`: lines behind those that were looked at."""
 
     document: str
     findings: tuple[Finding, ...]

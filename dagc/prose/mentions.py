@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from functools import cache
+from itertools import islice
 
 from ..base.frozen import record, replace
 from ..base.units import UNITS, dim_name
@@ -18,6 +20,8 @@ _BOUNDS = re.compile(r"[();]|→|->|—|–|\s-\s|,\s|\.\s|<=|>=|≤|≥|<|>|\sb
 _COMPARED = re.compile(r"(<=|>=|≤|≥|<|>)\s*[~≈]?\s*$")
 _BRIEF = re.compile(r"\s\((p\d\d|median|mean|average|per gpu|per node|in total|total)\)", re.IGNORECASE)
 _SIGNS = {"≤": "<=", "≥": ">=", "<": "<", ">": ">", "<=": "<=", ">=": ">="}
+BEFORE = 60
+"""Characters before a number in which its axis, or a sign of comparison, is looked for."""
 MOST_ON_A_LINE = 60
 """Numbers of a line that are looked at."""
 
@@ -71,9 +75,7 @@ def figures(line: Line, previous: Line | None) -> list[Figure]:
     """Those of a line, in order. `previous`: the line before in the same block, whose label goes on where this one has none of its own."""
     out: list[Figure] = []
     cuts = [0, *(m.start() for m in _BOUNDS.finditer(line.text)), len(line.text)]
-    for found in _FOUND.finditer(line.text):
-        if len(out) >= MOST_ON_A_LINE:
-            break
+    for found in islice(_FOUND.finditer(line.text), MOST_ON_A_LINE):
         one = _figure(line, found, cuts, previous, out)
         if one is not None:
             out.append(one)
@@ -106,10 +108,10 @@ def _figure(
         end = behind.end()
     elif end < len(text) and (text[end].isalpha() or text[end] in "_/") and not scale:
         return None  # a part of a name: 1F1B, 3D
-    head = text[: found.start()]
+    head = text[max(0, found.start() - BEFORE) : found.start()]
     low, high = (
-        max((c for c in cuts if c <= found.start()), default=0),
-        min((c for c in cuts if c >= end), default=len(text)),
+        cuts[max(0, bisect_right(cuts, found.start()) - 1)],
+        cuts[min(len(cuts) - 1, bisect_left(cuts, end))],
     )
     clause = text[low:high].lower().strip("();,→- ")
     near = _near(line, low, clause, previous)
