@@ -59,7 +59,7 @@ def read(text: str) -> Spec:
 WRITTEN = {
     "schedule": "zb_h1", "virtual": "2", "recompute": "full", "optimizer": "sgd", "zero": "1", "gradient_dtype": "bf16",
     "master_dtype": "none", "moment_dtype": "bf16", "grad_overlap": "full", "exchange_overlap": "full", "reshard_after_forward": "false", "prefix": "64 tok", "chunk": "64 tok", "draft": "2",
-    "acceptance": "0.5", "tree": "[2, 1]", "exit": "[at(layers = 1, share = 10%)]",  "draft_model": '"llama-3.1-8b"', "drafter": "mtp", "kv_dtype": "fp8", "window_cache": "whole", "kv_block": "64 tok", "kv_cache": "{ keep = 4 tok }", "fuse": "none", "rebalance": "{ loads = [[[1, 1]], [[1, 1]], [[1, 1]], [[1, 1]]], window = 1, every = 1 }",
+    "acceptance": "0.5", "tree": "[2, 1]", "chunk_by": "work", "chunk_overlap": "full", "exit": "[at(layers = 1, share = 10%)]",  "draft_model": '"llama-3.1-8b"', "drafter": "mtp", "kv_dtype": "fp8", "window_cache": "whole", "kv_block": "64 tok", "kv_cache": "{ keep = 4 tok }", "fuse": "none", "rebalance": "{ loads = [[[1, 1]], [[1, 1]], [[1, 1]], [[1, 1]]], window = 1, every = 1 }",
     "memory_fraction": "90%", "memory": "{ tokens = 64 tok }", "engine": "vllm", "quantise": "separate",
     "expert_activations": "bf16", "host": "1 ms", "launch": "1 us", "redundant": "8", "mtp_loss": "0.1",
     "aux_loss": "0.01", "aux_loss_over": "sequence", "z_loss": "1e-3", "matmul_dtype": "fp8", "quantised_weights": "true",

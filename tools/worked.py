@@ -214,6 +214,8 @@ WORKED: dict[str, dict[str, str]] = {
         "chunk": "phase prefill { gpus = 0..7, tp = 8, chunk = 256 tok }",
         "lengths": "phase prefill { gpus = 0..7, dp = 2, tp = 4, lengths = uniform(50%, 150%) }",
         "packing": "phase prefill { gpus = 0..7, dp = 2, tp = 4, lengths = lognormal(1), packing = padded }",
+        "chunk_by": "phase prefill { gpus = 0..7, tp = 8, chunk = 256 tok, chunk_by = work }",
+        "chunk_overlap": "phase prefill { gpus = 0..7, pp = 2, tp = 4, chunk = 256 tok, chunk_overlap = full }",
         "draft": "phase decode { gpus = 0..7, tp = 8, draft = 2 }",
         "acceptance": "phase decode { gpus = 0..7, tp = 8, draft = 2, acceptance = [80%, 70%] }",
         "tree": "phase decode { gpus = 0..7, tp = 8, tree = [2, 1], acceptance = [[60%, 15%], 50%] }",

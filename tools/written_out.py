@@ -183,6 +183,8 @@ HAND: dict[str, dict[str, Written | str]] = {
         "chunk": Written("256 tok", place=IN_PREFILL),
         "acceptance": Written("", DRAFT),
         "drafter": Written("", DRAFT),
+        "chunk_by": Written("", _beside(phase__prefill="chunk = 64 tok"), IN_PREFILL),
+        "chunk_overlap": Written("", _beside(phase__prefill="chunk = 64 tok"), IN_PREFILL),
         "lengths": Written("fixed", place=IN_PREFILL),
         "packing": Written("", _beside(phase__prefill="lengths = uniform(50%, 150%)"), IN_PREFILL),
         "exit": Written("exit = [at(layers = 1, share = 0%)]"),

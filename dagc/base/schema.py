@@ -354,6 +354,18 @@ PHASE: dict[str, Attribute] = {
         "padded",
         "packed",
     ),
+    "chunk_by": _word(
+        "prefill: chunks of equally many tokens, or of equally much work, later ones shorter",
+        "tokens",
+        "tokens",
+        "work",
+    ),
+    "chunk_overlap": _word(
+        "prefill: whether a chunk enters a stage when the one before has left it, or when that has left all",
+        "none",
+        "none",
+        "full",
+    ),
     "draft": _count(
         "tokens that a decode step checks in addition to its own (speculative decoding)", 0, low=0, high=1e3
     ),

@@ -6,6 +6,7 @@ The graph is lowered once, for a whole chunk; a pass runs the same ops at its ow
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import accumulate
 
 from ..base.frozen import record, replace
 from ..base.traced import number
@@ -45,11 +46,23 @@ def sizes(phase: Phase) -> tuple[PassSize, ...]:
     whole = phase.passes - bool(phase.last)
     cached = phase.context - phase.new_tokens
     found = [PassSize(n, phase.tokens, cached + (middle + 1) * phase.tokens) for n, middle in _runs(whole)]
+    if phase.cuts:
+        found = list(_of_cuts(phase))
     if phase.last:
         found.append(PassSize(1, phase.last, phase.context))
     if phase.cache.keep:
         found = [replace(one, context=phase.cache.seen(one.tokens, one.context, generates=False)) for one in found]
     return tuple(found)
+
+
+def _of_cuts(phase: Phase) -> Iterator[PassSize]:
+    """Passes of unequal tokens; of a run of them the middle one, with the run's tokens."""
+    ends = list(accumulate(phase.cuts, initial=phase.context - phase.new_tokens))
+    start = 0
+    for count, _ in _runs(len(phase.cuts)):
+        end = start + count
+        yield PassSize(count, (ends[end] - ends[start]) / count, ends[start + (count + 1) // 2])
+        start = end
 
 
 def _runs(number: int) -> Iterator[tuple[int, float]]:

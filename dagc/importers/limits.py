@@ -206,6 +206,9 @@ def check_together(unit: Unit, graph: Graph) -> None:
     for name in ("window_cache", "drafter", "engine", "exchange", "quantise", "expert_activations"):
         _check_word(name, getattr(phase, name), "plan.phase")
     _check_drafts(phase)
+    cuts = phase.cuts
+    if cuts and (min(cuts) < 1 or len(cuts) != phase.passes or max(cuts) != phase.tokens or phase.last):
+        raise DataError("plan.phase.cuts", f"are not {phase.passes} chunks of up to {phase.tokens} tokens")
     if phase.attention_kernel not in ATTENTION_KERNELS:
         kernels = ", ".join(ATTENTION_KERNELS)
         raise DataError("plan.phase.attention_kernel", f"{phase.attention_kernel!r} is not one of {kernels}")

@@ -131,10 +131,19 @@ class Elaborator:
         for own in known:
             if (own.name if pools.several else "") in plain or not phases:
                 check_units(own, model, model.spans, self.out)
-        return Spec(
+        spec = Spec(
             known[0], model, workload, served_by, requirements, dict(self.values), dict(self.domains), serves, known[1:], joined,
             self.alternatives, trainings,
         )  # fmt: skip
+        return self.cut(spec)
+
+    def cut(self, spec: Spec) -> Spec:
+        """With the chunks of prompts that are cut by work, if there is no error: they follow from the model's graph."""
+        if self.out.errors or not any(phase.by_work for phase in spec.phases):
+            return spec
+        from .expand.work_cuts import with_cuts  # a spec without such chunks does not pay for it
+
+        return with_cuts(spec)
 
     def pools(self, found: Mapping[str, Sections]) -> Pools | None:
         """The pools of GPUs; None where there are more than can be."""

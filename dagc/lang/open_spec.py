@@ -178,7 +178,8 @@ class OpenSpec:
         serves = [self._serve(name, values.get(name, {}), own, whole, out) for name in self.serves]
         done = tuple(s for s in serves if s is not None)
         trainings = tuple(p for p in read if p.training is not None)
-        return replace(self.spec, phases=own, serves=done, trainings=trainings) if out.errors == errors else None
+        whole_spec = replace(self.spec, phases=own, serves=done, trainings=trainings)
+        return self.reader.for_(out).cut(whole_spec) if out.errors == errors else None
 
     def _serve(self, name: str, values: Values, phases: Sequence[Phase], whole: bool, out: Collector) -> Serve | None:
         from .sections.serve import read_serve

@@ -339,7 +339,16 @@ def _new_tokens(p: Phase) -> Iterator[str]:
         drafted = f"tree = [{', '.join(map(str, p.tree))}]" if p.tree else f"draft = {p.speculative}"
         yield f"{drafted}, acceptance = {_acceptance(p)}{drafter}"
     elif p.takes_prompts and p.tokens < p.context:
-        yield f"prefix = {p.context - p.new_tokens} tok" + (f", chunk = {p.tokens} tok" if p.passes > 1 else "")
+        yield f"prefix = {p.context - p.new_tokens} tok" + _chunks(p)
+
+
+def _chunks(p: Phase) -> str:
+    if p.passes == 1:
+        return ""
+    by = ", chunk_by = work" if p.by_work else ""
+    return f", chunk = {p.chunk if p.by_work else p.tokens} tok{by}" + (
+        ", chunk_overlap = full" if p.chunks_overlap else ""
+    )
 
 
 def _acceptance(p: Phase) -> str:

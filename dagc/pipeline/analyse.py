@@ -8,7 +8,8 @@ from ..base.frozen import replace
 from ..cost import chunks, scale_blocks
 from ..cost.footprint import Memory
 from ..cost.records import Costs, ExpertCache, Rebalanced
-from ..cost.schedule.records import PathStep
+from ..cost.schedule.chunk_flow import Pass, in_flight_s
+from ..cost.schedule.records import PathStep, Schedule
 from ..cost.schedule.verify_schedule import verify_schedule
 from ..cost.transfers import request_costs
 from ..ir.graph import Graph
@@ -36,11 +37,13 @@ def cost_graph(graph: Graph, unit: Unit) -> PhaseResult:
     check(graph, unit)
     passes = price(graph, unit)
     largest = chunks.whole_pass(unit.phase)
-    last = next((c for c in reversed(passes) if (c.tokens, c.context) == (largest.tokens, largest.context)), None)
+    found_s = () if unit.phase.chunks_overlap else passes
+    last = next((c for c in reversed(found_s) if (c.tokens, c.context) == (largest.tokens, largest.context)), None)
     end = last or whole(graph, unit)
     need = whole_memory(graph, unit, end.costs)
     verify_schedule(graph, end.schedule)
-    warn_of_idle_stages(unit, end.schedule)
+    if not unit.phase.chunks_overlap:
+        warn_of_idle_stages(unit, end.schedule)
     warn_of_moved_cache(unit, graph, end.costs)
     warn_of_full_hosts(unit, graph)
     flops = sum(
@@ -117,6 +120,7 @@ def assembled(
         experts_in=apart.hardware if (apart := unit.phase.strategy.apart) is not None else "",
         first_expert_id=unit.spec.first_expert_id(unit.phase),
         kind=unit.phase.kind,
+        in_flight=unit.phase.chunks_overlap,
     )
 
 
@@ -160,7 +164,31 @@ def bound_shares(path: Sequence[PathStep]) -> dict[str, float]:
 
 def price(graph: Graph, unit: Unit, hardware: Hardware | None = None) -> tuple[Chunk, ...]:
     """Every pass of the phase; `hardware` replaces the spec's (sensitivities)."""
-    return tuple(_priced(graph, unit, size, hardware) for size in chunks.sizes(unit.phase))
+    found = tuple(_priced(graph, unit, size, hardware) for size in chunks.sizes(unit.phase))
+    return _in_flight(found, graph) if unit.phase.chunks_overlap and len(graph.stages) > 1 else found
+
+
+def _in_flight(found: tuple[Chunk, ...], graph: Graph) -> tuple[Chunk, ...]:
+    """Passes that follow each other through the stages: what each adds to those before, its path in the same proportion."""
+
+    def added_s(schedules: Sequence[Schedule]) -> list[float]:
+        micro = graph.microbatches
+        rows = [
+            Pass(c.count, s.stage_s, tuple(edge.time_s for edge in c.costs.edges), micro, s.host_s)
+            for c, s in zip(found, schedules, strict=True)
+        ]
+        return in_flight_s(rows)
+
+    def shortened(schedule: Schedule, time_s: float) -> Schedule:
+        share = time_s / schedule.period_s if schedule.period_s else 1.0
+        path = tuple(replace(step, time_s=step.time_s * share) for step in schedule.path)
+        return replace(schedule, period_s=time_s, path=path)
+
+    times = added_s([c.schedule for c in found]), added_s([c.floor for c in found])
+    return tuple(
+        replace(c, schedule=shortened(c.schedule, own), floor=shortened(c.floor, floor))
+        for c, own, floor in zip(found, *times, strict=True)
+    )
 
 
 def whole(graph: Graph, unit: Unit, hardware: Hardware | None = None) -> Chunk:

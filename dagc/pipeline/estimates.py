@@ -15,11 +15,13 @@ from ..cost.records import Costs
 from ..cost.schedule.period import period_s
 from ..ir.graph import Graph
 from ..plan.result import PhaseResult
+from ..plan.result import passes_s as all_passes_s
 from ..spec.model import Precision
 from ..spec.phase import Phase
 from ..spec.spec import Spec
 from ..spec.unit import Unit
 from .analyse import check, of_size, phase_tokens, whole_memory
+from .analyse import price as priced
 from .kept import LOST, Figures, Layout, Layouts, Numbers
 
 
@@ -106,6 +108,8 @@ class Estimates:
             phase = best(self.spec, phase)
         unit = Unit(self.spec, phase, Collector())
         passes_s, memory, graph = self._passes(unit) if look is None else self._fresh(unit, look)
+        if phase.chunks_overlap:
+            passes_s = all_passes_s(priced(self.layouts.lowered(unit), unit))
         per_step = 1.0 if phase.parts or not graph.generates else phase.tokens_per_step
         if phase.drafter != "none":
             passes_s, memory = self._drafts(unit, graph, memory, passes_s)

@@ -59,7 +59,7 @@ def phase_of(knot: Knot, spec: Spec) -> Phase:
     drafted = 1 + own.speculative
     strategy = replace(own.strategy, microbatches=knot.microbatches) if knot.microbatches else own.strategy
     kind = knot.kind
-    common = replace(own, kind=kind, parts=(), passes=1, last=0, strategy=strategy, lengths=None)
+    common = replace(own, kind=kind, parts=(), passes=1, last=0, cuts=(), strategy=strategy, lengths=None)
     if kind == DECODE.name:
         return replace(common, sequences=knot.sequences, tokens=drafted, context=knot.context)
     if kind == PREFILL.name:

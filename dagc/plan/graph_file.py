@@ -42,7 +42,7 @@ SKIP = frozenset(
     }
 )
 """Fields whose result is in the placed graph, or in the hardware and the model beside it."""
-SAID = ("tree", "chances", "exits", "lengths")
+SAID = ("tree", "chances", "exits", "by_work", "cuts", "chunks_overlap", "lengths")
 """Fields of a phase that are there where the phase says something."""
 
 

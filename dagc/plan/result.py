@@ -145,6 +145,8 @@ class PhaseResult:
 
     expert_cache: ExpertCache | None = None  # where GPUs hold some of their experts
 
+    in_flight: bool = False  # whether chunks of prompts follow each other through the stages
+
     kind: str = ""  # of its phase; a mixed step that has one part has the graph of another kind
 
     @property
@@ -205,6 +207,17 @@ class PhaseResult:
         """Parts of the batch that different GPUs hold: data-parallel ranks, in the words of serving engines."""
         entry = self.graph.body[0].entry
         return self.graph.the_mesh.size(entry.dims[0]) if entry is not None else 1
+
+    @property
+    def bubble(self) -> float:
+        """Share of the stages' time in which they wait; of chunks that follow each other through the stages, of all passes."""
+        span_s = sum(c.count * (c.schedule.period_s - c.schedule.host_s) for c in self.chunks) * len(
+            self.schedule.stage_s
+        )
+        if not self.in_flight or span_s <= 0:
+            return self.schedule.bubble
+        busy_s = sum(c.count * sum(c.schedule.stage_s) * len(c.schedule.cells[0]) for c in self.chunks)
+        return max(0.0, 1.0 - busy_s / span_s)
 
     @property
     def passes(self) -> int:

@@ -127,7 +127,7 @@ _PHASES: tuple[Metric, ...] = (
     ),
     _phase("step", TIME, "lower", lambda s: s.result.schedule.period_s, "one pass in the steady state"),
     _phase(
-        "bubble", SCALAR, "lower", lambda s: s.result.schedule.bubble, "share of the stages' time in which they wait for micro-batches",
+        "bubble", SCALAR, "lower", lambda s: s.result.bubble, "share of the stages' time in which they wait for micro-batches",
         share=True, compared=False,
     ),
     _phase(

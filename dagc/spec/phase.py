@@ -118,6 +118,9 @@ class Phase:
     tree: tuple[int, ...] = ()
     chances: Chances = ()
     draft_model: Model | None = None
+    by_work: bool = False  # chunks of equally much work
+    cuts: tuple[int, ...] = ()  # tokens of each of them
+    chunks_overlap: bool = False  # on the stages
     exits: Exits = ()  # of decode: behind which layers which share of the sequences has its token
     lengths: BatchLengths | None = None  # of prompts that are not equally long
     cache: KvCache = KvCache()  # what it keeps, and where
@@ -149,7 +152,7 @@ class Phase:
     @property
     def new_tokens(self) -> int:
         """Tokens of a sequence that all passes together take in."""
-        return (self.passes - 1) * self.tokens + (self.last or self.tokens)
+        return sum(self.cuts) or (self.passes - 1) * self.tokens + (self.last or self.tokens)
 
     def at_context(self, context: int) -> Phase:
         """The phase where sequences are so long when its cache is fullest: a prompt of so many tokens, its cached prefix
@@ -164,7 +167,8 @@ class Phase:
         new = context - (self.context - self.new_tokens)
         tokens = min(self.chunk or new, new)
         passes = -(-new // tokens) if new > 0 else 1
-        return replace(self, context=context, tokens=tokens, passes=passes, last=new % tokens if passes > 1 else 0)
+        last = new % tokens if passes > 1 else 0
+        return replace(self, context=context, tokens=tokens, passes=passes, last=last, cuts=())
 
     @property
     def seen(self) -> int:

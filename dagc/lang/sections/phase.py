@@ -46,7 +46,7 @@ from .early_exits import read_exits
 from .kv_cache import read_cache
 from .loads_over_time import read_rebalance
 from .mixed_step import belongs, read_parts
-from .prompt_lengths import belongs_to_prefill, left_open, read_batch
+from .prompt_lengths import belongs_to_prefill, chunks_of, left_open, read_batch
 from .token_choice import read_routing
 from .training import (
     belongs_to_training,
@@ -114,6 +114,7 @@ def read_phase(
         drafter, draft_model = read_drafter(values, model, body, out, model_named)
     drafts = read_drafts(values, body, names)
     belongs_to_prefill(str(kind), body, out)
+    chunks_of(str(kind), body, out)
     exits = read_exits(str(kind), body, names, model) if "exit" in body.assigns else ()
     if not judged and kind == PREFILL.name:
         left_open(body, out)
@@ -194,6 +195,7 @@ def read_phase(
         str(values["window_cache"]), block, memory, _launches(values["launch"], engine), routing,
         parts=parts, precision=precision, hardware=pool, drafter=drafter, draft_model=draft_model, chunk=int(_number(values["chunk"])), training=training, tree=drafts.tree, chances=drafts.chances,
         lengths=None if batch is None else batch.lengths, exits=exits,
+        by_work=passes > 1 and values["chunk_by"] == "work", chunks_overlap=passes > 1 and values["chunk_overlap"] == "full",
         experts=read_expert_use(of_experts, body, str(kind), model, strategy, names), cache=cache, attention_kernel=kernel, fuse=fuse, span=section.kind_span, spans=body.spans(),
     )  # fmt: skip
     if judged and out.errors == errors:

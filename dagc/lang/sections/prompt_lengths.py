@@ -66,6 +66,28 @@ def belongs_to_prefill(kind: str, body: Body, out: Collector) -> None:
         out.add("E12", "`packing` has no effect: all prompts are equally long", body.span_of("packing"), help=help_)
 
 
+def chunks_of(kind: str, body: Body, out: Collector) -> None:
+    """Refuses words of chunks where there are none."""
+    for name in ("chunk_by", "chunk_overlap"):
+        if name not in body.assigns or kind == "train":
+            continue
+        if kind != "prefill":
+            out.add("E12", f"`{name}` belongs to a prefill phase", body.span_of(name))
+        elif "chunk" not in body.assigns:
+            help_ = ("write `chunk = 2048 tok`",)
+            out.add("E12", f"`{name}` has no effect: prompts are not cut", body.span_of(name), help=help_)
+        for word, chosen in (("stages", "balanced"), ("place", "best")):
+            other = body.assigns.get(word)
+            if (
+                name == "chunk_overlap"
+                and other is not None
+                and isinstance(other.value, ast.Name)
+                and other.value.text == chosen
+            ):
+                help_ = ("leave one of them out",)
+                out.add("E12", f"`{word} = {chosen}` looks at chunks one after the other", other.value.span, help=help_)
+
+
 def read_batch(
     values: Mapping[str, Value | None],
     body: Body,
@@ -292,7 +314,7 @@ def _share(word: str, n: int) -> float:
 
 def left_open(body: Body, out: Collector) -> None:
     """A search looks for layouts of prompts of one length: rows follow from the layout."""
-    for name in ("lengths", "chunk_by"):
+    for name in ("lengths", "chunk_by", "chunk_overlap"):
         if name in body.assigns:
             help_ = ("leave nothing open in this phase, or give its prompts one length",)
             out.add("E12", f"`dagc search` chooses for no batch with `{name}`", body.span_of(name), help=help_)

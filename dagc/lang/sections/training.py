@@ -23,7 +23,18 @@ OWN = (
 )  # fmt: skip
 ELSEWHERE = {
     **dict.fromkeys(
-        ("prefix", "chunk", "draft", "acceptance", "tree", "drafter", "draft_model", "exit"),
+        (
+            "prefix",
+            "chunk",
+            "draft",
+            "acceptance",
+            "tree",
+            "drafter",
+            "draft_model",
+            "exit",
+            "chunk_by",
+            "chunk_overlap",
+        ),
         "a training step takes whole sequences",
     ),
     **dict.fromkeys(

@@ -44,7 +44,7 @@ def binding(result: PhaseResult, buys: Sequence[Sensitivity] = ()) -> str:
     leaders = list(result.bound_by.items())[:2]
     clauses = [_clause(result, bound, share) for bound, share in leaders if share >= 0.1 or bound == leaders[0][0]]
     parts.append(f"{'; '.join(clauses)}.")
-    bubble = result.schedule.bubble
+    bubble = result.bubble
     if bubble >= 0.05:
         m, p = result.graph.microbatches, len(result.graph.stages)
         batches = f"{m} micro-batch{'es' if m > 1 else ''}"
@@ -367,10 +367,12 @@ def _link(level: Level, hardware: Hardware) -> str:
 
 
 def _passes(phase: Phase) -> str:
+    how = "each enters a stage when the one before has left it" if phase.chunks_overlap else "one after the other"
+    if phase.cuts:
+        sizes = f"{max(phase.cuts)} to {min(phase.cuts)} tok, of equally much work"
+        return f"{phase.passes} passes of {sizes}, each with the context cached by then, {how}"
     short = f", {phase.last} in the last" if phase.last else ""
-    return (
-        f"{phase.passes} passes of {phase.tokens} tok{short}, each with the context cached by then, one after the other"
-    )
+    return f"{phase.passes} passes of {phase.tokens} tok{short}, each with the context cached by then, {how}"
 
 
 def _routing(kind: str, s: float) -> str:

@@ -69,7 +69,7 @@ def _phases(plan: CompiledPlan) -> Iterator[Row]:
 
 
 def _phase(plan: CompiledPlan, result: PhaseResult) -> Row:
-    beside = {"makespan_s": ("passes", result.passes), "utilization": ("bubble", result.schedule.bubble)}
+    beside = {"makespan_s": ("passes", result.passes), "utilization": ("bubble", result.bubble)}
     return {
         "kind": result.phase_kind.name,
         **({"hardware": result.hardware} if result.hardware else {}),

@@ -105,7 +105,7 @@ def _phase(plan: CompiledPlan, result: PhaseResult, buys: Sequence[Sensitivity],
     )
     lines += [f"    {name} of {result.time_of}"] if result.time_of else []
     lines.append(
-        f"  utilization {figures['utilization']}   pipeline bubble {result.schedule.bubble:.1%}{_ends(result)}   expert imbalance "
+        f"  utilization {figures['utilization']}   pipeline bubble {result.bubble:.1%}{_ends(result)}   expert imbalance "
         f"{figures['imbalance']}{_chance(result)}{_spare(result)}   {figures['flops_per_token']}"
     )
     if dtypes := own_precision(plan, result.name):
@@ -135,7 +135,7 @@ def _phase(plan: CompiledPlan, result: PhaseResult, buys: Sequence[Sensitivity],
 
 def _ends(result: PhaseResult) -> str:
     """How long the stages of a pipeline take to fill and to drain."""
-    if len(result.graph.stages) == 1:
+    if len(result.graph.stages) == 1 or result.in_flight:
         return ""
     return f" (fill {show(result.schedule.fill_s, TIME)}, drain {show(result.schedule.drain_s, TIME)})"
 

@@ -92,7 +92,7 @@ def _figures(plan: CompiledPlan, result: PhaseResult) -> Markup:
         ("utilization", figures["utilization"], figures["flops_per_token"]),
         (
             "pipeline idle",
-            f"{result.schedule.bubble:.1%}",
+            f"{result.bubble:.1%}",
             f"{len(result.graph.stages)} stage{'s' if len(result.graph.stages) > 1 else ''}",
         ),
         ("expert imbalance", figures["imbalance"], f"busiest rank over the mean{spared(result)}{worst_layer(result)}"),
