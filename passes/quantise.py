@@ -19,12 +19,13 @@ class Quantise(GraphPass):
     """Of a product x W all three products compute so: the product itself, the gradient of x and that of W (Transformer Engine's default, and DeepSeek-V3's,
     arXiv 2412.19437, section 3.3). A value is quantised once for all that read it; gradients pass straight through. New weights are quantised once a
     step. `moved`: before they are gathered, where ranks share them out. `dispatched`: tokens on their way to experts are, too, and gradients on their way
-    back (arXiv 2412.19437, section 3.3.3)."""
+    back (arXiv 2412.19437, section 3.3.3). `each`: the dtype in which weights are stored, where every cell quantises those that it has gathered."""
 
     name: ClassVar[str] = "quantise"
     levels: ClassVar[tuple[str, ...]] = ("model",)
     moved: bool = False
     dispatched: bool = False
+    each: str = ""
 
     def run(self, graph: Graph) -> Graph:
         return replace(graph, segments=tuple(self.quantised(segment) for segment in graph.segments))
@@ -36,8 +37,9 @@ class Quantise(GraphPass):
         of = dict(products(segment, weights))
         layer = Layer(segment, of, dict(dispatched(segment, of)) if self.dispatched else {}, {}, [])
         for op in segment.ops:
-            layer.add(op, self.moved and isinstance(op.attrs, StoreAttrs), weights)
-        return replace(segment, ops=tuple(layer.ops))
+            layer.add(op, self, weights)
+        stored = (replace(w, dtype=self.each or w.dtype) if w.name in weights else w for w in segment.weights)
+        return replace(segment, ops=tuple(layer.ops), weights=tuple(stored))
 
 
 def products(segment: Segment, weights: dict[str, str]) -> Iterator[tuple[str, str]]:
@@ -69,47 +71,50 @@ def dispatched(segment: Segment, of: dict[str, str]) -> Iterator[tuple[str, str]
 
 @mutable
 class Layer:
-    """The ops of a layer anew. `of`: product -> dtype; `sent`: op that brings tokens -> dtype; `known`: (value, dtype) -> the value quantised."""
+    """The ops of a layer anew. `of`: product -> dtype; `sent`: op that brings tokens -> dtype; `known`: (value, dtype, the
+    cell where each has its own) -> the value quantised."""
 
     source: Segment
     of: dict[str, str]
     sent: dict[str, str]
-    known: dict[tuple[str, str], str]
+    known: dict[tuple[str, str, str], str]
     ops: list[Op]
 
-    def add(self, op: Op, moved: bool, weights: dict[str, str]) -> None:
+    def add(self, op: Op, how: Quantise, weights: dict[str, str]) -> None:
         dtype = self.of.get(op.name)
         if dtype is not None:
-            read = tuple(name if self.source.is_weight(name) else self.value(name, dtype, op) for name in op.inputs)
+            stored = set() if how.each else weights.keys()
+            read = tuple(name if name in stored else self.value(name, dtype, op) for name in op.inputs)
             op = replace(op, inputs=read)
         elif op.name in self.sent:
             dtype = self.sent[op.name]
             op = replace(op, inputs=(self.value(op.inputs[0], dtype, op), *op.inputs[1:]), dtype=dtype)
-            self.known[op.name, dtype] = op.name
+            self.known[op.name, dtype, ""] = op.name
         elif isinstance(op.attrs, StoreAttrs) and f"@{op.attrs.weight}" in weights:
-            plain = op.attrs.weight
-            new = Op(
-                f"{plain}.quantised", "quantise", op.inputs, op.dims, op.dtype, op.block, op.scope, QuantiseAttrs(weight=plain, moved=moved), cell=UPDATE,
-            )  # fmt: skip
-            self.ops.append(new)
-            op = replace(op, inputs=(new.name,))
+            op = replace(op, dtype=how.each) if how.each else self.stored(op, op.attrs.weight, moved=how.moved)
         self.ops.append(op)
 
+    def stored(self, op: Op, weight: str, *, moved: bool) -> Op:
+        """What puts a new weight where the old one was, behind one that quantises it."""
+        attrs = QuantiseAttrs(weight=weight, moved=moved)
+        new = Op(
+            f"{weight}.quantised", "quantise", op.inputs, op.dims, op.dtype, op.block, op.scope, attrs, cell=UPDATE
+        )
+        self.ops.append(new)
+        return replace(op, inputs=(new.name,))
+
     def value(self, name: str, dtype: str, reader: Op) -> str:
-        if (name, dtype) not in self.known:
-            dims = self.source.dims_of(name)
+        """Quantised: a weight, which is gathered for a cell, in each cell that reads it."""
+        weight = self.source.is_weight(name)
+        key = name, dtype, reader.cell if weight else ""
+        if key not in self.known:
+            dims, plain = self.source.dims_of(name), name.removeprefix("@")
             scope = "dense" if rows_of(dims) is None else "experts"
+            scope = self.source.weight[name].scope if weight else scope
+            again = "" if not weight or reader.cell == FORWARD else "2"
             found = Op(
-                f"{name}.quantised",
-                "quantise",
-                (name,),
-                dims,
-                dtype,
-                reader.block,
-                scope,
-                QuantiseAttrs(),
-                cell=reader.cell,
-            )
+                f"{plain}.quantised{again}", "quantise", (name,), dims, dtype, reader.block, scope, QuantiseAttrs(), cell=reader.cell
+            )  # fmt: skip
             self.ops.append(found)
-            self.known[name, dtype] = found.name
-        return self.known[name, dtype]
+            self.known[key] = found.name
+        return self.known[key]

@@ -53,12 +53,15 @@ class ZeroRedundancy(GraphPass):
         shared = (
             {name: shared_out(segment, name, layout, mesh) for name, layout in used.items()} if self.stage else used
         )
-        ops = tuple(
-            with_layout(op, (shared if self.is_shared(op) else used)[f"@{op.attrs.weight}"])
-            if isinstance(op.attrs, WeightAttrs) and op.attrs.weight
-            else op
-            for op in segment.ops
-        )
+
+        def laid_out(op: Op) -> Op:
+            if not isinstance(op.attrs, WeightAttrs):
+                return op
+            if op.attrs.weight:
+                return with_layout(op, (shared if self.is_shared(op) else used)[f"@{op.attrs.weight}"])
+            return with_layout(op, used[op.inputs[0]]) if op.inputs[0] in used else op
+
+        ops = tuple(map(laid_out, segment.ops))
         found = segment.with_ops(ops)
         if self.stage < 3:
             return found
@@ -99,8 +102,10 @@ class ZeroRedundancy(GraphPass):
 
 
 def as_used(segment: Segment, weight: Weight) -> Layout:
-    """A weight as its first reader splits it."""
+    """A weight as its first reader splits it, that of what is quantised of it."""
     reader = next(op for op in segment.ops if weight.name in op.inputs)
+    if isinstance(reader.attrs, QuantiseAttrs):
+        reader = next(segment.users(reader.name))
     return {dim: reader.loop(dim) for dim in weight.dims}
 
 

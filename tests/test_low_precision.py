@@ -16,8 +16,9 @@ from dagc.base.source import Source
 from dagc.calib import gemm, load
 from dagc.calib.training_constants import kernels, step_error
 from dagc.cost.training.kept_activations import kept_bytes
+from dagc.cost.training.weight_moves import gathered_bytes
 from dagc.export.engines.megatron_training import training_files
-from dagc.ir.graph import Op, Segment
+from dagc.ir.graph import BACKWARD, FORWARD, UPDATE, Op, Segment
 from dagc.ir.ops.attributes import StoreAttrs
 from dagc.lang.load import load as load_spec
 from dagc.lang.printer import print_spec
@@ -79,7 +80,6 @@ def refused(words: str, hardware: str = "b200-sxm", model: str = LLAMA) -> Diagn
         ("dp = 8, matmul_dtype = bf16, quantised_weights = true", "b200-sxm", "E12", "true", "write `matmul_dtype = fp8`, or leave it out"),
         ("dp = 8, matmul_dtype = fp8, weight_dtype = bf16", "b200-sxm", "E12", "bf16", "leave `weight_dtype` out"),
         ("dp = 8, matmul_dtype = fp8, attention_dtype = fp8", "b200-sxm", "E18", "fp8", "write `attention_dtype = bf16`, as engines train by default"),
-        ("dp = 8, matmul_dtype = fp8, zero = 3", "b200-sxm", "E18", "3", "write `quantised_weights = true`, or `zero = 1`"),
         ("dp = 8, matmul_dtype = mxfp8, dispatch_dtype = fp8", "b200-sxm", "E12", "fp8", "write `dispatch_dtype = mxfp8`, or leave it out"),
     ],
 )  # fmt: skip
@@ -181,6 +181,24 @@ def test_shared_out_weights_are_gathered_as_they_are_stored() -> None:
     assert {dtype for name, dtype in gathered.items() if "gain" not in name} == {"fp8"} and len(gathered) >= 14
 
 
+def test_weights_that_are_gathered_whole_are_quantised_in_each_cell() -> None:
+    """As torchao's float8 does without its float8 all-gather: for the product ahead, and for the gradient of the input; ranks store 16 bits."""
+    result = step("dp = 8, zero = 3, matmul_dtype = fp8")
+    segment = layer(result)
+    assert {w.dtype for w in segment.weights} == {"bf16"}
+    assert {
+        segment.dtype_of(op.inputs[0]) for op in segment.ops if op.kind == "all_gather" and op.name in segment.copies
+    } == {"bf16"}
+    own = [op for op in quantising(segment) if op.inputs[0] in segment.copies]
+    assert [sum(op.cell == cell for op in own) for cell in (FORWARD, BACKWARD, UPDATE)] == [7, 7, 0]
+    low = step("dp = 8, zero = 3, matmul_dtype = fp8, quantised_weights = true")
+    ((whole,), (less,)) = result.memory, low.memory
+    numbers = HIDDEN * (4096 + 2 * 1024) + 4096 * HIDDEN + 3 * HIDDEN * FFN
+    more = gathered_bytes(segment, result.graph) - gathered_bytes(layer(low), low.graph)
+    assert more == pytest.approx(2 * numbers, rel=1e-6) and whole.weights_B > less.weights_B
+    assert result.cells["dense", "forward"].gather_s > 1.5 * low.cells["dense", "forward"].gather_s
+
+
 def test_a_split_sequence_is_gathered_quantised() -> None:
     """Transformer Engine's quantised all-gather: of inputs ahead, and of gradients and inputs on the way back."""
     segment = layer(step("tp = 8, sequence_parallel = true, matmul_dtype = fp8"))
@@ -205,6 +223,7 @@ def test_tokens_travel_as_products_read_them() -> None:
 SMALL = {
     "tensor parallel": "gpus = 0..7, sequence_parallel = true, microbatches = 2, zero = 1\nattention { dp = 2, tp = 4 }\nexperts { ep = 4, tp = 2 }\nmatmul_dtype = fp8, quantised_weights = true, dispatch_dtype = fp8",
     "done anew, weights kept": "gpus = 0..3, pp = 2, dp = 2, microbatches = 4, recompute = full, zero = 2, schedule = zb_h1, matmul_dtype = mxfp8",
+    "shared out whole": "gpus = 0..3, attention { dp = 4 }, experts { ep = 2 }, zero = 3, recompute = [moe], matmul_dtype = fp8",
     "shared out": "gpus = 0..3, dp = 4, zero = 3, matmul_dtype = fp8_block, quantised_weights = true",
 }  # fmt: skip
 

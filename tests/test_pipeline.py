@@ -85,7 +85,7 @@ PASSES = st.one_of(
         st.integers(0, 9),
         st.sampled_from(("", "bf16")),
     ),
-    st.builds(Quantise, st.booleans(), st.booleans()),
+    st.builds(Quantise, st.booleans(), st.booleans(), st.sampled_from(("", "bf16"))),
     st.builds(Recompute, NAMES),
     st.builds(ZeroRedundancy, st.integers(0, 3), st.booleans()),
     st.builds(
@@ -127,7 +127,7 @@ def test_every_pass_and_option_is_drawn() -> None:
     drawn = {MakeMesh: 16, TensorParallel: 1, SequenceParallel: 3, ExpertParallel: 4, DataParallel: 1}
     drawn |= {
         Backward: 7,
-        Quantise: 2,
+        Quantise: 3,
         Recompute: 1,
         ZeroRedundancy: 2,
         PipelineParallel: 1,

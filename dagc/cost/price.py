@@ -244,7 +244,7 @@ def _bound(compute_s: float | Array, memory_s: float | Array) -> str:
 
 def _math_dtype(segment: Segment, op: Op) -> str:
     """A matmul runs at the precision of its weight, or of what was quantised for it; attention at that of its activations."""
-    weight = next((segment.weight_of(n).dtype for n in op.inputs if segment.is_weight(n)), "")
+    weight = next((segment.dtype_of(n) for n in op.inputs if segment.is_weight(n)), "")
     if weight or not OPS[op.kind].product:
         return weight or op.dtype
     read = segment.dtype_of(op.inputs[0])

@@ -20,11 +20,14 @@ from .ops.attributes import (
     CopyAttrs,
     ExpertCopyAttrs,
     FetchAttrs,
+    QuantiseAttrs,
     SliceAttrs,
 )
 from .sharding import AT_EXPERTS, Axes, Sharding
 
 A = TypeVar("A", bound=Attrs)
+OF_COPIES = (CollectiveAttrs, SliceAttrs, QuantiseAttrs)
+"""What makes a copy of a weight of another one."""
 Loops = tuple[tuple[str, Axes], ...]
 
 SCOPES = ("dense", "experts")
@@ -345,12 +348,14 @@ class Segment:
 
     @cached_property
     def copies(self) -> Mapping[str, str]:
-        """Values that are copies of a stored weight, fetched and then moved between layouts -> the weight."""
+        """Values that are copies of a stored weight, fetched, then moved between layouts and quantised -> the weight."""
         found: dict[str, str] = {}
         for op in self.ops:
-            if isinstance(op.attrs, (FetchAttrs, ExpertCopyAttrs)):
+            if isinstance(op.attrs, (FetchAttrs, ExpertCopyAttrs)) or (
+                isinstance(op.attrs, QuantiseAttrs) and op.inputs[0].startswith("@")
+            ):
                 found[op.name] = op.inputs[0]
-            elif isinstance(op.attrs, (CollectiveAttrs, SliceAttrs)) and op.inputs and op.inputs[0] in found:
+            elif isinstance(op.attrs, OF_COPIES) and op.inputs and op.inputs[0] in found:
                 found[op.name] = found[op.inputs[0]]
         return found
 

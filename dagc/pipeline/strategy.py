@@ -75,6 +75,7 @@ def _with_options(unit: Unit) -> tuple[GraphPass, ...]:
         Quantise(
             training.quantises and training.quantised_weights and RECIPES[training.matmul_dtype].gathers,
             training.quantises and phase.dispatch_dtype == training.matmul_dtype,
+            unit.spec.model.dtype if training.zero == 3 and not training.quantised_weights else "",
         ),
         Recompute(training.recompute),
         ZeroRedundancy(training.zero, training.reshard_after_forward),

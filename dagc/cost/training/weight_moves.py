@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ...base.frozen import record, replace
 from ...ir.graph import WEIGHT, Graph, Op, Segment
-from ...ir.ops.attributes import AccumulateAttrs, SliceAttrs
+from ...ir.ops.attributes import AccumulateAttrs, QuantiseAttrs, SliceAttrs
 from ...ir.ops.sizes import local_bytes
 from ...spec.hardware import Hardware
 from ..records import Costs, OpCost
@@ -35,7 +35,8 @@ def weight_moves(segment: Segment) -> WeightMoves:
             scatters.add(op.name)
         if op.name in wanted and op.inputs and segment.dims_of(op.inputs[0]) == op.dims and _moves(op):
             wanted.update(op.inputs)
-    return WeightMoves(frozenset(segment.copies), frozenset(scatters))
+    computed = {op.name for op in segment.ops if isinstance(op.attrs, QuantiseAttrs)}
+    return WeightMoves(frozenset(segment.copies.keys() - computed), frozenset(scatters))
 
 
 def _moves(op: Op) -> bool:
@@ -56,17 +57,17 @@ def without(segment: Segment, names: Collection[str]) -> Segment:
 def gathered_bytes(segment: Segment, graph: Graph) -> float:
     """Of the weights of a layer on one rank, as its ops read them, beside what is stored of them."""
     read = {
-        n: segment.copies[n]
+        n: (segment.copies[n], segment.dtype_of(n))
         for op in segment.ops
-        if op.name not in segment.copies
+        if op.name not in segment.copies or isinstance(op.attrs, QuantiseAttrs)
         for n in op.inputs
         if n in segment.copies
     }
-    sizes: dict[str, float] = {}
-    for name, weight in read.items():
+    sizes: dict[tuple[str, str], float] = {}
+    for name, copy in read.items():
         layout = segment.sharding_of(name)
         assert layout is not None
-        sizes[weight] = max(sizes.get(weight, 0.0), local_bytes(segment, name, layout.dims, graph.the_mesh))
+        sizes[copy] = max(sizes.get(copy, 0.0), local_bytes(segment, name, layout.dims, graph.the_mesh))
     return sum(sizes.values())
 
 

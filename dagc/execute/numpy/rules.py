@@ -69,7 +69,7 @@ BY_ROW: Mapping[str, Rule] = {
     "shift": lambda call, x: x[0] + call.op.of(ShiftAttrs).by,
     "clamp": lambda call, x: np.clip(x[0], call.op.of(ClampAttrs).low, call.op.of(ClampAttrs).high),
     "rsqrt": each(lambda x: 1.0 / np.sqrt(x)),
-    "quantise": each(np.asarray),  # numbers have no dtype here: what is proved is the program
+    "quantise": fetched(np.stack),  # numbers have no dtype here: what is proved is the program
     "silu": each(lambda x: x * k.sigmoid(x)),
     "gelu": each(k.gelu),
     "gelu_tanh": each(k.gelu_tanh),

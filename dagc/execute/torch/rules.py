@@ -61,7 +61,7 @@ _EACH_ROW: Mapping[str, Rule] = {
     "shift": lambda call, x: x[0] + call.op.of(ShiftAttrs).by,
     "clamp": lambda call, x: torch.clamp(x[0], call.op.of(ClampAttrs).low, call.op.of(ClampAttrs).high),
     "rsqrt": each(torch.rsqrt),
-    "quantise": each(lambda x: x),  # one dtype for a run: rounding is no part of what is compared
+    "quantise": fetched(torch.stack),  # one dtype for a run: rounding is no part of what is compared
     "silu": each(torch.nn.functional.silu),
     "gelu": each(torch.nn.functional.gelu),
     "gelu_tanh": each(lambda x: torch.nn.functional.gelu(x, approximate="tanh")),

@@ -67,8 +67,8 @@ def belongs_to_training(kind: str, body: Body, out: Collector) -> None:
 
 
 def is_there(training: Training, model: Model, values: Mapping[str, Value | None], body: Body, out: Collector) -> None:
-    """Refuses what is not there yet of 8 bits: attention's math and its gradient; weights that are gathered whole and then quantised; tokens that
-    travel in other numbers than products read."""
+    """Refuses what is not there yet of 8 bits: attention's math and its gradient; tokens that travel in other numbers than products
+    read."""
     dtype, sent = values["attention_dtype"], values["dispatch_dtype"]
     if dtype is not None and dtype_named(str(dtype)).quantised:
         help = (f"write `attention_dtype = {model.dtype}`, as engines train by default",)
@@ -81,10 +81,6 @@ def is_there(training: Training, model: Model, values: Mapping[str, Value | None
         read = training.matmul_dtype or model.dtype
         message = f"tokens are quantised once, for products: they travel in {sent} and are read in {read}"
         out.add("E12", message, body.span_of("dispatch_dtype"), help=help)
-    if training.zero == 3 and training.quantises and not training.quantised_weights:
-        help = ("write `quantised_weights = true`, or `zero = 1`",)
-        message = "weights that are shared out in 16 bits, gathered and quantised for each product, are not there yet"
-        out.add("E18", message, body.span_of("zero"), help=help)
 
 
 def trained_in(

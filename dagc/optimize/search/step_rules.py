@@ -62,9 +62,6 @@ def step_rules(training: Training, layers: int, cut: Sequence[int] | None, micro
     found.append(Rule("quantised weights", "weights are stored in 8 or 4 bits where products compute in them", (
         (words, lambda r: ~r.is_("quantised_weights", True) | quantises(r)),
     ), "E12"))  # fmt: skip
-    found.append(Rule("shared out and quantised", "`zero = 3` gathers weights of 8 or 4 bits as they are stored", (
-        ((*words, "zero"), lambda r: (r.number("zero") < 3) | r.is_("quantised_weights", True) | ~quantises(r)),
-    ), "E18"))  # fmt: skip
     if not training.reshard_after_forward:
         found.append(Rule("kept weights", "weights that stay for their gradients are those that `zero = 3` gathers", (
             (("zero",), lambda r: r.number("zero") >= 3),
