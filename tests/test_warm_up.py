@@ -200,3 +200,13 @@ def test_weights_are_read_host_by_host() -> None:
     slow = dagc.compile_text(text.replace("disk = 2 GB/s, host_link = 25 GB/s", "disk = 200 GB/s, host_link = 1 GB/s"))
     assert phase_metrics(slow.subject("prefill"))["load"].value == pytest.approx(max(s.weights_B for s in stages) / 1e9)
     assert "load" not in phase_metrics(dagc.compile_text(spec_text()).subject("prefill"))
+
+
+def test_caches_have_room_where_second_copies_were() -> None:
+    """What weights that are moved leave free is room for more tokens of cache."""
+    found = []
+    for words in ("", ", weights = moved"):
+        plan = both(*PAIRS[4], words=words)
+        limit = plan.pools[0].capacity_B
+        found.append((limit - plan.pools[0].peak_B, plan.subject("decode").room))
+    assert found[1][0] - found[0][0] == pytest.approx(both(*PAIRS[4]).pools[0].copies_B) and found[1][1] > found[0][1]

@@ -130,7 +130,9 @@ class Changes:
         crowded = (n for n, r in beside.items() if leave and not r.memory.fits)
         without = tuple(n for n in crowded if any(beside[n].shares(own) for own in changed.values()))
         beside = {n: r for n, r in beside.items() if r.memory.fits or not leave}
-        own = tuple(pool for pool in pools.run(beside | changed) if new.keys() & set(pool.phases))
+        own = tuple(
+            pool for pool in pools.run(beside | changed, self.spec.alternating) if new.keys() & set(pool.phases)
+        )
         return Held(changed, own, without)
 
     def lowered_anew(
