@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from dagc.base.arrays import NDArray
-from dagc.cost.cached_experts import characteristic_steps, missed, needed
+from dagc.cost.cached_experts import characteristic_steps, missed, needed, traced
+from dagc.spec.rebalance import LoadSeries
 
 Floats = NDArray[np.float64]
 STEPS = 3000
@@ -78,3 +79,25 @@ def test_a_cache_fills_in_as_many_steps_as_it_is_expected_to() -> None:
 def test_nobody_chooses_nothing() -> None:
     assert (needed(np.full(4, 0.5), np.arange(4)[None], 0) == 0).all()
     assert missed(np.zeros((2, 4)), 2, "lru").tolist() == [0.0, 0.0]
+
+
+def series(*steps: list[int], experts: int = 4) -> LoadSeries:
+    """Of one layer: the experts that each step chose."""
+    return LoadSeries(tuple((tuple(float(e in step) for e in range(experts)),) for step in steps))
+
+
+def test_a_trace_is_followed_step_by_step() -> None:
+    """Three experts in turn and room for two: the last used ones are never those that come; the most popular two are two of three."""
+    turns = series([0], [1], [2])
+    assert traced(turns, ((0, 1, 2, 3),), 2, "lru") == (1.0,)
+    assert traced(turns, ((0, 1, 2, 3),), 2, "frequency") == (pytest.approx(1 / 3),)
+    assert traced(series([0, 1], [0, 2], [0, 1]), ((0, 1, 2, 3),), 2, "lru") == (pytest.approx(2 / 6),)
+    assert traced(turns, ((0, 1), (2, 3)), 1, "lru") == (1.0, 0.0)  # each rank has its own experts
+
+
+@pytest.mark.parametrize("rule", ["lru", "frequency"])
+def test_a_trace_of_independent_steps_is_as_they_are_expected(rule: str) -> None:
+    rng, q = np.random.default_rng(5), needed(popularity(0.8), np.arange(16)[None], 2)
+    drawn = series(*(np.flatnonzero(rng.random(16) < q[0]).tolist() or [0] for _ in range(1500)), experts=16)
+    (found,) = traced(drawn, (tuple(range(16)),), 8, rule)
+    assert found == pytest.approx(float(missed(q, 8, rule)[0] / q.sum()), abs=0.03)

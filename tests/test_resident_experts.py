@@ -158,6 +158,18 @@ def test_the_rules_are_those_of_the_model() -> None:
     assert measured is not None and measured.found == pytest.approx(0.7)
 
 
+def test_a_trace_takes_the_place_of_drawn_steps() -> None:
+    """Two experts in turn on a rank that has room for one: none is ever found; the popular ones of the other ranks always are."""
+    steps = [[1, 0, 1, 0, 1, 0, 1, 0], [0, 1, 1, 0, 1, 0, 1, 0]]
+    said = f"resident = 4, trace = [{', '.join(f'[{step}]' for step in steps)}]"
+    own = result(said, FOUR).expert_cache
+    assert own is not None and own.found == pytest.approx(3 / 4)
+    again = dagc.compile_text(print_spec(compiled(said, FOUR).spec)).spec.phase("decode").experts
+    assert again == compiled(said, FOUR).spec.phase("decode").experts
+    popular = result(said.replace("resident = 4", "resident = 4, cache = frequency"), FOUR).expert_cache
+    assert popular is not None and popular.found == pytest.approx(1 - 0.5 / 4)
+
+
 def test_mixtral_on_one_a5000() -> None:
     """MoE-Infinity (arXiv 2401.14361) reports 0.735 s a token there, of which copies are nearly all: one of eight experts of a layer fits
     beside the rest in 24 GB. Datasheet of the GPU: 768 GB/s, PCIe 4 x16, of which four fifths are taken."""
@@ -224,13 +236,13 @@ def test_the_report_says_it() -> None:
 @pytest.mark.parametrize("use", ["resident = 6, skip = 20%", "resident = 4, prefetch = next_layer(hit = 80%)"])
 def test_a_search_finds_the_fastest_of_all(use: str) -> None:
     """Against every plan compiled; those whose ranks cannot hold as many experts each are refused by both."""
-    phase = "phase decode {{ gpus = 0..3, attention {{ dp = {}, tp = {} }}, experts {{ ep = {}, tp = {}, {} }} }}"
+    phase = "phase decode {{ gpus = 0..3, attention {{ dp = {}, tp = {} }}, experts {{ ep = {}, {} }} }}"
     degrees, times = (1, 2, 4), []
-    for chosen in product(degrees, degrees, degrees, degrees):
+    for chosen in product(degrees, degrees, degrees):
         with suppress(SpecError):
             times.append(compiled("", phase.format(*chosen, use)).phases["decode"].time_s)
     text = SPEC.replace("HOST", "host_link = 10 GB/s").replace("LAYERS", "2").replace("ROUTING", "uniform")
-    opened = load_open(Source("plan.moe", text.replace("PHASE", phase.format(*["any(1, 2, 4)"] * 4, use))), Collector())
+    opened = load_open(Source("plan.moe", text.replace("PHASE", phase.format(*["any(1, 2, 4)"] * 3, use))), Collector())
     found = search(opened, Asked(("tpot",), top=1))
     assert found.complete and found.ranked[0].figures[0] == min(times)
     own = found.certificate
@@ -265,6 +277,8 @@ def test_it_is_printed_and_read_back() -> None:
     [
         ("cache = frequency", ALONE, "E10"),
         ("resident = 9", ALONE, "E03"),
+        ("resident = 4, hits = 50%, trace = [[[1, 0, 1, 1, 1, 1, 1, 1]]]", ALONE, "E12"),
+        ("resident = 4, trace = [[[1, 0]]]", ALONE, "E05"),
         ("resident = 3", FOUR, "E03"),
         ("resident = 4, prefetch = next", ALONE, "E02"),
         ("resident = 4", FOUR.replace("USE }", "USE }, overlap = two_batch"), "E12"),

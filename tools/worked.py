@@ -275,6 +275,7 @@ WORKED: dict[str, dict[str, str]] = {
         "prefetch": "phase decode { gpus = 0..7, tp = 8, experts { resident = 4, prefetch = next_layer(hit = 80%) } }",
         "warm": "phase decode { gpus = 0..7, tp = 8, experts { resident = 4, warm = false } }",
         "hits": "phase decode { gpus = 0..7, tp = 8, experts { resident = 4, hits = 70% } }",
+        "trace": 'phase decode { gpus = 0..7, tp = 8, experts { resident = 4, trace = "series.csv" } }',
     },
     "phase.experts.prefetch": {
         "next_layer.hit": "phase decode { gpus = 0..7, tp = 8, experts { resident = 4, prefetch = next_layer(hit = 80%) } }",

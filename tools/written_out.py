@@ -240,6 +240,7 @@ HAND: dict[str, dict[str, Written | str]] = {
         "cache": Written("", RESIDENT),
         "prefetch": Written("", RESIDENT),
         "warm": Written("", RESIDENT),
+        "trace": "there is no trace that is as steps that are drawn",
         "hits": "what routing gives is another number for each layer and GPU",
     },
     "phase.experts.prefetch": {

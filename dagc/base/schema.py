@@ -736,7 +736,13 @@ EXPERT_USE = {
         default=None,
         high=1.0,
         open_low=False,
-        otherwise="by the routing and the rule of `cache`",
+        otherwise="by `trace`, else by the routing, and the rule of `cache`",
+    ),
+    "trace": Attribute(
+        "loads of experts in steps, one after the other, which the rule of `cache` is run over: a file, whose first column is `step`, or a list",
+        "series",
+        default=None,
+        otherwise="steps are drawn by the routing",
     ),
 }
 """Of the same section: which experts are used, and where they are."""

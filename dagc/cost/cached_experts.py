@@ -10,11 +10,14 @@ A step needs an expert with chance q, that any of its tokens chooses it; steps a
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from ..base.arrays import NDArray
 from ..base.frozen import record
 from ..spec.expert_use import ExpertUse
+from ..spec.rebalance import LoadSeries
 
 Floats = NDArray[np.float64]
 Slots = NDArray[np.int64]
@@ -26,11 +29,12 @@ COLD = "cold"
 @record
 class Held:
     """`room`: experts of a layer that a GPU holds, 0: all of its own; by a `rule` of above. `hits`: share of what a step needs that is there, where
-    that was measured."""
+    that was measured; `trace`: by which it is found out."""
 
     room: int = 0
     rule: str = ""
     hits: float | None = None
+    trace: LoadSeries | None = None
 
     @property
     def all(self) -> bool:
@@ -41,7 +45,8 @@ class Held:
         """`slots`: physical experts of a layer, over all of its `ranks`."""
         if not use.resident or use.resident >= slots:
             return ALL_HELD
-        return Held(use.resident // ranks, use.cache if use.warm else COLD, use.hits if use.warm else None)
+        room = use.resident // ranks
+        return Held(room, use.cache, use.hits, use.trace) if use.warm else Held(room, COLD)
 
 
 ALL_HELD = Held()
@@ -93,3 +98,36 @@ def characteristic_steps(q: Floats, room: int) -> Floats:
         low, high = np.where(short, middle, low), np.where(short, high, middle)
     found[ever] = ((low + high) / 2.0)[ever]
     return found
+
+
+@lru_cache(maxsize=32)
+def traced(trace: LoadSeries, slots: tuple[tuple[int, ...], ...], room: int, rule: str) -> tuple[float, ...]:
+    """Share of what steps needed that was not there, on each rank, exactly: over all steps and layers of a trace, which is run through twice and
+    counted the second time. `slots`: experts of each rank."""
+    return tuple(_traced(trace, own, room, rule) for own in slots)
+
+
+def _traced(trace: LoadSeries, own: tuple[int, ...], room: int, rule: str) -> float:
+    needed_, missed_ = 0, 0
+    for layer in range(len(trace.windows[0])):
+        steps = [[e for e in own if window[layer][e] > 0] for window in trace.windows]
+        kept: dict[int, None] = {}
+        if rule == "frequency":
+            loads = {e: sum(window[layer][e] for window in trace.windows) for e in own}
+            kept = dict.fromkeys(sorted(own, key=lambda e: (-loads[e], e))[:room])
+        for counts in (False, True):
+            for wanted in steps:
+                coming = [e for e in wanted if e not in kept]
+                if counts:
+                    needed_, missed_ = needed_ + len(wanted), missed_ + len(coming)
+                if rule != "frequency":
+                    kept = _used(kept, wanted, coming, room)
+    return missed_ / needed_ if needed_ else 0.0
+
+
+def _used(kept: dict[int, None], wanted: list[int], coming: list[int], room: int) -> dict[int, None]:
+    """Those used last, the oldest first: what was there is used before what comes."""
+    for e in (*(e for e in wanted if e in kept), *coming):
+        kept.pop(e, None)
+        kept[e] = None
+    return dict.fromkeys(list(kept)[-room:])

@@ -8,7 +8,7 @@ from ..base.arrays import NDArray
 from ..calib.expert_rows import TILE, ExpertRows, expected_rows
 from ..ir.routed_dims import GroupLimit, after_skipping
 from .busiest import busiest_rank
-from .cached_experts import COLD, Held, missed, needed
+from .cached_experts import COLD, Held, missed, needed, traced
 from .expert_work import RankWork
 from .routing import distinct_experts
 
@@ -65,6 +65,8 @@ def share_missed(p: Floats, slots: Slots, tokens: float, hit: Floats, held: Held
         return np.ones(len(slots))
     if held.hits is not None:
         return np.full(len(slots), 1.0 - held.hits)
+    if held.trace is not None:
+        return np.array(traced(held.trace, tuple(map(tuple, slots.tolist())), held.room, held.rule))
     found = missed(needed(p, slots, tokens), held.room, held.rule)
     return np.minimum(1.0, np.divide(found, hit, out=np.zeros_like(hit), where=hit > 0))
 

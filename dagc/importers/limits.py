@@ -33,7 +33,7 @@ from ..spec.factors import factorisations
 from ..spec.hardware import SHORT, Hardware, Level, Link, faults, node_size
 from ..spec.kv_cache import KvCache
 from ..spec.phase import BatchLengths, EngineMemory, Launches, Part, Phase
-from ..spec.rebalance import FEWEST_PERIODS, Rebalance
+from ..spec.rebalance import FEWEST_PERIODS, LoadSeries, Rebalance
 from ..spec.strategy import Fold, Strategy
 from ..spec.unit import Unit
 from ..spec.workload import Routing, Workload
@@ -242,6 +242,10 @@ def check_together(unit: Unit, graph: Graph) -> None:
     _check_routing(unit.spec.workload.routing, "plan.workload.routing")
     if phase.routing is not None:
         _check_routing(phase.routing, "plan.phase.routing")
+    if phase.experts.trace is not None:
+        _check_windows(phase.experts.trace, "plan.phase.experts.trace")
+        if len(phase.experts.trace.windows[0][0]) != model.count("experts.count", 0):
+            raise DataError("plan.phase.experts.trace", "is not of the experts of the model")
     if strategy.rebalance is not None:
         _check_series(strategy.rebalance, phase, "plan.phase.strategy.rebalance")
     cut = strategy.layers_per_stage
@@ -312,6 +316,15 @@ def _check_routing(routing: Routing, path: str) -> None:
         raise DataError(f"{path}.numbers", f"has {len(routing.numbers)} entries for {len(routing.layers)} layers")
 
 
+def _check_windows(series: LoadSeries, path: str) -> None:
+    if not series.windows:
+        raise DataError(f"{path}.windows", "is empty")
+    for index, window in enumerate(series.windows):
+        _check_routing(Routing("loads", 0.0, (), window, series.numbers), f"{path}.windows[{index}]")
+        if [len(layer) for layer in window] != [len(layer) for layer in series.windows[0]]:
+            raise DataError(f"{path}.windows[{index}]", "has other layers or experts than the first")
+
+
 def _check_series(plan: Rebalance, phase: Phase, path: str) -> None:
     """Loads over time: of the same layers in every window, three periods of them, and as the phase's routing in the mean."""
     for name in ("window", "every"):
@@ -322,10 +335,7 @@ def _check_series(plan: Rebalance, phase: Phase, path: str) -> None:
             f"{path}.every",
             f"is {plan.every}: {len(series.windows)} windows of {plan.window} steps are not three such periods",
         )
-    for index, window in enumerate(series.windows):
-        _check_routing(Routing("loads", 0.0, (), window, series.numbers), f"{path}.series.windows[{index}]")
-        if [len(layer) for layer in window] != [len(layer) for layer in series.windows[0]]:
-            raise DataError(f"{path}.series.windows[{index}]", "has other layers or experts than the first")
+    _check_windows(series, f"{path}.series")
     if phase.routing != series.mean:
         raise DataError("plan.phase.routing", "is not the mean of the loads of `rebalance`")
 

@@ -257,6 +257,10 @@ class StrategyFit:
                 also=self.why("experts", f"{number} experts"),
                 help=(f"redundant = {spare} fills every rank",),
             )  # fmt: skip
+        trace = self.phase.experts.trace
+        if trace is not None and len(trace.windows[0][0]) != number:
+            message = f"the trace has loads of {len(trace.windows[0][0])} experts, the model has {number}"
+            self.out.add("E05", message, self.at("experts"), also=self.why("experts", f"{number} experts"))
         resident = self.phase.experts.resident
         if resident % ep:
             self.out.add(

@@ -14,7 +14,7 @@ from ..spec.hardware import Hardware, Level, PoolLink
 from ..spec.kv_cache import KvCache
 from ..spec.model import Model, Precision
 from ..spec.phase import BatchLengths, EngineMemory, Phase
-from ..spec.rebalance import Rebalance
+from ..spec.rebalance import LoadSeries, Rebalance
 from ..spec.serve import Arrivals, Lengths, Serve
 from ..spec.spec import Spec
 from ..spec.strategy import Strategy
@@ -365,8 +365,12 @@ def _precision(given: Precision | None) -> Iterator[str]:
 
 
 def _rebalance(r: Rebalance) -> str:
-    windows = (f"[{', '.join(map(_shares, window))}]" for window in r.series.windows)
-    return f"rebalance {{ loads = [{', '.join(windows)}], window = {r.window}, every = {r.every} }}"
+    return f"rebalance {{ loads = {_series(r.series)}, window = {r.window}, every = {r.every} }}"
+
+
+def _series(series: LoadSeries) -> str:
+    windows = (f"[{', '.join(map(_shares, window))}]" for window in series.windows)
+    return f"[{', '.join(windows)}]"
 
 
 DEGREES_ALONE: Mapping[str, Sequence[str]] = {}
@@ -384,6 +388,8 @@ def _expert_words(use: ExpertUse) -> Iterator[str]:
         yield f"resident = {use.resident}, cache = {use.cache}, prefetch = {ahead}, warm = {_value(use.warm)}"
     if use.resident and use.hits is not None:
         yield f"hits = {number(use.hits)}"
+    if use.resident and use.trace is not None:
+        yield f"trace = {_series(use.trace)}"
 
 
 def _attention_use(p: Phase) -> list[str]:

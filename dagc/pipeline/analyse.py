@@ -72,7 +72,7 @@ def cached(graph: Graph, unit: Unit, costs: Costs, passes: tuple[Chunk, ...]) ->
     return ExpertCache(
         1.0 - costs.lacking, copied_bytes(graph, costs), held_B, host_expert_bytes(graph, use.cache),
         held_B / hardware.host_link.bandwidth_Bps, load_seconds(graph, hardware), steps_to_fill(graph, unit),
-        pass_s(hits=1.0, warm=True), passes_s(passes), pass_s(warm=False),
+        pass_s(hits=1.0, trace=None, warm=True), passes_s(passes), pass_s(warm=False),
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..base.frozen import record
+from .rebalance import LoadSeries
 
 
 @record
@@ -12,7 +13,7 @@ class ExpertUse:
     `resident`: of each layer, over all GPUs that share its experts, those that these hold, 0: all. The others are in host memory and come when
     a step needs them; by the rule `cache` some go for them. `foretold`: share of those that come for a layer which the layer before names
     rightly; None: nothing is copied ahead. `warm`: the GPUs hold what the rule keeps; else nothing yet. `hits`: share of what a step needs
-    that is there, where it was measured."""
+    that is there, where it was measured; `trace`: what steps chose, one after the other: experts that have a load."""
 
     skip: float = 0.0
     skip_below: float = 0.5
@@ -21,6 +22,7 @@ class ExpertUse:
     foretold: float | None = None
     warm: bool = True
     hits: float | None = None
+    trace: LoadSeries | None = None
 
 
 ALL = ExpertUse()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ...base.files import Unreadable, read_text
 from ...base.schema import REBALANCE
+from ...base.syntax import ast
 from ...base.units import Quantity
 from ...spec.rebalance import FEWEST_PERIODS, LoadSeries, Rebalance, Window
 from ..body import Body
@@ -43,17 +44,8 @@ def read_rebalance(
     if "routing" in body.assigns:
         out.add("E12", "`routing` is what the loads of `rebalance` say", body.span_of("routing"))
         return None
-    value = inner.assigns["loads"].value
-    given = evaluate(value, env(names), out)
-    if given is None:
-        return None
-    try:
-        series = _file(given, names, base) if isinstance(given, str) else _lists(given)
-    except Unreadable as error:
-        out.add("E05", f"cannot read the loads `{given}`: {error}", value.span, help=error.help)
-        return None
-    except LoadsError as error:
-        out.add("E05", f"the loads{f' `{given}`' if isinstance(given, str) else ''}: {error}", value.span)
+    series = read_series(inner.assigns["loads"].value, names, base)
+    if series is None:
         return None
     found = Rebalance(series, counts["window"], counts["every"])
     if found.every % found.window:
@@ -68,6 +60,20 @@ def read_rebalance(
         )  # fmt: skip
         return None
     return found
+
+
+def read_series(value: ast.Expr, names: Names, base: Path | None = None) -> LoadSeries | None:
+    """A file, or lists; None where it is wrong, which is reported."""
+    given = evaluate(value, env(names), names.out)
+    if given is None:
+        return None
+    try:
+        return _file(given, names, base) if isinstance(given, str) else _lists(given)
+    except Unreadable as error:
+        names.out.add("E05", f"cannot read the loads `{given}`: {error}", value.span, help=error.help)
+    except LoadsError as error:
+        names.out.add("E05", f"the loads{f' `{given}`' if isinstance(given, str) else ''}: {error}", value.span)
+    return None
 
 
 def _file(name: str, names: Names, base: Path | None) -> LoadSeries:

@@ -14,8 +14,9 @@ from ..body import Body
 from ..values.evaluate import Value
 from ..values.names import Names
 from .forms import read_form
+from .loads_over_time import read_series
 
-NEEDS = {"skip_below": "skip", **dict.fromkeys(("cache", "prefetch", "warm", "hits"), "resident")}
+NEEDS = {"skip_below": "skip", **dict.fromkeys(("cache", "prefetch", "warm", "hits", "trace"), "resident")}
 """Words that say nothing without another one."""
 EXAMPLES = {"skip": "skip = 20%", "resident": "resident = 64"}
 
@@ -60,8 +61,19 @@ def read_expert_use(
     )
     hit = form.values.get("hit") if form is not None else None
     foretold = hit.value if isinstance(hit, Quantity) else None
+    trace = None
+    if "trace" in inner.assigns:
+        trace = read_series(inner.assigns["trace"].value, names)
+        if "hits" in words:
+            help_ = ("leave one of them out",)
+            out.add("E12", "`hits` is what the rule finds in the `trace`", inner.span_of("hits"), help=help_)
     return ExpertUse(
-        resident=resident, cache=str(values["cache"]), foretold=foretold, warm=values["warm"] is not False, **numbers
+        trace=trace,
+        resident=resident,
+        cache=str(values["cache"]),
+        foretold=foretold,
+        warm=values["warm"] is not False,
+        **numbers,
     )
 
 
