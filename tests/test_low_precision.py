@@ -285,6 +285,12 @@ def test_weights_are_stored_with_their_copies(hardware: str, dtype: str, stored:
     assert found.gradients_B == whole.gradients_B and found.optimizer_B == whole.optimizer_B
 
 
+def test_moments_may_have_8_bits() -> None:
+    """4 bytes of the optimizer's weights and two of one byte, shared out over eight ranks, of all parameters."""
+    (low,), (whole,) = (step(f"{DENSE}fp8{more}").memory for more in (", moment_dtype = fp8", ""))
+    assert low.optimizer_B == pytest.approx(whole.optimizer_B * (4 + 2) / (4 + 8), rel=1e-9)
+
+
 def test_inputs_of_products_are_kept_quantised() -> None:
     """1 MB of an input of 1,024 x 1,024 in place of 2 (Transformer Engine: memory usage), where nothing else keeps it whole."""
     low, whole = (step(words) for words in (f"{DENSE}fp8", "dp = 8, microbatches = 2, zero = 1"))

@@ -49,9 +49,9 @@ STEPS = {
     "zb_h2": "gpus = 4..5, pp = 2, microbatches = 4, recompute = full",
     "zb_v": "gpus = 0..1, pp = 2, microbatches = 4",
     "v_half": "gpus = 0..1, pp = 2, microbatches = 4, recompute = [moe], mtp_loss = 0.3",
-    "v_min": "gpus = 0..3, pp = 2, sp = 2, microbatches = 4, sp_layout = zigzag, zero = 1",
+    "v_min": "gpus = 0..3, pp = 2, sp = 2, microbatches = 4, sp_layout = zigzag, zero = 1, matmul_dtype = fp8, quantised_weights = true",
     "dualpipe": "gpus = 0..3, pp = 4, microbatches = 8",
-    "dualpipe_v": "gpus = 0..3, pp = 2, microbatches = 4\nattention { dp = 2 }\nexperts { ep = 2 }",
+    "dualpipe_v": "gpus = 0..3, pp = 2, microbatches = 4\nattention { dp = 2 }\nexperts { ep = 2 }\nmatmul_dtype = fp8, dispatch_dtype = fp8",
 }
 """Schedule -> a phase: together they have every way to split a step."""
 MODELS = {

@@ -34,6 +34,10 @@ def doubts(text: str) -> list[Diagnostic]:
         ("zero = true", "E08", "true", "did you mean `1`?"),
         ("grad_overlap = true", "E08", "true", "did you mean `full`?"),
         ("exchange_overlap = false", "E08", "false", "did you mean `none`?"),
+        ("fp8_recipe = blockwise", "E02", "fp8_recipe", "did you mean `matmul_dtype`?"),
+        ("matmul_dtype = blockwise", "E02", "blockwise", "did you mean `fp8_block`?"),
+        ("matmul_dtype = tensorwise", "E02", "tensorwise", "did you mean `fp8`?"),
+        ("matmul_dtype = fp8, fp8_param_gather = true", "E02", "fp8_param_gather", "did you mean `quantised_weights`?"),
         ("gradient_accumulation_steps = 8", "E02", "gradient_accumulation_steps", "did you mean `microbatches`?"),
     ],
 )

@@ -459,7 +459,7 @@ PHASE: dict[str, Attribute] = {
     ),
     "gradient_dtype": _word("train: sums of gradients", "fp32", "fp32", "bf16"),
     "master_dtype": _word("train: the optimizer's own copy of the weights", "fp32", "fp32", "bf16", "none"),
-    "moment_dtype": _word("train: the optimizer's moments", "fp32", "fp32", "bf16"),
+    "moment_dtype": _word("train: the optimizer's moments", "fp32", "fp32", "bf16", "fp8"),
     "grad_overlap": _word(
         "train: whether gradients are reduced, and weights gathered, while other layers compute", "none", "none", "full"
     ),

@@ -71,6 +71,12 @@ IN_TRAINING: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("main_params_dtype", "params_dtype"), ("master_dtype",)), **dict.fromkeys(("exp_avg_dtype", "adam_dtype"), ("moment_dtype",)),
     **dict.fromkeys(("overlap_grad_reduce", "overlap_param_gather", "overlap_grad"), ("grad_overlap",)),
     **dict.fromkeys(("overlap_moe_expert_parallel_comm", "ep_overlap", "moe_overlap"), ("exchange_overlap",)),
+    # What products compute in: recipes and formats of Transformer Engine, Megatron-LM, Megatron-Bridge and torchao.
+    **dict.fromkeys(("fp8_format", "fp8_recipe", "fp4_format", "fp4_recipe", "mixed_precision", "compute_dtype", "precision", "float8"), ("matmul_dtype",)),
+    **dict.fromkeys(("fp8_param_gather", "fp4_param_gather", "fp8_param", "fp8_primary_weights", "enable_fsdp_float8_all_gather"), ("quantised_weights",)),
+    **dict.fromkeys(("tensorwise", "current", "current_scaling", "delayed", "hybrid", "fp8_cs", "fp8_ds"), ("fp8",)),
+    **dict.fromkeys(("blockwise", "subchannel", "sub_channel", "fp8_sc", "float8blockscaling"), ("fp8_block",)),
+    **dict.fromkeys(("fp8_mx", "mx", "mxfp8blockscaling"), ("mxfp8",)), **dict.fromkeys(("fp4", "e2m1", "nvfp4blockscaling"), ("nvfp4",)),
     # The order of work, what is done anew, and losses.
     **dict.fromkeys(("gradient_accumulation_steps", "grad_accumulation", "accumulation", "ga", "num_micro_batches"), ("microbatches",)),
     **dict.fromkeys(("vp", "virtual_stages", "virtual_pipeline_model_parallel_size", "chunks_per_stage"), ("virtual",)),
