@@ -21,6 +21,7 @@ from dagc.ir.ops.attributes import (
 )
 from dagc.ir.ops.transpose import NO_GRADIENT, TRANSPOSE, NoGradient
 from dagc.ir.routed_dims import rows_of
+from dagc.ir.step_dropout import with_dropout
 from dagc.ir.step_losses import ROOTS, RouterLosses, with_loss, with_router_losses
 
 
@@ -29,7 +30,7 @@ class Backward(GraphPass):
     """The gradients of a training step. `gradients`: the dtype in which those of weights are added up;
     `optimizer`: the kind of op that makes new weights; `further`: what the loss of each further token that the head chooses counts;
     `balance`, `z`, `sequences`: losses of routers (see `RouterLosses`). `whole`: dtype of gradients and new weights where the weights that products
-    read have 8 bits or fewer."""
+    read have 8 bits or fewer. `dropout`: share of what layers add to the residual stream that is put to nothing."""
 
     name: ClassVar[str] = "backward"
     levels: ClassVar[tuple[str, ...]] = ("model",)
@@ -40,6 +41,7 @@ class Backward(GraphPass):
     z: float = 0.0
     sequences: int = 0
     whole: str = ""
+    dropout: float = 0.0
 
     def run(self, graph: Graph) -> Graph:
         for segment in graph.segments:
@@ -57,6 +59,8 @@ class Backward(GraphPass):
         for segment in graph.segments:
             try:
                 own = with_loss(segment, graph, self.further) if segment is head else segment
+                if self.dropout and segment is not head:
+                    own = with_dropout(own, self.dropout, table=segment is graph.embedding)
                 own = with_weighed_rows(with_router_losses(own, graph, losses))
                 layer = Differentiated(own, self.gradients, self.optimizer, self.whole, graph.embedding.weight)
                 segments.append(layer.run(segment is graph.embedding))

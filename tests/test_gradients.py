@@ -143,9 +143,18 @@ def test_gradients_of_an_op_are_those_of_autograd(name: str) -> None:
 
 
 def test_every_kind_that_has_a_rule_is_tried() -> None:
-    """But for those whose operands are rows of experts, and the loss: whole models have these."""
+    """But for those whose operands are rows of experts, the loss and dropout: whole models have these."""
     tried = {op.split("(")[0] for _, op, _ in CASES.values()}
-    untried = {"dispatch", "combine", "choice_rows", "cross_entropy", "router_loss", "expert_share"}
+    untried = {
+        "dispatch",
+        "combine",
+        "choice_rows",
+        "cross_entropy",
+        "router_loss",
+        "expert_share",
+        "dropout",
+        "quantise",
+    }
     assert set(TRANSPOSE) - tried == untried
     assert tried <= set(TRANSPOSE) <= set(OPS)
 
@@ -186,10 +195,11 @@ def loss_of(twin: Twin, weights: WeightSource) -> float:
     return float(np.mean(RankMachine(twin.model, replace(inputs, weights=weights), single()).run()))
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [*MODELS, "mixtral-8x7b, dropout = 30%"])
 def test_gradients_of_a_model_are_the_slopes_of_its_loss(model: str) -> None:
     """By central differences, along a random direction in the weights of each layer."""
-    twin = small_twin(model)
+    name, _, words = model.partition(", ")
+    twin = small_twin(name, f"gpus = [0], {words}" if words else "gpus = [0]")
     machine = TrainingMachine(twin.model, step_inputs(twin), single())
     machine.step()
     assert machine.loss == pytest.approx(loss_of(twin, random_weight), rel=1e-12)
@@ -363,7 +373,7 @@ class OnTorch(TrainingMachine):
 
 ON_TORCH = {
     "qwen3-next-80b-a3b": "gpus = 0..1, sp = 2, sp_layout = zigzag, optimizer = sgd",
-    "gpt-oss-120b": "gpus = [0], aux_loss = 0.1, aux_loss_over = micro_batch",
+    "gpt-oss-120b": "gpus = [0], aux_loss = 0.1, aux_loss_over = micro_batch, dropout = 20%",
     "phi-3.5-moe": "gpus = 0..1, tp = 2, shard { hidden = tp }, recompute = full, aux_loss = 0.1, z_loss = 0.1",
 }
 

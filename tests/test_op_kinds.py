@@ -72,12 +72,12 @@ def found() -> dict[str, tuple[Graph, Segment, Op]]:
     placed += [step_of(library_text(model, "train", phase)).placed for model, (_, phase) in LIBRARY.items()]
     placed.append(step_of(library_text("phi-3.5-moe", "train", "gpus = 0..1, dp = 2, zero = 3")).placed)
     further = library_text(
-        "deepseek-v3", "train", "gpus = 0..3, dp = 4, mtp_loss = 0.1, aux_loss = 0.01, z_loss = 0.001"
+        "deepseek-v3", "train", "gpus = 0..3, dp = 4, mtp_loss = 0.1, aux_loss = 0.01, z_loss = 0.001, dropout = 10%"
     )
     placed.append(step_of(further).placed)
     placed.append(step_of(library_text("phi-3.5-moe", "train", "gpus = 0..1, dp = 2, matmul_dtype = fp8")).placed)
     for graph in placed:
-        for segment in graph.segments:
+        for segment in (*graph.body, graph.embedding, graph.head):  # what others are handed is found amiss there
             for op in segment.ops:
                 ops.setdefault(op.kind, (graph, segment, op))
     for name in ALIKE.keys() - ops.keys():

@@ -208,6 +208,7 @@ HAND: dict[str, dict[str, Written | str]] = {
                 "mtp_loss",
                 "aux_loss",
                 "z_loss",
+                "dropout",
                 "reshard_after_forward",
             ),
             Written("", place=IN_TRAINING),

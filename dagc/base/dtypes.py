@@ -73,7 +73,7 @@ NAMED: dict[str, DType] = {
 FORMS = "`int4_g32` (groups of 32, a 16-bit scale each; `int4_g128_zp`: and a zero point), `fp8_b64x64` (blocks, an fp32 scale each)"
 """How the others are written."""
 
-INDICES = {"int32": DType("int32", 32), "int64": DType("int64", 64)}
+INDICES = {"int32": DType("int32", 32), "int64": DType("int64", 64), "uint8": DType("uint8", 8)}
 """Of token ids and choices."""
 
 _GROUP = r"(int4|int8)_g([1-9][0-9]{0,5})(_zp)?"

@@ -499,6 +499,13 @@ PHASE: dict[str, Attribute] = {
         high=1e3,
         open_low=False,
     ),
+    "dropout": Attribute(
+        "train: share of what layers add to the residual stream, and of the embedding's rows, that is put to nothing at random",
+        default=0.0,
+        low=0.0,
+        high=0.99,
+        open_low=False,
+    ),
     "fuse": Attribute(
         "blocks whose ops run as one kernel each between exchanges; full: all of a layer do; none: each op is a kernel of its own",
         "list",

@@ -44,6 +44,7 @@ ROOFLINE: Mapping[str, str] = {
         ("accumulate", "adamw", "sgd", "store", "quantise"), "of training, as bytes (`training/memory_passes.py`)"
     ),
     "fetch": "a view of what is stored",
+    **dict.fromkeys(("dropout", "dropout_grad"), "of training: element by element (`training/pointwise_passes.py`)"),
     **dict.fromkeys(
         ("labels", "row_max", "row_exp_sum", "pick", "cross_entropy", "cross_entropy_grad"),
         "reads the logits once: bandwidth alone",

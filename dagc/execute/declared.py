@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..base.dtypes import INDICES
 from ..ir.graph import Op, Segment, Value
 from ..ir.ops.attributes import RingTurnAttrs
 from ..ir.sharding import Sharding
@@ -12,7 +13,7 @@ from .failure import Wrong
 from .shards import Shards
 from .values import Ragged
 
-WHOLE_NUMBERS = ("int32", "int64")
+WHOLE_NUMBERS = tuple(INDICES)
 
 
 def check(shards: Shards, segment: Segment, op: Op, results: Results) -> None:

@@ -131,7 +131,10 @@ WORK: Mapping[str, Count | None] = {
     "delta": _delta,
     "combine": _combine,
     **dict.fromkeys(ACTIVATIONS, _each),
-    **dict.fromkeys(("multiply", "add", "scale", "shift", "clamp", "rsqrt", "rms_norm", "layer_norm"), _each),
+    **dict.fromkeys(
+        ("multiply", "add", "scale", "shift", "clamp", "rsqrt", "rms_norm", "layer_norm", "dropout", "dropout_grad"),
+        _each,
+    ),
     **dict.fromkeys(("rope", "temper", "cache", "rename", "lookup", "last", "argmax", "route", "dispatch"), _each),
     **dict.fromkeys((f"{name}_grad" for name in (*ACTIVATIONS, "clamp", "rsqrt", "rms_norm", "layer_norm")), _each),
     **dict.fromkeys(

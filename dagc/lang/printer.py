@@ -241,6 +241,7 @@ def _trained(p: Phase, t: Training) -> str:
             *([f"mtp_loss = {number(t.mtp_loss)}"] if t.mtp_loss else []),
             *([f"aux_loss = {number(t.aux_loss)}, aux_loss_over = {t.aux_loss_over}"] if t.aux_loss else []),
             *([f"z_loss = {number(t.z_loss)}"] if t.z_loss else []),
+            *([f"dropout = {number(t.dropout)}"] if t.dropout else []),
             *_trained_in(p.precision, t),
             *([f"dispatch_dtype = {p.dispatch_dtype}"] if p.dispatch_dtype else []),
             *([f"exchange = {p.exchange}"] if p.exchange else []),

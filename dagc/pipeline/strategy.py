@@ -129,7 +129,7 @@ def backward_of(unit: Unit) -> Backward:
     over = OVER[training.aux_loss_over](unit) if training.aux_loss else 0
     return Backward(
         training.gradient_dtype, training.optimizer, further, training.aux_loss, training.z_loss, over,
-        unit.spec.model.dtype if training.quantises else "",
+        unit.spec.model.dtype if training.quantises else "", training.dropout,
     )  # fmt: skip
 
 

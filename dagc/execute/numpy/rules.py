@@ -16,6 +16,7 @@ from ...ir.ops.attributes import (
     CombineAttrs,
     DeltaAttrs,
     DispatchAttrs,
+    DropoutAttrs,
     RouteAttrs,
     ScaleAttrs,
     SelectAttrs,
@@ -25,6 +26,7 @@ from ...ir.ops.attributes import (
 )
 from ...ir.routed_dims import thins
 from ..dispatcher import Backend, OpCall, Rule
+from ..dropout_mask import dropped_where
 from ..failure import Wrong
 from ..rule_makers import contracted, delta_layouts, each, fetched, normed, packed, rejoined, stayed, unpacked
 from ..values import Floats, Ints, Ragged
@@ -168,6 +170,11 @@ def _delta(call: OpCall, x: Operands) -> Floats:
     return call.shards.dealt(out, call.out)
 
 
+def _dropout(call: OpCall, x: Operands) -> tuple[Floats, Ints]:
+    rate, mask = call.op.of(DropoutAttrs).rate, dropped_where(call)
+    return np.where(mask, x[0] / (1.0 - rate), 0.0), mask.astype(np.uint8)
+
+
 def _route(call: OpCall, x: Operands) -> Choice:
     router, scores = Router(**values(call.op.of(RouteAttrs))), x[0]
     if call.shards.inputs.balanced:
@@ -249,6 +256,7 @@ NUMPY: dict[str, Rule] = {
     "conv": _conv,
     "delta": _delta,
     "route": _route,
+    "dropout": _dropout,
     "expert_copy": fetched(np.stack),
     "dispatch": _dispatch,
     "combine": _combine,

@@ -9,7 +9,15 @@ from typing import Any
 
 import torch
 
-from ...ir.ops.attributes import ExchangeAttrs, LossAttrs, RouteGradAttrs, ScoreAttrs, ShareAttrs, values
+from ...ir.ops.attributes import (
+    DropoutGradAttrs,
+    ExchangeAttrs,
+    LossAttrs,
+    RouteGradAttrs,
+    ScoreAttrs,
+    ShareAttrs,
+    values,
+)
 from ...ir.ops.elementwise import ACTIVATIONS
 from ...ir.ops.gradients import differentiated, forward_op
 from ...ir.routed_dims import thins
@@ -167,6 +175,7 @@ def _as_weights(rule: Rule) -> Rule:
 ROWS: Mapping[str, Rule] = row_gradients(k)
 OF_TOKENS: Mapping[str, Rule] = {
     "lookup_grad": _lookup,
+    "dropout_grad": lambda call, x: x[0] * x[1] / (1.0 - call.op.of(DropoutGradAttrs).rate),
     "route_grad": _route,
     "choice_rows": _choice_rows,
     "choice_back": _choice_back,

@@ -17,6 +17,7 @@ from ...ir.ops.attributes import (
     CombineAttrs,
     DeltaAttrs,
     DispatchAttrs,
+    DropoutAttrs,
     RouteAttrs,
     ScaleAttrs,
     SelectAttrs,
@@ -27,6 +28,7 @@ from ...ir.ops.attributes import (
 from ...ir.ops.sequence import order
 from ...ir.routed_dims import thins
 from ..dispatcher import Backend, OpCall, Rule
+from ..dropout_mask import dropped_where
 from ..numpy.ops import visible
 from ..numpy.rotary import Rotary
 from ..numpy.router import Router as RouterRule
@@ -201,6 +203,11 @@ def _reordered(call: OpCall, value: Tensor, tokens: Any) -> Tensor:
     return value[:, _resident(call).exact(tokens)] if call.shards.mesh.zigzag else value
 
 
+def _dropout(call: OpCall, x: Operands) -> tuple[Tensor, Tensor]:
+    mask = torch.from_numpy(dropped_where(call)).to(x[0].device)
+    return torch.where(mask, x[0] / (1.0 - call.op.of(DropoutAttrs).rate), 0.0), mask.to(torch.uint8)
+
+
 def _route(call: OpCall, x: Operands) -> tuple[Tensor, Tensor]:
     rule = RouterRule(**values(call.op.of(RouteAttrs)))
     chosen, weights = Router(rule)(x[0], x[1] if len(x) > 1 else None)
@@ -264,6 +271,7 @@ _FORWARD: Mapping[str, Rule] = {
     "conv": _conv,
     "delta": _delta,
     "route": _route,
+    "dropout": _dropout,
     "expert_copy": fetched(torch.stack),
     "dispatch": _dispatch,
     "combine": _combine,

@@ -46,7 +46,6 @@ def shape(draft: ServerDraft, positions: int) -> None:
     draft.flag("norm_eps", number(model, "norm_eps", 1e-5))
     draft.flag("gated")
     draft.flag("no_bias")
-    draft.flag("hidden_dropout", 0)
     draft.flag("attention_dropout", 0)
     if not model.attributes.get("tied"):
         draft.flag("untied")

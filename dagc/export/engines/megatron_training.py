@@ -50,6 +50,7 @@ def written(draft: ServerDraft, result: TrainingResult, unit: Unit) -> str:
     recomputed(draft, training.recompute)
     batch(draft, result, unit)
     shape(draft, int(unit.phase.tokens))
+    draft.flag("hidden_dropout", result.training.dropout or 0)
     if training.mtp_loss:
         draft.flag("further", unit.spec.model.count("mtp_layers"))
         draft.flag("further_loss", training.mtp_loss)

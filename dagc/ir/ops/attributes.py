@@ -140,6 +140,14 @@ class ScaleAttrs(Attrs):
     factor: float = _number("multiplies every number", low=-inf, high=inf)
 
 
+class DropoutGradAttrs(Attrs):
+    rate: float = _number("share of the numbers that are put to nothing", open_low=False, high=1.0, made=True)
+
+
+class DropoutAttrs(DropoutGradAttrs):
+    number: int = _count("which of the layer's it is", low=0, made=True, default=0)
+
+
 class ShiftAttrs(Attrs):
     by: float = _number("is added to every number", low=-inf, high=inf)
 

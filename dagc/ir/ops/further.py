@@ -7,18 +7,22 @@ from collections.abc import Sequence
 from ...base.frozen import replace
 from ..graph import Op, Value
 from ..sharding import Sharding
-from .attributes import RouteAttrs, RowMaxAttrs
+from .attributes import DropoutAttrs, RouteAttrs, RowMaxAttrs
 
+MASK = "uint8"
+"""Of what a dropout keeps."""
 STATISTIC = "fp32"
 """Dtype of statistics of rows, of the largest of several values, and of weights of choices."""
 
 
 def further_results(op: Op, layout: Sharding | None) -> tuple[Value, ...]:
-    """Of a compute op whose first result has this layout. A router has a weight for each choice; attention over a piece of
+    """Of a compute op whose first result has this layout. A router has a weight for each choice, a dropout what it keeps; attention over a piece of
     the context the maximum and the sum of each row of scores; the largest over a piece of a dimension its value next to its
     index."""
     if isinstance(op.attrs, RouteAttrs):
         return (Value(f"{op.name}.weights", op.dims, STATISTIC, layout),)
+    if isinstance(op.attrs, DropoutAttrs):
+        return (Value(f"{op.name}.mask", op.dims, MASK, layout),)
     if layout is None:
         return ()
     if layout.reduce == "softmax":

@@ -14,6 +14,7 @@ from ..sharding import Axes, Sharding
 from . import (
     attention,
     contraction,
+    dropouts,
     elementwise,
     experts,
     gradients,
@@ -44,6 +45,7 @@ _FAMILIES = (
     leaving,
     losses,
     router_losses,
+    dropouts,
     gradients,
     training,
     moves,

@@ -15,6 +15,8 @@ from .attributes import (
     CombineAttrs,
     DeltaGradAttrs,
     DispatchAttrs,
+    DropoutAttrs,
+    DropoutGradAttrs,
     ExchangeAttrs,
     LossAttrs,
     OperandAttrs,
@@ -167,6 +169,11 @@ def _lookup(layer: Emitter, op: Op, upstream: str) -> Iterator[Gradient]:
     yield _piece(layer, op, "lookup_grad", (upstream, ids), table)
 
 
+def _dropout(layer: Emitter, op: Op, upstream: str) -> Iterator[Gradient]:
+    attrs = DropoutGradAttrs(op.of(DropoutAttrs).rate)
+    yield _piece(layer, op, "dropout_grad", (upstream, op.more[0].name), op.inputs[0], attrs)
+
+
 def _router_loss(layer: Emitter, op: Op, upstream: str) -> Iterator[Gradient]:
     yield _piece(layer, op, "router_loss_grad", op.inputs, op.inputs[0], op.of(LossAttrs))
 
@@ -207,6 +214,7 @@ TRANSPOSE: Mapping[str, Rule] = {
     "combine": _combine,
     "choice_rows": _choice_rows,
     "lookup": _lookup,
+    "dropout": _dropout,
     "cross_entropy": _cross_entropy,
     "router_loss": _router_loss,
     "expert_share": _constant,
