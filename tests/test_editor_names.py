@@ -237,3 +237,24 @@ def test_a_phase_that_trains_has_metrics_of_training() -> None:
     assert any("step_time" in hint.text and "mfu" in hint.text for hint in hints(document, checked))
     names = offered(text.replace("m|fu >= 1%", "|"))
     assert {m.name for m in of_training()} <= {*names} and "ttft" not in names
+
+
+def test_a_value_that_blocks_hand_on_is_one_name_in_all_of_them() -> None:
+    text = """moe 1
+block own(x) {
+  k[batch, seq, hidden] = x * W[hidden, hidden]
+  keys = cache(k)
+  return x
+}
+block shared(x, keys) {
+  y = attend(x, keys, keys)
+  return y
+}
+block other(x) { k = x
+  return k }
+"""
+    document = Document(text, HERE)
+    at = text.index("keys, keys")
+    places = uses_at(document, at)
+    assert len(places) == 4
+    assert len(rename(document, at, "kept")) == 4

@@ -147,17 +147,30 @@ def _defined(s: Statement) -> str | None:
     return _NAMED_BY.get(s.word) if s.kind == SECTION else None
 
 
+def _closed(s: Statement) -> int:
+    """Where the parenthesis of a block's head closes, in tokens."""
+    return next((i for i, t in enumerate(s.head) if t.text == ")"), len(s.head))
+
+
+def _taken(s: Statement) -> list[Token]:
+    """What a block takes."""
+    return [t for t in s.head[2 : _closed(s)] if t.kind == NAME]
+
+
 @dataclass(slots=True)
 class Reader:
-    """Goes through all statements. `sizes` and `values`: names of the block that is read, `scope` its characters."""
+    """Goes through all statements. `sizes` and `values`: names of the block that is read, `scope` its characters; `shared`: names of values
+    that blocks take from others, which are one name in all of them."""
 
     defined: Mapping[tuple[str, str], tuple[Definition, ...]]
     found: list[Use] = field(default_factory=list)
     sizes: set[str] = field(default_factory=set)
     values: set[str] = field(default_factory=set)
     scope: tuple[int, int] | None = None
+    shared: set[str] = field(default_factory=set)
 
     def read(self, statements: Sequence[Statement]) -> list[Use]:
+        self.shared = {token.text for s in statements if s.kind == BLOCK for token in _taken(s)[1:]}
         for s in statements:
             self.statement(s, ())
         return self.found
@@ -165,7 +178,8 @@ class Reader:
     def add(
         self, token: Token, role: str, name: str = "", *, defines: bool = False, path: str = "", attribute: str = ""
     ) -> None:
-        scope = self.scope if role in LOCAL else None
+        everywhere = role == VALUE and token.text in self.shared
+        scope = self.scope if role in LOCAL and not everywhere else None
         self.found.append(Use(token, role, name or token.text.strip('"'), defines, path, attribute, scope))
 
     def statement(self, s: Statement, above: tuple[Statement, ...]) -> None:
@@ -223,7 +237,7 @@ class Reader:
         self.sizes = {inner.name.text for inner in s.body if inner.kind == LET and inner.name is not None}
         self.values = {inner.name.text for inner in s.body if inner.kind == TENSOR and inner.name is not None}
         given = [t for t in s.head[2:] if t.kind == NAME and t.text not in ("in",)]
-        ahead = next((i for i, t in enumerate(s.head) if t.text == ")"), len(s.head))
+        ahead = _closed(s)
         for token in given:
             inside = s.head.index(token) < ahead
             self.values |= {token.text} if inside else set()
