@@ -12,6 +12,7 @@ import time
 from dagc.base.diagnostics import Collector
 from dagc.base.source import Source
 from dagc.lang.load import load
+from dagc.pipeline import kept_phases
 from dagc.pipeline.compile import compile_spec
 
 SPEC = """moe 1
@@ -39,6 +40,7 @@ def text(gpus: int, place: str = "") -> str:
 
 
 def main() -> None:
+    kept_phases.MOST = 0  # what was compiled before is compiled again
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-n", type=int, default=5, help="runs of each size")
     runs = parser.parse_args().n

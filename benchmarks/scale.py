@@ -21,6 +21,7 @@ from dagc.cost.price import price
 from dagc.cost.schedule.records import Schedule
 from dagc.cost.schedule.scheduler import Scheduler
 from dagc.lang.load import load
+from dagc.pipeline import kept_phases
 from dagc.pipeline.compile import compile_spec
 from dagc.plan.result import PhaseResult
 from dagc.spec.unit import Unit
@@ -124,6 +125,7 @@ def largest(limit: int) -> int:
 
 
 def main() -> None:
+    kept_phases.MOST = 0  # what was compiled before is compiled again
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--nodes", type=int, default=1_000_000, help="rank-nodes of the expanded graph, at most")
     parser.add_argument("-n", type=int, default=15, help="runs of each size")

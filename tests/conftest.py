@@ -21,7 +21,7 @@ from dagc.base import user_cache
 from dagc.base.diagnostics import Collector
 from dagc.base.source import Source
 from dagc.lang.load import load
-from dagc.pipeline import kept_servings
+from dagc.pipeline import kept_phases, kept_servings
 from dagc.pipeline.compile import compile_spec
 from dagc.pipeline.serve import Servings
 from dagc.serving.result import Limits, ServeResult, measured
@@ -176,7 +176,14 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         config.option.loadscopereorder = False
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are CPUs: tests wait for processes, browsers and clusters, and nobody would compute meanwhile."""
+    return (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1) + 1
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    kept_phases.MOST = 0  # tests change parts of dagc between two compilations
     cache = getattr(config, "cache", None)
     shared_runs.FOLDER = cache.mkdir("servings") if cache is not None else None
 

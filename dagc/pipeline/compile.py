@@ -17,6 +17,7 @@ from ..plan.plan import CompiledPlan
 from ..plan.result import PhaseResult
 from ..spec.spec import Spec
 from ..spec.unit import Unit
+from . import kept_phases
 from .analyse import cost_graph
 from .doubts import warn_of_extrapolation, warn_of_substitutes
 from .lower import lowered
@@ -95,7 +96,7 @@ def compile_spec(
             continue
         unit = Unit(spec, phase, Collector(steps=out.steps))  # errors of one phase do not end the next one
         try:
-            results[phase.name] = compile_phase(unit)
+            results[phase.name] = kept_phases.kept(unit, compile_phase)
             if phase.name in placements:
                 results[phase.name] = replace(results[phase.name], placement=placements[phase.name])
             units[phase.name] = replace(unit, out=out)

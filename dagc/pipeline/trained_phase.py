@@ -6,6 +6,7 @@ from ..base.units import BYTES, show
 from ..cost.training import whole_sides
 from ..plan.trained import TrainingResult
 from ..spec.unit import Unit
+from . import kept_phases
 from .beside_1f1b import beside_usual, warn_of_order
 from .lower import lowered
 from .train import costed_cells, schedule_of, step_of, training_of
@@ -13,12 +14,18 @@ from .train import costed_cells, schedule_of, step_of, training_of
 
 def compile_training(unit: Unit, *, cures: bool = False) -> TrainingResult:
     """With E04 where it does not fit; `cures`: look for what would make it fit. Raises SpecError."""
+    result = kept_phases.kept(unit, step_found)
+    if not result.fits:
+        report(result, unit, helps(unit) if cures else ())
+    return result
+
+
+def step_found(unit: Unit) -> TrainingResult:
+    """Whether it fits or not, beside the same step in the usual order. Raises SpecError."""
     schedule = schedule_of(unit, training_of(unit))
     own = costed_cells(unit, whole_sides.checked(lowered(unit), unit))
     result = beside_usual(step_of(unit, schedule, own), unit, own)
     warn_of_order(result, unit)
-    if not result.fits:
-        report(result, unit, helps(unit) if cures else ())
     return result
 
 

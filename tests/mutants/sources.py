@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import CodeType, FunctionType, ModuleType
 
+from dagc.pipeline import kept_phases
+
 FLIPPED: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Lt: ast.GtE, ast.GtE: ast.Lt, ast.Gt: ast.LtE, ast.LtE: ast.Gt,
     ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
@@ -38,10 +40,12 @@ class SourceMutant:
     def applied(self) -> Iterator[None]:
         before = self.function.__code__
         self.function.__code__ = self.code
+        kept_phases.forget()
         try:
             yield
         finally:
             self.function.__code__ = before
+            kept_phases.forget()
 
 
 def source_mutants(module: ModuleType, only: Callable[[str], bool] = lambda name: True) -> Iterator[SourceMutant]:
