@@ -93,13 +93,21 @@ def _figures(plan: CompiledPlan, result: PhaseResult) -> Markup:
         (
             "pipeline idle",
             f"{result.bubble:.1%}",
-            f"{len(result.graph.stages)} stage{'s' if len(result.graph.stages) > 1 else ''}",
+            _stages(result),
         ),
         ("expert imbalance", figures["imbalance"], f"busiest rank over the mean{spared(result)}{worst_layer(result)}"),
         *((key, value, about[key]) for key, value in others(figures).items()),
     ]
     cards = (tag("div", tag("dt", a), tag("dd", tag("b", b), tag("span", c))) for a, b, c in facts)
     return tag("dl", join(cards), cls="cards")
+
+
+def _stages(result: PhaseResult) -> str:
+    """How many, and how long they take to fill and to drain."""
+    count = len(result.graph.stages)
+    if count == 1:
+        return "1 stage"
+    return f"{count} stages; fill {show(result.schedule.fill_s, TIME)}, drain {show(result.schedule.drain_s, TIME)}"
 
 
 def _layers(result: PhaseResult) -> Iterator[Markup]:
