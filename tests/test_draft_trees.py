@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from itertools import product
 from math import prod
+from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -33,6 +34,7 @@ from dagc.ir.text.read import parse_graph
 from dagc.ir.text.write import print_graph
 from dagc.ir.verify.verify import VerifyError, verify
 from dagc.lang.printer import print_spec
+from dagc.pipeline.estimates import Estimates
 from dagc.serving.draft_steps import DraftSteps
 
 MODEL = (
@@ -244,6 +246,18 @@ def test_a_model_that_drafts_is_priced_as_its_own_decode_step() -> None:
     assert result.memory.stages[1].weights_B == plain.memory.stages[1].weights_B + own.memory.worst.weights_B
 
 
+def test_estimates_and_a_serving_have_the_model_that_drafts() -> None:
+    phase = 'phase decode {{ gpus = 0..7, tp = 8, draft = {}, draft_model = "llama-3.1-8b" }}\n'
+    spec = dagc.compile_text(OTHER + phase.format(3))
+    found = Estimates(spec.spec)(spec.spec.phases[0])
+    assert found.time_s == spec.phases["decode"].time_s and found.memory == spec.phases["decode"].memory
+    served = dagc.compile_text(
+        OTHER + phase.format(2) + "phase prefill { gpus = 0..7, tp = 8 }\n"
+        "serve chat { arrivals = closed(4), requests = 8, prompts = first }"
+    )
+    assert served.serve("chat").setup.workers[0].engine.most_tokens_per_step == 3
+
+
 def test_drafted_tokens_read_a_cache_together() -> None:
     """Heads of a group times tokens of a step are no model of so many heads: a fifth token costs about what the fourth did."""
     steps = [
@@ -323,3 +337,18 @@ def test_a_tree_in_a_serving_has_room_for_all_and_keeps_a_path() -> None:
     phase = plan.spec.phase("decode")
     assert engine.most_tokens_per_step == 1 + 3 + 6 and engine.tokens_reached == phase.reached
     assert engine.tokens_per_step == phase.tokens_per_step == pytest.approx(1 + 0.8 + 0.8 * 0.7)
+
+
+@pytest.mark.parametrize("said", ["acceptance = [80%, 50%, 20%]", "acceptance = 60%"])
+def test_a_search_counts_the_tokens_that_are_kept(said: str, tmp_path: Path) -> None:
+    """Complete: its bounds and its plans count the same, and the best is that of all plans compiled."""
+    phase = f"gpus = 0..7, dp = any, tp = any, draft = any(1, 2, 3), {said}"
+    (tmp_path / "s.moe").write_text(spec_text(phase=phase, kind="decode", model=MODEL))
+    found = dagc.search(tmp_path / "s.moe")
+    assert found.complete
+    rates = [
+        compiled(f"dp = {dp}, tp = {8 // dp}, draft = {draft}, {said}").phases["decode"].throughput_tok_s
+        for dp in (1, 2, 4, 8)
+        for draft in (1, 2, 3)
+    ]
+    assert found.compiled().phases["decode"].throughput_tok_s == pytest.approx(max(rates))

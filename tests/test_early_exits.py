@@ -21,6 +21,7 @@ from dagc.ir.text.read import parse_graph
 from dagc.ir.text.write import print_graph
 from dagc.ir.verify.verify import VerifyError, verify
 from dagc.lang.printer import print_spec
+from dagc.pipeline.estimates import Estimates
 from dagc.spec.exits import Exit, depth, rows_left
 
 MODEL = (
@@ -221,3 +222,19 @@ def test_no_engine_is_told_of_exits(engine: str) -> None:
     with pytest.raises(SpecError) as caught:
         export(compiled(f"tp = 8, engine = {engine}, {SAID}"), engine, "org/model", "p")
     assert "exit behind layer 2, 4" in " ".join(caught.value.diagnostics[0].because)
+
+
+@pytest.mark.parametrize("kind, said", [
+    ("decode", f"dp = 2, tp = 4, {SAID}"),
+    ("decode", "dp = 2, tp = 4, tree = [3, 2], acceptance = [[50%, 20%, 10%], 60%]"),
+    ("prefill", "dp = 2, tp = 4, lengths = lognormal(1)"),
+    ("prefill", "dp = 2, tp = 4, lengths = lognormal(1), packing = padded, chunk = 64 tok, chunk_by = work"),
+])  # fmt: skip
+def test_estimates_are_what_is_compiled(kind: str, said: str) -> None:
+    """Lowered for itself, and from the layout that phases of other sizes share."""
+    own = dagc.compile_text(spec_text(phase=f"gpus = 0..7, {said}", kind=kind, model=MODEL.format(6, "")))
+    estimates, phase = Estimates(own.spec), own.spec.phases[0]
+    for _ in range(4):
+        found = estimates(phase)
+        assert found.time_s == own.phases[kind].time_s and found.memory == own.phases[kind].memory
+        assert found.throughput_tok_s == own.phases[kind].throughput_tok_s

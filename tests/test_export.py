@@ -307,6 +307,7 @@ PHASE = {
         "tree",
         "chances",
         "draft_model",
+        "draft_name",
         "lengths",
         "exits",
         "by_work",

@@ -25,7 +25,7 @@ from .records import OpCost
 if TYPE_CHECKING:
     from .measured import Measured
 
-NOT_PRICED = ("context", "tokens", "sequences", "passes", "last", "parts", "chunk", "constants", "span", "spans", "strategy", "gpus", "memory")  # fmt: skip
+NOT_PRICED = ("context", "tokens", "sequences", "passes", "last", "parts", "chunk", "constants", "span", "spans", "strategy", "gpus", "memory", "draft_model", "lengths", "cuts")  # fmt: skip
 """Of phases: what prices see in the graph alone, if at all."""
 OF_PHASE = attrgetter(*(name for name in fields_of(Phase) if name not in NOT_PRICED))
 MOST = 1 << 16

@@ -130,6 +130,7 @@ def draft_units(unit: Unit, graph: Graph, model: Model | None = None) -> Iterato
             exits=(),
             drafter=NONE,
             draft_model=None,
+            draft_name="",
             precision=None,
         )
         yield count, Unit(replace(unit.spec, model=model, phases=(own,)), own, Collector())

@@ -353,7 +353,19 @@ def _one(time_s: Any) -> Any:
     return float(time_s.item()) if time_s.size == 1 else time_s
 
 
-SIZES = ("context", "tokens", "sequences", "passes", "last", "parts", "chunk", "constants", "span", "spans")
+SIZES = (
+    "context",
+    "tokens",
+    "sequences",
+    "passes",
+    "last",
+    "parts",
+    "chunk",
+    "constants",
+    "span",
+    "spans",
+    "draft_model",
+)
 """What two phases of one layout may have of their own; of parts they have the same scopes."""
 OF_LAYOUT = attrgetter(*(name for name in fields_of(Phase) if name not in SIZES))
 

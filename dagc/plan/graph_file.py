@@ -38,11 +38,10 @@ SKIP = frozenset(
         (Phase, "hardware"),
         (Phase, "precision"),
         (Phase, "training"),
-        (Phase, "draft_model"),
     }
 )
 """Fields whose result is in the placed graph, or in the hardware and the model beside it."""
-SAID = ("tree", "chances", "exits", "by_work", "cuts", "chunks_overlap", "lengths")
+SAID = ("tree", "chances", "draft_name", "exits", "by_work", "cuts", "chunks_overlap", "lengths")
 """Fields of a phase that are there where the phase says something."""
 
 

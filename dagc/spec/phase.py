@@ -117,7 +117,8 @@ class Phase:
     experts: ExpertUse = ALL
     tree: tuple[int, ...] = ()
     chances: Chances = ()
-    draft_model: Model | None = None
+    draft_name: str = ""  # of another model that drafts
+    draft_model: Model | None = field(default=None, compare=False, repr=False)
     by_work: bool = False  # chunks of equally much work
     cuts: tuple[int, ...] = ()  # tokens of each of them
     chunks_overlap: bool = False  # on the stages
@@ -284,6 +285,15 @@ class Phase:
         if not self.by_position:
             return tuple(self.acceptance**i for i in range(1, len(tree) + 1))
         return reached(tree, self.chances or tuple(in_turn(self.acceptance, width) for width in tree))
+
+    def kept(self, count: int) -> float:
+        """Chance that at least so many drafted tokens of a sequence are accepted, as far as chances are known: 1 for none."""
+        if not count:
+            return 1.0
+        if not self.by_position:
+            return self.acceptance**count
+        found = reached(self.tree or (1,) * len(self.chances), self.chances) if self.chances else self.reached
+        return found[count - 1] if count <= len(found) else 0.0
 
     @property
     def by_position(self) -> bool:

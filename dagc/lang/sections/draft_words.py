@@ -108,14 +108,17 @@ class _Reader:
         return tree
 
     def chances(self, said: tuple[Value, ...], tree: tuple[int, ...]) -> Chances:
-        """Of as many positions as are drafted; what is said beyond them is of longer drafts."""
+        """Of as many positions as are drafted, or more."""
         if len(said) < len(tree):
             shown = ", ".join(["80%", *("70%" for _ in tree[1:3])]) + (", .." if len(tree) > 3 else "")
             what = f"`acceptance` of {len(said)} position{'s' if len(said) > 1 else ''}, and {len(tree)} are drafted"
             self.add("E03", what, "acceptance", f"`acceptance = [{shown}]`, or one number for all")
             return ()
         found = []
-        for depth, (width, item) in enumerate(zip(tree, said, strict=False)):
+        widths = (
+            tree if self.body.assigns.keys() & {"tree"} else (1,) * len(said)
+        )  # longer drafts of a search have chances, too
+        for depth, (width, item) in enumerate(zip(widths, said, strict=False)):
             if isinstance(item, tuple):
                 own = tuple(one.value for one in item if isinstance(one, Quantity))
             else:

@@ -193,7 +193,7 @@ def read_phase(
         name, str(kind), gpus, length, chunk if passes > 1 else tokens, sequences, strategy, drafts.acceptance,
         passes, tokens % chunk if passes > 1 else 0, str(values["dispatch_dtype"]) if values["dispatch_dtype"] else None, str(values["exchange"]) if values["exchange"] else None, str(values["quantise"]), str(values["expert_activations"]) if values["expert_activations"] else None, str(values["engine"]), _number(values["host"]), bool(values["cuda_graph"]),
         str(values["window_cache"]), block, memory, _launches(values["launch"], engine), routing,
-        parts=parts, precision=precision, hardware=pool, drafter=drafter, draft_model=draft_model, chunk=int(_number(values["chunk"])), training=training, tree=drafts.tree, chances=drafts.chances,
+        parts=parts, precision=precision, hardware=pool, drafter=drafter, draft_model=draft_model, draft_name="" if draft_model is None else draft_model.name, chunk=int(_number(values["chunk"])), training=training, tree=drafts.tree, chances=drafts.chances,
         lengths=None if batch is None else batch.lengths, exits=exits,
         by_work=passes > 1 and values["chunk_by"] == "work", chunks_overlap=passes > 1 and values["chunk_overlap"] == "full",
         experts=read_expert_use(of_experts, body, str(kind), model, strategy, names), cache=cache, attention_kernel=kernel, fuse=fuse, span=section.kind_span, spans=body.spans(),

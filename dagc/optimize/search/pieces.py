@@ -73,9 +73,11 @@ class Pieces:
             at = rows.is_("matmul_dtype", name)
             peaks = _of_pools(rows, pools, partial(Hardware.peak_flops, dtype=name))
             self.peak_flops = np.where(at, self.gpus * peaks, self.peak_flops)
-        per_step = np.sum([np.where(draft >= k, phase.acceptance**k, 0.0) for k in steps], axis=0)
+        per_step = np.sum([np.where(draft >= k, phase.kept(k), 0.0) for k in steps], axis=0)
         self.per_step = per_step if phase.generates else np.ones(count)
         self.tokens = self.sequences * (facts.new if phase.takes_prompts else self.per_step)
+        if phase.lengths is not None:
+            self.tokens = np.full(count, float(phase.lengths.tokens))
 
     def _bounds(self, pause: Pause) -> Bounds | StepBounds | None:
         """Of the rows; None where nothing is known. Raises Late."""
