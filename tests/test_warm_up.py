@@ -210,3 +210,16 @@ def test_caches_have_room_where_second_copies_were() -> None:
         limit = plan.pools[0].capacity_B
         found.append((limit - plan.pools[0].peak_B, plan.subject("decode").room))
     assert found[1][0] - found[0][0] == pytest.approx(both(*PAIRS[4]).pools[0].copies_B) and found[1][1] > found[0][1]
+
+
+def test_replicas_are_workers_of_their_own() -> None:
+    """Two replicas of the phases fetch twice as much as one, and each as long."""
+    one = both("gpus = 0..3, tp = 4", "gpus = 0..3, ep = 4", words=", weights = moved").servings["chat"].setup
+    two = (
+        both("gpus = 0..7, replicas = 2, tp = 4", "gpus = 0..7, replicas = 2, ep = 4", words=", weights = moved")
+        .servings["chat"]
+        .setup
+    )
+    assert sum(w.count for w in two.workers) == 2 * sum(w.count for w in one.workers)
+    assert two.switch.moved_B == pytest.approx(one.switch.moved_B) and one.switch.moved_B[0] > 0
+    assert two.switch.cost_s == pytest.approx(one.switch.cost_s)

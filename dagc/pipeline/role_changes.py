@@ -8,8 +8,9 @@ from ..spec.serve import Serve
 from .moved import cache_relaid, relaid
 
 
-def switch_of(plan: CompiledPlan, serve: Serve) -> Switch:
-    """As long as the spec says; else as long as what lies elsewhere in the other layout takes on its way, each GPU over its own links."""
+def switch_of(plan: CompiledPlan, serve: Serve, workers: int) -> Switch:
+    """As long as the spec says; else as long as what lies elsewhere in the other layout takes on its way, each GPU over its own links. `workers`:
+    independent ones that the phases make up."""
     if serve.switch_s is not None or serve.prefill is None or serve.decode is None:
         return Switch(serve.switch_s or 0.0)
     own = (serve.prefill, serve.decode)
@@ -19,4 +20,9 @@ def switch_of(plan: CompiledPlan, serve: Serve) -> Switch:
     if not serve.moves:
         return Switch(per_token_s=caches.time_s)
     there, back = relaid(plan, *own), relaid(plan, *reversed(own))
-    return Switch(there.time_s, back_s=back.time_s, per_token_s=caches.time_s, moved_B=(there.total_B, back.total_B))
+    return Switch(
+        there.time_s,
+        back_s=back.time_s,
+        per_token_s=caches.time_s,
+        moved_B=(there.total_B / workers, back.total_B / workers),
+    )

@@ -126,7 +126,13 @@ class Servings:
         taker = roles[0].prefill or roles[0].main
         hands_over = len(roles) > 1 or switches
         transfer = self.transfer(taker, roles[-1].main, serve) if hands_over else Transfer()
-        return Setup(workers, serve.route, transfer, switch_of(self.plan, serve) if switches else None, serve.seed)
+        return Setup(
+            workers,
+            serve.route,
+            transfer,
+            switch_of(self.plan, serve, self.ranks(roles[0])[0]) if switches else None,
+            serve.seed,
+        )
 
     def workers(self, role: Role, serve: Serve, roles: tuple[Role, ...]) -> Workers:
         """Those of one role."""
