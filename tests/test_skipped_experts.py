@@ -129,6 +129,21 @@ def test_the_busiest_rank_of_one_token_is_exact() -> None:
     assert most_of_some(ranks, per_rank, top_k, skip) == pytest.approx(expected / comb(6, 3), rel=1e-12)
 
 
+def test_a_share_for_each_choice() -> None:
+    """The first is always kept, the others sometimes: on average as often as with one share, and never none of a token."""
+    plan = compiled(WAYS["exchange"], "skip = [0, 20%, 40%, 60%]")
+    assert plan.spec.phase("decode").experts.skip == pytest.approx(0.3)
+    even = compiled(WAYS["exchange"], "skip = 30%").phases["decode"]
+    own = plan.phases["decode"]
+    assert own.graph.segment("sparse").sizes["slot"] == pytest.approx(even.graph.segment("sparse").sizes["slot"])
+    assert own.costs.distinct_experts == pytest.approx(even.costs.distinct_experts)
+    assert dagc.compile_text(print_spec(plan.spec)).spec.phase("decode").experts == plan.spec.phase("decode").experts
+    assert compiled(WAYS["exchange"], "skip = [30%, 30%, 30%, 30%]").phases["decode"].time_s == even.time_s
+    assert most_of_some(2, 4, 2, (0.0, 1.0)) == pytest.approx(1.0)
+    assert most_of_some(3, 2, 3, (0.3, 0.3, 0.3)) == pytest.approx(most_of_some(3, 2, 3, 0.3))
+    assert prove(plan, "decode").verdict == "equal"
+
+
 def test_drawn_steps_skip_as_often_as_they_are_to() -> None:
     p, slots = np.full(16, 0.25), np.arange(16).reshape(2, 8)
     some = busiest_rank(p, slots, 16, tile=1, skip=0.5)
@@ -193,6 +208,7 @@ def test_engines_refuse_it(engine: str, plans: dict[str, CompiledPlan]) -> None:
     ("text", "code"),
     [
         ("phase decode { gpus = 0..7, tp = 2, dp = 4, experts { skip = 100% } }", "E09"),
+        ("phase decode { gpus = 0..7, tp = 2, dp = 4, experts { skip = [0, 10%] } }", "E03"),
         ("phase decode { gpus = 0..7, tp = 2, dp = 4, experts { skip_below = 20% } }", "E10"),
         ("phase t { kind = train, gpus = 0..7, tp = 2, dp = 4, experts { skip = 10% } }", "E12"),
     ],

@@ -714,7 +714,8 @@ EXPERT_GPUS = {
 """Of a phase's section `experts`, beside the degrees."""
 EXPERT_USE = {
     "skip": Attribute(
-        "share of the choices of experts that are left out, each for itself",
+        "share of the choices of experts that are left out, each for itself; a list: of a token's first choice, its second, ...",
+        "shares",
         default=0.0,
         high=MOST_SKIPPED,
         open_low=False,

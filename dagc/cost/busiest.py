@@ -23,6 +23,8 @@ from .normal_quantile import normal_quantile
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
+Skip = float | tuple[float, ...]
+"""Share of the choices that are left out; of a token's first, its second, ..., where they differ. Which experts a choice is of says nothing of that."""
 SEED = 11
 DRAWS = 512
 """Random steps at most. The standard error of a mean over them is stated with it."""
@@ -59,11 +61,12 @@ def busiest_rank(
     most_rows: float = float("inf"),
     most_draws: int = DRAWS,
     limit: GroupLimit = NO_LIMIT,
-    skip: float = 0.0,
+    skip: Skip = 0.0,
 ) -> Busiest:
     """`p` [experts]: chance that a token picks each expert; `slots` [ranks, slots]: the expert in each slot, whose
     copies share its tokens at random; `most_rows`: rows that an expert takes, all its copies together; `most_draws`: random steps;
-    `limit`: groups of experts that a token may use; `skip`: share of the choices that are left out, each for itself."""
+    `limit`: groups of experts that a token may use; `skip`: share of the choices that are left out, each for itself, or of a token's
+    first, second, ... choice."""
     copies = np.bincount(slots.ravel(), minlength=len(p))
     plain = copies.max() == 1 and most_rows >= 1
     even = tokens == 1 and plain and not limit.limits and np.ptp(p) < 1e-12 and abs(p.sum() - round(p.sum())) < 1e-9
@@ -75,7 +78,7 @@ def busiest_rank(
         found = iter([(drawn, _over_slots(drawn, MANY_SLOTS))])
     else:
         at_once = BLOCK if np.isinf(most_rows) else CELLS
-        p = p if not skip else p * (1.0 - skip)
+        p = p if not skip else p * (1.0 - share_of(skip))
         found = _rows_by_expert(p, slots, tokens, most_draws, limit, max(1, at_once // slots.size))
     dropped = 0.0
     blocks: list[Floats] = []
@@ -116,12 +119,20 @@ def _over_slots(values: NDArray[Any], most: int = FEW_SLOTS) -> Floats:
     return total
 
 
-def most_of_some(ranks: int, per_rank: int, top_k: int, skip: float) -> float:
+def share_of(skip: Skip) -> float:
+    """Of all choices."""
+    return sum(skip) / len(skip) if isinstance(skip, tuple) else skip
+
+
+def most_of_some(ranks: int, per_rank: int, top_k: int, skip: Skip) -> float:
     """Of the choices of one token that are not skipped: any of them are as likely, so that each number of them counts by its chance."""
     if not skip:
         return most_of_one_token(ranks, per_rank, top_k)
-    chances = (comb(top_k, n) * (1.0 - skip) ** n * skip ** (top_k - n) for n in range(1, top_k + 1))
-    return sum(chance * most_of_one_token(ranks, per_rank, n) for n, chance in enumerate(chances, start=1))
+    chances = [1.0]  # of so many that are kept
+    for own in skip if isinstance(skip, tuple) else (skip,) * top_k:
+        kept = [0.0, *(chance * (1.0 - own) for chance in chances)]
+        chances = [a + chance * own for a, chance in zip(kept, [*chances, 0.0], strict=True)]
+    return sum(chance * most_of_one_token(ranks, per_rank, n) for n, chance in enumerate(chances) if n)
 
 
 def most_of_one_token(ranks: int, per_rank: int, top_k: int) -> float:
@@ -156,7 +167,7 @@ def _draws(size: int, most: int) -> int:
     return min(most, max(4, CELLS // size))
 
 
-def _rows_by_token(p: Floats, slots: Counts, tokens: int, most_draws: int, limit: GroupLimit, skip: float) -> Floats:
+def _rows_by_token(p: Floats, slots: Counts, tokens: int, most_draws: int, limit: GroupLimit, skip: Skip) -> Floats:
     """Rows of each slot [draws, ranks, slots]. Every token takes a systematic sample of the experts in a random order,
     which has `p` as its chances and never picks an expert twice (Madow, 1949)."""
     experts, top_k = len(p), max(1, round(float(p.sum())))
@@ -178,7 +189,7 @@ def _rows_by_token(p: Floats, slots: Counts, tokens: int, most_draws: int, limit
     )
     at = where[chosen, copy] + step[None, :, None] * slots.size
     if skip:
-        at = at[np.random.default_rng(SEED + 3).random(chosen.shape) >= skip]
+        at = at[np.random.default_rng(SEED + 3).random(chosen.shape) >= np.asarray(skip)]
     return np.bincount(at.ravel(), minlength=draws * slots.size).reshape(draws, *slots.shape).astype(float)
 
 

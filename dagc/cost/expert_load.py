@@ -26,7 +26,7 @@ from ..spec.batching import Batching
 from ..spec.rebalance import Rebalance
 from ..spec.unit import Unit
 from ..spec.workload import Routing
-from .busiest import DRAWS
+from .busiest import DRAWS, Skip
 from .cached_experts import ALL_HELD, Held
 from .expert_placement import place_layers
 from .expert_work import RankWork
@@ -107,7 +107,7 @@ class ExpertLoad:
         given = count, top_k, mesh.size(axes), strategy.redundant
         limits = full, draws, limit, nodes
         held = Held.of(unit.phase.experts, count + strategy.redundant, mesh.size(axes))
-        how = strategy.placing, skipped(segment, rows), held
+        how = strategy.placing, unit.phase.experts.by_choice or skipped(segment, rows), held
         if strategy.rebalance is not None:
             return _load_over_time(
                 axes,
@@ -127,7 +127,7 @@ class ExpertLoad:
 @called
 def _load(
     axes: Axes, mesh: Mesh, layers: tuple[int, ...], routings: tuple[Routing, ...], given: tuple[int, int, int, int],
-    limits: tuple[float, int, GroupLimit, int], how: tuple[str, float, Held], tokens: float, filled: float,
+    limits: tuple[float, int, GroupLimit, int], how: tuple[str, Skip, Held], tokens: float, filled: float,
 ) -> ExpertLoad:  # fmt: skip
     """`given`: experts, top_k, ranks and redundant experts; `limits` and `how`, with the share that is skipped: as `layer_work` takes them."""
     each = layer_work(routings, *given, tokens, *limits, *how)
@@ -137,7 +137,7 @@ def _load(
 @called
 def _load_over_time(
     axes: Axes, mesh: Mesh, layers: tuple[int, ...], plan: Rebalance, rows: tuple[int, ...], given: tuple[int, int, int, int],
-    limits: tuple[float, int, GroupLimit, int], how: tuple[str, float, Held], tokens: float, filled: float,
+    limits: tuple[float, int, GroupLimit, int], how: tuple[str, Skip, Held], tokens: float, filled: float,
 ) -> ExpertLoad:  # fmt: skip
     """The same where loads change, and experts are placed anew: of every layer the mean over time."""
     from .rebalancing import work_over_time
@@ -234,7 +234,7 @@ LEAST_CAPACITY = 1e-9
 
 def rank_work(
     routing: Routing, experts: int, top_k: int, ranks: int, redundant: int, tokens: float, full: float = float("inf"),
-    draws: int = DRAWS, limit: GroupLimit = NO_LIMIT, nodes: int = 1, how: str = "", skip: float = 0.0,
+    draws: int = DRAWS, limit: GroupLimit = NO_LIMIT, nodes: int = 1, how: str = "", skip: Skip = 0.0,
     held: Held = ALL_HELD,
 ) -> RankWork:  # fmt: skip
     """One layer of `layer_work`."""
@@ -246,7 +246,7 @@ def rank_work(
 @lru_cache(maxsize=1024)
 def layer_work(
     routings: tuple[Routing, ...], experts: int, top_k: int, ranks: int, redundant: int, tokens: float, full: float = float("inf"),
-    draws: int = DRAWS, limit: GroupLimit = NO_LIMIT, nodes: int = 1, how: str = "", skip: float = 0.0,
+    draws: int = DRAWS, limit: GroupLimit = NO_LIMIT, nodes: int = 1, how: str = "", skip: Skip = 0.0,
     held: Held = ALL_HELD,
 ) -> tuple[RankWork, ...]:  # fmt: skip
     """Of layers with these loads. `tokens` that choose among the experts; `full`: rows for each of them that an expert takes at most; `draws`: random
@@ -258,7 +258,7 @@ def layer_work(
 
 def _layer_work(
     routings: tuple[Routing, ...], experts: int, top_k: int, ranks: int, redundant: int, tokens: float, full: float, draws: int,
-    limit: GroupLimit, nodes: int, how: str, skip: float, held: Held,
+    limit: GroupLimit, nodes: int, how: str, skip: Skip, held: Held,
 ) -> tuple[RankWork, ...]:  # fmt: skip
     whole = max(1, ceil(tokens - 1e-9))  # where ranks have unequal numbers of tokens, the group with most of them
     how = how or ("eplb" if redundant else "linear")

@@ -7,7 +7,7 @@ import numpy as np
 from ..base.arrays import NDArray
 from ..calib.expert_rows import TILE, ExpertRows, expected_rows
 from ..ir.routed_dims import GroupLimit, after_skipping
-from .busiest import busiest_rank
+from .busiest import Skip, busiest_rank, share_of
 from .cached_experts import COLD, Held, missed, needed, traced
 from .expert_work import RankWork
 from .routing import distinct_experts
@@ -24,7 +24,7 @@ def work_of(
     full: float,
     draws: int,
     limit: GroupLimit,
-    skip: float,
+    skip: Skip,
     held: Held,
 ) -> RankWork:
     """`wanted` [experts]: chance that a token picks each; `slots` [ranks, slots]: experts of each rank; `held`: of each, those that are on its
@@ -32,8 +32,8 @@ def work_of(
     most = busiest_rank(
         wanted, slots, whole, tile=TILE, most_rows=full * whole, most_draws=draws, limit=limit, skip=skip
     )
-    kept = after_skipping(top_k, skip)
-    wanted = wanted if kept == top_k else wanted * (1.0 - skip)
+    kept = after_skipping(top_k, share_of(skip))
+    wanted = wanted if kept == top_k else wanted * (1.0 - share_of(skip))
     p = np.minimum(wanted, full)
     dropped = max(1.0 - float(p.sum()) / kept, most.dropped)
     p = p * (1.0 - dropped) * kept / float(p.sum())

@@ -13,7 +13,7 @@ import numpy as np
 from ..base.arrays import NDArray
 from ..ir.routed_dims import GroupLimit
 from ..spec.rebalance import Rebalance
-from .busiest import DRAWS
+from .busiest import DRAWS, Skip
 from .cached_experts import Held
 from .expert_work import RankWork
 from .moved_experts import Moves, moves, placements
@@ -56,7 +56,7 @@ def _rows(window: tuple[tuple[float, ...], ...], rows: tuple[int, ...]) -> list[
 @lru_cache(maxsize=256)
 def work_over_time(
     plan: Rebalance, rows: tuple[int, ...], given: tuple[int, int, int, int], whole: int, full: float, limit: GroupLimit, nodes: int, how: str,
-    skip: float, held: Held,
+    skip: Skip, held: Held,
 ) -> tuple[tuple[RankWork, ...], ...]:  # fmt: skip
     """Of each of these rows of the series the work in every window that counts. `given`: experts, top_k, ranks and redundant experts; `whole`: tokens
     that choose; the others as `layer_work` takes them."""

@@ -242,6 +242,11 @@ def check_together(unit: Unit, graph: Graph) -> None:
     _check_routing(unit.spec.workload.routing, "plan.workload.routing")
     if phase.routing is not None:
         _check_routing(phase.routing, "plan.phase.routing")
+    shares = phase.experts.by_choice
+    if shares and len(shares) != model.count("experts.top_k", 0):
+        raise DataError("plan.phase.experts.by_choice", "has not a share for each choice of a token")
+    for index, share in enumerate(shares):
+        check_number(EXPERT_USE["skip"], share, f"plan.phase.experts.by_choice[{index}]")
     if phase.experts.trace is not None:
         _check_windows(phase.experts.trace, "plan.phase.experts.trace")
         if len(phase.experts.trace.windows[0][0]) != model.count("experts.count", 0):

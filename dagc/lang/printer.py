@@ -383,7 +383,8 @@ def _expert_use(use: ExpertUse) -> list[str]:
 
 def _expert_words(use: ExpertUse) -> Iterator[str]:
     if use.skip:
-        yield f"skip = {number(use.skip)}, skip_below = {number(use.skip_below)}"
+        skip = f"[{', '.join(map(number, use.by_choice))}]" if use.by_choice else number(use.skip)
+        yield f"skip = {skip}, skip_below = {number(use.skip_below)}"
     if use.resident:
         ahead = "none" if use.foretold is None else f"next_layer(hit = {number(use.foretold)})"
         yield f"resident = {use.resident}, cache = {use.cache}, prefetch = {ahead}, warm = {_value(use.warm)}"

@@ -67,7 +67,11 @@ def read_expert_use(
         if "hits" in words:
             help_ = ("leave one of them out",)
             out.add("E12", "`hits` is what the rule finds in the `trace`", inner.span_of("hits"), help=help_)
+    by_choice = _by_choice(values["skip"], model.count("experts.top_k", 0), inner, names)
+    if by_choice:
+        numbers["skip"] = by_choice[0] if len(set(by_choice)) == 1 else sum(by_choice) / len(by_choice)
     return ExpertUse(
+        by_choice=by_choice if len(set(by_choice)) > 1 else (),
         trace=trace,
         resident=resident,
         cache=str(values["cache"]),
@@ -95,3 +99,15 @@ def _check(inner: Body, strategy: Strategy, resident: int, slots: int, names: Na
     for what, holds in beside.items():
         if holds:
             out.add("E12", f"`resident` and {what} cannot be combined", span, help=(why[what],))
+
+
+def _by_choice(value: Value | None, top_k: int, inner: Body, names: Names) -> tuple[float, ...]:
+    """Shares of a token's first choice, its second, ...; none where one is of all."""
+    if not isinstance(value, tuple):
+        return ()
+    shares = tuple(one.value for one in value if isinstance(one, Quantity))
+    if len(shares) < len(value) or (top_k and len(shares) != top_k):
+        message = f"`skip` has {len(value)} shares, one for each of the {top_k} choices of a token is needed"
+        names.out.add("E03", message, inner.span_of("skip"))
+        return ()
+    return shares
