@@ -278,10 +278,10 @@ class Plan(CompiledPlan):
         return graph_object(self, phase)
 
     def to_networkx(self, phase: str, *, ranks: str = "folded") -> nx.MultiDiGraph[str]:
-        """Placed graph of a phase for networkx; `ranks="all"` has a node for each rank."""
+        """Placed graph of a phase for networkx, or the cells of a training step; `ranks="all"` has a node for each rank."""
         from ..export.interchange import to_networkx
 
-        self._inferred(phase, "the placed graph is")
+        self._of_the_plan(phase)
         return to_networkx(self, phase, ranks=ranks)
 
     def __str__(self) -> str:

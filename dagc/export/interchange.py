@@ -7,14 +7,15 @@ join the same two nodes. Lists (`gpus`, `group`) are JSON text in GraphML, which
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..plan.graph_file import GRAPH_SCHEMA
 from ..plan.plan import CompiledPlan
-from ..view.facts.every_rank import expand_ranks
+from ..view.facts.every_rank import expand_ranks, expanded
 from ..view.facts.size import check_size
-from ..view.facts.unroll import Node, unroll
+from ..view.facts.step_graph import check_cells, step_graph
+from ..view.facts.unroll import Edge, Node, unroll
 from .json import dumps
 
 if TYPE_CHECKING:
@@ -24,13 +25,11 @@ LISTS = ("gpus", "group")
 
 
 def to_networkx(plan: CompiledPlan, phase: str, *, ranks: str = "folded") -> nx.MultiDiGraph[str]:
-    """`ranks="all"` has a node for each rank."""
+    """`ranks="all"` has a node for each rank. Of a phase that trains the cells of a step."""
     import networkx as nx
 
-    check_size(plan.phases[phase], "the graph")
     graph = nx.MultiDiGraph(schema=GRAPH_SCHEMA, phase=phase, ranks=ranks)
-    items = unroll(plan.phases[phase])
-    for item in expand_ranks(plan.phases[phase], items) if ranks == "all" else items:
+    for item in _items(plan, phase, ranks):
         fields = {name: getattr(item, name) for name in item.__slots__}
         if isinstance(item, Node):
             del fields["id"]
@@ -38,6 +37,16 @@ def to_networkx(plan: CompiledPlan, phase: str, *, ranks: str = "folded") -> nx.
         else:
             graph.add_edge(item.src, item.dst, key=item.kind, bytes=item.bytes)
     return graph
+
+
+def _items(plan: CompiledPlan, phase: str, ranks: str) -> Iterator[Node | Edge]:
+    if phase in plan.trainings:
+        check_cells(plan.trainings[phase], ranks)
+        cells = step_graph(plan.trainings[phase])
+        return expanded(cells, {}) if ranks == "all" else cells
+    check_size(plan.phases[phase], "the graph")
+    items = unroll(plan.phases[phase])
+    return expand_ranks(plan.phases[phase], items) if ranks == "all" else items
 
 
 def node_link_file(plan: CompiledPlan, phase: str, *, ranks: str = "folded") -> dict[str, bytes]:

@@ -77,15 +77,15 @@ EXPORTERS: tuple[Exporter, ...] = (
     ),
     Exporter(
         "nodelink", "the placed graph as networkx's node-link JSON", ("nodelink.json",), PHASE, "interchange:node_link_file",
-        ("ranks",), ("networkx", "orjson"),
+        ("ranks",), ("networkx", "orjson"), trains=True,
     ),
     Exporter(
         "rustworkx", "the placed graph as rustworkx's node-link JSON", ("rustworkx.json",), PHASE, "interchange:rustworkx_file",
-        ("ranks",), ("networkx", "orjson"),
+        ("ranks",), ("networkx", "orjson"), trains=True,
     ),
     Exporter(
         "graphml", "the placed graph as GraphML", ("graphml",), PHASE, "interchange:graphml_file", ("ranks",),
-        ("networkx", "orjson"),
+        ("networkx", "orjson"), trains=True,
     ),
     Exporter(
         "chakra", "one Chakra execution trace per rank, and the simulator's inputs", ("chakra",), PHASE, "chakra.folder:folder",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -14,7 +14,14 @@ from .unroll import Edge, Node
 
 def expand_ranks(result: PhaseResult, items: Iterator[Node | Edge]) -> Iterator[Node | Edge]:
     """One node per rank. A collective's rank-node lists its group's GPUs; a transfer joins equal ranks of two stages."""
-    members = _group_members(result)
+    return expanded(items, _group_members(result))
+
+
+Members = Mapping[tuple[str, ...], Mapping[int, tuple[int, ...]]]
+"""(axes label) -> GPU -> the GPUs of its group, itself included."""
+
+
+def expanded(items: Iterator[Node | Edge], members: Members) -> Iterator[Node | Edge]:
     held: dict[str, tuple[int, ...]] = {}
     for item in items:
         if isinstance(item, Node):
@@ -35,10 +42,9 @@ def _joined(source: tuple[int, ...], target: tuple[int, ...]) -> Iterator[tuple[
     return ((gpu, gpu) for gpu in source if gpu in both)
 
 
-def _group_members(result: PhaseResult) -> dict[tuple[str, ...], dict[int, tuple[int, ...]]]:
-    """(axes label) -> GPU -> the GPUs of its group, itself included."""
+def _group_members(result: PhaseResult) -> Members:
     mesh = result.graph.the_mesh
-    out: dict[tuple[str, ...], dict[int, tuple[int, ...]]] = {}
+    out: dict[tuple[str, ...], Mapping[int, tuple[int, ...]]] = {}
     used = {(op.axes, op.scope) for s in result.graph.segments for op in s.ops if op.axes}
     for axes, scope in used | {(move.axes, "dense") for move in request_moves(result.graph)}:
         across = mesh.apart is not None and set(axes) == set(mesh.sizes)
