@@ -310,7 +310,12 @@ def _parts(claim: Claim, found: Sequence[Claim]) -> list[Claim]:
 
 def _missed(claim: Claim, found: Sequence[Claim]) -> Claim | None:
     """The limit that a value is said to keep and does not: of the same metric, on its line or else the nearest."""
-    if not claim.met or claim.limit or not claim.metrics:
+    if claim.limit or not claim.metrics:
+        return None
+    behind = (c for c in found if c.figure.line is claim.figure.line and c.figure.start > claim.figure.start)
+    compared = next(behind, None)
+    written = compared is not None and compared.figure.op != "" and compared.figure.of == claim.figure.of
+    if not (claim.met or written):
         return None
     limits = [c for c in found if c.limit and c.template == claim.template and c.figure.of == claim.figure.of]
     limits = [c for c in limits if set(c.phases) & set(claim.phases) or not c.phases]
