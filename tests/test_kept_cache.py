@@ -274,6 +274,16 @@ def test_a_step_must_fit_into_the_budget() -> None:
         plan("keep = 2 tok", more=", draft = 2")
 
 
+def test_a_choice_of_tokens_is_from_the_whole_context() -> None:
+    text = (
+        'moe 1\nhardware from "h100-sxm" { gpus = 8 }\nmodel from "deepseek-v3.2" { layers = 4 }\n'
+        "workload { sequences = 8, prompt = 4096 tok, output = 64 tok }\n"
+        "phase decode { gpus = 0..7, tp = 8, kv_cache { keep = 512 tok } }"
+    )
+    with pytest.raises(dagc.SpecError, match="`keep` does not go with attention to chosen tokens"):
+        dagc.compile_text(text)
+
+
 def test_training_keeps_no_cache() -> None:
     with pytest.raises(dagc.SpecError, match="`kv_cache` does not belong to a training phase"):
         dagc.compile_text(spec_text(kind="train", phase="gpus = 0..0, kv_cache { keep = 4 tok }"))

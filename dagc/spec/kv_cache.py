@@ -35,6 +35,8 @@ class KvCache:
 
     def dtype(self, block: str, layer: str, usual: str) -> str:
         """Of the caches of a block of a layer."""
+        if not self.dtypes:
+            return usual
         own = dict(self.dtypes)
         return own.get(block) or own.get(layer) or usual
 

@@ -9,6 +9,7 @@ from ...ir.ops.kind import Tokens
 from ...ir.ops.op_set import OPS
 from ...ir.routed_dims import stem
 from ...spec.kv_cache import KvCache
+from ...spec.phase import Phase
 from .builder import Ref
 from .call import BlockCall
 from .statement_rules import listed
@@ -40,8 +41,7 @@ def attend(call: BlockCall) -> Ref:
             call.fail(f"a query of width `{q.dims[-1]}` meets a key of width `{k.dims[-1]}`")
     dims = (*queries[0].dims[:-1], value.dims[-1])
     options = {**call.options(), "pairs": len(queries), **call.tree()}
-    kernel = block.builder.unit.phase.attention_kernel
-    options |= {"kernel": kernel} if kernel != "flash" else {}
+    options |= kernel_of(block.builder.unit.phase)
     inputs = (*queries, *keys, value)
     sinks = call.tensor("sinks")
     if sinks is not None:
@@ -109,17 +109,26 @@ def kept(cache: KvCache) -> dict[str, float | bool]:
     return said | ({"host": cache.offload, "prefetch": cache.prefetch} if cache.offload else {})
 
 
+def kernel_of(phase: Phase) -> dict[str, str | float | bool]:
+    """What a phase says of the kernels of attention, as an attribute of the op."""
+    return {"kernel": phase.attention_kernel} if phase.attention_kernel != "flash" else {}
+
+
+def _whole_context(call: BlockCall) -> None:
+    """Refuses a budget of the cache where tokens are chosen from all of it."""
+    unit = call.block.builder.unit
+    if unit.phase.cache.keep:
+        unit.stop(
+            "E12", "`keep` does not go with attention to chosen tokens, which chooses from the whole context", at="kv_cache",
+            help=("leave out `keep`",),
+        )  # fmt: skip
+
+
 def select(call: BlockCall) -> Ref:
     """select(q, k, w, top_k = n): the tokens of the largest scores, summed over heads of w; select(q, k, top_k = n, together = m): for each
     head n blocks of m tokens."""
     call.without_branches()
-    phase = call.block.builder.unit.phase
-    if phase.cache.keep:
-        call.block.builder.unit.stop(
-            "E12", "`keep` does not go with attention to chosen tokens, which chooses from the whole context",
-            at="kv_cache",
-            help=("leave out `keep`",),
-        )  # fmt: skip
+    _whole_context(call)
     options = call.options()
     block, top_k = int(options.pop("together", 0)), options.pop("top_k", None)
     q, k, *weights = call.operands(2 if block else 3)

@@ -224,8 +224,7 @@ class Scope:
         expanded = OPS[kind].dtype.expanded
         dtype = expanded or model.dtype
         if expanded == "cache":
-            cache = self.builder.unit.phase.cache
-            dtype = cache.dtype(self.block, self.builder.segment, model.kv_dtype) if cache.dtypes else model.kv_dtype
+            dtype = self.builder.unit.phase.cache.dtype(self.block, self.builder.segment, model.kv_dtype)
         scope = "dense" if rows_of(dims) is None else "experts"
         name = self.fresh(stem)
         op = Op(
