@@ -148,3 +148,9 @@ def test_a_tied_table_counts_once(tied: bool) -> None:
     assert whole[1] == 2 * whole[0][0]
     assert pair[1] < whole[1] and staged[0] == whole[0]
     assert staged[1] == 2 * (layers / 2 + norm + table)  # a stage of its own holds a copy of its own
+
+
+def test_a_mixed_step_that_chooses_tokens_is_proved_with_one_number_of_them() -> None:
+    """Contexts of its parts differ, what they choose does not."""
+    mixed = plan(SPARSE, phase="gpus = 0..1, ep = 2, decode = 16, prompts = [2 * 9000 tok]", kind="mixed", prompt=4096)
+    assert prove_small(mixed, "mixed").holds
