@@ -274,7 +274,9 @@ def test_every_command_that_reads_a_source_takes_the_flag() -> None:
     commands = next(a for a in build_parser()._actions if a.dest == "command").choices
     for name, parser in commands.items():  # type: ignore[union-attr]
         parser.fill()
-        reads = name == "lsp" or any(a.dest in ("spec", "specs", "a", "config", "file") for a in parser._actions)
+        reads = name == "lsp" or any(
+            a.dest in ("spec", "specs", "a", "config", "file", "document") for a in parser._actions
+        )
         assert reads == any(a.dest == "allow_import" for a in parser._actions), name
 
 

@@ -86,6 +86,6 @@ def audit(
     from ..prose.document import read_document
     from ..prose.judged_claims import audit as judged
 
-    source = read_document(str(document))
+    source = read_document(str(document), allow_import)
     plan = compile(against, settings=settings, phases=phases, allow_import=allow_import)
     return Audit(str(against), plan, judged(source, plan.subject()))

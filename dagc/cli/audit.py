@@ -46,7 +46,7 @@ def run(args: Namespace) -> int:
                     )
                 ]
             )
-        source = read_document(args.document)
+        source = read_document(args.document, args.allow_import)
         plan = compiled(args.against, args)
         if plan is None:
             return 2

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from ..base.diagnostics import Diagnostic, SpecError
 from ..base.files import TooLong, Unreadable, read_named
@@ -49,13 +50,14 @@ class Line:
         return f"{self.carry if begin < 0 else ''} {own}".lower().strip()
 
 
-def read_document(path: str) -> Source:
-    """Raises SpecError: E05 where it cannot be read, E01 where it is no text of lines that people wrote."""
+def read_document(path: str, allowed: Sequence[str | Path] = ()) -> Source:
+    """A link out of its project is followed into `allowed` folders only. Raises SpecError: E05 where it cannot be
+    read, E01 where it is no text of lines that people wrote."""
     import sys
 
     name = "<stdin>" if path == "-" else path
     try:
-        data = sys.stdin.buffer.read(MOST_BYTES + 1) if path == "-" else read_named(path, MOST_BYTES)
+        data = sys.stdin.buffer.read(MOST_BYTES + 1) if path == "-" else read_named(path, MOST_BYTES, allowed)
         if len(data) > MOST_BYTES:
             raise TooLong(f"it is longer than {MOST_BYTES:,} bytes")
     except TooLong as error:
