@@ -14,8 +14,8 @@ from ..ir.ops.op_set import OPS
 from ..spec.hardware import Link
 from .records import Array, Costs, OpCost
 
-HOST_LINK = "host link"
-"""Names the links to hosts among what bounds a time, and among levels."""
+HOST_LINK = "host_link"
+"""Names the links to hosts among what bounds a time."""
 
 
 def copied_bytes(segment: Segment, op: Op, mesh: Mesh) -> tuple[float, float]:

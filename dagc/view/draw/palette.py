@@ -63,6 +63,7 @@ PALETTE: Final[dict[str, Tone]] = {
     "b-cluster": _same("#b5487a"),
     "b-latency": _same("#999933"),
     "b-host": _same("#cc6677"),
+    "b-host_link": _same("#a6761d"),
     # Parts of a GPU's memory; other hues than the collectives'.
     "p0": Tone("#0b3c5d", "#3f86b8"),
     "p1": Tone("#6b9ac4", "#9cc3e6"),

@@ -29,6 +29,7 @@ WORDS = {
     "cluster": "the links between nodes",
     "latency": "link latency",
     "host": "the host",
+    "host_link": "the link to the host",
 }
 """What an op can be bound by, as a reader would say it."""
 HELPS = 0.0005

@@ -8,7 +8,7 @@ from math import ceil, log2
 
 from ....base.frozen import record
 from ....base.units import BYTES, FLOPS, TIME, show
-from ....ir.graph import COMPUTE
+from ....ir.graph import COMPUTE, COPY
 from ....plan.result import PhaseResult
 from ...facts.critical import Visit, critical
 from ...facts.timeline import Cell, Member, Slice, bubbles, cells, classes, representatives, requests, slices
@@ -24,7 +24,7 @@ LABEL, BAR, RIGHT, ROW, TOP = 180, 788, 118, 46, 24
 CELL_H = 34
 MAX_ROWS = 24
 MAX_CELLS = 1500
-COMPUTE_H, COMM_H, REQUEST_H = 14, 10, 2
+COMPUTE_H, COMM_H, COPY_H, REQUEST_H = 14, 10, 4, 2
 READABLE = 34.0
 """Pixels of a micro-batch from which on its bars can be told apart: narrower ones are left out in the middle of a pass."""
 LEAST_KEPT = 4
@@ -87,6 +87,7 @@ def keys(result: PhaseResult) -> Keys:
     kinds |= {"send"} if len(result.graph.stages) > 1 else set()
     kinds |= {s.kind for stage in result.graph.stages for s in _requests(result, stage.index)}
     comm = [(f"k-{k}", k) for k in COLORS if k in kinds]
+    comm += [("b-host_link", "copies from and to the host")] if result.graph.copies else []
     idle = [("bubble", "no micro-batch (a bubble)")] if len(result.graph.stages) > 1 else []
     return [("busy", "compute"), *comm, *idle, ("path", "the critical path is in this stage")]
 
@@ -144,6 +145,8 @@ def _drawn(result: PhaseResult, row: Row, y: float, scale: TimeScale) -> list[Ma
         mine = [s for s in pieces if s.kind == kind]
         if mine:
             out.append(_busy(mine, y + 24, COMM_H, scale, f"k-{kind}"))
+    if copies := [s for s in pieces if s.stream == COPY]:
+        out.append(_busy(copies, y + 24 + COMM_H, COPY_H, scale, "b-host_link"))
     share = sum(b - a for a, b in row.idle) / ((result.schedule.latency_s - result.schedule.host_s) or 1.0)
     out.append(words(LABEL + BAR + 10, y + 13, show(row.end_s, TIME, 4), "strong"))
     out.append(words(LABEL + BAR + 10, y + 28, f"idle {share:.1%}" if row.idle else "never idle", "soft"))
@@ -254,7 +257,7 @@ def one_layer(result: PhaseResult) -> Figure | None:
         y = TOP if s.stream == "compute" else TOP + 38
         x = scale.pieces[0].at(s.start_s - zero)
         w = max(0.6, scale.pieces[0].at(s.end_s - zero) - x)
-        kind = "busy" if s.stream == "compute" else f"k-{s.kind}"
+        kind = "busy" if s.stream == "compute" else "b-host_link" if s.stream == COPY else f"k-{s.kind}"
         key = identifier(result.name, "one", s.op, s.lane, s.start_s - zero)
         body.append(rect(x, y, w, 28, f"op {kind}", title(_hint(result, s)), id=key, tabindex="0"))
         if s.op in on_path:
@@ -275,5 +278,7 @@ def _hint(result: PhaseResult, s: Slice) -> str:
         f"{show(cost.payload_B, BYTES, 3)}, {cost.algorithm}"
         if s.stream != COMPUTE
         else f"{show(cost.flops, FLOPS, 3)}, {show(cost.bytes, BYTES, 3)}"
+        if s.stream == COMPUTE
+        else show(cost.bytes, BYTES, 3)
     )
     return f"{s.op}: {s.kind}, {show(s.end_s - s.start_s, TIME, 3)}, {size}, bound by {cost.bound}"
