@@ -27,9 +27,14 @@ from dagc.base.draft_trees import (
     spread,
     word,
 )
+from dagc.execute.inputs import Inputs
+from dagc.execute.machine import RankMachine
+from dagc.execute.prove import Recording, model_graph, single
 from dagc.export.engines.launch import export
 from dagc.export.json import dumps, graph_object
 from dagc.importers.placed import plan_of
+from dagc.ir.ops.kind import Tokens
+from dagc.ir.ops.op_set import OPS
 from dagc.ir.text.read import parse_graph
 from dagc.ir.text.write import print_graph
 from dagc.ir.verify.verify import VerifyError, verify
@@ -196,6 +201,40 @@ def test_a_branch_is_as_if_it_were_alone() -> None:
         way = [at for own, at in lineage(TREE) if own == node]
         assert set(np.flatnonzero(seen[node])) == {*range(before), *(before + at for at in way)}
         assert sorted(context[seen[node]]) == list(range(before + deep[node] + 1))  # the positions of a chain
+
+
+def logits(drafted: str, tokens: np.ndarray, before: int, history: dict[tuple[int, str], np.ndarray]) -> np.ndarray:
+    """Of every new token [sequences, tokens, vocabulary] of a step on one rank, behind a cache that is given."""
+    context = before + tokens.shape[1]
+    phase = f"gpus = 0..0, sequences = {len(tokens)}, context = {context} tok, {drafted}"
+    plan = dagc.compile_text(
+        spec_text(phase=phase, kind="decode", model=MODEL, workload="sequences = 2, prompt = 8 tok")
+    )
+    unit = plan.units["decode"]
+    graph = model_graph(unit)
+    for segment, layer in graph.layers:
+        for op in segment.ops:
+            if OPS[op.kind].tokens is Tokens.CACHE:
+                shape = [before if d == "context" else int(segment.sizes[d]) for d in op.dims]
+                random = np.random.default_rng(layer * 100 + len(op.name))
+                history.setdefault((layer, op.name), random.standard_normal(shape))
+    seen = Recording(RankMachine(graph, Inputs(tokens, unit.routing, history=history), single()))
+    seen.machine.run()
+    return seen.whole(*seen.logits)
+
+
+def test_logits_of_a_branch_are_those_of_a_chain() -> None:
+    """The step runs: each node's logits are as if the tokens on the way to it had been drafted alone."""
+    ids = np.random.default_rng(4).integers(0, 512, (2, 1 + nodes(TREE)))
+    history: dict[tuple[int, str], np.ndarray] = {}
+    branched = logits("tree = [3, 2, 1]", ids, 20, history)
+    leaves = [node for node, deep in enumerate(depths(TREE)) if deep == len(TREE)]
+    for leaf in leaves:
+        way = sorted(at for node, at in lineage(TREE) if node == leaf)
+        chain = logits(f"draft = {len(TREE)}", ids[:, way], 20, history)
+        assert np.abs(branched[:, way] - chain).max() < 1e-12 * np.abs(chain).max()
+    wrong = logits(f"draft = {nodes(TREE)}", ids, 20, history)
+    assert np.abs(branched - wrong).max() > 1e-3 * np.abs(wrong).max()
 
 
 def test_what_is_drafted_at_a_depth_is_one_pass(tree: Plan) -> None:

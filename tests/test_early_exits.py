@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from math import ceil
 
+import numpy as np
 import pytest
 from conftest import spec_text
 
 import dagc
 from dagc.api import Plan
 from dagc.base.diagnostics import SpecError
+from dagc.execute.inputs import Inputs, random_weight
+from dagc.execute.machine import RankMachine
+from dagc.execute.prove import Recording, model_graph, single
+from dagc.execute.values import Floats
 from dagc.export.engines.launch import export
 from dagc.export.json import dumps, graph_object
 from dagc.importers.placed import plan_of
-from dagc.ir.graph import Graph
+from dagc.ir.graph import Graph, Segment, Weight
 from dagc.ir.ops.kind import Tokens
 from dagc.ir.ops.op_set import OPS, flops
 from dagc.ir.text.read import parse_graph
@@ -156,6 +162,50 @@ def test_steps_that_thin_out_are_proved(layout: str) -> None:
     assert proof.verdict == "equal", proof
 
 
+def of_any_kind(segment: Segment, layer: int, weight: Weight) -> Floats:
+    """Weights of a layer, whatever its kind is called; gains are one."""
+    found = random_weight(replace(segment, name="layer"), layer, weight)
+    return np.ones_like(found) if len(weight.dims) == 1 else found
+
+
+def run(said: str, history: dict[tuple[int, str], np.ndarray]) -> Recording:
+    """A step of 8 sequences on one rank, behind a cache that is given."""
+    text = spec_text(
+        phase=f"gpus = 0..0, sequences = 8, context = 20 tok{said}", kind="decode", model=MODEL.format(6, "")
+    )
+    unit = dagc.compile_text(text).units["decode"]
+    graph = model_graph(unit)
+    for segment, layer in graph.layers:
+        for op in segment.ops:
+            if OPS[op.kind].tokens is Tokens.CACHE:
+                shape = [19 if d == "context" else int(segment.sizes[d]) for d in op.dims]
+                random = np.random.default_rng(layer * 100 + len(op.name))
+                history.setdefault((layer, op.name), random.standard_normal(shape))
+    ids = np.random.default_rng(4).integers(0, 512, (8, 1))
+    seen = Recording(RankMachine(graph, Inputs(ids, unit.routing, of_any_kind, history=history), single()))
+    seen.machine.run()
+    return seen
+
+
+def test_whoever_stays_is_not_touched_and_whoever_leaves_keeps_its_state() -> None:
+    """Logits of the rows that are left are those of a step without exits; what the others cache behind the exit is made of their last
+    state, layer by layer."""
+    history: dict[tuple[int, str], np.ndarray] = {}
+    plain = run("", history)
+    thin = run(", exit = [at(layers = 2, share = 25%), at(layers = 4, share = 50%)]", history)
+    assert np.allclose(thin.whole(*thin.logits), plain.whole(*plain.logits)[:2], rtol=1e-12, atol=1e-12)
+    for layer, same in (
+        (2, True),
+        (3, False),
+    ):  # six of eight go on; the next layer still finds the state with which two left
+        mine, whole = (one.whole(layer, "gqa.k") for one in (thin, plain))
+        assert np.allclose(mine[:6], whole[:6]) and np.allclose(mine[6:], whole[6:]) == same
+    x = plain.whole(2, "gqa.h").shape
+    states = [thin.whole(layer, "gqa.h") for layer in (2, 3, 4, 5)]
+    assert all(state.shape == x for state in states)
+    assert all(np.allclose(state[6:], states[0][6:]) for state in states)  # normed by gains of one
+
+
 def test_latent_attention_is_proved() -> None:
     text = (
         'moe 1\nhardware from "h800-sxm" { gpus = 8 }\nmodel from "deepseek-v2-lite" { }\n'
@@ -238,3 +288,18 @@ def test_estimates_are_what_is_compiled(kind: str, said: str) -> None:
         found = estimates(phase)
         assert found.time_s == own.phases[kind].time_s and found.memory == own.phases[kind].memory
         assert found.throughput_tok_s == own.phases[kind].throughput_tok_s
+
+
+@pytest.mark.parametrize("sequences", [1, 3])
+def test_steps_in_which_all_have_left_end_there(sequences: int) -> None:
+    """As often as all of them leave, by chance and each alone; such a step takes as long as a model of so many layers."""
+    said = f"tp = 8, sequences = {sequences}"
+    result = compiled(f"{said}, exit = [at(layers = 2, share = 50%), at(layers = 4, share = 25%)]").phases["decode"]
+    after_two, after_four = 0.5**sequences, 0.75**sequences
+    assert [c.count for c in result.chunks] == pytest.approx([after_two, after_four - after_two, 1 - after_four])
+    short = compiled(said, 2).phases["decode"]
+    assert result.chunks[0].schedule.period_s == pytest.approx(short.time_s, rel=1e-9)
+    assert result.chunks[2].schedule.period_s == result.schedule.period_s > result.chunks[1].schedule.period_s
+    assert result.time_s == pytest.approx(sum(c.count * c.schedule.period_s for c in result.chunks))
+    staged = compiled(f"pp = 2, tp = 4, sequences = {sequences}, exit = [at(layers = 2, share = 50%)]").phases["decode"]
+    assert len(staged.chunks) == 1

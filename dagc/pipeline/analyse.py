@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from ..base.frozen import replace
 from ..cost import chunks, scale_blocks
@@ -12,7 +12,8 @@ from ..cost.schedule.chunk_flow import Pass, in_flight_s
 from ..cost.schedule.records import PathStep, Schedule
 from ..cost.schedule.verify_schedule import verify_schedule
 from ..cost.transfers import request_costs
-from ..ir.graph import Graph
+from ..ir.graph import Graph, runs
+from ..ir.ops.leaving import EXIT_TOKEN
 from ..ir.ops.op_set import flops
 from ..passes.cost import PriceOps
 from ..passes.memory import AddUpMemory
@@ -26,6 +27,8 @@ from ..spec.unit import Unit
 from . import layer_loads
 from .doubts import warn_of_full_hosts, warn_of_idle_stages, warn_of_moved_cache
 
+RARE = 1e-6
+"""Of steps: those that end early less often are not looked at."""
 EACH_PASS: tuple[Analysis, ...] = (PriceOps(), ScheduleOps())
 """What is found about every pass that a prompt takes."""
 ANALYSES: tuple[Analysis, ...] = (*EACH_PASS, AddUpMemory())
@@ -165,7 +168,30 @@ def bound_shares(path: Sequence[PathStep]) -> dict[str, float]:
 def price(graph: Graph, unit: Unit, hardware: Hardware | None = None) -> tuple[Chunk, ...]:
     """Every pass of the phase; `hardware` replaces the spec's (sensitivities)."""
     found = tuple(_priced(graph, unit, size, hardware) for size in chunks.sizes(unit.phase))
+    if unit.phase.exits:
+        return (*_ended_early(found[-1], graph, unit, hardware),)
     return _in_flight(found, graph) if unit.phase.chunks_overlap and len(graph.stages) > 1 else found
+
+
+def _ended_early(full: Chunk, graph: Graph, unit: Unit, hardware: Hardware | None) -> Iterator[Chunk]:
+    """A step with exits as those that end at each of them, because all sequences that step together have left, and those that go to the
+    end, by how often they are, which sequences that leave by chance and alone make. With stages others are on the way, so that none ends."""
+    together = min(unit.phase.batching.part, unit.phase.sequences)
+    gone, before = 0.0, 0.0
+    names = [name for name, count in graph.stages[0].layers for _ in range(count)]
+    for one in unit.phase.exits if len(graph.stages) == 1 else ():
+        gone += one.share
+        chance = min(gone, 1.0) ** together
+        if chance - before > RARE and one.layer + 1 < len(names) - 1:
+            stage = replace(graph.stages[0], layers=runs(names[: one.layer + 1]))
+            ends = graph.segment(names[one.layer])
+            token = dict(ends.handed)[EXIT_TOKEN]
+            segments = tuple(replace(s, output=token) if s is ends else s for s in graph.segments)
+            short = replace(graph, segments=segments, stages=(stage,))
+            ended = _priced(short, unit, chunks.whole_pass(unit.phase), hardware)
+            yield replace(ended, count=chance - before)
+            before = chance
+    yield replace(full, count=1.0 - before)
 
 
 def _in_flight(found: tuple[Chunk, ...], graph: Graph) -> tuple[Chunk, ...]:

@@ -108,7 +108,7 @@ class Estimates:
             phase = best(self.spec, phase)
         unit = Unit(self.spec, phase, Collector())
         passes_s, memory, graph = self._passes(unit) if look is None else self._fresh(unit, look)
-        if phase.chunks_overlap:
+        if phase.chunks_overlap or phase.exits:
             passes_s = all_passes_s(priced(self.layouts.lowered(unit), unit))
         per_step = 1.0 if phase.parts or not graph.generates else phase.tokens_per_step
         if phase.drafter != "none":

@@ -12,6 +12,10 @@ from .attributes import LeavingAttrs
 from .kind import AS_OPERAND, IN_BOTH, Dims, Misfit, OpKind, listed, operands, same_dims
 
 EVERY, STILL = "every", "batch"
+EXIT_HEAD = "exit_"
+"""What the blocks of a head are called after in a layer where sequences leave."""
+EXIT_TOKEN = "exit.token"
+"""What such a layer hands on: the tokens of those that leave, whole."""
 
 
 def still_there(dims: Dims) -> Dims:

@@ -7,6 +7,7 @@ from ...base.frozen import replace
 from ...base.traced import number
 from ...ir.graph import Graph, Op, Segment, Stage, Taken, Weight, runs
 from ...ir.ops.attributes import RouteAttrs
+from ...ir.ops.leaving import EXIT_HEAD, EXIT_TOKEN
 from ...ir.ops.op_set import OPS
 from ...spec.batching import Batching
 from ...spec.exits import STAYS, LayerExit, rows_left, with_exits
@@ -38,7 +39,7 @@ def run(unit: Unit, batching: Batching | None = None) -> Graph:
     if phase.training is not None and (layer := next((s for s in segments if s.taken), None)) is not None:
         what = f"training is not there yet where layers take what others hand on: `{layer.name}` takes `{layer.taken[0].name}`"
         unit.stop("E18", what)
-    wanted = {one.name for segment in segments for one in segment.taken}
+    wanted = {EXIT_TOKEN, *(one.name for segment in segments for one in segment.taken)}
     segments = tuple(
         replace(s, handed=tuple(p for p in s.handed if p[0] in wanted)) if s.handed else s for s in segments
     )
@@ -87,10 +88,12 @@ def _with_exit(unit: Unit, layer: Layer, batching: Batching, own: LayerExit) -> 
     """A kind of layer where sequences leave early, of those that have not left before it."""
     still = rows_left(batching.each, own.gone) * batching.ranks
     segment = expanded(replace(unit, phase=unit.phase.as_parts[0]), layer, number(still), {}, leaves=own.leaves)
-    if not own.gone:
-        return segment
     try:
-        return thinned(segment, number(batching.part), batching.ranks)
+        segment = thinned(segment, number(batching.part), batching.ranks) if own.gone else segment
+        if not own.leaves:
+            return segment
+        made = [op.name for op in segment.ops if op.name.startswith(EXIT_HEAD)]
+        return replace(segment, handed=((EXIT_TOKEN, made[-1]),))
     except CannotThin as error:
         unit.stop(
             "E13", f"no sequence leaves before layer `{layer.name}`: {error}", at="exit",
@@ -117,7 +120,7 @@ def expanded(unit: Unit, layer: Layer, batch: float, sources: dict[str, Source],
         block.last_of_layer = head if i == len(layer.blocks) - 1 else None
         current = block.expand(current)
     if leaves:  # whoever leaves has its token by a head of this layer
-        blocks(builder, model.stack[-1].blocks, "exit_", current, head=True)
+        blocks(builder, model.stack[-1].blocks, EXIT_HEAD, current, head=True)
     further_tokens(builder, unit, head=head)
     for dim in (*entry.dims, *(d for op in builder.ops for d in op.dims)):
         builder.sizes.setdefault(dim, 1.0)
