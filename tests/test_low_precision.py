@@ -116,6 +116,7 @@ def test_weights_that_are_served_quantised_train_as_the_phase_says() -> None:
         "matmul_dtype = mxfp8, quantised_weights = true",
         "matmul_dtype = bf16",
         "matmul_dtype = fp8, dispatch_dtype = fp8",
+        "matmul_dtype = fp8, fp8_scaling = delayed",
     ],
 )
 def test_what_is_printed_is_read_again(words: str) -> None:
@@ -283,6 +284,17 @@ def test_weights_are_stored_with_their_copies(hardware: str, dtype: str, stored:
     products = 2 * (HIDDEN * (4096 + 2 * 1024) + 4096 * HIDDEN + 3 * HIDDEN * FFN)
     assert found.weights_B - whole.weights_B == pytest.approx(products * (each - 2), rel=1e-6)
     assert found.gradients_B == whole.gradients_B and found.optimizer_B == whole.optimizer_B
+
+
+def test_delayed_scaling_reads_once() -> None:
+    """Its scale is there before (--fp8-recipe delayed): no pass for the largest number, else the same step."""
+    now, before = (step(f"{DENSE}fp8{more}", "h100-sxm") for more in ("", ", fp8_scaling = delayed"))
+    read_s = TOKENS * HIDDEN * 2 / (0.8 * 3.35e12)
+    assert time_s(now, "gqa.h.quantised") - time_s(before, "gqa.h.quantised") > read_s
+    assert time_s(now, "gqa.q") == time_s(before, "gqa.q") and now.memory == before.memory
+    assert "scales of steps before" in products_text(before.training)
+    found = refused("dp = 8, matmul_dtype = mxfp8, fp8_scaling = delayed")
+    assert found.code == "E12" and found.span is not None and found.span.text == "delayed"
 
 
 def test_moments_may_have_8_bits() -> None:

@@ -63,7 +63,7 @@ WRITTEN = {
     "memory_fraction": "90%", "memory": "{ tokens = 64 tok }", "engine": "vllm", "quantise": "separate",
     "expert_activations": "bf16", "host": "1 ms", "launch": "1 us", "redundant": "8", "mtp_loss": "0.1",
     "aux_loss": "0.01", "aux_loss_over": "sequence", "z_loss": "1e-3", "dropout": "10%",
-    "matmul_dtype": "fp8", "quantised_weights": "true",
+    "matmul_dtype": "fp8", "quantised_weights": "true", "fp8_scaling": "delayed",
 }  # fmt: skip
 
 

@@ -80,7 +80,7 @@ def wanted(plan: dagc.Plan, phase: str) -> dict[str, Any]:
     one = layout(result.graph, result.graph.the_mesh.the_gpus.ids, Unit(plan.spec, plan.spec.phase(phase)))
     degrees = {axis: one.degree[axis] for axis in ("tp", "pp", "dp", "sp")}
     experts = {axis: one.degree[axis] for axis in ("ep", "etp")} if one.moe else {}
-    recompute = result.training.recompute
+    recompute, delayed = result.training.recompute, result.training.fp8_scaling == "delayed"
     return {
         **degrees,
         **experts,
@@ -93,7 +93,7 @@ def wanted(plan: dagc.Plan, phase: str) -> dict[str, Any]:
         "experts": one.spec.model.count("experts.count", 0),
         "gradients": {"fp32": "float32", "bf16": "bfloat16"}[result.training.gradient_dtype],
         "overlaps": result.training.exchange_overlap == "full",
-        "products": PRODUCTS.get(result.training.matmul_dtype, ""),
+        "products": "hybrid delayed" if delayed else PRODUCTS.get(result.training.matmul_dtype, ""),
         "stores": result.training.quantised_weights,
         "gpus": list(result.gpus),
         "flops": result.flops,

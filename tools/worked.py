@@ -236,6 +236,7 @@ WORKED: dict[str, dict[str, str]] = {
         "virtual": _train("schedule = interleaved, virtual = 2"),
         "recompute": _train("recompute = [moe]"),
         "matmul_dtype": _train("matmul_dtype = fp8"),
+        "fp8_scaling": _train("matmul_dtype = fp8, fp8_scaling = delayed"),
         "quantised_weights": _train("matmul_dtype = fp8, quantised_weights = true"),
         "optimizer": _train("optimizer = sgd"),
         "zero": TRAINED.replace("zero = 1", "zero = 2") + "}",

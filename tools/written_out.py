@@ -216,6 +216,7 @@ HAND: dict[str, dict[str, Written | str]] = {
         "virtual": Written("1", place=IN_TRAINING),
         "matmul_dtype": Written("bf16", place=IN_TRAINING),
         "quantised_weights": Written("", place=IN_TRAINING),
+        "fp8_scaling": Written("", place=IN_TRAINING),
         "aux_loss_over": Written("", _beside(phase__pretrain="aux_loss = 0.01"), IN_TRAINING),
         "recompute": Written("none", place=IN_TRAINING),
         "fuse": "without it, ops ride in the engine's kernels",

@@ -46,6 +46,9 @@ RECIPES: Mapping[str, Recipe] = {
     "nvfp4": Recipe(reads=2, launches=2, multiple=16, rows=16, units=SHARED_COPY, table="nvfp4"),
 }
 """By the dtype of products."""
+DELAYED = Recipe(reads=1, launches=1, multiple=16, rows=8, units="fp8", table="fp8", one_copy=True)
+"""`fp8` with scales of the largest numbers of steps before (--fp8-recipe delayed): each tensor is read once. The largest numbers of all ranks are compared once a
+step, which moves a few bytes a tensor and is not counted."""
 WHOLE = tuple(name for name in NAMED if name in ("bf16", "fp16", "fp32"))
 """Dtypes of products that quantise nothing."""
 
@@ -53,3 +56,7 @@ WHOLE = tuple(name for name in NAMED if name in ("bf16", "fp16", "fp32"))
 def copies(name: str, units: Mapping[str, float]) -> int:
     """Of a tensor that products read by rows and by columns: one for each, or one for both. `units`: dtypes of which a GPU has peaks."""
     return 1 if RECIPES[name].one_copy and SHARED_COPY in units else 2
+
+
+def recipe_of(name: str, scaling: str) -> Recipe:
+    return DELAYED if scaling == "delayed" else RECIPES[name]

@@ -445,6 +445,12 @@ PHASE: dict[str, Attribute] = {
         *RECIPES,
         otherwise="the model's `weight_dtype`",
     ),
+    "fp8_scaling": _word(
+        "train: whose largest number scales a tensor of `matmul_dtype = fp8`: its own now, or the largest of steps before",
+        "current",
+        "current",
+        "delayed",
+    ),
     "quantised_weights": Attribute(
         "train: weights of products are stored and gathered as their `matmul_dtype`; false: beside them in 16 bits",
         "flag",

@@ -74,7 +74,7 @@ IN_TRAINING: dict[str, tuple[str, ...]] = {
     # What products compute in: recipes and formats of Transformer Engine, Megatron-LM, Megatron-Bridge and torchao.
     **dict.fromkeys(("fp8_format", "fp8_recipe", "fp4_format", "fp4_recipe", "mixed_precision", "compute_dtype", "precision", "float8"), ("matmul_dtype",)),
     **dict.fromkeys(("fp8_param_gather", "fp4_param_gather", "fp8_param", "fp8_primary_weights", "enable_fsdp_float8_all_gather"), ("quantised_weights",)),
-    **dict.fromkeys(("tensorwise", "current", "current_scaling", "delayed", "hybrid", "fp8_cs", "fp8_ds"), ("fp8",)),
+    **dict.fromkeys(("tensorwise", "current", "current_scaling", "delayed", "delayed_scaling", "hybrid", "fp8_cs", "fp8_ds"), ("fp8",)),
     **dict.fromkeys(("blockwise", "subchannel", "sub_channel", "fp8_sc", "float8blockscaling"), ("fp8_block",)),
     **dict.fromkeys(("fp8_mx", "mx", "mxfp8blockscaling"), ("mxfp8",)), **dict.fromkeys(("fp4", "e2m1", "nvfp4blockscaling"), ("nvfp4",)),
     # The order of work, what is done anew, and losses.

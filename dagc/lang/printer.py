@@ -256,7 +256,8 @@ def _trained_in(given: Precision | None, t: Training) -> Iterator[str]:
     if not t.matmul_dtype:
         yield from _precision(given)
         return
-    yield f"matmul_dtype = {t.matmul_dtype}" + (", quantised_weights = true" if t.quantised_weights else "")
+    scaling = "" if t.fp8_scaling == "current" else f", fp8_scaling = {t.fp8_scaling}"
+    yield f"matmul_dtype = {t.matmul_dtype}" + (", quantised_weights = true" if t.quantised_weights else "") + scaling
     if given is not None and (given.kv_dtype or given.attention_dtype):
         yield from _precision(replace(given, weight_dtype=None))
 

@@ -16,7 +16,8 @@ class Training:
     predict further tokens counts beside the model's own; 0: they are not trained. `reshard_after_forward`: what is gathered of shared out
     weights is freed behind the forward pass of a layer, and gathered anew for its gradients.
     `matmul_dtype`: of products of layers, one of `base.low_precision` where their operands are quantised; empty: the dtype of the weights. `quantised_weights`:
-    their weights are stored, and where the recipe allows gathered, so; else there are copies in 16 bits, too.
+    their weights are stored, and where the recipe allows gathered, so; else there are copies in 16 bits, too. `fp8_scaling`: delayed where scales of tensors
+    are known before these.
     `dropout`: share of what layers add to the residual stream, and of the embedding's rows, that is put to nothing.
     `aux_loss`, `z_loss`: what the losses of routers count, the first with shares of experts over the tokens of `aux_loss_over`."""
 
@@ -37,6 +38,7 @@ class Training:
     reshard_after_forward: bool = True
     matmul_dtype: str = ""
     quantised_weights: bool = False
+    fp8_scaling: str = "current"
     dropout: float = 0.0
 
     @property

@@ -33,6 +33,7 @@ PHASES = {
     },
     ("llama-3.1-8b", 16): {
         "mxfp8": "dp = 16, microbatches = 4, zero = 1, matmul_dtype = mxfp8, quantised_weights = true",
+        "delayed": "dp = 16, microbatches = 4, zero = 1, matmul_dtype = fp8, fp8_scaling = delayed, quantised_weights = true",
         "mxfp8, FSDP": "dp = 16, microbatches = 1, zero = 3, matmul_dtype = mxfp8, quantised_weights = true",
         "nvfp4": "dp = 16, microbatches = 4, zero = 1, matmul_dtype = nvfp4, quantised_weights = true",
     },

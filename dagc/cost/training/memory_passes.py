@@ -12,7 +12,7 @@ import numpy as np
 
 from ...base.dtypes import DTYPE_BYTES
 from ...base.frozen import record
-from ...base.low_precision import RECIPES, copies
+from ...base.low_precision import Recipe, copies, recipe_of
 from ...ir.graph import Op, Segment
 from ...ir.mesh import Mesh
 from ...ir.ops.attributes import AccumulateAttrs, ExchangeAttrs, WeightAttrs
@@ -61,7 +61,8 @@ def match(found: MemoryPasses, times: dict[str, Measured]) -> None:
             continue
         Bps, begins = hardware.hbm_Bps * hardware.mbu, 1
         if op.kind == "quantise":
-            moved, begins = quantised_bytes(segment, op, found.mesh, hardware), RECIPES[op.dtype].launches
+            recipe = recipe_of(op.dtype, training.fp8_scaling)
+            moved, begins = quantised_bytes(segment, op, found.mesh, hardware, recipe), recipe.launches
         elif op.kind in UPDATES:
             moved = UPDATES[op.kind](segment, op, found.mesh, training)
         elif is_pointwise(op):
@@ -105,9 +106,8 @@ def _reordered(segment: Segment, op: Op, mesh: Mesh, *, by_token: bool) -> float
     return moved + 2 * (rows_B or local_bytes(segment, op.inputs[0], input_layout(segment, op, op.inputs[0]), mesh))
 
 
-def quantised_bytes(segment: Segment, op: Op, mesh: Mesh, hardware: Hardware) -> float:
+def quantised_bytes(segment: Segment, op: Op, mesh: Mesh, hardware: Hardware, recipe: Recipe) -> float:
     """What is quantised is read as often as its recipe says, and written by rows and by columns."""
-    recipe = RECIPES[op.dtype]
     read_B = local_bytes(segment, op.inputs[0], input_layout(segment, op, op.inputs[0]), mesh)
     return recipe.reads * read_B + copies(op.dtype, hardware.compute_flops) * result_bytes(segment, op, mesh)
 

@@ -194,6 +194,7 @@ def low_precision(draft: ServerDraft, training: Training) -> None:
     words: Mapping[str, list[str]] = draft.facts.words["fp8"]
     kind = "fp8" if name in words else "fp4"
     form, recipe = words.get(name, ["e2m1", name])
+    recipe = training.fp8_scaling if training.fp8_scaling == "delayed" else recipe
     draft.flag(kind, form)
     draft.flag(f"{kind}_recipe", recipe)
     if training.quantised_weights:

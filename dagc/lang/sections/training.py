@@ -19,7 +19,7 @@ from ..values.evaluate import Value
 
 OWN = (
     "schedule", "virtual", "recompute", "optimizer", "zero", "gradient_dtype", "master_dtype", "moment_dtype", "grad_overlap", "exchange_overlap",
-    "mtp_loss", "aux_loss", "aux_loss_over", "z_loss", "reshard_after_forward", "matmul_dtype", "quantised_weights", "dropout",
+    "mtp_loss", "aux_loss", "aux_loss_over", "z_loss", "reshard_after_forward", "matmul_dtype", "quantised_weights", "fp8_scaling", "dropout",
 )  # fmt: skip
 ELSEWHERE = {
     **dict.fromkeys(
@@ -105,6 +105,10 @@ def trained_in(
                 message = f"`weight_dtype = {name}` says how weights are served, not what a step computes in"
                 out.add("E12", message, body.span_of("weight_dtype"), help=help)
                 break
+    if training.fp8_scaling == "delayed" and training.matmul_dtype != "fp8":
+        help = ("leave it out: scales of blocks are of the numbers in them",)
+        message = "`fp8_scaling = delayed` belongs to `matmul_dtype = fp8`"
+        out.add("E12", message, body.span_of("fp8_scaling"), help=help)
     if training.quantised_weights and not training.quantises:
         help = (f"write `matmul_dtype = {next(iter(RECIPES))}`, or leave it out",)
         message = "`quantised_weights` needs a `matmul_dtype` of 8 or 4 bits"
@@ -162,7 +166,7 @@ def read_training(values: Mapping[str, Value | None], body: Body, out: Collector
         str(values["gradient_dtype"]), str(values["master_dtype"]), str(values["moment_dtype"]), str(values["grad_overlap"]),
         _paired(values, schedule, body, out),
         _number(values["mtp_loss"]), _number(values["aux_loss"]), str(values["aux_loss_over"]), _number(values["z_loss"]),
-        reshard, str(values["matmul_dtype"] or ""), bool(values["quantised_weights"]), dropout=_number(values["dropout"]),
+        reshard, str(values["matmul_dtype"] or ""), bool(values["quantised_weights"]), fp8_scaling=str(values["fp8_scaling"]), dropout=_number(values["dropout"]),
     )  # fmt: skip
 
 

@@ -162,7 +162,8 @@ def products_text(training: Training) -> str:
     """What products compute in, where their operands are quantised; empty where they are not."""
     if not training.quantises:
         return ""
-    text = f"products: {training.matmul_dtype}, forward and back; embedding, head, routers and attention are whole; weights "
+    scaled = ", scales of steps before" if training.fp8_scaling == "delayed" else ""
+    text = f"products: {training.matmul_dtype}{scaled}, forward and back; embedding, head, routers and attention are whole; weights "
     if not training.quantised_weights:
         return f"{text}are kept whole, too"
     travels = "as such" if RECIPES[training.matmul_dtype].gathers or training.zero == 3 else "whole"
