@@ -34,7 +34,7 @@ def test_every_attribute_says_what_holds_without_it() -> None:
 def test_the_sections_are_those_that_are_read() -> None:
     assert {path for path in SECTIONS if "." not in path} == {*TOP, "link"}
     of_phases = {path.partition(".")[2] for path in SECTIONS if path.startswith("phase.")}
-    assert of_phases == {*phase_section.SECTIONS, "kv_cache.dtypes"}
+    assert of_phases == {*phase_section.SECTIONS, "kv_cache.dtypes", "experts.prefetch"}
     inside = {
         path.partition(".")[2]: section.attributes for path, section in SECTIONS.items() if path.startswith("model.")
     }
@@ -58,6 +58,10 @@ MODEL = (
     "experts { count = 8, top_k = 2, hidden = 32 EXPERTS }\nrope { theta = 10000 ROPE }"
 )
 PHASE = "gpus = 0..7, ep = 4, tp = 2 PHASE"
+
+
+OF_PROMPTS = ("packing", "chunk_by", "chunk_overlap")
+"""Words of prompts that are unequal or cut: elsewhere they are refused."""
 
 
 def plan(**more: str) -> dagc.Plan:
@@ -91,9 +95,13 @@ def plain() -> dagc.Plan:
         (
             "PHASE",
             "phase",
-            ("ep", "tp", "decode", "engine", *OF_TRAINING),
+            ("ep", "tp", "decode", "engine", *OF_PROMPTS, *OF_TRAINING),
         ),  # an engine that is named also has its memory counted
-        ("TRAIN", "phase", ("tp", "decode", "engine", "aux_loss_over", *ELSEWHERE)),  # of a loss that is not there
+        (
+            "TRAIN",
+            "phase",
+            ("tp", "decode", "engine", "aux_loss_over", *OF_PROMPTS, *ELSEWHERE),
+        ),  # of a loss that is not there
         ("SERVE", "serve", ("prefill_workers", "hand_over")),  # of a prefill on GPUs of its own
     ],
 )
