@@ -37,7 +37,7 @@ def test_true_plans_do_what_their_strategy_says(name: str) -> None:
 
 def test_no_broken_pass_goes_unnoticed() -> None:
     unlisted = [m for m in of_passes() if not reason(m.name)]
-    verdicts = [passes.judge(m) for m in sampled(unlisted, COUNT, seed=0)]
+    verdicts = [passes.judge(m) for m in sampled(unlisted, COUNT, seed=1)]
     assert [v.mutant.name for v in verdicts if v.survived] == []
     by = {v.killed.split(":")[0] for v in verdicts}
     assert "stopped" in by and by & {"strategy", "GPU ids", "differs"}, "not by what stops alone"
