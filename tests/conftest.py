@@ -45,6 +45,13 @@ settings.register_profile("patient", deadline=None, suppress_health_check=[Healt
 settings.register_profile("repeatable", settings.get_profile("patient"), derandomize=True, database=None)
 settings.register_profile("long", settings.get_profile("patient"), print_blob=True)
 settings.load_profile("long" if "DAGC_EXAMPLES" in os.environ else "repeatable")
+if "DAGC_EXAMPLES" not in os.environ:
+    # What is drawn does not follow from constants of the modules that a process has imported so far: reading these of all sources takes seconds.
+    with suppress(ImportError, AttributeError):
+        from hypothesis.internal.conjecture import providers
+
+        constants = providers._local_constants
+        providers._get_local_constants = lambda: constants
 
 
 def spec_text(

@@ -19,6 +19,8 @@ from conftest import ROOT, compiled, spec_text
 
 import dagc
 from dagc.api import compile_text
+from dagc.base.diagnostics import Collector
+from dagc.base.syntax.input import read_source
 from dagc.calib import available, decode_attention, gemm, load, moe, prefill_attention
 from dagc.calib.decode_attention import DecodeAttentionConstants
 from dagc.calib.families import FAMILIES
@@ -28,6 +30,7 @@ from dagc.calib.gemm import GemmConstants
 from dagc.calib.moe import MoeConstants
 from dagc.calib.prefill_attention import PrefillAttentionConstants
 from dagc.cli import main
+from dagc.lang.load import load as load_spec
 from dagc.measure import csv_tables
 from dagc.measure.calibrate import calibrate
 from dagc.measure.extract import PlanKernel, collectives, kernels
@@ -315,7 +318,7 @@ def test_report_sets_measured_beside_estimated() -> None:
 
 # -- the fit -----------------------------------------------------------------------------------------
 
-HARDWARE = compiled("mixtral_8xh100").spec.hardware
+HARDWARE = load_spec(read_source(str(ROOT / "examples" / "mixtral_8xh100.moe")), Collector()).hardware
 GEMM = GemmConstants(132, 2, 4e-6, 700e12, 2.6e12, 1.8, 0.2, 1.2e-8, 2.5e-10, 0)
 PREFILL = PrefillAttentionConstants(2, 6e-6, 550e12, 1.5e12, 2.0, 1.5e-8, 6e12, 0.9)
 DECODE = DecodeAttentionConstants(2, 5e-6, 2.5e12, 2.0, 1.2e-9, 0.5, 0.003, 4e-6, 0.6)

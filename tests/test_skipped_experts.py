@@ -7,7 +7,6 @@ from math import comb
 
 import numpy as np
 import pytest
-import torch
 
 import dagc
 from dagc.base.diagnostics import SpecError
@@ -16,7 +15,6 @@ from dagc.cost.busiest import busiest_rank, most_of_some
 from dagc.cost.expert_load import rank_work
 from dagc.execute.numpy.router import Router
 from dagc.execute.prove import Alone, model_graph, prove, prove_graph, random_inputs, random_weight
-from dagc.execute.torch.router import Router as TorchRouter
 from dagc.export.engines.launch import export
 from dagc.ir.ops.attributes import DispatchAttrs, RouteAttrs
 from dagc.ir.text.read import parse_graph
@@ -73,6 +71,9 @@ def test_both_backends_skip_the_same(score: str) -> None:
     scores = np.random.default_rng(3).standard_normal((4, 5, 8))
     rule = Router(3, score, jitter=0.1, skip=0.3, skip_below=0.7)
     chosen, weights = rule(scores, None)
+    torch = pytest.importorskip("torch")
+    from dagc.execute.torch.router import Router as TorchRouter
+
     theirs, other = TorchRouter(rule)(torch.tensor(scores), None)
     assert np.array_equal(chosen, theirs.numpy())
     np.testing.assert_allclose(weights, other.numpy(), rtol=1e-12)
