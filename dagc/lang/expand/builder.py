@@ -41,10 +41,18 @@ class BlockBuilder:
     wanted: frozenset[str] = frozenset()
     taken: dict[str, Taken] = field(default_factory=dict)
     handed: dict[str, Ref] = field(default_factory=dict)
+    makers: dict[str, Op] = field(default_factory=dict)
+    """Of each result of the first `known` ops."""
+    known: int = 0
 
     def op(self, name: str) -> Op | None:
         """The op of a result."""
-        return next((op for op in self.ops if op.name == name or any(v.name == name for v in op.more)), None)
+        if self.known < len(self.ops):
+            for op in self.ops[self.known :]:
+                for value in op.made:
+                    self.makers.setdefault(value.name, op)
+            self.known = len(self.ops)
+        return self.makers.get(name)
 
     def dims_of(self, name: str) -> tuple[str, ...]:
         """Of a weight, a result, or what the layer is given."""
