@@ -62,7 +62,7 @@ WRITTEN = {
     "acceptance": "0.5", "tree": "[2, 1]", "chunk_by": "work", "chunk_overlap": "full", "exit": "[at(layers = 1, share = 10%)]",  "draft_model": '"llama-3.1-8b"', "drafter": "mtp", "kv_dtype": "fp8", "window_cache": "whole", "kv_block": "64 tok", "kv_cache": "{ keep = 4 tok }", "fuse": "none", "rebalance": "{ loads = [[[1, 1]], [[1, 1]], [[1, 1]], [[1, 1]]], window = 1, every = 1 }",
     "memory_fraction": "90%", "memory": "{ tokens = 64 tok }", "engine": "vllm", "quantise": "separate",
     "expert_activations": "bf16", "host": "1 ms", "launch": "1 us", "redundant": "8", "mtp_loss": "0.1",
-    "aux_loss": "0.01", "aux_loss_over": "sequence", "z_loss": "1e-3", "dropout": "10%",
+    "aux_loss": "0.01", "aux_loss_over": "sequence", "z_loss": "1e-3", "dropout": "10%", "offload": "50%",
     "matmul_dtype": "fp8", "quantised_weights": "true", "fp8_scaling": "delayed",
 }  # fmt: skip
 
@@ -262,7 +262,7 @@ SAID = (
     "zero = 3, reshard_after_forward = false",
     'exchange = deepep_ht, exchange_overlap = full, recompute = ["moe.a", rms_norm]',
     "recompute = [moe, gqa], optimizer = sgd, gradient_dtype = bf16, master_dtype = none, moment_dtype = bf16",
-    "aux_loss = 0.01, aux_loss_over = sequence, z_loss = 0.001, dropout = 0.1",
+    "aux_loss = 0.01, aux_loss_over = sequence, z_loss = 0.001, dropout = 0.1, offload = 0.5",
     "recompute = full, routing = zipf(0.5), dispatch_dtype = bf16, weight_dtype = bf16, cuda_graph = false, sequence_parallel = true",
 )
 

@@ -250,6 +250,7 @@ WORKED: dict[str, dict[str, str]] = {
         "aux_loss": _train("aux_loss = 0.01"),
         "aux_loss_over": _train("aux_loss = 1e-4, aux_loss_over = sequence"),
         "z_loss": _train("z_loss = 1e-3"),
+        "offload": _train("offload = 50%"),
         "dropout": _train("dropout = 10%"),
         "fuse": "phase decode { gpus = 0..7, tp = 8, fuse = [gqa, moe] }",
         "passes": "phase decode { gpus = 0..7, tp = 8, passes = [whole_vocab] }",

@@ -209,6 +209,7 @@ HAND: dict[str, dict[str, Written | str]] = {
                 "aux_loss",
                 "z_loss",
                 "dropout",
+                "offload",
                 "reshard_after_forward",
             ),
             Written("", place=IN_TRAINING),

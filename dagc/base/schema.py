@@ -505,6 +505,13 @@ PHASE: dict[str, Attribute] = {
         high=1e3,
         open_low=False,
     ),
+    "offload": Attribute(
+        "train: share of what layers keep for their gradients that waits in host memory, copied while the next layer computes",
+        default=0.0,
+        low=0.0,
+        high=1.0,
+        open_low=False,
+    ),
     "dropout": Attribute(
         "train: share of what layers add to the residual stream, and of the embedding's rows, that is put to nothing at random",
         default=0.0,

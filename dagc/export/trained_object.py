@@ -122,7 +122,8 @@ def _held(need: TrainingMemory) -> dict[str, float]:
         "peak",
         "capacity",
     )
-    return {f"{kind}_B": getattr(need, f"{kind}_B") for kind in kinds}
+    host = {"host_B": need.host_B} if need.host_B else {}
+    return {f"{kind}_B": getattr(need, f"{kind}_B") for kind in kinds} | host
 
 
 def _matmul(training: Training) -> dict[str, Any]:

@@ -242,6 +242,7 @@ def _trained(p: Phase, t: Training) -> str:
             *([f"aux_loss = {number(t.aux_loss)}, aux_loss_over = {t.aux_loss_over}"] if t.aux_loss else []),
             *([f"z_loss = {number(t.z_loss)}"] if t.z_loss else []),
             *([f"dropout = {number(t.dropout)}"] if t.dropout else []),
+            *([f"offload = {number(t.offload)}"] if t.offload else []),
             *_trained_in(p.precision, t),
             *([f"dispatch_dtype = {p.dispatch_dtype}"] if p.dispatch_dtype else []),
             *([f"exchange = {p.exchange}"] if p.exchange else []),

@@ -100,7 +100,9 @@ class Cuts:
         """Of its memory that the fullest GPU needs."""
         own, stages = self.own, self.stages(counts)
         kept = kept_by_stage(own.kept, stages, own.graph.lanes)
-        held = memory_of(own.graph, own.costs, self.schedule, stages, kept, self.training, own.hardware, own.layers)
+        held = memory_of(
+            own.graph, own.costs, self.schedule, stages, kept, self.training, own.hardware, own.layers, own.copied
+        )
         return max(need.peak_B / need.capacity_B for need in held)
 
     def stages(self, counts: Counts) -> tuple[Stage, ...]:
@@ -129,7 +131,16 @@ class Cuts:
                 whole, late = ([size_B] * self.schedule.stages for size_B in (kept.whole_B, kept.late_B))
                 held = peaks(self.schedule, whole, late, only=stage)[0]
                 need = gpu_memory(
-                    stage, (here,), held, in_flight, own.graph, own.costs, self.training, own.hardware, own.layers
+                    stage,
+                    (here,),
+                    held,
+                    in_flight,
+                    own.graph,
+                    own.costs,
+                    self.training,
+                    own.hardware,
+                    own.layers,
+                    own.copied,
                 )
                 seen[layers] = need.peak_B / need.capacity_B
             found[i, j] = seen[layers]

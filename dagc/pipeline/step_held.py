@@ -12,6 +12,7 @@ from ..cost.schedule.training.cell_orders import PipelineSchedule
 from ..cost.schedule.training.in_flight import Peak, peaks
 from ..cost.schedule.training.schedule_table import SCHEDULES
 from ..cost.training.kept_activations import Kept, working_bytes
+from ..cost.training.offloaded import Offloaded
 from ..cost.training.step_memory import StateBytes, TrainingMemory, state_bytes
 from ..cost.training.weight_moves import gathered_bytes, scattered_bytes
 from ..ir.graph import UPDATE, Graph, Segment, Stage
@@ -51,21 +52,24 @@ def layer_bytes(graph: Graph, costs: Costs, training: Training, hardware: Hardwa
 
 def memory_of(
     graph: Graph, costs: Costs, schedule: PipelineSchedule, stages: Sequence[Stage], kept: Sequence[Kept], training: Training,
-    hardware: Hardware, layers: LayerBytes,
+    hardware: Hardware, layers: LayerBytes, copied: Offloaded,
 ) -> tuple[TrainingMemory, ...]:  # fmt: skip
     """By GPU of a pipeline."""
+    waits = [sum(count * copied.bytes.get(name, 0.0) for name, count in stage.layers) for stage in stages]
+    hosted = peaks(schedule, waits, [0.0] * len(waits)) if waits and min(waits) > 0 else None
     held = peaks(schedule, [own.whole_B for own in kept], [own.late_B for own in kept])
     in_flight = peaks(schedule)
     needs = []
     for gpu in range(schedule.gpus):
         own = [stages[stage] for (g, _), (_, stage) in schedule.stage_at.items() if g == gpu]
-        needs.append(gpu_memory(gpu, own, held[gpu], in_flight[gpu], graph, costs, training, hardware, layers))
+        need = gpu_memory(gpu, own, held[gpu], in_flight[gpu], graph, costs, training, hardware, layers, copied)
+        needs.append(need if hosted is None else replace(need, host_B=hosted[gpu].held))
     return tuple(needs)
 
 
 def gpu_memory(
     gpu: int, own: Sequence[Stage], held: Peak, in_flight: Peak, graph: Graph, costs: Costs, training: Training, hardware: Hardware,
-    layers: LayerBytes,
+    layers: LayerBytes, copied: Offloaded,
 ) -> TrainingMemory:  # fmt: skip
     """Of a GPU that has these chunks. `held`: bytes of activations; `in_flight`: in micro-batches."""
     names = [name for stage in own for name, _ in stage.layers]
@@ -77,6 +81,7 @@ def gpu_memory(
     buffers = max((layers.staged[name] for name in names), default=0.0)
     if training.overlap == "full":
         buffers += max(layers.scattered[name] for name in names)  # of the layer before
+    buffers += 2 * max((copied.bytes.get(name, 0.0) for name in names), default=0.0)  # one on its way, one in use
     if len(graph.stages) > 1:
         buffers += 2 * costs.transfer.payload_B
     in_turn = [[name for name, count in stage.layers for _ in range(count)] for stage in own]

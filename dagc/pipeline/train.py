@@ -18,6 +18,7 @@ from ..cost.training import whole_sides
 from ..cost.training.cell_costs import CellCost, cell_costs, model_flops
 from ..cost.training.kept_activations import Kept, kept_by_layer, kept_by_stage
 from ..cost.training.layers_in_turn import StageCost, pair_s, stage_costs
+from ..cost.training.offloaded import Offloaded, left, offloaded, with_copies
 from ..cost.training.weight_moves import in_flat_calls
 from ..cost.transfers import call_cost
 from ..ir.graph import Graph, Op, Stage, runs
@@ -40,7 +41,7 @@ WHOLE = ("gpipe", "one_f_one_b", "interleaved")
 @record(slots=False)
 class CostedCells:
     """A phase lowered and its cells priced: the same whatever the order in which a pipeline runs them. `kept`: layer -> what a micro-batch
-    keeps; `flops`, `executed`: of a step, as `model_flops` counts them; `layers`: what each holds."""
+    keeps; `flops`, `executed`: of a step, as `model_flops` counts them; `layers`: what each holds; `copied`: what waits in host memory."""
 
     graph: Graph
     hardware: Hardware
@@ -49,12 +50,14 @@ class CostedCells:
     flops: float
     executed: float
     layers: LayerBytes
+    copied: Offloaded
     known: dict[tuple[bool, bool], Mapping[tuple[str, str], CellCost]] = field(default_factory=dict, compare=False)
 
     def cells(self, *, overlap: bool, floor: bool = False) -> Mapping[tuple[str, str], CellCost]:
         """`overlap`: what moves weights runs beside what layers compute; `floor`: at datasheet peaks."""
         if (overlap, floor) not in self.known:
-            self.known[overlap, floor] = cell_costs(self.graph, self.costs, floor=floor, overlap=overlap)
+            cells = cell_costs(self.graph, self.costs, floor=floor, overlap=overlap)
+            self.known[overlap, floor] = with_copies(cells, self.copied) if self.copied.bytes else cells
         return self.known[overlap, floor]
 
 
@@ -77,7 +80,10 @@ def costed_cells(unit: Unit, graph: Graph, known: KeptCosts | None = None) -> Co
         graph, price(graph, unit, hardware, known), hardware, lambda s: exchanges_of(s, unit, hardware)
     )
     kept, layers = kept_by_layer(graph, costs.imbalance), layer_bytes(graph, costs, training_of(unit), hardware)
-    return CostedCells(graph, hardware, costs, kept, *model_flops(graph), layers)
+    share = training_of(unit).offload
+    body = {segment.name for segment in graph.body}
+    copied = offloaded(kept, body, share, graph.lanes, hardware.host_link.bandwidth_Bps)
+    return CostedCells(graph, hardware, costs, left(kept, share, body), *model_flops(graph), layers, copied)
 
 
 def step_of(
@@ -95,7 +101,7 @@ def step_of(
     steps = timed(schedule, stages, staged, costs, training)
     floor = timed(schedule, stages, at_peak, costs, training, floor=True)
     kept = kept_by_stage(own.kept, stages, graph.lanes)
-    memory = memory_of(graph, costs, schedule, stages, kept, training, own.hardware, own.layers)
+    memory = memory_of(graph, costs, schedule, stages, kept, training, own.hardware, own.layers, own.copied)
     copies = added_up([need.gradients_B for need in memory], unit, own) if len(schedule.routes) > 1 else ()
     update_s, moved_s = update_times(schedule, stages, cells, steps, training, [one.time_s for one in copies])
     return TrainingResult(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from ..base.units import BYTES, show
 from ..cost.training import whole_sides
 from ..plan.trained import TrainingResult
@@ -26,7 +28,23 @@ def step_found(unit: Unit) -> TrainingResult:
     own = costed_cells(unit, whole_sides.checked(lowered(unit), unit))
     result = beside_usual(step_of(unit, schedule, own), unit, own)
     warn_of_order(result, unit)
+    warn_of_hosts(result, unit)
     return result
+
+
+def warn_of_hosts(result: TrainingResult, unit: Unit) -> None:
+    """W06 where hosts have less memory than what their GPUs keep there."""
+    hardware, each_B = unit.spec.hardware, max(need.host_B for need in result.memory)
+    if hardware.host_memory_B is None or not each_B:
+        return
+    gpus = max(Counter(gpu // hardware.per_host for gpu in unit.phase.gpus).values())
+    if each_B * gpus > hardware.host_memory_B:
+        needed, has = show(each_B * gpus, BYTES), show(hardware.host_memory_B, BYTES)
+        unit.out.add(
+            "W06", f"hosts have no room for what `{result.name}` keeps there", unit.phase.spans.get("offload", unit.phase.span),
+            because=(f"{gpus} GPUs x {show(each_B, BYTES)} = {needed} of {has}",),
+            help=("less `offload`, or more `microbatches`, which are smaller",),
+        )  # fmt: skip
 
 
 def helps(unit: Unit) -> tuple[str, ...]:

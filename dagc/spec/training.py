@@ -18,6 +18,7 @@ class Training:
     `matmul_dtype`: of products of layers, one of `base.low_precision` where their operands are quantised; empty: the dtype of the weights. `quantised_weights`:
     their weights are stored, and where the recipe allows gathered, so; else there are copies in 16 bits, too. `fp8_scaling`: delayed where scales of tensors
     are known before these.
+    `offload`: share of what layers keep for their gradients that waits in the memory of the host.
     `dropout`: share of what layers add to the residual stream, and of the embedding's rows, that is put to nothing.
     `aux_loss`, `z_loss`: what the losses of routers count, the first with shares of experts over the tokens of `aux_loss_over`."""
 
@@ -40,6 +41,7 @@ class Training:
     quantised_weights: bool = False
     fp8_scaling: str = "current"
     dropout: float = 0.0
+    offload: float = 0.0
 
     @property
     def quantises(self) -> bool:

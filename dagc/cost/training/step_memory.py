@@ -20,7 +20,8 @@ NO_UNITS: Mapping[str, float] = {}
 @record
 class TrainingMemory:
     """Bytes on one GPU of a pipeline, at its fullest moment. `activations_B`: kept for gradients, `in_flight` micro-batches of a stage
-    at once; `gathered_B`: copies of shared out weights, of the layers that use them; `working_B`: of the cell that runs."""
+    at once; `gathered_B`: copies of shared out weights, of the layers that use them; `working_B`: of the cell that runs. `host_B`: in the
+    memory of its host, at most."""
 
     gpu: int
     weights_B: float
@@ -33,6 +34,7 @@ class TrainingMemory:
     capacity_B: float
     in_flight: float
     gathered_B: float = 0.0
+    host_B: float = 0.0
 
     @property
     def peak_B(self) -> float:

@@ -51,6 +51,7 @@ def written(draft: ServerDraft, result: TrainingResult, unit: Unit) -> str:
     batch(draft, result, unit)
     shape(draft, int(unit.phase.tokens))
     draft.flag("hidden_dropout", result.training.dropout or 0)
+    draft.refuse(training.offload > 0, "offload: a share of all that layers keep has no argument", "offload")
     if training.mtp_loss:
         draft.flag("further", unit.spec.model.count("mtp_layers"))
         draft.flag("further_loss", training.mtp_loss)

@@ -19,7 +19,7 @@ from ..values.evaluate import Value
 
 OWN = (
     "schedule", "virtual", "recompute", "optimizer", "zero", "gradient_dtype", "master_dtype", "moment_dtype", "grad_overlap", "exchange_overlap",
-    "mtp_loss", "aux_loss", "aux_loss_over", "z_loss", "reshard_after_forward", "matmul_dtype", "quantised_weights", "fp8_scaling", "dropout",
+    "mtp_loss", "aux_loss", "aux_loss_over", "z_loss", "reshard_after_forward", "matmul_dtype", "quantised_weights", "fp8_scaling", "dropout", "offload",
 )  # fmt: skip
 ELSEWHERE = {
     **dict.fromkeys(
@@ -166,7 +166,7 @@ def read_training(values: Mapping[str, Value | None], body: Body, out: Collector
         str(values["gradient_dtype"]), str(values["master_dtype"]), str(values["moment_dtype"]), str(values["grad_overlap"]),
         _paired(values, schedule, body, out),
         _number(values["mtp_loss"]), _number(values["aux_loss"]), str(values["aux_loss_over"]), _number(values["z_loss"]),
-        reshard, str(values["matmul_dtype"] or ""), bool(values["quantised_weights"]), fp8_scaling=str(values["fp8_scaling"]), dropout=_number(values["dropout"]),
+        reshard, str(values["matmul_dtype"] or ""), bool(values["quantised_weights"]), fp8_scaling=str(values["fp8_scaling"]), dropout=_number(values["dropout"]), offload=_number(values["offload"]),
     )  # fmt: skip
 
 

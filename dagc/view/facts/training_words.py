@@ -170,6 +170,16 @@ def products_text(training: Training) -> str:
     return f"{text}are stored so" + (f", and gathered {travels}" if training.zero else "")
 
 
+def offload_text(result: TrainingResult) -> str:
+    """What waits in the memory of hosts; empty where nothing does."""
+    most_B, share = max(need.host_B for need in result.memory), result.training.offload
+    if not most_B:
+        return ""
+    return (
+        f"offload: {percent(share)} of what layers keep waits in host memory, {show(most_B, BYTES, 3)} of a GPU at most"
+    )
+
+
 OVER = {"rank": "each data-parallel rank", "sequence": "each sequence", "micro_batch": "a micro-batch"}
 
 
@@ -196,7 +206,7 @@ def experts_text(result: TrainingResult) -> str:
 def how_text(result: TrainingResult) -> list[str]:
     """What else there is to say of a step before its figures."""
     texts = (
-        usual_text(result), update_text(result), products_text(result.training), recompute_text(result), scores_text(result),
+        usual_text(result), update_text(result), products_text(result.training), recompute_text(result), offload_text(result), scores_text(result),
         losses_text(result), experts_text(result),
     )  # fmt: skip
     return [*(text for text in texts if text), *placement_lines(result)]
