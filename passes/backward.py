@@ -107,7 +107,7 @@ class Differentiated:
     segment: Segment
     gradients: str
     optimizer: str
-    whole: str
+    whole: str = ""
     tables: Mapping[str, Weight] = field(default_factory=dict)
     ops: list[Op] = field(default_factory=list)
     pieces: dict[str, list[str]] = field(default_factory=dict)
