@@ -352,6 +352,20 @@ def test_engines_are_not_told_of_a_tree(engine: str) -> None:
     assert "tree = [2, 1]" in " ".join(caught.value.diagnostics[0].because)
 
 
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm"])
+def test_engines_are_told_of_a_model_that_drafts_or_refuse(engine: str) -> None:
+    phase = f'phase decode {{ gpus = 0..7, tp = 8, engine = {engine}, draft = 3, draft_model = "llama-3.1-8b" }}'
+    plan = dagc.compile_text(OTHER + phase)
+    if engine == "vllm":
+        text = b"".join(export(plan, engine, "org/model", "p").values()).decode()
+        assert '{"method": "draft_model", "model": "llama-3.1-8b", "num_speculative_tokens": 3}' in text
+        assert "put its checkpoint in its place" in text
+        return
+    with pytest.raises(SpecError) as caught:
+        export(plan, engine, "org/model", "p")
+    assert 'draft_model = "llama-3.1-8b"' in " ".join(caught.value.diagnostics[0].because)
+
+
 # -- servings ------------------------------------------------------------------------------------------
 
 

@@ -61,6 +61,8 @@ def drafter(draft: ServerDraft) -> str:
     for phase in draft.layout.phases:
         if phase.tree:
             return f"tree = [{', '.join(map(str, phase.tree))}]: the engine grows trees of its own, and this one is not written"
+        if phase.draft_model is not None and "draft_model" in draft.facts.words:
+            return ""
         if phase.draft_model is not None:
             return f'draft_model = "{phase.draft_model.name}": another model that drafts is not written'
     if not count or (draft.has("draft") and draft.layout.spec.model.count("mtp_layers", 0)):

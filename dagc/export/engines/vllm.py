@@ -147,6 +147,11 @@ def prompt_chunk(draft: ServerDraft) -> object:
 
 
 def draft_config(draft: ServerDraft) -> object:
+    for phase in draft.layout.phases:
+        if phase.draft_model is not None:
+            name, count = phase.draft_model.name, phase.speculative
+            draft.note(f"`{name}` is the name of the model that drafts in the plan: put its checkpoint in its place")
+            return {"method": draft.facts.words["draft_model"], "model": name, "num_speculative_tokens": count}
     count = values.drafted(draft)
     return {"method": "mtp", "num_speculative_tokens": count} if count else None
 
