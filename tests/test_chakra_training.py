@@ -148,7 +148,8 @@ def totals(nodes: list[Event], result: TrainingResult, stage: int) -> None:
     assert sizes == moved
     plan = Counter[tuple[str, str]]()
     for one in step_collectives(result, stage):
-        plan[one.cell, one.total.kind] += one.total.count * one.total.payload_B
+        if one.total.axes != ("copies",):  # the sum with another copy of the model, which traces leave out
+            plan[one.cell, one.total.kind] += one.total.count * one.total.payload_B
     for kind, type in (("send", SEND), ("recv", RECV)):
         for cell in ("forward", "backward"):
             between = [n for n in nodes if n.type == type and "op_kind" not in n.attr and n.attr["cell"] == cell]
