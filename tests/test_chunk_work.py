@@ -21,6 +21,7 @@ from dagc.lang.expand.work_cuts import cuts, work_of
 from dagc.lang.printer import print_spec
 from dagc.pipeline.estimates import Estimates
 from dagc.spec.unit import Unit
+from dagc.view.facts.findings import assumptions
 
 LONG = "sequences = 8, prompt = 8192 tok, output = 16 tok"
 
@@ -193,3 +194,21 @@ def test_faults_are_marked(said: str, code: str, marked: str) -> None:
 def test_a_decode_has_no_chunks() -> None:
     with pytest.raises(SpecError, match="belongs to a prefill phase"):
         dagc.compile_text(spec_text(phase="gpus = 0..7, dp = 8, chunk_by = work", kind="decode"))
+
+
+def test_long_prompts_have_passes_that_take_equally_long() -> None:
+    """Where attention is most of a pass, equal work is nearly equal time; reports say how near."""
+    text = (
+        'moe 1\nhardware from "h100-sxm" { gpus = 8 }\nmodel from "llama-3.1-8b" { }\n'
+        "workload { sequences = 4, prompt = 131_072 tok, output = 128 tok }\n"
+        "phase prefill { gpus = 0..7, pp = 4, tp = 2, chunk = 16_384 tok, chunk_overlap = full, chunk_by = HOW }"
+    )
+    plans = {how: dagc.compile_text(text.replace("HOW", how)) for how in ("tokens", "work")}
+    spread = {}
+    for how, plan in plans.items():
+        slowest = [max(c.schedule.stage_s) for c in plan.phases["prefill"].chunks]
+        spread[how] = max(slowest) / min(slowest)
+    assert spread["work"] < 1.1 and spread["tokens"] > 3
+    by_work, by_tokens = (plans[how].phases["prefill"] for how in ("work", "tokens"))
+    assert by_work.time_s < by_tokens.time_s and by_work.bubble < by_tokens.bubble
+    assert any("of the stage that takes longest" in said for _, said in assumptions(plans["work"]))

@@ -124,6 +124,7 @@ def assembled(
         first_expert_id=unit.spec.first_expert_id(unit.phase),
         kind=unit.phase.kind,
         in_flight=unit.phase.chunks_overlap,
+        cut_by_work=unit.phase.by_work,
     )
 
 

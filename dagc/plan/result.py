@@ -145,6 +145,8 @@ class PhaseResult:
 
     expert_cache: ExpertCache | None = None  # where GPUs hold some of their experts
 
+    cut_by_work: bool = False  # whether chunks of prompts have equally much work
+
     in_flight: bool = False  # whether chunks of prompts follow each other through the stages
 
     kind: str = ""  # of its phase; a mixed step that has one part has the graph of another kind

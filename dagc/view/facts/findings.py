@@ -207,7 +207,7 @@ def assumptions(plan: CompiledPlan) -> Iterator[tuple[str, str]]:
             if stored := attention_lines(plan, plan.phases[phase.name]):
                 yield f"{phase.name}: attention", "; ".join(stored)
             if plan.phases[phase.name].passes > 1:
-                yield f"{phase.name}: chunks", _passes(phase)
+                yield f"{phase.name}: chunks", _passes(phase) + _unequal(plan.phases[phase.name])
             if phase.exits:
                 yield f"{phase.name}: exits", "; ".join(exit_lines(plan, phase))
             if phase.speculative:
@@ -365,6 +365,14 @@ def _link(level: Level, hardware: Hardware) -> str:
     if level.oversubscription != 1:
         text += f", of which 1 / {level.oversubscription:g} where GPUs of several domains meet"
     return text + ("; GPUs that use a NIC at once divide it" if shared else "; groups do not contend for it")
+
+
+def _unequal(result: PhaseResult) -> str:
+    """How long passes that are to be alike take on a stage, where they are cut by work or follow each other through the stages."""
+    if not (result.in_flight or result.cut_by_work):
+        return ""
+    slowest = [max(c.schedule.stage_s) for c in result.chunks]
+    return f"; {show(min(slowest), TIME)} to {show(max(slowest), TIME)} of the stage that takes longest"
 
 
 def _passes(phase: Phase) -> str:
