@@ -294,12 +294,19 @@ class Segment:
         """What an op waits for, each once: other ops by name, and the segment's input."""
         return self._sources[op.name]
 
+    @cached_property
+    def copied(self) -> bool:
+        """Whether anything is copied between GPUs and their hosts."""
+        return any([isinstance(op.attrs, CopyAttrs) for op in self.ops])
+
     def waits(self, op: Op) -> tuple[tuple[str, ...], bool]:
         """The same in the order of time: copies for the layer behind begin with their layer; and whether the op waits for those of the
         layer before, which it reads."""
+        sources = self._sources[op.name]
+        if not self.copied:
+            return sources, False
         if op.is_ahead:
             return (self.input,), False
-        sources = self._sources[op.name]
         now = tuple(name for name in sources if name not in self.by_name or not self.by_name[name].is_ahead)
         return now, len(now) < len(sources)
 
@@ -431,7 +438,7 @@ class Segment:
         return (op for op in self.ops if op.name not in self.copies and not names.isdisjoint(op.inputs))
 
 
-OF_NAMES = ("weight", "_sources", "_dims", "asked")
+OF_NAMES = ("weight", "_sources", "_dims", "asked", "copied")
 """What is known of a segment that follows from names, operands and dims of its ops."""
 
 
@@ -552,7 +559,7 @@ class Graph:
     @cached_property
     def copies(self) -> bool:
         """Whether anything is copied between GPUs and their hosts."""
-        return any(isinstance(op.attrs, CopyAttrs) for segment in self.segments for op in segment.ops)
+        return any([segment.copied for segment in self.segments])
 
     def stream_of(self, segment: Segment, op: Op) -> str:
         """The one on which an op runs."""
