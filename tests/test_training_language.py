@@ -207,10 +207,16 @@ def test_cells_overlap_where_a_schedule_can_have_them_so(schedule: str, help: st
         {"gpus = 16 }": "gpus = 16, memory = 20 GB }"},
         {"gpus = 16 }": "gpus = 16, memory = 17 GB }"},
         {"gpus = 16 }": "gpus = 16, memory = 20 GB }", "1024 tok": "4096 tok"},
+        {
+            "gpus = 16 }": "gpus = 16, memory = 38 GB }",
+            "1024 tok": "16384 tok",
+            "microbatches = 8": "microbatches = 16",
+            "= one_f_one_b": "= gpipe",
+        },
     ],
 )
 def test_what_is_said_to_fit_fits(changes: dict[str, str], capsys: Capture, tmp_path: Path) -> None:
-    text = spec("schedule = one_f_one_b", **changes)
+    text, written = spec("schedule = one_f_one_b", **changes), changes.get("= one_f_one_b", "= one_f_one_b")
     plan = dagc.compile_text(text)
     (found,) = (d for d in plan.diagnostics if d.code == "E04")
     worst = plan.trainings["pretrain"].worst
@@ -228,9 +234,10 @@ def test_what_is_said_to_fit_fits(changes: dict[str, str], capsys: Capture, tmp_
             changed = (
                 changed.replace("microbatches = 8", word)
                 if name == "microbatches"
-                else changed.replace("schedule = one_f_one_b", f"schedule = one_f_one_b, {word}")
+                else changed.replace(f"schedule {written}", f"schedule {written}, {word}")
             )
         assert words and dagc.compile_text(changed).fits, line
+        assert ("offload" in line) == (written != "= one_f_one_b"), "hosts are asked where nothing else will do"
     path = tmp_path / "plan.moe"
     path.write_text(text)
     assert main(["compile", str(path), "-q"]) == 1
@@ -240,7 +247,7 @@ def test_what_nothing_makes_fit_is_told_so() -> None:
     plan = dagc.compile_text(spec("tp = 1", **{"layers = 8": "layers = 80"}))
     (found,) = (d for d in plan.diagnostics if d.code == "E04")
     assert found.help == (
-        "no `zero`, `recompute` or `microbatches` makes it fit: more `pp` or `tp`, or shorter sequences",
+        "no `zero`, `recompute`, `microbatches` or `offload` makes it fit: more `pp` or `tp`, or shorter sequences",
     )
 
 

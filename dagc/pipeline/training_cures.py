@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import reduce
 from itertools import combinations, islice
 
@@ -38,11 +38,17 @@ def cures(unit: Unit) -> tuple[str, ...]:
     if not fits and any(one.words == ("zero = 3",) for one in single):  # ranks may not divide its weights
         single = [one for one in single if one.words != ("zero = 3",)]
         fits = fits_at_most(unit, single)
+    needed: set[str] = set()
+    if not fits and (waiting := list(offloads(unit))):  # time for the links of hosts: where nothing else will do
+        single, needed = [*single, *waiting], {"offload"}
+        fits = fits_at_most(unit, single)
     of_word = {one.words[0].split()[0]: one for one in single}
     if not fits:
-        return ("no `zero`, `recompute` or `microbatches` makes it fit: more `pp` or `tp`, or shorter sequences",)
+        words = "no `zero`, `recompute`, `microbatches` or `offload` makes it fit"
+        return (f"{words}: more `pp` or `tp`, or shorter sequences",)
     for count in range(1, len(of_word) + 1):
-        together = (reduce(both, some) for some in combinations(single, count) if distinct(some))
+        some_of = (some for some in combinations(single, count) if distinct(some) and needed <= words_of(some))
+        together = (reduce(both, some) for some in some_of)
         found = list(islice((text for change in together if (text := tried(unit, change)) is not None), SAID))
         if found:
             return tuple(found)
@@ -55,9 +61,22 @@ def fits_at_most(unit: Unit, single: list[Change]) -> bool:
     return bool(single) and fitting(unit, reduce(both, of_word.values())) is not None
 
 
+def words_of(some: Iterable[Change]) -> set[str]:
+    return {one.words[0].split()[0] for one in some}
+
+
 def distinct(some: tuple[Change, ...]) -> bool:
     """Whether they change different words."""
-    return len({one.words[0].split()[0] for one in some}) == len(some)
+    return len(words_of(some)) == len(some)
+
+
+def offloads(unit: Unit) -> Iterator[Change]:
+    """Activations that wait in host memory, ever more of them."""
+    phase, training = unit.phase, unit.phase.training
+    assert training is not None
+    for share in (0.5, 1.0):
+        if training.offload < share:
+            yield Change((f"offload = {share:.0%}",), replace(phase, training=replace(training, offload=share)))
 
 
 def changes(unit: Unit) -> Iterator[Change]:
