@@ -203,11 +203,13 @@ def _flatten(name: str, value: Any, out: dict[str, str]) -> None:
         from ...lang.printer import expression
 
         out[name] = expression(value)
+    elif name.endswith(".exits"):
+        out |= {name: ", ".join(f"{one.share:.4g} behind {one.layer}" for one in value)} if value else {}
     elif name.endswith(".best"):
         out |= {f"{name.removesuffix('best')}place": "best"} if value else {}
     elif is_dataclass(value) and not isinstance(value, Quantity):
         for field in fields(value):
-            if field.name not in ("span", "spans", "ids", "pools") and not (
+            if field.name not in ("span", "spans", "ids", "pools", "draft_model") and not (
                 isinstance(value, Level) and field.name == "name"
             ):
                 part = getattr(value, field.name)
