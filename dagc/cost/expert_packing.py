@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
+from heapq import heappop, heappush, heapreplace
 
 import numpy as np
 
@@ -54,42 +54,47 @@ def pack_replicas(weight: Floats, copies: Ints, ranks: int, per_rank: int) -> In
     """
     if copies.max() > ranks:
         raise ValueError(f"{copies.max()} replicas of one expert do not fit {ranks} ranks without doubles")
-    slots = np.full((ranks, per_rank), -1, dtype=np.int64)
-    load, used = [0.0] * ranks, [0] * ranks
+    held: list[list[int]] = [[] for _ in range(ranks)]
+    load = [0.0] * ranks
     light = [(0.0, 0, rank) for rank in range(ranks)]  # a heap of the ranks with room
     each, many = weight.tolist(), copies.tolist()
     for expert in np.argsort(-weight, kind="stable").tolist():
+        if many[expert] == 1 and light:
+            _, used, rank = light[0]
+            load[rank] += each[expert]
+            held[rank].append(expert)
+            if used + 1 < per_rank:
+                heapreplace(light, (load[rank], used + 1, rank))
+            else:
+                heappop(light)
+            continue
         holders: list[int] = []
         for _ in range(many[expert]):
             if light:
                 rank = heappop(light)[2]
             else:
-                room, rank, moved = _make_room(slots, used, holders)
-                used[room], used[rank] = used[room] + 1, used[rank] - 1
+                room, rank, moved = _make_room(held, per_rank, holders)
                 load[room], load[rank] = load[room] + each[moved], load[rank] - each[moved]
-            slots[rank, used[rank]] = expert
-            used[rank] += 1
+            held[rank].append(expert)
             load[rank] += each[expert]
             holders.append(rank)
         for rank in holders:
-            if used[rank] < per_rank:
-                heappush(light, (load[rank], used[rank], rank))
+            if len(held[rank]) < per_rank:
+                heappush(light, (load[rank], len(held[rank]), rank))
+    slots = np.array(held, dtype=np.int64)
     slots.sort(axis=1)
     return slots
 
 
-def _make_room(slots: Ints, used: list[int], holders: list[int]) -> tuple[int, int, int]:
+def _make_room(held: list[list[int]], per_rank: int, holders: list[int]) -> tuple[int, int, int]:
     """Every rank with room already has the expert: another expert moves there from a full rank that does not. Returns the rank that
     had room, the one that has it now, and the expert.
 
     Always possible: the giver has more distinct experts than the rank with room, so one of them is new there.
     """
-    ranks, per_rank = slots.shape
-    giver = next(rank for rank in range(ranks) if rank not in holders)
-    room = next(rank for rank in range(ranks) if used[rank] < per_rank)
-    place = int(np.flatnonzero(~np.isin(slots[giver], slots[room]))[0])
-    moved = int(slots[giver, place])
-    slots[room, used[room]] = moved
-    slots[giver, place:-1] = slots[giver, place + 1 :]  # keeps the used slots in front
-    slots[giver, -1] = -1
+    giver = next(rank for rank in range(len(held)) if rank not in holders)
+    room = next(rank for rank in range(len(held)) if len(held[rank]) < per_rank)
+    place = next(k for k, expert in enumerate(held[giver]) if expert not in held[room])
+    moved = held[giver].pop(place)
+    held[room].append(moved)
     return room, giver, moved
