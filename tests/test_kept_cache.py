@@ -96,10 +96,10 @@ def test_chunks_of_a_prompt_see_what_is_kept_of_those_before() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "bytes_"), [("fp16", 2.0), ("int8", 1.0), ("int8_g8", 1.25), ("int4_g32", 0.5625), ("int4_g8_zp", 0.8125)]
+    ("dtype", "bytes_"), [("fp16", 2.0), ("int8", 1.0), ("int8_g8", 1.25), ("int4_g4", 1.0), ("int4_g8_zp", 0.8125)]
 )
 def test_scales_and_zero_points_of_a_cache_are_counted(dtype: str, bytes_: float) -> None:
-    """16-bit scales for 8 or 32 numbers along a head, 4-bit zero points."""
+    """16-bit scales for 4 or 8 numbers along a head, 4-bit zero points."""
     assert cached_B(f"dtypes {{ sparse = {dtype} }}") == cached_B() * bytes_ / 4
     assert cached_B(f"dtypes {{ gqa = {dtype} }}") == cached_B() * bytes_ / 4
 
@@ -156,6 +156,25 @@ def test_copies_that_take_longer_than_layers_set_the_pace() -> None:
     result = of("offload = 100%")
     embed_s = sum(float(c.time_s.item()) for (segment, _), c in result.costs.ops.items() if segment == "embed")
     assert result.schedule.period_s == pytest.approx(embed_s + LAYERS * copied_s(1.0), rel=1e-9)
+
+
+@pytest.mark.parametrize("link", ["20 GB/s", "600 GB/s", "900 GB/s", "1200 GB/s", "5 TB/s"])
+def test_copies_and_layers_meet_as_two_buffers_let_them(link: str) -> None:
+    """Moment by moment: a copy begins with its layer once the stream is free, attention waits for the copy that the layer before began."""
+    text = spec_text(kind="decode", phase="gpus = 0..0, kv_cache { offload = 60% }")
+    result = dagc.compile_text(text.replace("mbu = 80%", f"mbu = 80%, host_link = {link}")).phases["decode"]
+    costs = {key: float(cost.time_s.item()) for key, cost in result.costs.ops.items()}
+    (layer,) = result.graph.body
+    names = [op.name for op in layer.ops if not op.is_copy]
+    at = names.index("gqa.o")
+    before, behind = (sum(costs[layer.name, name] for name in part) for part in (names[:at], names[at:]))
+    copied = sum(costs[layer.name, op.name] for op in layer.ops if op.is_copy)
+    ends = {end: sum(t for (segment, _), t in costs.items() if segment == end) for end in ("embed", "lm_head")}
+    ready, came = ends["embed"], 0.0
+    for _ in range(LAYERS):
+        begun = max(ready, came)
+        ready, came = max(ready + before, came) + behind, begun + copied
+    assert result.schedule.period_s == pytest.approx(max(ready + ends["lm_head"], came), rel=1e-9)
 
 
 def test_copies_that_take_less_than_layers_cost_nothing() -> None:
@@ -216,6 +235,17 @@ def test_a_graph_file_with_copies_is_compiled_again(tmp_path: Path) -> None:
     assert again.schedule.period_s == of("offload = 50%, prefetch = false").schedule.period_s
 
 
+def test_servings_take_steps_of_what_is_kept() -> None:
+    found = {}
+    for said in ("", "keep = 64 tok", "offload = 50%"):
+        section = f", kv_cache {{ {said} }}" if said else ""
+        work = "sequences = 64, prompt = 4096 tok, output = 64 tok"
+        more = f"phase prefill {{ gpus = 0..0{section} }}\nserve chat {{ arrivals = burst, requests = 64 }}"
+        plan = dagc.compile_text(spec_text(kind="decode", phase=f"gpus = 0..0{section}", workload=work, extra=more))
+        found[said] = plan.metrics_of(plan.serve("chat"))["tpot.mean"]
+    assert found["keep = 64 tok"] < found[""] < found["offload = 50%"]
+
+
 def test_capacity_and_servings_follow() -> None:
     """Tokens of text that fit: twice as many where half a cache is the host's, and by what is kept of them."""
     room = {said: measured(plan(said), "memory.kv_tokens") for said in ("", "offload = 50%", "keep = 68 tok")}
@@ -258,6 +288,11 @@ def test_a_spec_is_written_back(said: str) -> None:
         ("dtypes { sparse = int9 }", "E08", "`sparse` needs a dtype"),
         ("dtypes { spars = int8 }", "E02", "no layer or block `spars`"),
         ("dtypes { sparse }", "E10", "`sparse` has no dtype"),
+        (
+            "dtypes { sparse = int4_g32 }",
+            "E03",
+            "a scale of `int4_g32` is for 32 numbers, of which a row of the cache has 8",
+        ),
         ("offload = 120%", "E04", "offload"),
         ("keep = 0 tok", "E04", "keep"),
     ],

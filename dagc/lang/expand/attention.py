@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...base.dtypes import dtype
 from ...base.syntax import ast
 from ...base.traced import fixed
 from ...ir.ops.attributes import SelectAttrs
@@ -97,7 +98,20 @@ def cached(call: BlockCall, ref: Ref, stem: str) -> Ref:
     if "context" in ref.dims:
         call.fail(f"{listed(ref.dims)} already has a row for each token of the context: it cannot be cached")
     dims = tuple("context" if d == "seq" else d for d in ref.dims)
-    return call.block.emit("cache", (ref.name,), dims, stem, **kept(call.block.builder.unit.phase.cache))
+    cache = call.block.emit("cache", (ref.name,), dims, stem, **kept(call.block.builder.unit.phase.cache))
+    _scales_fit(call, cache)
+    return cache
+
+
+def _scales_fit(call: BlockCall, cache: Ref) -> None:
+    """Refuses a dtype of `kv_cache { dtypes }` whose scales are for more numbers than lie side by side."""
+    unit, made = call.block.builder.unit, call.block.builder.op(cache.name)
+    width = call.sizes[cache.dims[-1]]
+    if unit.phase.cache.dtypes and made is not None and (group := dtype(made.dtype).block[0]) and width % group:
+        unit.stop(
+            "E03", f"a scale of `{made.dtype}` is for {group} numbers, of which a row of the cache has {width:g}", at="kv_cache",
+            help=(f"a group that divides {width:g}",),
+        )  # fmt: skip
 
 
 def kept(cache: KvCache) -> dict[str, float | bool]:
