@@ -18,11 +18,13 @@ from dagc.calib.training_constants import kernels, step_error
 from dagc.cost.training.kept_activations import kept_bytes
 from dagc.cost.training.weight_moves import gathered_bytes
 from dagc.export.engines.megatron_training import training_files
-from dagc.ir.graph import BACKWARD, FORWARD, UPDATE, Op, Segment
+from dagc.ir.graph import BACKWARD, FORWARD, UPDATE, Graph, Op, Segment
 from dagc.ir.ops.attributes import StoreAttrs
 from dagc.lang.load import load as load_spec
 from dagc.lang.printer import print_spec
+from dagc.pipeline.lower import lower
 from dagc.plan.trained import TrainingResult
+from dagc.spec.unit import Unit
 from dagc.view.facts.training_words import error_text, kernels_text, products_text
 
 SPEC = """moe 1
@@ -57,6 +59,12 @@ def layer(result: TrainingResult) -> Segment:
 
 def quantising(segment: Segment) -> list[Op]:
     return [op for op in segment.ops if op.kind == "quantise"]
+
+
+def lowered(spec: str) -> Graph:
+    """As far as gradients go."""
+    unit = Unit((found := load_spec(Source("a.moe", spec), Collector())), found.trainings[0])
+    return next(graph for name, graph in lower(unit) if name == "backward")
 
 
 def refused(words: str, hardware: str = "b200-sxm", model: str = LLAMA) -> Diagnostic:
@@ -103,11 +111,10 @@ def test_parts_of_ranks_are_whole_blocks() -> None:
 
 def test_weights_that_are_served_quantised_train_as_the_phase_says() -> None:
     """DeepSeek-V3's preset has them in fp8_block: the word of the phase counts, embedding and head are whole."""
-    result = step("dp = 8, matmul_dtype = bf16", model=DEEPSEEK)
-    assert {w.dtype for s in result.graph.segments for w in s.weights} == {"bf16"}
-    result = step("dp = 8, matmul_dtype = fp8_block", model=DEEPSEEK)
-    assert {w.dtype for s in (result.graph.embedding, result.graph.head) for w in s.weights} == {"bf16"}
-    assert {w.dtype for s in result.graph.body for w in s.weights} == {"bf16", "fp8_block"}
+    whole, low = (lowered(text(f"dp = 8, matmul_dtype = {dtype}", model=DEEPSEEK)) for dtype in ("bf16", "fp8_block"))
+    assert {w.dtype for s in whole.segments for w in s.weights} == {"bf16"}
+    assert {w.dtype for s in (low.embedding, low.head) for w in s.weights} == {"bf16"}
+    assert {w.dtype for s in low.body for w in s.weights} == {"bf16", "fp8_block"}
 
 
 @pytest.mark.parametrize(
