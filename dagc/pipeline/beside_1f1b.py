@@ -7,10 +7,11 @@ from ..base.frozen import replace
 from ..base.pipeline_schedules import SCHEDULES
 from ..base.units import BYTES, TIME, show
 from ..cost.schedule.training.cell_orders import Overlap
+from ..ir.graph import Stage, runs
 from ..plan.trained import TrainingResult, Usual
 from ..spec.unit import Unit
 from .lower import lowered
-from .train import USUAL, CostedCells, costed_cells, schedule_of, step_of, training_of
+from .train import USUAL, CostedCells, chunks_of, costed_cells, schedule_of, step_of, training_of
 
 SLOWER = 1.05
 """Times 1F1B's step, from which on a schedule is worth a word where 1F1B fits."""
@@ -33,10 +34,14 @@ def beside_usual(result: TrainingResult, unit: Unit, own: CostedCells) -> Traini
     other = replace(unit, phase=phase)
     tied = any(weight.tied for weight in result.graph.head.weights)
     try:
-        # Copies of a shared table and the layers of stages are part of the graph; all else is the same.
-        alike = phase.strategy == unit.phase.strategy and not (tied and SCHEDULES[schedule.name].ends_meet)
-        cells = own if alike else costed_cells(other, lowered(other))
-        found = step_of(other, schedule_of(other, training_of(other)), cells)
+        # Copies of a shared table are part of the graph; all else is the same, whatever stage a layer is on.
+        if tied and SCHEDULES[schedule.name].ends_meet:
+            found = step_of(other, schedule_of(other, training_of(other)), costed_cells(other, lowered(other)))
+        else:
+            names = [name for stage in result.graph.stages for name, count in stage.layers for _ in range(count)]
+            cut = chunks_of(names, schedule.gpus, phase.strategy.layers_per_stage)
+            stages = tuple(Stage(k, runs(layers)) for k, layers in enumerate(cut))
+            found = step_of(other, schedule_of(other, training_of(other)), own, stages)
     except SpecError:
         return result
     return replace(result, usual=Usual(found.time_s, found.worst.peak_B, found.fits))
