@@ -104,3 +104,17 @@ phase decode { gpus = 0..7, dp = 8 }"""
     tasks = [task(text, n=value) for value in ("8", "8", "4", "4", "8")]
     points = KeptPoints(tasks[0])
     assert [row is None or row == compiled(each) for each in tasks for row in [points.row(each)]] == [True] * 5
+
+
+@pytest.mark.parametrize(
+    "phase",
+    [
+        "experts { resident = 4 }",
+        "ep = 8, rebalance { loads = [[[1, 2, 3, 4, 5, 6, 7, 8]], [[1, 1, 1, 1, 1, 1, 1, 1]], [[2, 1, 1, 1, 1, 1, 1, 1]]], every = 1 }",
+    ],
+)
+def test_phases_that_are_compared_with_themselves_are_compiled(phase: str) -> None:
+    """What experts in host memory take, and what placing them anew gains, is found beside the price."""
+    text = BASE.replace("qwen3-32b", "mixtral-8x7b").replace("sequences = 8", "sequences = n")
+    tp = "" if phase.startswith("ep") else "tp = 8, "
+    assert rows(f"{text}phase decode {{ gpus = 0..7, {tp}{phase} }}", ("8", "16", "24")) == [None] * 3

@@ -13,12 +13,18 @@ if TYPE_CHECKING:
     from ..lang.reread import Rereading, Watched
     from ..pipeline.kept import Layouts
     from ..plan.result import PhaseResult
+    from ..spec.phase import Phase
     from ..spec.spec import Spec
     from .point import SweepRow, Task
 
 
 MOST_FAMILIES = 16
 """Of specs of one hardware and model, that are kept at once."""
+
+
+def _compares(phase: Phase) -> bool:
+    """Whether more than its own price is found of a phase: of other placements of its GPUs or experts, or of all experts on GPUs."""
+    return phase.strategy.best or phase.strategy.rebalance is not None or bool(phase.experts.resident)
 
 
 class KeptPoints:
@@ -46,7 +52,7 @@ class KeptPoints:
         from .point import row_of
 
         spec = self.read.spec(dict(task.settings))
-        if spec.serves or any(phase.strategy.best for phase in spec.phases):
+        if spec.serves or any(map(_compares, spec.phases)):
             return None
         own, layouts = self._own(spec)
         names = [phase.name for phase in own.phases if not task.phases or phase.name in task.phases]
