@@ -148,9 +148,12 @@ def example(example_name: str) -> Plan:
 # -- the run -------------------------------------------------------------------------------------
 
 LONG = (
-    "run", "reference", "search", "accuracy", "doc_commands", "proof", "benchmarks", "page", "help", "cli", "answer", "browser",
-    "measure", "lanes", "mixed", "survive", "expert_kernels", "language_pages", "matching", "place_best", "fit", "list", "hostile",
-    "serving_pools", "pass_mutants", "training_run", "pools", "diagnostics", "step_prices", "ep",
+    "reference", "doc_commands", "help", "search", "sweep", "chakra_training", "fuzz", "benchmarks", "exchange_floor",
+    "search_training", "ir_text", "lanes", "accuracy", "proof", "run", "hostile", "pass_mutants", "twin", "page", "mutants",
+    "cli", "answer", "browser", "fit", "serving_pools", "step_prices", "deploy", "pools", "search_answer", "serving_worker",
+    "interchange", "language_pages", "renderers", "foreign_readers", "training_figures", "training_language", "measure",
+    "survive", "mixed", "place_best", "preflight", "init", "expert_kernels", "list", "matching", "training_run",
+    "diagnostics", "ep",
 )  # fmt: skip
 """Files that take longest: they are begun first, so that all workers end at about the same time."""
 
