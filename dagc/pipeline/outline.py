@@ -59,9 +59,12 @@ def calls_of(layout: Layout) -> tuple[CollectiveTotal, ...]:
 
 def _chunk(layout: Layout, found: Figures, size: chunks.PassSize, phase: Phase) -> Chunk:
     costs = Costs({}, (), NO_TRANSFER, np.array([found.imbalance]), nan)
-    own, floor = _schedule(layout.times_s(found)), _schedule(layout.floor_s(found))
+    count = layout.template.graph.microbatches
+    own, floor = _schedule(layout.times_s(found), count), _schedule(layout.floor_s(found), count)
     return Chunk(size.count, size.tokens, size.context, costs, own, floor)
 
 
-def _schedule(times: Times) -> Schedule:
-    return Schedule((), {}, times.latency_s, times.period_s, (), (), times.host_s)
+def _schedule(times: Times, microbatches: int) -> Schedule:
+    return Schedule(
+        (), {}, times.latency_s, times.period_s, times.stage_s, (), times.host_s, microbatches, times.fill_s, times.drain_s
+    )  # fmt: skip

@@ -218,7 +218,7 @@ class PhaseResult:
         )
         if not self.in_flight or span_s <= 0:
             return self.schedule.bubble
-        busy_s = sum(c.count * sum(c.schedule.stage_s) * len(c.schedule.cells[0]) for c in self.chunks)
+        busy_s = sum(c.count * c.schedule.busy_s for c in self.chunks)
         return max(0.0, 1.0 - busy_s / span_s)
 
     @property

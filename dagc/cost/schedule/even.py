@@ -25,11 +25,23 @@ Memo = dict[tuple[object, ...], tuple[Entry, Entry]]
 
 
 class Times(NamedTuple):
-    """As in a schedule: a step in steady state, all micro-batches, and of both what the host takes first."""
+    """As in a schedule: a step in steady state, all micro-batches, and of both what the host takes first; each stage alone, and how long
+    the stages fill and drain."""
 
     period_s: float
     latency_s: float
     host_s: float
+    stage_s: tuple[float, ...]
+    fill_s: float
+    drain_s: float
+
+
+class Pass(NamedTuple):
+    """When the last of its micro-batches is done, when the first had all arrived at the last stage, and when the last left the first."""
+
+    latest_s: float
+    arrived_s: float
+    left_s: float
 
 
 @mutable
@@ -75,46 +87,54 @@ class EvenSchedule:
     def _steady_s(self, times: Sequence[Any], sends_s: Sequence[float], return_s: float, host_s: float) -> float | None:
         """The time of a step in steady state, from one micro-batch alone: None where others meet what it does not."""
         memo: Memo = {}
-        if PIPELINES[self.graph.kind].step is None:
+        step = PIPELINES[self.graph.kind].step
+        if step is None:
             return None
-        self._latest_s(times, sends_s, host_s, memo, 1)
+        self._pass_s(times, sends_s, host_s, memo, 1)
         met = len(memo)
-        found = self._around_s(times, sends_s, return_s, memo) + host_s
+        found = step(*self._alone_s(times, memo), list(sends_s), return_s, self.graph.microbatches).time_s + host_s
         return found if len(memo) == met else None
 
     def _once_s(self, times: Sequence[Any], sends_s: Sequence[float], return_s: float, host_s: float) -> Times:
         memo: Memo = {}
-        latest_s = self._latest_s(times, sends_s, host_s, memo, self.graph.microbatches)
-        if PIPELINES[self.graph.kind].step is None:
-            return Times(latest_s, latest_s, host_s)
-        return Times(self._around_s(times, sends_s, return_s, memo) + host_s, latest_s, host_s)
+        pass_ = self._pass_s(times, sends_s, host_s, memo, self.graph.microbatches)
+        stage_s, busy_s = self._alone_s(times, memo)
+        step = PIPELINES[self.graph.kind].step
+        period_s = pass_.latest_s
+        if step is not None:
+            period_s = step(stage_s, busy_s, list(sends_s), return_s, self.graph.microbatches).time_s + host_s
+        fill_s, drain_s = 0.0, 0.0
+        if len(stage_s) > 1:
+            fill_s, drain_s = max(0.0, pass_.arrived_s - host_s), max(0.0, pass_.latest_s - pass_.left_s)
+        return Times(period_s, pass_.latest_s, host_s, tuple(stage_s), fill_s, drain_s)
 
-    def _around_s(self, times: Sequence[Any], sends_s: Sequence[float], return_s: float, memo: Memo) -> float:
-        """Of a step in steady state, without the host."""
-        graph, pipeline = self.graph, PIPELINES[self.graph.kind]
-        assert pipeline.step is not None
+    def _alone_s(self, times: Sequence[Any], memo: Memo) -> tuple[list[float], list[float]]:
+        """Each stage with nothing before it: how long it takes, and when it can begin anew."""
+        graph = self.graph
         idle: Entry = ((0.0,) * graph.lanes, (0.0,) * len(graph.streams))
         alone = [self._cell(i, idle, times, memo) for i in range(len(graph.stages))]
         ready_s = busy_s = [self.latest(ready) for ready, _ in alone]
         if graph.copies:
             at = graph.streams.index(COPY)
             busy_s = [self.latest((ready, streams[at])) for ready, (_, streams) in zip(ready_s, alone, strict=True)]
-        return pipeline.step(ready_s, busy_s, list(sends_s), return_s, graph.microbatches).time_s
+        return ready_s, busy_s
 
-    def _latest_s(
+    def _pass_s(
         self, times: Sequence[Any], sends_s: Sequence[float], host_s: float, memo: Memo, microbatches: int
-    ) -> float:
-        """When the last of so many micro-batches is done."""
+    ) -> Pass:
+        """So many micro-batches through all stages."""
         graph = self.graph
         stages, lanes = len(graph.stages), graph.lanes
         cells = PIPELINES[graph.kind].cells(stages)
         free: list[tuple[Any, ...]] = [(0.0,) * len(graph.streams)] * stages
         talks = graph.streams.index(COMM)
-        latest = 0.0
-        for _ in range(microbatches):
+        latest_s = arrived_s = left_s = 0.0
+        for each in range(microbatches):
             arrived: dict[int | None, tuple[Any, ...]] = {None: (host_s,) * lanes}
             done = 0.0
             for stage, takes, gives in cells:
+                if each == 0 and gives is None:
+                    arrived_s = self.latest(arrived[takes])
                 ready, streams = self._cell(stage, (arrived[takes], free[stage]), times, memo)
                 if gives is not None:
                     sent = []
@@ -124,10 +144,12 @@ class EvenSchedule:
                         sent.append(comm)
                     arrived[stage] = tuple(sent)
                     streams = (*streams[:talks], comm, *streams[talks + 1 :])
+                if takes is None:
+                    left_s = self.latest(ready)
                 free[stage] = streams
                 done = max(done, self.latest(ready))
-            latest = max(latest, done)
-        return latest
+            latest_s = max(latest_s, done)
+        return Pass(latest_s, arrived_s, left_s)
 
     def _cell(self, stage: int, state: Entry, times: Sequence[Any], memo: Memo) -> Entry:
         """A stage's layers from a state: when they are done."""

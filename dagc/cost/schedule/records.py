@@ -42,8 +42,10 @@ class Run:
 @record(slots=False)
 class Schedule:
     """`cells[stage][microbatch]`: the runs of that cell. `latency_s`: makespan of one pass of all
-    micro-batches; `period_s`: a decode step in steady state (equal to latency_s for prefill). Both begin with the `host_s`
-    that the host takes before stage 0 begins."""
+    `microbatches`; `period_s`: a decode step in steady state (equal to latency_s for prefill). Both begin with the `host_s`
+    that the host takes before stage 0 begins. `fill_s`: from when the first stage begins until every rank of the last one can, with the
+    first micro-batch; `drain_s`: from when every rank of the first stage has done its last micro-batch until the pass ends; both 0
+    with one stage."""
 
     cells: tuple[Sequence[tuple[Run, ...]], ...]
     sends: Mapping[tuple[int, int], tuple[float, float]]
@@ -51,24 +53,18 @@ class Schedule:
     period_s: float
     stage_s: tuple[float, ...]
     path: tuple[PathStep, ...]
-    host_s: float = 0.0
+    host_s: float
+    microbatches: int
+    fill_s: float
+    drain_s: float
+
+    @property
+    def busy_s(self) -> float:
+        """Of all stages in one pass."""
+        return sum(self.stage_s) * self.microbatches
 
     @property
     def bubble(self) -> float:
         """Share of stage time spent idle in one pass, once the host has started it."""
-        busy, span = sum(self.stage_s) * len(self.cells[0]), (self.period_s - self.host_s) * len(self.stage_s)
-        return max(0.0, 1.0 - busy / span) if span > 0 else 0.0
-
-    @property
-    def fill_s(self) -> float:
-        """From when the first stage begins until the last rank of the last one does: the first micro-batch is on its way; 0 with one stage."""
-        if len(self.cells) == 1:
-            return 0.0
-        return max(0.0, self.cells[-1][0][0].start_s - self.cells[0][0][0].start_s)
-
-    @property
-    def drain_s(self) -> float:
-        """From when every rank of the first stage has done its last micro-batch until the pass ends; 0 with one stage."""
-        if len(self.cells) == 1:
-            return 0.0
-        return max(0.0, self.latency_s - self.cells[0][-1][-1].end_s)
+        span = (self.period_s - self.host_s) * len(self.stage_s)
+        return max(0.0, 1.0 - self.busy_s / span) if span > 0 else 0.0

@@ -28,10 +28,12 @@ HOST = ("", "host")
 
 @record(slots=False)
 class Cells:
-    """What a micro-batch waited for in each stage."""
+    """What a micro-batch waited for in each stage; when it had all arrived at the last stage, and when it left every rank of the first."""
 
     traces: tuple[Trace, ...]
     departures: tuple[Departures, ...]
+    arrived_s: float
+    left_s: float
 
 
 def schedule(graph: Graph, costs: Costs, programs: dict[str, Program] | None = None) -> Schedule:
@@ -89,15 +91,27 @@ class Scheduler:
             period += self.host_s
         if self.host_s:
             path.step(HOST, self.host_s)
-        return Schedule(columns.rows(), columns.all_sends(), latency, period, stage_s, self.steps(path), self.host_s)
+        return Schedule(
+            columns.rows(), columns.all_sends(), latency, period, stage_s, self.steps(path), self.host_s,
+            self.graph.microbatches, *self.ends(columns, latency),
+        )  # fmt: skip
 
     def times(self) -> Schedule:
         """How long it takes, without cells and path."""
-        latency = max(c.ready_s for c in walk(self.column, self.graph.microbatches).columns)
+        columns = walk(self.column, self.graph.microbatches)
+        latency = max(c.ready_s for c in columns.columns)
         _, stage_s, busy_s = self.alone()
         steady = self.steady(stage_s, busy_s)
         period = latency if steady is None else steady.time_s + self.host_s
-        return Schedule((), {}, latency, period, stage_s, (), self.host_s)
+        ends = self.ends(columns, latency)
+        return Schedule((), {}, latency, period, stage_s, (), self.host_s, self.graph.microbatches, *ends)
+
+    def ends(self, columns: Columns[Cells], latency_s: float) -> tuple[float, float]:
+        """Seconds that a pipeline fills and drains."""
+        if len(self.graph.stages) == 1:
+            return 0.0, 0.0
+        first, last = columns.columns[0].own, columns.columns[-1].own
+        return max(0.0, first.arrived_s - self.host_s), max(0.0, latency_s - last.left_s)
 
     def alone(self) -> tuple[list[Trace], tuple[float, ...], tuple[float, ...]]:
         """Each stage with nothing before it: its layers, how long they take, and when it can begin anew: copies that its last layers
@@ -144,10 +158,11 @@ class Scheduler:
         # The host is done with all of a pass before the GPUs begin.
         arrived: dict[int | None, tuple[Moment, ...]] = {None: (self.host_s,) * lanes}
         cells, sends, traces, departures = [], [], [], []
-        done = 0.0
+        done = arrived_s = left_s = 0.0
         for stage, takes, gives in self.cells:
             own = slice(count * stage, count * (stage + 1))
             runs, trace, out = self.cell(stage, State(arrived[takes], tuple(states[own])))
+            arrived_s, left_s = latest_s(arrived[takes]), latest_s(out.ready) if takes is None else left_s
             if gives is not None:
                 out, arrived[stage], sent, left = self.send(stage, out)
                 sends.append(sent)
@@ -156,7 +171,9 @@ class Scheduler:
             traces.append(trace)
             states[own] = out.streams
             done = max(done, latest_s(out.ready))
-        return Column(tuple(cells), tuple(sends), tuple(states), done, Cells(tuple(traces), tuple(departures)))
+        return Column(
+            tuple(cells), tuple(sends), tuple(states), done, Cells(tuple(traces), tuple(departures), arrived_s, left_s)
+        )
 
     def send_s(self, stage: int) -> float:
         """Of one lane's result, from a stage to the next."""
