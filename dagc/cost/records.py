@@ -70,7 +70,8 @@ class Costs:
     largest without the spare copies of experts. `dropped`: share of the choices over an expert's capacity.
     `load_error`: relative standard error of the busiest rank (0: exact). `layers`: of the load's layers each for
     itself, where the loads of experts are given by layer (`load` and `plain` are means). `host_s`: what the host takes before the
-    GPUs begin a pass; `lacking`: of the experts that a step needs the share that no GPU holds; `launched_s`: to launch all kernels of a stage, beside what the GPUs do; 0 under a CUDA graph."""
+    GPUs begin a pass; `lacking`: of the experts that a step needs the share that no GPU holds; `launched_s`: to launch all kernels of a stage, beside what the GPUs do; 0 under a CUDA graph.
+    `kernels`: that a GPU launches in a pass, where `ops` are not there to be counted."""
 
     ops: Mapping[tuple[str, str], OpCost]
     edges: tuple[Transfer, ...]
@@ -84,6 +85,7 @@ class Costs:
     launched_s: float = 0.0
     layers: tuple[LayerLoad, ...] = ()
     lacking: float = 0.0
+    kernels: float | None = None
 
     @property
     def transfer(self) -> Transfer:

@@ -19,6 +19,7 @@ from ..base.traced import Function, Tape, Traced, TracedArray, Untraceable
 from ..cost import chunks
 from ..cost.chunks import PassSize
 from ..cost.footprint import Memory, StageMemory
+from ..cost.fused_blocks import launches
 from ..cost.kept_costs import KeptCosts
 from ..cost.memory import stage_memory
 from ..cost.price import price
@@ -188,8 +189,8 @@ def _of_places(places: Any) -> Batching:
 
 class Figures(NamedTuple):
     """What a pass costs: times of all ops, of sends from each stage to the next and of tokens back, of all launches, and the
-    first three at datasheet peaks; local inputs of collectives, of sends; what of ops is a launch; load of the busiest expert rank over the mean. Times of ops are
-    arrays where ranks differ."""
+    first three at datasheet peaks; local inputs of collectives, of sends; what of ops is a launch; load of the busiest expert rank over the mean; kernels that a GPU launches; experts that are
+    read. Times of ops are arrays where ranks differ."""
 
     times_s: Numbers
     floors_s: Numbers
@@ -202,6 +203,8 @@ class Figures(NamedTuple):
     return_floor_s: float
     launched_s: float
     imbalance: float
+    kernels: float
+    distinct_experts: float
 
 
 class Layout:
@@ -317,6 +320,7 @@ class Layout:
             *(costs.ops[key].payload_B for key in self.calls), *(edge.time_s for edge in edges),
             *(edge.floor_s for edge in edges), *(edge.payload_B for edge in edges),
             *(costs.ops[key].launch_s for key in self.keys), costs.token_return.time_s, costs.token_return.floor_s, costs.launched_s, costs.imbalance,
+            launches(graph, costs.ops, apart=self.unit.phase.fuse == ()), costs.distinct_experts,
         )  # fmt: skip
         return tape.function(results), None
 

@@ -58,7 +58,8 @@ def calls_of(layout: Layout) -> tuple[CollectiveTotal, ...]:
 
 
 def _chunk(layout: Layout, found: Figures, size: chunks.PassSize, phase: Phase) -> Chunk:
-    costs = Costs({}, (), NO_TRANSFER, np.array([found.imbalance]), nan)
+    load = np.array([found.imbalance])
+    costs = Costs({}, (), NO_TRANSFER, load, found.distinct_experts, kernels=found.kernels)
     count = layout.template.graph.microbatches
     own, floor = _schedule(layout.times_s(found), count), _schedule(layout.floor_s(found), count)
     return Chunk(size.count, size.tokens, size.context, costs, own, floor)

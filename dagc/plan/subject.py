@@ -180,7 +180,10 @@ class Subject:
     @cached_property
     def launches(self) -> float:
         """Kernels that a GPU launches in a pass."""
-        return launches(self.result.graph, self.result.costs.ops, apart=self.phase.fuse == ())
+        costs = self.result.costs
+        if costs.kernels is not None:
+            return costs.kernels
+        return launches(self.result.graph, costs.ops, apart=self.phase.fuse == ())
 
     @cached_property
     def host_B(self) -> float | None:
