@@ -56,7 +56,7 @@ TRAINED = Costing(
     StepJudge,
     step_pieces,
     _step_seen,
-    lambda found: (found.figures, found.capacity_B),
+    lambda found: (found.figures, found.capacity_B, found.slow_B),
     lambda unit, figures: StepEstimate(unit, *figures),
 )
 

@@ -32,11 +32,13 @@ MOST_KEPT = 32
 
 @record(slots=False)
 class StepEstimate:
-    """Figures of a training step. `figures`: its metrics by name, in SI units."""
+    """Figures of a training step. `figures`: its metrics by name, in SI units; `slow_B`: bytes that the busiest GPU of a pipeline sends over the
+    outermost links in a step."""
 
     unit: Unit
     figures: Mapping[str, float]
     capacity_B: float
+    slow_B: float
 
     @property
     def time_s(self) -> float:
@@ -66,13 +68,6 @@ class StepEstimate:
     def result(self) -> TrainingResult:
         """The step compiled. Costs as much as compiling it."""
         return training_step(Unit(self.unit.spec, self.unit.phase, Collector()))
-
-    @cached_property
-    def slow_B(self) -> float:
-        """Bytes that the busiest GPU of a pipeline sends over the outermost links in a step."""
-        slowest = self.unit.spec.hardware.tiers[-1].name
-        calls = step_collectives(self.result, busiest(self.result))
-        return sum(call.total.level_B.get(slowest, 0.0) for call in calls)
 
 
 @dataclass
@@ -109,7 +104,9 @@ class StepJudge(Judge):
         result = step_of(unit, schedule, self.cells(phase))
         alone = Subject(self._spec(phase), {}, (0.0, 0.0), (), self.name, trainings={self.name: result})
         figures = {name: q.value for name, q in training_metrics(alone).items()}
-        found = StepEstimate(unit, figures, result.worst.capacity_B)
+        slowest = unit.spec.hardware.tiers[-1].name
+        slow_B = sum(call.total.level_B.get(slowest, 0.0) for call in step_collectives(result, busiest(result)))
+        found = StepEstimate(unit, figures, result.worst.capacity_B, slow_B)
         vars(found)["result"] = result  # for requirements
         return found
 
