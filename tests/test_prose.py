@@ -181,6 +181,38 @@ def test_what_words_do_not_say_is_not_guessed() -> None:
 @pytest.mark.parametrize(
     ("text", "want"),
     [
+        ("TTFT p90 < 2s; TPOT <= 50 ms", "SERVE.ttft.p90 | PHASE.tpot"),
+        ("First token in 2s, 50ms between tokens", "PHASE.ttft | PHASE.tpot"),
+        (
+            "weights 30 GB per GPU, KV cache 20 GB per GPU, total 50 GB (62%)",
+            "PHASE.memory.weights | PHASE.memory.kv_cache | PHASE.memory.peak | ",
+        ),
+        ("KV cache 20 GB, graphs 2 GB", "PHASE.memory.kv_cache | "),
+        ("KV cache: 40 GiB per GPU\nweights 80GB per GPU", "PHASE.memory.kv_cache | PHASE.memory.weights"),
+        ("The KV cache of a GPU takes\n40 GiB", "PHASE.memory.kv_cache"),
+        ("The KV cache takes 20 GB in prefill and 30 GB in decode", "PHASE.memory.kv_cache | PHASE.memory.kv_cache"),
+        ("Weights and KV cache: 40 GB", ""),
+        ("Chunk 512 tokens, block 16 tokens, up to 256 sequences", " |  | workload.sequences"),
+        ("We keep 15% of memory free and a GPU utilisation of 90%", " | SERVE.utilization"),
+        ("Expert cache hit rate: 57%", "PHASE.experts.found"),
+        ("Total: 28 GB/GPU of memory", "PHASE.memory.peak"),
+        ("3,200 tok/s/GPU in decode", "PHASE.throughput_per_gpu"),
+    ],
+)
+def test_words_of_other_numbers_are_not_taken(text: str, want: str) -> None:
+    """A wrong metric is worse than none."""
+    assert " | ".join(one.claim.template for one in of(text)) == want
+
+
+def test_a_total_is_of_parts_that_are_known() -> None:
+    listed = "- weights: 10 GB\n- {}: 2 GB\n- activations: 1 GB\n- total: 20 GB"
+    assert [one.refuted for one in of(listed.format("buffers"))] == [False, False, False, True]
+    assert not any(one.refuted for one in of(listed.format("odds")))
+
+
+@pytest.mark.parametrize(
+    ("text", "want"),
+    [
         ("a 4 (PP) × 4 (EP) × 2 = 32 GPUs", [("4 * 4 * 2", 32.0, True)]),
         ("20GB ÷ (TP × EP) = 20GB ÷ (2 × 4) = 2.5GB", [("20 GB / (2 * 4)", 2.5e9, True)]),
         ("100 ÷ 1.3 = 77 GPUs", [("100 / 1.3", 100 / 1.3, True)]),

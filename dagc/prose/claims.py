@@ -9,7 +9,7 @@ from ..base.frozen import record, replace
 from ..spec.metrics import metric as metric_of
 from .document import Line, lines
 from .equations import Equation, equations, operands
-from .mentions import MOST_ON_A_LINE, Figure, figures
+from .mentions import MOST_ON_A_LINE, Figure, figures, not_of_others
 from .words import Rule, has, words
 
 PHASE, SERVE, AXIS = "PHASE", "SERVE", "AXIS"
@@ -158,10 +158,13 @@ def _claim(figure: Figure, equation: Equation | None, other: str, plan: Plan) ->
 def _rule(figure: Figure) -> tuple[Rule | None, str, str]:
     """The first that fits, the words that it was found by, and the axis that they name."""
     axis = figure.axis or _axis(figure)
-    for near in (figure.near, *([figure.line.sentence(figure.start)] if figure.unit else [])):
+    sentence = figure.line.sentence(figure.start)
+    for near in (figure.near, *([not_of_others(sentence, figure.clause)] if figure.unit else [])):
         under = " ; ".join((near, *reversed([h.lower() for h in figure.line.headings])))
         for rule in words().rules:
             if figure.of not in rule.of or has(near, rule.never) or (rule.axis and not axis):
+                continue
+            if rule.beside and (near is not figure.near or not all(has(sentence, group) for group in rule.beside)):
                 continue
             found = [has(near, group) for group in rule.line] + [has(under, group) for group in rule.under]
             if all(found):

@@ -298,14 +298,13 @@ def _lacking(claim: Claim, subject: Subject) -> str:
 
 
 def _parts(claim: Claim, found: Sequence[Claim]) -> list[Claim]:
-    """Sizes of parts above a total, in the same list."""
+    """Sizes of parts above a total, in the same list; none where it has others that are not known to be parts."""
     if claim.figure.of != "B" or claim.op != "~":
         return []
     line = claim.figure.line
     before = [c for c in found if c.figure.line.block == line.block and c.figure.line.number < line.number]
-    return [
-        c for c in before if c.figure.of == "B" and c.op == "~" and not c.total and f"{PHASE}.memory." in c.template
-    ]
+    sizes = [c for c in before if c.figure.of == "B" and c.op == "~" and not c.total]
+    return sizes if all(f"{PHASE}.memory." in c.template for c in sizes) else []
 
 
 def _missed(claim: Claim, found: Sequence[Claim]) -> Claim | None:

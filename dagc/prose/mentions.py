@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from itertools import islice
 
 from ..base.frozen import record, replace
@@ -18,6 +18,7 @@ _FOUND = re.compile(rf"(?:(?<![\w.,/#$])|(?<=\b[DTEPSdteps][Pp]))({NUMBER})(?:\s
 _LARGE = {"k": 1e3, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 _BOUNDS = re.compile(r"[();]|→|->|—|–|\s-\s|,\s|\.\s|<=|>=|≤|≥|<|>|\sbut\s|\sand\s(?=~?\d)|\bvs\.?\s")
 _COMPARED = re.compile(r"(<=|>=|≤|≥|<|>)\s*[~≈]?\s*$")
+_PARTS = re.compile(r";\s|→|->|—|–|\s-\s|,\s|\.\s|\sbut\s|\sand\s|\bvs\.?\s")
 _BRIEF = re.compile(r"\s\((p\d\d|median|mean|average|per gpu|per node|in total|total)\)", re.IGNORECASE)
 _SIGNS = {"≤": "<=", "≥": ">=", "<": "<", ">": ">", "<=": "<=", ">=": ">="}
 BEFORE = 60
@@ -60,7 +61,7 @@ def _units() -> re.Pattern[str]:
     all_ = [word for word, _ in (*table.units, *table.nouns)]
     one = "|".join(re.escape(word) for word in sorted(set(all_) - {"×", "%", "x"}, key=lambda w: -len(w)))
     return re.compile(
-        rf"\+?\s?(?:(?:input|output|prompt|generated)\s)?(?P<unit>(?:{one}))(?![\w/]|-\w)|(?P<mark>\s?%|[×x](?![\w/]|\s*[\d(]))",
+        rf"\+?\s?(?:(?:input|output|prompt|generated)\s)?(?P<unit>(?:{one}))(?!\w|/(?!gpu\b)|-\w)|(?P<mark>\s?%|[×x](?![\w/]|\s*[\d(]))",
         re.IGNORECASE,
     )
 
@@ -75,6 +76,9 @@ def figures(line: Line, previous: Line | None) -> list[Figure]:
     """Those of a line, in order. `previous`: the line before in the same block, whose label goes on where this one has none of its own."""
     out: list[Figure] = []
     cuts = [0, *(m.start() for m in _BOUNDS.finditer(line.text)), len(line.text)]
+    for joined in re.finditer(r"\sand\s", line.text):  # `15% of memory free and a utilisation of 90%` are two
+        if _measured().search(line.text, max(c for c in cuts if c <= joined.start()), joined.start()):
+            cuts = sorted({*cuts, joined.start()})
     for found in islice(_FOUND.finditer(line.text), MOST_ON_A_LINE):
         one = _figure(line, found, cuts, previous, out)
         if one is not None:
@@ -121,6 +125,9 @@ def _figure(
         near += " ; % of"  # `70 GB of 80 GB`
     axis, of = "", ""
     sign = _COMPARED.search(head)
+    if sign is not None:  # `TPOT <= 50 ms`: what is compared is before the sign
+        at = found.start() - len(head) + sign.start()
+        near += f" ; {text[max(c for c in cuts if c < at or c == 0) : at].lower().strip('();,→- ')}"
     placed = re.search(r"\b(\w+)\s*=\s*(\d+)\s*:\s*gpus?\s*$", head, re.IGNORECASE)
     if until is not None:
         if placed and placed[1].lower() in table.axes:
@@ -173,13 +180,41 @@ def _figure(
 def _near(line: Line, low: int, clause: str, previous: Line | None) -> str:
     """Words that say what a number is: its clause, what a parenthesis is behind, its label, and where that only says how much of it, the
     label before."""
-    parts = [f"{line.carry.lower()} {clause}".strip() if low == 0 else clause]
+    carry = not_of_others(line.carry.lower(), clause) if low == 0 and line.carry else ""
+    parts = [f"{carry} {clause}".strip()]
     if line.text[low : low + 1] == "(":
         parts.append(line.text[max(line.body, 0) : low].lower())
     parts.append(line.label)
     if line.label in words().lists["scope_only"] and previous is not None:
         parts.append(previous.label)
     return " ; ".join(part for part in parts if part)
+
+
+@lru_cache(maxsize=256)
+def not_of_others(text: str, clause: str) -> str:
+    """Words around a clause, as far as they may be about its number. What a clause says itself is of that number alone, and what goes with other
+    numbers is of these: `KV cache 20 GB, total 50 GB`. A clause that is a number and a place goes on: `20 GB in prefill and 30 GB in decode`."""
+    if _goes_on().fullmatch(clause):
+        return text
+    parts = _PARTS.split(text)
+    return " ; ".join(part for part in parts if part.strip(" ();,") == clause or not _measured().search(part))
+
+
+@cache
+def _measured() -> re.Pattern[str]:
+    """A number with what it counts or measures."""
+    table = words()
+    units = "|".join(re.escape(word) for word, _ in (*table.units, *table.nouns))
+    return re.compile(rf"(?<![\w.,]){NUMBER}\s?(?=[a-zµμ%$×-])(?:{units})(?!\w)", re.IGNORECASE)
+
+
+@cache
+def _goes_on() -> re.Pattern[str]:
+    units = "|".join(re.escape(word) for word, _ in words().units)
+    places = "for|in|on|per|at|during|each|every|total"
+    return re.compile(
+        rf"(?:(?:and|or)\b)?[\s<>=≤≥~≈]*{NUMBER}\+?\s?(?:{units})?(?:\W+(?:{places})\b.*)?\W*", re.IGNORECASE
+    )
 
 
 def _for_a_phase(clause: str, number: str) -> bool:

@@ -22,6 +22,7 @@ class Rule:
     of: frozenset[str]
     line: Groups
     under: Groups
+    beside: Groups
     never: tuple[str, ...]
     metrics: tuple[str, ...]
     why: str
@@ -83,6 +84,7 @@ def words() -> Words:
             frozenset(one["of"].split("|")),
             _groups(one.get("line", ()), per_gpu),
             _groups(one.get("under", ()), per_gpu),
+            _groups(one.get("beside", ()), per_gpu),
             tuple(one.get("never", ())),
             () if metric is None else (metric,) if isinstance(metric, str) else tuple(metric),
             one.get("why", ""),
