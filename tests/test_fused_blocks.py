@@ -113,6 +113,9 @@ def test_it_reads_back(said: str) -> None:
     [
         ("decode", "fuse = [gqaa]", "no block `gqaa` to fuse"),
         ("decode", "fuse = [gqa, full]", "`full` fuses all blocks"),
+        ("decode", "fuse = [gqa, none]", "`none` fuses no block"),
+        ("decode", "fuse = 3 GB", "`fuse` has names of blocks, not a size (B)"),
+        ("decode", "fuse = [gqa, [1]]", "`fuse` has names of blocks, not a list"),
         ("train", "fuse = [gqa]", "`fuse` does not belong to a training phase"),
     ],
 )

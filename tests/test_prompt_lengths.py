@@ -197,6 +197,8 @@ def test_a_batch_is_written_and_read_back(packing: str) -> None:
     ("dp = 8, packing = padded", "E12", "padded"),
     ("dp = 8, lengths = [32 tok, 64 tok], sequences = 3", "E03", "[32 tok, 64 tok]"),
     ("dp = 8, lengths = [0 tok]", "E08", "[0 tok]"),
+    ("dp = 8, sequences = 1, lengths = [40.5 tok]", "E08", "[40.5 tok]"),
+    ("dp = 8, sequences = 1, lengths = [40 B]", "E08", "[40 B]"),
     ("dp = 8, lengths = uniform(150%, 50%)", "E03", "uniform(150%, 50%)"),
     ("dp = 8, lengths = unifrom(50%, 150%)", "E02", "unifrom(50%, 150%)"),
     ("dp = 8, lengths = fixed, chunk = 16 tok", "E12", "16 tok"),

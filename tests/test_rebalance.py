@@ -247,6 +247,7 @@ def test_files_and_lists_say_the_same(tmp_path: Path) -> None:
 def test_steps_have_layers() -> None:
     found = parse_series("step,layer,expert,load\n5,3,0,1\n5,3,1,2\n0,3,0,7\n0,3,1,8\n")
     assert found.windows == (((7.0, 8.0),), ((1.0, 2.0),)) and found.numbers == (3,)
+    assert parse_series("step,a,b\n5,1,2\n5.0,3,4\n").windows == (((1.0, 2.0), (3.0, 4.0)),)
     assert found.sums(0, 2) == ((8.0, 10.0),) and found.mean.layers == ((8.0, 10.0),)
 
 
@@ -258,7 +259,9 @@ def test_steps_have_layers() -> None:
         ("layer,a,b\n0,1,2\n", "first column is not `step`"),
         ("step,a,b\nx,1,2\n", "not a number"),
         ("step,a,b\n0,1,2\n1,1,2\n1,3,4\n", "other layers or experts"),
-        ("step,a,b\n0,1,-2\n", "negative"),
+        ("step,a,b\n0,1,2\n70,1,-2\n", "step 70: row 2: .* negative"),
+        ("step,a,b\nnan,1,2\n", "`step` is nan, not a finite number"),
+        ("step,a,b\n0,1,2\n1e400,1,2\n", "`step` is inf, not a finite number"),
     ],
 )
 def test_files_that_say_no_loads(text: str, said: str) -> None:
@@ -274,6 +277,7 @@ def test_files_that_say_no_loads(text: str, said: str) -> None:
         (", expert_placement = linear", [HOT, OTHER, HOT], 10, "E12"),
         (", routing = uniform", [HOT, OTHER, HOT], 10, "E12"),
         ("", [HOT[:4], OTHER[:4], HOT[:4]], 10, "E05"),
+        ("", [HOT] * 10_001, 10, "E09"),
     ],
 )
 def test_what_does_not_go_is_said(more: str, loads: list[list[int]], every: int, code: str) -> None:

@@ -5,6 +5,7 @@ A file of such loads is one of loads (`loads_file.py`) with a first column `step
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isfinite
 from pathlib import Path
 
 from ...base.files import Unreadable, read_text
@@ -22,6 +23,8 @@ from .loads_file import Loads, LoadsError, checked, parse_loads
 STEP = "step"
 MOST = 2_000_000
 """Loads of one series, over all steps, layers and experts."""
+MOST_PLACED = 10_000
+"""Layers of all windows of a phase that places anew: what each takes is found twice, in about a millisecond."""
 
 
 def read_rebalance(
@@ -46,6 +49,11 @@ def read_rebalance(
         return None
     series = read_series(inner.assigns["loads"].value, names, base)
     if series is None:
+        return None
+    if len(series.windows) * len(series.windows[0]) > MOST_PLACED:
+        message = f"loads of {len(series.windows):,} windows of {len(series.windows[0]):,} layers are more than {MOST_PLACED:,}"
+        help_ = ("add up loads of steps that follow each other, and write a larger `window`",)
+        out.add("E09", message, inner.span_of("loads"), help=help_)
         return None
     found = Rebalance(series, counts["window"], counts["every"])
     if found.every % found.window:
@@ -83,7 +91,7 @@ def _file(name: str, names: Names, base: Path | None) -> LoadSeries:
 def parse_series(text: str) -> LoadSeries:
     """Raises LoadsError."""
     header: str | None = None
-    steps: dict[str, list[str]] = {}
+    steps: dict[float, list[str]] = {}
     for line in text.splitlines():
         if not line.strip() or line.lstrip().startswith("#"):
             continue
@@ -93,15 +101,29 @@ def parse_series(text: str) -> LoadSeries:
                 raise LoadsError("", f"its first column is not `{STEP}`")
             header = rest
         else:
-            steps.setdefault(first.strip(), []).append(rest)
+            steps.setdefault(_step(first.strip()), []).append(rest)
     if header is None or not steps:
         raise LoadsError("", "it is empty" if header is None else "it has a header and no rows")
+    named = any(_is_word(word) for word in header.split(","))
+    return _joined({f"step {step:.15g}": _of_step(step, [header] * named + steps[step]) for step in sorted(steps)})
+
+
+def _step(word: str) -> float:
     try:
-        order = sorted(steps, key=float)
+        step = float(word)
     except ValueError:
         raise LoadsError("", f"a value of its column `{STEP}` is not a number") from None
-    named = any(_is_word(word) for word in header.split(","))
-    return _joined({f"step {step}": parse_loads("\n".join([header] * named + steps[step])) for step in order})
+    if not isfinite(step):
+        raise LoadsError("", f"a value of its column `{STEP}` is {step}, not a finite number")
+    return step
+
+
+def _of_step(step: float, rows: list[str]) -> Loads:
+    """Rows are counted from the first of a step, so that what is wrong names it."""
+    try:
+        return parse_loads("\n".join(rows))
+    except LoadsError as error:
+        raise LoadsError(f"step {step:.15g}", str(error)) from None
 
 
 def _is_word(word: str) -> bool:

@@ -235,7 +235,15 @@ def _fused(value: Value | None, body: Body, model: Model, out: Collector) -> tup
     if value is None:
         return None
     items = value if isinstance(value, tuple) else (value,)
+    strange = next((item for item in items if not isinstance(item, str)), None)
+    if strange is not None:
+        help_ = ("write `fuse = none`, `fuse = full` or `fuse = [gqa, moe]`",)
+        out.add("E08", f"`fuse` has names of blocks, not {kind_of(strange)}", body.span_of("fuse"), help=help_)
+        return None
     names = tuple(dict.fromkeys(str(name) for name in items if name != "none"))
+    if names and "none" in items:
+        help_ = ("leave out `none`, or the blocks",)
+        out.add("E12", "`none` fuses no block", body.span_of("fuse"), help=help_)
     known = dict.fromkeys((FULL, *(block for layer in model.stack for block in layer.blocks)))
     for name in names:
         if name not in known:

@@ -22,7 +22,7 @@ from ...base.frozen import record
 from ...base.phase_kinds import PROMPT
 from ...base.schema import BATCH_LENGTHS, WORKLOAD
 from ...base.syntax import ast
-from ...base.units import Quantity
+from ...base.units import SCALAR, TOKENS, Quantity
 from ...spec.batching import Batching
 from ...spec.phase import BatchLengths, Part
 from ...spec.strategy import Strategy
@@ -210,7 +210,9 @@ def _listed(body: Body, names: Names, expr: ast.ListExpr, sequences: int) -> tup
     if value is None:
         return None
     items = value if isinstance(value, tuple) else ()
-    if found is None or len(found) < len(items) or not all(1 <= n <= MOST_TOKENS for n in found) or not found:
+    tokens = [v.value for v in items if isinstance(v, Quantity) and v.dim in (SCALAR, TOKENS)]
+    whole = [n for n in tokens if n == int(n)]
+    if len(whole) < len(items) or not found or not all(1 <= n <= MOST_TOKENS for n in found):
         help_ = ("write `lengths = [512 tok, 2048 tok]`",)
         names.out.add("E08", "lengths are whole numbers of tokens, of at least 1", expr.span, help=help_)
         return None
