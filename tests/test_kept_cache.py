@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from math import ceil
 from pathlib import Path
@@ -26,6 +27,8 @@ from dagc.ir.text.write import print_graph
 from dagc.lang.printer import print_spec
 from dagc.plan.result import PhaseResult
 from dagc.plan.subject import phase_metrics
+from dagc.view.draw.figures import tracks
+from dagc.view.draw.figures.looks import look
 from dagc.view.facts.critical import critical
 from dagc.view.facts.timeline import everyone, slices
 from dagc.view.facts.unroll import Edge, counts, unroll
@@ -328,6 +331,21 @@ def test_a_host_that_is_full_is_told() -> None:
     text = spec_text(kind="decode", phase="gpus = 0..3, tp = 4, kv_cache { offload = 50% }")
     told = dagc.compile_text(text.replace("mbu = 80%", "mbu = 80%, host_memory = 1 MB")).diagnostics
     assert any("hosts have no room" in one.message for one in told)
+
+
+def test_timelines_draw_copies_above_the_critical_path() -> None:
+    """Each stretch has a colour, and the bars of a rank lie in its row."""
+    own = plan("offload = 50%")
+    drawn = tracks.draw(own.phases["decode"])
+    (copies,) = re.findall(
+        r'<path d="M[\d.]+ (\d+)h[^"]*" class="mute line-b-host_link" stroke-width="(\d+)">', "".join(drawn.body)
+    )
+    assert "stroke" in look("mute line-b-host_link")
+    assert int(copies[0]) + int(copies[1]) / 2 <= tracks.TOP + tracks.CELL_H
+    layer = tracks.one_layer(own.phases["decode"])
+    assert layer is not None and ">copies<" in "".join(layer.body)
+    plain = tracks.one_layer(plan().phases["decode"])
+    assert plain is not None and ">copies<" not in "".join(plain.body) and plain.height < layer.height
 
 
 def test_exporters_refuse_by_name(tmp_path: Path) -> None:

@@ -48,12 +48,20 @@ def capacity(draft: ServerDraft) -> str:
 
 def skip(draft: ServerDraft) -> str:
     skips = max((p.experts.skip for p in draft.layout.phases), default=0.0)
-    return f"experts {{ skip = {skips:.0%} }} leaves choices out, which the engine does not" if skips else ""
+    return (
+        f"experts {{ skip = {skips:.0%} }} leaves choices out, and no argument of the engine is known that does"
+        if skips
+        else ""
+    )
 
 
 def resident(draft: ServerDraft) -> str:
     some = max((p.experts.resident for p in draft.layout.phases), default=0)
-    return f"experts {{ resident = {some} }} keeps others in host memory, which the engine does not" if some else ""
+    return (
+        f"experts {{ resident = {some} }} copies others from host memory as steps need them, and no argument is written that does"
+        if some
+        else ""
+    )
 
 
 def drafter(draft: ServerDraft) -> str:
@@ -74,7 +82,7 @@ def drafter(draft: ServerDraft) -> str:
 def exits(draft: ServerDraft) -> str:
     found = next((p.exits for p in draft.layout.phases if p.exits), ())
     where = ", ".join(str(one.layer) for one in found)
-    return f"exit behind layer {where}: every sequence goes through all layers there" if found else ""
+    return f"exit behind layer {where}: no argument of the engine is known that ends a sequence there" if found else ""
 
 
 def copies_of_experts(draft: ServerDraft) -> str:
@@ -127,12 +135,12 @@ def cache_dtype(draft: ServerDraft) -> str:
 
 
 def kept_cache(draft: ServerDraft) -> str:
-    """No engine attends to what its host keeps, and none evicts by these rules or stores caches in several dtypes."""
+    """What engines have like it is for some models alone (sparse attention over a host's tokens), or has no argument here yet."""
     said = next((phase for phase in draft.layout.phases if phase.cache != KvCache()), None)
     return (
         ""
         if said is None
-        else f"`kv_cache` of `{said.name}`: every layer keeps all of its cache on the GPU, in one dtype"
+        else f"`kv_cache` of `{said.name}`: no argument is written, and all of the cache would be on the GPU, in one dtype"
     )
 
 

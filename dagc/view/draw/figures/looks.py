@@ -39,7 +39,11 @@ LOOKS: dict[str, Look] = {
     # What is filled with a tone of its own name.
     **{name: {"fill": name} for name in PALETTE if re.match(r"[kbt]-|[pmwhg][0-9]$", name)},
     # Thick lines of such a tone, which take fewer words than boxes.
-    **{f"line-{name}": {"fill": "none", "stroke": name} for name in PALETTE if name == "busy" or name.startswith("k-")},
+    **{
+        f"line-{name}": {"fill": "none", "stroke": name}
+        for name in PALETTE
+        if name in ("busy", "b-host_link") or name.startswith("k-")
+    },
     "paper": {"fill": "paper"},
     "busy": {"fill": "busy"},
     "gain": {"fill": "gain"},

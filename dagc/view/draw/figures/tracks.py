@@ -141,12 +141,14 @@ def _drawn(result: PhaseResult, row: Row, y: float, scale: TimeScale) -> list[Ma
     out.append(_busy([s for s in pieces if s.stream == "compute"], y + 12, COMPUTE_H - 2, scale, "busy"))
     for kind, ends in itertools.groupby(_requests(result, member.stage), key=lambda s: s.kind):
         out.append(_busy(list(ends), y, REQUEST_H, scale, f"k-{kind}"))
+    copies = [s for s in pieces if s.stream == COPY]
+    comm_h = COMM_H - COPY_H if copies else COMM_H
     for kind in COLORS:
         mine = [s for s in pieces if s.kind == kind]
         if mine:
-            out.append(_busy(mine, y + 24, COMM_H, scale, f"k-{kind}"))
-    if copies := [s for s in pieces if s.stream == COPY]:
-        out.append(_busy(copies, y + 24 + COMM_H, COPY_H, scale, "b-host_link"))
+            out.append(_busy(mine, y + 24, comm_h, scale, f"k-{kind}"))
+    if copies:
+        out.append(_busy(copies, y + 24 + comm_h, COPY_H, scale, "b-host_link"))
     share = sum(b - a for a, b in row.idle) / ((result.schedule.latency_s - result.schedule.host_s) or 1.0)
     out.append(words(LABEL + BAR + 10, y + 13, show(row.end_s, TIME, 4), "strong"))
     out.append(words(LABEL + BAR + 10, y + 28, f"idle {share:.1%}" if row.idle else "never idle", "soft"))
@@ -236,7 +238,7 @@ def _critical(visits: list[Visit], y: float, scale: TimeScale) -> Markup:
 
 
 def one_layer(result: PhaseResult) -> Figure | None:
-    """The heaviest layer on the slowest rank of the first stage that has it, two streams a lane."""
+    """The heaviest layer on the slowest rank of the first stage that has it, each stream in a row."""
     segment = heaviest(result)[0]
     stage = next(s.index for s in result.seats if any(name == segment.name for name, _ in s.layers))
     member = next(m for m in representatives(result) if m.stage == stage)
@@ -251,10 +253,12 @@ def one_layer(result: PhaseResult) -> Figure | None:
     span = stop - zero
     on_path = {s.op for s in result.path if s.segment == segment.name}
     scale = TimeScale.of(span, LABEL, BAR + RIGHT - 16)
-    body = scale.axis(TOP, TOP + 70)
-    body += [words(0, TOP + 18, "compute"), words(0, TOP + 54, "communication")]
+    streams = ["compute", "communication", *(["copies"] if result.graph.copies else [])]
+    bottom = TOP + 36 * len(streams)
+    body = scale.axis(TOP, bottom - 2)
+    body += [words(0, TOP + 18 + 36 * k, name) for k, name in enumerate(streams)]
     for s in pieces:
-        y = TOP if s.stream == "compute" else TOP + 38
+        y = TOP if s.stream == "compute" else TOP + 74 if s.stream == COPY else TOP + 38
         x = scale.pieces[0].at(s.start_s - zero)
         w = max(0.6, scale.pieces[0].at(s.end_s - zero) - x)
         kind = "busy" if s.stream == "compute" else "b-host_link" if s.stream == COPY else f"k-{s.kind}"
@@ -269,7 +273,7 @@ def one_layer(result: PhaseResult) -> Figure | None:
                 words(x + 3, y + 18, fit(lane + name, w - 5, SMALL), "on" if s.stream == "compute" else "dark small")
             )
     label = f"one {segment.name} layer of {result.name} on GPU {member.gpu}: {show(span, TIME)}"
-    return figure("one-layer", LABEL + BAR + RIGHT, TOP + 74, label, *body, zoom=True)
+    return figure("one-layer", LABEL + BAR + RIGHT, bottom + 2, label, *body, zoom=True)
 
 
 def _hint(result: PhaseResult, s: Slice) -> str:
