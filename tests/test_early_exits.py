@@ -29,6 +29,7 @@ from dagc.ir.verify.verify import VerifyError, verify
 from dagc.lang.printer import print_spec
 from dagc.pipeline.estimates import Estimates
 from dagc.spec.exits import Exit, depth, rows_left
+from dagc.view.draw.figures import layers
 
 MODEL = (
     "layers = {}, hidden = 64, vocab = 512, dtype = bf16{}\n"
@@ -135,6 +136,13 @@ def test_whoever_leaves_has_its_token_by_a_head_of_that_layer(plan: Plan) -> Non
     plain = compiled("dp = 2, tp = 4")
     assert plan.phases["decode"].memory.worst.weights_B - plain.phases["decode"].memory.worst.weights_B == heads
     assert plan.params == plain.params
+
+
+def test_what_is_of_no_block_has_no_frame(plan: Plan) -> None:
+    """A frame round the rows that stay, and those that come back, would lie over those of the blocks between them."""
+    for name, _, figure in layers.draw(plan.phases["decode"]):
+        segment = plan.phases["decode"].graph.segment(name)
+        assert "".join(figure.body).count('"frame"') == len({op.block for op in segment.ops} - {""})
 
 
 def test_a_tied_head_is_the_table_once_more() -> None:

@@ -145,7 +145,7 @@ def _layer(d: Drawing) -> list[str]:
         frames.setdefault(ops[0].block, []).append(_box(d, box, ops))
     for block, inside in frames.items():
         whole = len(inside) == 1 and d.home.get(next(o.name for o in d.segment.ops if o.block == block)) == block
-        lines += inside if whole else cluster(f"{d.prefix}/{block}", block, inside)
+        lines += inside if whole or not block else cluster(f"{d.prefix}/{block}", block, inside)
     return lines + _edges(d)
 
 

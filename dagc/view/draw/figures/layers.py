@@ -150,10 +150,11 @@ def _arrow(key: str, path: str, critical: bool) -> Markup:
 
 
 def _frames(laid: Boxes, blocks: dict[str, str]) -> Iterator[Markup]:
-    """A frame round each block."""
+    """A frame round each block; what is of none lies between them."""
     inside: dict[str, list[BoxPlace]] = {}
     for name, block in blocks.items():
-        inside.setdefault(block, []).append(laid.places[name])
+        if block:
+            inside.setdefault(block, []).append(laid.places[name])
     for block, places in inside.items():
         left, right = min(p.x - p.w / 2 for p in places), max(p.x + p.w / 2 for p in places)
         top, bottom = min(p.y for p in places), max(p.bottom for p in places)

@@ -16,10 +16,10 @@ from ...facts.size import check_size
 from ..layer_digraph import subtitle
 from ..overview import facts
 from . import cards, gpu_map, lanes, layers, memory, tracks, waterfall
-from .looks import classes_of, file_style, painted
+from .looks import HATCHED, classes_of, file_style, painted
 from .markup import Markup, fit, join, tag, width, wrapped
 from .sheet import Sheet
-from .svg import Keys, gathered, rect, words
+from .svg import Keys, gathered, hatch, rect, words
 
 PAD = 16
 ROW = 18
@@ -164,5 +164,7 @@ def _legend(entries: Keys, room: float) -> tuple[list[Markup], int]:
         if x and x + need > room:
             x, line = 0.0, line + 1
         out += [rect(x, line * ROW, 11, 11, cls), words(x + 16, line * ROW + 10, what)]
+        if cls in HATCHED:
+            out.append(tag("path", d="".join(hatch(x, line * ROW, 11, 11, 3.5)), cls="mute hatch"))
         x += need
     return out, line + 1
