@@ -76,6 +76,9 @@ def figures(line: Line, previous: Line | None) -> list[Figure]:
     """Those of a line, in order. `previous`: the line before in the same block, whose label goes on where this one has none of its own."""
     out: list[Figure] = []
     cuts = [0, *(m.start() for m in _BOUNDS.finditer(line.text)), len(line.text)]
+    for counted in _counted().finditer(line.text):  # `2 GB of KV cache next to 12 GB of weights`
+        if _measured().search(line.text, max(c for c in cuts if c <= counted.start()), counted.start()):
+            cuts = sorted({*cuts, counted.start()})
     for joined in re.finditer(r"\sand\s", line.text):  # `15% of memory free and a utilisation of 90%` are two
         if _measured().search(line.text, max(c for c in cuts if c <= joined.start()), joined.start()):
             cuts = sorted({*cuts, joined.start()})
@@ -209,9 +212,16 @@ def _measured() -> re.Pattern[str]:
 
 
 @cache
+def _counted() -> re.Pattern[str]:
+    """A number that says behind it what it is of."""
+    units = "|".join(re.escape(word) for word, _ in words().units)
+    return re.compile(rf"(?<![\w.,]){NUMBER}\s?(?=[a-zµμ%$])(?:{units})\sof\s(?=[a-z])", re.IGNORECASE)
+
+
+@cache
 def _goes_on() -> re.Pattern[str]:
     units = "|".join(re.escape(word) for word, _ in words().units)
-    places = "for|in|on|per|at|during|each|every|total"
+    places = "for|in|on|at|during|each|every|total|per gpu|per node|per device"
     return re.compile(
         rf"(?:(?:and|or)\b)?[\s<>=≤≥~≈]*{NUMBER}\+?\s?(?:{units})?(?:\W+(?:{places})\b.*)?\W*", re.IGNORECASE
     )
