@@ -68,7 +68,7 @@ def drafter(draft: ServerDraft) -> str:
     count = max((p.speculative for p in draft.layout.phases), default=0)
     for phase in draft.layout.phases:
         if phase.tree:
-            return f"tree = [{', '.join(map(str, phase.tree))}]: the engine grows trees of its own, and this one is not written"
+            return f"tree = [{', '.join(map(str, phase.tree))}]: no argument is written that has a tree checked"
         if phase.draft_model is not None and "draft_model" in draft.facts.words:
             return ""
         if phase.draft_model is not None:
