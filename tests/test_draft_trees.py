@@ -307,6 +307,18 @@ def test_drafted_tokens_read_a_cache_together() -> None:
     assert times[2] - times[1] == pytest.approx(times[1] - times[0], rel=0.5)
 
 
+@pytest.mark.parametrize("said", ["", ", drafter = mtp", ', draft_model = "llama-3.1-8b"'])
+def test_no_drafts_is_a_number_of_drafts(said: str, tmp_path: Path) -> None:
+    """A sweep begins without, whatever would draft; and a search chooses it beside others, though its head picks no token then."""
+    text = OTHER.replace("{ }", "{ mtp_layers = 1 }", 1) if "mtp" in said else OTHER
+    phase = "phase decode {{ gpus = 0..7, tp = 8, draft = {}{} }}"
+    plain = dagc.compile_text(OTHER + phase.format(0, "")).phases["decode"]
+    found = dagc.compile_text(text + phase.format(0, said)).phases["decode"]
+    assert found.time_s == plain.time_s and found.memory == plain.memory and found.graph == plain.graph
+    (tmp_path / "s.moe").write_text(text + phase.format("any(0, 2), acceptance = 90%", said))
+    assert {row["decode.draft"] for row in dagc.search(tmp_path / "s.moe", top=2).rows()} == {"0", "2"}
+
+
 # -- what is wrong -------------------------------------------------------------------------------------
 
 
@@ -395,13 +407,13 @@ def test_a_tree_in_a_serving_has_room_for_all_and_keeps_a_path() -> None:
 @pytest.mark.parametrize("said", ["acceptance = [80%, 50%, 20%]", "acceptance = 60%"])
 def test_a_search_counts_the_tokens_that_are_kept(said: str, tmp_path: Path) -> None:
     """Complete: its bounds and its plans count the same, and the best is that of all plans compiled."""
-    phase = f"gpus = 0..7, dp = any, tp = any, draft = any(1, 2, 3), {said}"
+    phase = f"gpus = 0..7, dp = any, tp = any, draft = any(0, 1, 3), {said}"
     (tmp_path / "s.moe").write_text(spec_text(phase=phase, kind="decode", model=MODEL))
     found = dagc.search(tmp_path / "s.moe")
     assert found.complete
     rates = [
         compiled(f"dp = {dp}, tp = {8 // dp}, draft = {draft}, {said}").phases["decode"].throughput_tok_s
         for dp in (1, 2, 4, 8)
-        for draft in (1, 2, 3)
+        for draft in (0, 1, 3)
     ]
     assert found.compiled().phases["decode"].throughput_tok_s == pytest.approx(max(rates))

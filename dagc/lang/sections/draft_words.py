@@ -61,6 +61,8 @@ def read_drafter(
     if not body.assigns.keys() & {"draft", "tree"}:
         out.add("E12", f"`{word}` needs `draft`, the tokens that it drafts", span, help=("write `draft = 1`",))
         return "none", None
+    if isinstance(values["draft"], Quantity) and not values["draft"].value and "tree" not in body.assigns:
+        return "none", None  # a sweep over `draft` may begin without
     if drafter == MODEL:
         at = body.assigns["draft_model"].value.span
         other = model_named(str(name), at)
@@ -90,8 +92,8 @@ class _Reader:
             if "draft" in self.body.assigns:
                 self.add("E12", "`tree` says how many tokens are drafted", "draft", "leave out `draft`")
             count = nodes(tree)
-        if not count:
-            return Drafts()
+        if not count and "draft" not in self.body.assigns:
+            return Drafts()  # `draft = 0` may be the least of a search, whose others have these chances
         said = self.values["acceptance"]
         if isinstance(said, Quantity) or not isinstance(said, tuple):
             return Drafts(count, tree, said.value if isinstance(said, Quantity) else 0.0)

@@ -346,6 +346,8 @@ def _ops(layer: Layer, costs: Costs) -> list[Floats]:
     return out
 
 
+LAST = "last"
+"""The op that picks a sequence's last token."""
 SUMS = 2
 
 
@@ -390,7 +392,7 @@ def _moves(layer: Layer, segment: Segment, costs: Costs) -> list[Floats]:
             delay |= dict.fromkeys(names, 0.0)
             sent |= {name: {} for name in names}
             continue
-        time_s = _least(costs.ops[segment.name, op.name])
+        time_s = 0.0 if op.kind == LAST else _least(costs.ops[segment.name, op.name])  # no move
         before = {k: v for n in inputs for k, v in sent[n].items()}
         hidden = isinstance(op.attrs, RingTurnAttrs)  # all but its end
         origin |= dict.fromkeys(names, origin[inputs[0]])

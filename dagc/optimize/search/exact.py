@@ -30,6 +30,7 @@ from ...spec.phase import Phase
 from ...spec.requirement import Requirement
 from ...spec.spec import Spec
 from ...spec.unit import Unit
+from .bound import LAST
 from .objectives import Objective, Terms
 
 METRICS = {m.name: m for m in TABLE if m.owner == PHASE}
@@ -41,7 +42,6 @@ LAYOUT = "layout"
 """Refused because it does not compile."""
 BLOCKS = "scale blocks"
 """Refused because degrees cut blocks of quantised weights: a matter of tp and the experts' tp alone."""
-
 
 Told = Callable[[Graph, Costs], None]
 """Hears of the lowered graph and the costs of the first pass."""
@@ -58,7 +58,13 @@ def plain_ops(unit: Unit) -> dict[str, frozenset[str]]:
     """Ops of each segment before anything is inserted."""
     from ...lang.expand import expand
 
-    return {segment.name: frozenset(op.name for op in segment.ops) for segment in expand.run(unit).segments}
+    return own_names(expand.run(unit), unit)
+
+
+def own_names(graph: Graph, unit: Unit) -> dict[str, frozenset[str]]:
+    """By segment. Without drafts a step has one token of each sequence, and a head that picks it: plans with and without are of one list."""
+    left_out = LAST if unit.phase.generates else ""
+    return {segment.name: frozenset(op.name for op in segment.ops if op.kind != left_out) for segment in graph.segments}
 
 
 @dataclass

@@ -31,7 +31,7 @@ from ...pipeline.run_passes import run
 from ...spec.phase import Phase
 from ...spec.unit import Unit
 from .bound import Learnt, Stored, ops_of
-from .exact import Judge, plain_ops
+from .exact import Judge, own_names, plain_ops
 
 
 def glanced(judge: Judge, phase: Phase) -> Learnt | None:
@@ -102,7 +102,7 @@ def own_ops(judge: Judge, unit: Unit) -> Mapping[str, frozenset[str]]:
         template, _ = judge.estimates.layouts.expansions.at(unit)
     except LOST:
         return plain_ops(unit)
-    return {segment.name: frozenset(op.name for op in segment.ops) for segment in template.graph.segments}
+    return own_names(template.graph, unit)
 
 
 def head_strides(judge: Judge, phase: Phase, degrees: Iterable[int]) -> Mapping[int, int] | None:
