@@ -193,6 +193,7 @@ def test_what_words_do_not_say_is_not_guessed() -> None:
         ("The KV cache takes 20 GB in prefill and 30 GB in decode", "PHASE.memory.kv_cache | PHASE.memory.kv_cache"),
         ("Weights and KV cache: 40 GB", ""),
         ("2 GB of KV cache next to 12 GB of weights", "PHASE.memory.kv_cache | PHASE.memory.weights"),
+        ("TPOT stays below 10 ms while TTFT (p50) is 60 ms.", "PHASE.tpot | SERVE.ttft.p50"),
         ("1.3 s to first token and 8 ms per output token", "PHASE.ttft | PHASE.tpot"),
         ("Memory: 85% full, of which 40% is weights and 8% KV cache", "PHASE.memory.fraction |  | "),
         ("Prompts have 2,048 tokens, outputs 256 tokens", "workload.prompt | workload.output"),

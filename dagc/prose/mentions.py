@@ -18,7 +18,7 @@ _FOUND = re.compile(rf"(?:(?<![\w.,/#$])|(?<=\b[DTEPSdteps][Pp]))({NUMBER})(?:\s
 _LARGE = {"k": 1e3, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 _BOUNDS = re.compile(r"[();]|→|->|—|–|\s-\s|,\s|\.\s|<=|>=|≤|≥|<|>|\sbut\s|\sand\s(?=~?\d)|\bvs\.?\s")
 _COMPARED = re.compile(r"(<=|>=|≤|≥|<|>)\s*[~≈]?\s*$")
-_PARTS = re.compile(r";\s|→|->|—|–|\s-\s|,\s|\.\s|\sbut\s|\sand\s|\bvs\.?\s")
+_PARTS = re.compile(r";\s|→|->|—|–|\s-\s|,\s|\.\s|\sbut\s|\sand\s|\swhile\s|\swhereas\s|\bvs\.?\s")
 _BRIEF = re.compile(r"\s\((p\d\d|median|mean|average|per gpu|per node|in total|total)\)", re.IGNORECASE)
 _SIGNS = {"≤": "<=", "≥": ">=", "<": "<", ">": ">", "<=": "<=", ">=": ">="}
 BEFORE = 60
@@ -79,7 +79,9 @@ def figures(line: Line, previous: Line | None) -> list[Figure]:
     for counted in _counted().finditer(line.text):  # `2 GB of KV cache next to 12 GB of weights`
         if _measured().search(line.text, max(c for c in cuts if c <= counted.start()), counted.start()):
             cuts = sorted({*cuts, counted.start()})
-    for joined in re.finditer(r"\sand\s", line.text):  # `15% of memory free and a utilisation of 90%` are two
+    for joined in re.finditer(
+        r"\s(?:and|while|whereas)\s", line.text
+    ):  # `15% of memory free and a utilisation of 90%` are two
         if _measured().search(line.text, max(c for c in cuts if c <= joined.start()), joined.start()):
             cuts = sorted({*cuts, joined.start()})
     for found in islice(_FOUND.finditer(line.text), MOST_ON_A_LINE):
@@ -200,7 +202,7 @@ def not_of_others(text: str, clause: str) -> str:
     if _goes_on().fullmatch(clause):
         return text
     parts = _PARTS.split(text)
-    return " ; ".join(part for part in parts if part.strip(" ();,") == clause or not _measured().search(part))
+    return " ; ".join(part for part in parts if part.strip(" ();,.") == clause or not _measured().search(part))
 
 
 @cache
@@ -221,9 +223,10 @@ def _counted() -> re.Pattern[str]:
 @cache
 def _goes_on() -> re.Pattern[str]:
     units = "|".join(re.escape(word) for word, _ in words().units)
+    plain = "and|or|but|we|it|is|was|are|expect|expected|measure|measured|about|roughly|around|now|currently"
     places = "for|in|on|at|during|each|every|total|per gpu|per node|per device"
     return re.compile(
-        rf"(?:(?:and|or)\b)?[\s<>=≤≥~≈]*{NUMBER}\+?\s?(?:{units})?(?:\W+(?:{places})\b.*)?\W*", re.IGNORECASE
+        rf"(?:(?:{plain})\b\s*)*[\s<>=≤≥~≈]*{NUMBER}\+?\s?(?:{units})?(?:\W+(?:{places})\b.*)?\W*", re.IGNORECASE
     )
 
 
