@@ -319,6 +319,12 @@ def test_no_drafts_is_a_number_of_drafts(said: str, tmp_path: Path) -> None:
     assert {row["decode.draft"] for row in dagc.search(tmp_path / "s.moe", top=2).rows()} == {"0", "2"}
 
 
+def test_prompts_have_no_drafter() -> None:
+    phase = 'phase prefill { gpus = 0..7, tp = 8, draft = 0, draft_model = "llama-3.1-8b" }'
+    with pytest.raises(dagc.SpecError, match="`draft_model` belongs to a decode phase"):
+        dagc.compile_text(OTHER + phase)
+
+
 # -- what is wrong -------------------------------------------------------------------------------------
 
 

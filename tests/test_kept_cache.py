@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from functools import cache
 from math import ceil
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
-from conftest import spec_text
+from conftest import ROOT, spec_text
 
 import dagc
 from dagc.api import Plan
@@ -238,6 +240,17 @@ def test_a_graph_file_with_copies_is_compiled_again(tmp_path: Path) -> None:
     assert again.schedule.period_s == of("offload = 50%, prefetch = false").schedule.period_s
 
 
+def test_json_has_what_the_host_keeps() -> None:
+    """All of a cache is there or on the GPU."""
+    whole, own = (json.loads(json.dumps(plan(said).to_json()))["phases"]["decode"] for said in ("", "offload = 25%"))
+    schema = json.loads((ROOT / "dagc" / "export" / "plan.schema.json").read_text())
+    hosted, cache_B = own["host_cache"], whole["memory"]["kv_cache_B"]
+    assert "host_cache" not in whole
+    assert hosted["host_B"] == 0.25 * cache_B and own["memory"]["kv_cache_B"] == 0.75 * cache_B
+    assert hosted["host_B"] <= hosted["copied_B"] <= 1.1 * hosted["host_B"]
+    jsonschema.validate(hosted, schema["$defs"]["phase"]["properties"]["host_cache"])
+
+
 def test_servings_take_steps_of_what_is_kept() -> None:
     found = {}
     for said in ("", "keep = 64 tok", "offload = 50%"):
@@ -287,6 +300,7 @@ def test_a_spec_is_written_back(said: str) -> None:
         ("sinks = 4 tok", "E12", "`sinks` belongs to `keep`"),
         ("prefetch = false", "E12", "`prefetch` belongs to `offload`"),
         ("keep = 4 tok, sinks = 5 tok", "E03", "5 sinks are more than the 4 tokens"),
+        ("keep = 4 tok, sinks = 4 tok", "E03", "leaves no room for the newest"),
         ("keep = 64 tok, heavy = 50%", "E12", "flash attention does not hand out"),
         ("dtypes { sparse = int9 }", "E08", "`sparse` needs a dtype"),
         ("dtypes { spars = int8 }", "E02", "no layer or block `spars`"),

@@ -11,6 +11,8 @@ from ..base.axes import AXES, EXPERT_SIDE
 from ..base.harmless import in_json
 from ..base.render import as_records
 from ..base.units import unit_name
+from ..cost.attention_bytes import attention_bytes
+from ..cost.kv_cache import cache_policy, host_bytes
 from ..cost.placed_experts import placed_experts
 from ..cost.records import ExpertCache, Rebalanced
 from ..plan.graph_file import GRAPH_SCHEMA, hardware_data, ir_section, plan_section
@@ -128,6 +130,7 @@ def phase_object(plan: CompiledPlan, result: PhaseResult) -> dict[str, Any]:
         **({"expert_layers": [asdict(own) for own in result.costs.layers]} if result.costs.layers else {}),
         **({"rebalance": _rebalanced(result.rebalanced)} if result.rebalanced is not None else {}),
         **({"expert_cache": _cached(result.expert_cache)} if result.expert_cache is not None else {}),
+        **({"host_cache": hosted} if (hosted := _hosted(plan, result)) else {}),
         **(
             {"expert_placement": _experts(plan, result)}
             if plan.spec.phase(result.name).strategy.expert_placement
@@ -247,6 +250,13 @@ def _time_error(result: PhaseResult) -> dict[str, float] | None:
     if whole is None:
         return None
     return {"median": whole.median, "p90": whole.p90, "bias": whole.bias, "measured_share": share, "kernels": kernels}
+
+
+def _hosted(plan: CompiledPlan, result: PhaseResult) -> dict[str, float]:
+    """What of the KV cache is in host memory; empty: nothing."""
+    host_B = host_bytes(result.graph, cache_policy(plan.spec.phase(result.name)))
+    moved = attention_bytes(result.graph)
+    return {"host_B": host_B, "copied_B": 0.0 if moved is None else moved.copied_B} if host_B else {}
 
 
 def _memory(plan: CompiledPlan, result: PhaseResult) -> dict[str, Any]:

@@ -56,6 +56,12 @@ def _check(given: KvCache, inner: Body, names: Names, step: int | None) -> None:
     if given.keep and given.sinks + given.heavy * given.keep > given.keep:
         what = f"{given.sinks} sinks" + (f" and {given.heavy:.0%} heavy hitters" if given.heavy else "")
         out.add("E03", f"{what} are more than the {given.keep} tokens that are kept", inner.span_of("sinks"))
+    elif given.keep and step is not None and given.sinks + given.heavy * given.keep + step > given.keep:
+        word = "sinks" if "sinks" in inner.assigns else "heavy"
+        what = (
+            f"of {given.keep} tokens that are kept, `{word}` leaves no room for the newest, of which a step adds {step}"
+        )
+        out.add("E03", what, inner.span_of(word))
 
 
 def _dtypes(inner: Body, names: Names, model: Model) -> tuple[tuple[str, str], ...]:

@@ -127,6 +127,10 @@ def read_phase(
     if (draft and kind == "prefill") or (prefix and kind == "decode"):
         name_, other = ("tree" if drafts.tree else "draft", "decode") if draft else ("prefix", "prefill")
         out.add("E12", f"`{name_}` belongs to a {other} phase", body.span_of(name_))
+    elif kind == PREFILL.name:
+        for word in ("draft_model", "drafter"):
+            if values[word] not in (None, "none"):
+                out.add("E12", f"`{word}` belongs to a decode phase", body.span_of(word))
     batch = None
     if kind == PREFILL.name and "lengths" in body.assigns:
         listed = body.assigns["lengths"].value
