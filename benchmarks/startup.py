@@ -57,7 +57,7 @@ def install(folder: Path) -> Path:
         if "extra" not in needed:
             link(needed, site)
     with tempfile.TemporaryDirectory() as copy:
-        left_out = (".git", "build", "*.egg-info", "node_modules", "__pycache__", "tests", "docs", "editors")
+        left_out = (".git", "build", "*.egg-info", "node_modules", "__pycache__", "tests", "site", "editors")
         ignored = shutil.ignore_patterns(*left_out)
         shutil.copytree(ROOT, Path(copy) / "dagc", symlinks=True, ignore=ignored)
         pip = [sys.executable, "-m", "pip"]

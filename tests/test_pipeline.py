@@ -84,6 +84,7 @@ PASSES = st.one_of(
         st.floats(0.0, 10.0),
         st.integers(0, 9),
         st.sampled_from(("", "bf16")),
+        st.floats(0.0, 0.9),
     ),
     st.builds(Quantise, st.booleans(), st.booleans(), st.sampled_from(("", "bf16"))),
     st.builds(Recompute, NAMES),
@@ -126,7 +127,7 @@ def test_every_pass_and_option_is_drawn() -> None:
     """A pass or an option that the property leaves out fails here."""
     drawn = {MakeMesh: 16, TensorParallel: 1, SequenceParallel: 3, ExpertParallel: 4, DataParallel: 1}
     drawn |= {
-        Backward: 7,
+        Backward: 8,
         Quantise: 3,
         Recompute: 1,
         ZeroRedundancy: 2,
