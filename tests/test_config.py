@@ -142,7 +142,7 @@ def test_a_wrong_file(text: str, message: str, tmp_path: Path, capsys: pytest.Ca
 
 
 def test_no_field_of_any_kind_crashes(tmp_path: Path) -> None:
-    """Every code is 0 or 2 with one field of a config altered."""
+    """Every code is 0 or 2 with one field of a config altered, or 1 where the model then fits on no GPU."""
     values = [None, "2", "", -1, 0, 0.5, 1e30, HUGE, True, [], [1], ["a"], {}, {"a": 1}, NAN, float("inf"), 3, 99_999]
     choose = random.Random(1)
     cases = sorted(path.parent.name for path in REFERENCE.glob("*/config.json"))
@@ -151,7 +151,7 @@ def test_no_field_of_any_kind_crashes(tmp_path: Path) -> None:
         case = choose.choice(cases)
         name = choose.choice(sorted(json.loads((REFERENCE / case / "config.json").read_text())))
         value = choose.choice(values)
-        assert checked(tmp_path, case, flags=phase, **{name: value}) in (0, 2), (case, name, value)
+        assert checked(tmp_path, case, flags=phase, **{name: value}) in (0, 1, 2), (case, name, value)
 
 
 MODEL = """moe 1

@@ -44,7 +44,7 @@ def test_the_arithmetic_of_blocks() -> None:
 
 def test_every_attribute_of_the_language_has_a_fault() -> None:
     tried = {m.what for m in faults()}
-    inputs = {"sinks", "selected", "bias", "gain"}
+    inputs = {"sinks", "selected", "bias", "empty", "gain"}
     for kind, attributes in LANGUAGE.items():
         for name in attributes:
             assert (kind, name) in tried or name in inputs, (kind, name)
@@ -52,6 +52,7 @@ def test_every_attribute_of_the_language_has_a_fault() -> None:
         ("attend", "sinks"),
         ("attend", "selected"),
         ("route", "bias"),
+        ("route", "empty_bias"),
         ("rms_norm", "gain"),
         ("layer_norm", "gain"),
     } <= tried

@@ -7,6 +7,7 @@ from functools import cache
 
 import pytest
 from conftest import spec_text
+from test_empty_experts import compiled
 from training_steps import library_text, step_of
 
 import dagc
@@ -71,6 +72,7 @@ def found() -> dict[str, tuple[Graph, Segment, Op]]:
     placed = [result.graph for plan in plans() for result in plan.phases.values()]
     placed += [step_of(library_text(model, "train", phase)).placed for model, (_, phase) in LIBRARY.items()]
     placed.append(step_of(library_text("phi-3.5-moe", "train", "gpus = 0..1, dp = 2, zero = 3")).placed)
+    placed.append(compiled("exchange").phases["decode"].graph)
     further = library_text(
         "deepseek-v3", "train", "gpus = 0..3, dp = 4, mtp_loss = 0.1, aux_loss = 0.01, z_loss = 0.001, dropout = 10%"
     )

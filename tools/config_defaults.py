@@ -1,7 +1,7 @@
 """Counts the parameters of transformers' own defaults: what its class of each architecture says without a checkpoint, on the meta device.
 
 Needs torch and transformers (not needed by dagc or its tests). Writes `tests/data/config_defaults.json`: model_type -> the config's fields and
-the number of parameters, a table that embedding and head share counted once. Usage: python tools/config_defaults.py
+the number of parameters, a table that embedding and head share counted once, and rows that it never reads not. Usage: python tools/config_defaults.py
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ GIVEN: dict[str, dict[str, object]] = {
     "hunyuan_v1_moe": {"head_dim": 128, "num_experts": 64, "moe_topk": 8},
 }
 """What a class leaves to the checkpoint, as its documentation has it."""
+UNREAD = {"longcat_flash": (".experts.gate_up_proj", "zero_expert_num")}
+"""Tensors of a class whose last rows no forward reads, as many as a field says: those of experts that compute nothing."""
 
 
 def counted(kind: str) -> dict[str, object]:
@@ -52,11 +54,13 @@ def counted(kind: str) -> dict[str, object]:
     config = config_of(kind, GIVEN.get(kind, {}))
     with torch.device("meta"):
         model = made_of(kind, config)
+    end, rows = UNREAD.get(kind, ("", ""))
+    unread = sum(one[0].numel() for name, one in model.named_parameters() if end and name.endswith(end))
     sizes = {id(one): one.numel() for one in model.parameters()}
     fields = json.loads(config.to_json_string(use_diff=False))
     return {
         "config": {k: v for k, v in fields.items() if k not in OF_THE_PROGRAM and v is not None},
-        "parameters": sum(sizes.values()),
+        "parameters": sum(sizes.values()) - unread * getattr(config, rows, 0),
     }
 
 

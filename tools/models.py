@@ -124,7 +124,6 @@ Architectures that transformers 5.24 has and the language has no words for, and 
 | `deepseek_v4` | DeepSeek V4 | several residual streams mixed by hyper-connections; keys and values of groups of tokens compressed to one; experts chosen by a hash of the token |
 | `hy_v4`, `glm5_next_text` | Hunyuan 4, GLM 5 Next | hyper-connections |
 | `qwen4_exp_text` | Qwen4-exp | embeddings of n-grams, gates of the residual stream |
-| `longcat_flash` | LongCat Flash | experts that do nothing, which a router may choose beside the others |
 | `mistral_large4_text` | Mistral Large 4 | rotary frequencies that are learned |
 | `inkling_text`, `inkling2_text` | Inkling | scores that depend on the distance between tokens |
 | `kolibri1` | Kolibri 1 | a router's bias on scores before their sigmoid |

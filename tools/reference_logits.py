@@ -195,6 +195,7 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
         MLA | INDEXER | {"num_hidden_layers": 3, "index_n_heads": 8, "n_group": 1, "topk_group": 1, "sliding_window": 4, "layer_types": ["indexed_attention", "sliding_attention", "indexed_attention"], "shared_experts_intermediate_size": 12, "swa_num_attention_heads": 2, "swa_num_key_value_heads": 2, "swa_q_lora_rank": 6, "swa_kv_lora_rank": 4, "swa_head_dim": 10, "swa_qk_nope_head_dim": 6, "swa_v_head_dim": 5, "pad_token_id": None},
     ),
     "lfm3": ("lfm3", GQA | {"pad_token_id": None, "num_hidden_layers": 3, "intermediate_size": 20, "conv_L_cache": 3, "sliding_window": 4, "layer_types": ["conv", "sliding_attention", "full_attention"]}),
+    "longcat_flash": ("longcat_flash", COMMON | {"head_dim": 4, "num_layers": 2, "num_hidden_layers": 4, "q_lora_rank": 8, "kv_lora_rank": 6, "qk_nope_head_dim": 4, "qk_rope_head_dim": 4, "v_head_dim": 3, "ffn_hidden_size": 20, "expert_ffn_hidden_size": 8, "n_routed_experts": 8, "moe_topk": 3, "zero_expert_num": 4, "routed_scaling_factor": 1.5}),
 }  # fmt: skip
 
 OF_CHECKPOINTS = ("_bias", "layer_scalar")

@@ -107,7 +107,8 @@ class ExpertLoad:
         given = count, top_k, mesh.size(axes), strategy.redundant
         limits = full, draws, limit, nodes
         held = Held.of(unit.phase.experts, count + strategy.redundant, mesh.size(axes))
-        how = strategy.placing, unit.phase.experts.by_choice or skipped(segment, rows), held
+        by_choice = tuple(skipped(segment, rows, skip) for skip in unit.phase.experts.by_choice)
+        how = strategy.placing, by_choice or skipped(segment, rows), held
         if strategy.rebalance is not None:
             return _load_over_time(
                 axes,

@@ -19,6 +19,7 @@ from ..ir.ops.attributes import RouteAttrs
 from ..ir.ops.kind import Tokens
 from ..ir.ops.op_set import OPS, state_of
 from ..ir.requests import IDS, RequestMove, request_moves
+from ..ir.routed_dims import chosen_from
 from .checkpoint import CheckpointError
 from .declared import check, finite
 from .dispatcher import Backend, Env, OpCall, Results, RunPlace, run_layer
@@ -176,9 +177,10 @@ class RankMachine:
         if self._work:
             self.record.work.setdefault((segment.name, op.name), []).append(self._work)
         turn = layer, self.shards.offset
-        if isinstance(op.attrs, RouteAttrs) and (op.attrs.skip or op.attrs.capacity):
-            weights = [np.asarray(each) for each in results[1]]
-            share = sum(np.count_nonzero(each) for each in weights) / sum(each.size for each in weights)
+        if isinstance(op.attrs, RouteAttrs) and (op.attrs.skip or op.attrs.capacity or op.attrs.empty):
+            first = chosen_from(segment, op.dims[-1])
+            kept = [(np.asarray(w) != 0) & (np.asarray(c) < first) for c, w in zip(*results, strict=True)]
+            share = sum(np.count_nonzero(each) for each in kept) / sum(each.size for each in kept)
             self.record.kept.setdefault((segment.name, op.dims[-1]), {})[turn] = share
         if self.record.kept:
             self.record.turns.setdefault((segment.name, op.name), []).append(turn)

@@ -7,7 +7,14 @@ from ..ir.ops.op_set import OPS
 from ..plan.result import PhaseResult
 from ..plan.trained import TrainingResult
 
-CLASSES = {"contract": "matmul", "attend": "attention", "route": "routing", "dispatch": "routing", "combine": "routing"}
+CLASSES = {
+    "contract": "matmul",
+    "attend": "attention",
+    "route": "routing",
+    "dispatch": "routing",
+    "combine": "routing",
+    "empty_weight": "routing",
+}
 MEMORY = ("rms_norm", "layer_norm", "row_sum", "row_square_sum", "lookup", "argmax", "cache")
 
 

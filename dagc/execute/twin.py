@@ -32,7 +32,7 @@ from ..ir.ops.attributes import (
 from ..ir.ops.leaving import EVERY
 from ..ir.ops.op_set import OPS
 from ..ir.ops.sequence import SEQUENCE_DIMS
-from ..ir.routed_dims import after_skipping, stem
+from ..ir.routed_dims import after_skipping, empty_experts, left_out, stem
 from ..ir.sharding import Axes
 from ..ir.verify.violation import VerifyError
 from ..spec.unit import Unit
@@ -279,7 +279,10 @@ class Shrinker:
                 if dim == route.dims[-1]:
                     return float(top_k)
                 tokens = self.size(segment, "batch") * self.size(segment, "seq")
-                return tokens * after_skipping(top_k, route.of(RouteAttrs).skip) / small_router.physical
+                empty = empty_experts(segment, route)
+                others = 0.0 if empty is None else self.size(segment, empty)
+                share = left_out(route.of(RouteAttrs).skip, small_router.count, others)
+                return tokens * after_skipping(top_k, share) / small_router.physical
         return segment.sizes[dim]
 
     # -- attributes ------------------------------------------------------------------------------

@@ -93,11 +93,30 @@ def after_skipping(choices: float, skip: float) -> float:
     return choices * (1.0 - skip) if skip else choices
 
 
-def skipped(segment: Segment, rows: Rows) -> float:
-    """Share of the choices that the router of these rows leaves out."""
-    attrs = (op.attrs for op in segment.ops if rows.choice in op.dims)
-    found = next((a for a in attrs if isinstance(a, RouteAttrs)), None)
-    return 0.0 if found is None else found.skip
+def left_out(skip: float, experts: float, empty: float) -> float:
+    """Share of the choices that make no row: those that are skipped, and of the others those of empty experts, where any expert is as
+    likely."""
+    return 1.0 - (1.0 - skip) * experts / (experts + empty) if empty else skip
+
+
+def empty_experts(segment: Segment, route: Op) -> str | None:
+    """The dimension of a router's empty experts; None where it has none."""
+    return segment.dims_of(route.inputs[1])[-1] if route.of(RouteAttrs).empty else None
+
+
+def chosen_from(segment: Segment, choice: str) -> int:
+    """How many experts that compute something the router of a choice has: choices from this number on are of empty ones."""
+    route = next(op for op in segment.ops if op.dims[-1:] == (choice,) and isinstance(op.attrs, RouteAttrs))
+    return int(segment.sizes[segment.dims_of(route.inputs[0])[-1]])
+
+
+def skipped(segment: Segment, rows: Rows, skip: float | None = None) -> float:
+    """Share of the choices that the router of these rows leaves out. `skip`: of those of one rank, other than its own."""
+    found = next((op for op in segment.ops if rows.choice in op.dims and isinstance(op.attrs, RouteAttrs)), None)
+    if found is None:
+        return 0.0
+    empty, own = empty_experts(segment, found), found.of(RouteAttrs).skip if skip is None else skip
+    return left_out(own, segment.sizes[rows.expert], 0.0 if empty is None else segment.sizes[empty])
 
 
 def thins(segment: Segment, op: Op) -> bool:

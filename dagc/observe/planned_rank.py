@@ -16,7 +16,7 @@ from .kernel_classes import COMPUTE, COPY, EXCHANGE
 
 ROWS: Mapping[str, str] = {
     "attend": "attention", "select": "attention", "rope": "attention", "cache": "attention", "temper": "attention",
-    "delta": "linear_attention", "conv": "linear_attention", "route": "experts", "dispatch": "experts", "combine": "experts",
+    "delta": "linear_attention", "conv": "linear_attention", "route": "experts", "dispatch": "experts", "combine": "experts", "empty_weight": "experts",
     "lookup": "embedding", "argmax": "sampling", "last": "sampling",
     "permute": SEND.name, "ring_turn": SEND.name, **dict.fromkeys(ACROSS, SEND.name), SEND.name: SEND.name,
     "softmax_merge": "all_reduce", "softmax_scatter": "reduce_scatter",

@@ -5,12 +5,12 @@ from __future__ import annotations
 from ..base.diagnostics import Collector
 from ..base.units import SCALAR, show
 from ..ir.graph import Graph, Segment, Weight
-from ..ir.routed_dims import rows_with
+from ..ir.routed_dims import rows_with, skipped
 from ..spec.spec import Spec
 
 
 def count_parameters(graph: Graph) -> tuple[float, float]:
-    """(total, active per token): routed experts count top_k of their number in the second, a tied head not at all."""
+    """(total, active per token): routed experts count top_k of their number in the second, less the share of empty ones, a tied head not at all."""
     total = active = 0.0
     for segment in graph.segments:
         for weight in (w for w in segment.weights if not w.tied):
@@ -24,7 +24,11 @@ def active_share(segment: Segment, weight: Weight) -> float:
     """Part of a weight that the choices of one token use."""
     if weight.scope != "experts":
         return 1.0
-    return min(1.0, sum(segment.sizes[rows.choice] / segment.sizes[rows.expert] for rows in rows_with(segment, weight)))
+    chosen = (
+        segment.sizes[rows.choice] * (1.0 - skipped(segment, rows, 0.0)) / segment.sizes[rows.expert]
+        for rows in rows_with(segment, weight)
+    )
+    return min(1.0, sum(chosen))
 
 
 def check_stated(spec: Spec, derived: float, out: Collector) -> None:

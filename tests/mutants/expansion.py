@@ -247,7 +247,8 @@ def graph_mutants() -> Iterator[GraphMutant]:
             if wanted.kind != "tensor" and name != "gain":
                 yield from of_attribute(kind, name, wanted)
     yield GraphMutant(("attend", "chosen"), "one more", lambda op: _counted(op, "chosen", 1))
-    yield input_left_out("bias", "route", lambda op: 1 if len(op.inputs) > 1 else None)
+    yield input_left_out("bias", "route", lambda op: 1 if len(op.inputs) > 1 and not attr(op, "empty") else None)
+    yield GraphMutant(("route", "empty_bias"), "left out", _unbiased)
     yield input_left_out("sinks", "attend", lambda op: _where(op, attend_extras(op)[0]))
     yield input_left_out("selected", "attend", lambda op: _where(op, attend_extras(op)[1]))
     for kind in ("rms_norm", "layer_norm"):
@@ -266,6 +267,11 @@ def graph_mutants() -> Iterator[GraphMutant]:
         yield other_kind(kind, {"silu": "gelu", "gelu": "gelu_tanh", "gelu_tanh": "gelu"}.get(kind, "silu"))
     yield other_kind("rms_norm", "layer_norm")
     yield other_kind("layer_norm", "rms_norm")
+
+
+def _unbiased(op: Op) -> Op | None:
+    """A router of empty experts without its biases."""
+    return replace(op, inputs=op.inputs[:2]) if op.kind == "route" and len(op.inputs) == 4 else None
 
 
 def _counted(op: Op, name: str, more: int) -> Op | None:

@@ -37,6 +37,7 @@ class Router:
     skip: float = 0.0
     skip_below: float = 0.0
     capacity: float = 0.0
+    empty: bool = False
 
     def __call__(self, scores: Floats, bias: Floats | None) -> Choice:
         if self.score == "sparsemixer":

@@ -24,7 +24,7 @@ from ...ir.ops.attributes import (
     TemperAttrs,
     values,
 )
-from ...ir.routed_dims import thins
+from ...ir.routed_dims import chosen_from, thins
 from ..dispatcher import Backend, OpCall, Rule
 from ..dropout_mask import dropped_where
 from ..failure import Wrong
@@ -176,7 +176,9 @@ def _dropout(call: OpCall, x: Operands) -> tuple[Floats, Ints]:
 
 
 def _route(call: OpCall, x: Operands) -> Choice:
-    router, scores = Router(**values(call.op.of(RouteAttrs))), x[0]
+    router = Router(**values(call.op.of(RouteAttrs)))
+    x = [np.concatenate(both, axis=-1) for both in zip(x[::2], x[1::2], strict=True)] if router.empty else x
+    scores = x[0]
     if call.shards.inputs.balanced:
         batch = call.origin[0] + np.arange(scores.shape[0])[:, None]
         position = (batch * int(call.segment.sizes["seq"]) + call.positions("seq"))[..., None] * router.top_k
@@ -186,6 +188,11 @@ def _route(call: OpCall, x: Operands) -> Choice:
     if router.capacity:
         weights = router.capped(chosen, weights, groups_of(call, scores.shape[:2]), scores.shape[-1])
     return (chosen, weights)
+
+
+def _empty_weight(call: OpCall, x: Operands) -> Floats:
+    chosen, weights = x
+    return np.asarray(np.where(chosen >= chosen_from(call.segment, call.dims[0][-1]), weights, 0.0).sum(axis=-1))
 
 
 def groups_of(call: OpCall, shape: tuple[int, ...]) -> Ints:
@@ -203,7 +210,8 @@ def _dispatch(call: OpCall, x: Operands) -> Ragged:
     reached = range(len(rows.slots))[call.shards.part(len(rows.slots), stay, call.rank)]
     skips = attrs.skips or thins(call.segment, call.op)
     weights, some = x[2] if attrs.weighted else None, x[2] != 0.0 if skips else None
-    return k.dispatch(x[0], x[1], weights, call.origin, rows.copies, reached, some)
+    some = some if some is None else some & (x[1] < len(rows.copies))  # those behind are empty
+    return k.dispatch(x[0], np.minimum(x[1], len(rows.copies) - 1), weights, call.origin, rows.copies, reached, some)
 
 
 def _combine(call: OpCall, x: Operands) -> Floats:
@@ -256,6 +264,7 @@ NUMPY: dict[str, Rule] = {
     "conv": _conv,
     "delta": _delta,
     "route": _route,
+    "empty_weight": _empty_weight,
     "dropout": _dropout,
     "expert_copy": fetched(np.stack),
     "dispatch": _dispatch,

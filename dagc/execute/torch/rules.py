@@ -26,7 +26,7 @@ from ...ir.ops.attributes import (
     values,
 )
 from ...ir.ops.sequence import order
-from ...ir.routed_dims import thins
+from ...ir.routed_dims import chosen_from, thins
 from ..dispatcher import Backend, OpCall, Rule
 from ..dropout_mask import dropped_where
 from ..numpy.ops import visible
@@ -210,8 +210,14 @@ def _dropout(call: OpCall, x: Operands) -> tuple[Tensor, Tensor]:
 
 def _route(call: OpCall, x: Operands) -> tuple[Tensor, Tensor]:
     rule = RouterRule(**values(call.op.of(RouteAttrs)))
+    x = [torch.cat(both, dim=-1) for both in zip(x[::2], x[1::2], strict=True)] if rule.empty else x
     chosen, weights = Router(rule)(x[0], x[1] if len(x) > 1 else None)
     return chosen, capped(rule, chosen, weights, x[0].shape[-1]) if rule.capacity else weights
+
+
+def _empty_weight(call: OpCall, x: Operands) -> Tensor:
+    chosen, weights = x
+    return torch.where(chosen >= chosen_from(call.segment, call.dims[0][-1]), weights, 0.0).sum(dim=-1)
 
 
 def _dispatch(call: OpCall, x: Operands) -> Ragged:
@@ -221,7 +227,9 @@ def _dispatch(call: OpCall, x: Operands) -> Ragged:
     reached = range(len(rows.slots))[call.shards.part(len(rows.slots), stay, call.rank)]
     skips = attrs.skips or thins(call.segment, call.op)
     weights, some = x[2] if attrs.weighted else None, x[2] != 0.0 if skips else None
-    return k.dispatch(x[0], x[1], weights, call.origin, rows.copies, reached, some)
+    some = some if some is None else some & (x[1] < len(rows.copies))  # those behind are empty
+    chosen = x[1].clamp(max=len(rows.copies) - 1)
+    return k.dispatch(x[0], chosen, weights, call.origin, rows.copies, reached, some)
 
 
 def _combine(call: OpCall, x: Operands) -> Tensor:
@@ -271,6 +279,7 @@ _FORWARD: Mapping[str, Rule] = {
     "conv": _conv,
     "delta": _delta,
     "route": _route,
+    "empty_weight": _empty_weight,
     "dropout": _dropout,
     "expert_copy": fetched(torch.stack),
     "dispatch": _dispatch,

@@ -318,9 +318,10 @@ class RouteAttrs(RouterAttrs):
         made=True,
         default=0.0,
     )
+    empty: bool = _flag("some experts do nothing: their scores are the second operand", made=True, default=False)
 
 
-OF_SKIPPING = ("skip", "skip_below", "capacity")
+OF_SKIPPING = ("skip", "skip_below", "capacity", "empty")
 """Which choices count: that is constant to gradients."""
 
 

@@ -13,12 +13,26 @@ from .sizes import by_loops, local_bytes
 
 
 def _routed(segment: Segment, op: Op) -> None:
+    if op.of(RouteAttrs).empty:
+        _routed_with_empty(segment, op)
+        return
     bias = ["bias"] if len(op.inputs) > 1 else []
     scores, *rest = operands(segment, op, "scores", *bias)
     if op.dims[:-1] != scores[:-1] or stem(op.dims[-1]) != "choice":
         raise Misfit("result", listed(op.dims), listed((*scores[:-1], "choice")))
     for dims in rest:
         same_dims("operand 2 (bias)", dims, scores[-1:])
+
+
+def _routed_with_empty(segment: Segment, op: Op) -> None:
+    """Empty experts follow the others, with scores and biases of their own."""
+    biases = ["bias", "bias of empty experts"] if len(op.inputs) > 2 else []
+    scores, empty, *rest = operands(segment, op, "scores", "scores of empty experts", *biases)
+    if op.dims[:-1] != scores[:-1] or stem(op.dims[-1]) != "choice":
+        raise Misfit("result", listed(op.dims), listed((*scores[:-1], "choice")))
+    same_dims("operand 2 (scores of empty experts)", empty[:-1], scores[:-1])
+    for place, (dims, of) in enumerate(zip(rest, (scores, empty), strict=False), start=3):
+        same_dims(f"operand {place} (bias)", dims, of[-1:])
 
 
 def value_widths(segment: Segment, op: Op) -> set[str]:
@@ -72,6 +86,12 @@ _EACH = per_element(2.0)
 
 def _width(segment: Segment, op: Op) -> set[str]:
     return {op.dims[-1]}
+
+
+def _summed(segment: Segment, op: Op) -> None:
+    choice, weights = operands(segment, op, "choice", "weights")
+    same_dims("operand 2 (weights)", weights, choice)
+    same_dims("result", op.dims, choice[:-1])
 
 
 def _at_home(op: Op, dims: tuple[str, ...]) -> tuple[Axes, ...]:
@@ -131,6 +151,10 @@ KINDS = (
     OpKind(
         name="route", about="the experts of every token, by its scores", attrs=RouteAttrs, dims=_routed,
         dtype=DtypeRule("int64", lambda segment, op: "int64"), idle="negligible beside the router's matrix product", whole=value_widths,
+    ),
+    OpKind(
+        name="empty_weight", about="the sum of the weights of a token's choices of experts that give their input back", dims=_summed,
+        dtype=DtypeRule("fp32", lambda segment, op: "fp32", indices=lambda op: op.inputs[:1]), idle="negligible beside the router's matrix product", whole=value_widths,
     ),
     OpKind(
         name="dispatch", about="a row of an expert for every choice of a token", attrs=DispatchAttrs, dims=_dispatched,

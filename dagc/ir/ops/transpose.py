@@ -223,6 +223,7 @@ TRANSPOSE: Mapping[str, Rule] = {
 
 NO_GRADIENT: Mapping[str, str] = {
     "select": "it chooses tokens",
+    "empty_weight": "training is not there yet where experts are empty",
     "argmax": "it chooses a token",
     "last": "a training step has a loss for every token",
     "labels": "it is data",

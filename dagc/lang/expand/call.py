@@ -38,8 +38,8 @@ class BlockCall:
     def sizes(self) -> dict[str, float]:
         return self.block.builder.sizes
 
-    def fail(self, message: str, help: Iterable[str] = ()) -> NoReturn:
-        self.block.fail(self.expr, message, help)
+    def fail(self, message: str, help: Iterable[str] = (), code: str = "E13") -> NoReturn:
+        self.block.fail(self.expr, message, help, code)
 
     def make(self, *names: str) -> tuple[str, ...]:
         return self.block.make(*names)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from ...ir.graph import Op
 from ...ir.ops.attributes import RouteAttrs
-from ...ir.routed_dims import Rows, after_skipping, rows_of, slot_dim, stem
+from ...ir.routed_dims import Rows, after_skipping, left_out, rows_of, slot_dim, stem
 from .builder import Ref
 from .call import BlockCall, Options
 
@@ -14,12 +15,13 @@ def route(call: BlockCall) -> Ref:
     if len(scores.dims) != 3 or scores.dims[:2] != ("batch", "seq"):
         call.fail(f"`route` needs scores [batch, seq, expert], not [{', '.join(scores.dims)}]")
     over = scores.dims[-1]
-    inputs: tuple[Ref, ...] = (scores,)
+    empty = call.tensor("empty")
+    inputs: tuple[Ref, ...] = (scores,) if empty is None else (scores, empty)
     bias = call.tensor("bias")
     if bias is not None:
         if bias.dims != (over,):
             call.fail(f"the bias [{', '.join(bias.dims)}] is one number for each of [{over}]")
-        inputs = (scores, bias)
+        inputs = (*inputs, bias)
     top_k = options.get("top_k")
     if not isinstance(top_k, float):
         call.fail("`route` needs `top_k = ...`")
@@ -27,15 +29,43 @@ def route(call: BlockCall) -> Ref:
     if not 1 <= top_k <= experts:
         call.fail(f"top_k {top_k:g} exceeds the {experts} experts")
     _check_groups(call, options, experts, top_k)
+    if empty is not None:
+        inputs = (*inputs, *_of_empty(call, options, scores, empty, bias))
+        options["empty"] = True
+    elif call.tensor("empty_bias") is not None:
+        call.fail("`empty_bias` is of empty experts, and `route` has none", ("write `empty = ...`",))
     slot, choice = call.make("slot", "choice")
     call.sizes[choice] = top_k
-    _size_slots(call, over, slot, top_k)
+    _size_slots(call, over, slot, top_k, 0.0 if empty is None else call.sizes[empty.dims[-1]])
     use = call.block.builder.unit.phase.experts
     if use.skip:
         options |= {"skip": use.skip, "skip_below": use.skip_below}
     if capacity := call.block.builder.unit.spec.model.capacity:
         options |= {"capacity": capacity}
     return call.emit("route", inputs, (*scores.dims[:-1], choice), **options)
+
+
+def _of_empty(call: BlockCall, options: Options, scores: Ref, empty: Ref, bias: Ref | None) -> tuple[Ref, ...]:
+    """The bias of empty experts, where the others have one; what does not go with them is refused."""
+    unit = call.block.builder.unit
+    if empty.dims[:-1] != scores.dims[:-1] or len(empty.dims) != 3 or empty.dims == scores.dims:
+        call.fail(f"`empty` has scores [batch, seq, ...] of experts of its own, not [{', '.join(empty.dims)}]")
+    if unit.phase.training is not None:
+        call.fail("training is not there yet where experts are empty", code="E18")
+    for key, plain in (("groups", 1), ("score", "softmax")):
+        if options.get(key, plain) != plain:
+            given = f"{options[key]:g}" if isinstance(options[key], float) else options[key]
+            call.fail(f"`{key} = {given}` and empty experts are not there together", code="E18")
+    if unit.spec.model.capacity:
+        call.fail("experts with a capacity and empty ones are not there together", code="E18")
+    own = call.tensor("empty_bias")
+    if (own is None) != (bias is None):
+        call.fail("`bias` and `empty_bias` go together")
+    if own is None:
+        return ()
+    if own.dims != empty.dims[-1:]:
+        call.fail(f"the bias [{', '.join(own.dims)}] is one number for each of [{empty.dims[-1]}]")
+    return (own,)
 
 
 def _check_groups(call: BlockCall, options: Options, experts: int, top_k: float) -> None:
@@ -49,13 +79,14 @@ def _check_groups(call: BlockCall, options: Options, experts: int, top_k: float)
         call.fail(f"top_k {top_k:g} exceeds the {experts // groups * limit} experts in {limit} of {groups} groups")
 
 
-def _size_slots(call: BlockCall, over: str, slot: str, top_k: float) -> None:
+def _size_slots(call: BlockCall, over: str, slot: str, top_k: float, empty: float) -> None:
     """Physical experts include `redundant` copies; a slot is the mean number of tokens that an expert gets."""
     sizes = call.sizes
     phase = call.block.builder.unit.phase
     physical = sizes[over] + phase.strategy.redundant
     sizes[f"experts:{over}"] = physical
-    sizes[slot] = sizes["batch"] * sizes["seq"] * after_skipping(top_k, phase.experts.skip) / physical
+    share = left_out(phase.experts.skip, sizes[over], empty)
+    sizes[slot] = sizes["batch"] * sizes["seq"] * after_skipping(top_k, share) / physical
 
 
 def dispatch(call: BlockCall) -> Ref:
@@ -64,7 +95,9 @@ def dispatch(call: BlockCall) -> Ref:
     rows = _routed_rows(call, choice)
     if len(x.dims) != 3 or x.dims[:2] != ("batch", "seq"):
         call.fail(f"`dispatch` needs a tensor [batch, seq, width], not [{', '.join(x.dims)}]")
-    skips = {"skips": True} if call.block.builder.unit.phase.experts.skip else {}
+    route = call.block.builder.op(choice.name)
+    assert route is not None
+    skips = {"skips": True} if call.block.builder.unit.phase.experts.skip or route.of(RouteAttrs).empty else {}
     made = (rows.expert, rows.slot, x.dims[-1])
     return call.emit("dispatch", (x, choice, _weights(call, choice)), made, **call.options(), **skips)
 
@@ -80,6 +113,15 @@ def combine(call: BlockCall) -> Ref:
     return call.emit("combine", (y, choice, _weights(call, choice)), ("batch", "seq", y.dims[-1]), **call.options())
 
 
+def empty_weight(call: BlockCall) -> Ref:
+    """empty_weight(choice): the sum of the weights of a token's choices of empty experts, each of which gives its input back."""
+    choice = call.operand()
+    router = _router(call, choice)
+    if not router.of(RouteAttrs).empty:
+        call.fail("this `route` has no empty experts", ("give it their scores: `empty = ...`",))
+    return call.emit("empty_weight", (choice, _weights(call, choice)), choice.dims[:-1])
+
+
 def _weights(call: BlockCall, choice: Ref) -> Ref:
     """The router's weights of its choice."""
     router = call.block.builder.op(choice.name)
@@ -89,11 +131,16 @@ def _weights(call: BlockCall, choice: Ref) -> Ref:
 
 def _routed_rows(call: BlockCall, ref: Ref) -> Rows:
     """The rows that a router's choice makes."""
-    builder = call.block.builder
-    chosen = builder.op(ref.name)
-    if chosen is None or not isinstance(chosen.attrs, RouteAttrs):
-        call.fail(f"`{call.name}` needs the result of `route`")
-    over = builder.dims_of(chosen.inputs[0])[-1]
+    chosen = _router(call, ref)
+    over = call.block.builder.dims_of(chosen.inputs[0])[-1]
     if stem(over) != "expert":
         call.fail(f"`{call.name}` needs a route over [batch, seq, expert]; this one goes over `{over}`")
     return Rows(over, slot_dim(ref.dims[-1]))
+
+
+def _router(call: BlockCall, ref: Ref) -> Op:
+    """The router of a choice."""
+    chosen = call.block.builder.op(ref.name)
+    if chosen is None or not isinstance(chosen.attrs, RouteAttrs) or chosen.name != ref.name:
+        call.fail(f"`{call.name}` needs the result of `route`")
+    return chosen

@@ -29,7 +29,7 @@ from ...ir.ops.elementwise import ACTIVATIONS
 from .attention import attend, cache, conv, delta, select
 from .builder import Ref
 from .call import BlockCall
-from .experts import combine, dispatch, route
+from .experts import combine, dispatch, empty_weight, route
 from .scope import PHASE_DIMS
 from .statement_rules import listed
 
@@ -143,6 +143,10 @@ _GAIN = Attribute("has a gain of the last dimension's width", "flag")
 _SINKS = Attribute("a score that no token gets, one number per head", "tensor")
 _SELECTED = Attribute("the only tokens that are seen, from `select`", "tensor")
 _BIAS = Attribute("shifts the choice and not the weights, one number per expert", "tensor")
+_EMPTY = Attribute(
+    "scores of experts that do nothing but give their input back, which are chosen beside the others", "tensor"
+)
+_EMPTY_BIAS = Attribute("the same as `bias`, one number per empty expert", "tensor")
 _TOP_K = Attribute("tokens, or blocks of them, that are selected", "count", low=1, high=1e9, open_low=False)
 
 FUNCTIONS: dict[str, Function] = {
@@ -157,7 +161,10 @@ FUNCTIONS: dict[str, Function] = {
     "select": Function({"top_k": _TOP_K, **keywords(SelectAttrs)}, select, "q, k, w"),
     "conv": Function({}, conv, "x, W"),
     "delta": Function(keywords(DeltaAttrs), delta, "q, k, v, decay, rate"),
-    "route": Function({**keywords(RouteAttrs), "bias": _BIAS}, route, "scores"),
+    "route": Function(
+        {**keywords(RouteAttrs), "bias": _BIAS, "empty": _EMPTY, "empty_bias": _EMPTY_BIAS}, route, "scores"
+    ),
+    "empty_weight": Function({}, empty_weight, "r"),
     "dispatch": Function(keywords(DispatchAttrs), dispatch, "x, r"),
     "combine": Function(keywords(CombineAttrs), combine, "y, r"),
     "lookup": Function({}, lookup, "tokens, W"),

@@ -12,7 +12,7 @@ from ...ir.routed_dims import Rows, rows_of, stem
 from .builder import BlockBuilder
 
 TAKEN_BY = {
-    "route": ("the choice of a router", ("dispatch", "combine")),
+    "route": ("the choice of a router", ("dispatch", "combine", "empty_weight")),
     "select": ("a choice of tokens", ("attend",)),
     "argmax": ("a position", ()),
     "tokens": ("token ids", ("lookup",)),
