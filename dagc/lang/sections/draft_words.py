@@ -92,9 +92,9 @@ class _Reader:
             if "draft" in self.body.assigns:
                 self.add("E12", "`tree` says how many tokens are drafted", "draft", "leave out `draft`")
             count = nodes(tree)
-        if not count and "draft" not in self.body.assigns:
-            return Drafts()  # `draft = 0` may be the least of a search, whose others have these chances
         said = self.values["acceptance"]
+        if not count and "draft" not in self.body.assigns and isinstance(said, tuple):
+            return Drafts()  # `draft = 0` may be the least of a search, whose others have these chances
         if isinstance(said, Quantity) or not isinstance(said, tuple):
             return Drafts(count, tree, said.value if isinstance(said, Quantity) else 0.0)
         return Drafts(count, tree, 0.0, self.chances(said, tree or (1,) * count))
