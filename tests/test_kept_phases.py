@@ -84,6 +84,29 @@ def test_what_was_doubted_is_told_again_where_it_is_now() -> None:
     assert again.message == first.message and again.line == first.line + 2
 
 
+def test_a_block_of_ones_own_is_kept_and_its_statements_move_with_it(compiled_phases: list[str]) -> None:
+    """Also where its lines were indented anew: then it is compiled again, for its statements are elsewhere in it."""
+    text = (EXAMPLES[0].parent / "custom_attention.moe").read_text().partition("\nserve ")[0]
+    first = dagc.compile_text(text, phases=["decode"])
+
+    def places(plan: dagc.Plan) -> dict[tuple[str, str], tuple[str, int, int]]:
+        return {key: (span.source.name, span.start, span.end) for key, span in plan.units["decode"].spans.items()}
+
+    for changed in (text.replace("moe 1", "moe 1\n\n# more\n"), text.replace("  a = o *", "    a = o   *")):
+        again = dagc.compile_text(changed, phases=["decode"])
+        kept_phases.forget()
+        assert places(again) == places(dagc.compile_text(changed, phases=["decode"]))
+        own = again.units["decode"].spans["sparse", "gated_mqa.a"]
+        assert own.text.replace(" ", "") == "a=o*sigmoid(g)" and own.source.text == changed
+        assert again.phases["decode"].costs.ops.keys() == first.phases["decode"].costs.ops.keys()
+    other = text.replace("sigmoid(g)", "silu(g)")
+    dagc.compile_text(text, phases=["decode"])
+    met = len(compiled_phases)
+    dagc.compile_text(other, phases=["decode"])
+    dagc.compile_text(other + "# more\n", phases=["decode"])
+    assert len(compiled_phases) == met + 1
+
+
 def test_who_listens_hears_of_each_pass(compiled_phases: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """And files of calibrations, which may change, are read each time."""
     dagc.compile_text(TWO)

@@ -18,19 +18,21 @@ from ..spec.unit import Unit
 T = TypeVar("T")
 MOST = 16
 """Phases that are kept, each with its graph."""
-LIBRARY = "library/"
-"""How names of the sources begin whose statements are always where they are."""
+
+
+Block = tuple[str, str | None]
+"""Names a definition of a model."""
 
 
 @record
 class Kept:
-    """`asked`: all that it follows from; `steps`: of its expressions; `told`: what was doubted, each with the attribute of the phase that it is
-    at."""
+    """`asked`: all that it follows from; `steps`: of its expressions; `places`: of the statement of each (segment, op), in the text of its
+    block; `told`: what was doubted, each with the attribute of the phase that it is at."""
 
     asked: tuple[Any, ...]
     result: Any
     steps: int
-    spans: Mapping[tuple[str, str], Span]
+    places: Mapping[tuple[str, str], tuple[Block, int, int]]
     told: tuple[tuple[str, Diagnostic], ...]
 
 
@@ -49,31 +51,49 @@ def kept(unit: Unit, compiled: Callable[[Unit], T]) -> T:
     files = any(h.calibration is not None and os.sep in h.calibration for h in (spec.hardware, *spec.others))
     if LISTENERS or files or phase.strategy.passes or out.items or MOST == 0:
         return compiled(unit)
-    # `chunk` as it is written counts in no comparison of phases.
+    # From the name to the last statement.
+    blocks = {name: block.span.to(block.body[-1].span) for name, block in spec.model.blocks.items()}
+    # `chunk` as it is written counts in no comparison of phases, layout in none of blocks.
     asked = (
         compiled, phase, phase.chunk, spec.hardware, spec.model, spec.workload, spec.others, spec.pool_links, spec.constants,
-        neighbours(spec, phase),
+        neighbours(spec, phase), [(name, span.text) for name, span in blocks.items()],
     )  # fmt: skip
     found = next((one for one in _KEPT if one.asked == asked), None)
-    places = [] if found is None else [_at(phase, name) for name, _ in found.told]
-    if found is not None and out.steps + found.steps <= MAX_STEPS and None not in places:
+    spots = [] if found is None else [_at(phase, name) for name, _ in found.told]
+    if found is not None and out.steps + found.steps <= MAX_STEPS and None not in spots:
         _KEPT[:] = [found, *(one for one in _KEPT if one is not found)]
         out.steps += found.steps
-        unit.spans.update(found.spans)
-        for span, (_, diagnostic) in zip(places, found.told, strict=True):
+        for key, (name, start, end) in found.places.items():
+            block = blocks[name]
+            unit.spans[key] = Span(block.source, block.start + start, block.start + end)
+        for span, (_, diagnostic) in zip(spots, found.told, strict=True):
             out.take(replace(diagnostic, span=span))
         made: T = found.result
         return made
     before = out.steps
     result = compiled(unit)
     told = [(_name(phase, one), one) for one in out.items]
-    # A text of one's own has its statements elsewhere when it has changed.
-    own = all(span.source.name.startswith(LIBRARY) for span in unit.spans.values())
-    if own and not any(name is None for name, _ in told):
-        spans = dict(unit.spans)
-        _KEPT.insert(0, Kept(asked, result, out.steps - before, spans, tuple((str(name), one) for name, one in told)))
+    within = _within(unit.spans, blocks)
+    if within is not None and not any(name is None for name, _ in told):
+        kept_told = tuple((str(name), one) for name, one in told)
+        _KEPT.insert(0, Kept(asked, result, out.steps - before, within, kept_told))
         del _KEPT[MOST:]
     return result
+
+
+def _within(
+    spans: Mapping[tuple[str, str], Span], blocks: Mapping[Block, Span]
+) -> dict[tuple[str, str], tuple[Block, int, int]] | None:
+    """Where statements are in the texts of their blocks, which may be elsewhere next time; None if one is in no block."""
+    found = {}
+    for key, span in spans.items():
+        for name, block in blocks.items():
+            if block.source is span.source and block.start <= span.start and span.end <= block.end:
+                found[key] = name, span.start - block.start, span.end - block.start
+                break
+        else:
+            return None
+    return found
 
 
 def _name(phase: Phase, told: Diagnostic) -> str | None:
