@@ -10,7 +10,7 @@ from conftest import ROOT
 
 from dagc.base.axes import AXES, DEGREES, EXPERT_REPLICA, EXPERT_SIDE, REPLICA, STAGES
 from dagc.base.phase_kinds import MIXED, SERVED
-from dagc.base.schema import PHASE
+from dagc.base.schema.phase import PHASE
 from dagc.calib.accuracy import BESIDE
 from dagc.cost.schedule.pipelines import PIPELINES
 from dagc.passes import GRAPH_PASSES

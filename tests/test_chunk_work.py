@@ -18,7 +18,7 @@ from dagc.export.json import dumps, graph_object
 from dagc.importers.placed import plan_of
 from dagc.lang.expand import expand
 from dagc.lang.expand.work_cuts import cuts, work_of
-from dagc.lang.printer import print_spec
+from dagc.lang.printer.print_spec import print_spec
 from dagc.pipeline.estimates import Estimates
 from dagc.spec.unit import Unit
 from dagc.view.facts.findings import assumptions

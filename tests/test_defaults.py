@@ -7,10 +7,10 @@ import re
 
 import pytest
 from conftest import spec_text
+from schema_tables import tables
 
 import dagc
-from dagc.base import schema
-from dagc.base.schema import REQUIRED, Attribute
+from dagc.base.schema.attribute import REQUIRED, Attribute
 from dagc.base.sections import SECTIONS, default_text, kind_text
 from dagc.cli import main
 from dagc.lang.sections import model as model_section
@@ -39,8 +39,7 @@ def test_the_sections_are_those_that_are_read() -> None:
         path.partition(".")[2]: section.attributes for path, section in SECTIONS.items() if path.startswith("model.")
     }
     assert inside == {**model_section.PARTS, "weights": {}}
-    tables = [value for value in vars(schema).values() if isinstance(value, dict)]
-    attributes = {id(one) for table in tables for one in table.values() if isinstance(one, Attribute)}
+    attributes = {id(one) for table in tables() for one in table.values() if isinstance(one, Attribute)}
     assert attributes <= {id(one) for _, _, one in ROWS}, "an attribute of the schema that no section has"
 
 

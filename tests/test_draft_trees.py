@@ -38,7 +38,7 @@ from dagc.ir.ops.op_set import OPS
 from dagc.ir.text.read import parse_graph
 from dagc.ir.text.write import print_graph
 from dagc.ir.verify.verify import VerifyError, verify
-from dagc.lang.printer import print_spec
+from dagc.lang.printer.print_spec import print_spec
 from dagc.pipeline.estimates import Estimates
 from dagc.serving.draft_steps import DraftSteps
 

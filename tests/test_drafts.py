@@ -16,7 +16,7 @@ from dagc.base.plain_data import DataError
 from dagc.export.engines.launch import export
 from dagc.export.json import dumps, graph_object
 from dagc.importers.placed import plan_of
-from dagc.lang.printer import print_spec
+from dagc.lang.printer.print_spec import print_spec
 from dagc.pipeline.compile import compile_phase
 from dagc.pipeline.sensitivities import sensitivities
 from dagc.plan.result import PhaseResult, passes_s

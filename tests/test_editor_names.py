@@ -9,7 +9,7 @@ from conftest import spec_text
 
 import dagc
 from dagc.base.diagnostics import Collector
-from dagc.base.schema import REQUIRED
+from dagc.base.schema.attribute import REQUIRED
 from dagc.base.sections import SECTIONS
 from dagc.base.source import Source
 from dagc.base.syntax.parse import parse
@@ -22,7 +22,7 @@ from dagc.editor.finding_uses import Refused, definitions_at, rename, uses_at
 from dagc.editor.hints import hints
 from dagc.editor.hovers import hover
 from dagc.editor.layout import formatting
-from dagc.spec.metrics import of_training
+from dagc.spec.metrics.known_metrics import of_training
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 CUSTOM = (EXAMPLES / "custom_attention.moe").read_text()

@@ -13,7 +13,7 @@ from dagc.api import Plan
 from dagc.cost.footprint import Memory, StageMemory
 from dagc.cost.memory import capacity
 from dagc.export.engines.launch import export
-from dagc.lang.printer import print_spec
+from dagc.lang.printer.print_spec import print_spec
 from dagc.spec.phase import EngineMemory
 
 MIB, GIB = 2**20, 2**30

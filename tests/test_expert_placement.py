@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import dagc
 from dagc.base.diagnostics import Collector, SpecError
-from dagc.base.schema import PLACINGS
+from dagc.base.schema.phase import PLACINGS
 from dagc.base.source import Source
 from dagc.cost.expert_balance import CLOSE, balanced_slots, least_load
 from dagc.cost.expert_load import expert_slots

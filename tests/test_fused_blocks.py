@@ -15,7 +15,7 @@ from dagc.cost.fused_blocks import runs_of
 from dagc.ir.ops.op_set import OPS
 from dagc.ir.text.read import parse_graph
 from dagc.ir.text.write import print_graph
-from dagc.lang.printer import print_spec
+from dagc.lang.printer.print_spec import print_spec
 from dagc.plan.subject import phase_metrics
 
 LAYERS, LAUNCH_S, HBM = 4, 2e-6, 1.8e12 * 0.8

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dagc
-from dagc.lang.printer import print_spec
+from dagc.lang.printer.print_spec import print_spec
 from dagc.spec.host_constants import host_link_Bps
 
 SPEC = """moe 1

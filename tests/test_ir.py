@@ -23,7 +23,7 @@ from dagc.ir.text.scan import TextError
 from dagc.ir.text.write import print_graph
 from dagc.ir.verify.verify import VerifyError, verify
 from dagc.lang.load import load
-from dagc.lang.printer import print_spec
+from dagc.lang.printer.print_spec import print_spec
 from dagc.pipeline.lower import lower
 from dagc.spec.unit import Unit
 

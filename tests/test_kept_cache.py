@@ -26,7 +26,7 @@ from dagc.export.json import graph_file
 from dagc.ir.graph import COPY
 from dagc.ir.text.read import parse_graph
 from dagc.ir.text.write import print_graph
-from dagc.lang.printer import print_spec
+from dagc.lang.printer.print_spec import print_spec
 from dagc.plan.result import PhaseResult
 from dagc.plan.subject import phase_metrics
 from dagc.view.draw.figures import tracks

@@ -23,7 +23,7 @@ from dagc.pipeline import kept_servings
 from dagc.pipeline.compile import compile_source
 from dagc.plan.goodput import limits
 from dagc.plan.plan import CompiledPlan
-from dagc.spec.metrics import of_serving
+from dagc.spec.metrics.known_metrics import of_serving
 
 SPEC = """moe 1
 hardware from "h100-sxm" { gpus = 8 }

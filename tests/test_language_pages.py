@@ -19,7 +19,7 @@ from dagc.base.sections import SECTIONS
 from dagc.base.source import Source
 from dagc.base.syntax.parse import parse
 from dagc.lang.load import load
-from dagc.spec.metrics import of_training
+from dagc.spec.metrics.known_metrics import of_training
 from dagc.spec.spec import Spec
 
 DEFAULTS = {(path, name): how for path, name, _, how in defaults()}

@@ -29,7 +29,7 @@ from dagc.ir.text.read import parse_graph
 from dagc.ir.text.scan import TextError
 from dagc.ir.text.write import print_graph
 from dagc.lang.load import load
-from dagc.lang.printer import print_spec
+from dagc.lang.printer.print_spec import print_spec
 from dagc.spec.hardware import Hardware, Link
 
 Ids = NDArray[np.int64]

@@ -16,7 +16,7 @@ from dagc.base.axes import AXES
 from dagc.base.codes import TABLE as CODES
 from dagc.base.collectives import TRANSFERS
 from dagc.base.pipeline_schedules import SCHEDULES
-from dagc.base.schema import PHASE as PHASE_ATTRIBUTES
+from dagc.base.schema.phase import PHASE as PHASE_ATTRIBUTES
 from dagc.base.units import UNITS
 from dagc.cli import main
 from dagc.cli.commands import COMMANDS, MODULES
@@ -26,7 +26,8 @@ from dagc.importers.origins import SOURCES
 from dagc.lang import library
 from dagc.passes import GRAPH_PASSES
 from dagc.plan.subject import all_metrics
-from dagc.spec.metrics import PHASE, TABLE, metric, of_serving, of_training
+from dagc.spec.metrics.known_metrics import TABLE, metric, of_serving, of_training
+from dagc.spec.metrics.metric import PHASE
 from dagc.view.draw.figures.standalone import SHEETS
 from dagc.view.draw.figures.training_sheets import TRAINING_SHEETS
 
@@ -192,7 +193,7 @@ def test_views_of_the_command_line_are_those_that_are_drawn(capsys: Capture) -> 
 
 def test_engines_are_one_list() -> None:
     """An engine is its module and its file; those with a memory budget are the words that a phase takes."""
-    from dagc.base.schema import PHASE as ATTRIBUTES
+    from dagc.base.schema.phase import PHASE as ATTRIBUTES
     from dagc.engines import facts
     from dagc.export import engines
     from dagc.spec.engines import ENGINES

@@ -21,7 +21,7 @@ from dagc.export.engines.megatron_training import training_files
 from dagc.ir.graph import BACKWARD, FORWARD, UPDATE, Graph, Op, Segment
 from dagc.ir.ops.attributes import StoreAttrs
 from dagc.lang.load import load as load_spec
-from dagc.lang.printer import print_spec
+from dagc.lang.printer.print_spec import print_spec
 from dagc.pipeline.lower import lower
 from dagc.plan.trained import TrainingResult
 from dagc.spec.unit import Unit

@@ -539,7 +539,7 @@ def test_pools_have_the_memory_of_their_phases(compared) -> None:
 def test_table_of_sources() -> None:
     """Every metric that a source gives exists, and every form."""
     from dagc.observe.metrics.figures import FORMS
-    from dagc.spec.metrics import TABLE
+    from dagc.spec.metrics.known_metrics import TABLE
 
     known = {metric.full for metric in TABLE}
     for source in sources().series:

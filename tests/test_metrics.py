@@ -13,8 +13,10 @@ import dagc
 from dagc.base.synonyms import OF_METRICS
 from dagc.base.units import TIME
 from dagc.cli import main
-from dagc.spec import metrics
-from dagc.spec.metrics import PHASE, TABLE, Metric, of_phase, of_training
+from dagc.spec.metrics import known_metrics
+from dagc.spec.metrics.known_metrics import TABLE, of_phase, of_serving, of_training
+from dagc.spec.metrics.meant import meant_metric
+from dagc.spec.metrics.metric import PHASE, Metric
 
 pytestmark = pytest.mark.usefixtures("shared_servings")
 Capture = pytest.CaptureFixture[str]
@@ -28,7 +30,7 @@ MINE = Metric(
 @pytest.fixture
 def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A spec, while the table has one record more."""
-    monkeypatch.setattr(metrics, "TABLE", (*TABLE, MINE))
+    monkeypatch.setattr(known_metrics, "TABLE", (*TABLE, MINE))
     path = tmp_path / "p.moe"
     path.write_text(spec_text() + 'param k = 1 in [1, 2]\nrequire "mine" prefill.mine.wait < 1 s\n')
     return path
@@ -96,8 +98,8 @@ def test_json_and_rows_are_the_metrics(path: Path) -> None:
 
 def test_the_schema_has_every_field_of_the_table() -> None:
     """The schema is a contract with readers: a metric in `--json` is in it by the same name."""
-    for owner, table in (("phase", of_phase()), ("training", of_training())):
-        for metric in table:
+    for owner, metrics in (("phase", of_phase()), ("training", of_training())):
+        for metric in metrics:
             place = SCHEMA["$defs"][owner]["properties"]
             for key in metric.json.split(".") if metric.json else ():
                 assert key in place, metric.name
@@ -113,11 +115,11 @@ def test_names_of_a_table_are_its_own() -> None:
 
 def test_words_of_monitoring_are_known() -> None:
     """What dashboards call a metric leads to its name here."""
-    names = [*(f"chat.{m.name}" for m in metrics.of_serving()), *(f"decode.{m.name}" for m in of_phase())]
-    assert metrics.meant_metric("chat.gpu_utilization", names)[0] == "did you mean `chat.utilization`?"
-    assert metrics.meant_metric("decode.load_balance", names)[0] == "did you mean `decode.imbalance`?"
-    assert metrics.meant_metric("chat.kv_cache_usage", names)[0] == "did you mean `chat.kv_fill`?"
-    assert metrics.meant_metric("decode.memory.utilization", names)[0] == "did you mean `decode.memory.fraction`?"
+    names = [*(f"chat.{m.name}" for m in of_serving()), *(f"decode.{m.name}" for m in of_phase())]
+    assert meant_metric("chat.gpu_utilization", names)[0] == "did you mean `chat.utilization`?"
+    assert meant_metric("decode.load_balance", names)[0] == "did you mean `decode.imbalance`?"
+    assert meant_metric("chat.kv_cache_usage", names)[0] == "did you mean `chat.kv_fill`?"
+    assert meant_metric("decode.memory.utilization", names)[0] == "did you mean `decode.memory.fraction`?"
     every = {m.name for m in TABLE}
     for word, meant in OF_METRICS.items():
         assert word not in every and set(meant) <= every, word

@@ -6,7 +6,7 @@ import pytest
 
 import dagc
 from dagc.base.diagnostics import Diagnostic, SpecError
-from dagc.base.schema import PHASE
+from dagc.base.schema.phase import PHASE
 
 SPEC = """moe 1
 param conc = 64 in [8, 64, 256]

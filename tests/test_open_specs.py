@@ -11,7 +11,8 @@ from conftest import ROOT, spec_text
 
 from dagc.base.axes import AXES
 from dagc.base.diagnostics import Collector, Diagnostic, SpecError
-from dagc.base.schema import OPEN, OPEN_IN_SERVINGS, STRATEGY
+from dagc.base.schema.phase import OPEN, STRATEGY
+from dagc.base.schema.serve import OPEN_IN_SERVINGS
 from dagc.base.source import Source
 from dagc.base.syntax.format import format_source
 from dagc.lang.choices import FREED, OpenKind

@@ -9,7 +9,7 @@ import dagc
 from dagc.base.diagnostics import Collector
 from dagc.base.source import Source
 from dagc.lang.load import load
-from dagc.lang.printer import print_spec
+from dagc.lang.printer.print_spec import print_spec
 from dagc.pipeline.estimates import Estimates
 
 MODEL = 'model from "qwen3-30b-a3b" { }'

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from dagc.api import Plan
 from dagc.base.diagnostics import Collector
-from dagc.base.schema import PLACINGS
+from dagc.base.schema.phase import PLACINGS
 from dagc.base.source import Source
 from dagc.cli import main
 from dagc.cost.prices import LinkPrices

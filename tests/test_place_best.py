@@ -25,7 +25,7 @@ from dagc.export.engines.launch import export
 from dagc.export.json import plan_object
 from dagc.ir.orders import even_counts, ways
 from dagc.lang.load import load
-from dagc.lang.printer import print_spec
+from dagc.lang.printer.print_spec import print_spec
 from dagc.pipeline.compile import compile_phase
 from dagc.pipeline.estimates import Estimates
 from dagc.pipeline.lower import unverified

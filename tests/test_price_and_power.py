@@ -15,7 +15,7 @@ from dagc.base.source import Source
 from dagc.base.syntax.format import format_source
 from dagc.base.units import UNITS, Quantity, show
 from dagc.cli import main
-from dagc.lang.printer import print_spec
+from dagc.lang.printer.print_spec import print_spec
 from dagc.plan.subject import phase_metrics
 
 PRICED = spec_text(

@@ -16,7 +16,7 @@ from dagc.api import Plan
 from dagc.base.diagnostics import SpecError
 from dagc.export.json import dumps, graph_object
 from dagc.importers.placed import plan_of
-from dagc.lang.printer import print_spec
+from dagc.lang.printer.print_spec import print_spec
 from dagc.lang.sections.prompt_lengths import LengthsError, busiest, lengths_of, together
 
 MODEL = (

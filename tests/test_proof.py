@@ -183,7 +183,7 @@ def test_absorbed_latent_attention_is_the_plain_form() -> None:
 
 
 def test_an_imported_model_prints_as_a_spec_that_reads_back_equal(tmp_path: Path) -> None:
-    from dagc.lang.printer import print_spec
+    from dagc.lang.printer.print_spec import print_spec
 
     config = ROOT / "tests" / "data" / "reference" / "llama4" / "config.json"
     text = spec_text(phase="gpus = 0..1, tp = 2", workload="sequences = 2, prompt = 12 tok, output = 1 tok")

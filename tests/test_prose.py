@@ -243,7 +243,7 @@ def test_a_table_names_rows_and_columns() -> None:
 
 def test_every_rule_names_metrics_that_there_are() -> None:
     """All names of the table are of the language: a rule that names none finds nothing, for good."""
-    from dagc.spec.metrics import metric
+    from dagc.spec.metrics.known_metrics import metric
 
     for rule in words().rules:
         assert rule.metrics or rule.why

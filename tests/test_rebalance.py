@@ -20,12 +20,12 @@ from dagc.cost.moved_experts import held, kept_close, moves, placements
 from dagc.cost.records import Rebalanced
 from dagc.export.engines.launch import export
 from dagc.importers.placed import plan_of
-from dagc.lang.printer import print_spec
+from dagc.lang.printer.print_spec import print_spec
 from dagc.lang.sections.loads_file import LoadsError
 from dagc.lang.sections.loads_over_time import parse_series
 from dagc.plan.graph_file import plan_section
 from dagc.plan.plan import CompiledPlan
-from dagc.spec.metrics import TABLE
+from dagc.spec.metrics.known_metrics import TABLE
 from dagc.spec.rebalance import Rebalance
 
 SPEC = """moe 1

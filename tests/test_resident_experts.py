@@ -23,7 +23,7 @@ from dagc.ir.ops.attributes import ExpertCopyAttrs
 from dagc.ir.text.read import parse_graph
 from dagc.ir.text.write import print_graph
 from dagc.lang.open_spec import load_open
-from dagc.lang.printer import print_spec
+from dagc.lang.printer.print_spec import print_spec
 from dagc.optimize.search.optimum import Asked, search
 from dagc.plan.plan import CompiledPlan
 from dagc.plan.result import PhaseResult

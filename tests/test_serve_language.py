@@ -9,13 +9,13 @@ import pytest
 
 import dagc
 from dagc.base.diagnostics import Collector, Diagnostic, SpecError
-from dagc.base.schema import SERVE
+from dagc.base.schema.serve import SERVE
 from dagc.base.source import Source
 from dagc.base.syntax.format import format_source
 from dagc.base.units import REQUEST_RATE, REQUESTS, TIME, UNITS, Quantity, dim_name, show
 from dagc.cli import main
 from dagc.lang.load import load
-from dagc.lang.printer import print_spec
+from dagc.lang.printer.print_spec import print_spec
 from dagc.spec.serve import Arrivals, Lengths, Serve
 from dagc.spec.spec import Spec
 

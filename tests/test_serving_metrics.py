@@ -13,7 +13,7 @@ from dagc.base.diagnostics import SpecError
 from dagc.cli import main
 from dagc.plan.require import judged
 from dagc.plan.subject import all_metrics, serving_metrics
-from dagc.spec.metrics import of_phase, of_serving
+from dagc.spec.metrics.known_metrics import of_phase, of_serving
 from dagc.view.facts.served_sureness import sureness
 
 Capture = pytest.CaptureFixture[str]

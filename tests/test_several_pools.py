@@ -20,7 +20,7 @@ from dagc.export.json import graph_file, plan_file
 from dagc.importers.plan_object import recorded
 from dagc.lang.load import load
 from dagc.lang.open_spec import load_open
-from dagc.lang.printer import print_spec
+from dagc.lang.printer.print_spec import print_spec
 from dagc.optimize.search.answer import Answer
 from dagc.optimize.search.optimum import Asked, search
 from dagc.spec.spec import Spec

@@ -19,7 +19,7 @@ from dagc.export.engines.launch import export
 from dagc.ir.ops.attributes import DispatchAttrs, RouteAttrs
 from dagc.ir.text.read import parse_graph
 from dagc.ir.text.write import print_graph
-from dagc.lang.printer import print_spec
+from dagc.lang.printer.print_spec import print_spec
 from dagc.plan.plan import CompiledPlan
 from dagc.spec.workload import Routing
 

@@ -10,7 +10,7 @@ from conftest import ROOT, spec_text
 
 import dagc
 from dagc.cost.training.kept_activations import kept_bytes, kept_scores
-from dagc.lang.printer import print_spec
+from dagc.lang.printer.print_spec import print_spec
 from dagc.plan.trained import TrainingResult
 from dagc.view.facts.training_words import how_text
 

@@ -11,7 +11,9 @@ import dagc
 from dagc.base import coming
 from dagc.base.coming import ATTRIBUTES, SECTIONS
 from dagc.base.diagnostics import Diagnostic, SpecError
-from dagc.base.schema import HARDWARE, LINK, PHASE, WORKLOAD
+from dagc.base.schema.hardware import HARDWARE, LINK
+from dagc.base.schema.phase import PHASE
+from dagc.base.schema.workload import WORKLOAD
 from dagc.base.suggest import did_you_mean, distance, products
 from dagc.base.units import meant_unit
 from dagc.lang import library

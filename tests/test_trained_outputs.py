@@ -27,7 +27,7 @@ from dagc.cost.schedule.training.schedule_table import SCHEDULES
 from dagc.export.traces import timeline
 from dagc.export.training_events import TRACKS
 from dagc.plan.step_totals import step_collectives
-from dagc.spec.metrics import of_training
+from dagc.spec.metrics.known_metrics import of_training
 from dagc.view.draw import views
 from dagc.view.draw.figures.looks import page_style
 from dagc.view.draw.figures.training_cards import ran, shown_stages, stage_card

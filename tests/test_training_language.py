@@ -15,7 +15,7 @@ from dagc.export.engines import ENGINES
 from dagc.export.registry import EMIT, EXPORTERS
 from dagc.lang.load import load
 from dagc.lang.open_spec import load_open
-from dagc.lang.printer import print_spec
+from dagc.lang.printer.print_spec import print_spec
 from dagc.lang.sections.training import ELSEWHERE, OWN
 from dagc.spec.spec import Spec
 

@@ -13,7 +13,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from dagc.base import schema
+from schema_tables import tables
+
+from dagc.base.schema.attribute import DTYPES, Attribute
+from dagc.base.schema.workload import ARRIVALS, LENGTHS
 from dagc.base.syntax import lalr_tables
 from dagc.base.units import UNITS
 from dagc.lang.expand.functions import FUNCTIONS as OF_BLOCKS
@@ -42,20 +45,23 @@ def keywords() -> set[str]:
     return {s for s in strings if s.isalpha()} - set(VALUES)
 
 
+def _with_inner() -> list[dict[str, Any]]:
+    """The tables of the schema, and those in them."""
+    found = tables()
+    return found + [inner for table in found for inner in table.values() if isinstance(inner, dict)]
+
+
 def attributes() -> set[str]:
     """Words left of `=`: attributes of sections, and keywords of functions."""
-    tables = [table for table in vars(schema).values() if isinstance(table, dict)]
-    tables += [inner for table in tables for inner in table.values() if isinstance(inner, dict)]
-    tables += [function.keywords for function in OF_BLOCKS.values()]
-    return {name for table in tables for name, value in table.items() if isinstance(value, schema.Attribute)}
+    found = _with_inner()
+    found += [function.keywords for function in OF_BLOCKS.values()]
+    return {name for table in found for name, value in table.items() if isinstance(value, Attribute)}
 
 
 def words() -> set[str]:
     """Words that are values: enumerations, dtypes, arrivals, lengths."""
-    tables = [table for table in vars(schema).values() if isinstance(table, dict)]
-    tables += [inner for table in tables for inner in table.values() if isinstance(inner, dict)]
-    told = {w for t in tables for a in t.values() if isinstance(a, schema.Attribute) for w in a.words}
-    return told | {*schema.DTYPES, *schema.ARRIVALS, *schema.LENGTHS}
+    told = {w for t in _with_inner() for a in t.values() if isinstance(a, Attribute) for w in a.words}
+    return told | {*DTYPES, *ARRIVALS, *LENGTHS}
 
 
 def one_of(choices: Iterable[str]) -> str:
@@ -135,7 +141,7 @@ def captures(*scopes: str) -> dict[str, Pattern]:
 
 
 def expressions() -> list[Pattern]:
-    known = one_of({*OF_BLOCKS, *OF_VALUES} | {*schema.ARRIVALS, *schema.LENGTHS})
+    known = one_of({*OF_BLOCKS, *OF_VALUES} | {*ARRIVALS, *LENGTHS})
     alone = r"(?<!\.)\b{}\b(?![ \t]*[.(\[]|[ \t]*=(?!=))"
     return [
         rule("keyword.control", rf"\b{one_of(keywords())}\b"),

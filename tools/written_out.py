@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from dagc.base.dtypes import NAMED
-from dagc.base.schema import REQUIRED, Attribute
+from dagc.base.schema.attribute import REQUIRED, Attribute
 from dagc.base.sections import SECTIONS, default_text
 from dagc.base.units import SCALAR
 

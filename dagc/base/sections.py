@@ -5,37 +5,24 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from .frozen import record
-from .schema import (
-    ARRIVALS,
-    ATTENTION,
+from .schema.attribute import REQUIRED, Attribute
+from .schema.hardware import COMPUTE, HARDWARE, LINK, POOL_LINK
+from .schema.model import ATTENTION, EXPERTS, MLP, MODEL, ROPE
+from .schema.phase import OPEN, PHASE
+from .schema.phase_sections import (
     ATTENTION_USE,
     BESIDE,
-    COMPUTE,
     EXIT,
     EXPERT_GPUS,
     EXPERT_USE,
-    EXPERTS,
     FOLD_ATTENTION,
     FOLD_EXPERTS,
-    HARDWARE,
     KV_CACHE,
-    LENGTHS,
-    LINK,
-    MLP,
-    MODEL,
-    OPEN,
-    OPEN_IN_SERVINGS,
-    PHASE,
-    POOL_LINK,
     PREFETCHES,
     REBALANCE,
-    REQUIRED,
-    ROPE,
-    ROUTINGS,
-    SERVE,
-    WORKLOAD,
-    Attribute,
 )
+from .schema.serve import OPEN_IN_SERVINGS, SERVE
+from .schema.workload import ARRIVALS, LENGTHS, ROUTINGS, WORKLOAD
 from .units import SCALAR, dim_words, show, unit_name
 
 

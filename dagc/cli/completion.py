@@ -30,7 +30,7 @@ def kinds() -> Mapping[str, Sequence[str]]:
     from ..export.engines import ENGINES
     from ..export.registry import EMIT, names
     from ..lang import library
-    from ..spec.metrics import TABLE as METRICS
+    from ..spec.metrics.known_metrics import TABLE as METRICS
     from .commands import COMMANDS
     from .list_ import LISTS
 

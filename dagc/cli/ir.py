@@ -50,7 +50,7 @@ def run(args: Namespace) -> int:
             hint = f"did you mean `{near}`?" if near else f"passes: {', '.join(names)}"
             raise SpecError([Diagnostic("E14", f"unknown pass `{args.after}`", help=(hint,))])
         if args.after == "spec":
-            from ..lang.printer import print_spec
+            from ..lang.printer.print_spec import print_spec
 
             sys.stdout.write(print_spec(spec))
             tell(out.items)

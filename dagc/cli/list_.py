@@ -149,7 +149,7 @@ def _model(name: str) -> Record:
 
 
 def metrics() -> list[Record]:
-    from ..spec.metrics import TABLE
+    from ..spec.metrics.known_metrics import TABLE
 
     return [{"name": m.full, "unit": m.unit, "better": m.better, "about": m.about} for m in TABLE]
 
@@ -227,7 +227,7 @@ def axes() -> list[Record]:
 
 
 def engines() -> list[Record]:
-    from ..base.schema import PHASE
+    from ..base.schema.phase import PHASE
     from ..calib.calibration import available, engines_of
     from ..export.engines import ENGINES
 

@@ -18,7 +18,7 @@ def sections() -> list[Record]:
 
 
 def attributes() -> list[Record]:
-    from ..base.schema import REQUIRED
+    from ..base.schema.attribute import REQUIRED
     from ..base.sections import SECTIONS, default_text, kind_text, range_text
     from ..base.units import unit_name
 

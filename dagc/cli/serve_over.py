@@ -16,7 +16,7 @@ from ..base.suggest import did_you_mean
 from ..optimize.points import points
 from ..optimize.serving_loads import MOST_POINTS, WORDS, GridRow, applies, changed, expanded, with_knees
 from ..serving.knee import load_kind
-from ..spec.metrics import of_serving
+from ..spec.metrics.known_metrics import of_serving
 from .asked_servings import asked, compiled, read
 from .manner import shown_progress
 

@@ -15,7 +15,8 @@ from ..optimize.asked_cluster import check_cluster
 from ..optimize.clusters import ClusterError
 from ..optimize.point import SweepRow, Task
 from ..optimize.points import sweep, sweep_on
-from ..spec.metrics import meant_metric, metric, shown
+from ..spec.metrics.known_metrics import metric, shown
+from ..spec.metrics.meant import meant_metric
 from .arguments import at_least, spec_arguments
 from .common import settings, tell, width
 from .manner import shown_progress

@@ -9,13 +9,14 @@ from ..base.axes import AXES
 from ..base.files import Reach, Unreadable
 from ..base.frozen import record
 from ..base.phase_kinds import PHASE_KINDS, SERVED, TRAIN
-from ..base.schema import ANY, Attribute
+from ..base.schema.attribute import ANY, Attribute
 from ..base.sections import FORMS, SECTIONS, Section, default_text, kind_text
 from ..base.units import EXAMPLES, SCALAR, UNITS, Dim, dim_words
 from ..lang import library
-from ..spec.metrics import HARDWARE, MODEL, SERVE, TABLE, WORKLOAD, Metric
-from ..spec.metrics import PHASE as OF_PHASE
-from ..spec.metrics import TRAIN as OF_TRAINING
+from ..spec.metrics.known_metrics import TABLE
+from ..spec.metrics.metric import HARDWARE, MODEL, SERVE, WORKLOAD, Metric
+from ..spec.metrics.metric import PHASE as OF_PHASE
+from ..spec.metrics.metric import TRAIN as OF_TRAINING
 from . import bindings as b
 from .buffer import Document
 from .checked import Checked

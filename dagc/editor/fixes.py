@@ -9,7 +9,7 @@ from typing import Any
 
 from ..base.diagnostics import FATAL
 from ..base.frozen import record
-from ..base.schema import Attribute
+from ..base.schema.attribute import Attribute
 from ..base.sections import SECTIONS
 from ..base.syntax.errors import WORDS
 from ..base.units import EXAMPLES, SCALAR

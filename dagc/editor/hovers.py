@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from ..base.axes import AXES
 from ..base.frozen import record
 from ..base.phase_kinds import PHASE_KINDS, TRAIN
-from ..base.schema import Attribute
+from ..base.schema.attribute import Attribute
 from ..base.sections import SECTIONS, default_text, kind_text, range_text
 from ..base.units import SCALAR, UNITS, dim_words, unit_name
-from ..spec.metrics import HARDWARE, SERVE, TABLE, Metric
-from ..spec.metrics import PHASE as OF_PHASE
-from ..spec.metrics import TRAIN as OF_TRAINING
+from ..spec.metrics.known_metrics import TABLE
+from ..spec.metrics.metric import HARDWARE, SERVE, Metric
+from ..spec.metrics.metric import PHASE as OF_PHASE
+from ..spec.metrics.metric import TRAIN as OF_TRAINING
 from . import bindings as b
 from .buffer import Document
 from .checked import Checked

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..base.schema import REQUIRED, Attribute
+from ..base.schema.attribute import REQUIRED, Attribute
 from ..base.sections import SECTIONS, Section
 from ..spec.choice import ALTERNATIVE
 from .statement_tree import ASSIGN, BARE, LINK, SECTION, Statement

@@ -6,7 +6,8 @@ from ..base.frozen import replace
 from ..base.units import BYTES, show
 from ..plan.plan import CompiledPlan
 from ..plan.subject import Subject
-from ..spec.metrics import HARDWARE, MODEL, PHASE, SERVE, TABLE, TRAIN, WORKLOAD
+from ..spec.metrics.known_metrics import TABLE
+from ..spec.metrics.metric import HARDWARE, MODEL, PHASE, SERVE, TRAIN, WORKLOAD
 from .checked import PhaseFacts
 
 

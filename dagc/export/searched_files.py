@@ -13,7 +13,7 @@ from ..base.harmless import file_part, in_json
 from ..base.picture_words import Theme
 from ..base.units import unit_name
 from ..plan.searched import Findings, PhasePlan, Space
-from ..spec.metrics import of_serving
+from ..spec.metrics.known_metrics import of_serving
 from .pictures import file_of
 
 SCHEMA = 2

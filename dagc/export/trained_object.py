@@ -13,7 +13,7 @@ from ..plan.plan import CompiledPlan
 from ..plan.step_totals import layers_on, shares, step_collectives
 from ..plan.subject import keyed
 from ..plan.trained import TrainingResult
-from ..spec.metrics import of_training
+from ..spec.metrics.known_metrics import of_training
 from ..spec.training import Training
 from .placement_object import placement_object
 

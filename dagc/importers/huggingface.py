@@ -16,7 +16,7 @@ from ..base.syntax.parse import parse
 from ..lang import library
 from ..lang.elaborate import Elaborator
 from ..lang.load import load
-from ..lang.printer import model_parts
+from ..lang.printer.model import model_parts
 from ..lang.statements import Statements
 from ..pipeline.parameters import count_parameters
 from ..spec.model import Model

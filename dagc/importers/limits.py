@@ -10,21 +10,11 @@ from ..base.axes import AXES, SEQUENCE
 from ..base.draft_trees import MOST_NODES, nodes, of_word, word
 from ..base.dtypes import find
 from ..base.plain_data import DataError, check_object, from_data
-from ..base.schema import (
-    ATTENTION_KERNELS,
-    BESIDE,
-    DTYPES,
-    EXPERT_USE,
-    HARDWARE,
-    KV_CACHE,
-    LARGE,
-    LINK,
-    PHASE,
-    PREFETCHES,
-    REBALANCE,
-    WORKLOAD,
-    Attribute,
-)
+from ..base.schema.attribute import DTYPES, LARGE, Attribute
+from ..base.schema.hardware import HARDWARE, LINK
+from ..base.schema.phase import PHASE
+from ..base.schema.phase_sections import ATTENTION_KERNELS, BESIDE, EXPERT_USE, KV_CACHE, PREFETCHES, REBALANCE
+from ..base.schema.workload import WORKLOAD
 from ..ir.graph import Graph
 from ..ir.ops.leaving import EVERY
 from ..spec.exits import CLOSE, with_exits

@@ -11,8 +11,8 @@ from ..base.files import MAX_GRAPH_BYTES, Unreadable, read_named
 from ..base.plain_data import DataError
 from ..base.units import SCALAR
 from ..plan.recorded import SCHEMA, Metric, Recorded
-from ..spec.metrics import Metric as MetricRecord
-from ..spec.metrics import of_phase, of_serving, of_training
+from ..spec.metrics.known_metrics import of_phase, of_serving, of_training
+from ..spec.metrics.metric import Metric as MetricRecord
 
 READS = (1, SCHEMA)
 """Versions of the plan object that this dagc reads."""

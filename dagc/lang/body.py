@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..base.diagnostics import Collector, Label
 from ..base.frozen import field, mutable
-from ..base.schema import LISTS
+from ..base.schema.homes import LISTS
 from ..base.source import Span
 from ..base.syntax import ast
 

@@ -7,7 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from ..base.axes import ATTENTION_SIDE, AXES, IN_EXPERTS
 from ..base.diagnostics import Collector, Label
 from ..base.frozen import mutable, record, replace
-from ..base.schema import FOLD_ATTENTION, FOLD_EXPERTS, OPEN, OPEN_IN_SERVINGS, PHASE, SERVE, STRATEGY, Attribute
+from ..base.schema.attribute import Attribute
+from ..base.schema.phase import OPEN, PHASE, STRATEGY
+from ..base.schema.phase_sections import FOLD_ATTENTION, FOLD_EXPERTS
+from ..base.schema.serve import OPEN_IN_SERVINGS, SERVE
 from ..base.source import Span
 from ..base.syntax import ast
 from ..base.units import TOKENS, Quantity

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..base.diagnostics import Collector
-from ..base.schema import MODEL
+from ..base.schema.model import MODEL
 from ..base.source import Source, Span
 from ..base.units import Quantity
 from ..spec.model import AttrValue, Model

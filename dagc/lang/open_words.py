@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..base.schema import ANY
+from ..base.schema.attribute import ANY
 from ..base.syntax import ast
 from .body import Body
 

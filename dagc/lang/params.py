@@ -7,7 +7,10 @@ from functools import lru_cache
 
 from ..base.diagnostics import Collector, Label
 from ..base.frozen import field, mutable
-from ..base.schema import ANY, HARDWARE, PHASE, WORKLOAD
+from ..base.schema.attribute import ANY
+from ..base.schema.hardware import HARDWARE
+from ..base.schema.phase import PHASE
+from ..base.schema.workload import WORKLOAD
 from ..base.syntax import ast
 from ..base.units import Quantity, show
 from ..spec.model import AttrValue

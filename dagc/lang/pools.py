@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ..base.diagnostics import Collector, Label
 from ..base.frozen import record
-from ..base.schema import ANY, POOL_LINK
+from ..base.schema.attribute import ANY
+from ..base.schema.hardware import POOL_LINK
 from ..base.source import Span
 from ..base.syntax import ast
 from ..base.units import BYTE_RATE, TIME, Quantity

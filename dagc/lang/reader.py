@@ -8,7 +8,9 @@ from collections.abc import Collection, Mapping, Sequence
 from ..base import coming
 from ..base.diagnostics import Collector
 from ..base.frozen import field, mutable
-from ..base.schema import ANY, HOMES, OPEN, REQUIRED, Attribute
+from ..base.schema.attribute import ANY, REQUIRED, Attribute
+from ..base.schema.homes import HOMES
+from ..base.schema.phase import OPEN
 from ..base.source import Span
 from ..base.syntax import ast
 from .body import Body

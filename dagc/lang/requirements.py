@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..base.units import meant_unit
-from ..spec.metrics import PHASE, SERVE, metric
+from ..spec.metrics.known_metrics import metric
+from ..spec.metrics.metric import PHASE, SERVE
 from ..spec.model import AttrValue
 from ..spec.requirement import Requirement
 from .statements import Statements

@@ -6,7 +6,7 @@ import re
 
 from ..base.diagnostics import Collector
 from ..base.dtypes import FORMS, find
-from ..base.schema import Attribute
+from ..base.schema.attribute import Attribute
 from ..base.source import Span
 from ..base.units import BYTE_RATE, BYTES, EXAMPLES, SCALAR, Dim, Quantity, dim_name, dim_words
 from .values.evaluate import Value, kind_of

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from ..base.diagnostics import Collector, SpecError
 from ..base.frozen import record
-from ..base.schema import PHASE
+from ..base.schema.phase import PHASE
 from ..lang.fits import tokens_divide_by
 from ..pipeline.changed import Changes, Held, Refused, unbalanced, with_phases
 from ..pipeline.compile import compile_spec

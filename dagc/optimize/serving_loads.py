@@ -9,7 +9,9 @@ from typing import Any
 
 from ..base.diagnostics import Collector, Diagnostic, SpecError
 from ..base.frozen import field, record, replace
-from ..base.schema import ARRIVALS, SERVE, Attribute
+from ..base.schema.attribute import Attribute
+from ..base.schema.serve import SERVE
+from ..base.schema.workload import ARRIVALS
 from ..base.suggest import did_you_mean
 from ..base.syntax.parse import parse_expression
 from ..base.units import SCALAR, Quantity, dim_name, show

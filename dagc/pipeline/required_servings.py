@@ -11,7 +11,8 @@ from ..base.syntax import ast
 from ..lang.values.evaluate import names_in
 from ..plan.plan import CompiledPlan
 from ..plan.require import owners
-from ..spec.metrics import meant_metric, of_serving
+from ..spec.metrics.known_metrics import of_serving
+from ..spec.metrics.meant import meant_metric
 from ..spec.requirement import Requirement
 from ..spec.serve import Serve
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..base import schema
 from ..base.diagnostics import Collector, Label, did_you_mean
 from ..base.frozen import record, replace
+from ..base.schema.hardware import HARDWARE as OF_HARDWARE
 from ..base.syntax import ast
 from ..base.units import (
     BYTES,
@@ -24,7 +24,9 @@ from ..base.units import (
 from ..ir.mesh import axis_coordinates
 from ..lang.values.evaluate import compare, holds, names_in
 from ..spec.factors import factorisations
-from ..spec.metrics import HARDWARE, meant_metric, metric, of_serving, percent
+from ..spec.metrics.known_metrics import metric, of_serving
+from ..spec.metrics.meant import meant_metric
+from ..spec.metrics.metric import HARDWARE, percent
 from ..spec.model import AttrValue
 from ..spec.requirement import Requirement
 from ..spec.spec import Spec
@@ -243,7 +245,7 @@ def _lookup(
         out.add("E10", f"`{node.text}`: {message}", node.span, help=help_)
         return None
     if (known := metric(node.text)) is not None and known.needs and _lacks(known.needs, node.parts[0], spec, metrics):
-        example = EXAMPLES[schema.HARDWARE[known.needs].dim]
+        example = EXAMPLES[OF_HARDWARE[known.needs].dim]
         help_ = (f"write `{known.needs} = {example}`, of one GPU, in the hardware section",)
         out.add("E10", f"`{node.text}` needs `{known.needs}` of the hardware", node.span, help=help_)
         return None

@@ -22,7 +22,8 @@ from ..ir.ops.op_set import OPS, state_of
 from ..ir.requests import request_moves
 from ..spec.exits import depth as mean_depth
 from ..spec.hardware import Hardware, Link
-from ..spec.metrics import HARDWARE, PHASE, SERVE, TABLE, TRAIN, Metric, of_phase, of_serving, of_training
+from ..spec.metrics.known_metrics import TABLE, of_phase, of_serving, of_training
+from ..spec.metrics.metric import HARDWARE, PHASE, SERVE, TRAIN, Metric
 from ..spec.phase import Phase
 from ..spec.spec import Spec
 from .pools import Pool, kv_tokens

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from ..base.frozen import record, replace
-from ..spec.metrics import metric as metric_of
+from ..spec.metrics.known_metrics import metric as metric_of
 from .document import Line, lines
 from .equations import Equation, equations, operands
 from .mentions import MOST_ON_A_LINE, Figure, figures, not_of_others

@@ -204,20 +204,19 @@ def _undated(data: bytes) -> bytes:
 @cache
 def words() -> tuple[str, ...]:
     """The words of the language: attributes, functions, dtypes, presets, units."""
-    from dagc.base import schema
+    from dagc.base.schema.attribute import DTYPES
+    from dagc.base.sections import FORMS, SECTIONS
     from dagc.base.units import UNITS
     from dagc.lang import library
     from dagc.lang.values import functions as functions
 
-    found: set[str] = (
-        set(schema.DTYPES) | set(functions.FUNCTIONS) | set(UNITS) | {f'"{n}"' for n in library.names("model")}
-    )
+    found: set[str] = set(DTYPES) | set(functions.FUNCTIONS) | set(UNITS) | {f'"{n}"' for n in library.names("model")}
     found |= {f'"{n}"' for n in library.names("hardware")}
-    for table in vars(schema).values():
-        if isinstance(table, dict):
-            for name, attribute in table.items():
-                found.add(name)
-                found.update(getattr(attribute, "words", ()))
+    for section in SECTIONS.values():
+        for name, attribute in section.attributes.items():
+            found.add(name.rpartition(".")[2])
+            found.update(attribute.words)
+    found.update(word for words_of_form in FORMS.values() for word in words_of_form)
     found |= set(
         [
             "moe",

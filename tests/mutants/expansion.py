@@ -17,7 +17,7 @@ from odd_blocks import COMPUTED, REFUSED, SAME, SUMS
 from odd_blocks import text as odd_text
 
 from dagc.base.diagnostics import Collector, SpecError
-from dagc.base.schema import Attribute
+from dagc.base.schema.attribute import Attribute
 from dagc.base.source import Source
 from dagc.execute.checkpoint import Checkpoint, read_arrays
 from dagc.execute.inputs import History, Inputs

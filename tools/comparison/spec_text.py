@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from dagc.base.diagnostics import Collector, SpecError
-from dagc.base.schema import DTYPES, MODEL, PHASE
+from dagc.base.schema.attribute import DTYPES
+from dagc.base.schema.model import MODEL
+from dagc.base.schema.phase import PHASE
 from dagc.base.source import Source
 from dagc.lang.load import load
 

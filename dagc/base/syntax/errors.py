@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import coming
 from ..diagnostics import Collector, did_you_mean
-from ..schema import HOMES
+from ..schema.homes import HOMES
 from ..source import Source, Span
 from ..units import UNITS, meant_unit
 

@@ -197,7 +197,7 @@ def _model(servers: Sequence[Server], model: Known, given: Given) -> str:
 
 def _with(model: Known, attributes: dict[str, str]) -> str:
     """Of a model that is written out."""
-    from ...lang.printer import model_parts
+    from ...lang.printer.model import model_parts
 
     return "\n\n".join(model_parts(replace(model.model, **attributes), lean=True))
 

@@ -9,7 +9,7 @@ from ...base.source import Source
 from ...base.suggest import preset_help, products
 from ...lang import library
 from ...lang.load import load
-from ...lang.printer import model_parts
+from ...lang.printer.model import model_parts
 from ...spec.hardware import Hardware
 from ...spec.model import Model
 from ..huggingface import HARNESS, import_config

@@ -11,7 +11,10 @@ from typing import Any, ClassVar, NoReturn, Self, dataclass_transform
 
 from ...base.draft_trees import is_tree
 from ...base.frozen import record, replace
-from ...base.schema import ATTENTION_KERNELS, LARGE, MOST_SKIPPED, PLACINGS, REQUIRED, ROPE, Attribute
+from ...base.schema.attribute import LARGE, REQUIRED, Attribute
+from ...base.schema.model import ROPE
+from ...base.schema.phase import PLACINGS
+from ...base.schema.phase_sections import ATTENTION_KERNELS, MOST_SKIPPED
 from ..sharding import Axes
 
 Value = str | int | float | bool | Axes | None

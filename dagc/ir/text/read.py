@@ -27,7 +27,7 @@ from typing import NamedTuple
 from ...base.dtypes import DTYPE_BYTES
 from ...base.frozen import field, mutable, replace
 from ...base.phase_kinds import PHASE_KINDS
-from ...base.schema import PLACINGS
+from ...base.schema.phase import PLACINGS
 from ..graph import CELLS, FORWARD, Graph, Loops, Op, Segment, Stage, StageEdge, Taken, Value, Weight, is_scope
 from ..mesh import GpuMap
 from ..ops.op_set import OPS

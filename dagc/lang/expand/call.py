@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 from ...base.diagnostics import did_you_mean
 from ...base.draft_trees import word
 from ...base.frozen import record
-from ...base.schema import Attribute
+from ...base.schema.attribute import Attribute
 from ...base.syntax import ast
 from ...base.units import Quantity
 from ..typed import typed

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from ...base.diagnostics import did_you_mean
 from ...base.frozen import record
-from ...base.schema import ROPE, Attribute
+from ...base.schema.attribute import Attribute
+from ...base.schema.model import ROPE
 from ...base.syntax import ast
 from ...base.units import Quantity
 from ...ir.ops.attention import rotated

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...base.axes import STAGES
 from ...base.phase_kinds import DECODE, TRAIN
-from ...base.schema import EXIT
+from ...base.schema.phase_sections import EXIT
 from ...base.syntax import ast
 from ...base.units import Quantity
 from ...spec.exits import Exit, Exits

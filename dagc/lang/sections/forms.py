@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ...base.frozen import record
-from ...base.schema import REQUIRED, Attribute
+from ...base.schema.attribute import REQUIRED, Attribute
 from ...base.source import Span
 from ...base.syntax import ast
 from ..typed import default_of, typed

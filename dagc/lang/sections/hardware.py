@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ...base.diagnostics import did_you_mean
 from ...base.files import Unreadable
-from ...base.schema import COMPUTE, HARDWARE
+from ...base.schema.hardware import COMPUTE, HARDWARE
 from ...base.source import Span
 from ...base.units import BYTE_RATE, FLOP_RATE, TIME, Quantity
 from ...spec.hardware import Hardware, Level, node_size

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...base.dtypes import FORMS, find
-from ...base.schema import KV_CACHE
+from ...base.schema.phase_sections import KV_CACHE
 from ...base.syntax import ast
 from ...base.units import Quantity
 from ...spec.kv_cache import KvCache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...base.diagnostics import Label, did_you_mean
-from ...base.schema import LINK
+from ...base.schema.hardware import LINK
 from ...base.source import Span
 from ...base.units import Quantity
 from ...spec.hardware import SHORT, Level, faults

@@ -12,7 +12,8 @@ from itertools import chain
 from math import isfinite
 
 from ...base.frozen import record
-from ...base.schema import LARGE, MODEL
+from ...base.schema.attribute import LARGE
+from ...base.schema.model import MODEL
 
 LAYER, EXPERT, LOAD = "layer", "expert", ("load", "loads", "tokens", "count", "counts")
 MOST_EXPERTS = 10**6

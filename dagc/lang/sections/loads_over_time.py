@@ -9,7 +9,7 @@ from math import isfinite
 from pathlib import Path
 
 from ...base.files import Unreadable, read_text
-from ...base.schema import REBALANCE
+from ...base.schema.phase_sections import REBALANCE
 from ...base.syntax import ast
 from ...base.units import Quantity
 from ...spec.rebalance import FEWEST_PERIODS, LoadSeries, Rebalance, Window

@@ -9,7 +9,8 @@ from typing import cast
 
 from ...base.diagnostics import Collector
 from ...base.frozen import replace
-from ...base.schema import ATTENTION, EXPERTS, MLP, MODEL, ROPE, Attribute, dtype_of
+from ...base.schema.attribute import Attribute, dtype_of
+from ...base.schema.model import ATTENTION, EXPERTS, MLP, MODEL, ROPE
 from ...base.syntax import ast
 from ...base.units import Quantity
 from ...spec.model import AttrValue, Layer, Model, left_out

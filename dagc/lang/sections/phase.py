@@ -10,18 +10,9 @@ from ...base.axes import ATTENTION_SIDE, AXES, EXPERT_SIDE, IN_EXPERTS, REPLICA,
 from ...base.diagnostics import Collector, Label
 from ...base.frozen import record, replace
 from ...base.phase_kinds import MIXED, PHASE_KINDS, PREFILL, TRAIN
-from ...base.schema import (
-    ATTENTION_USE,
-    BESIDE,
-    EXPERT_GPUS,
-    EXPERT_USE,
-    FOLD_ATTENTION,
-    FOLD_EXPERTS,
-    KV_BLOCK,
-    OPEN,
-    PHASE,
-    Attribute,
-)
+from ...base.schema.attribute import Attribute
+from ...base.schema.phase import KV_BLOCK, OPEN, PHASE
+from ...base.schema.phase_sections import ATTENTION_USE, BESIDE, EXPERT_GPUS, EXPERT_USE, FOLD_ATTENTION, FOLD_EXPERTS
 from ...base.source import Span
 from ...base.syntax import ast
 from ...base.units import SCALAR, Quantity

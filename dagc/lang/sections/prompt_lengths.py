@@ -20,7 +20,7 @@ from ...base.diagnostics import Collector
 from ...base.files import Unreadable, read_text
 from ...base.frozen import record
 from ...base.phase_kinds import PROMPT
-from ...base.schema import BATCH_LENGTHS, WORKLOAD
+from ...base.schema.workload import BATCH_LENGTHS, WORKLOAD
 from ...base.syntax import ast
 from ...base.units import SCALAR, TOKENS, Quantity
 from ...spec.batching import Batching

@@ -8,7 +8,8 @@ from pathlib import Path
 from ...base.diagnostics import Collector
 from ...base.files import Unreadable, open_regular
 from ...base.phase_kinds import DECODE, MIXED, PREFILL
-from ...base.schema import ARRIVALS, LENGTHS, MOST_REQUESTS, OPEN_IN_SERVINGS, SERVE
+from ...base.schema.serve import OPEN_IN_SERVINGS, SERVE
+from ...base.schema.workload import ARRIVALS, LENGTHS, MOST_REQUESTS
 from ...base.syntax import ast
 from ...base.units import Quantity
 from ...spec.engines import SCHEDULING, Scheduling, by_card

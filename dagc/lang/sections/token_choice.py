@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from ...base.files import Unreadable, read_text
 from ...base.frozen import replace
-from ...base.schema import LARGE, ROUTINGS
+from ...base.schema.attribute import LARGE
+from ...base.schema.workload import ROUTINGS
 from ...base.source import Span
 from ...base.syntax import ast
 from ...base.units import Quantity

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ...base.phase_kinds import TRAIN
-from ...base.schema import EXPERT_USE, PREFETCHES
+from ...base.schema.phase_sections import EXPERT_USE, PREFETCHES
 from ...base.units import Quantity
 from ...spec.expert_use import ExpertUse
 from ...spec.model import Model

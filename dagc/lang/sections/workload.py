@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...base.schema import WORKLOAD
+from ...base.schema.workload import WORKLOAD
 from ...base.source import Span
 from ...base.units import Quantity
 from ...spec.workload import Routing, Workload

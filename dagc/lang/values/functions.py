@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 
 from ...base.frozen import record, replace
-from ...base.schema import ANY
+from ...base.schema.attribute import ANY
 from ...base.syntax import ast
 from ...base.units import SCALAR, Quantity, dim_words
 from .evaluate import Env, Value, evaluate, kind_of

@@ -13,7 +13,8 @@ from ...lang.values.evaluate import compare, names_in
 from ...plan.plan import CompiledPlan
 from ...plan.require import Verdict, is_share
 from ...plan.subject import all_metrics
-from ...spec.metrics import PHASE, SERVE, Metric, metric, of_serving, percent
+from ...spec.metrics.known_metrics import metric, of_serving
+from ...spec.metrics.metric import PHASE, SERVE, Metric, percent
 from ...spec.model import AttrValue
 from ...spec.requirement import Requirement
 from .figures import Figure

@@ -13,7 +13,8 @@ from ...plan.plan import CompiledPlan
 from ...plan.result import PhaseResult
 from ...plan.subject import all_metrics
 from ...serving.result import Limits
-from ...spec.metrics import HARDWARE, metric
+from ...spec.metrics.known_metrics import metric
+from ...spec.metrics.metric import HARDWARE
 from ..memory.memory_rows import Row, rows, together
 from . import benchmark, clients
 from .figures import DRIVERS, Figure, figures, watched

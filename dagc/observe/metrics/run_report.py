@@ -9,7 +9,7 @@ from typing import Any
 from ...base.harmless import harmless
 from ...base.units import show
 from ...plan.plan import CompiledPlan
-from ...spec.metrics import metric
+from ...spec.metrics.known_metrics import metric
 from ...view.report.terminal_text import Paint, table, within
 from ..memory.memory_rows import Row
 from .figures import Figure

@@ -24,7 +24,8 @@ from ...plan.require import judged
 from ...plan.result import PhaseResult
 from ...plan.subject import Subject, all_metrics
 from ...spec.choice import Chosen
-from ...spec.metrics import HARDWARE, PHASE, SERVE, TABLE, TRAIN
+from ...spec.metrics.known_metrics import TABLE
+from ...spec.metrics.metric import HARDWARE, PHASE, SERVE, TRAIN
 from ...spec.model import AttrValue
 from ...spec.phase import Phase
 from ...spec.requirement import Requirement

@@ -8,7 +8,7 @@ from time import perf_counter
 
 from ...lang.open_spec import OpenSpec
 from ...plan.require import owners
-from ...spec.metrics import HARDWARE
+from ...spec.metrics.metric import HARDWARE
 from ...spec.phase import Phase
 from ...spec.spec import Spec
 from .apart import Apart

@@ -13,7 +13,7 @@ from ...base.frozen import record
 from ...base.units import BYTES, show
 from ...lang.values.evaluate import compare
 from ...plan.require import is_share
-from ...spec.metrics import percent
+from ...spec.metrics.metric import percent
 from .apart import Apart, limits
 from .best_first import MEMORY, REFUSED, Outcome
 from .exact import Judge, Plan, plain_test, value

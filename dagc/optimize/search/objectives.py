@@ -15,8 +15,9 @@ from ...base.phase_kinds import TRAIN
 from ...base.suggest import did_you_mean
 from ...base.units import BYTES, ENERGY_PER_TOKEN, MONEY_PER_TOKEN, REQUEST_RATE, SCALAR, TIME, TOKEN_RATE, Dim
 from ...spec.hardware import Hardware
-from ...spec.metrics import Metric, of_phase, of_training
-from ...spec.metrics import of_serving as metrics_of_serving
+from ...spec.metrics.known_metrics import of_phase, of_training
+from ...spec.metrics.known_metrics import of_serving as metrics_of_serving
+from ...spec.metrics.metric import Metric
 
 Floats = NDArray[np.float64]
 Figure = float | Floats

@@ -23,7 +23,8 @@ from ...plan.searched import (
     Step,
     Versus,
 )
-from ...spec.metrics import of_serving, percent
+from ...spec.metrics.known_metrics import of_serving
+from ...spec.metrics.metric import percent
 from .plan_answer import FAILED, MOST, PASSED, Answer, Figure, title
 
 GB, MS = 1e9, 1e-3

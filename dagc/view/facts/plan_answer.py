@@ -13,7 +13,8 @@ from ...plan.plan import CompiledPlan
 from ...plan.pools import Pool, heading, listed, text
 from ...plan.require import Verdict, owners
 from ...plan.result import PhaseResult
-from ...spec.metrics import Metric, of_phase, of_serving, of_training
+from ...spec.metrics.known_metrics import of_phase, of_serving, of_training
+from ...spec.metrics.metric import Metric
 
 if TYPE_CHECKING:
     from ...plan.trained import TrainingResult

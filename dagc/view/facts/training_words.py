@@ -14,7 +14,7 @@ from ...ir.ops.attributes import AttendAttrs
 from ...ir.ops.op_set import OPS
 from ...plan.step_totals import busiest, layers_on, shares, step_ops
 from ...plan.trained import TrainingResult
-from ...spec.metrics import percent
+from ...spec.metrics.metric import percent
 from ...spec.training import Training
 from .placed_words import placement_lines
 

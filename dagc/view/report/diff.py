@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...base.frozen import record
-from ...base.schema import HOMES
+from ...base.schema.homes import HOMES
 from ...base.source import Span
 from ...base.units import BYTE_RATE, BYTES, FLOP_RATE, REQUEST_RATE, SCALAR, TIME, Dim, Quantity, show, show_runs
 from ...ir.graph import Graph, Stage
@@ -16,7 +16,8 @@ from ...plan.recorded import SCHEMA, Metric, Recorded
 from ...plan.result import PhaseResult
 from ...plan.subject import phase_metrics, result_metrics, training_metrics
 from ...spec.hardware import Level
-from ...spec.metrics import metric, of_serving, percent
+from ...spec.metrics.known_metrics import metric, of_serving
+from ...spec.metrics.metric import percent
 from ...spec.spec import Spec
 from ..facts.axes_words import axes_text
 
@@ -200,7 +201,7 @@ def inputs(spec: Spec) -> dict[str, str]:
 
 def _flatten(name: str, value: Any, out: dict[str, str]) -> None:
     if name.endswith(".place") and value is not None:
-        from ...lang.printer import expression
+        from ...lang.printer.expressions import expression
 
         out[name] = expression(value)
     elif name.endswith(".exits"):

@@ -6,7 +6,7 @@ from ...base.phase_kinds import SERVED
 from ...base.units import BYTES, show
 from ...plan.held_memory import beside
 from ...plan.plan import CompiledPlan
-from ...spec.metrics import of_phase
+from ...spec.metrics.known_metrics import of_phase
 
 PLACED = (
     *(kind.metric for kind in SERVED.values()), "floor", "throughput", "throughput_per_gpu", "utilization", "imbalance",

@@ -11,7 +11,7 @@ from ...plan.plan import CompiledPlan
 from ...plan.pools import sizes
 from ...plan.result import PhaseResult
 from ...plan.subject import keyed, result_metrics, training_metrics
-from ...spec.metrics import of_serving, of_training
+from ...spec.metrics.known_metrics import of_serving, of_training
 
 if TYPE_CHECKING:
     from ...plan.trained import TrainingResult

@@ -11,7 +11,7 @@ from ...plan.subject import result_metrics
 from ...serving.knee import Knee, Point, load_kind
 from ...serving.result import RoleResult, ServeResult
 from ...serving.verdict import BACKLOGGED
-from ...spec.metrics import of_serving
+from ...spec.metrics.known_metrics import of_serving
 from ...spec.serve import Serve
 from ..facts import served_words as said
 from ..facts.plan_answer import answer

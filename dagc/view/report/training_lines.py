@@ -6,7 +6,7 @@ from ...base.units import BYTES, FLOPS_PER_TOKEN, TIME, TOKEN_RATE, show
 from ...plan.plan import CompiledPlan
 from ...plan.step_totals import busiest
 from ...plan.trained import TrainingResult
-from ...spec.metrics import percent
+from ...spec.metrics.metric import percent
 from ..facts import training_words as said
 from ..facts.axes_words import axes_text
 from . import training_tables as tables

@@ -7,7 +7,7 @@ from ...plan.plan import CompiledPlan
 from ...plan.result import CollectiveTotal
 from ...plan.step_totals import step_collectives, step_ops
 from ...plan.trained import TrainingResult
-from ...spec.metrics import percent
+from ...spec.metrics.metric import percent
 from ..facts import training_words as said
 
 Row = list[str]

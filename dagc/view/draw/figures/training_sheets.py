@@ -7,7 +7,7 @@ from collections.abc import Callable
 from ....base.units import BYTES, TIME, show
 from ....plan.plan import CompiledPlan
 from ....plan.trained import TrainingResult
-from ....spec.metrics import percent
+from ....spec.metrics.metric import percent
 from ...facts.axes_words import axes_text
 from ...facts.gpu_map import gpu_map as devices
 from ...facts.held_over_step import check_cells

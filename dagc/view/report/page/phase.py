@@ -8,7 +8,7 @@ from ....base.units import BYTES, TIME, show
 from ....plan.held_memory import HEAD, beside, limit_text, room_text, stage_rows
 from ....plan.plan import CompiledPlan
 from ....plan.result import PhaseResult, Sensitivity
-from ....spec.metrics import of_phase
+from ....spec.metrics.known_metrics import of_phase
 from ...draw.figures import buys as buys_
 from ...draw.figures import layers, memory, tracks, waterfall
 from ...draw.figures.markup import Markup, join, tag

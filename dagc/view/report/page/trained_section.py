@@ -8,7 +8,7 @@ from ....base.units import BYTES, FLOPS_PER_TOKEN, TIME, TOKEN_RATE, show
 from ....plan.plan import CompiledPlan
 from ....plan.step_totals import busiest
 from ....plan.trained import TrainingResult
-from ....spec.metrics import percent
+from ....spec.metrics.metric import percent
 from ...draw.figures import pipeline_chart, training_cards, training_layers, training_memory
 from ...draw.figures.markup import Markup, join, tag
 from ...draw.figures.svg import legend

@@ -1,0 +1,1 @@
+"""The spec level as text, a file per section."""
