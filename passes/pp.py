@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
 from typing import ClassVar
 
 from dagc.base.frozen import record, replace
 from dagc.ir.graph import Graph, Stage, runs
-from dagc.ir.graph_pass import GraphPass, PassError
+from dagc.ir.graph_pass import Doubt, GraphPass, PassError
+from dagc.ir.handed_on import crossing
 
 
 @record
@@ -35,20 +38,16 @@ class PipelineParallel(GraphPass):
                 names = [*names, graph.head.name]
             cut.append(Stage(index, runs(names)))
             start += size
-        self.complete(graph, cut)
         return replace(graph, stages=tuple(cut), level="annotated")
 
-    def complete(self, graph: Graph, stages: list[Stage]) -> None:
-        """Raises PassError where a layer takes what one of another stage hands on: between stages goes the residual stream alone."""
-        if not any(segment.taken for segment in graph.segments):
-            return
-        for stage in stages:
-            there: set[str] = set()
-            for name, _ in stage.layers:
-                segment = graph.segment(name)
-                if missing := [one.name for one in segment.taken if one.name not in there]:
-                    raise PassError(
-                        f"stage {stage.index} has layers `{name}` that take `{missing[0]}` from a layer of the stage before", at="pp",
-                        help=(f"cut the stack before a layer that computes `{missing[0]}`: `layers_per_stage = [...]`",),
-                    )  # fmt: skip
-                there |= {given for given, _ in segment.handed}
+    def doubts(self, graph: Graph) -> Iterator[Doubt]:
+        """Caches that go from stage to stage anew with every pass."""
+        for stage in graph.stages[1:]:
+            caches = {name: made for name, made in crossing(graph, stage.index).items() if made.is_cache}
+            for name, made in islice(caches.items(), 1):
+                given = " and ".join(f"`{name}`" for name in caches)
+                yield Doubt(
+                    made.segment.name, made.segment.by_name[made.value].name,
+                    f"stage {stage.index} takes {given} of the stage before: what caches hold goes there whole, anew in every pass",
+                    help=(f"cut the stack before a layer that computes `{name}`: `layers_per_stage = [...]`",),
+                )  # fmt: skip

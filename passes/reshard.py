@@ -9,6 +9,7 @@ from dagc.base.frozen import field, mutable, record, replace
 from dagc.ir.cuts import Cuts, cut_graph
 from dagc.ir.graph import BACKWARD, CELLS, FORWARD, RECOMPUTE, WEIGHT, Graph, Op, Segment, StageEdge, Value, Weight
 from dagc.ir.graph_pass import GraphPass, PassError
+from dagc.ir.handed_on import carried
 from dagc.ir.mesh import Mesh
 from dagc.ir.moves import PLAIN_PRICES, Chains, NoRoute, Prices, TensorSizes
 from dagc.ir.ops.attributes import (
@@ -81,16 +82,18 @@ class NoLayout(PassError):
 
 
 def stage_edges(graph: Graph) -> tuple[StageEdge, ...]:
-    """A change of stage sends each rank's shard of the residual stream to its equal on the next stage."""
+    """A change of stage sends each rank's shard of the residual stream, and of what layers behind take beside it, to its equal on the next
+    stage."""
     edges = []
     for stage in graph.stages[1:]:
         segment = graph.segment(stage.layers[0][0])
         assert segment.entry is not None
         edges.append(
             StageEdge(
-                stage.index - 1, stage.index, segment.input, segment.input_dims, segment.input_dtype, segment.entry
+                stage.index - 1, stage.index, segment.input, segment.input_dims, segment.input_dtype, segment.entry,
+                carried(graph, stage.index),
             )
-        )
+        )  # fmt: skip
     return tuple(edges)
 
 
@@ -131,9 +134,9 @@ class Resharder:
         for op in forward:
             self.visit(op)
         want = self.handed_on()
+        handed = tuple((name, self.beside(name, value)) for name, value in segment.handed)
         output = self.reach(segment.output, want)
         taken = tuple(replace(one, sharding=self.handed[one.name]) for one in segment.taken)
-        handed = tuple((name, self.beside(name, value)) for name, value in segment.handed)
         weights = tuple(self.weights.get(w.name, w) for w in segment.weights)
         done = replace(segment, output=output, weights=weights, entry=entry, taken=taken, handed=handed)
         if len(forward) < len(segment.ops):

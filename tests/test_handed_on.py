@@ -1,14 +1,22 @@
-"""Values that layers hand on beside the residual stream: computed and stored once, proved on every rank, refused where they cannot be there."""
+"""Values that layers hand on beside the residual stream: computed and stored once, sent from stage to stage, proved on every rank, refused where they
+cannot be there."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import pytest
 
 import dagc
 from dagc.base.diagnostics import SpecError
+from dagc.base.frozen import replace
 from dagc.execute.prove import prove
+from dagc.ir.graph import StageEdge
 from dagc.ir.text.read import parse_graph
 from dagc.ir.text.write import print_graph
+from dagc.ir.verify.verify import verify
+from dagc.ir.verify.violation import VerifyError
+from dagc.pipeline.stage_cut import _ranges
 
 SPEC = """moe 1
 hardware "h100-sxm" from "h100-sxm" {{ gpus = 8 }}
@@ -41,6 +49,36 @@ model small {{
 workload {{ sequences = 8, prompt = 64 tok, output = 16 tok }}
 {phases}
 """
+CHOOSES = """moe 1
+hardware "h100-sxm" from "h100-sxm" {{ gpus = 8 }}
+block chooses(x) {{
+  h = rms_norm(x)
+  q[batch, seq, index_heads, index_dim] = h * Wiq[hidden, index_heads, index_dim]
+  k[batch, seq, index_dim] = h * Wik[hidden, index_dim]
+  w[batch, seq, index_heads] = h * Wiw[hidden, index_heads]
+  picked = select(q, k, w, top_k = 8)
+  return x
+}}
+block reads(x, picked) {{
+  h = rms_norm(x)
+  q[batch, seq, kv_heads, group, head_dim] = h * Wq[hidden, kv_heads, group, head_dim]
+  k[batch, seq, kv_heads, head_dim] = h * Wk[hidden, kv_heads, head_dim]
+  v[batch, seq, kv_heads, head_dim] = h * Wv[hidden, kv_heads, head_dim]
+  o[batch, seq, kv_heads, group, head_dim] = attend(rope(q), rope(k), v, causal = true, selected = picked)
+  y[batch, seq, hidden] = o * Wo[kv_heads, group, head_dim, hidden]
+  return x + y
+}}
+layer full {{ chooses, reads, mlp }}
+layer shared {{ reads, mlp }}
+model small {{
+  hidden = 64, vocab = 256
+  attention {{ heads = 16, kv_heads = 4, head_dim = 4, index_heads = 4, index_dim = 8 }}
+  mlp {{ hidden = 128 }}
+  stack = [embed, full, 3 * shared, full, shared, lm_head]
+}}
+workload {{ sequences = 8, prompt = 64 tok, output = 16 tok }}
+{phases}
+"""
 STACK = "embed, 2 * whole, 2 * reads, whole, reads, lm_head"
 
 
@@ -65,6 +103,93 @@ def test_every_rank_computes_what_the_unsharded_model_does(phase: str) -> None:
     assert parse_graph(print_graph(graph)) == graph
 
 
+@pytest.fixture(scope="module")
+def stages() -> dagc.Plan:
+    """An indexer's choice that crosses two stages, one of which has no layer that makes it, and in the other one nothing behind it."""
+    return dagc.compile_text(
+        CHOOSES.format(
+            phases="phase decode { gpus = 0..7, pp = 4, tp = 2, layers_per_stage = [2, 1, 1, 2], microbatches = 2 }"
+        )
+    )
+
+
+def test_a_choice_goes_from_stage_to_stage(stages: dagc.Plan) -> None:
+    result = stages.phases["decode"]
+    assert [edge.values for edge in result.graph.sends] == [("x", "picked"), ("x", "picked"), ("x",)]
+    assert prove(stages, "decode").holds
+    text = print_graph(result.graph)
+    assert "send 1 -> 2 %picked = select : [batch, seq, chosen] int32" in text
+    assert parse_graph(text) == result.graph
+
+
+def test_a_send_has_the_bytes_of_all_that_it_carries(stages: dagc.Plan) -> None:
+    """Four sequences in a micro-batch: 64 numbers of bf16, and eight places of four bytes."""
+    result = stages.phases["decode"]
+    assert [edge.payload_B for edge in result.costs.edges] == [4 * (128 + 32), 4 * (128 + 32), 4 * 128]
+    assert result.costs.edges[0].time_s > result.costs.edges[2].time_s
+    assert [s.buffers_B - result.memory.stages[3].buffers_B for s in result.memory.stages] == [2 * 4 * 32] * 3 + [0]
+    assert "with picked" in stages.svg("decode")
+
+
+@pytest.mark.parametrize(
+    ("phases", "options"),
+    [
+        ("prefill { gpus = 0..7, pp = 2, tp = 2, sp = 2, layers_per_stage = [3, 3] }", {}),
+        (
+            "decode { gpus = 0..3, pp = 2, tp = 2, layers_per_stage = [3, 3], microbatches = 2, overlap = two_batch }",
+            {},
+        ),
+        ("mixed { gpus = 0..3, pp = 2, tp = 2, decode = 8, prompts = [2 * 16], layers_per_stage = [3, 3] }", {}),
+        ("prefill { gpus = 0..3, pp = 2, tp = 2, layers_per_stage = [3, 3], chunk = 32 tok }", {}),
+    ],
+)
+def test_keys_and_values_cross_stages_too(phases: str, options: dict[str, str]) -> None:
+    plan = dagc.compile_text(text(f"phase {phases}"))
+    (name,) = plan.phases
+    assert len(plan.phases[name].graph.sends[0].beside) >= 2
+    assert prove(plan, name).holds
+    assert ["stage 1 takes" in d.message for d in plan.diagnostics].count(True) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda edge: replace(edge, beside=()), "takes other values beside it"),
+        (lambda edge: replace(edge, beside=tuple(replace(b, dtype="int64") for b in edge.beside)), "takes other values beside it"),
+        (lambda edge: replace(edge, beside=tuple(replace(b, name="other") for b in edge.beside)), "takes other values beside it"),
+    ],
+)  # fmt: skip
+def test_an_edge_that_carries_something_else_is_noticed(
+    stages: dagc.Plan, change: Callable[[StageEdge], StageEdge], message: str
+) -> None:
+    graph = stages.phases["decode"].graph
+    with pytest.raises(VerifyError, match=message):
+        verify(replace(graph, sends=(change(graph.sends[0]), *graph.sends[1:])))
+
+
+@pytest.mark.parametrize("stack", ["2 * full, 2 * shared, full, shared", "full, 5 * shared"])
+def test_balanced_stages_count_what_is_sent(stack: str) -> None:
+    """Of every run of layers the memory is that of the stage in a plan which is cut so; no cut is busier with its sends."""
+    source = CHOOSES.replace("full, 3 * shared, full, shared", stack)
+    phase = "phase decode {{ gpus = 0..1, pp = 2, {} }}"
+    found = dagc.compile_text(source.format(phases=phase.format("stages = balanced")))
+    cuts = {
+        n: dagc.compile_text(source.format(phases=phase.format(f"layers_per_stage = [{n}, {6 - n}]"))).phases["decode"]
+        for n in range(1, 6)
+    }
+    own = found.phases["decode"]
+    busy = {
+        n: max(one.schedule.stage_s[0] + one.costs.edges[0].time_s, one.schedule.stage_s[1]) for n, one in cuts.items()
+    }
+    layers = sum(n for _, n in own.graph.stages[0].layers) - 1
+    assert busy[layers] == min(busy.values())
+    spec, one = found.spec, found.units["decode"].phase
+    filled = _ranges(spec, one)[1]
+    for n, result in cuts.items():
+        want = [stage.peak_B / stage.capacity_B for stage in result.memory.stages]
+        assert [filled[0, n + 1], filled[n + 1, 8]] == pytest.approx(want)
+
+
 def test_a_cache_that_layers_share_is_stored_once() -> None:
     phase = "phase decode { gpus = [0] }"
     own = dagc.compile_text(text(phase, "embed, 6 * whole, lm_head")).phases["decode"].memory.worst
@@ -76,7 +201,6 @@ def test_a_cache_that_layers_share_is_stored_once() -> None:
     ("phase", "options", "code", "message"),
     [
         ("phase decode { gpus = [0] }", {"stack": "embed, reads, whole, lm_head"}, "E13", "takes `keys`, which no block before it computes"),
-        ("phase decode { gpus = 0..1, pp = 2, layers_per_stage = [3, 3] }", {}, "E03", "take `keys` from a layer of the stage before"),
         ("phase decode { gpus = [0] }", {"takes": "x, keys, values, keys"}, "E11", "takes `keys` twice"),
         ("phase decode { gpus = [0] }", {"window": ", window = 8"}, "E13", "attention to `keys` sees other tokens"),
         ("phase step { kind = train, gpus = [0] }", {}, "E18", "layers take what others hand on"),

@@ -15,6 +15,7 @@ import forked_ranks
 import pytest
 from conftest import ROOT, spec_text
 from state_specs import LINEAR, SPARSE, state_spec
+from test_handed_on import CHOOSES
 
 import dagc
 from dagc.base.collectives import REQUESTS
@@ -56,6 +57,9 @@ PLANS = {
     "4 prefill, linear attention, two stages": state_spec(LINEAR, "gpus = 0..3, pp = 2, tp = 2, microbatches = 2"),
     "4 decode, linear attention": state_spec(LINEAR, "gpus = 0..3, ep = 2, tp = 2", "decode"),
     "4 prefill, selected tokens": state_spec(SPARSE, "gpus = 0..3, sp = 2, tp = 2"),
+    "2 decode, stages that hand a choice on": CHOOSES.format(
+        phases="phase decode { gpus = 0..1, pp = 2, layers_per_stage = [2, 4] }"
+    ),
     "2 prefill, selected tokens, zigzag": state_spec(SPARSE, "gpus = 0..1, sp = 2, sp_layout = zigzag"),
     "2 prefill, linear attention, zigzag": state_spec(LINEAR, "gpus = 0..1, sp = 2, sp_layout = zigzag"),
     "4 decode, selected tokens": state_spec(SPARSE, "gpus = 0..3, ep = 2, tp = 2", "decode"),

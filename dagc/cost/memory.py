@@ -7,7 +7,8 @@ from math import ceil, prod
 
 from ..base.dtypes import dtype
 from ..base.frozen import replace
-from ..ir.graph import Graph, Op, Segment, Weight
+from ..ir.graph import Graph, Op, Segment, Stage, Weight
+from ..ir.handed_on import Made, crossing, made_in
 from ..ir.mesh import Mesh
 from ..ir.ops.kind import Tokens
 from ..ir.ops.op_set import OPS, scratch_bytes
@@ -22,9 +23,10 @@ from .kv_cache import CachePolicy, cache_bytes, cache_policy, passing_bytes
 from .records import Costs
 
 
-def stage_memory(graph: Graph, costs: Costs, unit: Unit) -> Memory:
+def stage_memory(graph: Graph, costs: Costs, unit: Unit, *, alone: bool = False) -> Memory:
     """Bytes per GPU by stage. Does not judge. Activations are at least those of the largest batch of tokens that
-    the engine profiles: it keeps that much free of cache."""
+    the engine profiles: it keeps that much free of cache. Of a layer (`live_B`) they are those of the stage where they are most. `alone`:
+    without what layers hand on beside the residual stream."""
     mesh = graph.the_mesh
     policy = cache_policy(unit.phase)
     stages = []
@@ -38,9 +40,11 @@ def stage_memory(graph: Graph, costs: Costs, unit: Unit) -> Memory:
         sampled_B = 0.0 if on else SCORE_B * engine.sequences * _vocabulary(head)
         profiled_B[head.name] = max(live_B[head.name], sampled_B)
         most_B = most_B or live_B
+        held_B = dict[str, float]()
         layers: dict[tuple[str, bool], tuple[float, float, float, float]] = {}
         for stage in graph.stages:
             weights = kv = live = buffers = padding = 0.0
+            beside_B = {} if on or alone else held_beside(graph, stage)
             tables = graph.embedding.weight if stage.index == 0 else {}
             for name, count in stage.layers:
                 if (name, bool(tables)) not in layers:
@@ -56,14 +60,20 @@ def stage_memory(graph: Graph, costs: Costs, unit: Unit) -> Memory:
                 padding += count * padded_B
                 kv += count * cached_B * graph.microbatches * graph.lanes
                 live = max(live, profiled_B[name])
+                if beside_B and (found := graph.lanes * left_of(beside_B, graph.segment(name), graph)):
+                    more = found * profile_ratio(graph.segment(name), graph, engine.tokens)
+                    live = max(live, profiled_B[name] + more)
+                    held_B[name] = max(held_B.get(name, 0.0), found)
                 buffers = max(buffers, staged_B)
             if mesh.stages > 1 and not on:
-                buffers += 2 * max(edge.payload_B for edge in costs.edges)  # one micro-batch arriving while one leaves
+                ends = costs.edges[max(0, stage.index - 1) : stage.index + 1] or costs.edges[:1]
+                buffers += 2 * max(edge.payload_B for edge in ends)  # one micro-batch arriving while one leaves
             padding = padding if engine.padding_B is None else engine.padding_B
             beside = engine.graphs_B + engine.communication_B + padding
             index = stage.index + (len(graph.stages) if on else 0)
             need = StageMemory(index, weights, kv, live, buffers, hardware.reserve_B, hardware.memory_B, beside, on=on)
             stages.append(replace(need, capacity_B=capacity(need, hardware.memory_B, engine)))
+        most_B |= {name: most_B[name] + size_B for name, size_B in held_B.items()}
     experts_B = hardware.memory_B if len(graph.sides) > 1 else None
     return Memory(tuple(stages), unit.spec.hardware.memory_B, most_B, engine, experts_B)
 
@@ -235,7 +245,7 @@ def peak_live_bytes(segment: Segment, graph: Graph, imbalance: float, policy: Ca
     size: dict[str, float] = {}
     if segment.entry is not None and not on:
         size[segment.input] = local_bytes(segment, segment.input, segment.entry.dims, mesh)
-    live = peak = size.get(segment.input, 0.0) + (0.0 if on else beside_bytes(segment, graph))
+    live = peak = size.get(segment.input, 0.0)
     for i, op in enumerate(segment.ops):
         assert op.sharding is not None
         if op.sharding.on != on:
@@ -259,19 +269,29 @@ def peak_live_bytes(segment: Segment, graph: Graph, imbalance: float, policy: Ca
     return peak
 
 
-def beside_bytes(segment: Segment, graph: Graph) -> float:
-    """What layers hand on beside the residual stream and this one does not make anew: it stays for later ones. What a cache keeps is not
-    counted again."""
-    own = {name for name, _ in segment.handed}
-    found = {
-        name: local_bytes(maker, value, layout.dims, graph.the_mesh)
-        for maker in graph.segments
-        for name, value in maker.handed
-        if name not in own
-        and OPS[maker.by_name[value].kind].tokens is not Tokens.CACHE
-        and (layout := maker.sharding_of(value)) is not None
+def held_beside(graph: Graph, stage: Stage) -> dict[str, float]:
+    """Bytes of what is on a stage beside the residual stream, by name: what its layers hand on, and what comes from the stage before. What a
+    cache of its own keeps is not counted again."""
+    if not any([segment.handed for segment in graph.segments]):
+        return {}
+    made = made_in(graph.segment(name) for name, _ in stage.layers)
+    own = {name: one for name, one in made.items() if not one.is_cache}
+    return bytes_beside(graph, {**crossing(graph, stage.index), **own})
+
+
+def bytes_beside(graph: Graph, made: Mapping[str, Made]) -> dict[str, float]:
+    """Of one rank, by name."""
+    return {
+        name: local_bytes(one.segment, one.value, layout.dims, graph.the_mesh)
+        for name, one in made.items()
+        if (layout := one.segment.sharding_of(one.value)) is not None
     }
-    return sum(found.values()) if not graph.is_end(segment.name) else 0.0
+
+
+def left_of(beside_B: Mapping[str, float], segment: Segment, graph: Graph) -> float:
+    """What of it a layer does not make anew: it stays for later ones."""
+    own = {name for name, _ in segment.handed}
+    return sum(B for name, B in beside_B.items() if name not in own) if not graph.is_end(segment.name) else 0.0
 
 
 def staging_bytes(segment: Segment, costs: Costs, on: str = "") -> float:

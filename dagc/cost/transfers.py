@@ -13,6 +13,7 @@ from ..base.collectives import COLLECTIVES, SEND, wire_bytes
 from ..base.traced import called
 from ..ir.graph import Graph, Op, Segment
 from ..ir.groups import GroupShape
+from ..ir.handed_on import sent
 from ..ir.mesh import Mesh
 from ..ir.ops.attributes import RingTurnAttrs
 from ..ir.ops.sizes import local_bytes
@@ -154,23 +155,27 @@ def _crossed(group: GroupShape, hardware: Hardware) -> Tier:
 
 
 def stage_edges(graph: Graph, hardware: Hardware) -> tuple[tuple[Transfer, ...], Transfer]:
-    """Sends of the graph, each of its value's local shard and as long as between the two of its GPUs that are farthest apart;
+    """Sends of the graph, each of its values' local shards and as long as between the two of its GPUs that are farthest apart;
     and of the sampled tokens from the last stage back to the first."""
     mesh = graph.the_mesh
     if mesh.stages == 1:
         return (), NO_TRANSFER
-    ids = mesh.ids.reshape(mesh.stages, -1)
 
     def transfer(size: float, source: int, target: int) -> Transfer:
-        return _transfer(size, mesh.shape_of(np.stack([ids[source], ids[target]], axis=1)), hardware)
+        return between_stages(size, source, target, mesh, hardware)
 
-    takers = [graph.segment(graph.stages[edge.target].layers[0][0]) for edge in graph.sends]
-    sent_B = [local_bytes(s, s.input, edge.sharding.dims, mesh) for s, edge in zip(takers, graph.sends, strict=True)]
-    last = takers[-1]
+    sent_B = [sum(local_bytes(s, name, layout.dims, mesh) for s, name, layout in sent(graph, e)) for e in graph.sends]
+    last = graph.segment(graph.stages[-1].layers[0][0])
     sequences = sum(last.size("batch", part) for part in last.parts) or last.sizes["batch"]
     tokens_B = sequences / mesh.size(graph.sends[-1].sharding.dims[0]) * TOKEN_B
     edges = (transfer(size, e.source, e.target) for size, e in zip(sent_B, graph.sends, strict=True))
     return tuple(edges), transfer(tokens_B, mesh.stages - 1, 0)
+
+
+def between_stages(size: float, source: int, target: int, mesh: Mesh, hardware: Hardware) -> Transfer:
+    """A send of so many bytes from every rank of a stage to its equal on another."""
+    ids = mesh.ids.reshape(mesh.stages, -1)
+    return _transfer(size, mesh.shape_of(np.stack([ids[source], ids[target]], axis=1)), hardware)
 
 
 def request_costs(graph: Graph, hardware: Hardware) -> dict[str, OpCost]:

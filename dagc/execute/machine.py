@@ -14,6 +14,7 @@ import numpy as np
 
 from ..base.collectives import GATHER, SCATTER
 from ..ir.graph import Graph, Op, Segment
+from ..ir.handed_on import sent
 from ..ir.mesh import Mesh
 from ..ir.ops.attributes import RouteAttrs
 from ..ir.ops.kind import Tokens
@@ -77,7 +78,7 @@ class RankMachine:
             beside: Env = {}
             for stage in self.graph.stages:
                 if stage.index:
-                    self.hand_over(stage.index, values)
+                    self.hand_over(stage.index, values, beside)
                 for segment, layer in islice(layers, sum(n for _, n in stage.layers)):
                     values = run_layer(self, segment, layer, values, beside)
             out.append(self.gathered(values))
@@ -105,19 +106,26 @@ class RankMachine:
             self.record.requests.setdefault(move.kind, []).append(Handed(held.size, sent))
         return [*out]
 
-    def hand_over(self, stage: int, values: list[object]) -> None:
-        """Every rank sends its shard to its equal on the next stage, as the edge between them says."""
+    def hand_over(self, stage: int, values: list[object], beside: Env) -> None:
+        """Every rank sends its shard to its equal on the next stage, and those of what goes `beside` it, as the edge between them says;
+        nothing else is there."""
         edge = next((e for e in self.graph.sends if (e.source, e.target) == (stage - 1, stage)), None)
         if edge is None:
             raise ExecutionError(f"stage {stage}", f"stage {stage - 1} sends it nothing")
-        segment = self.graph.segment(self.graph.stages[stage].layers[0][0])
-        shape = self.shards.whole(segment, edge.dims)
-        sent = self.record.sent.setdefault((edge.source, edge.target), [])
-        for rank, value in zip(self.here(), values, strict=True):
-            block = tuple(p.stop - p.start for p in self.shards.parts(shape, edge.sharding.dims, rank))
-            if not isinstance(value, np.ndarray) or value.shape != block:
-                raise ExecutionError(f"send {stage - 1} -> {stage}", f"the edge carries blocks of {block}")
-            sent.append(value.size)
+        given: Env = {name: values if name == edge.value else beside[name] for name in edge.values}
+        for (segment, here, layout), name in zip(sent(self.graph, edge), edge.values, strict=True):
+            shape = self.shards.whole(segment, segment.dims_of(here), segment.scope_of(here))
+            sizes = self.record.sent.setdefault((edge.source, edge.target, name), [])
+            for rank, value in zip(self.here(), given[name], strict=True):
+                block = tuple(p.stop - p.start for p in self.shards.parts(shape, layout.dims, rank))
+                if not isinstance(value, np.ndarray) or value.shape != block:
+                    raise ExecutionError(
+                        f"send {stage - 1} -> {stage}", f"the edge carries blocks of {block} of `{name}`"
+                    )
+                sizes.append(value.size)
+        kept = {name: beside[name] for name in edge.values[1:]}
+        beside.clear()
+        beside.update(kept)
 
     def gathered(self, values: list[object]) -> Ints | Floats:
         """The last value is split over the batch only: the front end puts its pieces together, the batch first."""

@@ -39,12 +39,12 @@ class Handed:
 
 @dataclass
 class Record:
-    """`traffic`: of each collective every call; `requests`: of scatter and gather every call of every group; `sent`: elements that ranks hand over, by stages; `work`: FLOPs of each op,
+    """`traffic`: of each collective every call; `requests`: of scatter and gather every call of every group; `sent`: elements that ranks hand over, by stages and value; `work`: FLOPs of each op,
     every call, a number per rank; `kept`: of each router that leaves out choices (segment, choice dim) the share that it kept, by turn; `turns`: of every call of each op, where some router does; `caches`: shapes of each rank's part of a cache or state."""
 
     traffic: dict[OpKey, list[Moved]] = field(default_factory=dict)
     requests: dict[str, list[Handed]] = field(default_factory=dict)
-    sent: dict[tuple[int, int], list[int]] = field(default_factory=dict)
+    sent: dict[tuple[int, int, str], list[int]] = field(default_factory=dict)
     work: dict[OpKey, list[list[float]]] = field(default_factory=dict)
     kept: dict[OpKey, dict[Turn, float]] = field(default_factory=dict)
     turns: dict[OpKey, list[Turn]] = field(default_factory=dict)

@@ -10,6 +10,7 @@ import numpy as np
 from ..base.dtypes import DTYPE_BYTES
 from ..cost.records import Costs, OpCost
 from ..ir.graph import Graph, Op, Segment
+from ..ir.handed_on import sent
 from ..ir.ops.attributes import RingTurnAttrs
 from ..ir.requests import request_moves
 from ..ir.sharding import Sharding
@@ -160,10 +161,13 @@ def compare_bytes(shards: Shards, record: Record, costs: Costs, costed: Graph) -
     sizes are not those that ran, what was counted is taken as often as it has elements."""
     wrong = []
     for edge in shards.graph.sends:
-        sizes = record.sent.get((edge.source, edge.target), [])
-        takes = shards.graph.segment(shards.graph.stages[edge.target].layers[0][0])
-        each_B = DTYPE_BYTES[edge.dtype] * scale(costed.segment(takes.name), takes, edge.dims, "dense")
-        if not sizes or not all(_equal(size * each_B, costs.edges[edge.source].payload_B) for size in sizes):
+        sizes_B = []
+        for (here, value, _), name in zip(sent(shards.graph, edge), edge.values, strict=True):
+            plan, dims, scope = costed.segment(here.name), here.dims_of(value), here.scope_of(value)
+            each_B = DTYPE_BYTES[here.dtype_of(value)] * scale(plan, here, dims, scope)
+            sizes_B.append([size * each_B for size in record.sent.get((edge.source, edge.target, name), [])])
+        calls_B = [sum(call) for call in zip(*sizes_B, strict=True)]
+        if not calls_B or not all(_equal(call_B, costs.edges[edge.source].payload_B) for call_B in calls_B):
             wrong.append(f"send {edge.source} -> {edge.target}")
     counted = {key for key, cost in costs.ops.items() if cost.group is not None}
     for segment, name in sorted(counted | set(record.traffic)):

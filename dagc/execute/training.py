@@ -49,7 +49,7 @@ class TrainingMachine(RankMachine):
         kept: list[Env] = []
         for segment, layer in layers:
             if layer in begins:
-                self.hand_over(begins[layer], values)
+                self.hand_over(begins[layer], values, {})
             env: Env = {segment.input: values}
             run_cells(self, segment, layer, env, (FORWARD,))
             values = env[segment.output]
@@ -66,7 +66,7 @@ class TrainingMachine(RankMachine):
             run_cells(self, segment, layer, env, (RECOMPUTE, BACKWARD, WEIGHT))
             upstream = env[segment.downstream] if segment.downstream else []
             if layer in begins:
-                self.hand_over(begins[layer], upstream)  # back, in the same layout
+                self.hand_over(begins[layer], upstream, {})  # back, in the same layout
             self.add_up(segment, layer, env)
 
     def add_up(self, segment: Segment, layer: int, env: Env) -> None:

@@ -15,6 +15,7 @@ from math import lcm
 
 from ..base.frozen import record
 from ..ir.graph import Graph, Op, Segment, Stage, runs
+from ..ir.handed_on import are_handed_on, carried
 from ..ir.ops.attention import rotated
 from ..ir.ops.attributes import (
     AttendAttrs,
@@ -432,6 +433,8 @@ def twin_of(
     order = [name for names in kinds for name in names]
     small = {s.name: shrunk(shrinker, s, s, order.count(s.name)) for s in placed.segments}
     twin = replace(placed, segments=tuple(small.values()), stages=stages, microbatches=micro)
+    if are_handed_on(twin):  # of several layers that hand a value on another one may be the nearest now
+        twin = replace(twin, sends=tuple(replace(e, beside=carried(twin, e.target)) for e in twin.sends))
     whole = tuple(shrunk(shrinker, placed.segment(s.name), s, order.count(s.name)) for s in model.segments)
     reference = replace(model, segments=whole, stages=(Stage(0, runs(order)),), microbatches=micro)
     words = [
@@ -476,7 +479,10 @@ def few_loads(routing: Routing, counts: list[int]) -> Routing:
 def otherwise(plan: Graph, twin: Graph) -> str:
     """Where a twin's lowering is not the plan's: mesh, order of layers, every op with its kind, group, layout and place;
     empty where it is."""
-    for name in ("phase", "kind", "level", "mesh", "lanes", "sends"):
+    edges = [[(replace(e, beside=()), e.values) for e in g.sends] for g in (plan, twin)]
+    if edges[0] != edges[1]:
+        return "its sends"
+    for name in ("phase", "kind", "level", "mesh", "lanes"):
         if getattr(plan, name) != getattr(twin, name):
             return f"its {name}"
     if (plan.microbatches > 1) != (twin.microbatches > 1):

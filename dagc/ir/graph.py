@@ -458,7 +458,8 @@ def runs(names: Iterable[str]) -> tuple[tuple[str, int], ...]:
 
 @record
 class StageEdge:
-    """Send and receive of the local shard of a value between equal ranks of two stages, set by reshard."""
+    """Send and receive of the local shard of a value between equal ranks of two stages, set by reshard. `beside`: what goes with it
+    that layers hand on beside the residual stream, with the dims of the layer that makes it."""
 
     source: int
     target: int
@@ -466,6 +467,12 @@ class StageEdge:
     dims: tuple[str, ...]
     dtype: str
     sharding: Sharding
+    beside: tuple[Taken, ...] = ()
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """Names of what it carries."""
+        return (self.value, *(one.name for one in self.beside))
 
 
 @record(slots=False)

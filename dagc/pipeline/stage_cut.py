@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from ..base.diagnostics import Collector, SpecError
 from ..base.frozen import replace
 from ..cost import chunks
 from ..cost.footprint import StageMemory
-from ..cost.memory import capacity, stage_memory
+from ..cost.memory import bytes_beside, capacity, left_of, profile_ratio, stage_memory
 from ..cost.partition import Ranges, least_most
 from ..cost.price import price
 from ..cost.records import Costs
 from ..cost.schedule.ranges import range_times_s
-from ..ir.graph import Graph, Stage
+from ..cost.transfers import between_stages
+from ..ir.graph import Graph, Stage, runs
+from ..ir.handed_on import Made, are_handed_on, crossing, made_in, sent
+from ..ir.ops.sizes import local_bytes
 from ..spec.factors import even_stages
+from ..spec.hardware import Hardware
 from ..spec.phase import Phase
 from ..spec.spec import Spec
 from ..spec.strategy import Strategy
@@ -82,7 +88,7 @@ def _ranges(spec: Spec, phase: Phase) -> tuple[Ranges, Ranges]:
     for size in chunks.sizes(own):
         resized = of_size(graph, own, size)
         found = price(resized, unit)
-        time_s = time_s + size.count * range_times_s(resized, found)
+        time_s = time_s + size.count * (range_times_s(resized, found) + longer_s(resized, spec.hardware))
         if chunks.is_whole(size, own):
             costs = found
     costs = price(graph, unit) if costs is None else costs
@@ -91,6 +97,35 @@ def _ranges(spec: Spec, phase: Phase) -> tuple[Ranges, Ranges]:
         drafted = with_drafts(cost_graph(graph, unit), unit).memory
         drafter_B = drafted.stages[-1].peak_B - stage_memory(graph, costs, unit).stages[-1].peak_B
     return a_layer_each(time_s / time_s[0, -1]), _filled(graph, costs, unit, drafter_B)
+
+
+def at_ends(graph: Graph) -> list[dict[str, Made]]:
+    """What goes between the layers before the k-th and those from it on, beside the residual stream; k up to the number of layers."""
+    names = [segment.name for segment, _ in graph.layers]
+    cut = ((Stage(0, runs(names[:k])), Stage(1, runs(names[k:]))) for k in range(len(names) + 1))
+    return [dict(crossing(replace(graph, stages=stages), 1)) for stages in cut]
+
+
+def longer_s(graph: Graph, hardware: Hardware) -> Ranges:
+    """[., k]: what a send behind the layers before the k-th takes longer than one of the residual stream alone, which any cut has; between
+    the stages that are farthest apart. Zeros of length 1 where nothing is handed on beside it."""
+    mesh = graph.the_mesh
+    if not are_handed_on(graph) or mesh.stages == 1:
+        return np.zeros((1, 1))
+
+    def time_s(size: float) -> float:
+        return max(between_stages(size, e.source, e.target, mesh, hardware).time_s for e in graph.sends)
+
+    plain = residual_B(graph)
+    sizes = [sum(bytes_beside(graph, made).values()) for made in at_ends(graph)]
+    known = {size: time_s(plain + size) - time_s(plain) for size in set(sizes)}
+    return np.array([[known[size] for size in sizes]])
+
+
+def residual_B(graph: Graph) -> float:
+    """What a rank sends of the residual stream."""
+    segment, _, layout = next(sent(graph, graph.sends[0]))
+    return local_bytes(segment, segment.input, layout.dims, graph.the_mesh)
 
 
 def a_layer_each(ranges: Ranges) -> Ranges:
@@ -106,7 +141,11 @@ def _filled(graph: Graph, costs: Costs, unit: Unit, drafter_B: float) -> Ranges:
     Sums and maxima of single layers, as the memory pass has them of a stage."""
     names = [segment.name for segment, _ in graph.layers]
     kinds = list(dict.fromkeys(names))
-    single = stage_memory(replace(graph, stages=tuple(Stage(k, ((n, 1),)) for k, n in enumerate(kinds))), costs, unit)
+    beside = Beside(graph, unit) if are_handed_on(graph) and graph.sends else None
+    if beside is not None:
+        costs = replace(costs, edges=tuple(replace(e, payload_B=beside.residual_B) for e in costs.edges))
+    apart = replace(graph, stages=tuple(Stage(k, ((n, 1),)) for k, n in enumerate(kinds)))
+    single = stage_memory(apart, costs, unit, alone=True)
     of = dict(zip(kinds, single.stages, strict=True))
     engine, total_B = unit.phase.memory, single.total_B
     fixed_B = engine.graphs_B + engine.communication_B + (engine.padding_B or 0.0)
@@ -119,6 +158,27 @@ def _filled(graph: Graph, costs: Costs, unit: Unit, drafter_B: float) -> Ranges:
             padding += one.engine_B - fixed_B
             live, buffers = max(live, one.activations_B), max(buffers, one.buffers_B)
             last_B = drafter_B if j == len(names) else 0.0
-            need = StageMemory(0, weights + last_B, kv, live, buffers, one.reserve_B, total_B, fixed_B + padding)
+            live_B, sent_B = (live, 0.0) if beside is None else beside.of(names, i, j, of)
+            need = StageMemory(
+                0, weights + last_B, kv, live_B, buffers + sent_B, one.reserve_B, total_B, fixed_B + padding
+            )
             filled[i, j] = need.peak_B / capacity(need, total_B, engine)
     return a_layer_each(filled)
+
+
+class Beside:
+    """What layers hand on beside the residual stream, in the memory of any run of layers as a stage."""
+
+    def __init__(self, graph: Graph, unit: Unit) -> None:
+        self.graph, self.residual_B = graph, residual_B(graph)
+        self.ends = [bytes_beside(graph, made) for made in at_ends(graph)]
+        tokens = unit.phase.memory.tokens
+        self.ratio = {s.name: graph.lanes * profile_ratio(s, graph, tokens) for s in graph.segments}
+
+    def of(self, names: list[str], i: int, j: int, single: Mapping[str, StageMemory]) -> tuple[float, float]:
+        """Activations of the layers from the i-th to before the j-th, and what buffers of their sends have beside the residual stream."""
+        layers = [self.graph.segment(name) for name in dict.fromkeys(names[i:j])]
+        made = {name: one for name, one in made_in(layers).items() if not one.is_cache}
+        held_B = {**self.ends[i], **bytes_beside(self.graph, made)}
+        live_B = (single[s.name].activations_B + self.ratio[s.name] * left_of(held_B, s, self.graph) for s in layers)
+        return max(live_B), 2 * max(sum(self.ends[i].values()), sum(self.ends[j].values()))

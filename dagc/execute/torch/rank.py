@@ -6,6 +6,7 @@ arithmetic and the communication are torch's. Lanes of a two-batch overlap run o
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -18,7 +19,9 @@ import torch
 import torch.distributed as dist
 
 from ...base.collectives import GATHER, SCATTER
+from ...base.dtypes import INDICES
 from ...ir.graph import Segment
+from ...ir.handed_on import sent
 from ..chosen import chooses_tokens
 from ..dispatcher import Backend, Env, OpCall, Results, RunPlace, run_layer
 from ..marks import Mark
@@ -103,7 +106,7 @@ class Rank:
         size = self.shards.inputs.tokens.shape[0] // parts
         stage = self.ranks.at[0]
         before = sum(n for s in graph.stages[:stage] for _, n in s.layers)
-        sent: list[tuple[Any, Any]] = []
+        posted: list[tuple[Any, Any]] = []
         ids = [self.tokens(part, size) for part in range(parts)] if not stage else []
         self.wait()
         dist.barrier()
@@ -112,8 +115,8 @@ class Rank:
         self.began_s = start
         for part in range(parts):
             self.shards.offset, self.part = part * size, part
-            value = self.received(stage) if stage else ids[part]
-            beside: Env = {}
+            value, *others = self.received(stage) if stage else [ids[part]]
+            beside: Env = dict(zip(self.beside(stage), ([one] for one in others), strict=True))
             for segment, layer in islice(graph.layers, before, before + sum(n for _, n in graph.stages[stage].layers)):
                 (value,) = run_layer(self, segment, layer, [value], beside)
             if stage == len(graph.stages) - 1 and chooses_tokens(graph):
@@ -121,9 +124,9 @@ class Rank:
             if stage < len(graph.stages) - 1:
                 with self.timed(("", "send")):
                     target = int(self.ranks.number[(stage + 1, *self.ranks.at[1:])])
-                    value = value.contiguous()
-                    sent.append((dist.isend(value, target), value))
-        for work, _ in sent:
+                    whole = self.packed(stage + 1, [value, *(beside[name][0] for name in self.beside(stage + 1))])
+                    posted.append((dist.isend(whole, target), whole))
+        for work, _ in posted:
             work.wait()
         self.wait()
         took_s = time.perf_counter() - start
@@ -148,18 +151,37 @@ class Rank:
         dims = first.entry.dims if first.entry is not None else ((),) * whole.ndim
         return self.resident.exact(self.shards.shard(whole, dims, self.ranks.coordinates).copy())
 
-    def received(self, stage: int) -> Any:
+    def beside(self, stage: int) -> tuple[str, ...]:
+        """Names of what a stage receives beside the residual stream."""
+        return next((e.values[1:] for e in self.shards.graph.sends if e.target == stage), ())
+
+    def parts(self, stage: int) -> Iterator[tuple[list[int], Any]]:
+        """Shape and dtype of what a stage receives."""
         graph = self.shards.graph
-        edge = next(e for e in graph.sends if e.target == stage)
-        segment = graph.segment(graph.stages[stage].layers[0][0])
-        shape = [
-            int(segment.sizes[d]) // self.shards.mesh.size(axes)
-            for d, axes in zip(edge.dims, edge.sharding.dims, strict=True)
-        ]
-        value = torch.empty(shape, dtype=self.dtype, device=self.device)
+        for segment, name, layout in sent(graph, next(e for e in graph.sends if e.target == stage)):
+            dims, scope, dtype = segment.dims_of(name), segment.scope_of(name), segment.dtype_of(name)
+            shape = [
+                int(segment.size(d, scope)) // self.shards.mesh.size(axes)
+                for d, axes in zip(dims, layout.dims, strict=True)
+            ]
+            yield shape, getattr(torch, dtype) if dtype in INDICES else self.dtype
+
+    def packed(self, stage: int, values: Sequence[Any]) -> Any:
+        """One message to a stage: the residual stream as it is, with others beside it the bytes of all."""
+        cast = [one.to(dtype).contiguous() for one, (_, dtype) in zip(values, self.parts(stage), strict=True)]
+        return cast[0] if len(cast) == 1 else torch.cat([one.reshape(-1).view(torch.uint8) for one in cast])
+
+    def received(self, stage: int) -> list[Any]:
+        parts = list(self.parts(stage))
+        sizes = [math.prod(shape) * dtype.itemsize for shape, dtype in parts]
+        shape, kind = parts[0] if len(parts) == 1 else ([sum(sizes)], torch.uint8)
+        message = torch.empty(shape, dtype=kind, device=self.device)
         with self.timed(("", "recv")):
-            dist.recv(value, int(self.ranks.number[(stage - 1, *self.ranks.at[1:])]))
-        return value
+            dist.recv(message, int(self.ranks.number[(stage - 1, *self.ranks.at[1:])]))
+        if len(parts) == 1:
+            return [message]
+        pieces: Any = zip(torch.split(message, sizes), parts, strict=True)
+        return [piece.clone().view(dtype).reshape(shape) for piece, (shape, dtype) in pieces]
 
     # -- what the dispatcher asks ------------------------------------------------------------------
 

@@ -4,6 +4,7 @@
     mesh [axis=DEGREE:ATOMS, ...] atoms [atom=SIZE, ...] stages=N degrees [pp=N] zigzag [AXES] per_node=N domains [N, ...] nics=N/N gpus 0..7, 9
     stage I { SEGMENT x COUNT, ... } gpus 0..7, 9
     send I -> J %x : TYPE
+    send I -> J %name = KIND : TYPE
     sizes [dim=SIZE, ...]
     segment NAME x COUNT (%x: TYPE, %y.grad: TYPE) {
       sizes [dim=SIZE, ...]
@@ -92,7 +93,7 @@ class Reader:
         elif at.takes("stage"):
             self.graph = replace(graph, stages=(*graph.stages, stage(at)))
         elif at.takes("send"):
-            self.graph = replace(graph, sends=(*graph.sends, self.send(at)))
+            self.graph = replace(graph, sends=self.send(at, graph.sends))
         elif at.takes("segment"):
             self.graph = replace(graph, segments=(*graph.segments, self.segment(at)))
         else:
@@ -134,15 +135,33 @@ class Reader:
         self.begun = True
         self.graph = Graph(phase, kind, level, (), counts["microbatches"], counts["lanes"])
 
-    def send(self, at: Cursor) -> StageEdge:
+    def send(self, at: Cursor, before: tuple[StageEdge, ...]) -> tuple[StageEdge, ...]:
+        """The edges with that of the line, or with what it sends beside the residual stream of the last one."""
         source = at.count()
         at.mark("->")
         target = at.count()
         value = at.value()
+        if at.takes("="):
+            one = self.made(value, at)
+            at.end()
+            if not before or (before[-1].source, before[-1].target) != (source, target):
+                raise TextError(f"sends %{value} beside nothing")
+            return (*before[:-1], replace(before[-1], beside=(*before[-1].beside, one)))
         at.mark(":")
         of = self.type(at)
         at.end()
-        return StageEdge(source, target, value, of.dims, of.dtype, of.layout)
+        return (*before, StageEdge(source, target, value, of.dims, of.dtype, of.layout))
+
+    def made(self, name: str, at: Cursor) -> Taken:
+        """What follows the name of a value that a layer hands on."""
+        kind = at.name()
+        if kind not in OPS:
+            raise TextError(f"unknown op {kind}")
+        at.mark(":")
+        of = self.type(at)
+        if of.dtype not in DTYPE_BYTES:
+            raise TextError(f"unknown dtype {of.dtype}")
+        return Taken(name, of.dims, of.dtype, kind, a_scope(at) if at.rest() else "dense", self.layout(of))
 
     def segment(self, at: Cursor) -> Segment:
         name = at.name()
@@ -253,16 +272,9 @@ class Body:
         """A value that an earlier layer handed on."""
         name = at.value()
         at.mark("=")
-        kind = at.name()
-        if kind not in OPS:
-            raise TextError(f"unknown op {kind}")
-        at.mark(":")
-        of = self.reader.type(at)
-        if of.dtype not in DTYPE_BYTES:
-            raise TextError(f"unknown dtype {of.dtype}")
-        layout = self.reader.layout(of)
-        self.known[name] = of.dims, layout, of.dtype
-        return Taken(name, of.dims, of.dtype, kind, a_scope(at) if at.rest() else "dense", layout)
+        found = self.reader.made(name, at)
+        self.known[name] = found.dims, found.sharding, found.dtype
+        return found
 
     def alike(self, at: Cursor) -> list[Weight]:
         """The weights of a line."""

@@ -38,7 +38,7 @@ def _text(graph: Graph, form: Form) -> str:
     if graph.mesh is not None:
         lines.append(form.mesh(graph.mesh, placed=any(stage.gpus for stage in graph.stages)))
     lines += [form.stage(stage) for stage in graph.stages]
-    lines += [form.send(edge) for edge in graph.sends]
+    lines += [line for edge in graph.sends for line in form.send(edge)]
     lines += form.sizes(form.common)
     for segment in graph.segments:
         lines += ["", form.segment(segment)]
@@ -113,8 +113,11 @@ class Form:
         layers = ", ".join(name if count == 1 else f"{name} x {count}" for name, count in stage.layers)
         return f"stage {stage.index} {{ {layers} }}" + (f" gpus {show_runs(stage.gpus)}" if stage.gpus else "")
 
-    def send(self, edge: StageEdge) -> str:
-        return f"send {edge.source} -> {edge.target} %{edge.value} : {self.type(edge.dims, edge.sharding, edge.dtype)}"
+    def send(self, edge: StageEdge) -> list[str]:
+        """A line for the residual stream, and one for each value beside it."""
+        start = f"send {edge.source} -> {edge.target}"
+        own = f"{start} %{edge.value} : {self.type(edge.dims, edge.sharding, edge.dtype)}"
+        return [own, *(f"{start} {self.made(one)}" for one in edge.beside)]
 
     def segment(self, segment: Segment) -> str:
         count = "" if segment.repeat == 1 else f" x {segment.repeat}"
@@ -126,8 +129,11 @@ class Form:
 
     def taken(self, one: Taken) -> str:
         """A value that an earlier layer handed on."""
+        return f"takes {self.made(one)}"
+
+    def made(self, one: Taken) -> str:
         scope = "" if one.scope == "dense" else f" {one.scope}"
-        return f"takes %{one.name} = {one.kind} : {self.type(one.dims, one.sharding, one.dtype, one.scope)}{scope}"
+        return f"%{one.name} = {one.kind} : {self.type(one.dims, one.sharding, one.dtype, one.scope)}{scope}"
 
     def weights(self, alike: Sequence[Weight]) -> str:
         """Neighbours that differ in their names alone are on one line."""

@@ -9,6 +9,7 @@ from math import isclose
 from ...base.axes import ENDS
 from ...base.dtypes import DTYPE_BYTES, INDICES
 from ..graph import CELLS, FORWARD, SCOPES, Graph, Op, Segment
+from ..handed_on import carried
 from ..mesh import Mesh
 from ..ops.attributes import (
     AccumulateAttrs,
@@ -325,17 +326,15 @@ def _layers_meet(graph: Graph) -> None:
 
 
 def _taken(graph: Graph) -> None:
-    """What a layer takes beside the residual stream is what the nearest layer of its stage before it hands on under that name."""
+    """What a layer takes beside the residual stream is what the nearest layer before it hands on under that name."""
     if not any(segment.taken or segment.handed for segment in graph.segments):
         return
+    there: dict[str, tuple[Segment, str]] = {}
     for stage in graph.stages:
-        there: dict[str, tuple[Segment, str]] = {}
         for name, _ in stage.layers:
             segment = graph.segment(name)
             for one in segment.taken:
-                require(
-                    one.name in there, segment, None, f"takes {one.name}, which no layer of its stage before hands on"
-                )
+                require(one.name in there, segment, None, f"takes {one.name}, which no layer before it hands on")
                 source, value = there[one.name]
                 dims = [source.dims_of(value), one.dims]
                 sizes = [
@@ -396,3 +395,5 @@ def _sends(graph: Graph) -> None:
         takes = (first.input, first.input_dims, first.input_dtype)
         if (edge.value, edge.dims, edge.dtype) != takes:
             raise VerifyError(f"stage {edge.target} takes another value than stage {edge.source} sends")
+        if edge.beside != carried(graph, edge.target):
+            raise VerifyError(f"stage {edge.target} takes other values beside it than stage {edge.source} sends")

@@ -98,7 +98,10 @@ class PlannedCalls:
 
     def _edge(self, kind: str, part: int, edge: int) -> PlannedCall:
         cost = self.result.costs.edges[edge]
-        each = DTYPE_BYTES[self.result.graph.embedding.by_name[self.result.graph.embedding.output].dtype]
+        graph = self.result.graph
+        each = DTYPE_BYTES[graph.embedding.by_name[graph.embedding.output].dtype]
+        if edge < len(graph.sends) and graph.sends[edge].beside:
+            each = 1  # values of several dtypes go as bytes
         return PlannedCall(SEND_RECV, part, "", kind, cost.payload_B, each, (), cost.time_s)
 
     def _call(self, op: Op, segment: str, layer: str, part: int, rank: int) -> PlannedCall:

@@ -139,7 +139,14 @@ def handed_on(result: PhaseResult, a: Card, b: Card) -> tuple[list[str], int, st
         )
     transfer = result.costs.edges[a[-1]]
     said = [f"send {show(transfer.payload_B, BYTES, 3)}", show(transfer.time_s, TIME, 3)]
+    said += [f"with {names}"] if (names := sent_beside(result, a[-1])) else []
     return said, b[0] - a[-1] - 1, "send"
+
+
+def sent_beside(result: PhaseResult, stage: int) -> str:
+    """What a stage sends beside the residual stream, in words: two of its names, and how many more; "" where there is nothing."""
+    names = [one.name for one in result.graph.sends[stage].beside] if stage < len(result.graph.sends) else []
+    return ", ".join([*names[:2], *([f"{len(names) - 2} more"] if len(names) > 2 else [])])
 
 
 def _send(result: PhaseResult, a: Card, b: Card, *, wraps: bool) -> str:

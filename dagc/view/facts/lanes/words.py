@@ -81,7 +81,9 @@ def exchange(program: Program, part: Part, step: Step) -> str:
         over = "+".join(result.graph.the_mesh.label(step.axes))
         return f"{ENDS[step.end]} over {over}, {show(result.requests[step.end].payload_B, BYTES, 3)}"
     if step.op is None:
-        return f"send to the next stage, {show(result.costs.edges[part.stage].payload_B, BYTES, 3)}"
+        names = ", ".join(one.name for one in result.graph.sends[part.stage].beside)
+        beside = f" with {names}" if names else ""
+        return f"send to the next stage{beside}, {show(result.costs.edges[part.stage].payload_B, BYTES, 3)}"
     over = "+".join(result.graph.the_mesh.label(step.op.axes, step.op.scope))
     size = show(result.costs.ops[part.segment, step.name].payload_B, BYTES, 3)
     return f"{step.kind} of {_short(step.op.inputs[0])} over {over}, {size}"

@@ -1,0 +1,74 @@
+"""handed_on: what layers hand on beside the residual stream, and which part of it goes from stage to stage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from ..base.frozen import record
+from .graph import Graph, Segment, StageEdge, Taken
+from .ops.kind import Tokens
+from .ops.op_set import OPS
+from .sharding import Sharding
+
+
+@record
+class Made:
+    """A value that a layer hands on, by its name there."""
+
+    segment: Segment
+    value: str
+
+    @property
+    def kind(self) -> str:
+        """Of the op that makes it."""
+        return self.segment.by_name[self.value].kind
+
+    @property
+    def is_cache(self) -> bool:
+        """Whether its layer keeps it."""
+        return OPS[self.kind].tokens is Tokens.CACHE
+
+
+def are_handed_on(graph: Graph) -> bool:
+    """Whether a layer takes anything beside the residual stream."""
+    return any([segment.taken for segment in graph.segments])
+
+
+def made_in(layers: Iterable[Segment]) -> dict[str, Made]:
+    """By name what the last of the layers that does so hands on."""
+    return {name: Made(segment, value) for segment in layers for name, value in segment.handed}
+
+
+def crossing(graph: Graph, stage: int) -> Mapping[str, Made]:
+    """What goes to a stage from the one before: by name, in alphabetical order, what its layers or those behind take of the nearest
+    layer before the stage that hands it on."""
+    if not are_handed_on(graph):
+        return {}
+    made = made_in(graph.segment(name) for before in graph.stages[:stage] for name, _ in before.layers)
+    wanted, own = set[str](), set[str]()
+    for name in (name for here in graph.stages[stage:] for name, _ in here.layers):
+        segment = graph.segment(name)
+        wanted |= {one.name for one in segment.taken} - own
+        own |= {given for given, _ in segment.handed}
+    return {name: made[name] for name in sorted(wanted & made.keys())}
+
+
+def carried(graph: Graph, stage: int) -> tuple[Taken, ...]:
+    """The same as the edge to the stage states it: with the dims that it has where it is made."""
+    found = []
+    for name, made in crossing(graph, stage).items():
+        at, value = made.segment, made.value
+        found.append(
+            Taken(name, at.dims_of(value), at.dtype_of(value), made.kind, at.scope_of(value), at.sharding_of(value))
+        )
+    return tuple(found)
+
+
+def sent(graph: Graph, edge: StageEdge) -> Iterator[tuple[Segment, str, Sharding]]:
+    """What an edge carries, each with a layer that has it, its name there and its layout: first the residual stream, as the stage takes it."""
+    first = graph.segment(graph.stages[edge.target].layers[0][0])
+    yield first, first.input, edge.sharding
+    made = crossing(graph, edge.target)
+    for one in edge.beside:
+        assert one.sharding is not None
+        yield made[one.name].segment, made[one.name].value, one.sharding
