@@ -15,6 +15,7 @@ SHORTEST = {
     "chakra": (["-n", "1", "--gpus", "8", "qwen3_235b_vllm"], "symmetric, 8 GPUs"),
     "draw": (["-n", "1", "--parts", "2"], "one layer"),
     "compiled_schedules": (["-n", "1", "--layers", "16", "zb_h2"], "zb_h2"),
+    "alternating_layers": (["-n", "1", "--layers", "48"], "4 x 8 micro-batches"),
     "placing_experts": (["-n", "1", "--layers", "2"], "balanced"),
     "estimate": (["-n", "1", "examples/three_link_levels.moe"], "three_link_levels, decode"),
     "ir_text": (["examples/three_link_levels.moe"], "three_link_levels"),

@@ -107,11 +107,11 @@ class Model:
     @property
     def kinds(self) -> dict[str, Layer]:
         """Each kind of layer once, in order of first use; `repeat` counts all of its kind."""
-        by_name: dict[str, Layer] = {}
+        repeats: dict[str, int] = {}
         for layer in self.stack:
-            known = by_name.get(layer.name)
-            by_name[layer.name] = layer if known is None else replace(layer, repeat=known.repeat + layer.repeat)
-        return by_name
+            repeats[layer.name] = repeats.get(layer.name, 0) + layer.repeat
+        first = {layer.name: layer for layer in reversed(self.stack)}
+        return {name: replace(first[name], repeat=repeat) for name, repeat in repeats.items()}
 
     @property
     def capacity(self) -> float:

@@ -15,6 +15,8 @@ from .layer_program import Program, program, run_even
 from .microbatches import LEAST
 from .moments import RESOLUTION_S, State
 from .pipelines import PIPELINES
+from .turns import Layers as Order
+from .turns import turns
 
 Entry = tuple[tuple[Any, ...], tuple[Any, ...]]
 """When each lane's input is ready and each stream is free; numbers, or where ranks differ arrays of them."""
@@ -153,7 +155,23 @@ class EvenSchedule:
 
     def _cell(self, stage: int, state: Entry, times: Sequence[Any], memo: Memo) -> Entry:
         """A stage's layers from a state: when they are done."""
-        for name, count in self.graph.stages[stage].layers:
+        for layers, count in turns(self.graph.stages[stage].layers):
+            left = count
+            while left > 1:
+                base = self.latest(state[0])
+                entry = _shifted(state, -base)
+                leaving = self._layers(layers, entry, times, memo)
+                period = self.latest(leaving[0])
+                repeat = left if self.key(_shifted(leaving, -period)) == self.key(entry) else 1
+                state = _shifted(leaving, base + period * (repeat - 1))
+                left -= repeat
+            if left:
+                state = self._layers(layers, state, times, memo)
+        return state
+
+    def _layers(self, layers: Order, state: Entry, times: Sequence[Any], memo: Memo) -> Entry:
+        """The same of layers one after another."""
+        for name, count in layers:
             left = count
             while left:
                 base = self.latest(state[0])

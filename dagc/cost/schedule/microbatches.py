@@ -16,7 +16,7 @@ import numpy as np
 
 from ...base.frozen import field, mutable, record, replace
 from .moments import Moment, Moments
-from .records import Run
+from .records import Cell, Repeated, Run
 
 T = TypeVar("T")
 
@@ -26,8 +26,6 @@ LONGEST = 8
 """Micro-batches of a period."""
 RELATIVE = 1e-12
 RESOLUTION_S = 1e-13
-
-Cell = tuple[Run, ...]
 
 
 @record(slots=False)
@@ -87,7 +85,8 @@ class Columns(Generic[T]):
         cell, before = self.columns[place.index].cells[stage], self.columns[place.before].cells[stage]
         if not place.times:
             return cell
-        return tuple(_later(b, a, place.times) for a, b in zip(before, cell, strict=True))
+        parts = zip(before.parts, cell.parts, strict=True)
+        return Cell(tuple(_part_later(b, a, place.times) for a, b in parts))
 
     def send(self, stage: int, microbatch: int) -> tuple[float, float]:
         place = self.place(microbatch)
@@ -228,9 +227,12 @@ def _on_line(before: Column[T], at: Column[T], there: Column[T], times: int) -> 
         if not (on(a[0], b[0], c[0]) and on(a[1], b[1], c[1])):
             return False
     for row in zip(before.cells, at.cells, there.cells, strict=True):
-        if len({tuple((run.segment, run.count) for run in cell) for cell in row}) > 1:
+        if len({_order(cell) for cell in row}) > 1:
             return False
-        for x, y, z in zip(*row, strict=True):
+        for part in zip(*(cell.parts for cell in row), strict=True):
+            if part[0].times > 1 and not on(*(one.period_s for one in part)):
+                return False
+        for x, y, z in zip(*(cell.evaluated for cell in row), strict=True):
             if not on(x.start_s, y.start_s, z.start_s) or not on(x.period_s, y.period_s, z.period_s):
                 return False
             for name in ("starts", "finishes"):
@@ -238,6 +240,17 @@ def _on_line(before: Column[T], at: Column[T], there: Column[T], times: int) -> 
                 if not all(on(x.start_s + a, y.start_s + b, z.start_s + c) for a, b, c in zip(*own, strict=True)):
                     return False
     return True
+
+
+def _order(cell: Cell) -> tuple[object, ...]:
+    """Which layers run, and how often."""
+    return tuple((part.times, *((run.segment, run.count) for run in part.runs)) for part in cell.parts)
+
+
+def _part_later(at: Repeated, before: Repeated, times: int) -> Repeated:
+    """Runs as they are some periods later."""
+    runs = tuple(_later(b, a, times) for a, b in zip(before.runs, at.runs, strict=True))
+    return Repeated(runs, at.times, at.period_s + times * (at.period_s - before.period_s))
 
 
 def _later(at: Run, before: Run, times: int) -> Run:

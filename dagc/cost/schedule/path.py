@@ -11,8 +11,10 @@ from .layer import Evaluation, Layers
 from .layer_program import ENTRY
 from .moments import RESOLUTION_S, Moment, Node, Rank, at_rank, last_s
 
-Trace = list[tuple[Evaluation, int]]
-"""Layers of a cell with how often each is repeated."""
+Steps = list[tuple[Evaluation, int]]
+"""Layers in order with how often each is repeated."""
+Trace = list[tuple[Steps, int]]
+"""Layers of a cell, as steps with how often they are repeated."""
 Departures = tuple[tuple[Moment, Moment], ...]
 """When each lane's result was ready to be sent, and the stream free to send it."""
 
@@ -60,13 +62,28 @@ class Paths:
         """Path through the layers of one cell, from an exit (ready lane, or a stream) back to an entry. Without a rank the one that is
         last; without a target the lane that is."""
         total: Path = Path()
-        lanes, streams = trace[-1][0].exit
+        lanes, streams = trace[-1][0][-1][0].exit
         if target is None or (rank is None and target[0] == "ready"):
             lane = max(range(len(lanes)), key=lambda k: last_s(lanes[k]))
             target, rank = ("ready", lane), self._last(lanes[lane])
         elif rank is None:
             rank = self._last(streams[self.layers.graph.streams.index(target[0])])
-        for evaluation, repeat in reversed(trace):
+        for steps, repeat in reversed(trace):
+            left = repeat
+            while left > 1:
+                found: Path = Path()
+                before, where = self._back(steps, target, rank, found)
+                times = left if (before, where) == (target, rank) else 1  # the turns before go the same way
+                total.add(found, times)
+                target, rank = before, where
+                left -= times
+            if left:
+                target, rank = self._back(steps, target, rank, total)
+        return total, target, rank
+
+    def _back(self, steps: Steps, target: Node, rank: Rank, total: Path) -> tuple[Node, Rank]:
+        """Where the path through some layers comes from; `total` gets what it visits."""
+        for evaluation, repeat in reversed(steps):
             left = repeat
             while left:
                 key = (id(evaluation), *target, rank)
@@ -77,7 +94,7 @@ class Paths:
                 total.add(found, times)
                 target, rank = before, where
                 left -= times
-        return total, target, rank
+        return target, rank
 
     def _last(self, found: Moment) -> Rank:
         """The rank that is last."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import overload
 
-from ...base.frozen import record
+from ...base.frozen import record, replace
 from .moments import Moments, latest_s
 
 
@@ -39,6 +41,49 @@ class Run:
         return self.start_s + (self.count - 1) * self.period_s + latest_s(tuple(self.finishes.own))
 
 
+@record
+class Repeated:
+    """Runs, and how often they follow each other, each time `period_s` later."""
+
+    runs: tuple[Run, ...]
+    times: int = 1
+    period_s: float = 0.0
+
+
+@record(slots=False)
+class Cell(Sequence[Run]):
+    """The runs of a micro-batch on a stage in order. Those of layers that alternate are made when they are asked for."""
+
+    parts: tuple[Repeated, ...]
+
+    @cached_property
+    def _all(self) -> tuple[Run, ...]:
+        return tuple(
+            run if not k else replace(run, start_s=run.start_s + k * part.period_s)
+            for part in self.parts
+            for k in range(part.times)
+            for run in part.runs
+        )
+
+    @property
+    def evaluated(self) -> Iterator[Run]:
+        """Those that the others repeat."""
+        return (run for part in self.parts for run in part.runs)
+
+    def __len__(self) -> int:
+        return sum(len(part.runs) * part.times for part in self.parts)
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self._all)
+
+    @overload
+    def __getitem__(self, at: int) -> Run: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[Run]: ...
+    def __getitem__(self, at: int | slice) -> Run | Sequence[Run]:
+        return self._all[at]
+
+
 @record(slots=False)
 class Schedule:
     """`cells[stage][microbatch]`: the runs of that cell. `latency_s`: makespan of one pass of all
@@ -47,7 +92,7 @@ class Schedule:
     first micro-batch; `drain_s`: from when every rank of the first stage has done its last micro-batch until the pass ends; both 0
     with one stage."""
 
-    cells: tuple[Sequence[tuple[Run, ...]], ...]
+    cells: tuple[Sequence[Cell], ...]
     sends: Mapping[tuple[int, int], tuple[float, float]]
     latency_s: float
     period_s: float

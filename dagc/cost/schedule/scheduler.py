@@ -1,6 +1,6 @@
 """scheduler: start and finish of every op, from data edges and two streams per rank, folded.
 
-Equal layers repeat as soon as the state at their entry repeats; stages and micro-batches chain by the recurrence of
+Equal layers repeat as soon as the state at their entry repeats, layers that alternate as soon as that at the entry of a turn does; stages and micro-batches chain by the recurrence of
 `pipelines.py`, micro-batches that repeat are left out exactly (`microbatches.py`).
 """
 
@@ -16,9 +16,12 @@ from .layer import Layers
 from .layer_program import Program
 from .microbatches import Column, Columns, walk
 from .moments import Moment, Rank, State, last_s, later, latest_s, shifted, state_key
-from .path import Departures, Path, Paths, Trace, send_path
-from .pipelines import PIPELINES, Cell, Pipeline, Step
-from .records import PathStep, Run, Schedule
+from .path import Departures, Path, Paths, Steps, Trace, send_path
+from .pipelines import PIPELINES, Pipeline, Step
+from .pipelines import Cell as PipelineCell
+from .records import Cell, PathStep, Repeated, Run, Schedule
+from .turns import Layers as Order
+from .turns import turns
 
 COPIED = (COPY, 0)
 """A path's end: the last copy that a stage began."""
@@ -67,7 +70,7 @@ class Scheduler:
     programs: dict[str, Program] = field(default_factory=dict)
     layers: Layers = field(init=False)
     paths: Paths = field(init=False)
-    cells: tuple[Cell, ...] = field(init=False)
+    cells: tuple[PipelineCell, ...] = field(init=False)
     host_s: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -167,7 +170,7 @@ class Scheduler:
                 out, arrived[stage], sent, left = self.send(stage, out)
                 sends.append(sent)
                 departures.append(left)
-            cells.append(tuple(runs))
+            cells.append(runs)
             traces.append(trace)
             states[own] = out.streams
             done = max(done, latest_s(out.ready))
@@ -183,11 +186,35 @@ class Scheduler:
     def return_s(self) -> float:
         return self.costs.token_return.floor_s if self.floor else self.costs.token_return.time_s
 
-    def cell(self, stage: int, state: State) -> tuple[list[Run], Trace, State]:
-        """Run a stage's layers from a state: its runs, its evaluations with repeat counts, the exit state."""
-        runs: list[Run] = []
+    def cell(self, stage: int, state: State) -> tuple[Cell, Trace, State]:
+        """Run a stage's layers from a state: its runs, its evaluations with repeat counts, the exit state. A turn that begins as the one
+        before did takes as long: `times` of them are `times` periods, and each begins whole periods after the first."""
+        parts: list[Repeated] = []
         trace: Trace = []
-        for name, count in self.graph.stages[stage].layers:
+        for layers, times in turns(self.graph.stages[stage].layers):
+            left = times
+            while left > 1:
+                base = latest_s(state.ready)
+                entry = shifted(state, -base)
+                runs, steps, leaving = self.run_layers(layers, entry)
+                period = latest_s(leaving.ready)
+                repeat = left if state_key(shifted(leaving, -period)) == state_key(entry) else 1
+                moved = tuple([replace(run, start_s=run.start_s + base) for run in runs])
+                parts.append(Repeated(moved, repeat, period))
+                trace.append((steps, repeat))
+                state = shifted(leaving, base + period * (repeat - 1))
+                left -= repeat
+            if left:
+                runs, steps, state = self.run_layers(layers, state)
+                parts.append(Repeated(tuple(runs)))
+                trace.append((steps, 1))
+        return Cell(tuple(parts)), trace, state
+
+    def run_layers(self, layers: Order, state: State) -> tuple[list[Run], Steps, State]:
+        """The same of layers one after another."""
+        runs: list[Run] = []
+        steps: Steps = []
+        for name, count in layers:
             left = count
             while left:
                 base = latest_s(state.ready)
@@ -196,10 +223,10 @@ class Scheduler:
                 period = latest_s(after.ready) - base
                 repeat = left if left == 1 or state_key(shifted(found.exit, -period)) == found.key else 1
                 runs.append(Run(name, repeat, base, period, found.starts, found.finishes))
-                trace.append((found, repeat))
+                steps.append((found, repeat))
                 state = shifted(after, period * (repeat - 1))
                 left -= repeat
-        return runs, trace, state
+        return runs, steps, state
 
     def send(self, stage: int, out: State) -> tuple[State, tuple[Moment, ...], tuple[float, float], Departures]:
         """The communication stream sends each lane's result to the next stage."""

@@ -17,7 +17,7 @@ def verify_schedule(graph: Graph, schedule: Schedule) -> None:
     seen: set[tuple[int, int]] = set()
     # Where most micro-batches follow from a few, the few are looked at.
     for cell in (c for row in schedule.cells for c in getattr(row, "evaluated", row)):
-        for run in cell:
+        for run in cell.evaluated:
             times = id(run.starts), id(run.finishes)  # which layers that began alike share
             if times not in seen:
                 seen.add(times)

@@ -65,7 +65,7 @@ def verify(graph: Graph, before: Graph | None = None) -> None:
         _layers_meet(graph)
         _ends_meet(graph)
     if graph.stages:
-        _stages(graph)
+        _stages(graph, before)
         _taken(graph)
 
 
@@ -315,7 +315,9 @@ def _conserved(segment: Segment, mesh: Mesh) -> None:
 
 def _layers_meet(graph: Graph) -> None:
     """Every layer takes the value that the one before it returns, in the same layout."""
-    for names in dict.fromkeys(itertools.pairwise(segment.name for segment, _ in graph.layers)):
+    order = [layers for stage in graph.stages for layers in stage.layers]
+    within = [(name, name) for name, count in order if count > 1]
+    for names in dict.fromkeys([*itertools.pairwise(name for name, _ in order), *within]):
         before, after = map(graph.segment, names)
         same = still_there(before.dims_of(before.output)) == still_there(after.input_dims)
         meet = before.sharding_of(before.output) == after.entry and same
@@ -366,15 +368,17 @@ def _ends_meet(graph: Graph) -> None:
             require(ENDS not in op.axes, segment, op, "is a call over the ends, where it is at neither")
 
 
-def _stages(graph: Graph) -> None:
+def _stages(graph: Graph, before: Graph | None) -> None:
     """The stages have every layer once, in order; placed, every GPU has one rank."""
-    counts: Counter[str] = Counter()
-    for stage in graph.stages:
-        for name, count in stage.layers:
-            counts[name] += count
-    for segment in graph.segments:
-        if counts[segment.name] != segment.repeat:
-            raise VerifyError(f"{segment.name}: {counts[segment.name]} of {segment.repeat} layers are in a stage")
+    repeats = [(segment.name, segment.repeat) for segment in graph.segments]
+    if before is None or before.stages is not graph.stages or repeats != [(s.name, s.repeat) for s in before.segments]:
+        counts: Counter[str] = Counter()
+        for stage in graph.stages:
+            for name, count in stage.layers:
+                counts[name] += count
+        for name, repeat in repeats:
+            if counts[name] != repeat:
+                raise VerifyError(f"{name}: {counts[name]} of {repeat} layers are in a stage")
     if graph.level in ("sharded", "placed"):
         _sends(graph)
     if graph.level == "placed":

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+from operator import attrgetter
+
 from ...base.dtypes import dtype as dtype_record
 from ...base.frozen import replace
 from ...base.traced import number
-from ...ir.graph import Graph, Op, Segment, Stage, Taken, Weight, runs
+from ...ir.graph import Graph, Op, Segment, Stage, Taken, Weight
 from ...ir.ops.attributes import RouteAttrs
 from ...ir.ops.leaving import EXIT_HEAD, EXIT_TOKEN
 from ...ir.ops.op_set import OPS
@@ -45,7 +48,8 @@ def run(unit: Unit, batching: Batching | None = None) -> Graph:
     )
     segments = with_shared(segments, unit)
     unit.out.check()
-    order = runs(layer.name for layer in spec.model.stack for _ in range(layer.repeat))
+    stack = groupby(spec.model.stack, key=attrgetter("name"))
+    order = tuple((name, sum(layer.repeat for layer in group)) for name, group in stack)
     return Graph(
         phase.name,
         phase.graph_kind,
