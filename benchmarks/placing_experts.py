@@ -2,7 +2,7 @@
 
 python benchmarks/placing_experts.py [-n RUNS] [--layers 61] [--experts 256] [--spare 32] [--ranks 32]
 
-Loads are random, of three laws. `once`: the same layer by layer.
+Loads are random, of four laws. `once`: the same layer by layer.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ TOP_K = 8.0
 TARGET_S = 0.004
 """For 61 layers of 256 experts with 32 spare copies."""
 LAWS: dict[str, Callable[[np.random.Generator, int], Floats]] = {
+    "uniform": lambda rng, n: rng.uniform(0.5, 1.5, n),
     "gamma 0.7": lambda rng, n: rng.gamma(0.7, 1.0, n),
     "zipf 1.0": lambda rng, n: rng.permutation(np.arange(1.0, n + 1) ** -1.0),
     "pareto 1.2": lambda rng, n: rng.pareto(1.2, n),

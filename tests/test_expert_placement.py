@@ -15,10 +15,12 @@ import dagc
 from dagc.base.diagnostics import Collector, SpecError
 from dagc.base.schema.phase import PLACINGS
 from dagc.base.source import Source
-from dagc.cost.expert_balance import CLOSE, balanced_slots, least_load
+from dagc.cost import expert_packing, expert_swaps
+from dagc.cost.expert_balance import balanced_slots, least_load
 from dagc.cost.expert_load import expert_slots
-from dagc.cost.expert_packing import copies_of
+from dagc.cost.expert_packing import copies_of, pack_layers, pack_replicas
 from dagc.cost.expert_placement import place_experts, place_layers, rank_loads
+from dagc.cost.expert_swaps import CLOSE
 from dagc.cost.routing import Floats, cap
 from dagc.execute.prove import prove, prove_graph
 from dagc.export.engines.launch import export
@@ -117,13 +119,40 @@ def test_no_busier_than_in_order_nor_than_the_greedy_packing(law: int, experts: 
     assert busiest.mean() <= greedy.mean() * (1 + 1e-3)
 
 
-def test_layers_are_placed_one_by_one_as_together() -> None:
-    p = np.concatenate([loads(law, 4, 64) for law in range(3)])
-    together = place_layers(p, 8, 8, how="balanced")
+@pytest.mark.parametrize("how", ["eplb", "balanced"])
+def test_layers_are_placed_one_by_one_as_together(how: str) -> None:
+    p = np.concatenate([loads(law, 5, 64) for law in range(3)])
+    assert len(p) > expert_packing.FEW_LAYERS
+    together = place_layers(p, 8, 8, how=how)
     assert all(
-        np.array_equal(place_experts(own, 8, 8, how="balanced").slots, slots)
-        for own, slots in zip(p, together, strict=True)
+        np.array_equal(place_experts(own, 8, 8, how=how).slots, slots) for own, slots in zip(p, together, strict=True)
     )
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_layers_are_packed_together_as_one_by_one(seed: int) -> None:
+    """Any numbers of copies, equal loads and none: some layers need room made, which is done one by one."""
+    rng = np.random.default_rng(seed)
+    ranks, per_rank, layers = [(2, 3, 16), (4, 5, 16), (8, 1, 16), (5, 4, 40), (1, 6, 13), (8, 9, 20)][seed]
+    experts = max(per_rank, ranks * per_rank * 2 // 3)
+    copies = np.ones((layers, experts), dtype=np.int64)
+    for own in copies:
+        while own.sum() < ranks * per_rank:
+            own[rng.choice(np.flatnonzero(own < ranks))] += 1
+    for weight in (rng.pareto(1.1, (layers, experts)), rng.choice([0.0, 0.1, 0.3, 1.0], (layers, experts))):
+        one_by_one = np.stack([pack_replicas(w, c, ranks, per_rank) for w, c in zip(weight, copies, strict=True)])
+        assert np.array_equal(pack_layers(weight, copies, ranks, per_rank), one_by_one)
+
+
+@pytest.mark.parametrize("law", range(3))
+def test_swaps_found_at_once_are_those_one_after_another(law: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for at_once in (1, expert_swaps.AT_ONCE, 7):
+        monkeypatch.setattr(expert_swaps, "AT_ONCE", at_once)
+        found.append(
+            [balanced_slots(loads(law, 8, e, seed=1), r, s).tolist() for e, r, s in ((64, 8, 8), (128, 16, 0))]
+        )
+    assert found[0] == found[1] == found[2]
 
 
 @settings(deadline=None, max_examples=60)

@@ -15,7 +15,8 @@ from itertools import combinations
 import numpy as np
 
 from ..base.arrays import NDArray
-from .expert_packing import copies_of, descending, pack_replicas
+from .expert_packing import copies_of, descending, pack_layers
+from .expert_swaps import CLOSE, part_doubles, swap
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -24,9 +25,6 @@ EXACT_SLOTS = 16
 """So many slots and fewer are searched through, in some milliseconds."""
 EXACT_SLOTS_WITH_SPARES = 12
 """The same where copies of any expert may be in some of them."""
-MOST_SWAPS = 32
-CLOSE = 3e-3
-"""A busiest rank so near its bound is left as it is."""
 
 
 def balanced_slots(p: Floats, ranks: int, spare: int) -> Ints:
@@ -51,10 +49,11 @@ def least_load(p: Floats, copies: Ints, ranks: int) -> Floats:
 def _replicas(each: Floats, copies: Ints) -> tuple[Ints, Floats]:
     """Expert and load of every replica [layers, slots], heaviest first. `each` [layers, experts]: load of a replica."""
     layers, experts = each.shape
-    expert = np.repeat(np.tile(np.arange(experts), layers), copies.ravel()).reshape(layers, -1)
-    weight = np.take_along_axis(each, expert, axis=1)
+    place = np.repeat(np.arange(layers * experts), copies.ravel())
+    weight = each.ravel()[place].reshape(layers, -1)
     order = descending(weight)
-    return np.take_along_axis(expert, order, axis=1), np.take_along_axis(weight, order, axis=1)
+    order += np.arange(layers)[:, None] * weight.shape[1]
+    return place[order] - np.arange(layers)[:, None] * experts, weight.ravel()[order]
 
 
 def _bound(weight: Floats, ranks: int) -> Floats:
@@ -77,13 +76,13 @@ def _packed(p: Floats, copies: Ints, ranks: int) -> Ints:
     for count in np.unique(alone):
         own = np.flatnonzero(alone == count)
         found[own] = _differences(expert[own], weight[own], ranks, per_rank, int(count))
-    _part_doubles(found, each)
+    part_doubles(found, each)
     bound = _bound(weight, ranks)
-    busiest = _swap(found, each, bound)
+    busiest = swap(found, each, bound)
     again = np.flatnonzero(busiest > bound * (1.0 + CLOSE))
     if len(again):
-        second = np.stack([pack_replicas(each[k], copies[k], ranks, per_rank) for k in again])
-        better = _swap(second, each[again], bound[again]) < busiest[again]
+        second = pack_layers(each[again], copies[again], ranks, per_rank)
+        better = swap(second, each[again], bound[again]) < busiest[again]
         found[again[better]] = second[better]
     return found
 
@@ -111,91 +110,32 @@ def _differences(expert: Ints, weight: Floats, ranks: int, per_rank: int, alone:
     ranks -= alone
     if not ranks:
         return found
-    load = weight[:, rest].reshape(layers, per_rank, ranks).copy()
-    spread = load[:, :, 0] - load[:, :, -1]
-    row = np.arange(layers)
+    load = weight[:, rest].reshape(layers * per_rank, ranks).copy()
+    spread = load[:, 0] - load[:, -1]
+    by_layer, first = spread.reshape(layers, per_rank), np.arange(layers) * per_rank
+    before = np.arange(layers)[:, None] * ranks
     merged = []
     for _ in range(per_rank - 1):
-        one = spread.argmax(axis=1)
-        spread[row, one] = -1.0
-        other = spread.argmax(axis=1)
-        total = load[row, one] + load[row, other][:, ::-1]
+        one = first + by_layer.argmax(axis=1)
+        spread[one] = -1.0
+        other = first + by_layer.argmax(axis=1)
+        total = load[one] + load[other][:, ::-1]
         order = np.argsort(-total, axis=1)
-        total = np.take_along_axis(total, order, axis=1)
-        load[row, one] = total
-        spread[row, one], spread[row, other] = total[:, 0] - total[:, -1], -2.0
-        merged.append((one, other, order))
-    rank = np.broadcast_to(
-        np.arange(ranks), (layers, per_rank, ranks)
-    ).copy()  # of each replica, back through the merges
-    place = row[:, None]
+        total = total.ravel()[order + before]
+        load[one] = total
+        spread[one], spread[other] = total[:, 0] - total[:, -1], -2.0
+        merged.append((one * ranks, other * ranks, order))
+    rank = np.tile(np.arange(ranks), layers * per_rank)  # of each replica, back through the merges
+    inside = np.arange(ranks)
     for one, other, order in reversed(merged):
-        last = rank[row, one]
-        rank[place, one[:, None], order] = last
-        rank[place, other[:, None], ranks - 1 - order] = last
+        last = rank[one[:, None] + inside]
+        rank[one[:, None] + order] = last
+        rank[other[:, None] + (ranks - 1 - order)] = last
+    rank = rank.reshape(layers, per_rank, ranks)
     by_rank = np.argsort(rank, axis=2)  # each row has one replica of each rank
     own = np.take_along_axis(expert[:, rest].reshape(layers, per_rank, ranks), by_rank, axis=2)
     found[:, alone:] = own.transpose(0, 2, 1)
     return found
-
-
-# -- swaps -------------------------------------------------------------------------------------------
-
-
-def _part_doubles(found: Ints, each: Floats) -> None:
-    """Copies of one expert on one rank go elsewhere, in place: each to the rank, in exchange for the replica, that makes the busier of
-    both the least busy. A rank with a double has fewer experts than one without, so one of those is new to it."""
-    ordered = np.sort(found, axis=2)
-    for layer in np.flatnonzero((ordered[:, :, 1:] == ordered[:, :, :-1]).any(axis=(1, 2))):
-        slots, own = found[layer], each[layer]
-        while True:
-            inside = np.sort(slots, axis=1)
-            twice = np.argwhere(inside[:, 1:] == inside[:, :-1])
-            if not len(twice):
-                break
-            rank, expert = int(twice[0, 0]), int(inside[twice[0, 0], twice[0, 1]])
-            load = own[slots].sum(axis=1)
-            lacks = ~(slots == expert).any(axis=1)
-            new = lacks[:, None] & ~np.isin(slots, slots[rank])
-            change = own[slots] - own[expert]
-            worse = np.where(new, np.maximum(load[rank] + change, load[:, None] - change), np.inf)
-            other, place = np.unravel_index(int(worse.argmin()), worse.shape)
-            slots[rank, int(np.flatnonzero(slots[rank] == expert)[0])] = slots[other, place]
-            slots[other, place] = expert
-
-
-def _swap(found: Ints, each: Floats, bound: Floats) -> Floats:
-    """The busiest rank of each layer swaps a replica with another rank, in place, whatever brings both nearest to each other, while that
-    makes the busiest rank less busy and it is not at its bound: with the least busy rank; where that helps no more, with the next. Returns the load of the busiest."""
-    layers, ranks, per_rank = found.shape
-    load = each[np.arange(layers)[:, None, None], found].sum(axis=2)
-    if per_rank == 1:
-        return np.asarray(load.max(axis=1))
-    active, tried = np.arange(layers), np.zeros(layers, dtype=np.int64)
-    for _ in range(MOST_SWAPS):
-        goes_on = (load[active].max(axis=1) > bound[active] * (1.0 + CLOSE)) & (tried[active] < ranks - 1)
-        active = active[goes_on]
-        if not len(active):
-            break
-        own = load[active]
-        row = np.arange(len(active))
-        by_load = np.argsort(own, axis=1, kind="stable")
-        most, other = by_load[:, -1], by_load[row, tried[active]]
-        ours, theirs = found[active, most], found[active, other]
-        gain = each[active[:, None], ours][:, :, None] - each[active[:, None], theirs][:, None, :]
-        half = (own[row, most] - own[row, other]) / 2
-        same = ours[:, :, None] == theirs[:, None, :]
-        taken = same.any(axis=2)[:, :, None] | same.any(axis=1)[:, None, :]
-        off = np.where(taken, np.inf, np.abs(gain - half[:, None, None])).reshape(len(active), -1)
-        best = off.argmin(axis=1)
-        helps = off[row, best] < half * (1 - 1e-9)
-        tried[active] = np.where(helps, 0, tried[active] + 1)
-        at, i, j = active[helps], best[helps] // per_rank, best[helps] % per_rank
-        most, other, moved = most[helps], other[helps], gain.reshape(len(active), -1)[row, best][helps]
-        found[at, most, i], found[at, other, j] = found[at, other, j], found[at, most, i]
-        load[at, most] -= moved
-        load[at, other] += moved
-    return np.asarray(load.max(axis=1))
 
 
 # -- few slots ---------------------------------------------------------------------------------------

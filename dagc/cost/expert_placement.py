@@ -69,11 +69,11 @@ def place_layers(p: Floats, ranks: int, redundant: int, groups: int = 1, nodes: 
 
 
 def _packed(p: Floats, ranks: int, redundant: int) -> Ints:
-    from .expert_packing import copies_of, pack_replicas
+    from .expert_packing import copies_of, pack_layers
 
     slots = (p.shape[1] + redundant) // ranks
-    several = zip(p, copies_of(p, redundant, ranks), strict=True)
-    return np.stack([pack_replicas(own / copies, copies, ranks, slots) for own, copies in several])
+    copies = copies_of(p, redundant, ranks)
+    return pack_layers(p / copies, copies, ranks, slots)
 
 
 def _balanced(p: Floats, ranks: int, redundant: int) -> Ints:
