@@ -45,6 +45,7 @@ CASES: dict[str, tuple[dict[str, str], str, str]] = {
     "scale": ({"x": X}, "scale(%x, factor=-2.5)", X),
     "shift": ({"x": X}, "shift(%x, by=1)", X),
     "expert_probs": ({"scores": "[batch, seq, expert]"}, "expert_probs(%scores)", "[batch, seq, expert]"),
+    "expert_probs by roots": ({"scores": "[batch, seq, expert]"}, "expert_probs(%scores, score=sqrtsoftplus)", "[batch, seq, expert]"),
     "expert_probs by sigmoids": ({"scores": "[batch, seq, expert]"}, "expert_probs(%scores, score=sigmoid)", "[batch, seq, expert]"),
     "router_z": ({"scores": "[batch, seq, expert]"}, "router_z(%scores)", "[batch, seq]"),
     "rename": ({"x": X}, "rename(%x)", "[batch, seq, expert]"),
@@ -89,7 +90,7 @@ CASES: dict[str, tuple[dict[str, str], str, str]] = {
         for attributes in (
             "score=softmax", "score=softmax, normalize=false", "score=sigmoid, scale=2.5, eps=0.1",
             "score=sigmoid, normalize=false, groups=4, groups_limit=2", "score=softmax, groups=2, groups_limit=1, group_score=best",
-            "score=sparsemixer, jitter=0.1",
+            "score=sparsemixer, jitter=0.1", "score=sqrtsoftplus, scale=1.5, eps=0.1", "score=sqrtsoftplus, normalize=false",
         )
     },
 }  # fmt: skip

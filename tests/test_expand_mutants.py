@@ -44,7 +44,7 @@ def test_the_arithmetic_of_blocks() -> None:
 
 def test_every_attribute_of_the_language_has_a_fault() -> None:
     tried = {m.what for m in faults()}
-    inputs = {"sinks", "selected", "bias", "empty", "gain"}
+    inputs = {"sinks", "selected", "bias", "empty", "tokens", "table", "gain"}
     for kind, attributes in LANGUAGE.items():
         for name in attributes:
             assert (kind, name) in tried or name in inputs, (kind, name)

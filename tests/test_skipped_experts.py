@@ -66,7 +66,7 @@ def test_weights_below_a_share_of_the_largest_are_none() -> None:
     np.testing.assert_allclose(every, [[0.5, 0.3, 0.15]])
 
 
-@pytest.mark.parametrize("score", ["softmax", "sigmoid", "sparsemixer"])
+@pytest.mark.parametrize("score", ["softmax", "sigmoid", "sparsemixer", "sqrtsoftplus"])
 def test_both_backends_skip_the_same(score: str) -> None:
     scores = np.random.default_rng(3).standard_normal((4, 5, 8))
     rule = Router(3, score, jitter=0.1, skip=0.3, skip_below=0.7)

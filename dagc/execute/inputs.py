@@ -9,8 +9,10 @@ from math import prod
 
 import numpy as np
 
+from ..base.dtypes import INDICES
 from ..base.frozen import record
 from ..ir.graph import Segment, Weight
+from ..ir.ops.attributes import RouteAttrs
 from ..spec.workload import Routing
 from .values import Floats, Ints
 
@@ -27,9 +29,24 @@ def random_tensor(name: str, shape: tuple[int, ...], scale: float = 1.0) -> Floa
     return np.asarray(rng.standard_normal(shape) * scale)
 
 
+def _experts_of(segment: Segment, weight: Weight) -> int:
+    """How many experts there are to choose from a table."""
+    route = next(op for op in segment.ops if isinstance(op.attrs, RouteAttrs) and weight.name in op.inputs)
+    return int(segment.size(segment.dims_of(route.inputs[0])[-1]))
+
+
+def random_table(name: str, shape: tuple[int, ...], below: int) -> Floats:
+    """Rows of numbers that differ, all less than `below`: the first at random, the others at a random distance each."""
+    rng, (rows, width) = np.random.default_rng(zlib.crc32(name.encode())), shape
+    first, step = rng.integers(below, size=(rows, 1)), rng.integers(1, below // width + 1, size=(rows, 1))
+    return np.asarray((first + step * np.arange(width)) % below, dtype=np.float64)
+
+
 def random_weight(segment: Segment, layer: int, weight: Weight) -> Floats:
     """Normal numbers, scaled by the root of what a contraction sums over."""
     shape = tuple(int(segment.size(d)) for d in weight.dims)
+    if weight.dtype in INDICES:
+        return random_table(f"{segment.name}.{layer}.{weight.name}", shape, _experts_of(segment, weight))
     fan = prod(shape[:-1]) if len(shape) > 1 and weight.scope == "dense" else shape[-2] if len(shape) > 1 else 1
     return random_tensor(f"{segment.name}.{layer}.{weight.name}", shape, 1.0 if len(shape) == 1 else fan**-0.5)
 

@@ -31,9 +31,9 @@ from ..ir.ops.attributes import (
     TemperAttrs,
 )
 from ..ir.ops.leaving import EVERY
-from ..ir.ops.op_set import OPS
+from ..ir.ops.op_set import OPS, table_by_id
 from ..ir.ops.sequence import SEQUENCE_DIMS
-from ..ir.routed_dims import after_skipping, empty_experts, left_out, stem
+from ..ir.routed_dims import after_skipping, choices_in, empty_experts, left_out, stem
 from ..ir.sharding import Axes
 from ..ir.verify.violation import VerifyError
 from ..spec.unit import Unit
@@ -229,6 +229,8 @@ class Shrinker:
             return float(small.physical if scope == "experts" else small.count)
         if kind in MADE_DIMS:
             return self.made(segment, dim, scope)
+        if choice := choices_in(segment, dim):
+            return self.made(segment, choice, scope)
         key = (self.names.get(dim, dim), int(size))
         if key not in self.known:
             base, also = self.base(segment, dim)
@@ -246,7 +248,7 @@ class Shrinker:
             if OPS[op.kind].over_heads and dim in op.dims[:-1]:
                 base = HEADS
             if (OPS[op.kind].reduce == "max" and dim == segment.dims_of(op.inputs[0])[-1]) or (
-                OPS[op.kind].reads_rows and dim == segment.dims_of(op.inputs[1])[0]
+                (table := table_by_id(op)) and dim == segment.dims_of(table)[0]
             ):
                 base = WORDS
             if isinstance(op.attrs, RopeAttrs) and op.dims[-1] == dim:
@@ -438,10 +440,10 @@ def twin_of(
     whole = tuple(shrunk(shrinker, placed.segment(s.name), s, order.count(s.name)) for s in model.segments)
     reference = replace(model, segments=whole, stages=(Stage(0, runs(order)),), microbatches=micro)
     words = [
-        small[s.name].size(s.dims_of(op.inputs[1])[0])
+        small[s.name].size(s.dims_of(table)[0])
         for s in placed.segments
         for op in s.ops
-        if OPS[op.kind].reads_rows and not OPS[op.kind].gradient_of
+        if (table := table_by_id(op)) and not OPS[op.kind].gradient_of
     ]
     counts = [r.count for r in shrinker.routers.values()]
     return Twin(twin, reference, few_loads(routing, counts), int(min(words, default=1)))

@@ -8,6 +8,7 @@ from ..base.frozen import record
 from .graph import Graph, Segment, StageEdge, Taken
 from .ops.kind import Tokens
 from .ops.op_set import OPS
+from .requests import IDS
 from .sharding import Sharding
 
 
@@ -20,13 +21,13 @@ class Made:
 
     @property
     def kind(self) -> str:
-        """Of the op that makes it."""
-        return self.segment.by_name[self.value].kind
+        """Of the op that makes it; of token ids their name."""
+        return IDS if self.value == self.segment.input else self.segment.by_name[self.value].kind
 
     @property
     def is_cache(self) -> bool:
         """Whether its layer keeps it."""
-        return OPS[self.kind].tokens is Tokens.CACHE
+        return self.kind != IDS and OPS[self.kind].tokens is Tokens.CACHE
 
 
 def are_handed_on(graph: Graph) -> bool:

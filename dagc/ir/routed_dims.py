@@ -104,6 +104,12 @@ def empty_experts(segment: Segment, route: Op) -> str | None:
     return segment.dims_of(route.inputs[1])[-1] if route.of(RouteAttrs).empty else None
 
 
+def choices_in(segment: Segment, dim: str) -> str | None:
+    """The choices of the router whose table has them as this dimension; None: it is of no table."""
+    routes = (op for op in segment.ops if isinstance(op.attrs, RouteAttrs) and op.attrs.by_token)
+    return next((op.dims[-1] for op in routes if segment.dims_of(op.inputs[2])[1] == dim), None)
+
+
 def chosen_from(segment: Segment, choice: str) -> int:
     """How many experts that compute something the router of a choice has: choices from this number on are of empty ones."""
     route = next(op for op in segment.ops if op.dims[-1:] == (choice,) and isinstance(op.attrs, RouteAttrs))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..base.diagnostics import Collector
+from ..base.dtypes import INDICES
 from ..base.units import SCALAR, show
 from ..ir.graph import Graph, Segment, Weight
 from ..ir.routed_dims import rows_with, skipped
@@ -10,10 +11,11 @@ from ..spec.spec import Spec
 
 
 def count_parameters(graph: Graph) -> tuple[float, float]:
-    """(total, active per token): routed experts count top_k of their number in the second, less the share of empty ones, a tied head not at all."""
+    """(total, active per token): routed experts count top_k of their number in the second, less the share of empty ones, a tied head and
+    tables of whole numbers not at all."""
     total = active = 0.0
     for segment in graph.segments:
-        for weight in (w for w in segment.weights if not w.tied):
+        for weight in (w for w in segment.weights if not w.tied and w.dtype not in INDICES):
             size = segment.count(weight.dims) * segment.repeat
             total += size
             active += size * active_share(segment, weight)

@@ -247,7 +247,7 @@ def graph_mutants() -> Iterator[GraphMutant]:
             if wanted.kind != "tensor" and name != "gain":
                 yield from of_attribute(kind, name, wanted)
     yield GraphMutant(("attend", "chosen"), "one more", lambda op: _counted(op, "chosen", 1))
-    yield input_left_out("bias", "route", lambda op: 1 if len(op.inputs) > 1 and not attr(op, "empty") else None)
+    yield input_left_out("bias", "route", lambda op: 1 if len(op.inputs) == 2 and not attr(op, "empty") else None)
     yield GraphMutant(("route", "empty_bias"), "left out", _unbiased)
     yield input_left_out("sinks", "attend", lambda op: _where(op, attend_extras(op)[0]))
     yield input_left_out("selected", "attend", lambda op: _where(op, attend_extras(op)[1]))

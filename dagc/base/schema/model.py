@@ -47,7 +47,7 @@ EXPERTS: dict[str, Attribute] = {
     "hidden": count_of("width of one expert", high=1e7),
     "shared": count_of("shared experts", 0, low=0, high=1e4),
     "shared_hidden": count_of("width of one shared expert", None, high=1e7, otherwise="hidden"),
-    "score": word_of("router score", "softmax", "softmax", "sigmoid"),
+    "score": word_of("router score", "softmax", "softmax", "sigmoid", "sqrtsoftplus"),
     "normalize": Attribute("the chosen weights sum to one", "flag", default=True),
     "groups": count_of("expert groups of group-limited routing", 1, high=1e6),
     "groups_limit": count_of("groups that a token may use", 1, high=1e6),

@@ -30,7 +30,7 @@ from ..rule_makers import delta_layouts, fetched
 from ..updates import updates
 from ..values import Floats, Ints, Ragged
 from . import ops as k
-from .router import Router
+from .router import SLOPES, Router
 
 Dims = tuple[str, ...]
 Operands = Sequence[Any]
@@ -266,17 +266,19 @@ def _softmax(scores: Floats) -> Floats:
 
 
 def _expert_probs(call: OpCall, x: Operands) -> Floats:
-    if call.op.of(ScoreAttrs).score != "sigmoid":
-        return _softmax(x[0])
-    p = k.sigmoid(x[0])
-    return np.asarray(p / p.sum(axis=-1, keepdims=True))
+    p = Router(1, call.op.of(ScoreAttrs).score).probabilities(x[0])
+    return np.asarray(p / p.sum(axis=-1, keepdims=True)) if call.op.of(ScoreAttrs).score in SLOPES else p
 
 
 def _expert_probs_grad(call: OpCall, x: Operands) -> Floats:
     upstream, scores = x
     p = _expert_probs(call, [scores])
     found = p * (upstream - (upstream * p).sum(axis=-1, keepdims=True))
-    return np.asarray(found if call.op.of(ScoreAttrs).score != "sigmoid" else found * (1.0 - k.sigmoid(scores)))
+    score = call.op.of(ScoreAttrs).score
+    if score not in SLOPES:
+        return np.asarray(found)
+    own = Router(1, score).probabilities(scores)
+    return np.asarray(found * SLOPES[score](scores, own) / own)
 
 
 def _log_sum(scores: Floats) -> Floats:

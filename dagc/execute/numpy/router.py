@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from math import ceil
 
 import numpy as np
@@ -17,6 +18,13 @@ Choice = tuple[Ints, Floats]
 def taken_at_most(capacity: float, choices: int, experts: int) -> int:
     """Rows of an expert of so many choices."""
     return ceil(capacity * choices / experts - 1e-9)
+
+
+SLOPES: Mapping[str, Callable[[Floats, Floats], Floats]] = {
+    "sigmoid": lambda scores, p: p * (1.0 - p),
+    "sqrtsoftplus": lambda scores, p: sigmoid(scores) / (2.0 * p),
+}
+"""Of functions of one score: what a probability changes by with it."""
 
 
 @record
@@ -38,6 +46,7 @@ class Router:
     skip_below: float = 0.0
     capacity: float = 0.0
     empty: bool = False
+    by_token: bool = False
 
     def __call__(self, scores: Floats, bias: Floats | None) -> Choice:
         if self.score == "sparsemixer":
@@ -53,6 +62,8 @@ class Router:
     def probabilities(self, scores: Floats) -> Floats:
         if self.score == "sigmoid":
             return sigmoid(scores)
+        if self.score == "sqrtsoftplus":
+            return np.sqrt(np.logaddexp(0.0, scores))
         p = np.exp(scores - scores.max(axis=-1, keepdims=True))
         return np.asarray(p / p.sum(axis=-1, keepdims=True))
 
@@ -91,8 +102,8 @@ class Router:
             upstream = (upstream - (upstream * taken).sum(axis=-1, keepdims=True) / total) / total
         of_p = np.zeros(scores.shape)
         np.put_along_axis(of_p, chosen, upstream, axis=-1)
-        if self.score == "sigmoid":
-            return np.asarray(of_p * p * (1.0 - p))
+        if self.score in SLOPES:
+            return np.asarray(of_p * SLOPES[self.score](scores, p))
         return np.asarray(p * (of_p - (p * of_p).sum(axis=-1, keepdims=True)))
 
     def allowed(self, p: Floats) -> Floats:

@@ -183,6 +183,9 @@ def _route(call: OpCall, x: Operands) -> Choice:
         batch = call.origin[0] + np.arange(scores.shape[0])[:, None]
         position = (batch * int(call.segment.sizes["seq"]) + call.positions("seq"))[..., None] * router.top_k
         chosen, weights = router.forced(scores, (position + np.arange(router.top_k)) % scores.shape[-1])
+    elif router.by_token:
+        ids, table = x[1:]
+        chosen, weights = router.forced(scores, table[ids].astype(np.int64))
     else:
         chosen, weights = router(scores, x[1] if len(x) > 1 else None)
     if router.capacity:

@@ -22,6 +22,7 @@ from ...ir.ops.elementwise import ACTIVATIONS
 from ...ir.ops.gradients import differentiated, forward_op
 from ...ir.routed_dims import thins
 from ..dispatcher import OpCall, Rule
+from ..numpy.router import SLOPES
 from ..numpy.router import Router as RouterRule
 from ..row_gradients import row_gradients
 from ..rule_makers import fetched
@@ -140,17 +141,19 @@ def _expert_share(call: OpCall, x: Operands) -> Tensor:
 
 
 def _expert_probs(call: OpCall, x: Operands) -> Tensor:
-    if call.op.of(ScoreAttrs).score != "sigmoid":
-        return torch.softmax(x[0], dim=-1)
-    p = torch.sigmoid(x[0])
-    return p / p.sum(dim=-1, keepdim=True)
+    score = call.op.of(ScoreAttrs).score
+    p = Router(RouterRule(1, score)).probabilities(x[0])
+    return p / p.sum(dim=-1, keepdim=True) if score in SLOPES else p
 
 
 def _expert_probs_grad(call: OpCall, x: Operands) -> Tensor:
     upstream, scores = x
     p = _expert_probs(call, [scores])
     found = p * (upstream - (upstream * p).sum(dim=-1, keepdim=True))
-    return found if call.op.of(ScoreAttrs).score != "sigmoid" else found * (1.0 - torch.sigmoid(scores))
+    score = call.op.of(ScoreAttrs).score
+    if score == "sqrtsoftplus":
+        return found * torch.sigmoid(scores) / (2.0 * torch.logaddexp(scores, torch.zeros_like(scores)))
+    return found * (1.0 - torch.sigmoid(scores)) if score == "sigmoid" else found
 
 
 def _router_z_grad(call: OpCall, x: Operands) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...base.dtypes import INDICES
 from ...ir.graph import Op, Segment
 from ...ir.ops.attributes import AdamAttrs
 from ...ir.ops.kind import Tokens
@@ -51,6 +52,8 @@ class Resident:
         def make() -> Any:
             part = self.shards.weight(segment, layer, name, self.rank)
             self.shards.wholes.clear()
+            if segment.weight[name].dtype in INDICES:
+                return self.exact(np.asarray(part, dtype=np.int64))
             return {p: self.real(w) for p, w in part.items()} if isinstance(part, dict) else self.real(part)
 
         return self.once(("weight", layer, name), make)

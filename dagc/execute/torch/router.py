@@ -45,6 +45,8 @@ class Router:
         return torch.where(weights < least, 0.0, weights)
 
     def probabilities(self, scores: Tensor) -> Tensor:
+        if self.rule.score == "sqrtsoftplus":
+            return torch.sqrt(torch.logaddexp(scores, torch.zeros_like(scores)))
         return torch.sigmoid(scores) if self.rule.score == "sigmoid" else torch.softmax(scores, dim=-1)
 
     def allowed(self, p: Tensor) -> Tensor:

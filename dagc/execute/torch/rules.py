@@ -211,7 +211,11 @@ def _dropout(call: OpCall, x: Operands) -> tuple[Tensor, Tensor]:
 def _route(call: OpCall, x: Operands) -> tuple[Tensor, Tensor]:
     rule = RouterRule(**values(call.op.of(RouteAttrs)))
     x = [torch.cat(both, dim=-1) for both in zip(x[::2], x[1::2], strict=True)] if rule.empty else x
-    chosen, weights = Router(rule)(x[0], x[1] if len(x) > 1 else None)
+    if rule.by_token:
+        chosen = x[2][x[1].long()]
+        weights = Router(rule).weights(x[0], chosen)
+    else:
+        chosen, weights = Router(rule)(x[0], x[1] if len(x) > 1 else None)
     return chosen, capped(rule, chosen, weights, x[0].shape[-1]) if rule.capacity else weights
 
 

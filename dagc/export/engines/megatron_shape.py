@@ -126,6 +126,9 @@ def experts(draft: ServerDraft, model: Model, sparse: list[bool]) -> None:
         draft.flag("sparse_layers", f"({'+'.join(f'[{int(own)}]*{count}' for own, count in runs)})")
     if shared := model.count("experts.shared", 0):
         draft.flag("shared_ffn", shared * model.count("experts.shared_hidden"))
+    draft.refuse(
+        score not in ("softmax", "sigmoid"), f"scores of experts are softmax or sigmoid, not {score}", "router"
+    )
     draft.flag("score", score)
     weighted = bool(model.attributes.get("experts.normalize", True))
     draft.refuse(

@@ -288,11 +288,14 @@ class DeltaGradAttrs(DeltaAttrs):
 # -- experts -------------------------------------------------------------------------------------
 
 
+SCORES = ("softmax", "sigmoid", "sparsemixer", "sqrtsoftplus")
+
+
 class RouterAttrs(Attrs):
     """How scores become choices of experts and their weights."""
 
     top_k: int = _count("experts per token", high=1e6)
-    score: str = _word("router score", "softmax", "sigmoid", "sparsemixer", default="softmax")
+    score: str = _word("router score", *SCORES, default="softmax")
     normalize: bool = _flag("the chosen weights sum to one", default=True)
     groups: int = _count("expert groups of group-limited routing", default=1, high=1e6)
     groups_limit: int = _count("groups that a token may use", default=1, high=1e6)
@@ -322,9 +325,14 @@ class RouteAttrs(RouterAttrs):
         default=0.0,
     )
     empty: bool = _flag("some experts do nothing: their scores are the second operand", made=True, default=False)
+    by_token: bool = _flag(
+        "a token's id chooses: operands 2 and 3 are the ids, and a table of the experts of each",
+        made=True,
+        default=False,
+    )
 
 
-OF_SKIPPING = ("skip", "skip_below", "capacity", "empty")
+OF_SKIPPING = ("skip", "skip_below", "capacity", "empty", "by_token")
 """Which choices count: that is constant to gradients."""
 
 
@@ -404,7 +412,7 @@ class ShareAttrs(Attrs):
 
 
 class ScoreAttrs(Attrs):
-    score: str = _word("router score", "softmax", "sigmoid", "sparsemixer", default="softmax")
+    score: str = _word("router score", *SCORES, default="softmax")
 
 
 class LabelsAttrs(Attrs):

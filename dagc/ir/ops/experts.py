@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...base.dtypes import DTYPE_BYTES
 from ..graph import Op, Segment
 from ..mesh import Mesh
 from ..routed_dims import dim_like, routed, rows_of, skipped, stem
@@ -9,12 +10,15 @@ from ..sharding import Axes, Sharding
 from .attributes import CombineAttrs, DispatchAttrs, ExchangeAttrs, ExpertCopyAttrs, RouteAttrs
 from .elementwise import per_element
 from .kind import AS_OPERAND, IN_EXPERTS, DtypeRule, Misfit, OpKind, Tokens, listed, operands, same_dims
-from .sizes import by_loops, local_bytes
+from .sizes import by_loops, local_bytes, local_count
 
 
 def _routed(segment: Segment, op: Op) -> None:
     if op.of(RouteAttrs).empty:
         _routed_with_empty(segment, op)
+        return
+    if op.of(RouteAttrs).by_token:
+        _routed_by_token(segment, op)
         return
     bias = ["bias"] if len(op.inputs) > 1 else []
     scores, *rest = operands(segment, op, "scores", *bias)
@@ -33,6 +37,37 @@ def _routed_with_empty(segment: Segment, op: Op) -> None:
     same_dims("operand 2 (scores of empty experts)", empty[:-1], scores[:-1])
     for place, (dims, of) in enumerate(zip(rest, (scores, empty), strict=False), start=3):
         same_dims(f"operand {place} (bias)", dims, of[-1:])
+
+
+def _routed_by_token(segment: Segment, op: Op) -> None:
+    """The table has a row of experts for every id."""
+    scores, ids, table = operands(segment, op, "scores", "token ids", "table")
+    if op.dims[:-1] != scores[:-1] or stem(op.dims[-1]) != "choice":
+        raise Misfit("result", listed(op.dims), listed((*scores[:-1], "choice")))
+    same_dims("operand 2 (token ids)", ids, scores[:-1])
+    if len(table) != 2 or segment.size(table[1]) != segment.size(op.dims[-1]):
+        raise Misfit("operand 3 (table)", listed(table), f"[rows, {op.dims[-1]}]")
+
+
+def _ids_and_table(op: Op) -> tuple[str, ...]:
+    return op.inputs[1:] if op.of(RouteAttrs).by_token else ()
+
+
+def _routers_whole(segment: Segment, op: Op) -> set[str]:
+    """The scores of all experts, and every row of a table: a token may have any id."""
+    if not op.of(RouteAttrs).by_token:
+        return value_widths(segment, op)
+    scores, _, table = (segment.dims_of(name) for name in op.inputs)
+    return {scores[-1], *table}
+
+
+def _routers_read(segment: Segment, op: Op, name: str, mesh: Mesh) -> float:
+    """Of a table one row for a token."""
+    if op.of(RouteAttrs).by_token and name == op.inputs[2]:
+        return (
+            local_count(segment, op.dims, by_loops(op, op.dims), mesh, op.scope) * DTYPE_BYTES[segment.dtype_of(name)]
+        )
+    return local_bytes(segment, name, by_loops(op, segment.dims_of(name)), mesh)
 
 
 def value_widths(segment: Segment, op: Op) -> set[str]:
@@ -150,7 +185,8 @@ KINDS = (
     ),
     OpKind(
         name="route", about="the experts of every token, by its scores", attrs=RouteAttrs, dims=_routed,
-        dtype=DtypeRule("int64", lambda segment, op: "int64"), idle="negligible beside the router's matrix product", whole=value_widths,
+        dtype=DtypeRule("int64", lambda segment, op: "int64", indices=_ids_and_table), idle="negligible beside the router's matrix product",
+        whole=_routers_whole, reads=_routers_read,
     ),
     OpKind(
         name="empty_weight", about="the sum of the weights of a token's choices of experts that give their input back", dims=_summed,

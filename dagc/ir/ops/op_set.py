@@ -28,7 +28,7 @@ from . import (
     rows,
     training,
 )
-from .attributes import Attrs, Value, read_record
+from .attributes import Attrs, RouteAttrs, Value, read_record
 from .kind import OpKind, Tokens
 from .sequence import Array
 from .sizes import by_loops, local_bytes, local_count, loop_axes, loop_dims
@@ -126,6 +126,13 @@ def state_of(segment: Segment, op: Op) -> Op | None:
     return Op(
         f"{op.name}.state", "cache", (op.name,), dims, dtype, op.block, op.scope, sharding=Sharding(by_loops(op, dims))
     )
+
+
+def table_by_id(op: Op) -> str:
+    """The weight of which an op reads a row for every token id; empty: it reads none."""
+    if OPS[op.kind].reads_rows:
+        return op.inputs[1]
+    return op.inputs[2] if isinstance(op.attrs, RouteAttrs) and op.attrs.by_token else ""
 
 
 def state_bytes(segment: Segment, op: Op, mesh: Mesh) -> float:

@@ -32,6 +32,7 @@ from ...base.schema.phase import PLACINGS
 from ..graph import CELLS, FORWARD, Graph, Loops, Op, Segment, Stage, StageEdge, Taken, Value, Weight, is_scope
 from ..mesh import GpuMap
 from ..ops.op_set import OPS
+from ..requests import IDS
 from ..sharding import AT_EXPERTS, Axes, Sharding
 from . import attr_words, implied, older
 from .implied import AxisNames
@@ -155,7 +156,7 @@ class Reader:
     def made(self, name: str, at: Cursor) -> Taken:
         """What follows the name of a value that a layer hands on."""
         kind = at.name()
-        if kind not in OPS:
+        if kind not in OPS and kind != IDS:
             raise TextError(f"unknown op {kind}")
         at.mark(":")
         of = self.type(at)

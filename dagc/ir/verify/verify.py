@@ -26,6 +26,7 @@ from ..ops.moves import check_moved_results, named, shown
 from ..ops.op_set import OPS, flops, input_layout, local_flops, result_layout
 from ..ops.sequence import SEQUENCE_DIMS
 from ..ops.sizes import loop_axes, loop_dims
+from ..requests import IDS
 from ..routed_dims import stem
 from ..sharding import AT_EXPERTS, Axes, Sharding
 from .operands import verify_op
@@ -139,7 +140,9 @@ def _dtypes(segment: Segment) -> None:
     require(segment.input_dtype in DTYPE_BYTES, segment, None, f"unknown dtype {segment.input_dtype}")
     for weight in segment.weights:
         require(weight.dtype in DTYPE_BYTES, segment, None, f"weight {weight.name}: unknown dtype {weight.dtype}")
-        require(weight.dtype not in INDICES, segment, None, f"weight {weight.name}: {weight.dtype} is for indices")
+        if weight.dtype in INDICES:
+            read = any(weight.name in OPS[op.kind].dtype.indices(op) for op in segment.ops)
+            require(read, segment, None, f"weight {weight.name}: {weight.dtype} is for indices")
         require(weight.scope in SCOPES, segment, None, f"weight {weight.name}: unknown scope {weight.scope}")
 
 
@@ -168,7 +171,8 @@ def _acyclic(segment: Segment) -> None:
     require(segment.output in seen, segment, None, f"returns %{segment.output}, which is not defined")
     require(not segment.output.startswith("@"), segment, None, f"returns the weight {segment.output}")
     for given, made in segment.handed:
-        require(made in segment.by_name, segment, None, f"hands on %{made} as {given}, which it does not compute")
+        given_on = made in segment.by_name or made == segment.input == IDS
+        require(given_on, segment, None, f"hands on %{made} as {given}, which it does not compute")
     if segment.downstream:
         require(segment.downstream in seen, segment, None, f"hands back %{segment.downstream}, which is not defined")
         same = segment.dims_of(segment.downstream) == segment.input_dims

@@ -74,5 +74,5 @@ class BlockBuilder:
         """The op that made a value, in this layer or an earlier one."""
         if name in self.taken:
             source = self.sources[name].segment
-            return source.by_name[dict(source.handed)[name]]
+            return source.by_name.get(dict(source.handed)[name])
         return self.op(name)

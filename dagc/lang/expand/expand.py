@@ -12,6 +12,7 @@ from ...ir.graph import Graph, Op, Segment, Stage, Taken, Weight
 from ...ir.ops.attributes import RouteAttrs
 from ...ir.ops.leaving import EXIT_HEAD, EXIT_TOKEN
 from ...ir.ops.op_set import OPS
+from ...ir.requests import IDS
 from ...spec.batching import Batching
 from ...spec.exits import STAYS, LayerExit, rows_left, with_exits
 from ...spec.model import Layer
@@ -112,10 +113,12 @@ def expanded(unit: Unit, layer: Layer, batch: float, sources: dict[str, Source],
     sizes = {"batch": batch, "seq": number(phase.tokens), "context": number(phase.seen)}
     if "hidden" in model.attributes:
         sizes["hidden"] = float(model.count("hidden"))
-    entry = Ref("tokens", ("batch", "seq")) if first else Ref("x", RESIDUAL)
+    entry = Ref(IDS, ("batch", "seq")) if first else Ref("x", RESIDUAL)
     head = layer.name == model.stack[-1].name
     wanted = frozenset(name for block in model.blocks.values() for name in block.params[1:])
     builder = BlockBuilder(with_side(unit), layer.name, sizes=sizes, entry=entry, sources=sources, wanted=wanted)
+    if first and IDS in wanted:
+        builder.handed[entry.name] = entry
     current = entry
     used: dict[str, int] = {}
     for i, name in enumerate(layer.blocks):
@@ -143,8 +146,8 @@ def expanded(unit: Unit, layer: Layer, batch: float, sources: dict[str, Source],
     )
     _sees_no_more(unit, segment, sources)
     for name, ref in builder.handed.items():
-        op = segment.by_name[ref.name]
-        sources[name] = Source(Taken(name, ref.dims, segment.dtype_of(ref.name), op.kind, op.scope), segment)
+        given = Taken(name, ref.dims, segment.dtype_of(ref.name), builder.kind_of(ref.name), segment.scope_of(ref.name))
+        sources[name] = Source(given, segment)
     return segment
 
 

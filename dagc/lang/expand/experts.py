@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from ...base.frozen import replace
 from ...ir.graph import Op
 from ...ir.ops.attributes import RouteAttrs
+from ...ir.requests import IDS
 from ...ir.routed_dims import Rows, after_skipping, left_out, rows_of, slot_dim, stem
 from .builder import Ref
 from .call import BlockCall, Options
@@ -34,6 +36,9 @@ def route(call: BlockCall) -> Ref:
         options["empty"] = True
     elif call.tensor("empty_bias") is not None:
         call.fail("`empty_bias` is of empty experts, and `route` has none", ("write `empty = ...`",))
+    if by_token := _by_token(call, options, scores, bias is not None or empty is not None):
+        inputs = (scores, *by_token)
+        options["by_token"] = True
     slot, choice = call.make("slot", "choice")
     call.sizes[choice] = top_k
     _size_slots(call, over, slot, top_k, 0.0 if empty is None else call.sizes[empty.dims[-1]])
@@ -66,6 +71,37 @@ def _of_empty(call: BlockCall, options: Options, scores: Ref, empty: Ref, bias: 
     if own.dims != empty.dims[-1:]:
         call.fail(f"the bias [{', '.join(own.dims)}] is one number for each of [{empty.dims[-1]}]")
     return (own,)
+
+
+def _by_token(call: BlockCall, options: Options, scores: Ref, others: bool) -> tuple[Ref, ...]:
+    """The token ids and the table of the experts of each, where these choose instead of the scores; none where they do not."""
+    ids, table = call.tensor("tokens"), call.tensor("table")
+    if ids is None and table is None:
+        return ()
+    builder = call.block.builder
+    if ids is None or table is None:
+        call.fail("`tokens` and `table` go together: the ids, and a row of experts for each")
+    if builder.kind_of(ids.name) != IDS:
+        call.fail(
+            "`tokens` is the ids that the model is given",
+            (f"take them beside the block's own tensor: `block {call.block.block}(x, {IDS})`",),
+        )
+    if not table.name.startswith("@") or len(table.dims) != 2 or call.sizes[table.dims[1]] != options["top_k"]:
+        call.fail(f"`table` is a weight [rows, choices] of {options['top_k']:g} choices, not [{', '.join(table.dims)}]")
+    for key, plain in (("groups", 1), ("jitter", 0)):
+        if options.get(key, plain) != plain:
+            call.fail(f"`{key} = {options[key]:g}` is of a choice by scores, and a table chooses", code="E18")
+    if others or options.get("score") == "sparsemixer":
+        what = "`score = sparsemixer`" if not others else "a bias or empty experts"
+        call.fail(f"{what} and a table are not there together", code="E18")
+    if builder.unit.phase.training is not None:
+        call.fail("training is not there yet where a token's id chooses its experts", code="E18")
+    builder.weights[table.name] = replace(builder.weights[table.name], dtype=TABLE)
+    return (ids, table)
+
+
+TABLE = "int32"
+"""Numbers of experts by token id: a frozen table, which nothing quantises."""
 
 
 def _check_groups(call: BlockCall, options: Options, experts: int, top_k: float) -> None:

@@ -27,6 +27,7 @@ from ...ir.ops.attributes import (
     keywords,
 )
 from ...ir.ops.elementwise import ACTIVATIONS
+from ...ir.requests import IDS
 from .attention import attend, cache, conv, delta, select
 from .builder import Ref
 from .call import BlockCall
@@ -91,11 +92,14 @@ def lookup(call: BlockCall) -> Ref:
     tokens, table = call.operands(2)
     made = call.block.builder.op(tokens.name)
     if (
-        (tokens.name != "tokens" and getattr(made, "kind", "") != "labels")
+        (call.block.builder.kind_of(tokens.name) != IDS and getattr(made, "kind", "") != "labels")
         or len(table.dims) != 2
         or not table.name.startswith("@")
     ):
-        call.fail("`lookup` takes the token ids given to the first block, and a weight [rows, width]")
+        call.fail(
+            "`lookup` takes the token ids that the model is given, and a weight [rows, width]",
+            (f"blocks of other layers take the ids beside their own tensor: `block {call.block.block}(x, {IDS})`",),
+        )
     return call.emit("lookup", (tokens, table), (*tokens.dims, table.dims[-1]))
 
 
@@ -147,6 +151,8 @@ _BIAS = Attribute("shifts the choice and not the weights, one number per expert"
 _EMPTY = Attribute(
     "scores of experts that do nothing but give their input back, which are chosen beside the others", "tensor"
 )
+_TOKENS = Attribute("the ids of the tokens, which choose the experts instead of the scores", "tensor")
+_TABLE = Attribute("the experts of each id, whole numbers [rows, choices] that nothing trains", "tensor")
 _EMPTY_BIAS = Attribute("the same as `bias`, one number per empty expert", "tensor")
 _TOP_K = Attribute("tokens, or blocks of them, that are selected", "count", low=1, high=1e9, open_low=False)
 
@@ -163,7 +169,16 @@ FUNCTIONS: dict[str, Function] = {
     "conv": Function({}, conv, "x, W"),
     "delta": Function(keywords(DeltaAttrs), delta, "q, k, v, decay, rate"),
     "route": Function(
-        {**keywords(RouteAttrs), "bias": _BIAS, "empty": _EMPTY, "empty_bias": _EMPTY_BIAS}, route, "scores"
+        {
+            **keywords(RouteAttrs),
+            "bias": _BIAS,
+            "empty": _EMPTY,
+            "empty_bias": _EMPTY_BIAS,
+            "tokens": _TOKENS,
+            "table": _TABLE,
+        },
+        route,
+        "scores",
     ),
     "empty_weight": Function({}, empty_weight, "r"),
     "dispatch": Function(keywords(DispatchAttrs), dispatch, "x, r"),

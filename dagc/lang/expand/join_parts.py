@@ -19,6 +19,7 @@ from ...ir.graph import Op, Segment
 from ...ir.ops.further import further_results
 from ...ir.ops.op_set import OPS
 from ...ir.ops.packing import packed_dims
+from ...ir.requests import IDS
 from ...ir.routed_dims import stem
 
 PHASE_DIMS = ("batch", "seq", "context")
@@ -63,8 +64,14 @@ class _Join:
                 if weights[weight.name] != weight:
                     raise CannotJoin(f"weight {weight.name[1:]} is stored differently for prompts and in decode")
         parts = [*zip(self.scopes, self.segments, strict=True)]
-        taken = tuple(replace(v, name=f"{v.name}.{scope}", scope=scope) for scope, s in parts for v in s.taken)
-        handed = tuple((f"{n}.{scope}", self.unpacked(scope, s, v)) for scope, s in parts for n, v in s.handed)
+        taken = tuple(
+            replace(v, name=f"{v.name}.{scope}", scope=scope) for scope, s in parts for v in s.taken if v.kind != IDS
+        )
+        handed = tuple(
+            (f"{n}.{scope}", self.unpacked(scope, s, v)) for scope, s in parts for n, v in s.handed if v != IDS
+        )
+        taken += tuple(v for v in self.first.taken if v.kind == IDS)  # ids of all parts, packed
+        handed += tuple(pair for pair in self.first.handed if pair[1] == IDS)
         return replace(
             self.first, ops=tuple(self.ops), output=output, weights=tuple(weights.values()), sizes=self.sizes, taken=taken,
             handed=handed,
@@ -103,7 +110,7 @@ class _Join:
         if any(other != said[0] for other in said[1:]):
             return False
         for segment, op in zip(self.segments, ops, strict=True):
-            if any(n in segment.beside for n in op.inputs):
+            if any(n in segment.beside and segment.beside[n].kind != IDS for n in op.inputs):
                 return False
             dims = [op.dims, *(segment.dims_of(n) for n in op.inputs)]
             if any(d == "context" or stem(d) == "chosen" for each in dims for d in each):
@@ -190,12 +197,17 @@ class _Join:
         self.made |= {value.name for value in op.results}
 
     def is_packed(self, name: str) -> bool:
-        return name == self.first.input or (name in self.first.by_name and self.first.by_name[name].name in self.shared)
+        ids = name in self.first.beside and self.first.beside[name].kind == IDS
+        return (
+            ids
+            or name == self.first.input
+            or (name in self.first.by_name and self.first.by_name[name].name in self.shared)
+        )
 
     def unpacked(self, scope: str, segment: Segment, name: str) -> str:
         """A value as a part has it."""
         own = f"{name}.{scope}"
-        if name in segment.beside:
+        if name in segment.beside and segment.beside[name].kind != IDS:
             return own
         if not self.is_packed(name) and name in segment.by_name:
             op = segment.by_name[name]

@@ -8,6 +8,7 @@ from typing import NoReturn, Protocol
 from ...ir.graph import Op, Weight
 from ...ir.ops.attributes import CombineAttrs, DispatchAttrs
 from ...ir.ops.op_set import OPS
+from ...ir.requests import IDS
 from ...ir.routed_dims import Rows, rows_of, stem
 from .builder import BlockBuilder
 
@@ -15,9 +16,13 @@ TAKEN_BY = {
     "route": ("the choice of a router", ("dispatch", "combine", "empty_weight")),
     "select": ("a choice of tokens", ("attend",)),
     "argmax": ("a position", ()),
-    "tokens": ("token ids", ("lookup",)),
+    "tokens": ("token ids", ("lookup", "route")),
 }
 """Whole numbers: what they are, and the functions that take them."""
+
+
+IDS_AT = {"lookup": 0, "route": 1}
+"""Which operand of each is token ids."""
 
 
 class Statement(Protocol):
@@ -65,7 +70,7 @@ def _whole_numbers(scope: Statement, op: Op) -> None:
         if kind not in TAKEN_BY:
             continue
         what, takers = TAKEN_BY[kind]
-        if op.kind not in takers or (op.kind == "lookup" and i):
+        if op.kind not in takers or (kind == IDS and i != IDS_AT[op.kind]):
             only = " and ".join(f"`{t}`" for t in takers)
             scope.refuse(f"{what} is not a tensor to compute with", (f"only {only} takes it",) if takers else ())
 
