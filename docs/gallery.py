@@ -100,7 +100,7 @@ PICTURES: tuple[tuple[str, str, str, tuple[str, ...], str], ...] = (
         "An attention block written in the spec; its collectives follow from the layouts.",
     ),
 )
-"""Example, phase, view, what of it is selected, and a sentence."""
+"""Example, phase, view, which part of it is selected, and a sentence."""
 
 
 SERVED: tuple[tuple[str, str, str, str], ...] = (
