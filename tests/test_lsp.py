@@ -235,6 +235,9 @@ def test_formatting_and_code_actions(client: Client, tmp_path: Path) -> None:
     assert fix["title"] == "write `tp`" and fix["diagnostics"][0]["code"] == "E02" and format_["kind"] == "source"
     (edit,) = fix["edit"]["changes"][uri]
     assert edit["newText"] == "tp" and edit["range"]["start"] == {"line": line, "character": character}
+    first = {"line": line, "character": 0}  # Neovim asks at its cursor, with the findings of that line
+    asked |= {"range": {"start": first, "end": first}, "context": {"diagnostics": fix["diagnostics"]}}
+    assert client.ask("textDocument/codeAction", asked)[0]["title"] == "write `tp`"
     client.change(uri, 2, text.replace("phase decode {", "phase decode"))
     assert client.ask("textDocument/formatting", {"textDocument": {"uri": uri}, "options": options}) == []
     client.note("textDocument/didClose", {"textDocument": {"uri": uri}})
@@ -247,8 +250,8 @@ def test_hints_links_symbols_folds_and_colours(client: Client, mixtral: str) -> 
     labels = [hint["label"] for hint in hints]
     assert hints[0]["position"]["line"] == where(TEXT, "moe 1")[0] and hints[0]["label"].startswith("passed: all 5")
     assert "least room" in hints[0]["tooltip"]
-    assert "46.7 B parameters, 12.88 B active" in labels and "tp 8 = 8 GPUs" in labels and "ep 8" in labels
-    assert any(label.startswith("ttft ") and "GB per GPU" in label for label in labels)
+    assert "46.7 B parameters, 12.88 B active" in labels and "tp 8 = 8 GPUs" in labels and "ep 8 = 8 GPUs" in labels
+    assert any(label.startswith("ttft ") and label.endswith(", 28.14 GB of 85.52 GB per GPU") for label in labels)  # both phases' part
     links = client.ask("textDocument/documentLink", document)
     assert [shown(TEXT, link["range"]) for link in links] == ["h100-sxm", "mixtral-8x7b"]
     outline = client.ask("textDocument/documentSymbol", document)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
 
 from ..base.axes import AXES, STAGES
@@ -112,18 +113,21 @@ def product_of(phase: Phase) -> str:
     strategy = phase.strategy
     flat = {axis: int(getattr(strategy, axis)) for axis in AXES}
     own = flat if strategy.attention is None else {STAGES: strategy.pp, **dict(strategy.attention.degrees)}
-    gpus = len(phase.gpus)
-    return f"{_product({'replicas': strategy.replicas, **own})} = {gpus} GPU{'s' if gpus > 1 else ''}"
+    return _product({"replicas": strategy.replicas, **own}, len(phase.gpus))
 
 
 def experts_of(phase: Phase) -> str:
     """The same of the experts, where their degrees are not those of attention."""
-    fold = phase.strategy.experts
-    return "" if fold is None else _product(dict(fold.degrees))
+    strategy = phase.strategy
+    if strategy.experts is None:
+        return ""
+    degrees = {"replicas": strategy.replicas, STAGES: strategy.pp, **dict(strategy.experts.degrees)}
+    return _product(degrees, prod(degrees.values()))
 
 
-def _product(degrees: Mapping[str, int]) -> str:
-    return " x ".join(f"{axis} {n}" for axis, n in degrees.items() if n > 1) or "1"
+def _product(degrees: Mapping[str, int], gpus: int) -> str:
+    factors = " x ".join(f"{axis} {n}" for axis, n in degrees.items() if n > 1) or "1"
+    return f"{factors} = {gpus} GPU{'s' if gpus > 1 else ''}"
 
 
 def _shown(value: AttrValue) -> str:

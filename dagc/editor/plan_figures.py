@@ -20,8 +20,8 @@ def phase_facts(plan: CompiledPlan, name: str, facts: PhaseFacts) -> PhaseFacts:
     figures = _of(PHASE, plan.subject(name))
     result = plan.phases[name]
     time = result.phase_kind.metric
-    fullest = plan.subject(name).memory
-    memory = f"{show(fullest.peak_B, BYTES)} of {show(fullest.capacity_B, BYTES)} per GPU"
+    # Beside the capacity stands all that a GPU holds, other phases' part with it.
+    memory = f"{figures['memory.peak']} of {show(plan.subject(name).memory.capacity_B, BYTES)} per GPU"
     return replace(facts, cost=f"{time} {figures.get(time, '')}, {memory}", figures=figures)
 
 

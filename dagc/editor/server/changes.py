@@ -81,7 +81,9 @@ def add_changes(server: SpecServer) -> None:
     async def acted(ls: SpecServer, params: types.CodeActionParams) -> list[types.CodeAction]:
         one = ls.one(params.text_document.uri)
         document = one.document
-        start, end = ls.offsets(document, params.range)
+        # Some editors ask at the cursor for what is wrong in its whole line.
+        places = [ls.offsets(document, r) for r in (params.range, *(d.range for d in params.context.diagnostics))]
+        start, end = min(first for first, _ in places), max(last for _, last in places)
         wanted = params.context.only
         actions: list[types.CodeAction] = []
         if wanted is None or any(kind.startswith("quickfix") for kind in wanted):
