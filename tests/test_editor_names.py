@@ -212,6 +212,16 @@ def test_hover_of_sizes_and_constants(pools: Checked) -> None:
     assert [hint.text for hint in hinted] == ["= 2.5 GB", "= 625 MB"]
 
 
+def test_products_of_experts_have_their_copies_and_their_own_gpus() -> None:
+    """What their written degrees leave of a stage has the same experts once more."""
+    for example, phase, product in (
+        ("mixtral_pretrain", "pretrain", "pp 4 x edp 2 x ep 8 = 64 GPUs"),
+        ("deepseek_v3_expert_gpus", "decode", "ep 32 = 32 GPUs"),
+    ):
+        path = EXAMPLES / f"{example}.moe"
+        assert check_spec(Document(path.read_text(), path)).phases[phase].experts == product
+
+
 def test_formatting_leaves_broken_text_alone() -> None:
     assert formatting(Document("moe 1\nlet  a=(1\n", HERE)) == []
     (edit,) = formatting(Document("moe 1\nlet  a=1\n", HERE))

@@ -17,6 +17,8 @@ from dagc.api import Plan
 from dagc.base.diagnostics import SpecError
 from dagc.base.units import TIME, show
 from dagc.plan.result import PhaseResult
+from dagc.view.draw.figures.markup import width
+from dagc.view.draw.figures.time_scale import PAST, TimeScale
 from dagc.view.facts.critical import critical
 from dagc.view.facts.timeline import bubbles, cells, classes, everyone, representatives, slices
 
@@ -144,6 +146,15 @@ def test_words_of_the_timeline_are_apart(stages: int, microbatches: int) -> None
     assert clashes(svg) == []
     found = [one.text for one in lines(svg)]
     assert any(text.isdigit() for text in found), "some micro-batch has its number"
+
+
+@pytest.mark.parametrize("end_s", [0.04007, 1.0, 1.2, 0.0999, 3.525])
+def test_the_last_time_of_an_axis_ends_where_the_next_heading_begins(end_s: float) -> None:
+    """`40 ms` at the end of 40.07 ms stood in the heading beside it."""
+    scale = TimeScale.of(end_s, 0.0, 788.0)
+    places = re.findall(r'<text x="([\d.]+)"[^>]*>([^<]+)<', "".join(str(part) for part in scale.axis(0.0, 10.0)))
+    assert len(places) > 3
+    assert all(float(x) + width(said) / 2 <= scale.end + PAST for x, said in places)
 
 
 def test_many_micro_batches_are_cut_in_the_middle() -> None:

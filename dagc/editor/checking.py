@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 
-from ..base.axes import AXES, STAGES
+from ..base.axes import AXES, EXPERT_REPLICA, STAGES
 from ..base.diagnostics import Collector, Diagnostic, SpecError, in_order
 from ..base.files import Reach, Unreadable
 from ..base.frozen import replace
@@ -121,8 +121,10 @@ def experts_of(phase: Phase) -> str:
     strategy = phase.strategy
     if strategy.experts is None:
         return ""
-    degrees = {"replicas": strategy.replicas, STAGES: strategy.pp, **dict(strategy.experts.degrees)}
-    return _product(degrees, prod(degrees.values()))
+    gpus = len(phase.gpus if strategy.apart is None else strategy.apart.gpus)
+    whole, written = {"replicas": strategy.replicas, STAGES: strategy.pp}, dict(strategy.experts.degrees)
+    copies = gpus // prod((*whole.values(), *written.values()))  # what is left of a stage has the same experts again
+    return _product({**whole, EXPERT_REPLICA: copies, **written}, gpus)
 
 
 def _product(degrees: Mapping[str, int], gpus: int) -> str:

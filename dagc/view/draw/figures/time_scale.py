@@ -10,6 +10,8 @@ from .svg import line, moment_text, ticks, words
 
 BREAK = 34.0
 """Pixels of what is left out."""
+PAST = 8.0
+"""Pixels behind the end where a time may still stand: a heading of what is beside the rows is next."""
 
 
 @record
@@ -81,9 +83,10 @@ class TimeScale:
                 out.append(line(x, top - 6, x, bottom, "grid"))
                 said = moment_text(moment, step if len(self.pieces) > 1 else 0.0)
                 half = width(said) * 0.55 + 4
-                if x - half > last:
-                    out.append(words(x, top - 10, said, "soft mid"))
-                    last = x + half
+                middle = min(x, self.end + PAST - half)
+                if middle - half > last:
+                    out.append(words(middle, top - 10, said, "soft mid"))
+                    last = middle + half
         return out
 
     def broken(self, top: float, bottom: float) -> list[Markup]:
