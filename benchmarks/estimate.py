@@ -1,4 +1,5 @@
-"""One estimate in a running process: milliseconds of CPU time of the parts of a compilation, of one estimate, and of a text that is compiled again, medians.
+"""One estimate in a running process: milliseconds of CPU time of the parts of a compilation, of one estimate, and of a text that is compiled again, as it was and
+with other sizes, medians.
 
 python benchmarks/estimate.py [-n RUNS] [SPEC ...]
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
@@ -29,7 +30,9 @@ ROOT = Path(__file__).resolve().parent.parent
 TARGET_MS = 5.0
 """Of one estimate: costs, schedule and memory of a lowered phase."""
 AGAIN_MS = 6.0
-"""Of a phase of a text that has another comment than before."""
+"""Of a phase of a text that has another comment than before, or sequences of another length."""
+STEP_TOKENS = 64
+"""By which they are shorter each time."""
 
 
 def median_ms(work: Callable[[], object], runs: int) -> float:
@@ -48,7 +51,7 @@ def main() -> None:
     parser.add_argument("-n", "--runs", type=int, default=15)
     args = parser.parse_args()
     print(
-        f"{'spec, phase':<34} {'text to spec':>12} {'lowering':>9} {'estimate':>9}  {'whole spec':>10} {'again':>6}  "
+        f"{'spec, phase':<34} {'text to spec':>12} {'lowering':>9} {'estimate':>9}  {'whole spec':>10} {'again':>6} {'new sizes':>9}  "
         f"(ms; targets {TARGET_MS:g} an estimate, {AGAIN_MS:g} a phase again)"
     )
     for path in args.specs:
@@ -67,6 +70,12 @@ def main() -> None:
             changed = load(Source(source.name, next(texts)), Collector(), {}, folder)
             return compile_spec(replace(changed, requirements=(), serves=()), Collector(), [name])
 
+        def resized(name: str, sizes: Iterator[int], source=source, texts=texts, folder=path.parent) -> object:  # type: ignore[no-untyped-def]
+            changed = load(Source(source.name, next(texts)), Collector(), {}, folder)
+            own = changed.phase(name)
+            own = own.at_context(own.context - STEP_TOKENS * next(sizes))
+            return compile_spec(replace(changed, phases=(own,), requirements=(), serves=()), Collector())
+
         for phase in spec.phases:
             unit = Unit(spec, phase)
             graph = list(lower(unit))[-1][1]
@@ -77,9 +86,11 @@ def main() -> None:
 
             lower_ms = median_ms(lambda s=spec, p=phase: list(lower(Unit(s, p))), args.runs)  # type: ignore[misc]
             name = f"{path.stem}, {phase.name}"
+            sizes = count(1)
             print(
                 f"{name:<34} {parse_ms:12.1f} {lower_ms:9.1f} {median_ms(estimate, args.runs):9.1f}  {whole_ms:10.1f} "
-                f"{median_ms(lambda p=phase: again(p.name), args.runs):6.1f}"  # type: ignore[misc]
+                f"{median_ms(lambda p=phase: again(p.name), args.runs):6.1f} "  # type: ignore[misc]
+                f"{median_ms(lambda p=phase, k=sizes: resized(p.name, k), args.runs):9.1f}"  # type: ignore[misc]
             )
 
 

@@ -21,7 +21,7 @@ from dagc.base import user_cache
 from dagc.base.diagnostics import Collector
 from dagc.base.source import Source
 from dagc.lang.load import load
-from dagc.pipeline import kept_phases, kept_servings
+from dagc.pipeline import kept_lowerings, kept_phases, kept_servings
 from dagc.pipeline.compile import compile_spec
 from dagc.pipeline.serve import Servings
 from dagc.serving.result import Limits, ServeResult, measured
@@ -193,7 +193,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    kept_phases.MOST = 0  # tests change parts of dagc between two compilations
+    kept_phases.MOST = kept_lowerings.MOST = 0  # tests change parts of dagc between two compilations
     cache = getattr(config, "cache", None)
     shared_runs.FOLDER = cache.mkdir("servings") if cache is not None else None
 

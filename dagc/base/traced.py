@@ -500,6 +500,11 @@ def listed(values: Any, count: int) -> list[Any]:
     return [values] * count if type(values) is Traced else np.broadcast_to(values, count).tolist()
 
 
+def whole(value: Any) -> Any:
+    """A positive number without what is behind its point; a traced one stays on its tape."""
+    return value // 1 if type(value) is Traced else int(value)
+
+
 def number(value: Any) -> Any:
     """A value as a float; a traced one, or an array of one, stays on its tape."""
     return value.max() if type(value) is Traced else float(value)

@@ -78,7 +78,7 @@ class Changes:
         from ..cost.memory import stage_memory
         from ..cost.price import price
         from . import layer_loads
-        from .lower import lowered
+        from .kept_lowerings import lowered
 
         if phase.strategy.balanced:
             from .stage_cut import balanced_phase

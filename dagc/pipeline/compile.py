@@ -20,7 +20,7 @@ from ..spec.unit import Unit
 from . import kept_phases
 from .analyse import cost_graph
 from .doubts import warn_of_extrapolation, warn_of_substitutes
-from .lower import lowered
+from .kept_lowerings import lowered
 from .parameters import check_stated, count_parameters
 
 if TYPE_CHECKING:

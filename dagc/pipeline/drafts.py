@@ -24,7 +24,7 @@ from ..spec.strategy import Strategy
 from ..spec.unit import Unit
 from ..spec.workload import Routing
 from .analyse import bound_shares, graph_flops, phase_tokens, price, whole_memory
-from .lower import lowered
+from .kept_lowerings import lowered
 from .parameters import count_parameters
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 
 from ..base.diagnostics import SpecError
-from ..base.frozen import field, fields_of, mutable, record, replace
+from ..base.frozen import field, mutable, record, replace
 from ..base.traced import Function, Tape, Traced, TracedArray, Untraceable
 from ..cost import chunks
 from ..cost.chunks import PassSize
@@ -36,6 +36,7 @@ from ..spec.phase import Part, Phase
 from ..spec.unit import Unit
 from .analyse import check, graph_flops, of_size
 from .lower import passes_of, stop, unverified
+from .phase_sizes import OF_LAYOUT
 
 T = TypeVar("T")
 Numbers = tuple[Any, ...]
@@ -357,21 +358,7 @@ def _one(time_s: Any) -> Any:
     return float(time_s.item()) if time_s.size == 1 else time_s
 
 
-SIZES = (
-    "context",
-    "tokens",
-    "sequences",
-    "passes",
-    "last",
-    "parts",
-    "chunk",
-    "constants",
-    "span",
-    "spans",
-    "draft_model",
-)
-"""What two phases of one layout may have of their own; of parts they have the same scopes."""
-OF_LAYOUT = attrgetter(*(name for name in fields_of(Phase) if name not in SIZES))
+_OF_LAYOUT = attrgetter(*OF_LAYOUT)
 
 
 def layout_key(unit: Unit) -> tuple[object, ...]:
@@ -379,7 +366,7 @@ def layout_key(unit: Unit) -> tuple[object, ...]:
     scopes = tuple(part.scope for part in phase.parts)
     constants = tuple(sorted(phase.constants.items())) if phase.strategy.place is not None else ()
     beside = tuple(neighbours(unit.spec, phase))
-    return OF_LAYOUT(phase), scopes, constants, batching.microbatches, batching.lanes, unit.routing, beside
+    return _OF_LAYOUT(phase), scopes, constants, batching.microbatches, batching.lanes, unit.routing, beside
 
 
 FRESH_PRICES = 5

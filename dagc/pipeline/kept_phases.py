@@ -4,7 +4,7 @@ serves it in many ways compiles most of it as it was."""
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ..base.diagnostics import MAX_STEPS, Diagnostic
@@ -14,14 +14,12 @@ from ..base.source import Span
 from ..spec.factors import neighbours
 from ..spec.phase import Phase
 from ..spec.unit import Unit
+from . import kept_lowerings
+from .statement_places import Places, extents, places_of, tell, texts
 
 T = TypeVar("T")
 MOST = 16
 """Phases that are kept, each with its graph."""
-
-
-Block = tuple[str, str | None]
-"""Names a definition of a model."""
 
 
 @record
@@ -32,7 +30,7 @@ class Kept:
     asked: tuple[Any, ...]
     result: Any
     steps: int
-    places: Mapping[tuple[str, str], tuple[Block, int, int]]
+    places: Places
     told: tuple[tuple[str, Diagnostic], ...]
 
 
@@ -43,6 +41,7 @@ _KEPT: list[Kept] = []
 def forget() -> None:
     """For who changes dagc itself while it runs."""
     _KEPT.clear()
+    kept_lowerings.forget()
 
 
 def kept(unit: Unit, compiled: Callable[[Unit], T]) -> T:
@@ -51,21 +50,18 @@ def kept(unit: Unit, compiled: Callable[[Unit], T]) -> T:
     files = any(h.calibration is not None and os.sep in h.calibration for h in (spec.hardware, *spec.others))
     if LISTENERS or files or phase.strategy.passes or out.items or MOST == 0:
         return compiled(unit)
-    # From the name to the last statement.
-    blocks = {name: block.span.to(block.body[-1].span) for name, block in spec.model.blocks.items()}
-    # `chunk` as it is written counts in no comparison of phases, layout in none of blocks.
+    blocks = extents(unit)
+    # `chunk` as it is written counts in no comparison of phases.
     asked = (
         compiled, phase, phase.chunk, spec.hardware, spec.model, spec.workload, spec.others, spec.pool_links, spec.constants,
-        neighbours(spec, phase), [(name, span.text) for name, span in blocks.items()],
+        neighbours(spec, phase), texts(blocks),
     )  # fmt: skip
     found = next((one for one in _KEPT if one.asked == asked), None)
     spots = [] if found is None else [_at(phase, name) for name, _ in found.told]
     if found is not None and out.steps + found.steps <= MAX_STEPS and None not in spots:
         _KEPT[:] = [found, *(one for one in _KEPT if one is not found)]
         out.steps += found.steps
-        for key, (name, start, end) in found.places.items():
-            block = blocks[name]
-            unit.spans[key] = Span(block.source, block.start + start, block.start + end)
+        tell(unit, blocks, found.places)
         for span, (_, diagnostic) in zip(spots, found.told, strict=True):
             out.take(replace(diagnostic, span=span))
         made: T = found.result
@@ -73,27 +69,12 @@ def kept(unit: Unit, compiled: Callable[[Unit], T]) -> T:
     before = out.steps
     result = compiled(unit)
     told = [(_name(phase, one), one) for one in out.items]
-    within = _within(unit.spans, blocks)
-    if within is not None and not any(name is None for name, _ in told):
+    places = places_of(unit, blocks)
+    if places is not None and not any(name is None for name, _ in told):
         kept_told = tuple((str(name), one) for name, one in told)
-        _KEPT.insert(0, Kept(asked, result, out.steps - before, within, kept_told))
+        _KEPT.insert(0, Kept(asked, result, out.steps - before, places, kept_told))
         del _KEPT[MOST:]
     return result
-
-
-def _within(
-    spans: Mapping[tuple[str, str], Span], blocks: Mapping[Block, Span]
-) -> dict[tuple[str, str], tuple[Block, int, int]] | None:
-    """Where statements are in the texts of their blocks, which may be elsewhere next time; None if one is in no block."""
-    found = {}
-    for key, span in spans.items():
-        for name, block in blocks.items():
-            if block.source is span.source and block.start <= span.start and span.end <= block.end:
-                found[key] = name, span.start - block.start, span.end - block.start
-                break
-        else:
-            return None
-    return found
 
 
 def _name(phase: Phase, told: Diagnostic) -> str | None:

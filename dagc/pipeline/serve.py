@@ -314,7 +314,7 @@ class Servings:
         from . import pools
         from .analyse import cost_graph
         from .drafts import with_drafts
-        from .lower import lowered
+        from .kept_lowerings import lowered
 
         _, usual = self.lengths(serve)
         copies, ranks, in_flight = self.ranks(role)

@@ -7,13 +7,15 @@ are views of one buffer: attention kernels read and write its rows.
 
 from __future__ import annotations
 
+from ...base.traced import whole
 from ..graph import PACKED_BATCH, Op, Segment
 from .kind import AS_OPERAND, IN_BOTH, Dims, Misfit, OpKind, listed, operands, same_dims
 
 
 def sequences_of_rank(segment: Segment, part: str) -> int:
     """Sequences of a part for each entry of the packed batch."""
-    return int(segment.size("batch", part) / segment.sizes.get(PACKED_BATCH, segment.sizes["batch"]))
+    found: int = whole(segment.size("batch", part) / segment.sizes.get(PACKED_BATCH, segment.sizes["batch"]))
+    return found
 
 
 def sequences_of_row(segment: Segment) -> int:
@@ -23,7 +25,8 @@ def sequences_of_row(segment: Segment) -> int:
 
 def rows_of_rank(segment: Segment, part: str, dims: Dims) -> int:
     """Rows of a part's value for each entry of the packed batch: its tokens, or one a sequence."""
-    return sequences_of_rank(segment, part) * (int(segment.size("seq", part)) if "seq" in dims else 1)
+    tokens: int = whole(segment.size("seq", part)) if "seq" in dims else 1
+    return sequences_of_rank(segment, part) * tokens
 
 
 def first_row(segment: Segment, part: str) -> int:
