@@ -51,6 +51,16 @@ HYBRID = GQA | {
 }  # fmt: skip
 # With few heads every score of a token may be rectified to nothing: equal scores leave the choice open.
 INDEXER = {"q_lora_rank": 8, "n_shared_experts": 1, "index_topk": 4, "index_n_heads": 4, "index_head_dim": 8}
+FALCON = {
+    "num_hidden_layers": 2, "intermediate_size": 20, "mamba_n_heads": 4, "mamba_n_groups": 2, "mamba_d_state": 4, "mamba_d_ssm": 12, "mamba_d_conv": 3,
+    "ssm_multipliers": [0.5, 1.5, 0.75, 1.25, 2.0], "mlp_multipliers": [0.5, 1.5], "key_multiplier": 0.75, "attention_in_multiplier": 1.25,
+    "attention_out_multiplier": 0.5, "ssm_in_multiplier": 1.5, "ssm_out_multiplier": 0.25, "lm_head_multiplier": 0.5, "embedding_multiplier": 3.0,
+}  # fmt: skip
+OLMO_HYBRID = {
+    "num_hidden_layers": 3, "num_key_value_heads": 2, "intermediate_size": 20, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+    "linear_key_head_dim": 4, "linear_value_head_dim": 3, "linear_conv_kernel_dim": 3, "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+    "pad_token_id": None, "eos_token_id": None,
+}  # fmt: skip
 CASES: dict[str, tuple[str, dict[str, object]]] = {
     "mixtral": ("mixtral", GQA | {"num_local_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 12, "sliding_window": 5}),
     "llama": ("llama", GQA | {"intermediate_size": 20, "rope_parameters": LLAMA3}),
@@ -196,6 +206,12 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
     ),
     "lfm3": ("lfm3", GQA | {"pad_token_id": None, "num_hidden_layers": 3, "intermediate_size": 20, "conv_L_cache": 3, "sliding_window": 4, "layer_types": ["conv", "sliding_attention", "full_attention"]}),
     "longcat_flash": ("longcat_flash", COMMON | {"head_dim": 4, "num_layers": 2, "num_hidden_layers": 4, "q_lora_rank": 8, "kv_lora_rank": 6, "qk_nope_head_dim": 4, "qk_rope_head_dim": 4, "v_head_dim": 3, "ffn_hidden_size": 20, "expert_ffn_hidden_size": 8, "n_routed_experts": 8, "moe_topk": 3, "zero_expert_num": 4, "routed_scaling_factor": 1.5}),
+    "bamba": ("bamba", GQA | {"num_hidden_layers": 3, "intermediate_size": 20, "attn_layer_indices": [1], "mamba_n_heads": 4, "mamba_n_groups": 2, "mamba_d_state": 4, "mamba_d_head": 8, "mamba_d_conv": 3, "attention_bias": True}),
+    "falcon_h1": ("falcon_h1", GQA | FALCON),
+    "falcon_h1_normed": ("falcon_h1", GQA | FALCON | {"num_hidden_layers": 2, "mamba_rms_norm": True, "mamba_norm_before_gate": False}),
+    "olmo_hybrid": ("olmo_hybrid", COMMON | OLMO_HYBRID | {"rope_parameters": None}),
+    "olmo_hybrid_rotated": ("olmo_hybrid", COMMON | OLMO_HYBRID | {"linear_allow_neg_eigval": False, "num_hidden_layers": 2, "layer_types": ["linear_attention", "full_attention"], "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}),
+    "apertus": ("apertus", GQA | {"intermediate_size": 20}),
 }  # fmt: skip
 
 OF_CHECKPOINTS = ("_bias", "layer_scalar")
@@ -208,6 +224,8 @@ OF_TEXT = {
     "step3p5": ("step3p7", "Step3p7TextModel", "Step3p7TextConfig"),
 }
 """Models for text alone that have no class with a head: module, model, config."""
+NOT_COUNTED = ("bamba",)
+"""Models that do not count the tokens of a cache: they are told where the next one is."""
 NOT_AUTOMATIC = {"mistral4": "Mistral4ForCausalLM"}
 """Classes that the library does not find by their config."""
 
@@ -291,7 +309,8 @@ def make(name: str, out: Path, seed: int) -> None:
     with torch.no_grad():
         logits = model(input_ids=ids).logits
         cache = model(input_ids=ids[:, :-1], use_cache=True).past_key_values
-        decode = model(input_ids=ids[:, -1:], past_key_values=cache, use_cache=True).logits
+        place = {"position_ids": torch.full((2, 1), ids.shape[1] - 1)} if kind in NOT_COUNTED else {}
+        decode = model(input_ids=ids[:, -1:], past_key_values=cache, use_cache=True, **place).logits
     apart = float((decode - logits[:, -1:]).abs().max())
     folder = out / name
     folder.mkdir(parents=True, exist_ok=True)
