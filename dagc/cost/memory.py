@@ -289,7 +289,7 @@ def bytes_beside(graph: Graph, made: Mapping[str, Made]) -> dict[str, float]:
 
 
 def left_of(beside_B: Mapping[str, float], segment: Segment, graph: Graph) -> float:
-    """What of it a layer does not make anew: it stays for later ones."""
+    """Bytes of what a layer does not make anew: it stays for later ones."""
     own = {name for name, _ in segment.handed}
     return sum(B for name, B in beside_B.items() if name not in own) if not graph.is_end(segment.name) else 0.0
 
