@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import ClassVar
 
+from dagc.base.dtypes import INDICES
 from dagc.base.dtypes import dtype as dtype_named
 from dagc.base.frozen import field, mutable, record, replace
 from dagc.ir.graph import BACKWARD, CELLS, UPDATE, WEIGHT, Graph, Op, Segment, Value, Weight
@@ -44,25 +45,20 @@ class Backward(GraphPass):
     dropout: float = 0.0
 
     def run(self, graph: Graph) -> Graph:
-        for segment in graph.segments:
-            if segment.taken:
-                raise PassError(
-                    f"training is not there yet where layers take what others hand on: `{segment.name}` takes `{segment.taken[0].name}`",
-                    at="kind",
-                )
         head, losses = graph.head, RouterLosses(self.balance, self.z, self.sequences)
         if (self.balance or self.z) and not any(
             isinstance(op.attrs, RouteAttrs) for s in graph.segments for op in s.ops
         ):
             raise PassError("no layer has a router whose losses count", at="aux_loss" if self.balance else "z_loss")
         segments = []
+        beside = {one.name for s in graph.segments for one in s.taken if one.dtype not in INDICES}
         for segment in graph.segments:
             try:
                 own = with_loss(segment, graph, self.further) if segment is head else segment
                 if self.dropout and segment is not head:
                     own = with_dropout(own, self.dropout, table=segment is graph.embedding)
                 own = with_weighed_rows(with_router_losses(own, graph, losses))
-                layer = Differentiated(own, self.gradients, self.optimizer, self.whole, graph.embedding.weight)
+                layer = Differentiated(own, self.gradients, self.optimizer, self.whole, graph.embedding.weight, beside)
                 segments.append(layer.run(segment is graph.embedding))
             except NoGradient as error:
                 raise PassError(
@@ -101,14 +97,15 @@ def with_weighed_rows(segment: Segment) -> Segment:
 
 @mutable
 class Differentiated:
-    """A layer and the ops of its gradients under construction. `tables`: weights of the first layer, which others may share;
-    `pieces`: what has been contributed to the gradient of each value."""
+    """A layer and the ops of its gradients under construction. `tables`: weights of the first layer, which others may share; `beside`: names of
+    numbers that layers take beside the residual stream; `pieces`: what has been contributed to the gradient of each value."""
 
     segment: Segment
     gradients: str
     optimizer: str
     whole: str = ""
     tables: Mapping[str, Weight] = field(default_factory=dict)
+    beside: Collection[str] = ()
     ops: list[Op] = field(default_factory=list)
     pieces: dict[str, list[str]] = field(default_factory=dict)
     made: dict[str, Op] = field(default_factory=dict)
@@ -121,13 +118,28 @@ class Differentiated:
             self.upstream = Value(f"{source.output}.grad", output.dims, output.dtype)
             self.pieces[source.output] = [self.upstream.name]
             self.segment = replace(source, upstream=self.upstream)
+        taken = self.handed_back()
         for op in reversed(source.ops):
             self.back(op)
         for weight in source.weights:
             self.accumulated(weight.name)
         downstream = "" if first else self.total(source.input)
-        done = replace(self.segment, ops=(*source.ops, *self.in_order()), downstream=downstream)
+        gives = tuple((name, self.total(name)) for name in taken if name in self.pieces)
+        done = replace(self.segment, ops=(*source.ops, *self.in_order()), downstream=downstream, gives=gives)
         return without_dead(done, len(source.ops))
+
+    def handed_back(self) -> list[str]:
+        """Takes in the gradients of what layers behind take beside the residual stream: of what this one hands on, and of what it takes itself
+        as they do. Names of what it takes."""
+        source, taken = self.segment, [one.name for one in self.segment.taken if one.name in self.beside]
+        own = {name: value for name, value in source.handed if name in self.beside}
+        gets = []
+        for name, value in (own | {name: name for name in taken if name not in own}).items():
+            found = Value(f"{name}.back", source.dims_of(value), source.dtype_of(value))
+            gets.append((name, found))
+            self.pieces.setdefault(value, []).append(found.name)
+        self.segment = replace(source, gets=tuple(gets))
+        return taken
 
     def back(self, op: Op) -> None:
         """The gradients of an op's operands, where that of its result is known."""
@@ -184,7 +196,7 @@ class Differentiated:
         stem = name or f"{of.removeprefix('@')}.grad"
         self.counts[stem] = self.counts.get(stem, 0) + 1
         name = stem if self.counts[stem] == 1 else f"{stem}.{self.counts[stem]}"
-        block = stem.partition(".")[0] if of != self.segment.input else ""
+        block = stem.partition(".")[0] if not self.segment.is_given(of) else ""
         scope = self.segment.weight[of].scope if of_weight else "dense" if rows_of(dims) is None else "experts"
         cell = BACKWARD if not of_weight else UPDATE if kind in (self.optimizer, "store") else WEIGHT
         op = Op(name, kind, inputs, dims, dtype, block, scope, attrs, cell=cell)
@@ -199,7 +211,7 @@ class Differentiated:
 
 def without_dead(segment: Segment, forward: int) -> Segment:
     """The layer without gradients that nothing reads."""
-    alive = {segment.output, segment.downstream}
+    alive = {segment.output, segment.downstream, *(value for _, value in segment.gives)}
     kept: list[Op] = []
     for place, op in reversed(list(enumerate(segment.ops))):
         stays = isinstance(op.attrs, (AccumulateAttrs, StoreAttrs))

@@ -164,7 +164,11 @@ class Resharder:
             self.put(segment.upstream.name, segment.upstream.dims, upstream)
             self.dtypes[segment.upstream.name] = segment.upstream.dtype
             done = replace(done, upstream=replace(segment.upstream, sharding=upstream))
-        downstream = segment.downstream
+        gets = tuple((name, replace(value, sharding=self.handed[name])) for name, value in segment.gets)
+        for name, value in segment.gets:
+            self.put(value.name, value.dims, self.handed[name])
+            self.dtypes[value.name] = value.dtype
+        downstream, gives = segment.downstream, segment.gives
         for cell in CELLS[1:]:
             self.cell = cell
             for op in ops:
@@ -172,8 +176,9 @@ class Resharder:
                     self.visit(op)
             if downstream and cell == BACKWARD:
                 assert done.entry is not None
+                gives = tuple((name, self.reach(value, self.handed[name])) for name, value in gives)
                 downstream = self.reach(downstream, done.entry)
-        return replace(done, downstream=downstream)
+        return replace(done, downstream=downstream, gets=gets, gives=gives)
 
     def first_use(self, dim: str) -> Axes:
         """Token ids arrive as their first consumer wants them: the host sends each rank its own."""

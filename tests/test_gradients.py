@@ -227,7 +227,7 @@ def test_weights_without_a_gradient_are_those_that_choose() -> None:
 # -- another program's gradients ---------------------------------------------------------------------
 
 DISTINCT = (
-    "dbrx", "deepseek_v2", "deepseek_v3_yarn", "deepseek_v32", "gemma2", "glm4_moe", "gpt_neox", "gpt_oss_yarn", "llama4", "llama_bias_tied",
+    "dbrx", "deepseek_v2", "deepseek_v3_yarn", "deepseek_v32", "gemma2", "glm4_moe", "glm_moe_dsa_shared", "gpt_neox", "gpt_oss_yarn", "llama4", "llama_bias_tied",
     "minimax_m2", "mixtral", "nemotron", "phimoe_jitter", "qwen3_next", "qwen3_5_moe",
 )  # fmt: skip
 """One of each architecture; DAGC_EXAMPLES tries all."""

@@ -20,6 +20,7 @@ from typing import Any
 import forked_ranks
 import jsonschema
 import pytest
+from test_handed_on import SCORED, STEP
 from test_training_schedules import FOR_GOLDENS, sizes
 from training_steps import small_step, training_text
 
@@ -92,6 +93,17 @@ def test_processes_make_the_step_that_the_model_makes(schedule: str, tmp_path: P
     calls = {c["name"]: c["calls"] for c in found["classes"]}
     assert calls["send"] == calls["recv"] > 0 and calls["new weights"] > 0
     assert ("copies" in calls) == (schedule == "dualpipe")
+
+
+@needs_torch
+def test_processes_hand_gradients_back_beside_the_residual_stream(tmp_path: Path) -> None:
+    spec = tmp_path / "p.moe"
+    phase = "gpus = 0..1, pp = 2, microbatches = 2, virtual = 3, schedule = interleaved"
+    spec.write_text(SCORED.format(phases=STEP.format(phase)))
+    done = forked_ranks.run(spec, 2, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["holds"] is True and 0.0 < found["training"]["gradient_error"] < 1e-11
 
 
 @needs_torch

@@ -52,7 +52,7 @@ def inner_bytes(segment: Segment, op: Op, mesh: Mesh) -> float:
         made = segment.by_name.get(name)
         if made is not None and made.name in run and made.name == name and not OPS[made.kind].appends:
             found += read_bytes(segment, op, name, mesh)
-    kept = {segment.output, segment.downstream, *(value for _, value in segment.handed)}
+    kept = {segment.output, segment.downstream, *(value for _, value in (*segment.handed, *segment.gives))}
     readers = [user.name for user in segment.users(op.name)]
     if (
         readers

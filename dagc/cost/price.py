@@ -29,7 +29,7 @@ from .expert_load import ExpertLoad
 from .fused_blocks import inner_bytes, leads
 from .host_copies import copy_cost
 from .records import NO_TRANSFER, Array, Costs, LayerLoad, OpCost
-from .transfers import collective_cost, stage_edges
+from .transfers import collective_cost, stage_edges, stage_returns
 
 if TYPE_CHECKING:
     from .exchange import Exchanges
@@ -82,11 +82,12 @@ def price(graph: Graph, unit: Unit, hardware: Hardware | None = None, kept: Kept
                 cost = make() if own is None or op.kernel else own.compute(op, busy, found, make)
             costs[segment.name, op.name] = cost
     # Before collectives are there nothing is sent: ops alone have a price.
-    edges, tokens = stage_edges(graph, hardware) if graph.level != "annotated" else ((), NO_TRANSFER)
+    sends = graph.level != "annotated"
+    edges, tokens = stage_edges(graph, hardware) if sends else ((), NO_TRANSFER)
     layers = tuple(by_layer[layer] for layer in sorted(by_layer))
     return Costs(
         costs, edges, tokens, load, distinct, plain, dropped, load_error=error, layers=layers, host_s=unit.phase.host_s,
-        launched_s=launched_s(graph, unit.phase), lacking=absent,
+        launched_s=launched_s(graph, unit.phase), lacking=absent, returns=stage_returns(graph, hardware) if sends else (),
     )  # fmt: skip
 
 

@@ -41,7 +41,7 @@ class OpCost:
 
 @record
 class Transfer:
-    """The send of the residual stream from one stage to the next, per rank."""
+    """The send from one stage to the next, per rank: of the residual stream, and of what layers behind take beside it."""
 
     payload_B: float
     time_s: float
@@ -61,17 +61,21 @@ class LayerLoad:
 
 
 NO_TRANSFER = Transfer(0.0, 0.0, 0.0, "node", "node")
+Hops = Mapping[tuple[int, int, int], tuple[Transfer, Transfer]]
+"""(the first of two virtual stages, the lower and the higher GPU of a pipeline) -> sends forward, and of gradients back."""
+NO_HOPS: Hops = {}
 
 
 @record
 class Costs:
-    """`ops`: (segment, op) -> cost. `edges`: the sends of each stage but the last to the next. `load`: rows of each
+    """`ops`: (segment, op) -> cost. `edges`: the sends of each stage but the last to the next; `returns`: of gradients back, where they are of less. `load`: rows of each
     expert rank over the mean of all, the largest as it is expected of the busiest rank of a step. `plain`: that
     largest without the spare copies of experts. `dropped`: share of the choices over an expert's capacity.
     `load_error`: relative standard error of the busiest rank (0: exact). `layers`: of the load's layers each for
     itself, where the loads of experts are given by layer (`load` and `plain` are means). `host_s`: what the host takes before the
     GPUs begin a pass; `lacking`: of the experts that a step needs the share that no GPU holds; `launched_s`: to launch all kernels of a stage, beside what the GPUs do; 0 under a CUDA graph.
-    `kernels`: that a GPU launches in a pass, where `ops` are not there to be counted."""
+    `kernels`: that a GPU launches in a pass, where `ops` are not there to be counted. `hops`: of a training step whose layers hand values on
+    beside the residual stream, sends by virtual stage and by the GPUs of the pipeline."""
 
     ops: Mapping[tuple[str, str], OpCost]
     edges: tuple[Transfer, ...]
@@ -86,11 +90,14 @@ class Costs:
     layers: tuple[LayerLoad, ...] = ()
     lacking: float = 0.0
     kernels: float | None = None
+    returns: tuple[Transfer, ...] = ()
+    hops: Hops = NO_HOPS
 
     @property
     def transfer(self) -> Transfer:
         """The slowest of the sends between stages: one figure represents all of them."""
-        return max(self.edges, key=lambda edge: edge.time_s, default=NO_TRANSFER)
+        hops = (edge for pair in self.hops.values() for edge in pair)
+        return max((*self.edges, *hops), key=lambda edge: edge.time_s, default=NO_TRANSFER)
 
     @property
     def imbalance(self) -> float:

@@ -5,15 +5,18 @@ Alpha-beta over the levels of links (`network.py`), or a measured kernel where a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..base.collectives import COLLECTIVES, SEND, wire_bytes
+from ..base.frozen import replace
 from ..base.traced import called
-from ..ir.graph import Graph, Op, Segment
+from ..ir.graph import Graph, Op, Segment, Stage
 from ..ir.groups import GroupShape
-from ..ir.handed_on import sent
+from ..ir.handed_on import Made, are_handed_on, crossing, crossing_back, sent
 from ..ir.mesh import Mesh
 from ..ir.ops.attributes import RingTurnAttrs
 from ..ir.ops.sizes import local_bytes
@@ -21,11 +24,12 @@ from ..ir.requests import request_moves
 from ..spec.hardware import Hardware, Link, Tier
 from .expert_load import ExpertLoad
 from .network import CollectiveTime, beyond_ports, collective_time, crossing_time, spanned
-from .records import NO_TRANSFER, Array, OpCost, Transfer
+from .records import NO_HOPS, NO_TRANSFER, Array, Hops, OpCost, Transfer
 
 if TYPE_CHECKING:
     from .exchange import Exchanges
     from .kept_costs import SegmentCosts
+    from .schedule.training.cell_orders import PipelineSchedule
 
 TOKEN_B = 8
 """Bytes of a token's id."""
@@ -164,12 +168,46 @@ def stage_edges(graph: Graph, hardware: Hardware) -> tuple[tuple[Transfer, ...],
     def transfer(size: float, source: int, target: int) -> Transfer:
         return between_stages(size, source, target, mesh, hardware)
 
-    sent_B = [sum(local_bytes(s, name, layout.dims, mesh) for s, name, layout in sent(graph, e)) for e in graph.sends]
+    sent_B = [
+        sum(local_bytes(s, name, layout.dims, mesh) for _, s, name, layout in sent(graph, e)) for e in graph.sends
+    ]
     last = graph.segment(graph.stages[-1].layers[0][0])
     sequences = sum(last.size("batch", part) for part in last.parts) or last.sizes["batch"]
     tokens_B = sequences / mesh.size(graph.sends[-1].sharding.dims[0]) * TOKEN_B
     edges = (transfer(size, e.source, e.target) for size, e in zip(sent_B, graph.sends, strict=True))
     return tuple(edges), transfer(tokens_B, mesh.stages - 1, 0)
+
+
+def stage_returns(graph: Graph, hardware: Hardware) -> tuple[Transfer, ...]:
+    """Of a training step the sends of gradients back; none where they are as large as those forward."""
+    mesh = graph.the_mesh
+    if mesh.stages == 1 or graph.embedding.upstream is None or not are_handed_on(graph):
+        return ()
+    sizes = [sum(local_bytes(s, n, at.dims, mesh) for _, s, n, at in sent(graph, e, back=True)) for e in graph.sends]
+    ends = zip(sizes, graph.sends, strict=True)
+    return tuple(between_stages(size, e.source, e.target, mesh, hardware) for size, e in ends)
+
+
+def step_hops(graph: Graph, stages: tuple[Stage, ...], schedule: PipelineSchedule, hardware: Hardware) -> Hops:
+    """Of a training step whose layers hand values on beside the residual stream the sends between its virtual `stages`."""
+    mesh = graph.the_mesh
+    if mesh.stages == 1 or not are_handed_on(graph):
+        return NO_HOPS
+    _, first, name, layout = next(sent(graph, graph.sends[0]))
+    plain_B, virtual = local_bytes(first, name, layout.dims, mesh), replace(graph, stages=stages)
+
+    def beside_B(made: Mapping[str, Made]) -> float:
+        of = [(one.segment, one.value, one.segment.sharding_of(one.value)) for one in made.values()]
+        return sum(local_bytes(segment, value, at.dims, mesh) for segment, value, at in of if at is not None)
+
+    found = {}
+    for route in schedule.routes:
+        for k, (here, there) in enumerate(pairwise(route.seats)):
+            if here.gpu != there.gpu:
+                sizes = (plain_B + beside_B(of(virtual, k + 1)) for of in (crossing, crossing_back))
+                ahead, back = (between_stages(size, here.gpu, there.gpu, mesh, hardware) for size in sizes)
+                found[k, min(here.gpu, there.gpu), max(here.gpu, there.gpu)] = ahead, back
+    return found
 
 
 def between_stages(size: float, source: int, target: int, mesh: Mesh, hardware: Hardware) -> Transfer:

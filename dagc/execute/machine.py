@@ -106,24 +106,26 @@ class RankMachine:
             self.record.requests.setdefault(move.kind, []).append(Handed(held.size, sent))
         return [*out]
 
-    def hand_over(self, stage: int, values: list[object], beside: Env) -> None:
+    def hand_over(self, stage: int, values: list[object], beside: Env, *, back: bool = False) -> None:
         """Every rank sends its shard to its equal on the next stage, and those of what goes `beside` it, as the edge between them says;
-        nothing else is there."""
+        nothing else is there. `back`: gradients, the other way."""
         edge = next((e for e in self.graph.sends if (e.source, e.target) == (stage - 1, stage)), None)
         if edge is None:
             raise ExecutionError(f"stage {stage}", f"stage {stage - 1} sends it nothing")
-        given: Env = {name: values if name == edge.value else beside[name] for name in edge.values}
-        for (segment, here, layout), name in zip(sent(self.graph, edge), edge.values, strict=True):
+        ends = (edge.target, edge.source) if back else (edge.source, edge.target)
+        kept: Env = {}
+        for name, segment, here, layout in sent(self.graph, edge, back=back):
+            given = beside[name] if here != segment.input else values
+            kept |= {name: given} if here != segment.input else {}
             shape = self.shards.whole(segment, segment.dims_of(here), segment.scope_of(here))
-            sizes = self.record.sent.setdefault((edge.source, edge.target, name), [])
-            for rank, value in zip(self.here(), given[name], strict=True):
+            sizes = self.record.sent.setdefault((*ends, name), [])
+            for rank, value in zip(self.here(), given, strict=True):
                 block = tuple(p.stop - p.start for p in self.shards.parts(shape, layout.dims, rank))
                 if not isinstance(value, np.ndarray) or value.shape != block:
                     raise ExecutionError(
-                        f"send {stage - 1} -> {stage}", f"the edge carries blocks of {block} of `{name}`"
+                        f"send {ends[0]} -> {ends[1]}", f"the edge carries blocks of {block} of `{name}`"
                     )
                 sizes.append(value.size)
-        kept = {name: beside[name] for name in edge.values[1:]}
         beside.clear()
         beside.update(kept)
 

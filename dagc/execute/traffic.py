@@ -160,15 +160,19 @@ def compare_bytes(shards: Shards, record: Record, costs: Costs, costed: Graph) -
     the mean wire. `costed`: the graph that was costed; where its
     sizes are not those that ran, what was counted is taken as often as it has elements."""
     wrong = []
+    trains = shards.graph.embedding.upstream is not None
     for edge in shards.graph.sends:
-        sizes_B = []
-        for (here, value, _), name in zip(sent(shards.graph, edge), edge.values, strict=True):
-            plan, dims, scope = costed.segment(here.name), here.dims_of(value), here.scope_of(value)
-            each_B = DTYPE_BYTES[here.dtype_of(value)] * scale(plan, here, dims, scope)
-            sizes_B.append([size * each_B for size in record.sent.get((edge.source, edge.target, name), [])])
-        calls_B = [sum(call) for call in zip(*sizes_B, strict=True)]
-        if not calls_B or not all(_equal(call_B, costs.edges[edge.source].payload_B) for call_B in calls_B):
-            wrong.append(f"send {edge.source} -> {edge.target}")
+        for back in (False, True) if trains else (False,):
+            ends = (edge.target, edge.source) if back else (edge.source, edge.target)
+            sizes_B = []
+            for name, here, value, _ in sent(shards.graph, edge, back=back):
+                plan, dims, scope = costed.segment(here.name), here.dims_of(value), here.scope_of(value)
+                each_B = DTYPE_BYTES[here.dtype_of(value)] * scale(plan, here, dims, scope)
+                sizes_B.append([size * each_B for size in record.sent.get((*ends, name), [])])
+            calls_B = [sum(call) for call in zip(*sizes_B, strict=True)]
+            stated = (costs.returns or costs.edges) if back else costs.edges
+            if not calls_B or not all(_equal(call_B, stated[edge.source].payload_B) for call_B in calls_B):
+                wrong.append(f"send {ends[0]} -> {ends[1]}")
     counted = {key for key, cost in costs.ops.items() if cost.group is not None}
     for segment, name in sorted(counted | set(record.traffic)):
         calls = record.traffic.get((segment, name), [])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -47,12 +48,14 @@ class TrainingMachine(RankMachine):
         layers = list(self.graph.layers)
         begins = {self.graph.first_layer(stage.index): stage.index for stage in self.graph.stages[1:]}
         kept: list[Env] = []
+        beside: Env = {}
         for segment, layer in layers:
             if layer in begins:
-                self.hand_over(begins[layer], values, {})
-            env: Env = {segment.input: values}
+                self.hand_over(begins[layer], values, beside)
+            env: Env = {segment.input: values, **taken_in(segment, beside)}
             run_cells(self, segment, layer, env, (FORWARD,))
             values = env[segment.output]
+            beside.update({name: env[value] for name, value in segment.handed})
             kept.append(env)
             for op in segment.ops:
                 if op.kind == "router_loss" and op.cell == FORWARD:
@@ -60,13 +63,16 @@ class TrainingMachine(RankMachine):
                     self.of_routers.setdefault((layer, op.name), []).append(found)
         self.losses.append([v for v in values if isinstance(v, np.ndarray)])
         upstream: list[object] = []
+        back: Env = {}
         for (segment, layer), env in zip(reversed(layers), reversed(kept), strict=True):
             if segment.upstream is not None:
                 env[segment.upstream.name] = upstream
+            env |= given_back(segment, env, back)
             run_cells(self, segment, layer, env, (RECOMPUTE, BACKWARD, WEIGHT))
+            back |= {name: env[value] for name, value in segment.gives}
             upstream = env[segment.downstream] if segment.downstream else []
             if layer in begins:
-                self.hand_over(begins[layer], upstream, {})  # back, in the same layout
+                self.hand_over(begins[layer], upstream, back, back=True)
             self.add_up(segment, layer, env)
 
     def add_up(self, segment: Segment, layer: int, env: Env) -> None:
@@ -132,6 +138,22 @@ def table_of(segment: Segment, op: Op) -> str:
     while not isinstance(op.attrs, WeightAttrs):
         op = segment.by_name[op.inputs[0]]
     return segment.weight[f"@{op.attrs.weight}"].tied or f"@{op.attrs.weight}"
+
+
+def taken_in(segment: Segment, beside: Env) -> Env:
+    """What a layer takes beside the residual stream."""
+    return {one.name: beside[one.name] for one in segment.taken}
+
+
+def given_back(segment: Segment, env: Env, back: Env) -> Env:
+    """Gradients of what a layer hands on or takes beside the residual stream, from layers behind; zeros where none of them reads it. `env`: the
+    values themselves; `back`: by name, of which these are gone then."""
+    own = {one.name: one.name for one in segment.taken} | dict(segment.handed)
+    found: Env = {}
+    for name, value in segment.gets:
+        numbers: list[Any] = env[own[name]]
+        found[value.name] = back.pop(name) if name in back else [0.0 * x for x in numbers]
+    return found
 
 
 def owner(graph: Graph, segment: Segment, layer: int, weight: str) -> tuple[Segment, Op, Key]:

@@ -201,7 +201,8 @@ class Segment:
     `downstream` the value that is handed on: the gradient of the input.
 
     `taken` are values that earlier layers handed on beside the residual stream, `handed` those that this one hands on, by the name under
-    which later layers take them. All that a layer takes was there before its input, which follows from it."""
+    which later layers take them. All that a layer takes was there before its input, which follows from it. Of these names `gets` are
+    the gradients that layers behind hand back, added up over those that read the value, and `gives` those that this one hands back, with its own."""
 
     name: str
     repeat: int
@@ -217,6 +218,8 @@ class Segment:
     downstream: str = ""
     taken: tuple[Taken, ...] = ()
     handed: tuple[tuple[str, str], ...] = ()
+    gets: tuple[tuple[str, Value], ...] = ()
+    gives: tuple[tuple[str, str], ...] = ()
 
     def size(self, dim: str, scope: str = "dense") -> float:
         if scope != "dense" and (own := f"{scope}:{dim}") in self.sizes:
@@ -315,8 +318,14 @@ class Segment:
         return name in self.by_name and self.by_name[name].name != name
 
     def is_given(self, name: str) -> bool:
-        """Whether other layers make a value: the input, what comes beside it, or the gradient of the output."""
-        return name == self.input or (self.upstream is not None and name == self.upstream.name) or name in self.beside
+        """Whether other layers make a value: the input, what comes beside it, or the gradient of the output or of what goes beside that."""
+        return name == self.input or name in self.handed_back or name in self.beside
+
+    @cached_property
+    def handed_back(self) -> Mapping[str, Value]:
+        """Gradients that layers behind hand back, by name."""
+        own = () if self.upstream is None else (self.upstream,)
+        return {value.name: value for value in (*own, *(value for _, value in self.gets))}
 
     @cached_property
     def beside(self) -> Mapping[str, Taken]:
@@ -324,16 +333,19 @@ class Segment:
         return {one.name: one for one in self.taken}
 
     def arrives_with(self, name: str) -> str:
-        """The value with which one that other layers make is there: what comes beside the input was there before it."""
-        return self.input if name in self.beside else name
+        """The value with which one that other layers make is there: what comes beside the input was there before it, and gradients of that
+        come with the output's."""
+        if name in self.beside:
+            return self.input
+        return self.upstream.name if self.upstream is not None and name in self.handed_back else name
 
     def result(self, name: str) -> Op | Value:
         """A value of the segment by its name."""
         if name in self.beside:
             one = self.beside[name]
             return Value(one.name, one.dims, one.dtype, one.sharding)
-        if self.upstream is not None and name == self.upstream.name:
-            return self.upstream
+        if name in self.handed_back:
+            return self.handed_back[name]
         op = self.by_name[name]
         return op if op.name == name else next(value for value in op.more if value.name == name)
 
@@ -403,8 +415,7 @@ class Segment:
         found |= {weight.name: weight.dims for weight in self.weights}
         found[self.input] = self.input_dims
         found |= {one.name: one.dims for one in self.taken}
-        if self.upstream is not None:
-            found[self.upstream.name] = self.upstream.dims
+        found |= {value.name: value.dims for value in self.handed_back.values()}
         return found
 
     @cached_property

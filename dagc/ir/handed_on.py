@@ -54,6 +54,12 @@ def crossing(graph: Graph, stage: int) -> Mapping[str, Made]:
     return {name: made[name] for name in sorted(wanted & made.keys())}
 
 
+def crossing_back(graph: Graph, stage: int) -> Mapping[str, Made]:
+    """Of these, what gradients go back of in a training step."""
+    names = {name for segment in graph.segments for name, _ in segment.gets}
+    return {name: made for name, made in crossing(graph, stage).items() if name in names}
+
+
 def carried(graph: Graph, stage: int) -> tuple[Taken, ...]:
     """The same as the edge to the stage states it: with the dims that it has where it is made."""
     found = []
@@ -65,11 +71,13 @@ def carried(graph: Graph, stage: int) -> tuple[Taken, ...]:
     return tuple(found)
 
 
-def sent(graph: Graph, edge: StageEdge) -> Iterator[tuple[Segment, str, Sharding]]:
-    """What an edge carries, each with a layer that has it, its name there and its layout: first the residual stream, as the stage takes it."""
+def sent(graph: Graph, edge: StageEdge, *, back: bool = False) -> Iterator[tuple[str, Segment, str, Sharding]]:
+    """What an edge carries, each by its name, with a layer that has it, its name there and its layout: first the residual stream, as the
+    stage takes it. `back`: the gradients that go the other way, in the place of what they are of."""
     first = graph.segment(graph.stages[edge.target].layers[0][0])
-    yield first, first.input, edge.sharding
-    made = crossing(graph, edge.target)
+    yield edge.value, first, first.input, edge.sharding
+    made = crossing_back(graph, edge.target) if back else crossing(graph, edge.target)
     for one in edge.beside:
-        assert one.sharding is not None
-        yield made[one.name].segment, made[one.name].value, one.sharding
+        if one.name in made:
+            assert one.sharding is not None
+            yield one.name, made[one.name].segment, made[one.name].value, one.sharding

@@ -41,9 +41,10 @@ class PlacedStep(Trial):
                     for level, size_B in costs.ops[segment.name, op.name].level_B.items():
                         sent_B[level] += calls * size_B  # type: ignore[assignment]
         for route in self.schedule.routes:
-            for here, there in pairwise(route.seats):
-                edge = edge_between(costs, here, there)
-                sent_B[edge.level] += 2 * edge.payload_B * passes / len(self.schedule.routes)  # type: ignore[assignment]
+            for k, (here, there) in enumerate(pairwise(route.seats)):
+                both = [edge_between(costs, here, there, k, back=back) for back in (False, True)]
+                size_B = sum(edge.payload_B for edge in both)
+                sent_B[both[0].level] += size_B * passes / len(self.schedule.routes)  # type: ignore[assignment]
         return tuple(float(sent_B[tier.name]) for tier in self.unit.spec.hardware.tiers)
 
 

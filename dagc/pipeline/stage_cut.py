@@ -124,7 +124,7 @@ def longer_s(graph: Graph, hardware: Hardware) -> Ranges:
 
 def residual_B(graph: Graph) -> float:
     """What a rank sends of the residual stream."""
-    segment, _, layout = next(sent(graph, graph.sends[0]))
+    _, segment, _, layout = next(sent(graph, graph.sends[0]))
     return local_bytes(segment, segment.input, layout.dims, graph.the_mesh)
 
 

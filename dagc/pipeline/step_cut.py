@@ -99,7 +99,7 @@ class Cuts:
     def too_full(self, counts: Counts) -> float:
         """Of its memory that the fullest GPU needs."""
         own, stages = self.own, self.stages(counts)
-        kept = kept_by_stage(own.kept, stages, own.graph.lanes)
+        kept = kept_by_stage(own.kept, stages, own.graph)
         held = memory_of(
             own.graph, own.costs, self.schedule, stages, kept, self.training, own.hardware, own.layers, own.copied
         )
@@ -127,7 +127,7 @@ class Cuts:
             layers = runs(self.names[i:j])
             if layers not in seen:
                 here = Stage(stage, layers)
-                (kept,) = kept_by_stage(own.kept, (here,), own.graph.lanes)
+                (kept,) = kept_by_stage(own.kept, (here,), own.graph)
                 whole, late = ([size_B] * self.schedule.stages for size_B in (kept.whole_B, kept.late_B))
                 held = peaks(self.schedule, whole, late, only=stage)[0]
                 need = gpu_memory(

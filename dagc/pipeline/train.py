@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
 
 from ..base.axes import ENDS
-from ..base.frozen import field, record
+from ..base.frozen import field, record, replace
 from ..cost.kept_costs import KeptCosts
 from ..cost.price import exchanges_of, price
 from ..cost.records import Costs
@@ -20,7 +20,7 @@ from ..cost.training.kept_activations import Kept, kept_by_layer, kept_by_stage
 from ..cost.training.layers_in_turn import StageCost, pair_s, stage_costs
 from ..cost.training.offloaded import Offloaded, left, offloaded, with_copies
 from ..cost.training.weight_moves import in_flat_calls
-from ..cost.transfers import call_cost
+from ..cost.transfers import call_cost, step_hops
 from ..ir.graph import Graph, Op, Stage, runs
 from ..plan.result import CollectiveTotal
 from ..plan.step_totals import edge_between
@@ -93,6 +93,8 @@ def step_of(
     layers do not divide over them."""
     phase, training, graph, costs = unit.phase, training_of(unit), own.graph, own.costs
     stages = virtual_stages(graph, schedule, unit) if stages is None else stages
+    hops = step_hops(graph, stages, schedule, own.hardware)
+    costs = replace(costs, hops=hops) if hops else costs
     overlap = training.overlap == "full"
     cells = own.cells(overlap=overlap)
     staged, at_peak = (
@@ -100,7 +102,7 @@ def step_of(
     )
     steps = timed(schedule, stages, staged, costs, training)
     floor = timed(schedule, stages, at_peak, costs, training, floor=True)
-    kept = kept_by_stage(own.kept, stages, graph.lanes)
+    kept = kept_by_stage(own.kept, stages, graph)
     memory = memory_of(graph, costs, schedule, stages, kept, training, own.hardware, own.layers, own.copied)
     copies = added_up([need.gradients_B for need in memory], unit, own) if len(schedule.routes) > 1 else ()
     update_s, moved_s = update_times(schedule, stages, cells, steps, training, [one.time_s for one in copies])
@@ -184,15 +186,16 @@ def timed(
         return [staged[k, cell].time_s if (k, cell) in staged else 0.0 for k in range(len(stages))]
 
     route = schedule.routes[0].seats
-    sends = []
-    for here, there in pairwise(route):
-        edge = edge_between(costs, here, there)
-        sends.append(edge.floor_s if floor else edge.time_s)
+    sends, returns = list[float](), list[float]()
+    for k, (here, there) in enumerate(pairwise(route)):
+        for times, back in ((sends, False), (returns, True)):
+            edge = edge_between(costs, here, there, k, back=back)
+            times.append(edge.floor_s if floor else edge.time_s)
     whole = training.schedule in WHOLE
     return step_times(
         schedule,
         StageTimes(
-            total("forward"), total("input"), total("weight"), sends, sends, None, total("backward") if whole else None,
+            total("forward"), total("input"), total("weight"), sends, returns, None, total("backward") if whole else None,
             pairs_of(schedule, staged, whole=whole) if overlaps(training) else None,
         ),
     )  # fmt: skip

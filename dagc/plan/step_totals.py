@@ -129,11 +129,22 @@ def step_collectives(result: TrainingResult, stage: int) -> tuple[CellCollective
     return tuple(CellCollectives(cell, total) for (cell, *_), total in totals.items())
 
 
-def edge_between(costs: Costs, here: Seat, there: Seat) -> Transfer:
-    """What sends from one seat to another: nothing on the same GPU."""
+def edge_between(costs: Costs, here: Seat, there: Seat, stage: int, *, back: bool = False) -> Transfer:
+    """What sends from one seat to another, which have this virtual stage and the next: nothing on the same GPU. `back`: gradients."""
     if not costs.edges or here.gpu == there.gpu:
         return NO_TRANSFER
+    if costs.hops:
+        return costs.hops[stage, min(here.gpu, there.gpu), max(here.gpu, there.gpu)][back]
     return costs.edges[min(here.gpu, there.gpu)] if abs(here.gpu - there.gpu) == 1 else costs.transfer
+
+
+def largest_hop(result: TrainingResult, a: int, b: int) -> tuple[Transfer, Transfer]:
+    """What sends from a GPU of a pipeline to another, and of gradients back: of several chunks the largest."""
+    if not result.costs.hops:
+        edge = edge_between(result.costs, Seat(a, 0), Seat(b, 0), 0)
+        return edge, edge
+    found = [hop for (_, *ends), hop in result.costs.hops.items() if set(ends) == {a, b}]
+    return max(found, key=lambda hop: hop[0].payload_B, default=(result.costs.edges[min(a, b)],) * 2)
 
 
 def called(result: TrainingResult, stage: int) -> Iterator[tuple[Segment, Op, int]]:
@@ -148,11 +159,11 @@ def called(result: TrainingResult, stage: int) -> Iterator[tuple[Segment, Op, in
 def sends(result: TrainingResult, stage: int) -> Iterator[tuple[str, str, Transfer]]:
     """(cell, send or recv, what sends) of each neighbour of its chunks: activations forward, gradients back."""
     for route in result.steps.schedule.routes:
-        for here, there in pairwise(route.seats):
-            edge = edge_between(result.costs, here, there)
+        for k, (here, there) in enumerate(pairwise(route.seats)):
+            edge, back = (edge_between(result.costs, here, there, k, back=back) for back in (False, True))
             if here.gpu == there.gpu:
                 continue
             if here.gpu == stage:
-                yield from ((cell_name(FORWARD), "send", edge), (BACKWARD, "recv", edge))
+                yield from ((cell_name(FORWARD), "send", edge), (BACKWARD, "recv", back))
             if there.gpu == stage:
-                yield from ((cell_name(FORWARD), "recv", edge), (BACKWARD, "send", edge))
+                yield from ((cell_name(FORWARD), "recv", edge), (BACKWARD, "send", back))

@@ -123,7 +123,7 @@ def why_equal(mutant: Mutant) -> str:
 
 def read(segment: Segment) -> set[str]:
     """Ops that something is made of which a layer hands on or stores."""
-    alive = {segment.output, segment.downstream}
+    alive = {segment.output, segment.downstream, *(value for _, value in (*segment.handed, *segment.gives))}
     for op in reversed(segment.ops):
         if isinstance(op.attrs, StoreAttrs) or any(value.name in alive for value in op.results):
             alive |= {op.name, *op.inputs}

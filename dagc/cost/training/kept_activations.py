@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from ...base.frozen import record, replace
 from ...ir.graph import FORWARD, RECOMPUTE, UPDATE, WEIGHT, Graph, Op, Segment, Stage
+from ...ir.handed_on import are_handed_on
 from ...ir.ops.attention import score_bytes
 from ...ir.ops.attributes import AttendAttrs, QuantiseAttrs
 from ...ir.ops.op_set import OPS
@@ -33,15 +34,64 @@ def kept_by_layer(graph: Graph, imbalance: float) -> Mapping[str, Kept]:
     }
 
 
-def kept_by_stage(kept: Mapping[str, Kept], stages: Sequence[Stage], lanes: int) -> list[Kept]:
+def kept_by_stage(kept: Mapping[str, Kept], stages: Sequence[Stage], graph: Graph) -> list[Kept]:
     """Of each virtual stage."""
-    return [
-        Kept(
-            sum(count * kept[name].whole_B for name, count in stage.layers) * lanes,
-            sum(count * kept[name].late_B for name, count in stage.layers) * lanes,
-        )
-        for stage in stages
-    ]
+    beside = kept_beside(graph) if are_handed_on(graph) else None
+    found = []
+    for stage in stages:
+        whole_B = sum(count * kept[name].whole_B for name, count in stage.layers)
+        late_B = sum(count * kept[name].late_B for name, count in stage.layers)
+        if beside is not None:
+            more = beside.of(stage)
+            whole_B, late_B = whole_B + more.whole_B, late_B + more.late_B
+        found.append(Kept(whole_B * graph.lanes, late_B * graph.lanes))
+    return found
+
+
+@record
+class KeptBeside:
+    """What gradients read of what layers take beside the residual stream. `sizes`: bytes by name; `read`, `late`: names by layer, of all gradients and of
+    those of weights; `own`: names of which the layer that hands them on keeps the value itself."""
+
+    sizes: Mapping[str, float]
+    read: Mapping[str, frozenset[str]]
+    late: Mapping[str, frozenset[str]]
+    makes: Mapping[str, frozenset[str]]
+    own: Mapping[str, frozenset[str]]
+
+    def of(self, stage: Stage) -> Kept:
+        """Each once for all layers of a stage that read it, unless the layer that hands it on is there and keeps it anyhow."""
+        return Kept(self.once(stage, self.read), self.once(stage, self.late))
+
+    def once(self, stage: Stage, read: Mapping[str, frozenset[str]]) -> float:
+        total, there = 0.0, dict[str, bool]()
+        for layer, _ in stage.layers:
+            for name in sorted(read[layer]):
+                if not there.get(name):
+                    total += self.sizes[name]
+                    there[name] = True
+            for name in self.makes[layer]:
+                there[name] = name in self.own[layer]
+        return total
+
+
+def kept_beside(graph: Graph) -> KeptBeside:
+    sizes: dict[str, float] = {}
+    read, late, makes, own = ({s.name: set[str]() for s in graph.segments} for _ in range(4))
+    for s in graph.segments:
+        for one in s.taken:
+            if one.sharding is not None:
+                sizes[one.name] = local_bytes(s, one.name, one.sharding.dims, graph.the_mesh)
+        for op in s.ops:
+            if op.cell not in (FORWARD, UPDATE):
+                read[s.name] |= s.beside.keys() & set(op.inputs)
+            if op.cell == WEIGHT:
+                late[s.name] |= s.beside.keys() & set(op.inputs)
+        kept = kept_values(s)
+        makes[s.name] = {name for name, _ in s.handed}
+        own[s.name] = {name for name, value in s.handed if value in kept or s.by_name[value].inputs[0] in kept}
+    frozen = ({name: frozenset(names) for name, names in each.items()} for each in (read, late, makes, own))
+    return KeptBeside(sizes, *frozen)
 
 
 def kept_bytes(segment: Segment, graph: Graph, imbalance: float) -> Mapping[str, float]:
@@ -130,5 +180,17 @@ def working_bytes(segment: Segment, graph: Graph, imbalance: float) -> float:
     given = 0.0
     if segment.upstream is not None and segment.upstream.sharding is not None:
         given = local_bytes(segment, segment.upstream.name, segment.upstream.sharding.dims, graph.the_mesh)
+    given += gradients_beside(graph)
     back = peak_live_bytes(replace(backward, entry=None), graph, imbalance, policy) + given
     return max(ahead, back)
+
+
+def gradients_beside(graph: Graph) -> float:
+    """Bytes of the gradients that go back beside that of the residual stream, through every layer."""
+    sizes = {
+        name: local_bytes(s, value.name, value.sharding.dims, graph.the_mesh)
+        for s in graph.segments
+        for name, value in s.gets
+        if value.sharding is not None
+    }
+    return sum(sizes.values())

@@ -6,7 +6,7 @@ comes the other way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -18,10 +18,11 @@ from ...cost.schedule.training.cell_orders import PipelineSchedule
 from ..step_messages import Channel, Message, channels
 from .groups import Ranks
 from .ops import Tensor
+from .packed_messages import Parts, packed, room, unpacked
 from .processes import LaunchError, in_vain
 
-Shape = Callable[[Message], tuple[int, ...]]
-"""Of this rank's part of what a message is."""
+PartsOf = Callable[[Message], Parts]
+"""This rank's parts of what a message has."""
 
 
 @dataclass
@@ -32,9 +33,8 @@ class Channels:
     orders: Mapping[Channel, tuple[Message, ...]]
     groups: Mapping[Channel, Any]
     ranks: Ranks
-    shape: Shape
+    parts: PartsOf
     device: Any
-    dtype: Any
     posted: dict[Channel, int] = field(default_factory=dict)
     coming: dict[Message, tuple[Any, Tensor]] = field(default_factory=dict)
     sent: list[tuple[Message, Any, Tensor]] = field(default_factory=list)
@@ -44,13 +44,13 @@ class Channels:
         self.coming.clear()
         self.sent.clear()
 
-    def send(self, message: Message, value: Tensor) -> None:
+    def send(self, message: Message, values: Sequence[Tensor]) -> None:
         """Comes back at once."""
-        value = value.contiguous()
+        value = packed(values, self.parts(message))
         work = dist.isend(value, self.number(message.target), group=self.groups[message.source, message.target])
         self.sent.append((message, work, value))
 
-    def receive(self, message: Message) -> Tensor:
+    def receive(self, message: Message) -> list[Tensor]:
         """Everything on the channel up to the message is taken off it, in the order in which it was sent; then waits for this one. Raises
         LaunchError where it does not come."""
         channel = message.source, message.target
@@ -60,12 +60,12 @@ class Channels:
             if at == len(order):
                 raise LaunchError(f"{message.said} is taken from GPU {message.source} of the pipeline a second time")
             self.posted[channel] = at + 1
-            value = torch.empty(self.shape(order[at]), dtype=self.dtype, device=self.device)
+            value = room(self.parts(order[at]), self.device)
             work = dist.irecv(value, self.number(message.source), group=self.groups[channel])
             self.coming[order[at]] = work, value
         work, value = self.coming.pop(message)
         waited(work, f"{message.said} did not come from process {self.number(message.source)}")
-        return value
+        return unpacked(value, self.parts(message))
 
     def finish(self) -> None:
         """Waits for what was sent."""
@@ -90,7 +90,7 @@ def waited(work: Any, otherwise: str) -> None:
 
 
 def open_channels(
-    schedule: PipelineSchedule, ranks: Ranks, shape: Shape, device: Any, dtype: Any, limit: timedelta | None
+    schedule: PipelineSchedule, ranks: Ranks, parts: PartsOf, device: Any, dtype: Any, limit: timedelta | None
 ) -> Channels:
     """Every process makes all groups in one order, then sends a number through each channel of its own in that order: communicators are made
     on first use, by both ends at once."""
@@ -104,7 +104,7 @@ def open_channels(
             if ranks.rank in pair:
                 groups[source, target] = group
     token = torch.zeros(1, dtype=dtype, device=device)
-    made = Channels(orders, groups, ranks, shape, device, dtype)
+    made = Channels(orders, groups, ranks, parts, device)
     for (source, target), group in groups.items():
         if source == ranks.at[0]:
             dist.send(token, made.number(target), group=group)

@@ -6,7 +6,6 @@ arithmetic and the communication are torch's. Lanes of a two-batch overlap run o
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -22,6 +21,7 @@ from ...base.collectives import GATHER, SCATTER
 from ...base.dtypes import INDICES
 from ...ir.graph import Segment
 from ...ir.handed_on import sent
+from ...ir.sharding import Sharding
 from ..chosen import chooses_tokens
 from ..dispatcher import Backend, Env, OpCall, Results, RunPlace, run_layer
 from ..marks import Mark
@@ -30,6 +30,7 @@ from .comm import collective
 from .communicator import Communicator
 from .front_end import FrontEnd
 from .groups import Ranks
+from .packed_messages import Parts, packed, room, unpacked
 from .processes import LaunchError, in_vain
 from .resident import Resident
 from .rules import BACKEND
@@ -124,7 +125,9 @@ class Rank:
             if stage < len(graph.stages) - 1:
                 with self.timed(("", "send")):
                     target = int(self.ranks.number[(stage + 1, *self.ranks.at[1:])])
-                    whole = self.packed(stage + 1, [value, *(beside[name][0] for name in self.beside(stage + 1))])
+                    whole = packed(
+                        [value, *(beside[name][0] for name in self.beside(stage + 1))], self.parts(stage + 1)
+                    )
                     posted.append((dist.isend(whole, target), whole))
         for work, _ in posted:
             work.wait()
@@ -155,33 +158,25 @@ class Rank:
         """Names of what a stage receives beside the residual stream."""
         return next((e.values[1:] for e in self.shards.graph.sends if e.target == stage), ())
 
-    def parts(self, stage: int) -> Iterator[tuple[list[int], Any]]:
-        """Shape and dtype of what a stage receives."""
+    def parts(self, stage: int) -> Parts:
+        """What a stage receives."""
         graph = self.shards.graph
-        for segment, name, layout in sent(graph, next(e for e in graph.sends if e.target == stage)):
-            dims, scope, dtype = segment.dims_of(name), segment.scope_of(name), segment.dtype_of(name)
-            shape = [
-                int(segment.size(d, scope)) // self.shards.mesh.size(axes)
-                for d, axes in zip(dims, layout.dims, strict=True)
-            ]
-            yield shape, getattr(torch, dtype) if dtype in INDICES else self.dtype
+        edge = next(e for e in graph.sends if e.target == stage)
+        return [self.part_of(segment, name, layout) for _, segment, name, layout in sent(graph, edge)]
 
-    def packed(self, stage: int, values: Sequence[Any]) -> Any:
-        """One message to a stage: the residual stream as it is, with others beside it the bytes of all."""
-        cast = [one.to(dtype).contiguous() for one, (_, dtype) in zip(values, self.parts(stage), strict=True)]
-        return cast[0] if len(cast) == 1 else torch.cat([one.reshape(-1).view(torch.uint8) for one in cast])
+    def part_of(self, segment: Segment, name: str, layout: Sharding) -> tuple[tuple[int, ...], Any]:
+        """A rank's part of a value."""
+        dims, scope, dtype = segment.dims_of(name), segment.scope_of(name), segment.dtype_of(name)
+        split = zip(dims, layout.dims, strict=True)
+        shape = tuple(int(segment.size(d, scope)) // self.shards.mesh.size(axes) for d, axes in split)
+        return shape, getattr(torch, dtype) if dtype in INDICES else self.dtype
 
     def received(self, stage: int) -> list[Any]:
-        parts = list(self.parts(stage))
-        sizes = [math.prod(shape) * dtype.itemsize for shape, dtype in parts]
-        shape, kind = parts[0] if len(parts) == 1 else ([sum(sizes)], torch.uint8)
-        message = torch.empty(shape, dtype=kind, device=self.device)
+        parts = self.parts(stage)
+        message = room(parts, self.device)
         with self.timed(("", "recv")):
             dist.recv(message, int(self.ranks.number[(stage - 1, *self.ranks.at[1:])]))
-        if len(parts) == 1:
-            return [message]
-        pieces: Any = zip(torch.split(message, sizes), parts, strict=True)
-        return [piece.clone().view(dtype).reshape(shape) for piece, (shape, dtype) in pieces]
+        return unpacked(message, parts)
 
     # -- what the dispatcher asks ------------------------------------------------------------------
 

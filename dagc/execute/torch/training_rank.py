@@ -7,7 +7,7 @@ that overlap run one after the other.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import chain
@@ -17,15 +17,18 @@ import torch
 import torch.distributed as dist
 
 from ...base.collectives import SEND
+from ...base.frozen import replace
 from ...cost.schedule.training.cell_orders import Cell, Part, PipelineSchedule
 from ...ir.graph import BACKWARD, FORWARD, RECOMPUTE, UPDATE, WEIGHT, Op, Segment, Stage
+from ...ir.handed_on import Made, crossing, crossing_back
 from ...ir.ops.attributes import AccumulateAttrs, StoreAttrs
 from ...ir.sharding import Sharding
 from ..dispatcher import Env, run_cells
 from ..step_messages import Message, cells, given, holders, layers_of, taken
-from ..training import Key, owner, stores
+from ..training import Key, given_back, owner, stores, taken_in
 from .channels import Channels, open_channels
 from .ops import Tensor
+from .packed_messages import Parts
 from .processes import LaunchError
 from .rank import Rank
 
@@ -56,7 +59,7 @@ class TrainingRank(Rank):
     of_routers: dict[Key, dict[int, Any]] = field(default_factory=dict, init=False)
     gradients: dict[Key, tuple[Segment, Op, Tensor]] = field(default_factory=dict, init=False)
     kept: dict[tuple[int, int], list[Env]] = field(default_factory=dict, init=False)
-    handed: dict[Message, Tensor] = field(default_factory=dict, init=False)
+    handed: dict[Message, list[Tensor]] = field(default_factory=dict, init=False)
     layers: list[list[tuple[Segment, int]]] = field(init=False)
     channels: Channels = field(init=False)
     copies: dict[int, Any] = field(default_factory=dict, init=False)
@@ -64,7 +67,7 @@ class TrainingRank(Rank):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.layers = layers_of(self.shards.graph, self.stages)
-        self.channels = open_channels(self.schedule, self.ranks, self.shape_of, self.device, self.dtype, self.limit)
+        self.channels = open_channels(self.schedule, self.ranks, self.parts_of, self.device, self.dtype, self.limit)
         for stage, gpus in enumerate(holders(self.schedule)):
             if len(gpus) > 1:
                 for row in self.ranks.number[list(gpus)].reshape(len(gpus), -1).T.tolist():
@@ -82,17 +85,26 @@ class TrainingRank(Rank):
         """Virtual stages that are here, in order."""
         return sorted(stage for (gpu, _), (_, stage) in self.schedule.stage_at.items() if gpu == self.gpu)
 
-    def shape_of(self, message: Message) -> tuple[int, ...]:
-        """This rank's part of what a message is, as the first layer of a stage takes an activation, and the last a gradient."""
-        layers = self.layers[message.to]
-        segment = layers[0 if message.forward else -1][0]
-        dims, layout = segment.input_dims, segment.entry
+    def parts_of(self, message: Message) -> Parts:
+        """This rank's part of what a message has: as the first layer of a stage takes an activation, and the last a gradient; then what goes
+        beside the residual stream."""
+        segment = self.layers[message.to][0 if message.forward else -1][0]
+        name, layout = segment.input, segment.entry
         if not message.forward:
             assert segment.upstream is not None
-            dims, layout = segment.upstream.dims, segment.upstream.sharding
-        layout = layout or Sharding(((),) * len(dims))
-        sizes = [int(segment.size(d)) // self.shards.mesh.size(axes) for d, axes in zip(dims, layout.dims, strict=True)]
-        return tuple(sizes)
+            name, layout = segment.upstream.name, segment.upstream.sharding
+        layout = layout or Sharding(((),) * len(segment.dims_of(name)))
+        parts = [(self.part_of(segment, name, layout)[0], self.dtype)]
+        for made in self.beside_of(message).values():
+            at = made.segment.sharding_of(made.value)
+            assert at is not None
+            parts.append(self.part_of(made.segment, made.value, at))
+        return parts
+
+    def beside_of(self, message: Message) -> Mapping[str, Made]:
+        """What it has beside the residual stream, or its gradient."""
+        graph = replace(self.shards.graph, stages=self.stages)
+        return crossing(graph, message.to) if message.forward else crossing_back(graph, message.to + 1)
 
     # -- running ---------------------------------------------------------------------------------
 
@@ -138,40 +150,44 @@ class TrainingRank(Rank):
         return int(self.shards.inputs.tokens.shape[0]) // self.schedule.microbatches
 
     def forward(self, cell: Cell, stage: int) -> None:
-        value = self.begin_with(cell)
+        value, beside = self.begin_with(cell)
         value = self.own_tokens() if value is None else value
         kept = []
         for segment, layer in self.layers[stage]:
-            env: Env = {segment.input: [value]}
+            env: Env = {segment.input: [value], **taken_in(segment, beside)}
             run_cells(self, segment, layer, env, RUNS[cell.part])
             value = env[segment.output][0]
+            beside.update({name: env[made] for name, made in segment.handed})
             for op in segment.ops:
                 if op.kind == "router_loss" and op.cell == FORWARD:
                     self.of_routers.setdefault((layer, op.name), {})[cell.microbatch] = env[op.name][0]
             kept.append(only_read(env, segment, LATER[cell.part]))
         self.kept[cell.microbatch, cell.chunk] = kept
-        if not self.hand_on(cell, value):
+        if not self.hand_on(cell, value, beside):
             self.losses[cell.microbatch] = value
 
     def backward(self, cell: Cell, stage: int) -> None:
         """Gradients of a chunk, the last layer first: of its input, of its weights, or both."""
         key = cell.microbatch, cell.chunk
-        upstream = self.begin_with(cell)
+        upstream, back = self.begin_with(cell)
         kept = self.kept.pop(key)
         for at in reversed(range(len(kept))):
             (segment, layer), env = self.layers[stage][at], kept[at]
-            if cell.part is not Part.WEIGHT and segment.upstream is not None:
-                env[segment.upstream.name] = [upstream]
+            if cell.part is not Part.WEIGHT:
+                if segment.upstream is not None:
+                    env[segment.upstream.name] = [upstream]
+                env |= given_back(segment, env, back)
             run_cells(self, segment, layer, env, RUNS[cell.part])
             if cell.part is not Part.WEIGHT:
                 upstream = env[segment.downstream][0] if segment.downstream else None
+                back |= {name: env[value] for name, value in segment.gives}
             if cell.part is not Part.INPUT:
                 self.add_up(segment, layer, env)
             kept[at] = only_read(env, segment, LATER.get(cell.part, ()))
         if cell.part is Part.INPUT:
             self.kept[key] = kept
         if upstream is not None:
-            self.hand_on(cell, upstream)
+            self.hand_on(cell, upstream, back)
 
     def add_up(self, segment: Segment, layer: int, env: Env) -> None:
         for op in segment.ops:
@@ -236,30 +252,35 @@ class TrainingRank(Rank):
         dims = first.entry.dims if first.entry is not None else ((),) * whole.ndim
         return self.resident.exact(self.shards.shard(whole, dims, self.ranks.coordinates).copy())
 
-    def begin_with(self, cell: Cell) -> Tensor | None:
-        """What a cell begins with, from another GPU or from this one; None at an end of the model."""
+    def begin_with(self, cell: Cell) -> tuple[Tensor | None, Env]:
+        """What a cell begins with, from another GPU or from this one, and what comes beside it; None at an end of the model."""
         message = taken(self.schedule, self.gpu, cell)
         if message is None:
-            return None
+            return None, {}
         if message.source == message.target:
-            return self.handed.pop(message)
-        with self.timed(("", RECV)):
-            return self.channels.receive(message)
+            value, *others = self.handed.pop(message)
+        else:
+            with self.timed(("", RECV)):
+                value, *others = self.channels.receive(message)
+        return value, dict(zip(self.beside_of(message), ([one] for one in others), strict=True))
 
-    def hand_on(self, cell: Cell, value: Tensor) -> bool:
+    def hand_on(self, cell: Cell, value: Tensor, beside: Env) -> bool:
         """Whether there is anybody to hand it on to."""
         message = given(self.schedule, self.gpu, cell)
         if message is None:
             return False
+        others: list[Any] = [beside[name][0] for name in self.beside_of(message)]
         if message.source == message.target:
-            self.handed[message] = value
+            self.handed[message] = [value, *others]
             return True
         with self.timed(("", SEND.name)):
-            self.channels.send(message, value)
+            self.channels.send(message, [value, *others])
         return True
 
 
 def only_read(env: Env, segment: Segment, later: Iterable[str]) -> Env:
-    """Values that ops of these cells read."""
+    """Values that ops of these cells read, and those whose gradients come from layers behind."""
     read = {name for op in segment.ops if op.cell in later for name in op.inputs}
+    if BACKWARD in later and segment.gets:
+        read |= {one.name for one in segment.taken} | {value for _, value in segment.handed}
     return {name: value for name, value in env.items() if name in read}

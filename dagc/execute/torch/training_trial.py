@@ -275,7 +275,7 @@ def send_s(result: TrainingResult, gpu: int) -> float:
     """Estimate of what a GPU hands on, the mean over its neighbours; a receive takes no time of its own."""
     times = []
     for route in result.steps.schedule.routes:
-        for here, there in zip(route.seats, route.seats[1:], strict=False):
+        for k, (here, there) in enumerate(zip(route.seats, route.seats[1:], strict=False)):
             if gpu in (here.gpu, there.gpu) and here.gpu != there.gpu:
-                times.append(edge_between(result.costs, here, there).time_s)
+                times.append(edge_between(result.costs, here, there, k, back=gpu == there.gpu).time_s)
     return statistics.fmean(times) if times else 0.0

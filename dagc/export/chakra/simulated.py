@@ -24,7 +24,7 @@ import numpy as np
 
 from ...base.arrays import NDArray
 from ...base.frozen import record
-from ...cost.schedule.training.cell_orders import Seat
+from ...cost.records import Transfer
 from ...ir.graph import Op, Segment
 from ...plan.result import PhaseResult
 from ...plan.step_totals import called, edge_between, passes
@@ -164,8 +164,7 @@ def _calls(result: Placed, ranks: Ranks) -> Iterator[Call]:
             if op.is_collective:
                 yield from _op(result, ranks, segment, op, counts[segment.name, op.name])
     places = ranks.network.places
-    for source, target, count in _messages(result):
-        edge = edge_between(result.costs, Seat(source, 0), Seat(target, 0))
+    for source, target, count, edge in _messages(result):
         ends = np.stack([places[ranks.number[source].ravel()], places[ranks.number[target].ravel()]])
         where = np.stack(np.unravel_index(ends, ranks.network.shape))
         farthest = int(np.argmin(_crossed(where[:, 0], where[:, 1])))
@@ -190,16 +189,19 @@ def _step_counts(result: TrainingResult) -> Counter[tuple[str, str]]:
     return found
 
 
-def _messages(result: Placed) -> Iterator[tuple[int, int, int]]:
-    """(stage, next one, messages between equal ranks)."""
+def _messages(result: Placed) -> Iterator[tuple[int, int, int, Transfer]]:
+    """(stage, next one, messages between equal ranks, what each of them sends)."""
     if isinstance(result, TrainingResult):
         for route in result.steps.schedule.routes:
-            for here, there in pairwise(route.seats):
-                if here.gpu != there.gpu:
-                    yield here.gpu, there.gpu, 2 * passes(result)
+            for k, (here, there) in enumerate(pairwise(route.seats)):
+                both = [edge_between(result.costs, here, there, k, back=back) for back in (False, True)]
+                if here.gpu != there.gpu and both[0] == both[1]:
+                    yield here.gpu, there.gpu, 2 * passes(result), both[0]
+                elif here.gpu != there.gpu:
+                    yield from ((here.gpu, there.gpu, passes(result), edge) for edge in both)
     else:
         times = result.graph.microbatches * result.graph.lanes
-        yield from ((source, source + 1, times) for source in range(len(result.costs.edges)))
+        yield from ((source, source + 1, times, edge) for source, edge in enumerate(result.costs.edges))
 
 
 def _op(result: Placed, ranks: Ranks, segment: Segment, op: Op, count: int) -> Iterator[Call]:

@@ -148,13 +148,26 @@ class StepProgram(RankProgram):
         return self.ranks.result
 
     def other_times(self) -> Mapping[tuple[str, str], float]:
-        return {send_key(there): self.edge(there).time_s for there in self.ranks.neighbours[self.stage]}
+        found = {}
+        for number, route in enumerate(self.result.steps.schedule.routes):
+            for k in range(len(route.seats) - 1):
+                for ends in ((k, k + 1), (k + 1, k)):
+                    message = Message(number, *ends, 0)
+                    if self.seat(number, ends[0]) == self.stage:
+                        found[self.send_key(message)] = self.edge(message).time_s
+        return found
 
-    def edge(self, there: int) -> Transfer:
-        """What sends to another stage."""
-        seats = self.result.steps.schedule.routes[0].seats
-        at = {seat.gpu: seat for seat in seats}
-        return edge_between(self.result.costs, at[self.stage], at[there])
+    def edge(self, message: Message) -> Transfer:
+        """What sends it."""
+        k = min(message.sender, message.receiver)
+        seats = self.result.steps.schedule.routes[message.route].seats
+        return edge_between(self.result.costs, seats[k], seats[k + 1], k, back=not message.forward)
+
+    def send_key(self, message: Message) -> tuple[str, str]:
+        """Names the time of a send to another stage."""
+        there = self.seat(message.route, message.receiver)
+        own = f" {message.words} {message.sender}" if self.result.costs.hops else ""
+        return ("", f"send {there}{own}")
 
     @cached_property
     def pieces(self) -> Mapping[str, Mapping[str, Piece]]:
@@ -348,7 +361,7 @@ class StepProgram(RankProgram):
         there = self.seat(message.route, message.sender)
         key = ("received", message.words, message.receiver)
         if key not in self.patterns:
-            payload_B = self.edge(there).payload_B
+            payload_B = self.edge(message).payload_B
             size = self.size(payload_B, message)
             name = joined(self.cell(0), f"/{message.words}.v{message.receiver}.recv")
             node = TraceNode(
@@ -363,14 +376,24 @@ class StepProgram(RankProgram):
         state = Context(values, self.compute, self.comm, (("sent", self.sent),))
         key = ("sent", message.words, message.sender, state.shape)
         if key not in self.patterns:
-            given, edge = state.numbered(), self.edge(there)
+            given, edge = state.numbered(), self.edge(message)
             data = (*given.values[0], *given.kept[0][1])
             control = tuple(r for r in dict.fromkeys((*given.compute, *given.comm)) if r not in data)
             name = joined(self.cell(0), f"/{message.words}.v{message.sender}.send")
             read = tuple(tensor(r, edge.payload_B) for r in given.values[0][:1])
             size = self.size(edge.payload_B, message)
             node = TraceNode(
-                name, schema.SEND, "comm", data, control, send_key(there), 0, size, stage_hole(there), 0, reads=read
+                name,
+                schema.SEND,
+                "comm",
+                data,
+                control,
+                self.send_key(message),
+                0,
+                size,
+                stage_hole(there),
+                0,
+                reads=read,
             )
             self.patterns[key] = Pattern((node,), given)
         self.sent = (self.base,)
@@ -384,11 +407,6 @@ class StepProgram(RankProgram):
         row = TraceLayer(pattern, self.base, outside, -1, message.microbatch, self.number(message))
         self.base += 1
         return row
-
-
-def send_key(there: int) -> tuple[str, str]:
-    """Names the time of a send to another stage."""
-    return ("", f"send {there}")
 
 
 def accumulates(piece: Piece) -> tuple[Op, ...]:

@@ -187,7 +187,7 @@ class Reader:
                 return Segment(
                     name, repeat, taken, of.dims, of.dtype, tuple(body.ops), body.output, tuple(body.weights),
                     body.sizes, entry if sharded or not self.older else None, upstream, body.downstream,
-                    tuple(body.taken_values), tuple(body.handed),
+                    tuple(body.taken_values), tuple(body.handed), tuple(body.gets), tuple(body.gives),
                 )  # fmt: skip
             body.statement(Cursor(line))
         raise TextError("the segment does not end")
@@ -248,6 +248,8 @@ class Body:
     cell: str = FORWARD
     taken_values: list[Taken] = field(default_factory=list)
     handed: list[tuple[str, str]] = field(default_factory=list)
+    gets: list[tuple[str, Value]] = field(default_factory=list)
+    gives: list[tuple[str, str]] = field(default_factory=list)
 
     def statement(self, at: Cursor) -> None:
         if at.takes("sizes"):
@@ -256,10 +258,12 @@ class Body:
             self.weights += self.alike(at)
         elif at.takes("takes"):
             self.taken_values.append(self.takes(at))
-        elif at.takes("hands"):
+        elif at.takes("gets"):
+            self.gets.append(self.got(at))
+        elif (hands := at.takes("hands")) or at.takes("gives"):
             name = at.name()
             at.mark("=")
-            self.handed.append((name, at.value()))
+            (self.handed if hands else self.gives).append((name, at.value()))
         elif at.takes("cell"):
             self.cell = a_cell(at)
         elif at.takes("return"):
@@ -268,6 +272,16 @@ class Body:
         else:
             self.ops.append(self.op(at))
         at.end()
+
+    def got(self, at: Cursor) -> tuple[str, Value]:
+        """A gradient that layers behind hand back, and the name of what it is of."""
+        own = at.value()
+        at.mark("=")
+        name = at.name()
+        at.mark(":")
+        value = self.reader.value(own, self.reader.type(at))
+        self.known[own] = value.dims, value.sharding, value.dtype
+        return name, value
 
     def takes(self, at: Cursor) -> Taken:
         """A value that an earlier layer handed on."""

@@ -9,7 +9,7 @@ from itertools import groupby
 from ...base.axes import STAGES
 from ...base.frozen import record, replace
 from ...base.units import show_runs
-from ..graph import FORWARD, Graph, Op, Segment, Stage, StageEdge, Taken, Weight
+from ..graph import FORWARD, Graph, Op, Segment, Stage, StageEdge, Taken, Value, Weight
 from ..mesh import Mesh
 from ..sharding import Axes, Sharding
 from . import attr_words, implied
@@ -45,6 +45,7 @@ def _text(graph: Graph, form: Form) -> str:
         own = {d: size for d, size in segment.sizes.items() if d not in form.common}
         lines += [f"  {line}" for line in form.sizes(own)]
         lines += [f"  {form.taken(one)}" for one in segment.taken]
+        lines += [f"  {form.got(name, value)}" for name, value in segment.gets]
         alike = groupby(segment.weights, lambda weight: replace(weight, name=""))
         lines += [f"  {form.weights(tuple(group))}" for _, group in alike]
         before = FORWARD
@@ -53,6 +54,7 @@ def _text(graph: Graph, form: Form) -> str:
             lines += [f"  {form.op(segment, op)}" for op in ops]
             before = cell
         lines += [f"  hands {name} = %{value}" for name, value in segment.handed]
+        lines += [f"  gives {name} = %{value}" for name, value in segment.gives]
         lines += [f"  return {_returned(segment)}", "}"]
     return "\n".join(part for line in lines for part in form.wrapped(line)) + "\n"
 
@@ -130,6 +132,10 @@ class Form:
     def taken(self, one: Taken) -> str:
         """A value that an earlier layer handed on."""
         return f"takes {self.made(one)}"
+
+    def got(self, name: str, value: Value) -> str:
+        """A gradient that layers behind hand back."""
+        return f"gets %{value.name} = {name} : {self.type(value.dims, value.sharding, value.dtype)}"
 
     def made(self, one: Taken) -> str:
         scope = "" if one.scope == "dense" else f" {one.scope}"

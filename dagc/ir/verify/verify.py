@@ -94,7 +94,19 @@ def same_structure(a: Segment, b: Segment) -> bool:
         return True
     if a.sizes is not b.sizes or len(a.ops) != len(b.ops) or a.weights != b.weights:
         return False
-    ends = [(s.input, s.input_dims, s.input_dtype, s.output, s.taken, s.handed) for s in (a, b)]
+    ends = [
+        (
+            s.input,
+            s.input_dims,
+            s.input_dtype,
+            s.output,
+            s.taken,
+            s.handed,
+            s.gives,
+            [(n, v.name, v.dims) for n, v in s.gets],
+        )
+        for s in (a, b)
+    ]
     return ends[0] == ends[1] and all(map(_same_but_layout, a.ops, b.ops))
 
 
@@ -164,8 +176,8 @@ def _acyclic(segment: Segment) -> None:
     order = [CELLS.index(op.cell) for op in segment.ops]
     require(order == sorted(order), segment, None, f"its cells are not in the order {', '.join(CELLS[1:])}")
     for op in segment.ops:
-        if segment.upstream is not None and op.cell != FORWARD:
-            seen.add(segment.upstream.name)
+        if op.cell != FORWARD:
+            seen |= segment.handed_back.keys()
         for value in op.results:
             require(value.name not in seen, segment, op, f"the name {value.name} is defined twice")
         for name in op.inputs:
@@ -183,6 +195,8 @@ def _acyclic(segment: Segment) -> None:
     if segment.upstream is not None:
         same = segment.upstream.dims == segment.dims_of(segment.output)
         require(same, segment, None, "is handed a gradient of other dims than its output")
+    for given, made in segment.gives:
+        require(made in seen, segment, None, f"hands back %{made} of {given}, which is not defined")
 
 
 def _accumulated(segment: Segment) -> None:
@@ -357,6 +371,30 @@ def _taken(graph: Graph) -> None:
                     f"takes another {one.name} than {source.name} hands on",
                 )
             there |= {given: (segment, value) for given, value in segment.handed}
+    for segment in graph.segments:
+        _gradients_beside(segment, trains=any(op.cell != FORWARD for op in graph.head.ops))
+
+
+def _gradients_beside(segment: Segment, *, trains: bool) -> None:
+    """What a layer takes in of gradients beside that of its output, and hands back, is as what it takes or hands on."""
+    own = {one.name: one.name for one in segment.taken} | dict(segment.handed)
+    numbers = {name for name, value in own.items() if segment.dtype_of(value) not in INDICES}
+    gets = dict(segment.gets)
+    require(
+        gets.keys() == (numbers if trains else set()),
+        segment,
+        None,
+        "does not get the gradients of what goes beside its output",
+    )
+    taken = {one.name for one in segment.taken} & gets.keys()
+    require(
+        {name for name, _ in segment.gives} == taken, segment, None, "does not hand back the gradients of what it takes"
+    )
+    for name, value in (*segment.gives, *((name, value.name) for name, value in segment.gets)):
+        of = own[name] if value in segment.handed_back else name
+        like = segment.dims_of(of), segment.dtype_of(of), segment.sharding_of(of)
+        made = segment.dims_of(value), segment.dtype_of(value), segment.sharding_of(value)
+        require(made == like, segment, None, f"has another gradient of {name} than what it is of")
 
 
 def _ends_meet(graph: Graph) -> None:

@@ -110,7 +110,8 @@ class _StepGraph:
                 if here.gpu == there.gpu:
                     edges.append(Edge(name, reader, "data", 0.0))
                     continue
-                edge = edge_between(self.result.costs, here, there)
+                back = part is not Part.FORWARD
+                edge = edge_between(self.result.costs, here, there, min(stage, other), back=back)
                 send = f"g{here.gpu}.{part.value}{number}.{here.chunk}>g{there.gpu}"
                 edges += [Edge(name, send, "data", edge.payload_B), Edge(send, reader, "transfer", edge.payload_B)]
                 yield Node(

@@ -8,9 +8,8 @@ from collections import Counter
 from ....base.frozen import record
 from ....base.units import BYTES, TIME, show, show_runs
 from ....cost.records import Transfer
-from ....cost.schedule.training.cell_orders import Seat
 from ....ir.graph import CELLS as GRAPH_CELLS
-from ....plan.step_totals import CellCollectives, cell_name, edge_between, layers_on, shares, step_collectives
+from ....plan.step_totals import CellCollectives, cell_name, largest_hop, layers_on, shares, step_collectives
 from ....plan.trained import TrainingResult
 from ...facts.gpu_map import Held, held_by_seat
 from ..dot import COLORS, identifier
@@ -116,8 +115,7 @@ def draw(result: TrainingResult) -> Figure:
         y += high + DOWN
     body += [_card(result, card, place) for card, place in zip(shown, places, strict=True)]
     for (a, source), (b, target) in itertools.pairwise(zip(shown, places, strict=True)):
-        edge = edge_between(result.costs, Seat(a.stage, 0), Seat(a.stage + 1, 0))
-        body.append(_sends(result, a, b, edge, source, target))
+        body.append(_sends(result, a, b, largest_hop(result, a.stage, a.stage + 1), source, target))
     wide = CARD + (min(across, len(shown)) - 1) * (CARD + ACROSS)
     return figure("overview", wide + 2, y - DOWN + 2, f"{len(result.graph.stages)} stages of {result.name}", *body)
 
@@ -167,11 +165,14 @@ def _bar(held: Held, x: float, y: float) -> list[Markup]:
 
 
 def _sends(
-    result: TrainingResult, a: StageCard, b: StageCard, edge: Transfer, source: tuple[float, float, float], target: tuple[float, float, float]
+    result: TrainingResult, a: StageCard, b: StageCard, hop: tuple[Transfer, Transfer], source: tuple[float, float, float], target: tuple[float, float, float]
 ) -> Markup:  # fmt: skip
     """Between two cards: activations there, gradients back."""
     missing = b.stage - a.stage - 1
-    said = [f"{show(edge.payload_B, BYTES, 3)} each way", show(edge.time_s, TIME, 3)]
+    edge, back = hop
+    same = edge.payload_B == back.payload_B
+    said = [f"{show(edge.payload_B, BYTES, 3)} {'each way' if same else 'there'}", show(edge.time_s, TIME, 3)]
+    said += [] if same else [f"{show(back.payload_B, BYTES, 3)} back"]
     said += [f"{missing} more stages"] if missing else []
     key = identifier(result.name, a.name, "to", b.name)
     if source[1] == target[1]:
