@@ -114,9 +114,9 @@ class RankMachine:
             raise ExecutionError(f"stage {stage}", f"stage {stage - 1} sends it nothing")
         ends = (edge.target, edge.source) if back else (edge.source, edge.target)
         kept: Env = {}
-        for name, segment, here, layout in sent(self.graph, edge, back=back):
-            given = beside[name] if here != segment.input else values
-            kept |= {name: given} if here != segment.input else {}
+        for k, (name, segment, here, layout) in enumerate(sent(self.graph, edge, back=back)):
+            given = beside[name] if k else values
+            kept |= {name: given} if k else {}
             shape = self.shards.whole(segment, segment.dims_of(here), segment.scope_of(here))
             sizes = self.record.sent.setdefault((*ends, name), [])
             for rank, value in zip(self.here(), given, strict=True):

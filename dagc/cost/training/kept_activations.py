@@ -89,9 +89,15 @@ def kept_beside(graph: Graph) -> KeptBeside:
                 late[s.name] |= s.beside.keys() & set(op.inputs)
         kept = kept_values(s)
         makes[s.name] = {name for name, _ in s.handed}
-        own[s.name] = {name for name, value in s.handed if value in kept or s.by_name[value].inputs[0] in kept}
+        own[s.name] = {name for name, value in s.handed if value == s.input or {value, *_operands(s, value)} & kept}
     frozen = ({name: frozenset(names) for name, names in each.items()} for each in (read, late, makes, own))
     return KeptBeside(sizes, *frozen)
+
+
+def _operands(segment: Segment, value: str) -> tuple[str, ...]:
+    """What a cache keeps of it, which is its operand."""
+    op = segment.by_name[value]
+    return op.inputs[:1] if OPS[op.kind].appends else ()
 
 
 def kept_bytes(segment: Segment, graph: Graph, imbalance: float) -> Mapping[str, float]:
