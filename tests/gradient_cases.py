@@ -73,6 +73,7 @@ CASES: dict[str, tuple[dict[str, str], str, str]] = {
     "attend": attend(GQA),
     "attend, two pairs": attend(MLA, ", pairs=2"),
     "attend, all see all": attend(GQA, ", causal=false, scale=0.5, width=7"),
+    "attend, cap": attend(GQA, ", cap=0.7"),
     "attend, window": attend(GQA, ", window=3"),
     "attend, chunk": attend(GQA, ", chunk=4"),
     "attend, sinks": attend(GQA, **{"@sinks": "[kv_heads, group]"}),

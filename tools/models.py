@@ -121,14 +121,15 @@ Architectures that transformers 5.24 has and the language has no words for, and 
 
 | `model_type` | models | what is missing |
 | --- | --- | --- |
-| `deepseek_v4` | DeepSeek V4 | several residual streams mixed by hyper-connections; keys and values of groups of tokens compressed to one; experts chosen by a hash of the token |
+| `deepseek_v4` | DeepSeek V4 | several residual streams mixed by hyper-connections; keys and values of groups of tokens compressed to one |
 | `hy_v4`, `glm5_next_text` | Hunyuan 4, GLM 5 Next | hyper-connections |
 | `qwen4_exp_text` | Qwen4-exp | embeddings of n-grams, gates of the residual stream |
 | `mistral_large4_text` | Mistral Large 4 | rotary frequencies that are learned |
 | `inkling_text`, `inkling2_text` | Inkling | scores that depend on the distance between tokens |
-| `kolibri1` | Kolibri 1 | a router's bias on scores before their sigmoid |
 | `gemma3n_text`, `gemma4_text` of E2B and E4B | Gemma 3n, 4 | an embedding for each layer |
-| `gemma2` | Gemma 2 | a soft bound of attention scores |
+| `jetmoe` | JetMoE | heads of attention that a router chooses |
+| `zamba2` | Zamba 2 | weights that several layers share, with adapters of their own |
+| `zaya` | Zaya 1 | convolutions that mix the channels of a head; values of the token before |
 | `phi3` with `longrope` | Phi 4 mini | rotary angles stretched by lists |
 | `minimax` | MiniMax Text 01, M1 | states that fade by constants of a layer's place |
 

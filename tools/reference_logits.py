@@ -212,6 +212,8 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
     "olmo_hybrid": ("olmo_hybrid", COMMON | OLMO_HYBRID | {"rope_parameters": None}),
     "olmo_hybrid_rotated": ("olmo_hybrid", COMMON | OLMO_HYBRID | {"linear_allow_neg_eigval": False, "num_hidden_layers": 2, "layer_types": ["linear_attention", "full_attention"], "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}),
     "apertus": ("apertus", GQA | {"intermediate_size": 20}),
+    "kolibri1": ("kolibri1", GQA | {"num_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 8, "shared_expert_intermediate_size": 12, "sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"]}),
+    "gemma2_capped": ("gemma2", GQA | {"intermediate_size": 20, "query_pre_attn_scalar": 6, "sliding_window": 4, "attn_logit_softcapping": 0.8, "final_logit_softcapping": 1.5}),
 }  # fmt: skip
 
 OF_CHECKPOINTS = ("_bias", "layer_scalar")

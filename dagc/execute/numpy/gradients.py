@@ -107,7 +107,8 @@ def _attend(call: OpCall, x: Operands) -> Floats:
         k.contract(q, qd, key, kd, table)
         for (q, qd), (key, kd) in zip(named[:pairs], named[pairs : 2 * pairs], strict=True)
     ]
-    scores = np.where(k.aligned(seen, seen_dims, table), np.sum(products, axis=0) * factor, -np.inf)
+    bounded = k.capped(np.sum(products, axis=0) * factor, attrs.cap)
+    scores = np.where(k.aligned(seen, seen_dims, table), bounded, -np.inf)
     sinks = k.aligned(*by_name[sink], rows) if sink is not None else np.full((1,) * len(rows), -np.inf)
     maxima = np.maximum(scores.max(axis=-1), sinks)
     weights, own = np.exp(scores - maxima[..., None]), np.exp(sinks - maxima)
@@ -121,6 +122,7 @@ def _attend(call: OpCall, x: Operands) -> Floats:
     if place > 2 * pairs:
         return k.reduced(-own / total * mean, rows, call.out)
     of_scores = weights * (of_weights - mean[..., None]) * factor
+    of_scores = of_scores * (1.0 - (bounded / attrs.cap) ** 2) if attrs.cap else of_scores
     other, other_dims = named[place + pairs if place < pairs else place - pairs]
     return k.contract(of_scores, table, other, other_dims, call.out)
 

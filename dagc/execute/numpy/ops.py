@@ -134,20 +134,26 @@ def attend(
     seen_dims: tuple[str, ...],
     factor: float,
     sinks: Floats | None,
+    cap: float = 0.0,
 ) -> tuple[Floats, Floats, Floats]:
     """Attention over a piece of the context: unnormalised output, row maxima and row sums. Scores of all pairs add
-    up, times `factor`. `seen` [(batch,) seq, context]: which positions a query may look at. `sinks`, shaped like the
+    up, times `factor`, and come near `cap` at most. `seen` [(batch,) seq, context]: which positions a query may look at. `sinks`, shaped like the
     rows of `out`: a score of its own for nothing."""
     rows = out[:-1]
     pairs = zip(queries, keys, strict=True)
     parts = [contract(q, q_dims, k, k_dims, (*rows, "context")) for (q, q_dims), (k, k_dims) in pairs]
-    scores = np.asarray(np.sum(parts, axis=0)) * factor
+    scores = capped(np.asarray(np.sum(parts, axis=0)) * factor, cap)
     scores = np.where(aligned(seen, seen_dims, (*rows, "context")), scores, -np.inf)
     maxima = scores.max(axis=-1) if sinks is None else np.maximum(scores.max(axis=-1), sinks)
     safe = np.where(np.isfinite(maxima), maxima, 0.0)
     weights = np.exp(scores - safe[..., None])
     sums = weights.sum(axis=-1) + (0.0 if sinks is None else np.exp(sinks - safe))
     return contract(weights, (*rows, "context"), value[0], value[1], out), maxima, sums
+
+
+def capped(scores: Floats, cap: float) -> Floats:
+    """Scores that come near a bound and do not pass it; 0: as they are (Gemma 2, arXiv 2408.00118, section 2)."""
+    return np.asarray(cap * np.tanh(scores / cap)) if cap else scores
 
 
 def visible(queries: Ints, context: Ints, causal: bool, window: float, chunk: float) -> NDArray[np.bool_]:

@@ -29,7 +29,7 @@ SLOPES: Mapping[str, Callable[[Floats, Floats], Floats]] = {
 
 @record
 class Router:
-    """How scores become choices. `bias` shifts the choice and not the weights. With `groups`, only the experts of the
+    """How scores become choices. `bias` shifts the choice and not the weights. `chosen_by`: the largest are chosen of scores or of what these are made of. With `groups`, only the experts of the
     best `groups_limit` groups count, a group being as strong as its best expert or the sum of its two best. Where choices are skipped, those
     of less than `skip_below` of the token's largest weight have weight 0, whatever share of them that is."""
 
@@ -47,12 +47,15 @@ class Router:
     capacity: float = 0.0
     empty: bool = False
     by_token: bool = False
+    chosen_by: str = "scores"
 
     def __call__(self, scores: Floats, bias: Floats | None) -> Choice:
         if self.score == "sparsemixer":
             return self.sparsemixer(scores)
         p = self.probabilities(scores)
-        chosen = np.argsort(-self.allowed(p if bias is None else p + bias), axis=-1, kind="stable")[..., : self.top_k]
+        wanted = scores if self.chosen_by == "logits" else p
+        wanted = wanted if bias is None else wanted + bias
+        chosen = np.argsort(-self.allowed(wanted), axis=-1, kind="stable")[..., : self.top_k]
         return self.weighed(p, chosen)
 
     def forced(self, scores: Floats, chosen: Ints) -> Choice:

@@ -134,7 +134,7 @@ def _attend(call: OpCall, x: Operands) -> Floats | tuple[Floats, Floats, Floats]
     if selected is not None:
         seen, seen_dims, call.host.pairs = k.of_chosen(*by_name[selected], seen, context)
     keys, value = named[pairs : 2 * pairs], named[2 * pairs]
-    output, maxima, sums = k.attend(named[:pairs], keys, value, call.out, seen, seen_dims, factor, sinks)
+    output, maxima, sums = k.attend(named[:pairs], keys, value, call.out, seen, seen_dims, factor, sinks, attrs.cap)
     return (output, maxima, sums) if split else np.asarray(output / sums[..., None])
 
 

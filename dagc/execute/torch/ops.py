@@ -68,14 +68,22 @@ Named = tuple[Tensor, Dims]
 
 
 def attend(
-    queries: list[Named], keys: list[Named], value: Named, out: Dims, seen: Named, factor: float, sinks: Tensor | None
+    queries: list[Named],
+    keys: list[Named],
+    value: Named,
+    out: Dims,
+    seen: Named,
+    factor: float,
+    sinks: Tensor | None,
+    cap: float = 0.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Attention over a piece of the context: unnormalised output, row maxima and row sums. Scores of all pairs add
-    up, times `factor`; `seen` [(batch,) seq, context] says what a query looks at."""
+    up, times `factor`, and come near `cap` at most; `seen` [(batch,) seq, context] says what a query looks at."""
     rows = out[:-1]
     pairs = zip(queries, keys, strict=True)
     scores = sum(contract(q, q_dims, k, k_dims, (*rows, "context")) for (q, q_dims), (k, k_dims) in pairs)
-    scores = torch.where(aligned(*seen, (*rows, "context")), scores * factor, -math.inf)
+    scores = cap * torch.tanh(scores * factor / cap) if cap else scores * factor
+    scores = torch.where(aligned(*seen, (*rows, "context")), scores, -math.inf)
     maxima = scores.amax(dim=-1)
     if sinks is not None:
         maxima = torch.maximum(maxima, sinks)

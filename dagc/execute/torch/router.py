@@ -25,8 +25,8 @@ class Router:
     def choice(self, scores: Tensor, bias: Tensor | None) -> Tensor:
         wanted = scores
         if self.rule.score != "sparsemixer":
-            p = self.probabilities(scores)
-            wanted = self.allowed(p if bias is None else p + bias)
+            wanted = scores if self.rule.chosen_by == "logits" else self.probabilities(scores)
+            wanted = self.allowed(wanted if bias is None else wanted + bias)
         return torch.argsort(-wanted, dim=-1, stable=True)[..., : self.rule.top_k]
 
     def weights(self, scores: Tensor, chosen: Tensor) -> Tensor:

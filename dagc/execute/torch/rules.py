@@ -143,7 +143,7 @@ def _attend(call: OpCall, x: Operands) -> Any:
     if sink is not None and not call.shards.block(split, call.rank):  # only one piece of a split context counts them
         sinks = k.aligned(*by_name[sink], call.out[:-1])
     keys, value = named[pairs : 2 * pairs], named[2 * pairs]
-    output, maxima, sums = k.attend(named[:pairs], keys, value, call.out, (seen, seen_dims), factor, sinks)
+    output, maxima, sums = k.attend(named[:pairs], keys, value, call.out, (seen, seen_dims), factor, sinks, attrs.cap)
     return (output, maxima, sums) if split else output / sums[..., None]
 
 

@@ -205,6 +205,7 @@ class AttendAttrs(Attrs):
     scale: float = _number("factor of the scores in addition to 1 / sqrt(width)", default=1.0)
     window: int = _count("tokens that a sliding window sees (0: all)", default=0, low=0)
     chunk: int = _count("tokens of a chunk, which sees only itself (0: all)", default=0, low=0)
+    cap: float = _number("bound that scores come near, by a tanh (0: none)", open_low=False, default=0.0)
     pairs: int = _count("pairs of queries and keys, whose scores add", default=1, made=True)
     chosen: int = _count(
         "tokens that `select` chose for each query (0: no choice)", default=0, low=0, high=1e9, made=True
@@ -312,6 +313,12 @@ class RouterAttrs(Attrs):
 class RouteAttrs(RouterAttrs):
     """Of the choice itself."""
 
+    chosen_by: str = _word(
+        "what the largest are chosen of, bias included: scores, or the numbers that these are made of",
+        "scores",
+        "logits",
+        default="scores",
+    )
     skip: float = _number(
         "share of the choices that are left out", open_low=False, high=MOST_SKIPPED, made=True, default=0.0
     )
@@ -332,7 +339,7 @@ class RouteAttrs(RouterAttrs):
     )
 
 
-OF_SKIPPING = ("skip", "skip_below", "capacity", "empty", "by_token")
+OF_SKIPPING = ("skip", "skip_below", "capacity", "empty", "by_token", "chosen_by")
 """Which choices count: that is constant to gradients."""
 
 
