@@ -438,10 +438,10 @@ def test_the_example() -> None:
 # -- what is refused -----------------------------------------------------------------------------------
 
 WRONG = {
-    "attention { dp = 4 }, experts { gpus = 2..5, ep = 4 }": "GPU 2, 3 are in `gpus` of the experts and of the phase",
+    "attention { dp = 4 }, experts { gpus = 2..5, ep = 4 }": "GPUs 2, 3 are in `gpus` of the experts and of the phase",
     "attention { dp = 4 }, experts { gpus = 4..9, ep = 4 }": "the degrees of `experts` of `decode` multiply to 4, but it has 6 GPUs",
     "attention { dp = 2 }, experts { gpus = 4..7, ep = 4 }": "the degrees of `attention` of `decode` multiply to 2, but it has 4 GPUs",
-    "attention { dp = 4 }, experts { gpus = 60..67, ep = 8 }": "GPU 64, 65, 66, 67 is not in the pool of 64",
+    "attention { dp = 4 }, experts { gpus = 60..67, ep = 8 }": "GPUs 64, 65, 66, 67 are not in the pool of 64",
     "attention { dp = 4 }, experts { gpus = [4, 4], ep = 2 }": "GPU 4 is listed twice",
     "attention { dp = 4 }, experts { gpus = any, ep = 4 }": "`gpus` of `experts` cannot be left open",
     "pp = 2, attention { dp = 4 }, experts { gpus = 4..7, ep = 4 }": "experts on GPUs of their own and `pp` cannot be combined",

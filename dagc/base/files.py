@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,6 +20,8 @@ MAX_TEXT_BYTES = 4_000_000
 """Of a spec, a config.json, a histogram or a calibration."""
 MAX_GRAPH_BYTES = 512_000_000
 """Of a placed graph, which lists every node."""
+MOST_NAMES = 1000
+"""Of a folder, among which one is looked for that may be meant."""
 _DESCRIPTORS = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
 """Where a shell puts a pipe that it has opened for the command: `dagc check <(generate)`."""
 
@@ -64,13 +67,16 @@ def open_regular(path: Path | str, *, named: bool = False) -> BinaryIO:
     try:
         # Opening a pipe without a writer would wait for one.
         handle = os.open(text, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | getattr(os, "O_NOCTTY", 0))
+    except FileNotFoundError as error:
+        raise Unreadable(_reason(error), *(_files_meant(text) if named else ())) from None
     except (OSError, ValueError) as error:
         raise Unreadable(_reason(error)) from None
     try:
         mode = os.fstat(handle).st_mode
         pipe = stat.S_ISFIFO(mode) and named and text.startswith(_DESCRIPTORS)
         if not stat.S_ISREG(mode) and not pipe:
-            raise Unreadable(f"it is {_kind(mode)}, not a regular file")
+            below = (f"files in it: {os.path.join(text, '*.moe')}",) if named and stat.S_ISDIR(mode) else ()
+            raise Unreadable(f"it is {_kind(mode)}, not a regular file", *below)
         os.set_blocking(handle, True)
         return open(handle, "rb")
     except OSError as error:
@@ -95,6 +101,20 @@ def read_text(path: Path | str, most: int = MAX_TEXT_BYTES) -> str:
         return read_bytes(path, most).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise Unreadable(f"it is not UTF-8 text (byte {error.start})") from None
+
+
+def _files_meant(path: str) -> tuple[str, ...]:
+    """The help where the command line names a file that is not there."""
+    from .suggest import did_you_mean
+
+    folder, name = os.path.split(path)
+    try:
+        with os.scandir(folder or ".") as entries:
+            there = [entry.name for entry in islice(entries, MOST_NAMES)]
+    except OSError:
+        return (f"there is no folder `{folder}`",)
+    near = did_you_mean(name, sorted(there))
+    return (f"did you mean `{os.path.join(folder, near)}`?",) if near else ()
 
 
 def _reason(error: OSError | ValueError) -> str:

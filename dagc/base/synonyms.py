@@ -31,6 +31,8 @@ SYNONYMS: dict[str, str] = {
     "gpu": "hardware", "machine": "hardware", "cluster": "hardware", "server": "hardware", "pool": "hardware",
     "vram": "memory", "hbm_capacity": "memory", "memory_bandwidth": "hbm", "mem_bw": "hbm", "flops": "compute", "peak_flops": "compute",
     "gpus_per_node": "per_node", "num_gpus": "gpus", "gpu_count": "gpus", "bw": "bandwidth",
+    # Switches.
+    "yes": "true", "on": "true", "enabled": "true", "no": "false", "off": "false", "disabled": "false",
     # Dtypes.
     "float16": "fp16", "half": "fp16", "bfloat16": "bf16", "float32": "fp32", "float": "fp32", "double": "fp64", "float64": "fp64",
     "float8": "fp8", "fp8_e4m3": "fp8", "e4m3": "fp8", "float8_e4m3fn": "fp8", "w4a16": "int4",

@@ -170,10 +170,10 @@ class Elaborator:
                 example = {
                     "hardware": 'hardware from "h200-sxm" { gpus = 8 }',
                     "model": 'model from "mixtral-8x7b" { }',
+                    "workload": "workload { sequences = 64, prompt = 2048 tok, output = 256 tok }",
+                    "phase": "phase decode { gpus = 0..7, tp = 8 }",
                 }
-                self.out.add(
-                    "E10", f"the spec has no `{kind}` section", end, help=[example[kind]] if kind in example else []
-                )
+                self.out.add("E10", f"the spec has no `{kind}` section", end, help=[example[kind]])
             if kind != "phase" and not (kind == "hardware" and several([s for s, _ in found[kind]])):
                 for s, _ in found[kind][1:]:
                     first = Label(found[kind][0][0].kind_span, "first here")

@@ -83,7 +83,7 @@ def _number(name: str, attribute: Attribute, value: Value, span: Span, out: Coll
             ("write one value; `dagc sweep` goes through the domain of a param",) if isinstance(value, tuple) else ()
         )
         if isinstance(value, (str, bool)):
-            one = number_meant(name, str(value).lower())
+            one = number_meant(name, str(value).lower()) or _in_quotes(value)
         out.add("E08", f"`{name}` is a number, not {kind_of(value)}", span, help=one)
         return None
     plain_count = attribute.kind == "count" and value.dim == SCALAR
@@ -121,6 +121,12 @@ def number_meant(name: str, word: str) -> tuple[str, ...]:
 
     meant = AS_NUMBERS.get(name, {}).get(word)
     return () if meant is None else (f"did you mean `{meant}`?",)
+
+
+def _in_quotes(value: str | bool) -> tuple[str, ...]:
+    """The help where a number is written as a text: `"2048"`."""
+    number = isinstance(value, str) and re.fullmatch(r"[0-9][0-9_.]*([ \t]*[A-Za-z/]+)?", value)
+    return (f"a number is written without quotes: `{value}`",) if number else ()
 
 
 def _percentage(value: float, span: Span) -> bool:

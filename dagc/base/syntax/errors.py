@@ -232,6 +232,8 @@ def _hint(error: Any, at: int, source: Source) -> tuple[str, ...]:
         return (f"a section has braces: `{head} {{ ... }}`",)
     if token.type == "STRING" and "FROM" in error.expected and "LBRACE" in error.expected:
         return (f"a preset follows `from`: `from {token.value}`",)
+    if token.value == "{" and not source.text[:at].strip():
+        return ("a spec begins with `moe 1`; `dagc import CONFIG.json` reads a config of Hugging Face",)
     if token.type in ("SLASH", "MINUS", "STAR") and not source.line(line)[: column - 1].strip():
         return ("comments begin with `#`",)
     if token.type == "NAME" and re.search(r"\bimport\s+$", source.line(line)[: column - 1]):

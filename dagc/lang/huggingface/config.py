@@ -21,6 +21,11 @@ MAX_BYTES = 4_000_000
 """Largest config.json that is read."""
 
 
+MADE = ("by_type", "rope", "precision")
+"""Fields that are made of the file's."""
+MOST_SHOWN = 12
+
+
 class ByType(dict[str, object]):
     """Values of one field by the type of a layer, which is no value of an attribute."""
 
@@ -46,6 +51,10 @@ class Config:
             self._by_type(node, span, out)
             return None
         value = _value(node) if len(at) == len(parts) else None
+        if isinstance(node, str) and node.isascii() and node.isdigit():
+            what = f'`{".".join(at)}` of `{self.path}` is the text "{node[:20]}", not a number'
+            self._once(what, span, out, f"a number is written without quotes: {node[:20]}")
+            return None
         if node is None:
             self._missing(parts, span, out)
         elif value is None:
@@ -70,9 +79,17 @@ class Config:
         self.told.add("by type")
 
     def _missing(self, parts: Sequence[str], span: Span, out: Collector) -> None:
-        near = did_you_mean(parts[0], self.fields)
-        hint = f"did you mean `{near}`?" if near else f"{self.path} has {', '.join(list(self.fields)[:12])}, ..."
-        out.add("E05", f"`{self.path}` has no field `{'.'.join(parts)}`", span, help=(hint,))
+        own = [name for name, value in self.fields.items() if name not in MADE and value is not None]
+        near = did_you_mean(parts[0], own)
+        more = ", ..." if len(own) > MOST_SHOWN else ""
+        hint = f"did you mean `{near}`?" if near else f"{self.path} has {', '.join(own[:MOST_SHOWN])}{more}"
+        self._once(f"`{self.path}` has no field `{'.'.join(parts)}`", span, out, hint)
+
+    def _once(self, what: str, span: Span, out: Collector, help_: str) -> None:
+        """Of a field that several attributes are made of."""
+        if what not in self.told:
+            out.add("E05", what, span, help=(help_,))
+        self.told.add(what)
 
 
 _WANTED = "a number, a text, true, false, or a list of these"
@@ -184,7 +201,11 @@ def _unknown_architecture(
         near = f"did you mean {' or '.join(f'`{n}`' for n in meant[:4])}?"
     else:
         near = ""
-    helps = (near, f"known: {', '.join(known)}")
+    helps = (
+        near,
+        "a spec can say what the model is: `model NAME { layers = ..., attention { ... } ... }`",
+        f"known: {', '.join(known)}",
+    )
     out.add("E02", f"`{shown}`: the architecture `{kind}` is not in the library", span, help=tuple(filter(None, helps)))
 
 

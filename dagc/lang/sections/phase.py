@@ -276,14 +276,14 @@ def _gpus(
     span = body.span_of("gpus")
     if len(set(ids)) != len(ids):
         twice = sorted(i for i, n in Counter(ids).items() if n > 1)
-        out.add("E03", f"GPU {_short(twice)} is listed twice", span)
+        out.add("E03", f"{_are(twice)} listed twice", span)
         return None
     if hardware is not None and max(ids) >= hardware.gpus:
         beyond = sorted(i for i in ids if i >= hardware.gpus)
         pool = hardware.span if hardware.span is not None and hardware.span.source == span.source else None
         out.add(
             "E03",
-            f"GPU {_short(beyond)} is not in {f'the {hardware.gpus} of the pool `{name}`' if name else f'the pool of {hardware.gpus}'}",
+            f"{_are(beyond)} not in {f'the {hardware.gpus} of the pool `{name}`' if name else f'the pool of {hardware.gpus}'}",
             span,
             also=() if pool is None else (Label(pool, f"{hardware.gpus} GPUs"),),
             help=(
@@ -295,8 +295,10 @@ def _gpus(
     return ids
 
 
-def _short(ids: list[int]) -> str:
-    return ", ".join(map(str, ids[:5])) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
+def _are(ids: list[int]) -> str:
+    """`GPU 8 is`, `GPUs 8, 9 are`."""
+    shown = ", ".join(map(str, ids[:5])) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
+    return f"GPUs {shown} are" if len(ids) > 1 else f"GPU {shown} is"
 
 
 def _strategy(
@@ -433,7 +435,7 @@ class Seats:
         both = sorted({*(own or ())} & {*(self.gpus or ())}) if not other else []
         if both:
             out.add(
-                "E03", f"GPU {_short(both)} {'is' if len(both) == 1 else 'are'} in `gpus` of the experts and of the phase",
+                "E03", f"{_are(both)} in `gpus` of the experts and of the phase",
                 experts.span_of("gpus"), also=(Label(body.span_of("gpus"), "attention and all else here"),),
                 help=("experts have GPUs of their own, or leave out `gpus` and share those of the phase",),
             )  # fmt: skip
