@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from one_placement import Most, busiest_rank
 
 import dagc
 from dagc.calib import load, moe
-from dagc.cost.busiest import busiest_rank, most_of_one_token
+from dagc.cost.busiest import busiest_ranks, most_of_one_token
 from dagc.cost.expert_load import rank_work
 from dagc.cost.expert_placement import place_experts
-from dagc.cost.routing import expert_probabilities
+from dagc.cost.routing import cap, expert_probabilities
 from dagc.ir.routed_dims import GroupLimit
 from dagc.plan.result import PhaseResult
 from dagc.spec.workload import Routing
@@ -51,6 +53,18 @@ def steps(p: NDArray[np.float64], slots: NDArray[np.int64], tokens: int, count: 
     places = table[chosen, rng.integers(copies[chosen])].reshape(count, -1)
     rows = [np.bincount(each, minlength=slots.size).reshape(slots.shape) for each in places]
     return np.array(rows, dtype=np.int64)
+
+
+@pytest.mark.parametrize("tokens", [1, 20, 4096])
+@pytest.mark.parametrize("how", [{}, {"most_rows": 3.0}, {"limit": GroupLimit(4, 2)}, {"skip": (0.1, 0.3)}], ids=str)
+def test_placements_together_are_as_alone_to_the_last_bit(tokens: int, how: dict[str, Any]) -> None:
+    rng = np.random.default_rng(tokens)
+    p = np.array([cap(rng.gamma(0.7, 1.0, 16), 2.0) for _ in range(5)] + [np.full(16, 2 / 16)])
+    slots = np.array([place_experts(own, 4, 4).slots for own in p])
+    found = busiest_ranks(p, slots, tokens, tile=4, most_draws=32, **how)
+    for k in range(6):
+        alone = busiest_ranks(p[k : k + 1], slots[k : k + 1], tokens, tile=4, most_draws=32, **how)
+        assert all(getattr(found, name)[k] == getattr(alone, name)[0] for name in Most._fields)
 
 
 @pytest.mark.parametrize(

@@ -87,12 +87,37 @@ def test_sets_stay_where_most_of_them_is() -> None:
         before, after = (place_layers(rng.lognormal(0, 1, (1, 10)), 5, 5, how="balanced") for _ in range(2))
         common = np.einsum("ne,me->nm", held(after, 10)[0], held(before, 10)[0])
         most = max(sum(common[i, order[i]] for i in range(5)) for order in permutations(range(5)))
-        own = kept_close(after, before, 10)
+        own = kept_close(np.stack([before, after]), 10)[1]
         found = int((held(own, 10) * held(before, 10)).sum())
         assert np.trace(common) <= found <= most
         assert sorted(map(tuple, own[0].tolist())) == sorted(map(tuple, after[0].tolist()))
         kept, best = kept + found, best + int(most)
     assert kept >= 0.95 * best
+
+
+@pytest.mark.parametrize(("ranks", "spare", "nodes"), [(8, 8, 1), (4, 0, 2), (6, 2, 3), (1, 0, 1)])
+def test_sets_go_one_after_another_to_the_rank_with_most_of_them(ranks: int, spare: int, nodes: int) -> None:
+    """The same, a pair of a set and a rank at a time."""
+    loads = np.random.default_rng(ranks).lognormal(0, 1, (9, 2, 16)).round(1)
+    sets = np.stack(
+        [place_layers(own, ranks, spare * (16 % ranks == 0), how="eplb") for own in loads[:, :, : 16 - 16 % ranks]]
+    )
+    node = np.arange(ranks) * nodes // ranks
+    last = sets[0]
+    for fresh, found in zip(sets, kept_close(sets, 16, nodes), strict=True):
+        for layer in range(2):
+            if fresh is not sets[0]:
+                common = held(fresh, 16)[layer] @ held(last, 16)[layer].T
+                left, target = np.where(node[:, None] == node, common, -1), np.arange(ranks)
+                for _ in range(ranks):
+                    new, old = np.unravel_index(left.argmax(), left.shape)
+                    target[new], left[new, :], left[:, old] = old, -2, -2
+                if common[np.arange(ranks), target].sum() <= np.trace(common):
+                    target = np.arange(ranks)
+                want = np.empty_like(fresh[layer])
+                want[target] = fresh[layer]
+                assert np.array_equal(found[layer], want)
+        last = found
 
 
 def test_sets_of_groups_stay_on_their_node() -> None:
@@ -248,7 +273,7 @@ def test_steps_have_layers() -> None:
     found = parse_series("step,layer,expert,load\n5,3,0,1\n5,3,1,2\n0,3,0,7\n0,3,1,8\n")
     assert found.windows == (((7.0, 8.0),), ((1.0, 2.0),)) and found.numbers == (3,)
     assert parse_series("step,a,b\n5,1,2\n5.0,3,4\n").windows == (((1.0, 2.0), (3.0, 4.0)),)
-    assert found.sums(0, 2) == ((8.0, 10.0),) and found.mean.layers == ((8.0, 10.0),)
+    assert found.mean.layers == ((8.0, 10.0),)
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,12 @@ from math import comb
 
 import numpy as np
 import pytest
+from one_placement import busiest_rank
 
 import dagc
 from dagc.base.diagnostics import SpecError
 from dagc.base.frozen import replace
-from dagc.cost.busiest import busiest_rank, most_of_some
+from dagc.cost.busiest import most_of_some
 from dagc.cost.expert_load import rank_work
 from dagc.execute.numpy.router import Router
 from dagc.execute.prove import Alone, model_graph, prove, prove_graph, random_inputs, random_weight

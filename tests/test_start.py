@@ -15,7 +15,7 @@ from dagc.cli import columns as terminal
 from dagc.cli import main
 from dagc.cli.parser import parse_arguments
 from dagc.cli.plain_words import plain_arguments
-from dagc.cost.normal_quantile import normal_quantile
+from dagc.cost.normal_quantile import normal_quantiles
 from dagc.serving.verdict import _median
 
 NEEDLESS = (
@@ -49,9 +49,9 @@ def test_quantiles_are_those_of_the_standard_library() -> None:
 
     rng = np.random.default_rng(1)
     chances = [*rng.random(2000), *10.0 ** -rng.uniform(0, 300, 500), *(1 - 10.0 ** -rng.uniform(0, 15, 500))]
-    inside = [float(p) for p in chances if 0 < p < 1]
-    assert [normal_quantile(p) for p in inside] == [NormalDist().inv_cdf(p) for p in inside]
-    assert (normal_quantile(0.0), normal_quantile(1.0)) == (-np.inf, np.inf)
+    inside = np.array([float(p) for p in chances if 0 < p < 1])
+    assert normal_quantiles(inside) == pytest.approx([NormalDist().inv_cdf(float(p)) for p in inside], rel=1e-13)
+    assert normal_quantiles(np.array([[0.0, 1.0], [0.5, 0.0]])).tolist() == [[-np.inf, np.inf], [0.0, -np.inf]]
 
 
 def test_medians_are_those_of_numpy() -> None:

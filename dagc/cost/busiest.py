@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from math import ceil, comb
+from math import comb
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,8 @@ import numpy as np
 from ..base.arrays import NDArray
 from ..base.frozen import record
 from ..ir.routed_dims import NO_LIMIT, GroupLimit
-from .normal_quantile import normal_quantile
+from .normal_quantile import normal_quantiles
+from .routing import copies_in, in_slots
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -42,17 +43,17 @@ ORDERS = 256
 
 @record
 class Busiest:
-    """Expected maxima over ranks: rows, row tiles (each expert's rows rounded up to whole ones), experts with any row.
+    """Expected maxima over ranks [placements]: rows, row tiles (each expert's rows rounded up to whole ones), experts with any row.
     `dropped`: share of the choices beyond the capacity of an expert. `error`: largest relative standard error."""
 
-    rows: float
-    row_tiles: float
-    distinct: float
-    dropped: float
-    error: float
+    rows: Floats
+    row_tiles: Floats
+    distinct: Floats
+    dropped: Floats
+    error: Floats
 
 
-def busiest_rank(
+def busiest_ranks(
     p: Floats,
     slots: Counts,
     tokens: int,
@@ -63,36 +64,54 @@ def busiest_rank(
     limit: GroupLimit = NO_LIMIT,
     skip: Skip = 0.0,
 ) -> Busiest:
-    """`p` [experts]: chance that a token picks each expert; `slots` [ranks, slots]: the expert in each slot, whose
-    copies share its tokens at random; `most_rows`: rows that an expert takes, all its copies together; `most_draws`: random steps;
-    `limit`: groups of experts that a token may use; `skip`: share of the choices that are left out, each for itself, or of a token's
-    first, second, ... choice."""
-    copies = np.bincount(slots.ravel(), minlength=len(p))
-    plain = copies.max() == 1 and most_rows >= 1
-    even = tokens == 1 and plain and not limit.limits and np.ptp(p) < 1e-12 and abs(p.sum() - round(p.sum())) < 1e-9
-    if even and _products(slots.shape[0], slots.shape[1], round(float(p.sum()))) <= EXACT:
-        exact = most_of_some(slots.shape[0], slots.shape[1], round(float(p.sum())), skip)
-        return Busiest(exact, exact, exact, 0.0, 0.0)
-    if tokens * p.sum() <= CHOICES + 0.5:
-        drawn = _rows_by_token(p, slots, tokens, most_draws, limit, skip)
-        found = iter([(drawn, _over_slots(drawn, MANY_SLOTS))])
-    else:
-        at_once = BLOCK if np.isinf(most_rows) else CELLS
-        p = p if not skip else p * (1.0 - share_of(skip))
-        found = _rows_by_expert(p, slots, tokens, most_draws, limit, max(1, at_once // slots.size))
-    dropped = 0.0
-    blocks: list[Floats] = []
-    for rows, of_rank in found:
-        taken = rows
-        if not np.isinf(most_rows):
-            taken = np.minimum(rows, most_rows / copies[slots])
-            of_rank, dropped = taken.sum(axis=2), 1.0 - float(taken.sum() / rows.sum())
-        loads = (of_rank, _over_slots(_whole(taken / tile), MANY_SLOTS), _over_slots(rows != 0, MANY_SLOTS))
-        blocks.append(np.array([each.max(axis=1) for each in loads], dtype=float))
-    most = np.concatenate(blocks, axis=1)  # [rows, tiles and distinct, draws]
-    means = most.mean(axis=1)
-    error = float((most.std(axis=1) / means).max()) / most.shape[1] ** 0.5
-    return Busiest(float(means[0]), float(means[1]), float(means[2]), dropped, error)
+    """Of several placements with loads of their own. `p` [placements, experts]: chance that a token picks each expert; `slots` [placements,
+    ranks, slots]: the expert in each slot, whose copies share its tokens at random; `most_rows`: rows that an expert takes, all its copies
+    together; `most_draws`: random steps; `limit`: groups of experts that a token may use; `skip`: share of the choices that are left out, each
+    for itself, or of a token's first, second, ... choice."""
+    copies = copies_in(slots, p.shape[1])
+    choices = p.sum(axis=1)
+    found = np.zeros((5, len(p)))
+    draws = _draws(slots[0].size, most_draws)
+    most = np.zeros((3, len(p), draws))
+    few = tokens * choices <= CHOICES + 0.5
+    drawn = np.ones(len(p), dtype=bool)
+    for at in np.flatnonzero(few).tolist() if tokens == 1 and most_rows >= 1 and not limit.limits else ():
+        own, top_k = p[at], round(float(choices[at]))
+        even = copies[at].max() == 1 and np.ptp(own) < 1e-12 and abs(choices[at] - top_k) < 1e-9
+        if even and _products(slots.shape[1], slots.shape[2], top_k) <= EXACT:
+            found[:3, at] = most_of_some(slots.shape[1], slots.shape[2], top_k, skip)
+            drawn[at] = False
+    of_token = np.where(few, np.maximum(1, np.rint(choices)), 0)
+    for chosen in sorted(set(of_token[few & drawn].tolist())):
+        some = np.flatnonzero(drawn & (of_token == chosen))
+        rows = _rows_by_token(p[some], slots[some], tokens, draws, limit, skip)
+        of_rank = _over_slots(rows, MANY_SLOTS)
+        most[:, some], found[3, some] = _maxima(rows, of_rank, copies[some], slots[some], tile, most_rows)
+    many = np.flatnonzero(~few)
+    if len(many):
+        own, where, numbers = p[many], slots[many], copies[many]
+        own = own if not skip else own * (1.0 - share_of(skip))
+        at_once = max(1, (BLOCK if np.isinf(most_rows) else CELLS) // slots[0].size)
+        for part, rows, of_rank in _rows_by_expert(own, where, tokens, draws, limit, at_once):
+            most[:, many, part], found[3, many] = _maxima(rows, of_rank, numbers, where, tile, most_rows)
+    left = np.flatnonzero(drawn)
+    means = most[:, left].mean(axis=2)
+    found[:3, left] = means
+    found[4, left] = (most[:, left].std(axis=2) / means).max(axis=0) / draws**0.5
+    return Busiest(*found)
+
+
+def _maxima(
+    rows: Floats, of_rank: Floats, copies: Counts, slots: Counts, tile: int, most_rows: float
+) -> tuple[Floats, Floats | float]:
+    """[rows, tiles and distinct experts, placements, draws], and the share of choices that are dropped [placements]."""
+    taken, dropped = rows, 0.0
+    if not np.isinf(most_rows):
+        taken = np.minimum(rows, (most_rows / np.maximum(in_slots(copies.astype(float), slots), 1.0))[:, None])
+        of_rank = taken.sum(axis=3)
+        dropped = 1.0 - taken.reshape(len(rows), -1).sum(axis=1) / rows.reshape(len(rows), -1).sum(axis=1)
+    loads = (of_rank, _over_slots(_whole(taken / tile), MANY_SLOTS), _over_slots(rows != 0, MANY_SLOTS))
+    return np.array([each.max(axis=2) for each in loads], dtype=float), dropped
 
 
 def _whole(values: Floats) -> Floats:
@@ -109,13 +128,13 @@ MANY_SLOTS = 64
 
 
 def _over_slots(values: NDArray[Any], most: int = FEW_SLOTS) -> Floats:
-    """Sums over the slots of each rank, [draws, ranks] from [draws, ranks, slots], column by column where these are not
+    """Sums over the slots of each rank, [..., ranks] from [..., ranks, slots], column by column where these are not
     more than `most`."""
-    if values.shape[2] > most:
-        return np.asarray(values.sum(axis=2), dtype=float)
-    total = values[:, :, 0].astype(float)
-    for slot in range(1, values.shape[2]):
-        total += values[:, :, slot]
+    if values.shape[-1] > most:
+        return np.asarray(values.sum(axis=-1), dtype=float)
+    total = values[..., 0].astype(float)
+    for slot in range(1, values.shape[-1]):
+        total += values[..., slot]
     return total
 
 
@@ -167,30 +186,44 @@ def _draws(size: int, most: int) -> int:
     return min(most, max(4, CELLS // size))
 
 
-def _rows_by_token(p: Floats, slots: Counts, tokens: int, most_draws: int, limit: GroupLimit, skip: Skip) -> Floats:
-    """Rows of each slot [draws, ranks, slots]. Every token takes a systematic sample of the experts in a random order,
-    which has `p` as its chances and never picks an expert twice (Madow, 1949)."""
-    experts, top_k = len(p), max(1, round(float(p.sum())))
-    orders = _orders(experts)
-    chances = np.take_along_axis(_chances(p, limit, len(orders)), orders, axis=1)
-    reach = np.cumsum(chances, axis=1) * (top_k / chances.sum(axis=1, keepdims=True))
-    flat = (reach + np.arange(len(orders))[:, None] * (top_k + 1.0)).ravel()
-    rng, draws = np.random.default_rng(SEED), _draws(slots.size, most_draws)
+def _rows_by_token(p: Floats, slots: Counts, tokens: int, draws: int, limit: GroupLimit, skip: Skip) -> Floats:
+    """Rows of each slot [placements, draws, ranks, slots], of placements whose tokens choose equally many experts. Every token takes a systematic
+    sample of the experts in a random order, which has `p` as its chances and never picks an expert twice (Madow, 1949)."""
+    placements, experts = p.shape
+    top_k = max(1, round(float(p[0].sum())))
+    orders, each = _orders(experts), np.arange(placements)[:, None, None, None]
+    if limit.limits:
+        chances = np.stack([np.take_along_axis(_chances(own, limit, len(orders)), orders, axis=1) for own in p])
+    else:
+        chances = p[:, orders]
+    reach = np.cumsum(chances, axis=2) * (top_k / chances.sum(axis=2, keepdims=True))
+    flat = (reach + np.arange(len(orders))[:, None] * (top_k + 1.0)).reshape(placements, -1)
+    rng = np.random.default_rng(SEED)
     step, token = np.arange(draws), np.arange(tokens)[:, None]
     order = (step + 97 * token) % len(orders)  # [tokens, draws]: the orders of the tokens of a step differ
     start = rng.random((tokens, draws))
     wanted = (start + order * (top_k + 1.0))[:, :, None] + np.arange(top_k)
-    place = np.searchsorted(flat, wanted.ravel(), side="right").reshape(wanted.shape) - order[:, :, None] * experts
-    chosen = orders[order[:, :, None], np.clip(place, 0, experts - 1)]
-    where = _slot_of(slots, experts)
-    copies = (where >= 0).sum(axis=1)
-    copy = (
-        0 if copies.max() == 1 else (np.random.default_rng(SEED + 1).random(chosen.shape) * copies[chosen]).astype(int)
-    )
-    at = where[chosen, copy] + step[None, :, None] * slots.size
+    place = np.stack([np.searchsorted(own, wanted.ravel(), side="right") for own in flat])
+    place = place.reshape(placements, *wanted.shape)
+    first = (order * experts)[:, :, None]
+    chosen = orders.ravel()[np.clip(place, first, first + experts - 1, out=place)]
+    where, copies = _slot_of(slots, experts), copies_in(slots, experts)
+    most = where.shape[2]
+    at = where.ravel()[(chosen + experts * each) * most + _copy(chosen, copies, each, most)]
+    size = slots[0].size
+    at += (step[:, None] + draws * each) * size
     if skip:
-        at = at[np.random.default_rng(SEED + 3).random(chosen.shape) >= np.asarray(skip)]
-    return np.bincount(at.ravel(), minlength=draws * slots.size).reshape(draws, *slots.shape).astype(float)
+        at = at[:, np.random.default_rng(SEED + 3).random(wanted.shape) >= np.asarray(skip)]
+    rows = np.bincount(at.ravel(), minlength=placements * draws * size)
+    return rows.reshape(placements, draws, *slots.shape[1:]).astype(float)
+
+
+def _copy(chosen: Counts, copies: Counts, each: Counts, most: int) -> Counts | int:
+    """Which copy of its expert a token takes."""
+    if most == 1:
+        return 0
+    chance = np.random.default_rng(SEED + 1).random(chosen.shape[1:])
+    return np.asarray((chance * copies[each, chosen]).astype(int))
 
 
 def _chances(p: Floats, limit: GroupLimit, draws: int) -> Floats:
@@ -223,30 +256,33 @@ def _spread(p: Floats, slots: Counts, copies: Counts, limit: GroupLimit) -> Floa
 
 
 def _rows_by_expert(
-    p: Floats, slots: Counts, tokens: int, most_draws: int, limit: GroupLimit, at_once: int
-) -> Iterator[tuple[Floats, Floats]]:
-    """Rows of each slot [draws, ranks, slots] and of each rank [draws, ranks], binomial, adding up to all choices: by
-    their first three moments (Cornish and Fisher, 1938), and zero with the probability that there is none. `at_once`: draws of
+    p: Floats, slots: Counts, tokens: int, draws: int, limit: GroupLimit, at_once: int
+) -> Iterator[tuple[slice, Floats, Floats]]:
+    """Some draws, rows of each slot [placements, draws, ranks, slots] and of each rank [placements, draws, ranks], binomial, adding up to all
+    choices: by their first three moments (Cornish and Fisher, 1938), and zero with the probability that there is none. `at_once`: draws of
     each block."""
-    copies = np.bincount(slots.ravel(), minlength=len(p))
-    each = np.minimum((p / np.maximum(copies, 1))[slots].ravel(), 1.0)
+    _, ranks, per_rank = slots.shape
+    copies = copies_in(slots, p.shape[1])
+    each = np.minimum(in_slots(p / np.maximum(copies, 1), slots).reshape(len(p), 1, -1), 1.0)
     mean, variance = tokens * each, np.maximum(tokens * each * (1 - each), 1e-12)
-    share = variance / variance.sum()
-    draws = _draws(each.size, most_draws)
+    share = variance / variance.sum(axis=2, keepdims=True)
     normal, width, deviation = (
-        _normal(draws, each.size), np.sqrt(variance / np.maximum(1 - share, 0.5)), np.sqrt(variance)
+        _normal(draws, each.shape[2]), np.sqrt(variance / np.maximum(1 - share, 0.5)), np.sqrt(variance)
     )  # fmt: skip
     none, slope = _quantiles(each, tokens), 1 - 2 * each
-    rank_variance = _over_slots(variance.reshape(-1, *slots.shape))
-    spread = _spread(p, slots, copies, limit) if limit.limits else None
-    if spread is not None:
+    by_rank = (len(p), 1, ranks, per_rank)
+    rank_variance = _over_slots(variance.reshape(by_rank))
+    spread = None
+    if limit.limits:
+        spread = np.array([_spread(*one, limit) for one in zip(p, slots, copies, strict=True)])[:, None]
         rank_variance = rank_variance * spread**2
-    rank_mean = mean.reshape(slots.shape).sum(axis=1)
-    skew = (1 - 2 * rank_mean / (tokens * slots.shape[1])) / 6
-    most = tokens * min(slots.shape[1], ceil(p.sum() - 1e-9))  # a token never picks an expert twice
+    rank_mean = mean.reshape(by_rank).sum(axis=3)
+    skew = (1 - 2 * rank_mean / (tokens * per_rank)) / 6
+    # A token never picks an expert twice.
+    most = tokens * np.minimum(per_rank, np.ceil(p.sum(axis=1) - 1e-9))[:, None, None]
     for first in range(0, draws, at_once):
         away = normal[first : first + at_once] * width
-        away -= away.sum(axis=1, keepdims=True) * share
+        away -= away.sum(axis=2, keepdims=True) * share
         z = away / deviation
         some = z > none
         # mean + away + (1 - 2 each) (z z - 1) / 6, in place: these are the largest arrays of a price.
@@ -257,13 +293,13 @@ def _rows_by_expert(
         z += mean + away
         np.rint(z, out=z)
         np.maximum(z, some, out=z)
-        rows = np.minimum(z, tokens, out=z).reshape(-1, *slots.shape)
+        rows = np.minimum(z, tokens, out=z).reshape(len(p), -1, ranks, per_rank)
         # Rounding would widen the sums.
-        rank_away = _over_slots(away.reshape(-1, *slots.shape))
+        rank_away = _over_slots(away.reshape(rows.shape))
         if spread is not None:
             rank_away = rank_away * spread
         of_rank = rank_mean + rank_away + skew * (rank_away**2 / rank_variance - 1)
-        yield rows, np.clip(of_rank, 0.0, most)
+        yield slice(first, first + at_once), rows, np.clip(of_rank, 0.0, most)
 
 
 def _normal(draws: int, size: int) -> Floats:
@@ -284,19 +320,18 @@ _kept_normal = lru_cache(maxsize=4)(_new_normal)
 def _quantiles(each: Floats, tokens: int) -> Floats:
     """Standard normal quantile of the chance that none of the tokens picks a slot."""
     with np.errstate(divide="ignore"):
-        none = np.exp(tokens * np.log1p(-each))
-    values, back = np.unique(none, return_inverse=True)
-    return np.asarray(np.array([normal_quantile(float(v)) for v in values])[back])
+        return normal_quantiles(np.exp(tokens * np.log1p(-each)))
 
 
 def _slot_of(slots: Counts, experts: int) -> Counts:
-    """Slots of each expert [experts, most copies], -1 beyond its last."""
-    flat = slots.ravel()
-    copies = np.bincount(flat, minlength=experts)
-    out = np.full((experts, int(copies.max())), -1, dtype=np.int64)
-    order = np.argsort(flat, kind="stable")
-    starts = np.cumsum(copies) - copies
-    out[flat[order], np.arange(flat.size) - starts[flat[order]]] = order
+    """Slots of each expert [placements, experts, most copies], -1 beyond its last."""
+    flat = slots.reshape(len(slots), -1)
+    copies = copies_in(slots, experts)
+    out = np.full((*copies.shape, int(copies.max())), -1, dtype=np.int64)
+    order = np.argsort(flat, axis=1, kind="stable")
+    own = np.take_along_axis(flat, order, axis=1)
+    first = np.take_along_axis(copies.cumsum(axis=1) - copies, own, axis=1)
+    out[np.arange(len(flat))[:, None], own, np.arange(flat.shape[1]) - first] = order
     return out
 
 

@@ -1,10 +1,13 @@
-"""Quantiles of the standard normal distribution (Wichura, 1988: algorithm AS 241), as `statistics.NormalDist` has them to the last bit.
+"""Quantiles of the standard normal distribution (Wichura, 1988: algorithm AS 241), as `statistics.NormalDist` has them but for last bits.
 Importing `statistics` takes as long as a tenth of a verdict, for exact and decimal arithmetic."""
 
 from __future__ import annotations
 
-from math import log, sqrt
+import numpy as np
 
+from ..base.arrays import NDArray
+
+Floats = NDArray[np.float64]
 Ratio = tuple[tuple[float, ...], tuple[float, ...]]
 """Coefficients of two polynomials, highest power first."""
 
@@ -30,24 +33,27 @@ _FAR_TAIL: Ratio = (
 # fmt: on
 
 
-def normal_quantile(p: float) -> float:
-    """The value that a standard normal number stays below with probability `p`; infinite for none and all."""
-    if p <= 0 or p >= 1:
-        return float("-inf") if p <= 0 else float("inf")
+def normal_quantiles(p: Floats) -> Floats:
+    """The values that a standard normal number stays below with these probabilities; infinite for none and all."""
+    found = np.where(p <= 0, -np.inf, np.inf)
+    inside = np.flatnonzero((p > 0) & (p < 1))
+    if len(inside):
+        found.reshape(-1)[inside] = _inside(p.reshape(-1)[inside])
+    return np.asarray(found)
+
+
+def _inside(p: Floats) -> Floats:
     q = p - 0.5
-    if abs(q) <= 0.425:
-        r = 0.180625 - q * q
-        return _polynomial(_CENTRAL[0], r) * q / _polynomial(_CENTRAL[1], r)
-    r = sqrt(-log(p if q <= 0 else 1.0 - p))
+    central = np.abs(q) <= 0.425
+    r = np.where(central, 0.180625 - q * q, np.sqrt(-np.log(np.where(q <= 0, p, 1.0 - p))))
     near = r <= 5.0
-    above, below = _TAIL if near else _FAR_TAIL
-    r -= 1.6 if near else 5.0
-    found = _polynomial(above, r) / _polynomial(below, r)
-    return -found if q < 0 else found
+    found = _ratio(_CENTRAL, r) * q
+    away = np.where(near, _ratio(_TAIL, r - 1.6), _ratio(_FAR_TAIL, r - 5.0))
+    return np.where(central, found, np.where(q < 0, -away, away))
 
 
-def _polynomial(coefficients: tuple[float, ...], at: float) -> float:
-    value = 0.0
-    for coefficient in coefficients:
-        value = value * at + coefficient
-    return value
+def _ratio(ratio: Ratio, at: Floats) -> Floats:
+    above, below = np.zeros_like(at), np.zeros_like(at)
+    for one, other in zip(*ratio, strict=True):
+        above, below = above * at + one, below * at + other
+    return above / below

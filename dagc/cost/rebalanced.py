@@ -41,16 +41,14 @@ def moved(graph: Graph, unit: Unit, plan: Rebalance) -> tuple[int, float, float]
                 nodes,
                 s.placing,
             )
-            times, each_B = len(found), expert_bytes(graph, segment, rows)
+            times, each_B = len(found.inside), expert_bytes(graph, segment, rows)
             per_rank = len(graph.the_mesh.all_gpus) if mesh.apart is None else len(mesh.apart.gpus.ids)
             copies = per_rank / (len(graph.stages) * ranks)
-            for move in found:
-                time_s = _seconds(move.inside, move.across, each_B, hardware)
-                total_B += float((move.inside + move.across).sum()) * each_B * copies * (len(numbers) / len(table))
-                for k, index in enumerate(numbers):
-                    own = time_s[k if len(table) > 1 else 0]
-                    seconds.setdefault(stages[index], np.zeros(ranks))
-                    seconds[stages[index]] = seconds[stages[index]] + own
+            total_B += float((found.inside + found.across).sum()) * each_B * copies * (len(numbers) / len(table))
+            time_s = _seconds(found.inside, found.across, each_B, hardware).sum(axis=0)
+            for k, index in enumerate(numbers):
+                own = time_s[k if len(table) > 1 else 0]
+                seconds[stages[index]] = seconds.get(stages[index], np.zeros(ranks)) + own
     if not times:
         return 0, 0.0, 0.0
     longest = max((float(each.max()) for each in seconds.values()), default=0.0)
@@ -63,7 +61,7 @@ def _indices(graph: Graph, stage: int) -> range:
 
 
 def _seconds(inside: NDArray[np.int64], across: NDArray[np.int64], each_B: float, hardware: Hardware) -> Array:
-    """[layers, ranks]"""
+    """[placements, layers, ranks]"""
     near, far = hardware.node, hardware.cluster
     moving = inside * (each_B / near.bandwidth_Bps) + across * (each_B / far.bandwidth_Bps)
     return np.asarray(moving + (inside > 0) * near.latency_s + (across > 0) * far.latency_s)

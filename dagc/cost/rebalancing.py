@@ -6,19 +6,18 @@ mean over all windows but those of the first period, by which alone they are pla
 from __future__ import annotations
 
 from functools import lru_cache
-from itertools import pairwise
 
 import numpy as np
 
 from ..base.arrays import NDArray
 from ..ir.routed_dims import GroupLimit
-from ..spec.rebalance import Rebalance
+from ..spec.rebalance import LoadSeries, Rebalance
 from .busiest import DRAWS, Skip
 from .cached_experts import Held
 from .expert_work import RankWork
-from .moved_experts import Moves, moves, placements
-from .rank_work import work_of
-from .routing import cap
+from .moved_experts import Moves, moves_between, placements
+from .rank_work import works_of
+from .routing import cap_each
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -30,27 +29,25 @@ def placed_over_time(
     plan: Rebalance, rows: tuple[int, ...], top_k: int, ranks: int, spare: int, groups: int, nodes: int, how: str
 ) -> Ints:
     """[periods - 1, layers, ranks, slots], of some rows of the windows."""
-    loads = [
-        [
-            cap(np.asarray(layer, dtype=float), top_k)
-            for layer in _rows(plan.series.sums(n * plan.per_period, (n + 1) * plan.per_period), rows)
-        ]
-        for n in range(plan.periods)
-    ]
-    return placements(np.array(loads), ranks, spare, groups, nodes, how, plan.once)
+    windows = _windows(plan.series, rows)[: plan.periods * plan.per_period]
+    of_period = windows[:: plan.per_period].copy()
+    for n in range(1, plan.per_period):
+        of_period += windows[n :: plan.per_period]
+    return placements(cap_each(of_period, top_k), ranks, spare, groups, nodes, how, plan.once)
+
+
+@lru_cache(maxsize=4)
+def _windows(series: LoadSeries, rows: tuple[int, ...]) -> Floats:
+    """Loads [windows, layers, experts]."""
+    return np.array([[window[k] for k in rows] for window in series.windows], dtype=float)
 
 
 def moves_over_time(
     plan: Rebalance, rows: tuple[int, ...], top_k: int, ranks: int, spare: int, groups: int, nodes: int, how: str
-) -> tuple[Moves, ...]:
-    """Of every placement but the first."""
+) -> Moves:
+    """Of every placement but the first [placements, layers, ranks]."""
     placed = placed_over_time(plan, rows, top_k, ranks, spare, groups, nodes, how)
-    experts = len(plan.series.windows[0][0])
-    return tuple(moves(a, b, experts, nodes) for a, b in pairwise(placed))
-
-
-def _rows(window: tuple[tuple[float, ...], ...], rows: tuple[int, ...]) -> list[tuple[float, ...]]:
-    return [window[k] for k in rows]
+    return moves_between(placed, len(plan.series.windows[0][0]), nodes)
 
 
 @lru_cache(maxsize=256)
@@ -62,15 +59,10 @@ def work_over_time(
     that choose; the others as `layer_work` takes them."""
     _, top_k, ranks, spare = given
     placed = placed_over_time(plan, rows, top_k, ranks, spare, limit.groups, nodes, how)
-    windows = range(plan.per_period, plan.periods * plan.per_period)
+    windows = np.arange(plan.per_period, plan.periods * plan.per_period)
     draws = max(FEWEST_DRAWS, DRAWS // (len(rows) * len(windows)))
+    wanted = cap_each(_windows(plan.series, rows)[windows], top_k)
+    where = placed[windows // plan.per_period - 1]
     return tuple(
-        tuple(
-            work_of(
-                cap(np.asarray(plan.series.windows[at][row], dtype=float), top_k), placed[at // plan.per_period - 1, k], top_k, whole, full, draws,
-                limit, skip, held,
-            )
-            for at in windows
-        )
-        for k, row in enumerate(rows)
-    )  # fmt: skip
+        works_of(wanted[:, k], where[:, k], top_k, whole, full, draws, limit, skip, held) for k in range(len(rows))
+    )

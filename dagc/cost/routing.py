@@ -69,15 +69,41 @@ def cap(weights: Floats, total: float) -> Floats:
         full |= over
 
 
+def cap_each(weights: Floats, total: float) -> Floats:
+    """`cap` of the last axis, [..., experts]."""
+    rows = weights.reshape(-1, weights.shape[-1])
+    largest = rows.max(axis=1, keepdims=True)
+    found = np.divide(rows, largest, out=np.ones_like(rows), where=largest > 0)
+    found *= total / found.sum(axis=1, keepdims=True)
+    for over in np.flatnonzero((found > 1.0).any(axis=1)).tolist():
+        found[over] = cap(rows[over], total)
+    return np.asarray(found.reshape(weights.shape))
+
+
+def copies_in(slots: NDArray[np.int64], experts: int) -> NDArray[np.int64]:
+    """Copies of each expert [..., experts] in slots [..., ranks, slots]."""
+    lead = slots.shape[:-2]
+    flat = slots.reshape(-1, slots.shape[-2] * slots.shape[-1])
+    numbered = flat + experts * np.arange(len(flat))[:, None]
+    return np.bincount(numbered.ravel(), minlength=len(flat) * experts).reshape(*lead, experts)
+
+
+def in_slots(values: Floats, slots: NDArray[np.int64]) -> Floats:
+    """Values of experts [..., experts] of those in slots [..., ranks, slots]."""
+    if slots.ndim == 2:
+        return np.asarray(values[slots])
+    return np.take_along_axis(values, slots.reshape(*slots.shape[:-2], -1), axis=-1).reshape(slots.shape)
+
+
 def distinct_experts(p: Floats, slots: NDArray[np.int64], tokens: float) -> Floats:
-    """Expected slots of each rank [ranks] that a batch of `tokens` tokens hits: sum of 1 - (1 - p/copies)^tokens
-    (inference-sim/inference-sim, pull request 790)."""
+    """Expected slots of each rank [..., ranks] that a batch of `tokens` tokens hits: sum of 1 - (1 - p/copies)^tokens
+    (inference-sim/inference-sim, pull request 790). `p` [..., experts], `slots` [..., ranks, slots]."""
     if tokens == 0:
-        return np.zeros(len(slots))  # 0 x log(0) has no value
-    copies = np.bincount(slots.ravel(), minlength=len(p))
-    each = np.minimum(p[slots] / copies[slots], 1.0)
+        return np.zeros(slots.shape[:-1])  # 0 x log(0) has no value
+    copies = copies_in(slots, p.shape[-1])
+    each = np.minimum(in_slots(p / np.maximum(copies, 1), slots), 1.0)
     with np.errstate(divide="ignore"):
-        return np.asarray(-np.expm1(tokens * np.log1p(-each)).sum(axis=1))
+        return np.asarray(-np.expm1(tokens * np.log1p(-each)).sum(axis=-1))
 
 
 def imbalance(load: Floats) -> float:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import reduce
-
 from ..base.frozen import record
 from .workload import Routing
 
@@ -32,13 +30,6 @@ class LoadSeries:
             f"row {n} of a step" for n in range(1, len(layers) + 1)
         )
         return Routing("loads", 0.0, (), layers, self.numbers, where)
-
-    def sums(self, first: int, last: int) -> Window:
-        """Loads of the windows from the first to before the last."""
-        return reduce(
-            lambda a, b: tuple(tuple(x + y for x, y in zip(p, q, strict=True)) for p, q in zip(a, b, strict=True)),
-            self.windows[first:last],
-        )
 
 
 @record

@@ -24,7 +24,7 @@ STEP = "step"
 MOST = 2_000_000
 """Loads of one series, over all steps, layers and experts."""
 MOST_PLACED = 10_000
-"""Layers of all windows of a phase that places anew: what each takes is found twice, in about a millisecond."""
+"""Layers of all windows of a phase that places anew: what each takes is found twice, a second for all where steps have many tokens."""
 
 
 def read_rebalance(
