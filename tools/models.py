@@ -126,7 +126,7 @@ Architectures that transformers 5.24 has and the language has no words for, and 
 | `qwen4_exp_text` | Qwen4-exp | embeddings of n-grams, gates of the residual stream |
 | `mistral_large4_text` | Mistral Large 4 | rotary frequencies that are learned |
 | `inkling_text`, `inkling2_text` | Inkling | scores that depend on the distance between tokens |
-| `gemma3n_text`, `gemma4_text` of E2B and E4B | Gemma 3n, 4 | an embedding for each layer |
+| `gemma3n_text` | Gemma 3n | streams that are predicted and corrected (AltUp), activations cut at a quantile |
 | `jetmoe` | JetMoE | heads of attention that a router chooses |
 | `zamba2` | Zamba 2 | weights that several layers share, with adapters of their own |
 | `zaya` | Zaya 1 | convolutions that mix the channels of a head; values of the token before |

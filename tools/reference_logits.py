@@ -214,6 +214,7 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
     "apertus": ("apertus", GQA | {"intermediate_size": 20}),
     "kolibri1": ("kolibri1", GQA | {"num_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 8, "shared_expert_intermediate_size": 12, "sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"]}),
     "gemma2_capped": ("gemma2", GQA | {"intermediate_size": 20, "query_pre_attn_scalar": 6, "sliding_window": 4, "attn_logit_softcapping": 0.8, "final_logit_softcapping": 1.5}),
+    "gemma4_per_layer": ("gemma4_text", GQA | {"num_hidden_layers": 6, "intermediate_size": 12, "sliding_window": 4, "head_dim": 4, "global_head_dim": 8, "hidden_size_per_layer_input": 6, "vocab_size_per_layer_input": 48, "num_kv_shared_layers": 2, "use_double_wide_mlp": True, "layer_types": ["sliding_attention", "full_attention", "sliding_attention", "full_attention", "sliding_attention", "full_attention"], "final_logit_softcapping": 1.5}),
 }  # fmt: skip
 
 OF_CHECKPOINTS = ("_bias", "layer_scalar")

@@ -127,6 +127,7 @@ class Checkpoint:
 
     def _whole(self, segment: Segment, layer: int, weight: Weight) -> Floats:
         sizes = {d: int(n) for d, n in segment.sizes.items() if ":" not in d and n == int(n)}
+        sizes |= {"{layer}": layer, "{layers}": self.model.layers}
         places = self._places(segment, weight)
         for place in places:
             if "{expert}" in place.name:

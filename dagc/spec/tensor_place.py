@@ -2,8 +2,9 @@
 
 A place is text: the tensor's name and its dimensions, `...q_proj.weight (heads head_dim) hidden`. `(a b)` is a flattened
 pair; `ffn[0/2]` the first of two equal blocks of an axis; `ffn[0%2]` every second entry; `v[n+v]` the part `v` of an
-axis that contains parts n and v; `(a b)[a*b+c@0]` part 0 of parts a*b and c; `1` an axis of one; ` +1` at the
-end: the file has the weight less one. `{layer}` is the layer's index, `{expert}` stacks one tensor for each expert.
+axis that contains parts n and v; `(a b)[a*b+c@0]` part 0 of parts a*b and c; `1` an axis of one; `v[{layer}/{layers}]`
+the layer's own of as many equal blocks as there are layers; ` +1` at the end: the file has the weight less one. `{layer}` is the layer's index,
+`{expert}` stacks one tensor for each expert.
 """
 
 from __future__ import annotations
@@ -38,12 +39,14 @@ class TensorPart:
         if not self.of:
             return self.size(sizes)
         if "/" in self.of or "%" in self.of:
-            return self.size(sizes) * int(re.split("[/%]", self.of)[1])
+            return self.size(sizes) * _number(re.split("[/%]", self.of)[1], sizes)
         return sum(self._pieces(sizes)[1])
 
     @property
     def others(self) -> tuple[str, ...]:
         """What the slice names."""
+        if "/" in self.of or "%" in self.of:
+            return ()
         return tuple(re.findall(r"[A-Za-z_][A-Za-z0-9_.]*|[0-9]+", self.of.split("@")[0]))
 
     def _pieces(self, sizes: Mapping[str, int]) -> tuple[list[str], list[int]]:
@@ -56,7 +59,7 @@ class TensorPart:
         if not self.of:
             return slice(None)
         if "/" in self.of:
-            first = int(self.of.split("/")[0]) * own
+            first = _number(self.of.split("/")[0], sizes) * own
             return slice(first, first + own)
         if "%" in self.of:
             first, step = map(int, self.of.split("%"))
@@ -64,6 +67,14 @@ class TensorPart:
         texts, lengths = self._pieces(sizes)
         index = int(self.of.split("@")[1]) if "@" in self.of else texts.index("*".join(self.dims))
         return slice(sum(lengths[:index]), sum(lengths[: index + 1]))
+
+
+OWN = "{layer}/{layers}"
+"""The slice of the layer's own."""
+
+
+def _number(text: str, sizes: Mapping[str, int]) -> int:
+    return sizes[text] if text.startswith("{") else int(text)
 
 
 def _size(dim: str, sizes: Mapping[str, int]) -> int:
@@ -167,7 +178,7 @@ def _part(dims: tuple[str, ...], of: str) -> TensorPart:
         texts = pieces[1].replace(" ", "").split("+")
         if int(pieces[2] or 0) >= len(texts) or (pieces[2] is None and "*".join(dims) not in texts):
             raise PlaceError(f"`[{of}]` has no such part")
-    if not fraction and not pieces:
+    if not fraction and not pieces and of != OWN:
         raise PlaceError(f"`[{of}]` is not a slice")
     return TensorPart(dims, of)
 
