@@ -68,13 +68,14 @@ class Reshard(GraphPass):
         done = replace(graph, segments=tuple(segments), level="sharded")
         return replace(done, sends=stage_edges(done)), {}
 
-    def residual(self, graph: Graph) -> tuple[Axes, Axes, Axes]:
-        """Layout of the residual stream [batch, seq, hidden] between layers."""
+    def residual(self, graph: Graph) -> tuple[Axes, Axes]:
+        """Layout of the residual stream between layers: that of its sequences and their tokens. The width of a token stays whole, and several
+        streams are together."""
         mesh = graph.the_mesh
         if graph.generates:
-            return (mesh.batch_axes, (), ())
+            return (mesh.batch_axes, ())
         tensor = mesh.of("tp") if self.sequence_parallel else ()
-        return (mesh.batch_axes, (*mesh.of("sp"), *tensor), ())
+        return (mesh.batch_axes, (*mesh.of("sp"), *tensor))
 
 
 class NoLayout(PassError):
@@ -106,7 +107,7 @@ class Resharder:
     segment: Segment
     mesh: Mesh
     chains: Chains
-    residual: tuple[Axes, Axes, Axes]
+    residual: tuple[Axes, Axes]
     last: bool
     handed: dict[str, Sharding] = field(default_factory=dict)
     ops: list[Op] = field(default_factory=list)
@@ -124,7 +125,7 @@ class Resharder:
 
     def run(self) -> Segment:
         segment = self.segment
-        entry = Sharding(self.residual[: len(segment.input_dims)])
+        entry = self.between(segment.input_dims)
         if segment.input == "tokens":
             entry = Sharding(tuple(self.first_use(d) for d in segment.input_dims))
         self.put(segment.input, segment.input_dims, entry)
@@ -155,7 +156,11 @@ class Resharder:
         if loss:
             return self.layout[segment.output].resolved()
         dims = segment.dims_of(segment.output)
-        return Sharding(tuple(() if d != "batch" else self.residual[0] for d in dims) if last else self.residual)
+        return Sharding(tuple(() if d != "batch" else self.residual[0] for d in dims)) if last else self.between(dims)
+
+    def between(self, dims: tuple[str, ...]) -> Sharding:
+        """The layout of what layers hand on, [sequences, tokens, ...]."""
+        return Sharding((*self.residual, *((),) * (len(dims) - 2)))
 
     def back(self, done: Segment, ops: tuple[Op, ...], upstream: Sharding) -> Segment:
         """The ops of gradients. What is handed back has the layout of what was handed on."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SIZES = "batch=2, seq=6, context=6, hidden=8, heads=2, group=3, kv_heads=2, width=4, low=6, value=5, expert=8, choice=2, slot=4, taps=3, chosen=3"
+SIZES = "batch=2, seq=6, context=6, hidden=8, heads=2, heads2=2, group=3, kv_heads=2, width=4, low=6, value=5, expert=8, choice=2, slot=4, taps=3, chosen=3"
 
 X = "[batch, seq, hidden]"
 ROPE = "[batch, seq, heads, low]"
@@ -49,6 +49,13 @@ CASES: dict[str, tuple[dict[str, str], str, str]] = {
     "expert_probs by sigmoids": ({"scores": "[batch, seq, expert]"}, "expert_probs(%scores, score=sigmoid)", "[batch, seq, expert]"),
     "router_z": ({"scores": "[batch, seq, expert]"}, "router_z(%scores)", "[batch, seq]"),
     "rename": ({"x": X}, "rename(%x)", "[batch, seq, expert]"),
+    "repeat": ({"x": X}, "repeat(%x)", "[batch, seq, choice, hidden]"),
+    "repeat between": ({"x": "[batch, hidden]"}, "repeat(%x)", X),
+    "sum_dims": ({"x": X}, "sum_dims(%x)", "[batch, hidden]"),
+    "part": ({"x": X}, "part(%x, first=2)", "[batch, seq, value]"),
+    "part of two dims": ({"x": X}, "part(%x)", "[batch, seq, choice, taps]"),
+    "sinkhorn": ({"x": "[batch, seq, width, low]"}, "sinkhorn(%x, iterations=3)", "[batch, seq, width, low]"),
+    "sinkhorn of one sweep": ({"x": "[batch, heads, heads2]"}, "sinkhorn(%x, iterations=1, eps=0.1)", "[batch, heads, heads2]"),
     "contract": ({"x": X, "@W": "[hidden, heads, width]"}, "contract(%x, @W)", "[batch, seq, heads, width]"),
     "contract two values": (
         {"a": "[batch, seq, heads, width]", "b": "[batch, seq, heads, value]"}, "contract(%a, %b)", "[batch, heads, width, value]",

@@ -173,9 +173,9 @@ STEP = 1e-5
 
 
 @cache
-def small_twin(model: str, phase: str = "gpus = [0]") -> Twin:
+def small_twin(model: str, phase: str = "gpus = [0]", more: str = "") -> Twin:
     """A library model at small sizes: attention of every kind, shared experts, biases, routers, linear attention."""
-    step = step_of(library_text(model, "train", phase))
+    step = step_of(library_text(model, "train", phase, more))
     return twin_of(step.placed, whole_model(step.unit), step.unit.routing)
 
 
@@ -375,7 +375,10 @@ ON_TORCH = {
     "qwen3-next-80b-a3b": "gpus = 0..1, sp = 2, sp_layout = zigzag, optimizer = sgd",
     "gpt-oss-120b": "gpus = [0], aux_loss = 0.1, aux_loss_over = micro_batch, dropout = 20%",
     "phi-3.5-moe": "gpus = 0..1, tp = 2, shard { hidden = tp }, recompute = full, aux_loss = 0.1, z_loss = 0.1",
+    "mixtral-8x7b": "gpus = 0..1, tp = 2, sequence_parallel = true, optimizer = sgd",
 }
+OTHERWISE = {"mixtral-8x7b": "streams { count = 3, iterations = 3 }"}
+"""What models have in these steps beside their own."""
 
 
 @needs_torch
@@ -383,7 +386,7 @@ def test_a_step_in_torch_is_that_in_numpy() -> None:
     """Every op on every rank, kinds of gradients all."""
     kinds: set[str] = set()
     for model, phase in ON_TORCH.items():
-        twin = small_twin(model, phase)
+        twin = small_twin(model, phase, OTHERWISE.get(model, ""))
         machine = OnTorch(twin.placed, step_inputs(twin), twin.placed.the_mesh)
         machine.step()
         kinds |= machine.compared

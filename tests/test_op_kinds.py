@@ -78,6 +78,9 @@ def found() -> dict[str, tuple[Graph, Segment, Op]]:
     )
     placed.append(step_of(further).placed)
     placed.append(step_of(library_text("phi-3.5-moe", "train", "gpus = 0..1, dp = 2, matmul_dtype = fp8")).placed)
+    streams = "streams { count = 2, iterations = 3, spread = halves }"
+    halves = "\nblock halves(x) {\ns[batch, seq, stream, hidden] = repeat(x)\nreturn s / 2\n}"
+    placed.append(step_of(library_text("mixtral-8x7b", "train", "gpus = 0..1, dp = 2", streams) + halves).placed)
     for graph in placed:
         for segment in (*graph.body, graph.embedding, graph.head):  # what others are handed is found amiss there
             for op in segment.ops:

@@ -77,7 +77,7 @@ def has_experts(case: Path) -> bool:
 
 IN_TURN = (
     "dots1", "ernie4_5", "ernie4_5_moe", "exaone4", "flex_olmo", "gemma3", "gemma4_dense", "glm4_moe_lite", "glm_moe_dsa_shared", "granite", "granitemoe", "granitemoeshared",
-    "hunyuan_v1_dense", "granitemoehybrid", "ministral3", "mistral4", "nemotron_h_latent", "olmo2", "olmo3", "qwen3_5", "solar_open",
+    "hunyuan_v1_dense", "granitemoehybrid", "ministral3", "mistral4", "nemotron_h_latent", "olmo2", "olmo3", "qwen3_5", "solar_open", "glm5_next",
 )  # fmt: skip
 """Models of ops that others have under every strategy: whole, and under two strategies each, in turn."""
 

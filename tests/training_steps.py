@@ -53,12 +53,12 @@ def step_of(text: str) -> Step:
     return Step(unit, dict(lower(unit)))
 
 
-def library_text(model: str, kind: str, phase: str) -> str:
-    """A phase of a library model, in bf16 where it trains."""
+def library_text(model: str, kind: str, phase: str, more: str = "") -> str:
+    """A phase of a library model, in bf16 where it trains. `more`: of the model's body."""
     changed = "weight_dtype = bf16" if kind == "train" else ""
     return (
         'moe 1\nhardware from "h100-sxm" { gpus = 64 }\nworkload { sequences = 16, prompt = 256 tok, output = 16 tok }\n'
-        f'model from "{model}" {{ {changed} }}\nphase step {{ kind = {kind}, {phase} }}'
+        f'model from "{model}" {{ {changed}\n{more} }}\nphase step {{ kind = {kind}, {phase} }}'
     )
 
 

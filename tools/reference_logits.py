@@ -215,11 +215,16 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
     "kolibri1": ("kolibri1", GQA | {"num_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 8, "shared_expert_intermediate_size": 12, "sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"]}),
     "gemma2_capped": ("gemma2", GQA | {"intermediate_size": 20, "query_pre_attn_scalar": 6, "sliding_window": 4, "attn_logit_softcapping": 0.8, "final_logit_softcapping": 1.5}),
     "gemma4_per_layer": ("gemma4_text", GQA | {"num_hidden_layers": 6, "intermediate_size": 12, "sliding_window": 4, "head_dim": 4, "global_head_dim": 8, "hidden_size_per_layer_input": 6, "vocab_size_per_layer_input": 48, "num_kv_shared_layers": 2, "use_double_wide_mlp": True, "layer_types": ["sliding_attention", "full_attention", "sliding_attention", "full_attention", "sliding_attention", "full_attention"], "final_logit_softcapping": 1.5}),
+    "glm5_next": (
+        "glm5_next_text",
+        COMMON | {"num_hidden_layers": 3, "num_key_value_heads": 4, "kv_lora_rank": 6, "q_lora_rank": 8, "qk_nope_head_dim": 4, "qk_rope_head_dim": 0, "v_head_dim": 3, "n_routed_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 8, "intermediate_size": 20, "n_shared_experts": 1, "linear_head_dim": 4, "linear_num_heads": 2, "linear_conv_kernel_dim": 3, "layer_types": ["linear_attention"] * 3, "mlp_layer_types": ["dense", "sparse", "sparse"], "swiglu_limit": 0.6, "hc_mult": 3, "hc_sinkhorn_iters": 2, "hc_eps": 0.01, "pad_token_id": None},
+    ),
 }  # fmt: skip
 
 OF_CHECKPOINTS = ("_bias", "layer_scalar")
 """Ends of the names of buffers that checkpoints have."""
 OF_TEXT = {
+    "glm5_next_text": ("glm5_next", "Glm5NextTextModel", "Glm5NextTextConfig"),
     "dots3_note_text": ("dots3_note", "Dots3NoteTextModel", "Dots3NoteTextConfig"),
     "muse_spark_text": ("muse_spark", "MuseSparkTextModel", "MuseSparkTextConfig"),
     "qwen3_omni_moe_text": ("qwen3_omni_moe", "Qwen3OmniMoeThinkerTextModel", "Qwen3OmniMoeTextConfig"),
@@ -229,6 +234,8 @@ OF_TEXT = {
 """Models for text alone that have no class with a head: module, model, config."""
 NOT_COUNTED = ("bamba",)
 """Models that do not count the tokens of a cache: they are told where the next one is."""
+WITHOUT_ATTENTION = ("glm5_next_text",)
+"""Cases whose layers all have states: the library asks a cache of keys how many tokens it has seen."""
 NOT_AUTOMATIC = {"mistral4": "Mistral4ForCausalLM"}
 """Classes that the library does not find by their config."""
 
@@ -301,6 +308,14 @@ def made_of(kind: str, config: transformers.PreTrainedConfig) -> torch.nn.Module
     return AutoModelForCausalLM.from_config(config)
 
 
+def at(kind: str, first: int, end: int) -> dict[str, object]:
+    """Where tokens are, and that all are seen, for models that do not find it themselves."""
+    places = {"position_ids": torch.arange(first, end).expand(2, -1)}
+    if kind in WITHOUT_ATTENTION:
+        return {**places, "attention_mask": {"linear_attention": torch.ones(2, end - first, dtype=torch.bool)}}
+    return places if kind in NOT_COUNTED and first else {}
+
+
 def make(name: str, out: Path, seed: int) -> None:
     kind, fields = CASES[name]
     config = config_of(kind, fields)
@@ -310,10 +325,10 @@ def make(name: str, out: Path, seed: int) -> None:
     randomise(model, seed)
     ids = torch.tensor(np.random.default_rng(seed).integers(0, 48, (2, 13)))
     with torch.no_grad():
-        logits = model(input_ids=ids).logits
-        cache = model(input_ids=ids[:, :-1], use_cache=True).past_key_values
-        place = {"position_ids": torch.full((2, 1), ids.shape[1] - 1)} if kind in NOT_COUNTED else {}
-        decode = model(input_ids=ids[:, -1:], past_key_values=cache, use_cache=True, **place).logits
+        logits = model(input_ids=ids, **at(kind, 0, 13)).logits
+        before, behind = (at(kind, first, end) for first, end in ((0, 12), (12, 13)))
+        cache = model(input_ids=ids[:, :-1], use_cache=True, **before).past_key_values
+        decode = model(input_ids=ids[:, -1:], past_key_values=cache, use_cache=True, **behind).logits
     apart = float((decode - logits[:, -1:]).abs().max())
     folder = out / name
     folder.mkdir(parents=True, exist_ok=True)

@@ -154,6 +154,16 @@ WORKED: dict[str, dict[str, str]] = {
         "kind": _model("dense_first = 1, mlp { kind = mlp, hidden = 14336 }"),
         "hidden": _model("dense_first = 1, mlp { hidden = 16384 }"),
     },
+    "model.streams": {
+        "count": _model("streams { count = 2 }"),
+        "collapse": _model("streams { count = 4, collapse = hyper_collapse }"),
+        "expand": _model("streams { count = 4, expand = hyper_expand }"),
+        "spread": _model("streams { count = 4, spread = hyper_spread }"),
+        "merge": _model("streams { count = 4, merge = hyper_merge }"),
+        "iterations": _model("streams { count = 4, iterations = 10 }"),
+        "eps": _model("streams { count = 4, eps = 1e-5 }"),
+        "factor": _model("streams { count = 4, factor = 1 }"),
+    },
     "model.rope": {
         "theta": _model("rope { theta = 10_000 }"),
         "fraction": _model("rope { fraction = 0.5 }"),

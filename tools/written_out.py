@@ -23,6 +23,7 @@ PLAIN: dict[str, Text] = {
     "model.experts": {"count": "8", "top_k": "2", "hidden": "8192"},
     "model.mlp": {"hidden": "8192"},
     "model.rope": {"factor": "4"},
+    "model.streams": {},
     "workload": {"sequences": "64", "prompt": "256 tok"},
     "phase prefill": {"gpus": "0..7", "tp": "8"},
     "phase": {"gpus": "0..7", "tp": "8"},
@@ -138,6 +139,10 @@ HAND: dict[str, dict[str, Written | str]] = {
         "group_score": Written("best_two", GROUPS),
     },
     "model.mlp": {"kind": Written("mlp", _beside(model="dense_first = 1"))},
+    "model.streams": dict.fromkeys(
+        ("collapse", "expand", "spread", "merge", "iterations", "eps", "factor"),
+        Written("", _beside(model_streams="count = 4")),
+    ),
     "model.rope": {
         **dict.fromkeys(("beta_fast", "beta_slow", "truncate"), Written("", YARN)),
         **dict.fromkeys(("low", "high"), Written("", LLAMA3)),

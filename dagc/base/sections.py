@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from .frozen import record
 from .schema.attribute import REQUIRED, Attribute
 from .schema.hardware import COMPUTE, HARDWARE, LINK, POOL_LINK
-from .schema.model import ATTENTION, EXPERTS, MLP, MODEL, ROPE
+from .schema.model import ATTENTION, EXPERTS, MLP, MODEL, ROPE, STREAMS
 from .schema.phase import OPEN, PHASE
 from .schema.phase_sections import (
     ATTENTION_USE,
@@ -52,6 +52,7 @@ SECTIONS: dict[str, Section] = {
     "model.attention": Section("attention { ... }", "sizes of the attention block", ATTENTION, free=True),
     "model.experts": Section("experts { ... }", "sizes of the experts and their router", EXPERTS, free=True),
     "model.mlp": Section("mlp { ... }", "sizes of the dense feed-forward", MLP, free=True),
+    "model.streams": Section("streams { ... }", "several residual streams in place of one, and how they are mixed", STREAMS, free=True),
     "model.rope": Section("rope { ... }", "what `rope(...)` does", ROPE, free=True),
     "model.weights": Section("weights { BLOCK = DTYPE, experts = DTYPE }", "dtypes of the weights of blocks", {}, free=True),
     "workload": Section("workload { ... }", "the batch, and how its tokens choose experts", WORKLOAD),

@@ -50,7 +50,14 @@ def inner_bytes(segment: Segment, op: Op, mesh: Mesh) -> float:
     found = 0.0
     for name in dict.fromkeys(op.inputs):
         made = segment.by_name.get(name)
-        if made is not None and made.name in run and made.name == name and not OPS[made.kind].appends:
+        while made is not None and OPS[made.kind].view and made.inputs:  # who looks through a view reads what it is of
+            made = segment.by_name.get(made.inputs[0])
+        if (
+            made is not None
+            and made.name in run
+            and (made.name == name or OPS[segment.by_name[name].kind].view)
+            and not OPS[made.kind].appends
+        ):
             found += read_bytes(segment, op, name, mesh)
     kept = {segment.output, segment.downstream, *(value for _, value in (*segment.handed, *segment.gives))}
     readers = [user.name for user in segment.users(op.name)]

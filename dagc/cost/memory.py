@@ -240,7 +240,9 @@ def peak_live_bytes(segment: Segment, graph: Graph, imbalance: float, policy: Ca
         for name in segment.sources(op):
             last[name] = max(last.get(name, 0), i)
     for op in reversed(segment.ops):
-        if OPS[op.kind].view and op.inputs[0] in last:  # what it looks at stays until nobody looks through it
+        if (
+            OPS[op.kind].view and op.inputs and op.inputs[0] in last
+        ):  # what it looks at stays until nobody looks through it
             last[op.inputs[0]] = max(last[op.inputs[0]], last.get(op.name, -1))
     size: dict[str, float] = {}
     if segment.entry is not None and not on:

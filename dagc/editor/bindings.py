@@ -52,6 +52,7 @@ VALUES_OF: dict[tuple[str, str], tuple[str, ...]] = {
     ("model.attention", "kind"): (BLOCK_NAME,),
     ("model.experts", "kind"): (BLOCK_NAME,),
     ("model.mlp", "kind"): (BLOCK_NAME,),
+    **{("model.streams", word): (BLOCK_NAME,) for word in ("collapse", "expand", "spread", "merge")},
     ("model", "stack"): (LAYER_NAME, BLOCK_NAME),
 }
 """(path of the section, attribute) -> kinds of names that its value may have."""

@@ -147,7 +147,7 @@ class Checkpoint:
     def _places(self, segment: Segment, weight: Weight) -> list[TensorPlace]:
         scope, _, name = weight.name[1:].partition(".")
         block = next((op.block for op in segment.ops if weight.name in op.inputs), scope)
-        texts = self.model.checkpoint.get(block, {}).get(name)
+        texts = self.model.checkpoint.get(scope, {}).get(name) or self.model.checkpoint.get(block, {}).get(name)
         if texts is None:
             raise CheckpointError(
                 f'nothing says where weight `{weight.name[1:]}` is: `checkpoint {block} {{ {name} = "..." }}`'

@@ -48,6 +48,11 @@ class OpCall:
         """The rank's part of a loop of the op."""
         return self.shards.part(int(self.segment.sizes[dim]), self.op.loop(dim), self.rank)
 
+    def length(self, dim: str) -> int:
+        """Entries of a dim on the rank."""
+        own = self.part(dim)
+        return int(own.stop - own.start)
+
     def positions(self, dim: str) -> Any:
         """In the sequence, of the rank's tokens along `seq` or `context`; of drafted tokens that branch by their depth."""
         found = self.places(dim)

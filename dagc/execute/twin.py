@@ -23,6 +23,7 @@ from ..ir.ops.attributes import (
     DispatchAttrs,
     LeavingAttrs,
     LossAttrs,
+    PartAttrs,
     RopeAttrs,
     RouteAttrs,
     RouterAttrs,
@@ -92,6 +93,7 @@ class Shrinker:
             for dim, size, axes in layouts(segment):
                 self.splits.setdefault((self.names.get(dim, dim), size), set()).add(mesh.size(axes))
         self.degrees = sorted({d for d in mesh.degrees.values() if d > 1} | {n for _, n in mesh.atoms})
+        self.known |= {(self.names.get(dim, dim), size): size for dim, size in in_runs(self.plan)}
         sizes = self.plan.head.sizes
         self.phase = {dim: int(sizes[dim]) for dim in PHASE_DIMS if dim in sizes}
         self.phase["batch"] = int(self.plan.embedding.sizes["batch"])
@@ -336,6 +338,16 @@ def _reaches(attrs: Attrs) -> tuple[float, ...]:
     if isinstance(attrs, AttendAttrs):
         return attrs.window, attrs.chunk
     return (attrs.floor,) if isinstance(attrs, TemperAttrs) else ()
+
+
+def in_runs(graph: Graph) -> Iterator[tuple[str, int]]:
+    """Dims whose entries are dealt out by their place, and dims of such a part: their sizes stay, so that the parts are where they were."""
+    for segment in graph.segments:
+        for op in segment.ops:
+            if isinstance(op.attrs, PartAttrs):
+                value = segment.dims_of(op.inputs[0])
+                for dim in (value[-1], *op.dims[len(value) - 1 :]):
+                    yield dim, int(segment.size(dim, op.scope))
 
 
 def renamed(graph: Graph) -> dict[str, str]:

@@ -136,9 +136,27 @@ WORK: Mapping[str, Count | None] = {
         _each,
     ),
     **dict.fromkeys(
-        ("rope", "temper", "cache", "rename", "lookup", "last", "argmax", "route", "dispatch", "empty_weight"), _each
+        (
+            "repeat",
+            "part",
+            "sinkhorn",
+            "rope",
+            "temper",
+            "cache",
+            "rename",
+            "lookup",
+            "last",
+            "argmax",
+            "route",
+            "dispatch",
+            "empty_weight",
+        ),
+        _each,
     ),
-    **dict.fromkeys((f"{name}_grad" for name in (*ACTIVATIONS, "clamp", "rsqrt", "rms_norm", "layer_norm")), _each),
+    **dict.fromkeys(
+        (f"{name}_grad" for name in (*ACTIVATIONS, "clamp", "rsqrt", "rms_norm", "layer_norm", "part", "sinkhorn")),
+        _each,
+    ),
     **dict.fromkeys(
         ("rms_norm_gain_grad", "layer_norm_gain_grad", "delta_grad", "route_grad", "lookup_grad"), _upstream
     ),

@@ -10,7 +10,7 @@ from ..base.source import Source, Span
 from ..base.units import Quantity
 from ..spec.model import AttrValue, Model
 from .body import Body
-from .sections.model import PARTS, blocks_of, derived_stack
+from .sections.model import PARTS, blocks_of, derived_stack, with_streams
 from .typed import default_of
 
 
@@ -49,4 +49,5 @@ def builtin(layer: str, attributes: Mapping[str, AttrValue]) -> tuple[str, ...]:
 def stack_follows(model: Model) -> bool:
     """`layers` and `dense_first` alone give the stack."""
     body = Body(Span(Source("", ""), 0, 0))
-    return derived_stack(model.attributes, Quantity(float(model.layers)), body, Collector()) == model.stack
+    stack = derived_stack(model.attributes, Quantity(float(model.layers)), body, Collector())
+    return stack is not None and with_streams(stack, model.attributes) == model.stack

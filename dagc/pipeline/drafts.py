@@ -180,11 +180,12 @@ def drafter_model(model: Model) -> Model:
     shipped = library.stock()
     stock = {key: shipped[key] for key in shipped if key[0] in (EMBED, JOIN)}
     table = model.weight_dtypes.get(model.stack[0].blocks[0], model.weight_dtype)
+    first = (EMBED, JOIN) if model.streams is None else model.streams.behind((EMBED, JOIN))
     return replace(
         model,
         attributes={name: value for name, value in model.attributes.items() if name != "tied"},
         stack=(
-            Layer("mtp_embed", 1, (EMBED, JOIN)),
+            Layer("mtp_embed", 1, first),
             Layer("mtp_layer", 1, model.stack[-2].blocks),
             Layer("mtp_head", 1, model.stack[-1].blocks),
         ),

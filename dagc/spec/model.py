@@ -9,6 +9,7 @@ from ..base.frozen import field, record, replace
 from ..base.source import Span
 from ..base.syntax.ast import BlockDef
 from ..base.units import Quantity
+from .residual_streams import STREAM, Streams
 
 AttrValue = Quantity | str | bool
 
@@ -66,6 +67,16 @@ class Model:
         if default is None:
             raise KeyError(name)
         return default
+
+    @property
+    def streams(self) -> Streams | None:
+        """Where there are several residual streams."""
+        return Streams.of(self.attributes)
+
+    @property
+    def residual(self) -> tuple[str, ...]:
+        """Dimensions of what layers hand on."""
+        return ("batch", "seq", "hidden") if self.streams is None else ("batch", "seq", STREAM, "hidden")
 
     @property
     def tables(self) -> frozenset[str]:

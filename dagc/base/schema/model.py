@@ -59,6 +59,20 @@ EXPERTS: dict[str, Attribute] = {
     ),
 }
 
+STREAMS: dict[str, Attribute] = {
+    "count": count_of("residual streams", low=2, high=64),
+    "collapse": word_of("block that makes of all streams what a block of a layer is given", "hyper_collapse"),
+    "expand": word_of(
+        "block that adds to all streams what a block of a layer adds to what it is given", "hyper_expand"
+    ),
+    "spread": word_of("block that makes them of the embedding's result", "hyper_spread"),
+    "merge": word_of("block that makes one of them for the head", "hyper_merge"),
+    "iterations": count_of("times that columns of the mixing are divided by their sums, rows between", 20, high=1000),
+    "eps": Attribute("added to weights of the streams and to sums of the mixing", default=1e-6, open_low=False),
+    "factor": Attribute("factor of the weights by which a result is added to the streams", default=2.0),
+}
+"""Several residual streams (hyper-connections). The last three are read by the stock blocks."""
+
 ROPE: dict[str, Attribute] = {
     "theta": Attribute("base of the rotary frequencies", default=10_000.0, low=1.0),
     "fraction": share_of("share of a head's width that is rotated, from its start", 1.0),

@@ -13,12 +13,12 @@ from ...base.dtypes import DTYPE_BYTES
 from ...base.frozen import field, mutable
 from ...ir.graph import Op, Segment
 from ...ir.mesh import Mesh
-from ...ir.ops import elementwise
+from ...ir.ops import elementwise, streams
 from ...ir.ops.op_set import OPS, input_layout, result_layout
 from ...ir.ops.sizes import local_bytes, local_count
 from .kept_activations import kept_values
 
-KINDS = frozenset(kind.name for kind in elementwise.KINDS)
+KINDS = frozenset(kind.name for kind in (*elementwise.KINDS, *streams.KINDS))
 
 
 def is_pointwise(op: Op) -> bool:

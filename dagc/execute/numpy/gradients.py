@@ -17,9 +17,11 @@ from ...ir.ops.attributes import (
     ExchangeAttrs,
     LossAttrs,
     OperandAttrs,
+    PartAttrs,
     RouteGradAttrs,
     ScoreAttrs,
     ShareAttrs,
+    SinkhornAttrs,
     values,
 )
 from ...ir.ops.gradients import differentiated, forward_op
@@ -83,6 +85,24 @@ BY_ROW: Mapping[str, Rule] = {
     "clamp_grad": _clamp,
     **row_gradients(k),
 }
+
+
+# -- residual streams ------------------------------------------------------------------------------------
+
+
+def _part(call: OpCall, x: Operands) -> Floats:
+    """Nothing outside the run of entries."""
+    upstream, value = x
+    found: Floats = np.zeros_like(value)
+    first = call.op.of(PartAttrs).first
+    flat = upstream.reshape(*value.shape[:-1], -1)
+    found[..., first : first + flat.shape[-1]] = flat
+    return found
+
+
+def _sinkhorn(call: OpCall, x: Operands) -> Floats:
+    attrs = call.op.of(SinkhornAttrs)
+    return k.sinkhorn_grad(x[0], x[1], attrs.iterations, attrs.eps)
 
 
 # -- attention and recurrences -------------------------------------------------------------------------
@@ -298,6 +318,8 @@ GRADIENTS: Mapping[str, Rule] = {
     "attend_grad": _attend,
     "conv_grad": _conv,
     "delta_grad": _delta,
+    "part_grad": _part,
+    "sinkhorn_grad": _sinkhorn,
     "lookup_grad": _lookup,
     "dropout_grad": lambda call, x: x[0] * x[1] / (1.0 - call.op.of(DropoutGradAttrs).rate),
     "route_grad": _route,

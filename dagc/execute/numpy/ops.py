@@ -102,6 +102,32 @@ def _divided(x: Floats, variance: Floats, eps: float) -> Floats:
     return np.asarray(x / np.sqrt(variance + eps)[..., None])
 
 
+def balanced(scores: Floats, iterations: int, eps: float) -> list[tuple[Floats, Floats, int]]:
+    """Sinkhorn-Knopp on the softmax of rows, [..., rows, columns]: of each sweep its result, what was divided by, and the axis that was summed.
+    Columns and rows in turn, columns first and last."""
+    grown = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    matrix, sweeps = np.asarray(grown / grown.sum(axis=-1, keepdims=True) + eps), []
+    for axis in (-2, *(-1, -2) * (iterations - 1)):
+        sums = matrix.sum(axis=axis, keepdims=True) + eps
+        matrix = np.asarray(matrix / sums)
+        sweeps.append((matrix, sums, axis))
+    return sweeps
+
+
+def sinkhorn(scores: Floats, iterations: int, eps: float) -> Floats:
+    return balanced(scores, iterations, eps)[-1][0]
+
+
+def sinkhorn_grad(upstream: Floats, scores: Floats, iterations: int, eps: float) -> Floats:
+    """Back through the sweeps, the last one first: y = x / s gives (dy - sum(dy y)) / s."""
+    found = upstream
+    for matrix, sums, axis in reversed(balanced(scores, iterations, eps)):
+        found = (found - (found * matrix).sum(axis=axis, keepdims=True)) / sums
+    grown = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    share = grown / grown.sum(axis=-1, keepdims=True)
+    return np.asarray(share * (found - (found * share).sum(axis=-1, keepdims=True)))
+
+
 def sigmoid(x: Floats) -> Floats:
     return np.asarray(1.0 / (1.0 + np.exp(-x)))
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +18,12 @@ from ...ir.ops.attributes import (
     DeltaAttrs,
     DispatchAttrs,
     DropoutAttrs,
+    PartAttrs,
     RouteAttrs,
     ScaleAttrs,
     SelectAttrs,
     ShiftAttrs,
+    SinkhornAttrs,
     TemperAttrs,
     values,
 )
@@ -241,6 +244,24 @@ def _argmax(call: OpCall, x: Operands) -> Any:
     return (index, x[0].max(axis=-1)) if split else index
 
 
+def _repeat(call: OpCall, x: Operands) -> Floats:
+    value = k.aligned(x[0], call.dims[0], call.out)
+    shape = [n if d in call.dims[0] else call.length(d) for d, n in zip(call.out, value.shape, strict=True)]
+    return np.ascontiguousarray(np.broadcast_to(value, shape))
+
+
+def _part(call: OpCall, x: Operands) -> Floats:
+    """A run of entries of the last dim, row by row in the result's further dims."""
+    kept = x[0].shape[:-1]
+    shape = [call.length(d) for d in call.out[len(kept) :]]
+    first = call.op.of(PartAttrs).first
+    return np.asarray(x[0][..., first : first + math.prod(shape)].reshape(*kept, *shape))
+
+
+def _sinkhorn(call: OpCall, x: Operands) -> Floats:
+    return k.sinkhorn(x[0], call.op.of(SinkhornAttrs).iterations, call.op.of(SinkhornAttrs).eps)
+
+
 def _slice(call: OpCall, x: Operands) -> Any:
     """A rank keeps its part of what it has."""
     op, shards = call.op, call.shards
@@ -274,6 +295,9 @@ NUMPY: dict[str, Rule] = {
     "combine": _combine,
     "last": _last,
     "argmax": _argmax,
+    "repeat": _repeat,
+    "part": _part,
+    "sinkhorn": _sinkhorn,
     "slice": _slice,
     **dict.fromkeys(("rename", "host_cache"), each(np.asarray)),
     "unpack": unpacked,

@@ -57,7 +57,7 @@ def back(result: Tensor, upstream: Tensor, of: Tensor) -> Tensor:
 
 
 EACH_ROW = tuple(f"{kind}_grad" for kind in (*ACTIVATIONS, "clamp", "rsqrt"))
-THROUGH = ("attend_grad", "conv_grad", "delta_grad")
+THROUGH = ("attend_grad", "conv_grad", "delta_grad", "part_grad", "sinkhorn_grad")
 
 
 def _lookup(call: OpCall, x: Operands) -> Tensor:

@@ -35,6 +35,14 @@ def reduced(x: Tensor, dims: Dims, out: Dims) -> Tensor:
     return total.permute([left.index(d) for d in out])
 
 
+def sinkhorn(scores: Tensor, iterations: int, eps: float) -> Tensor:
+    """The softmax of rows, [..., rows, columns], divided by the sums of its columns and of its rows in turn, columns first and last."""
+    matrix = torch.softmax(scores, dim=-1) + eps
+    for axis in (-2, *(-1, -2) * (iterations - 1)):
+        matrix = matrix / (matrix.sum(dim=axis, keepdim=True) + eps)
+    return matrix
+
+
 def row_sum(x: Tensor) -> Tensor:
     return x.sum(dim=-1)
 

@@ -18,10 +18,12 @@ from ...ir.ops.attributes import (
     DeltaAttrs,
     DispatchAttrs,
     DropoutAttrs,
+    PartAttrs,
     RouteAttrs,
     ScaleAttrs,
     SelectAttrs,
     ShiftAttrs,
+    SinkhornAttrs,
     TemperAttrs,
     values,
 )
@@ -254,6 +256,22 @@ def _argmax(call: OpCall, x: Operands) -> Any:
     return (index, largest.values) if split else index
 
 
+def _repeat(call: OpCall, x: Operands) -> Tensor:
+    value = k.aligned(x[0], call.dims[0], call.out)
+    return value.expand([-1 if d in call.dims[0] else call.length(d) for d in call.out])
+
+
+def _part(call: OpCall, x: Operands) -> Tensor:
+    """A run of entries of the last dim, row by row in the result's further dims."""
+    kept = x[0].shape[:-1]
+    shape = [call.length(d) for d in call.out[len(kept) :]]
+    return x[0].narrow(-1, call.op.of(PartAttrs).first, math.prod(shape)).reshape(*kept, *shape)
+
+
+def _sinkhorn(call: OpCall, x: Operands) -> Tensor:
+    return k.sinkhorn(x[0], call.op.of(SinkhornAttrs).iterations, call.op.of(SinkhornAttrs).eps)
+
+
 def _slice(call: OpCall, x: Operands) -> Any:
     """A rank keeps its part of what it has."""
     value, op = x[0], call.op
@@ -290,6 +308,9 @@ _FORWARD: Mapping[str, Rule] = {
     "combine": _combine,
     "last": _last,
     "argmax": _argmax,
+    "repeat": _repeat,
+    "part": _part,
+    "sinkhorn": _sinkhorn,
     "slice": _slice,
     **dict.fromkeys(("rename", "host_cache"), lambda call, x: x[0]),
     "unpack": unpacked,

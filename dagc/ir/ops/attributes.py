@@ -164,6 +164,15 @@ class NormAttrs(Attrs):
     eps: float = _number("added to the mean square", default=1e-6, open_low=False)
 
 
+class PartAttrs(Attrs):
+    first: int = _count("entry of the last dimension with which it begins", low=0, high=1e9, default=0)
+
+
+class SinkhornAttrs(Attrs):
+    iterations: int = _count("times that columns are divided by their sums, rows between", default=20, low=1, high=1000)
+    eps: float = _number("added to the softmax of rows, and to each sum", default=1e-6, open_low=False)
+
+
 class OperandAttrs(Attrs):
     """Of the gradient of an op that takes several operands."""
 

@@ -11,7 +11,7 @@ from ..graph import Op, Segment
 from ..mesh import Mesh
 from ..routed_dims import rows_of
 from ..sharding import Axes, Sharding
-from . import attention, elementwise, experts, norms, recurrent, router_losses, rows
+from . import attention, elementwise, experts, norms, recurrent, router_losses, rows, streams
 from .attributes import (
     AttendAttrs,
     AttendGradAttrs,
@@ -47,7 +47,7 @@ from .sizes import by_loops, local_bytes, local_count
 
 FORWARD = {
     kind.name: kind
-    for family in (attention, elementwise, experts, norms, recurrent, router_losses, rows)
+    for family in (attention, elementwise, experts, norms, recurrent, router_losses, rows, streams)
     for kind in family.KINDS
 }
 
@@ -374,6 +374,8 @@ KINDS = (
         gradient_of(name, f"gradient of the scores through {name}", flops=times(0.0), idle=router_losses.NEGLIGIBLE)
         for name in ("expert_probs", "router_z")
     ),
+    gradient_of("part", "gradient of what a run of entries is of", flops=times(0.0), idle="it only copies"),
+    gradient_of("sinkhorn", "gradient of scores through sinkhorn, its sweeps computed anew", flops=times(3.0)),
     OpKind(
         name="lookup_grad", about="gradient of a table: rows added where they were read", dims=_of_table, dtype=DtypeRule(indices=_second),
         idle="it only adds", reads=_added_rows, gradient_of="lookup",

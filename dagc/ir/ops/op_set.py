@@ -26,6 +26,7 @@ from . import (
     recurrent,
     router_losses,
     rows,
+    streams,
     training,
 )
 from .attributes import Attrs, RouteAttrs, Value, read_record
@@ -46,6 +47,7 @@ _FAMILIES = (
     losses,
     router_losses,
     dropouts,
+    streams,
     gradients,
     training,
     moves,

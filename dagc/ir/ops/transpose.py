@@ -111,6 +111,21 @@ def _temper(layer: Emitter, op: Op, upstream: str) -> Iterator[Gradient]:
     yield _piece(layer, op, "temper", (upstream,), op.inputs[0], op.attrs)
 
 
+def _repeat(layer: Emitter, op: Op, upstream: str) -> Iterator[Gradient]:
+    yield _piece(layer, op, "sum_dims", (upstream,), op.inputs[0])
+
+
+def _sum_dims(layer: Emitter, op: Op, upstream: str) -> Iterator[Gradient]:
+    """The same for each entry that was summed, one dim after the other."""
+    of = op.inputs[0]
+    wanted, have = layer.segment.dims_of(of), set(op.dims)
+    for dim in (d for d in wanted if d not in op.dims):
+        have.add(dim)
+        dims = tuple(d for d in wanted if d in have)
+        upstream = layer.emit("repeat", (upstream,), dims, layer.segment.dtype_of(of), NONE, of)
+    yield of, upstream
+
+
 def _cache(layer: Emitter, op: Op, upstream: str) -> Iterator[Gradient]:
     yield _piece(layer, op, "uncache", (upstream,), op.inputs[0])
 
@@ -198,6 +213,8 @@ TRANSPOSE: Mapping[str, Rule] = {
     "shift": _same,
     "quantise": _same,
     "rename": _rename,
+    "repeat": _repeat,
+    "sum_dims": _sum_dims,
     **dict.fromkeys(
         (k.gradient_of for k in KINDS if k.gradient_of and k.fused and not k.row_sums and k.name != "uncache"), _by_kind
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import isfinite
 
 from ...base.diagnostics import did_you_mean
-from ...base.frozen import mutable, replace
+from ...base.frozen import field, mutable, replace
 from ...base.syntax import ast
 from ...ir.ops.kind import Tokens
 from ...ir.ops.op_set import OPS
@@ -17,15 +17,15 @@ from .functions import call
 from .scope import MADE_DIMS, PHASE_DIMS, Scope, is_if
 from .statement_rules import listed
 
-RESIDUAL = ("batch", "seq", "hidden")
-
 
 @mutable
 class Block(Scope):
     """Expands one block of a layer into ops of its builder. `last_of_layer`: None where another block follows it, else
-    whether its layer is the model's last. `others`: names of what it takes beside the first: from blocks before it, in this layer or earlier ones."""
+    whether its layer is the model's last. `adds`: its result is what it adds to its argument, not the sum. `others`: names of what it takes beside the first: from blocks before it, in this layer or earlier ones."""
 
     last_of_layer: bool | None = None
+    adds: bool = False
+    argument: Ref = field(default_factory=lambda: Ref(""))
     others: tuple[str, ...] = ()
 
     def expand(self, argument: Ref) -> Ref:
@@ -39,7 +39,7 @@ class Block(Scope):
                 definition
             )  # every drafted token is checked, every token of training has a loss
         own, *others = definition.params
-        self.env[own] = argument
+        self.env[own] = self.argument = argument
         self.others = tuple(others)
         for statement in definition.body:
             self.at = statement
@@ -57,7 +57,7 @@ class Block(Scope):
         """What blocks behind take from this one."""
         for name in self.builder.wanted & self.env.keys():
             ref = self.env[name]
-            if name not in self.others and self.builder.op(ref.name) is not None:
+            if name not in self.others and (self.builder.op(ref.name) is not None or ref == self.builder.entry):
                 self.builder.handed[name] = ref
 
     def take(self, name: str, node: ast.Node) -> Ref:
@@ -110,7 +110,7 @@ class Block(Scope):
 
     def returned(self, statement: ast.Return) -> Ref:
         """What the block is worth. Layers hand the residual stream on; the last one gives a value for each sequence."""
-        result = self.value(statement.value, None, "out")
+        result = self.value(self.added(statement) if self.adds else statement.value, None, "out")
         if result.literal is not None or result.name.startswith("@"):
             self.refuse("a block returns a tensor that it computes")
         if self.last_of_layer is None:
@@ -119,9 +119,20 @@ class Block(Scope):
             whole = self.builder.op(result.name)
             if result.dims[:1] != ("batch",) or (whole is not None and OPS[whole.kind].tokens is Tokens.CHOOSE):
                 self.refuse(f"the last layer returns a value for each sequence [batch, ...], not {listed(result.dims)}")
-        elif result.dims != RESIDUAL:
-            self.refuse(f"a layer returns [batch, seq, hidden], not {listed(result.dims)}")
+        elif result.dims != (residual := self.builder.unit.spec.model.residual):
+            self.refuse(f"a layer returns {listed(residual)}, not {listed(result.dims)}")
         return result
+
+    def added(self, statement: ast.Return) -> ast.Expr:
+        """What a block returns, less its argument: the streams that this was made of are kept instead."""
+        own = next(iter(self.env))
+        rest = _less(statement.value, own) if self.env[own] == self.argument else None
+        if rest is None:
+            self.refuse(
+                f"block `{self.block}` does not return `{own}` and what it adds to it, as blocks between several streams do",
+                (f"`return {own} + y`",),
+            )
+        return rest
 
     def assign(self, statement: ast.TensorAssign) -> None:
         dims = None
@@ -264,6 +275,20 @@ class Block(Scope):
 def _outer(a: Ref, b: Ref) -> bool:
     """An outer product (no shared dims) is a contraction with nothing summed, not an element-wise product."""
     return not set(a.dims) & set(b.dims)
+
+
+def _less(expr: ast.Expr, name: str) -> ast.Expr | None:
+    """A sum without the one term that is a bare name; None where there is no such term, or nothing else."""
+    if not isinstance(expr, ast.Binary) or expr.op not in "+-":
+        return None
+    for side, other in ((expr.left, expr.right), (expr.right, expr.left)):
+        if isinstance(side, ast.Name) and side.text == name and (expr.op == "+" or side is expr.left):
+            return other if expr.op == "+" else ast.Unary(expr.span, "-", other)
+    left = _less(expr.left, name)
+    if left is not None:
+        return replace(expr, left=left)
+    right = _less(expr.right, name) if expr.op == "+" else None
+    return None if right is None else replace(expr, right=right)
 
 
 def _terms(expr: ast.Expr, sign: float = 1.0) -> list[tuple[float, ast.Expr]]:

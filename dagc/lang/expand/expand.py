@@ -16,8 +16,9 @@ from ...ir.requests import IDS
 from ...spec.batching import Batching
 from ...spec.exits import STAYS, LayerExit, rows_left, with_exits
 from ...spec.model import Layer
+from ...spec.residual_streams import STREAM
 from ...spec.unit import Unit
-from .block import RESIDUAL, Block
+from .block import Block
 from .builder import BlockBuilder, Ref, Source
 from .further_tokens import blocks, further_tokens, with_shared, with_side
 from .join_parts import CannotJoin, joined
@@ -110,9 +111,14 @@ def expanded(unit: Unit, layer: Layer, batch: float, sources: dict[str, Source],
     sizes = {"batch": batch, "seq": number(phase.tokens), "context": number(phase.seen)}
     if "hidden" in model.attributes:
         sizes["hidden"] = float(model.count("hidden"))
-    entry = Ref(IDS, ("batch", "seq")) if first else Ref("x", RESIDUAL)
+    if model.streams is not None:
+        sizes[STREAM] = float(model.streams.count)
+    entry = Ref(IDS, ("batch", "seq")) if first else Ref("x", model.residual)
     head = layer.name == model.stack[-1].name
-    wanted = frozenset(name for block in model.blocks.values() for name in block.params[1:])
+    streams = () if model.streams is None else model.streams.mixing
+    further = {key[0]: block.params[1:] for key, block in model.blocks.items()}
+    wanted = frozenset(name for params in further.values() for name in params)
+    by_layers = {name for block, params in further.items() if block not in streams for name in params}
     builder = BlockBuilder(with_side(unit), layer.name, sizes=sizes, entry=entry, sources=sources, wanted=wanted)
     if first and IDS in wanted:
         builder.handed[entry.name] = entry
@@ -122,10 +128,12 @@ def expanded(unit: Unit, layer: Layer, batch: float, sources: dict[str, Source],
         used[name] = used.get(name, 0) + 1
         block = Block(builder, name, name if used[name] == 1 else f"{name}{used[name]}")
         block.last_of_layer = head if i == len(layer.blocks) - 1 else None
+        block.adds = bool(streams) and not first and not head and name not in streams
         current = block.expand(current)
     if leaves:  # whoever leaves has its token by a head of this layer
         blocks(builder, model.stack[-1].blocks, EXIT_HEAD, current, head=True)
     further_tokens(builder, unit, head=head)
+    handed = {name: ref for name, ref in builder.handed.items() if name in by_layers}
     for dim in (*entry.dims, *(d for op in builder.ops for d in op.dims)):
         builder.sizes.setdefault(dim, 1.0)
     segment = Segment(
@@ -139,10 +147,10 @@ def expanded(unit: Unit, layer: Layer, batch: float, sources: dict[str, Source],
         unquantised(builder, model.dtype),
         builder.sizes,
         taken=tuple(builder.taken.values()),
-        handed=tuple((name, ref.name) for name, ref in sorted(builder.handed.items())),
+        handed=tuple((name, ref.name) for name, ref in sorted(handed.items())),
     )
     _sees_no_more(unit, segment, sources)
-    for name, ref in builder.handed.items():
+    for name, ref in handed.items():
         given = Taken(name, ref.dims, segment.dtype_of(ref.name), builder.kind_of(ref.name), segment.scope_of(ref.name))
         sources[name] = Source(given, segment)
     return segment
@@ -168,7 +176,7 @@ def _sees_no_more(unit: Unit, segment: Segment, sources: dict[str, Source]) -> N
 
 def unquantised(builder: BlockBuilder, dtype: str) -> tuple[Weight, ...]:
     """The weights; those that no quantisation takes (all but matrices of products and tables) in the activations' dtype:
-    gains, biases, gates of one column or of one number per head, taps, and the projection to a router's scores."""
+    gains, biases, gates of one column or of one number per head, taps, the projection to a router's scores, and what mixes residual streams."""
     users: dict[str, list[Op]] = {}
     for op in builder.ops:
         for name in op.inputs:
@@ -179,8 +187,11 @@ def unquantised(builder: BlockBuilder, dtype: str) -> tuple[Weight, ...]:
         if OPS[op.kind].fused and op.name in scores:
             scores.update(op.inputs)
 
+    streams = builder.unit.spec.model.streams
+    mixing = () if streams is None else streams.mixing
+
     def taken(weight: Weight) -> bool:
-        used = users.get(weight.name, ())
+        used = [op for op in users.get(weight.name, ()) if op.block not in mixing]
         if any(OPS[op.kind].reads_rows for op in used):
             return True
         made = [op for op in used if OPS[op.kind].product and op.name not in scores]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from math import inf
+from math import inf, prod
 from typing import TYPE_CHECKING
 
 from ...base.diagnostics import did_you_mean
@@ -20,9 +20,11 @@ from ...ir.ops.attributes import (
     DeltaAttrs,
     DispatchAttrs,
     NormAttrs,
+    PartAttrs,
     RopeAttrs,
     RouteAttrs,
     SelectAttrs,
+    SinkhornAttrs,
     TemperAttrs,
     keywords,
 )
@@ -118,6 +120,62 @@ def rename(call: BlockCall) -> Ref:
     return call.emit("rename", (x,), dims)
 
 
+def written_dims(call: BlockCall, example: str) -> tuple[str, ...]:
+    """The dimensions before `=`, behind which the call stands alone."""
+    written = call.block.at
+    if not isinstance(written, ast.TensorAssign) or written.value is not call.expr or written.dims is None:
+        call.fail(f"`{call.name}` stands alone behind `=`, and the dimensions of its result before it: `{example}`")
+    return tuple(call.block.dim(d, written.span) for d in written.dims)
+
+
+def repeat(call: BlockCall) -> Ref:
+    """repeat(x): the same for every entry of the dimension that only the left side has."""
+    x = call.operand()
+    dims = written_dims(call, "y[batch, seq, stream, hidden] = repeat(x)")
+    more = [d for d in dims if d not in x.dims]
+    if not set(x.dims) <= set(dims) or len(more) != 1 or more[0] in PHASE_DIMS:
+        call.fail(
+            f"`repeat` makes {listed(dims)} of {listed(x.dims)}: all of its dimensions, and one more of the model"
+        )
+    return call.emit("repeat", (x,), dims)
+
+
+def summed(call: BlockCall) -> Ref:
+    """sum_dims(x): over the dimensions that the left side lacks."""
+    x = call.operand()
+    dims = written_dims(call, "y[batch, seq, hidden] = sum_dims(x)")
+    gone = [d for d in x.dims if d not in dims]
+    if not set(dims) <= set(x.dims) or not gone or any(d in PHASE_DIMS for d in gone):
+        call.fail(
+            f"`sum_dims` makes {listed(dims)} of {listed(x.dims)}: some of its dimensions, and all that are the phase's"
+        )
+    return call.emit("sum_dims", (x,), dims)
+
+
+def part(call: BlockCall) -> Ref:
+    """part(x): entries of the last dimension, from `first` on, as many as the dimensions on the left have."""
+    x, options = call.operand(), call.options()
+    dims = written_dims(call, "y[batch, seq, n] = part(x, first = 4)")
+    kept, new = dims[: len(x.dims) - 1], dims[len(x.dims) - 1 :]
+    if not x.dims or x.dims[-1] in PHASE_DIMS or kept != x.dims[:-1] or not new or any(d in PHASE_DIMS for d in new):
+        call.fail(
+            f"`part` makes {listed(dims)} of {listed(x.dims)}: other dimensions of the model in place of the last"
+        )
+    first, width = float(options.get("first", 0)), call.sizes[x.dims[-1]]
+    end = first + prod(call.sizes[d] for d in new)
+    if end > width:
+        call.fail(f"`part` takes entries {first:g} to {end:g} of {width:g} in `{x.dims[-1]}`")
+    return call.emit("part", (x,), dims, **options)
+
+
+def sinkhorn(call: BlockCall) -> Ref:
+    """sinkhorn(scores): of each matrix of the last two dimensions one whose rows and columns sum to one."""
+    x = call.operand()
+    if len(x.dims) < 2 or any(d in PHASE_DIMS for d in x.dims[-2:]):
+        call.fail(f"`sinkhorn` goes over the last two dimensions of {listed(x.dims)}, which are not those of a matrix")
+    return call.emit("sinkhorn", (x,), x.dims, **call.options())
+
+
 def last(call: BlockCall) -> Ref:
     """The last token of every sequence."""
     x = call.operand()
@@ -186,6 +244,10 @@ FUNCTIONS: dict[str, Function] = {
     "lookup": Function({}, lookup, "tokens, W"),
     "last": Function({}, last),
     "rename": Function({}, rename),
+    "repeat": Function({}, repeat),
+    "sum_dims": Function({}, summed),
+    "part": Function(keywords(PartAttrs), part),
+    "sinkhorn": Function(keywords(SinkhornAttrs), sinkhorn, "scores"),
     "argmax": Function({}, argmax),
 }
 

@@ -10,9 +10,10 @@ from ...base.frozen import replace
 from ...ir.graph import Op, Segment, Weight
 from ...ir.ops.attributes import LabelsAttrs
 from ...spec.unit import Unit
-from .block import RESIDUAL, Block
+from .block import Block
 from .builder import BlockBuilder, Ref
 
+RESIDUAL = ("batch", "seq", "hidden")
 MTP = "mtp"
 SIDE = "mtp_side"
 """The stock block that projects one of both: the state of the layers before, and the embedding of the token that follows."""

@@ -17,6 +17,7 @@ from ...ir.ops.further import further_results
 from ...ir.ops.op_set import OPS, attrs_of
 from ...ir.routed_dims import rows_of, slot_dim
 from ...ir.routed_dims import stem as stem_of
+from ...spec.residual_streams import STREAM
 from ..block_checks import walk_expression
 from ..values.evaluate import evaluate
 from ..values.functions import env
@@ -32,6 +33,8 @@ PHASE_DIMS = {
 """Dimensions whose size is the phase's -> what they count."""
 MADE_DIMS = {"slot": "route", "choice": "route", "chosen": "select"}
 """Dimensions that a function makes, each call one of its own."""
+COUNTED = {"expert": "experts.count", STREAM: "streams.count"}
+"""Dimensions that an attribute of another name counts."""
 
 
 def is_if(expr: ast.Expr) -> TypeGuard[ast.CallExpr]:
@@ -141,8 +144,8 @@ class Scope:
                 )
             return self.dim_of(name, expr) or self.made[name][-1]
         size = self.lookup_number(name)
-        if size is None and name == "expert":
-            size = self.lookup_number("experts.count")
+        if size is None and name in COUNTED:
+            size = self.lookup_number(COUNTED[name])
         if size is None:
             known = ["batch", "seq", "context", *self.lets, *(k.split(".")[-1] for k in self.attributes())]
             near = did_you_mean(name, known)
@@ -211,7 +214,10 @@ class Scope:
 
     def kernel(self, attrs: Mapping[str, object]) -> str:
         """Of the ops of a block that runs as one; attention that stores its scores runs as several."""
-        fuse = self.builder.unit.phase.fuse
+        unit = self.builder.unit
+        fuse, streams = unit.phase.fuse, unit.spec.model.streams
+        if fuse is None and streams is not None and unit.phase.training is None and self.block in streams.mixing:
+            return self.block  # engines mix streams in one kernel each way
         if not fuse or attrs.get("kernel", "flash") != "flash":
             return ""
         return self.block if self.block in fuse else "full" if "full" in fuse else ""

@@ -15,9 +15,12 @@ def model_parts(model: Model, *, lean: bool = False) -> list[str]:
     """Statements that define the model: blocks, layers, checkpoint sections, the model section. `lean`: without what
     reading fills in."""
     parts = [block_text(b) for b in model.blocks.values()]
-    wrapped = {model.stack[0].name, model.stack[-1].name}
+    first, last, streams = model.stack[0].name, model.stack[-1].name, model.streams
     for layer in model.kinds.values():
-        known = (layer.name,) if layer.name in wrapped else builtin(layer.name, model.attributes) if lean else ()
+        known = (layer.name,) if layer.name in (first, last) else builtin(layer.name, model.attributes) if lean else ()
+        if streams is not None and known:
+            put = {first: streams.behind, last: streams.before}.get(layer.name, streams.around)
+            known = put(known)
         if layer.blocks != known:
             parts.append(f"layer {layer.name} {{ {', '.join(layer.blocks)} }}")
     parts += [_checkpoint(block, places) for block, places in model.checkpoint.items()]

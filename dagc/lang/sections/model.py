@@ -10,10 +10,11 @@ from typing import cast
 from ...base.diagnostics import Collector
 from ...base.frozen import replace
 from ...base.schema.attribute import Attribute, dtype_of
-from ...base.schema.model import ATTENTION, EXPERTS, MLP, MODEL, ROPE
+from ...base.schema.model import ATTENTION, EXPERTS, MLP, MODEL, ROPE, STREAMS
 from ...base.syntax import ast
 from ...base.units import Quantity
 from ...spec.model import AttrValue, Layer, Model, left_out
+from ...spec.residual_streams import Streams
 from .. import library
 from ..block_checks import mentioned
 from ..body import Body
@@ -57,7 +58,9 @@ def read_model(
     stack = _stack(stack_assign, attributes, layers, body, names)
     if stack is None:
         return None
-    used = _used_blocks(stack, layers, blocks, body, out)
+    stack = with_streams(stack, attributes)
+    _streams_in_turn(stack, attributes, layers, body, out)
+    used = _used_blocks(stack, layers, blocks, body, out, Streams.of(attributes))
     _unused_attributes(attributes, used, body, out)
     dtype = str(values["dtype"])
     weight_dtype = str(values["weight_dtype"] or dtype)
@@ -81,14 +84,21 @@ def read_model(
         attributes=attributes,
         stack=stack,
         blocks=used,
-        checkpoint={block: dict(weights) for block, weights in checkpoint.items() if (block, None) in used},
+        checkpoint={block: dict(weights) for block, weights in checkpoint.items() if _is_used(block, used)},
         params_stated=stated.value if isinstance(stated, Quantity) else None,
         spans=body.spans(),
         span=body.span,
     )
 
 
-PARTS: dict[str, Mapping[str, Attribute]] = {"attention": ATTENTION, "experts": EXPERTS, "mlp": MLP, "rope": ROPE}
+def _is_used(scope: str, used: Blocks) -> bool:
+    """Whether a section of the checkpoint is of a block of the stack, or of its second use in a layer (`NAME2`), its third..."""
+    return (scope, None) in used or (scope.rstrip("0123456789"), None) in used
+
+
+PARTS: dict[str, Mapping[str, Attribute]] = {
+    "attention": ATTENTION, "experts": EXPERTS, "mlp": MLP, "rope": ROPE, "streams": STREAMS,
+}  # fmt: skip
 """Sections of a model with attributes of their own; any other section is free."""
 
 _OWN = ("dtype", "weight_dtype", "kv_dtype", "attention_dtype", "params", "layers")
@@ -203,6 +213,39 @@ def _stack(
     return tuple(stack)
 
 
+def with_streams(stack: tuple[Layer, ...], attributes: Mapping[str, AttrValue]) -> tuple[Layer, ...]:
+    """The stack with the blocks that mix its residual streams, where it has several."""
+    streams = Streams.of(attributes)
+    if streams is None:
+        return stack
+    first, *inner, last = stack
+    return (
+        replace(first, blocks=streams.behind(first.blocks)),
+        *(replace(layer, blocks=streams.around(layer.blocks)) for layer in inner),
+        replace(last, blocks=streams.before(last.blocks)),
+    )
+
+
+def _streams_in_turn(
+    stack: tuple[Layer, ...],
+    attributes: Mapping[str, AttrValue],
+    layers: Mapping[str, ast.LayerDef],
+    body: Body,
+    out: Collector,
+) -> None:
+    """Refuses layers that mix streams otherwise than around each block."""
+    streams = Streams.of(attributes)
+    if streams is None:
+        return
+    for layer in {layer.name: layer for layer in stack[1:-1]}.values():
+        if not streams.in_turn(layer.blocks):
+            span = layers[layer.name].span if layer.name in layers else body.span_of("streams")
+            out.add(
+                "E13", f"layer `{layer.name}` does not have each block between `{streams.collapse}` and `{streams.expand}`", span,
+                help=("leave both out: they are put around each block of a layer",),
+            )  # fmt: skip
+
+
 def _entries(item: ast.Expr, names: Names) -> list[tuple[str, int]] | None:
     """(layer, how many) of one item of a stack: `embed`, `16 * sparse`, `each(16, if(...))`."""
     if isinstance(item, ast.CallExpr):
@@ -279,16 +322,19 @@ def _slip(missing: Sequence[str], body: Body, out: Collector) -> bool:
 
 
 def _used_blocks(
-    stack: tuple[Layer, ...], layers: Mapping[str, ast.LayerDef], blocks: Blocks, body: Body, out: Collector
-) -> Blocks:
+    stack: tuple[Layer, ...], layers: Mapping[str, ast.LayerDef], blocks: Blocks, body: Body, out: Collector,
+    streams: Streams | None,
+) -> Blocks:  # fmt: skip
     used: dict[tuple[str, str | None], ast.BlockDef] = {}
+    mixing = () if streams is None else streams.mixing
     for layer in stack:
         for name in layer.blocks:
             bodies = {key: blocks[key] for key in blocks if key[0] == name}
             if not bodies:
                 near = out.near(name, {key[0] for key in blocks})
                 definition = layers.get(layer.name)
-                span = definition.span if definition else body.span_of("attention")
+                part = "streams" if name in mixing else "attention"
+                span = definition.span if definition and name not in mixing else body.span_of(part)
                 hint = f"did you mean `{near}`?" if near else f"blocks: {', '.join(sorted({k[0] for k in blocks}))}"
                 out.add("E02", f"unknown block `{name}`", span, help=(hint,))
             elif (name, None) not in bodies:

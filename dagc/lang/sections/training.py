@@ -186,6 +186,12 @@ def has_further_layers(training: Training, model: Model, body: Body, out: Collec
     if not model.count("mtp_layers", 0):
         help = ("say how many it has in the model: `mtp_layers = 1`",)
         out.add("E03", f"`{model.name}` has no layers that predict further tokens", span, help=help)
+    elif model.streams is not None:
+        out.add(
+            "E18",
+            "training is not there yet where layers that predict further tokens have several residual streams",
+            span,
+        )
     elif not {"hidden", "vocab"} <= model.attributes.keys():
         out.add("E10", "`mtp_loss` needs `hidden` and `vocab` in the model", span)
 
