@@ -14,13 +14,16 @@ from listed import PAGES, rewritten
 import dagc
 from dagc.base.axes import AXES
 from dagc.base.codes import TABLE as CODES
+from dagc.base.codes import TITLES
 from dagc.base.collectives import TRANSFERS
+from dagc.base.explain import explain, plain, refilled
 from dagc.base.pipeline_schedules import SCHEDULES
 from dagc.base.schema.phase import PHASE as PHASE_ATTRIBUTES
 from dagc.base.units import UNITS
 from dagc.cli import main
 from dagc.cli.commands import COMMANDS, MODULES
-from dagc.cli.list_ import LISTS
+from dagc.cli.list_ import LISTS, _cell
+from dagc.cli.narrow_table import narrow
 from dagc.export.deploy.launchers import names as launchers
 from dagc.importers.origins import SOURCES
 from dagc.lang import library
@@ -205,3 +208,31 @@ def test_engines_are_one_list() -> None:
     }
     assert all((folder / f"{name}.py").is_file() for name in known)
     assert set(ATTRIBUTES["engine"].words) == set(ENGINES)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+@pytest.mark.parametrize("what", ["attributes", "metrics", "presets", "codes", "units", "schedules", "exporters"])
+def test_a_terminal_cuts_no_line_of_a_table(what: str, width: int) -> None:
+    """Every row has all of its words, in lines that the terminal has room for."""
+    _, records, columns = LISTS[what]
+    rows = [[_cell(record, name) for name in columns] for record in records()[:60]]
+    lines = narrow(columns, [], rows, width)
+    assert all(len(line) <= width or " " not in line.strip() for line in lines)
+    words = " ".join(lines).replace(";", " ").replace(":", " ").split()
+    wanted = {word.strip(";:") for row in rows for cell in row for word in cell.split()}
+    assert {word for word in wanted if ";" not in word and ":" not in word} <= {*words}
+
+
+def test_pages_of_codes_fit_a_terminal() -> None:
+    for code in TITLES:
+        page = explain(code)
+        assert page is not None
+        text = plain(page)
+        filled = refilled(text, 60)
+        assert filled.split() == text.split()
+        assert all(
+            len(line) <= 60 or line.startswith("    ") or " " not in line.strip() for line in filled.splitlines()
+        )
+        assert [line for line in filled.splitlines() if line.startswith("    ")] == [
+            line for line in text.splitlines() if line.startswith("    ")
+        ]

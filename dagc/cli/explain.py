@@ -15,7 +15,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    from ..base.explain import explain, plain
+    from ..base.explain import explain, plain, refilled
 
     if args.code is None:
         for code, title in TITLES.items():
@@ -25,5 +25,10 @@ def run(args: Namespace) -> int:
     if page is None:
         tell([Diagnostic("E14", f"unknown code `{args.code}`", help=("`dagc list codes` shows all",))])
         return 2
-    sys.stdout.write(plain(page))
+    text = plain(page)
+    if sys.stdout.isatty():
+        from .columns import columns
+
+        text = refilled(text, columns())
+    sys.stdout.write(text)
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from ..base.harmless import in_json
 from ..base.units import BYTE_RATE, BYTES, FLOP_RATE, UNITS, dim_words, show
 from . import list_language as language
 from .arguments import any_of
+from .columns import columns as terminal_width
 from .common import tell
 
 if TYPE_CHECKING:
@@ -58,7 +60,12 @@ def run(args: Namespace) -> int:
         print("\n".join(markdown(columns, rows)))
     else:
         head = [[name.upper() for name in columns]] if len(columns) > SELF_EVIDENT else []
-        print("\n".join(text([*head, *rows])))
+        lines = text([*head, *rows])
+        if sys.stdout.isatty() and max(map(len, lines)) > (width := terminal_width()):
+            from .narrow_table import narrow
+
+            lines = narrow(columns, head, rows, width)
+        print("\n".join(lines))
     return 0
 
 
