@@ -50,6 +50,13 @@ class Backward(GraphPass):
             isinstance(op.attrs, RouteAttrs) for s in graph.segments for op in s.ops
         ):
             raise PassError("no layer has a router whose losses count", at="aux_loss" if self.balance else "z_loss")
+        if (self.balance or self.z) and any(
+            isinstance(op.attrs, RouteAttrs) and op.attrs.empty for s in graph.segments for op in s.ops
+        ):
+            raise PassError(
+                "losses of routers are not there yet where some experts do nothing",
+                at="aux_loss" if self.balance else "z_loss",
+            )
         segments = []
         beside = {one.name for s in graph.segments for one in s.taken if one.dtype not in INDICES}
         for segment in graph.segments:

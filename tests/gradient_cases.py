@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SIZES = "batch=2, seq=6, context=6, hidden=8, heads=2, heads2=2, group=3, kv_heads=2, width=4, low=6, value=5, expert=8, choice=2, slot=4, taps=3, chosen=3"
+SIZES = "batch=2, seq=6, context=6, hidden=8, heads=2, heads2=2, group=3, kv_heads=2, width=4, low=6, value=5, expert=8, choice=2, slot=4, few=3, taps=3, chosen=3"
 
 X = "[batch, seq, hidden]"
 ROPE = "[batch, seq, heads, low]"
@@ -91,6 +91,9 @@ CASES: dict[str, tuple[dict[str, str], str, str]] = {
     "delta, a decay for each row": (BY_ROW, f"delta({OF_DELTA})", DELTA["v"]),
     "delta, added up, a decay for each row": (BY_ROW, f"delta({OF_DELTA}, correct=false)", DELTA["v"]),
     "lookup": ({"ids": "[batch, seq] int64", "@t": "[low, hidden]"}, "lookup(%ids, @t)", X),
+    "route beside empty experts": (
+        {**SCORES, "e": "[batch, seq, few]"}, "route(%scores, %e, top_k=2, normalize=false, scale=2, empty=true)", f"{CHOICE} int64, {CHOICE}",
+    ),
     **{
         f"route, {attributes}": (
             SCORES, f"route(%scores, top_k=2, {attributes})", f"{CHOICE} int64, {CHOICE}",

@@ -21,6 +21,7 @@ from gradient_cases import CASES, SIZES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mutants.expansion import model_text
+from test_empty_experts import text_of
 from training_steps import Step, differences, library_text, sharded_run, small_step, step_of, whole_run
 
 from dagc.base.arrays import NDArray
@@ -147,6 +148,7 @@ def test_every_kind_that_has_a_rule_is_tried() -> None:
     tried = {op.split("(")[0] for _, op, _ in CASES.values()}
     untried = {
         "dispatch",
+        "empty_weight",
         "combine",
         "choice_rows",
         "cross_entropy",
@@ -227,7 +229,7 @@ def test_weights_without_a_gradient_are_those_that_choose() -> None:
 # -- another program's gradients ---------------------------------------------------------------------
 
 DISTINCT = (
-    "dbrx", "deepseek_v2", "deepseek_v3_yarn", "deepseek_v32", "gemma2", "glm4_moe", "glm_moe_dsa_shared", "gpt_neox", "gpt_oss_yarn", "llama4", "llama_bias_tied",
+    "dbrx", "deepseek_v2", "deepseek_v3_yarn", "deepseek_v32", "gemma2", "glm4_moe", "glm_moe_dsa_shared", "longcat_flash", "gpt_neox", "gpt_oss_yarn", "llama4", "llama_bias_tied",
     "minimax_m2", "mixtral", "nemotron", "phimoe_jitter", "qwen3_next", "qwen3_5_moe",
 )  # fmt: skip
 """One of each architecture; DAGC_EXAMPLES tries all."""
@@ -385,8 +387,9 @@ OTHERWISE = {"mixtral-8x7b": "streams { count = 3, iterations = 3 }"}
 def test_a_step_in_torch_is_that_in_numpy() -> None:
     """Every op on every rank, kinds of gradients all."""
     kinds: set[str] = set()
-    for model, phase in ON_TORCH.items():
-        twin = small_twin(model, phase, OTHERWISE.get(model, ""))
+    empty = step_of(text_of("phase t { kind = train, gpus = 0..1, tp = 2 }"))
+    twins = [small_twin(model, phase, OTHERWISE.get(model, "")) for model, phase in ON_TORCH.items()]
+    for twin in (*twins, twin_of(empty.placed, whole_model(empty.unit), empty.unit.routing)):
         machine = OnTorch(twin.placed, step_inputs(twin), twin.placed.the_mesh)
         machine.step()
         kinds |= machine.compared

@@ -73,6 +73,7 @@ def found() -> dict[str, tuple[Graph, Segment, Op]]:
     placed += [step_of(library_text(model, "train", phase)).placed for model, (_, phase) in LIBRARY.items()]
     placed.append(step_of(library_text("phi-3.5-moe", "train", "gpus = 0..1, dp = 2, zero = 3")).placed)
     placed.append(compiled("exchange").phases["decode"].graph)
+    placed.append(compiled("phase t { kind = train, gpus = 0..1, dp = 2 }").trainings["t"].graph)
     further = library_text(
         "deepseek-v3", "train", "gpus = 0..3, dp = 4, mtp_loss = 0.1, aux_loss = 0.01, z_loss = 0.001, dropout = 10%"
     )

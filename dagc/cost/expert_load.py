@@ -20,7 +20,7 @@ from ..calib.expert_rows import ExpertRows
 from ..ir.graph import Graph, Segment
 from ..ir.mesh import Mesh
 from ..ir.ops.op_set import OPS
-from ..ir.routed_dims import NO_LIMIT, GroupLimit, Rows, group_limit, routed, routers, skipped
+from ..ir.routed_dims import NO_LIMIT, GroupLimit, Rows, empty_count, group_limit, routed, routers, skipped
 from ..ir.sharding import Axes
 from ..spec.batching import Batching
 from ..spec.rebalance import Rebalance
@@ -99,7 +99,7 @@ class ExpertLoad:
         capacity = unit.spec.model.attributes.get("experts.capacity")
         full = float("inf")
         if isinstance(capacity, Quantity) and capacity.value:
-            full = max(capacity.value, LEAST_CAPACITY) * top_k / count
+            full = max(capacity.value, LEAST_CAPACITY) * top_k / (count + empty_count(segment, rows))
         layers = tuple(index for own, index in graph.layers if own is segment) if unit.routing.layers else ()
         strategy, draws = unit.phase.strategy, _draws(layers)
         limit, nodes = group_limit(segment, rows), mesh.group(axes).nodes

@@ -46,6 +46,7 @@ ROOFLINE: Mapping[str, str] = {
             "conv_grad",
             "delta_grad",
             "route_grad",
+            "empty_weight_grad",
             "lookup_grad",
             "choice_dot",
             "choice_back",

@@ -158,7 +158,8 @@ WORK: Mapping[str, Count | None] = {
         _each,
     ),
     **dict.fromkeys(
-        ("rms_norm_gain_grad", "layer_norm_gain_grad", "delta_grad", "route_grad", "lookup_grad"), _upstream
+        ("rms_norm_gain_grad", "layer_norm_gain_grad", "delta_grad", "route_grad", "empty_weight_grad", "lookup_grad"),
+        _upstream,
     ),
     "conv_grad": _conv_grad,
     "attend_grad": _attend_grad,

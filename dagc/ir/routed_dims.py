@@ -125,6 +125,13 @@ def skipped(segment: Segment, rows: Rows, skip: float | None = None) -> float:
     return left_out(own, segment.sizes[rows.expert], 0.0 if empty is None else segment.sizes[empty])
 
 
+def empty_count(segment: Segment, rows: Rows) -> float:
+    """How many experts of the router of these rows do nothing."""
+    found = next((op for op in segment.ops if rows.choice in op.dims and isinstance(op.attrs, RouteAttrs)), None)
+    empty = None if found is None else empty_experts(segment, found)
+    return 0.0 if empty is None else segment.sizes[empty]
+
+
 def thins(segment: Segment, op: Op) -> bool:
     """Whether choices whose weight is 0 make no row of an op: those beyond an expert's capacity."""
     rows = routed(segment, op)

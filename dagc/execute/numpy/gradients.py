@@ -25,7 +25,7 @@ from ...ir.ops.attributes import (
     values,
 )
 from ...ir.ops.gradients import differentiated, forward_op
-from ...ir.routed_dims import thins
+from ...ir.routed_dims import chosen_from, thins
 from ..dispatcher import OpCall, Rule
 from ..row_gradients import row_gradients
 from ..rule_makers import delta_layouts, fetched
@@ -223,8 +223,17 @@ def _lookup(call: OpCall, x: Operands) -> Floats:
 
 
 def _route(call: OpCall, x: Operands) -> Floats:
-    upstream, scores, chosen = x
-    return Router(**values(call.op.of(RouteGradAttrs))).gradient(upstream, scores, chosen)
+    upstream, *scores, chosen = x
+    given = values(call.op.of(RouteGradAttrs))
+    place = given.pop("operand")
+    found = Router(**given).gradient(upstream, np.concatenate(scores, axis=-1), chosen)
+    begin = sum(one.shape[-1] for one in scores[:place])
+    return np.asarray(found[..., begin : begin + scores[place].shape[-1]])
+
+
+def _empty_weight(call: OpCall, x: Operands) -> Floats:
+    upstream, chosen = x
+    return np.where(chosen >= chosen_from(call.segment, call.dims[1][-1]), upstream[..., None], 0.0)
 
 
 def _choice_dot(call: OpCall, x: Operands) -> Floats:
@@ -240,7 +249,11 @@ def _choice_rows(call: OpCall, x: Operands) -> Ragged:
     rows = call.shards.rows(call.segment, call.op.name)
     stay = tuple(a for a in call.op.loop(rows.expert) if a not in call.op.of(ExchangeAttrs).exchange)
     reached = range(len(rows.slots))[call.shards.part(len(rows.slots), stay, call.rank)]
-    some = weights != 0.0 if thins(call.segment, call.op) else None
+    some = weights != 0.0 if thins(call.segment, call.op) else np.ones(chosen.shape, dtype=bool)
+    some, chosen = (
+        some & (chosen < len(rows.copies)),
+        np.minimum(chosen, len(rows.copies) - 1),
+    )  # those behind are empty
     found = k.dispatch(np.ones((*chosen.shape[:2], 1)), chosen, weights, call.origin, rows.copies, reached, some)
     return found.with_data(found.data[:, 0])
 
@@ -323,6 +336,7 @@ GRADIENTS: Mapping[str, Rule] = {
     "lookup_grad": _lookup,
     "dropout_grad": lambda call, x: x[0] * x[1] / (1.0 - call.op.of(DropoutGradAttrs).rate),
     "route_grad": _route,
+    "empty_weight_grad": _empty_weight,
     "choice_rows": _choice_rows,
     "choice_back": _choice_back,
     "choice_dot": _choice_dot,

@@ -81,14 +81,15 @@ class Router:
             return weights
         return np.where(weights < self.skip_below * weights.max(axis=-1, keepdims=True), 0.0, weights)
 
-    def capped(self, chosen: Ints, weights: Floats, groups: Ints, experts: int) -> Floats:
+    def capped(self, chosen: Ints, weights: Floats, groups: Ints, experts: int, empty: int = 0) -> Floats:
         """Where an expert has more tokens of a group than its capacity, the largest weights stay and the others are 0 (Megatron-LM's
-        `topk_softmax_with_capacity`, whose groups are the tokens of a rank). `groups` [batch, seq]: a number for each."""
+        `topk_softmax_with_capacity`, whose groups are the tokens of a rank). `groups` [batch, seq]: a number for each; `empty`: of the experts
+        those that do nothing, the last ones, which have choices of the mean and no capacity."""
         out = weights.copy()
         of_group = np.broadcast_to(groups[..., None], chosen.shape).ravel()
         for group in np.unique(groups):
             most = taken_at_most(self.capacity, int((groups == group).sum()) * self.top_k, experts)
-            for expert in range(experts):
+            for expert in range(experts - empty):
                 own = np.flatnonzero((of_group == group) & (chosen.ravel() == expert))
                 out.flat[own[np.argsort(-weights.ravel()[own], kind="stable")][most:]] = 0.0
         return out

@@ -180,7 +180,8 @@ def _dropout(call: OpCall, x: Operands) -> tuple[Floats, Ints]:
 
 def _route(call: OpCall, x: Operands) -> Choice:
     router = Router(**values(call.op.of(RouteAttrs)))
-    x = [np.concatenate(both, axis=-1) for both in zip(x[::2], x[1::2], strict=True)] if router.empty else x
+    empty = x[1].shape[-1] if router.empty else 0
+    x = [np.concatenate(both, axis=-1) for both in zip(x[::2], x[1::2], strict=True)] if empty else x
     scores = x[0]
     if call.shards.inputs.balanced:
         batch = call.origin[0] + np.arange(scores.shape[0])[:, None]
@@ -192,7 +193,7 @@ def _route(call: OpCall, x: Operands) -> Choice:
     else:
         chosen, weights = router(scores, x[1] if len(x) > 1 else None)
     if router.capacity:
-        weights = router.capped(chosen, weights, groups_of(call, scores.shape[:2]), scores.shape[-1])
+        weights = router.capped(chosen, weights, groups_of(call, scores.shape[:2]), scores.shape[-1], empty)
     return (chosen, weights)
 
 

@@ -20,7 +20,7 @@ from ...ir.ops.attributes import (
 )
 from ...ir.ops.elementwise import ACTIVATIONS
 from ...ir.ops.gradients import differentiated, forward_op
-from ...ir.routed_dims import thins
+from ...ir.routed_dims import chosen_from, thins
 from ..dispatcher import OpCall, Rule
 from ..numpy.router import SLOPES
 from ..numpy.router import Router as RouterRule
@@ -69,11 +69,18 @@ def _lookup(call: OpCall, x: Operands) -> Tensor:
 
 
 def _route(call: OpCall, x: Operands) -> Tensor:
-    upstream, scores, chosen = x
-    scores = scores.detach().requires_grad_()
+    upstream, *scores, chosen = x
+    given = values(call.op.of(RouteGradAttrs))
+    place = given.pop("operand")
+    scores = [one.detach().requires_grad_() for one in scores]
     with torch.enable_grad():
-        weights = Router(RouterRule(**values(call.op.of(RouteGradAttrs)))).weights(scores, chosen)
-    return back(weights, upstream, scores)
+        weights = Router(RouterRule(**given)).weights(torch.cat(scores, dim=-1), chosen)
+    return back(weights, upstream, scores[place])
+
+
+def _empty_weight(call: OpCall, x: Operands) -> Tensor:
+    upstream, chosen = x
+    return torch.where(chosen >= chosen_from(call.segment, call.dims[1][-1]), upstream[..., None], 0.0)
 
 
 def _choice_dot(call: OpCall, x: Operands) -> Tensor:
@@ -93,7 +100,8 @@ def _choice_rows(call: OpCall, x: Operands) -> Ragged:
     rows = call.shards.rows(call.segment, call.op.name)
     stay = tuple(a for a in call.op.loop(rows.expert) if a not in call.op.of(ExchangeAttrs).exchange)
     reached = range(len(rows.slots))[call.shards.part(len(rows.slots), stay, call.rank)]
-    some = weights != 0.0 if thins(call.segment, call.op) else None
+    some = weights != 0.0 if thins(call.segment, call.op) else torch.ones_like(chosen, dtype=torch.bool)
+    some, chosen = some & (chosen < len(rows.copies)), chosen.clamp(max=len(rows.copies) - 1)  # those behind are empty
     found = k.dispatch(torch.ones_like(weights[..., :1]), chosen, weights, call.origin, rows.copies, reached, some)
     return found.with_data(found.data[:, 0])
 
@@ -180,6 +188,7 @@ OF_TOKENS: Mapping[str, Rule] = {
     "lookup_grad": _lookup,
     "dropout_grad": lambda call, x: x[0] * x[1] / (1.0 - call.op.of(DropoutGradAttrs).rate),
     "route_grad": _route,
+    "empty_weight_grad": _empty_weight,
     "choice_rows": _choice_rows,
     "choice_back": _choice_back,
     "choice_dot": _choice_dot,

@@ -70,11 +70,12 @@ class Router:
         return torch.cat(weights, dim=-1)
 
 
-def capped(rule: RouterRule, chosen: Tensor, weights: Tensor, experts: int) -> Tensor:
-    """Of the tokens of a rank: where an expert has more than its capacity, the largest weights stay and the others are 0."""
+def capped(rule: RouterRule, chosen: Tensor, weights: Tensor, experts: int, empty: int = 0) -> Tensor:
+    """Of the tokens of a rank: where an expert has more than its capacity, the largest weights stay and the others are 0. `empty`: of the
+    experts the last ones, which have none."""
     most = taken_at_most(rule.capacity, chosen.numel(), experts)
     out, flat = weights.clone().reshape(-1), weights.reshape(-1)
-    for expert in range(experts):
+    for expert in range(experts - empty):
         own = torch.nonzero(chosen.reshape(-1) == expert)[:, 0]
         if len(own) > most:
             order = torch.sort(flat[own], descending=True, stable=True).indices

@@ -212,13 +212,14 @@ def _dropout(call: OpCall, x: Operands) -> tuple[Tensor, Tensor]:
 
 def _route(call: OpCall, x: Operands) -> tuple[Tensor, Tensor]:
     rule = RouterRule(**values(call.op.of(RouteAttrs)))
-    x = [torch.cat(both, dim=-1) for both in zip(x[::2], x[1::2], strict=True)] if rule.empty else x
+    empty = x[1].shape[-1] if rule.empty else 0
+    x = [torch.cat(both, dim=-1) for both in zip(x[::2], x[1::2], strict=True)] if empty else x
     if rule.by_token:
         chosen = x[2][x[1].long()]
         weights = Router(rule).weights(x[0], chosen)
     else:
         chosen, weights = Router(rule)(x[0], x[1] if len(x) > 1 else None)
-    return chosen, capped(rule, chosen, weights, x[0].shape[-1]) if rule.capacity else weights
+    return chosen, capped(rule, chosen, weights, x[0].shape[-1], empty) if rule.capacity else weights
 
 
 def _empty_weight(call: OpCall, x: Operands) -> Tensor:

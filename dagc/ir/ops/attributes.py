@@ -353,7 +353,10 @@ OF_SKIPPING = ("skip", "skip_below", "capacity", "empty", "by_token", "chosen_by
 
 
 class RouteGradAttrs(RouterAttrs):
-    """Of the gradient of its weights."""
+    """Of the gradient of its weights: of the scores, or of two operands of scores the one that it is of."""
+
+    empty: bool = _flag("some experts do nothing: their scores are the third operand", made=True, default=False)
+    operand: int = _count("operand of the router, counted from 0", low=0, high=1, made=True, default=0)
 
 
 _WEIGHTED = "rows are multiplied by the router's weights"

@@ -268,10 +268,18 @@ def _summed(segment: Segment, op: Op) -> None:
 
 
 def _of_scores(segment: Segment, op: Op) -> None:
-    upstream, scores, choice = operands(segment, op, "upstream", "scores", "choice")
+    more = ("scores of empty experts",) if op.of(RouteGradAttrs).empty else ()
+    upstream, *scores, choice = operands(segment, op, "upstream", "scores", *more, "choice")
     same_dims("operand 1 (upstream)", upstream, choice)
-    same_dims("operand 3 (choice)", choice[:-1], scores[:-1])
-    same_dims("result", op.dims, scores)
+    same_dims(f"operand {len(op.inputs)} (choice)", choice[:-1], scores[0][:-1])
+    same_dims("result", op.dims, scores[op.of(RouteGradAttrs).operand])
+
+
+def _of_empty(segment: Segment, op: Op) -> None:
+    """Of each choice the gradient of the token's sum, or nothing."""
+    upstream, choice = operands(segment, op, "upstream", "choice")
+    same_dims("operand 1 (upstream)", upstream, choice[:-1])
+    same_dims("result", op.dims, choice)
 
 
 def _dotted(segment: Segment, op: Op) -> None:
@@ -328,6 +336,10 @@ def _added_rows(segment: Segment, op: Op, name: str, mesh: Mesh) -> float:
     return 3 * size if name == op.inputs[0] else size
 
 
+def _last(op: Op) -> tuple[str, ...]:
+    return op.inputs[-1:]
+
+
 def _third(op: Op) -> tuple[str, ...]:
     return op.inputs[2:3]
 
@@ -367,8 +379,12 @@ KINDS = (
     ),
     OpKind(
         name="route_grad", about="gradient of the scores from that of the chosen weights", attrs=RouteGradAttrs, dims=_of_scores,
-        dtype=DtypeRule(indices=_third), idle="negligible beside the router's matrix product", whole=experts.value_widths,
+        dtype=DtypeRule(indices=_last), idle="negligible beside the router's matrix product", whole=experts.value_widths,
         gradient_of="route",
+    ),
+    OpKind(
+        name="empty_weight_grad", about="gradient of the weights of choices, of those of empty experts", dims=_of_empty,
+        dtype=DtypeRule(indices=_second), idle="it only picks", whole=lambda segment, op: {op.dims[-1]}, gradient_of="empty_weight",
     ),
     *(
         gradient_of(name, f"gradient of the scores through {name}", flops=times(0.0), idle=router_losses.NEGLIGIBLE)

@@ -21,6 +21,7 @@ from .attributes import (
     LossAttrs,
     OperandAttrs,
     RopeAttrs,
+    RouteAttrs,
     RouteGradAttrs,
     ScaleAttrs,
     values,
@@ -151,9 +152,18 @@ def _delta(layer: Emitter, op: Op, upstream: str) -> Iterator[Gradient]:
 
 
 def _route(layer: Emitter, op: Op, upstream: str) -> Iterator[Gradient]:
-    """The choice itself has none; a bias shifts the choice alone."""
+    """The choice itself has none; a bias shifts the choice alone. Scores of empty experts have theirs."""
     attrs = RouteGradAttrs(**{name: value for name, value in values(op.attrs).items() if name not in OF_SKIPPING})
-    yield _piece(layer, op, "route_grad", (upstream, op.inputs[0], op.name), op.inputs[0], attrs)
+    scores = op.inputs[:2] if op.of(RouteAttrs).empty else op.inputs[:1]
+    for place, of in enumerate(scores):
+        own = attrs.but(operand=place, empty=True) if len(scores) > 1 else attrs
+        yield _piece(layer, op, "route_grad", (upstream, *scores, op.name), of, own)
+
+
+def _empty_weight(layer: Emitter, op: Op, upstream: str) -> Iterator[Gradient]:
+    """Of the weights of choices that are of empty experts."""
+    choice, weights = op.inputs
+    yield _piece(layer, op, "empty_weight_grad", (upstream, choice), weights)
 
 
 def _dispatch(layer: Emitter, op: Op, upstream: str) -> Iterator[Gradient]:
@@ -169,7 +179,10 @@ def _combine(layer: Emitter, op: Op, upstream: str) -> Iterator[Gradient]:
     """Tokens go to their rows as they do on their way to the experts."""
     rows, choice, weights = op.inputs
     weighted = op.of(CombineAttrs).weighted
-    yield _piece(layer, op, "dispatch", (upstream, choice, weights), rows, DispatchAttrs(weighted=weighted))
+    skips = layer.segment.by_name[choice].of(RouteAttrs).empty
+    yield _piece(
+        layer, op, "dispatch", (upstream, choice, weights), rows, DispatchAttrs(weighted=weighted, skips=skips)
+    )
     if weighted:
         yield _piece(layer, op, "choice_dot", (rows, upstream, choice), weights, ExchangeAttrs())
 
@@ -227,6 +240,7 @@ TRANSPOSE: Mapping[str, Rule] = {
     "conv": _each_operand,
     "delta": _delta,
     "route": _route,
+    "empty_weight": _empty_weight,
     "dispatch": _dispatch,
     "combine": _combine,
     "choice_rows": _choice_rows,
@@ -240,7 +254,6 @@ TRANSPOSE: Mapping[str, Rule] = {
 
 NO_GRADIENT: Mapping[str, str] = {
     "select": "it chooses tokens",
-    "empty_weight": "training is not there yet where experts are empty",
     "argmax": "it chooses a token",
     "last": "a training step has a loss for every token",
     "labels": "it is data",

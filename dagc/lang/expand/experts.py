@@ -52,17 +52,15 @@ def route(call: BlockCall) -> Ref:
 
 def _of_empty(call: BlockCall, options: Options, scores: Ref, empty: Ref, bias: Ref | None) -> tuple[Ref, ...]:
     """The bias of empty experts, where the others have one; what does not go with them is refused."""
-    unit = call.block.builder.unit
     if empty.dims[:-1] != scores.dims[:-1] or len(empty.dims) != 3 or empty.dims == scores.dims:
         call.fail(f"`empty` has scores [batch, seq, ...] of experts of its own, not [{', '.join(empty.dims)}]")
-    if unit.phase.training is not None:
-        call.fail("training is not there yet where experts are empty", code="E18")
+    training = call.block.builder.unit.phase.training
+    if training is not None and (training.aux_loss or training.z_loss):
+        call.fail("losses of routers are not there yet where some experts do nothing", code="E18")
     for key, plain in (("groups", 1), ("score", "softmax")):
         if options.get(key, plain) != plain:
             given = f"{options[key]:g}" if isinstance(options[key], float) else options[key]
             call.fail(f"`{key} = {given}` and empty experts are not there together", code="E18")
-    if unit.spec.model.capacity:
-        call.fail("experts with a capacity and empty ones are not there together", code="E18")
     own = call.tensor("empty_bias")
     if (own is None) != (bias is None):
         call.fail("`bias` and `empty_bias` go together")
