@@ -9,7 +9,7 @@ an array of several), tracing raises `Untraceable`; arrays that calls in the lin
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from operator import attrgetter
 from typing import Any, NoReturn, TypeVar, cast
@@ -17,6 +17,7 @@ from typing import Any, NoReturn, TypeVar, cast
 import numpy as np
 
 from .arrays import NDArray
+from .frozen import fields_of, is_record
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -32,9 +33,10 @@ class Untraceable(Exception):
 
 
 class Tape:
-    """What happens to the numbers that come from `given`, in order."""
+    """What happens to the numbers that come from `given`, in order. `tells`: results have what is said of numbers, too."""
 
-    def __init__(self) -> None:
+    def __init__(self, tells: bool = False) -> None:
+        self.tells = tells
         self.inputs: list[str] = []
         self.lines: list[tuple[str, str, tuple[str, ...]]] = []  # (name; none: a guard; code; names that it takes)
         self.known: dict[str, Traced] = {}
@@ -131,10 +133,37 @@ class Tape:
 
     def function(self, results: Sequence[Any]) -> Function:
         """The line as a function of the inputs, in their order. Ends the tape."""
-        self.sealed = True
         traced = (Traced, TracedArray)
         codes = [each.name if isinstance(each, traced) else self.constant(each) for each in results]
         needed = {each.name for each in results if isinstance(each, traced)}
+        return cast(Function, self._line(f"({''.join(f'{code}, ' for code in codes)})", needed))
+
+    def maker(self, value: T) -> Callable[..., T | None]:
+        """The line as a function that makes a value with these numbers in it: in records, tuples and mappings. Ends the tape."""
+        needed: set[str] = set()
+        return cast("Callable[..., T | None]", self._line(self._made(value, needed), needed))
+
+    def _made(self, value: Any, needed: set[str]) -> str:
+        """Code that makes a value; what has no numbers of the tape in it is one object for all. `needed` gets the numbers that it takes."""
+        if isinstance(value, TracedObject):
+            value = value.of
+        if isinstance(value, (Traced, TracedArray)):
+            needed.add(value.name)
+            return f"np.full({value.shape}, {value.name})" if isinstance(value, Traced) and value.shape else value.name
+        inside: set[str] = set()
+        if isinstance(value, tuple) and type(value) is tuple:
+            code = f"({''.join(f'{self._made(each, inside)}, ' for each in value)})"
+        elif isinstance(value, Mapping):
+            rows = (f"{self.constant(key)}: {self._made(each, inside)}" for key, each in value.items())
+            code = f"{{{', '.join(rows)}}}"
+        elif is_record(type(value)):
+            given = [f"{name}={self._made(getattr(value, name), inside)}" for name in fields_of(type(value))]
+            code = f"{self.constant(type(value))}({', '.join(given)})"
+        needed |= inside
+        return code if inside else self.constant(value)
+
+    def _line(self, result: str, needed: set[str]) -> Any:
+        self.sealed = True
         body: list[str] = []
         for name, code, takes in reversed(self.lines):
             if not name:
@@ -145,8 +174,8 @@ class Tape:
                 continue
             needed.update(takes)
         text = f"def line({', '.join(self.inputs)}):\n" + "\n".join(reversed(body))
-        exec(f"{text}\n return ({''.join(f'{code}, ' for code in codes)})", self.scope)
-        return cast(Function, self.scope["line"])
+        exec(f"{text}\n return {result}", self.scope)
+        return self.scope["line"]
 
 
 def _remembering(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -497,7 +526,7 @@ def array_of(values: Sequence[Any]) -> Any:
 
 def listed(values: Any, count: int) -> list[Any]:
     """An array as so many numbers."""
-    return [values] * count if type(values) is Traced else np.broadcast_to(values, count).tolist()
+    return [values.max()] * count if type(values) is Traced else np.broadcast_to(values, count).tolist()
 
 
 def whole(value: Any) -> Any:

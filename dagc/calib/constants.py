@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ..base.frozen import record
 from ..base.packaged import folder as packaged
-from ..base.traced import is_traced
+from ..base.traced import Traced
 from .residual import Residual
 
 C = TypeVar("C")
@@ -89,11 +89,14 @@ class Entry(Generic[C]):
         return id(self) >> 4
 
     def outside(self, **shape: float) -> list[str]:
-        """Shapes, of those given, that lie outside the fitted range (an extrapolation); of traced ones it says none.
+        """Shapes, of those given, that lie outside the fitted range (an extrapolation); of traced ones it says none, unless their tape is to
+        tell.
 
         Raises KeyError for a shape that the variant does not have.
         """
-        given = [(name, value) for name, value in shape.items() if not is_traced(value)]
+        given: list[tuple[str, Any]] = [
+            (name, value) for name, value in shape.items() if not isinstance(value, Traced) or value.tape.tells
+        ]
         return [name for name, value in given if not self.shapes[name][0] <= value <= self.shapes[name][1]]
 
     @property

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..base.dtypes import dtype
 from ..base.frozen import replace
-from ..base.traced import called, number
+from ..base.traced import called, is_traced, number
 from ..ir.graph import Graph, Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.ops.attributes import ExpertCopyAttrs
@@ -230,8 +230,9 @@ def _longer(a: Any, b: Any) -> Any:
 
 
 def _over_ranks(found: Any, mesh: Mesh) -> Array:
-    made: Array = np.full((1,) * len(mesh.atoms), found) if isinstance(found, float) else found
-    return made
+    alike = (1,) * len(mesh.atoms)
+    made: Array = np.full(alike, found) if isinstance(found, float) else found
+    return made.reshape(alike) if is_traced(made) else made
 
 
 def _most(found: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from ..base.frozen import replace
 from ..cost import chunks, scale_blocks
@@ -29,21 +29,24 @@ from .doubts import warn_of_full_hosts, warn_of_idle_stages, warn_of_moved_cache
 
 RARE = 1e-6
 """Of steps: those that end early less often are not looked at."""
-EACH_PASS: tuple[Analysis, ...] = (PriceOps(), ScheduleOps())
-"""What is found about every pass that a prompt takes."""
-ANALYSES: tuple[Analysis, ...] = (*EACH_PASS, AddUpMemory())
+ANALYSES: tuple[Analysis, ...] = (PriceOps(), ScheduleOps(), AddUpMemory())
 """In the order in which they follow the graph passes; memory is added up for a whole pass alone."""
 
 
-def cost_graph(graph: Graph, unit: Unit) -> PhaseResult:
-    """Costs, memory and schedule of a placed graph."""
+Prices = Callable[[Graph, Unit], "tuple[Costs, Memory] | None"]
+"""What a pass costs and what GPUs hold, where that is kept."""
+
+
+def cost_graph(graph: Graph, unit: Unit, prices: Prices | None = None) -> PhaseResult:
+    """Costs, memory and schedule of a placed graph. `prices`: where costs of it may be kept."""
     check(graph, unit)
-    passes = price(graph, unit)
+    passes = price(graph, unit, prices=prices)
     largest = chunks.whole_pass(unit.phase)
     found_s = () if unit.phase.chunks_overlap else passes
     last = next((c for c in reversed(found_s) if (c.tokens, c.context) == (largest.tokens, largest.context)), None)
-    end = last or whole(graph, unit)
-    need = whole_memory(graph, unit, end.costs)
+    end = last or _priced(graph, unit, largest, None, prices)
+    kept = None if prices is None else prices(graph, unit)
+    need = whole_memory(graph, unit, end.costs) if kept is None else kept[1]
     verify_schedule(graph, end.schedule)
     if not unit.phase.chunks_overlap:
         warn_of_idle_stages(unit, end.schedule)
@@ -166,9 +169,11 @@ def bound_shares(path: Sequence[PathStep]) -> dict[str, float]:
     return dict(sorted(shares.items(), key=lambda kv: -kv[1]))
 
 
-def price(graph: Graph, unit: Unit, hardware: Hardware | None = None) -> tuple[Chunk, ...]:
+def price(
+    graph: Graph, unit: Unit, hardware: Hardware | None = None, prices: Prices | None = None
+) -> tuple[Chunk, ...]:
     """Every pass of the phase; `hardware` replaces the spec's (sensitivities)."""
-    found = tuple(_priced(graph, unit, size, hardware) for size in chunks.sizes(unit.phase))
+    found = tuple(_priced(graph, unit, size, hardware, prices) for size in chunks.sizes(unit.phase))
     if unit.phase.exits:
         return (*_ended_early(found[-1], graph, unit, hardware),)
     return _in_flight(found, graph) if unit.phase.chunks_overlap and len(graph.stages) > 1 else found
@@ -230,9 +235,12 @@ def of_size(graph: Graph, phase: Phase, size: chunks.PassSize) -> Graph:
     return graph if chunks.is_whole(size, phase) else chunks.resized(graph, size.tokens, size.context)
 
 
-def _priced(graph: Graph, unit: Unit, size: chunks.PassSize, hardware: Hardware | None) -> Chunk:
+def _priced(
+    graph: Graph, unit: Unit, size: chunks.PassSize, hardware: Hardware | None, prices: Prices | None = None
+) -> Chunk:
     findings = Findings(of_size(graph, unit.phase, size), unit, hardware)
-    for analysis in EACH_PASS:
-        findings = analysis.run(findings)
+    kept = None if prices is None else prices(findings.graph, unit)
+    findings = PriceOps().run(findings) if kept is None else replace(findings, costs=kept[0])
+    findings = ScheduleOps().run(findings)
     assert findings.schedule is not None and findings.floor is not None
     return Chunk(size.count, size.tokens, size.context, findings.the_costs, findings.schedule, findings.floor)

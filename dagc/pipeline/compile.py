@@ -20,7 +20,7 @@ from ..spec.unit import Unit
 from . import kept_phases
 from .analyse import cost_graph
 from .doubts import warn_of_extrapolation, warn_of_substitutes
-from .kept_lowerings import lowered
+from .kept_lowerings import priced
 from .parameters import check_stated, count_parameters
 
 if TYPE_CHECKING:
@@ -190,9 +190,9 @@ def model_of(spec: Spec, found: TrainingResult) -> Graph:
 
 def compile_phase(unit: Unit) -> PhaseResult:
     """The phase lowered, costed and scheduled."""
-    graph = lowered(unit)
+    graph, prices = priced(unit)
     with timed(unit.phase.name, "cost"):
-        result = cost_graph(graph, unit)
+        result = cost_graph(graph, unit, prices)
     if unit.phase.drafter == "none":
         return result
     from .drafts import with_drafts

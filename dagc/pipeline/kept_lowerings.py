@@ -7,15 +7,17 @@ would go the same way the graph is the same, and right for the same reasons; at 
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from ..base.diagnostics import MAX_STEPS, Collector, SpecError
-from ..base.frozen import mutable, record
+from ..base.frozen import field, mutable, record
 from ..base.heard import LISTENERS
 from ..ir.graph import Graph
 from ..ir.graph_pass import GraphPass
 from ..spec.unit import Unit
 from . import lower
+from .kept_prices import Prices, PricesOf, price_key
 from .phase_sizes import OF_LAYOUT
 from .statement_places import Places, extents, places_of, tell, texts
 
@@ -40,11 +42,13 @@ class Expanded:
 
 @mutable
 class Lowerings:
-    """Graphs of one model in one kind of phase. `asked`: all that it follows from but sizes; `lowered`: by template and passes."""
+    """Graphs of one model in one kind of phase. `asked`: all that it follows from but sizes; `lowered`: by template and passes;
+    `prices`: by lowered template."""
 
     asked: tuple[Any, ...]
     expanded: Ranges[Expanded] | None = None
     lowered: list[tuple[tuple[Any, ...], Ranges[Template]]] | None = None
+    prices: list[Prices] = field(default_factory=list)
     lost: int = 0
 
 
@@ -59,9 +63,14 @@ def forget() -> None:
 
 def lowered(unit: Unit) -> Graph:
     """The graph behind the last pass, verified: as `lower.lowered` finds it. Raises SpecError."""
+    return priced(unit)[0]
+
+
+def priced(unit: Unit) -> tuple[Graph, PricesOf | None]:
+    """The same, and what its passes cost where prices are kept. Raises SpecError."""
     phase = unit.phase
     if MOST == 0 or LISTENERS or phase.strategy.passes or phase.exits or phase.training or unit.out.items:
-        return lower.lowered(unit)
+        return lower.lowered(unit), None
     blocks = extents(unit)
     said = texts(blocks)
     constants = {name: value for name, value in unit.spec.constants.items() if any(name in text for _, text in said)}
@@ -70,24 +79,24 @@ def lowered(unit: Unit) -> Graph:
     if found is None:  # to be traced is worth it where there are others
         _KEPT.insert(0, Lowerings(asked))
         del _KEPT[MOST:]
-        return lower.lowered(unit)
+        return lower.lowered(unit), None
     if found is not _KEPT[0]:
         _KEPT.remove(found)
         _KEPT.insert(0, found)
     if found.lost >= MOST_LOST:
-        return lower.lowered(unit)
+        return lower.lowered(unit), None
     from .kept import LOST
 
     try:
-        own, graph = _at(found, unit)
+        own, graph, prices = _at(found, unit)
     except (*LOST, SpecError):  # with all that is wrong, once it is lowered for itself
         found.lost += 1
-        return lower.lowered(unit)
+        return lower.lowered(unit), None
     if unit.out.steps + own.steps > MAX_STEPS:
-        return lower.lowered(unit)
+        return lower.lowered(unit), None
     unit.out.steps += own.steps
     tell(unit, blocks, own.places)
-    return graph
+    return graph, prices
 
 
 def _of_model(unit: Unit) -> tuple[Any, ...]:
@@ -98,7 +107,7 @@ def _of_model(unit: Unit) -> tuple[Any, ...]:
     return *own, scopes, phase.strategy.redundant, phase.batching.ranks if phase.is_packed else 0
 
 
-def _at(kept: Lowerings, unit: Unit) -> tuple[Expanded, Graph]:
+def _at(kept: Lowerings, unit: Unit) -> tuple[Expanded, Graph, PricesOf | None]:
     """The graph of a phase at its sizes. Raises Untraceable, SpecError."""
     from ..base.frozen import replace
     from .kept import Ranges, rooms_of
@@ -115,7 +124,16 @@ def _at(kept: Lowerings, unit: Unit) -> tuple[Expanded, Graph]:
         kept.lowered.insert(0, (way, ranges))
         del kept.lowered[MOST:]
     _, template = ranges.at(sizes)
-    return own, replace(template.at(sizes), phase=unit.phase.name)
+    graph = replace(template.at(sizes), phase=unit.phase.name)
+    if any(h.calibration is not None and os.sep in h.calibration for h in (unit.spec.hardware, *unit.spec.others)):
+        return own, graph, None  # files may change
+    key = template, price_key(unit)
+    prices = next((one for one in kept.prices if _same(one.key, key)), None)
+    if prices is None:
+        prices = Prices(key, [])
+        kept.prices.insert(0, prices)
+        del kept.prices[MOST:]
+    return own, graph, PricesOf(prices, template, {})
 
 
 def _same(a: tuple[Any, ...], b: tuple[Any, ...]) -> bool:

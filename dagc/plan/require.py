@@ -101,6 +101,8 @@ def run(
     """Verdicts in the spec's order. `metrics`: all of the plan, where they are known. A requirement on a phase that was not compiled is left out, and one on a serving that was not
     simulated: who did not simulate it says so."""
     servings = servings or {}
+    if not spec.requirements:
+        return ()
     if metrics is None:
         metrics = all_metrics(Subject(spec, phases, params, pools, servings=servings, trainings=trainings or {}))
     skipped = {p.name for p in (*spec.phases, *spec.trainings)} - {*phases, *(trainings or ())} | {

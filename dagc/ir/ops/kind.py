@@ -13,7 +13,7 @@ from ...base.frozen import record
 from ..graph import Op, Segment
 from ..mesh import Mesh
 from ..sharding import Axes, Sharding
-from .attributes import Attrs, CollectiveAttrs
+from .attributes import Attrs, CollectiveAttrs, ExchangeAttrs
 from .sequence import Array
 
 Dims = tuple[str, ...]
@@ -219,6 +219,11 @@ class OpKind:
     @property
     def is_collective(self) -> bool:
         return issubclass(self.attrs, CollectiveAttrs)
+
+    @property
+    def checked_by_layout(self) -> bool:
+        """Whether its operands, or what it may exchange, follow from how loops are split: `dims` reads layouts then."""
+        return bool(self.row_sums) or issubclass(self.attrs, ExchangeAttrs)
 
     @property
     def of_each_token(self) -> bool:

@@ -52,10 +52,10 @@ def verify(graph: Graph, before: Graph | None = None) -> None:
             _acyclic(segment)
         if mesh is not None and mesh.zigzag:
             _dealt(segment, mesh)
-        known = {id(op) for op in old.ops} if same and old is not None else ()
-        for op in segment.ops:
+        seen = old.ops if same and old is not None else itertools.repeat(None)
+        for op, was in zip(segment.ops, seen, strict=False):
             try:
-                _verify_op(graph, segment, op, sharded, alike, id(op) in known)
+                _verify_op(graph, segment, op, sharded, alike, was)
             except (Misfit, AttributeFault) as fault:
                 raise violation(graph, segment, op, fault) from None
         if sharded:
@@ -75,9 +75,11 @@ def _is_sharded(graph: Graph) -> bool:
     return graph.level in ("sharded", "placed")
 
 
-def _verify_op(graph: Graph, segment: Segment, op: Op, sharded: bool, alike: bool, known: bool) -> None:
-    """`known`: the op was in a checked segment of the same structure; `alike`: of a graph at the same level on the same mesh."""
-    if not known:
+def _verify_op(graph: Graph, segment: Segment, op: Op, sharded: bool, alike: bool, was: Op | None) -> None:
+    """`was`: the op as it was in a checked segment of the same structure; `alike`: of a graph at the same level on the same mesh."""
+    known = was is op
+    # Where the structure is the same, dims and dtypes are, but for what follows from how loops are split.
+    if was is None or (not known and OPS[op.kind].checked_by_layout):
         verify_op(segment, op)
     if sharded:  # the layouts of operands count too
         _layout(segment, op, graph.the_mesh)
