@@ -32,7 +32,7 @@ def test_an_unknown_type_is_told_what_it_is_like(tmp_path: Path) -> None:
     path.write_text(json.dumps(fields | {"model_type": "qwen9"}))
     with pytest.raises(SpecError, match="the architecture `qwen9` is not in the library") as caught:
         import_config(str(path))
-    (told, _) = caught.value.help
+    told, *_ = caught.value.help
     assert "its fields are most like those of" in told and "`deepseek_v3`" in told
 
 

@@ -132,7 +132,6 @@ Architectures that transformers 5.24 has and the language has no words for, and 
 | `zamba2` | Zamba 2 | weights that several layers share, with adapters of their own |
 | `zaya` | Zaya 1 | convolutions that mix the channels of a head; values of the token before |
 | `phi3` with `longrope` | Phi 4 mini | rotary angles stretched by lists |
-| `minimax` | MiniMax Text 01, M1 | states that fade by constants of a layer's place |
 
 Not verified, since neither that release nor the published configs at hand have a config of theirs: Kimi K3, Grok, Ling and Ring 2 (`bailing_moe`), Step 3, Llama Nemotron
 Ultra, Mistral Large 3. `dagc import` refuses an unknown `model_type` and names those whose fields are most like its own. Nothing here was written from memory."""

@@ -219,10 +219,13 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
         "glm5_next_text",
         COMMON | {"num_hidden_layers": 3, "num_key_value_heads": 4, "kv_lora_rank": 6, "q_lora_rank": 8, "qk_nope_head_dim": 4, "qk_rope_head_dim": 0, "v_head_dim": 3, "n_routed_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 8, "intermediate_size": 20, "n_shared_experts": 1, "linear_head_dim": 4, "linear_num_heads": 2, "linear_conv_kernel_dim": 3, "layer_types": ["linear_attention"] * 3, "mlp_layer_types": ["dense", "sparse", "sparse"], "swiglu_limit": 0.6, "hc_mult": 3, "hc_sinkhorn_iters": 2, "hc_eps": 0.01, "pad_token_id": None},
     ),
+    "minimax": ("minimax", GQA | {"num_hidden_layers": 3, "intermediate_size": 8, "num_local_experts": 4, "num_experts_per_tok": 2, "block_size": 4, "layer_types": ["linear_attention", "full_attention", "linear_attention"], "linear_attn_alpha_factor": 1.5, "linear_attn_beta_factor": 0.5, "full_attn_alpha_factor": 1.25, "full_attn_beta_factor": 0.75, "mlp_alpha_factor": 2.0, "mlp_beta_factor": 0.5}),
 }  # fmt: skip
 
 OF_CHECKPOINTS = ("_bias", "layer_scalar")
 """Ends of the names of buffers that checkpoints have."""
+CONSTANT = ("slope_rate",)
+"""Those of them that a layer's place makes; they are rounded, so that files of float32 have them exactly."""
 OF_TEXT = {
     "glm5_next_text": ("glm5_next", "Glm5NextTextModel", "Glm5NextTextConfig"),
     "dots3_note_text": ("dots3_note", "Dots3NoteTextModel", "Dots3NoteTextConfig"),
@@ -232,7 +235,7 @@ OF_TEXT = {
     "step3p5": ("step3p7", "Step3p7TextModel", "Step3p7TextConfig"),
 }
 """Models for text alone that have no class with a head: module, model, config."""
-NOT_COUNTED = ("bamba",)
+NOT_COUNTED = ("bamba", "minimax")
 """Models that do not count the tokens of a cache: they are told where the next one is."""
 WITHOUT_ATTENTION = ("glm5_next_text",)
 """Cases whose layers all have states: the library asks a cache of keys how many tokens it has seen."""
@@ -268,6 +271,16 @@ def randomise(model: torch.nn.Module, seed: int) -> None:
         else:
             values = values * (0.2 if tensor.ndim == 1 else tensor.shape[-1] ** -0.5)
         tensor.data.copy_(values.to(torch.float16).double())
+
+
+def settle(model: torch.nn.Module) -> None:
+    """Constants that are rounded, and what modules have made of them."""
+    for module in model.modules():
+        for name in CONSTANT:
+            if name in module._buffers:
+                rounded = module._buffers[name].to(torch.float16).double()
+                module._buffers[name] = rounded
+                module.query_decay, module.key_decay, module.diagonal_decay = module.decay_factors(rounded)
 
 
 def config_of(kind: str, fields: dict[str, object]) -> transformers.PreTrainedConfig:
@@ -323,6 +336,7 @@ def make(name: str, out: Path, seed: int) -> None:
     torch.manual_seed(seed)
     model = made_of(kind, config).double().eval()
     randomise(model, seed)
+    settle(model)
     ids = torch.tensor(np.random.default_rng(seed).integers(0, 48, (2, 13)))
     with torch.no_grad():
         logits = model(input_ids=ids, **at(kind, 0, 13)).logits
@@ -332,7 +346,8 @@ def make(name: str, out: Path, seed: int) -> None:
     apart = float((decode - logits[:, -1:]).abs().max())
     folder = out / name
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = dict(model.named_parameters()) | {n: b for n, b in model.named_buffers() if n.endswith(OF_CHECKPOINTS)}
+    kept = (*OF_CHECKPOINTS, *CONSTANT)
+    tensors = dict(model.named_parameters()) | {n: b for n, b in model.named_buffers() if n.endswith(kept)}
     np.savez_compressed(
         folder / "weights.npz", **{n: t.detach().numpy().astype(np.float32) for n, t in tensors.items()}
     )
