@@ -64,6 +64,12 @@ def checked(folder: Path, case: str, text: str | None = None, flags: Sequence[st
             ["shared", "full"],
             "takes `chosen_tokens`, which no block before it computes",
         ),
+        (
+            "glm_moe_dsa_shared",
+            "indexer_types",
+            ["full"],
+            "`indexer_types` of `config.json` has 1 item, and the model 4 layers",
+        ),
         ("laguna", "num_attention_heads_per_layer", [4, 6, 8], "whole attention whose heads differ"),
         ("step3p5", "swiglu_limits_shared", [0.3, None, 0.3, None], "limits in layers without experts"),
         (
@@ -91,6 +97,29 @@ def test_a_wrong_field(
 ) -> None:
     assert checked(tmp_path, case, **{field: value}) == 2
     assert message in capsys.readouterr().err
+
+
+def test_what_is_wrong_with_a_field_is_told_where_the_file_has_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not in a file of the library; of a text part, its own field."""
+    given = json.loads((REFERENCE / "glm_moe_dsa_shared" / "config.json").read_text()) | {
+        "indexer_types": ["full", "shared"]
+    }
+    outer = {
+        "vision_config": {"indexer_types": 3, "a": ["}", {"indexer_types": 4}]},
+        "indexer_types": 5,
+        "model_type": "many",
+    }
+    for config, indent in ((given, 1), ({**outer, "text_config": given}, 2)):
+        text = json.dumps(config, indent=1)
+        lines = [
+            n for n, one in enumerate(text.splitlines(), start=1) if one.startswith(" " * indent + '"indexer_types"')
+        ]
+        line = lines[-1]
+        assert checked(tmp_path, "glm_moe_dsa_shared", text) == 2
+        found = capsys.readouterr().err
+        assert f"config.json:{line}:{indent + 1}\n" in found and "library/" not in found
 
 
 def test_rotary_fields_by_type_of_layer_are_those_of_all_where_they_agree(

@@ -164,7 +164,7 @@ def changed(folder: Path, base: str, **changes: object) -> str:
         ("mixtral-8x7b", {"hidden_size": None}, "has no field `hidden_size`"),
         ("mixtral-8x7b", {"num_experts_per_tok": 9}, "top_k 9 exceeds the 8 experts"),
         ("mixtral-8x7b", {"num_hidden_layers": 3.5}, "`layers` is a whole number"),
-        ("mixtral-8x7b", {"num_hidden_layers": "32"}, "`layers` is a number, not the word `32`"),
+        ("mixtral-8x7b", {"num_hidden_layers": "32"}, 'is the text "32", not a number'),
         ("mixtral-8x7b", {"quantization_config": {"quant_method": "gptq"}}, "a precision that no dtype describes"),
         ("mixtral-8x7b", {"torch_dtype": "int7"}, "`dtype` cannot be `int7`"),
         ("mixtral-8x7b", {"model_type": "mixtrall"}, "the architecture `mixtrall` is not in the library"),

@@ -9,10 +9,11 @@ from pathlib import Path
 from ...base.diagnostics import Collector, did_you_mean
 from ...base.files import Unreadable, read_text
 from ...base.frozen import field, record
-from ...base.source import Span
+from ...base.source import Source, Span
 from ...base.suggest import products
 from ...base.units import Quantity
 from ..values.evaluate import Value
+from .field_places import place_of
 from .precision import precision
 
 DIGITS = 9
@@ -21,6 +22,7 @@ MAX_BYTES = 4_000_000
 """Largest config.json that is read."""
 
 
+TEXT_PART = "text_config"
 MADE = ("by_type", "rope", "precision")
 """Fields that are made of the file's."""
 MOST_SHOWN = 12
@@ -33,12 +35,13 @@ class ByType(dict[str, object]):
 @record
 class Config:
     """`assumed` collects what a spec took in place of a field that the file does not have, `told` what is said once of several
-    fields."""
+    fields. `source`: the file's text."""
 
     path: str
     fields: Mapping[str, object]
     assumed: list[str] = field(default_factory=list)
     told: set[str] = field(default_factory=set)
+    source: Source | None = None
 
     def has(self, parts: Sequence[str]) -> bool:
         """Does the file have something there? Null is nothing."""
@@ -53,13 +56,13 @@ class Config:
         value = _value(node) if len(at) == len(parts) else None
         if isinstance(node, str) and node.isascii() and node.isdigit():
             what = f'`{".".join(at)}` of `{self.path}` is the text "{node[:20]}", not a number'
-            self._once(what, span, out, f"a number is written without quotes: {node[:20]}")
+            self._once(what, self.place(at, span), out, f"a number is written without quotes: {node[:20]}")
             return None
         if node is None:
             self._missing(parts, span, out)
         elif value is None:
             wanted = _WANTED if len(at) == len(parts) else "an object of fields"
-            out.add("E05", f"`{'.'.join(at)}` of `{self.path}` is {_shown(node)}, not {wanted}", span)
+            out.add("E05", f"`{'.'.join(at)}` of `{self.path}` is {_shown(node)}, not {wanted}", self.place(at, span))
         return value
 
     def _find(self, parts: Sequence[str]) -> tuple[Sequence[str], object]:
@@ -70,6 +73,22 @@ class Config:
                 return parts[:i], node
             node = node.get(part)
         return parts, node
+
+    def place(self, parts: Sequence[str], otherwise: Span) -> Span:
+        """Where the file has a field; a multi-modal model's may be in its text part."""
+        for path in ((TEXT_PART, *parts), parts) if self.source is not None else ():
+            assert self.source is not None
+            if (found := place_of(self.source.text, path)) is not None:
+                return Span(self.source, *found)
+        return otherwise
+
+    def short(self, parts: Sequence[str], have: int, wanted: int, span: Span, out: Collector) -> None:
+        """Of a list that has an item for each layer."""
+        name = ".".join(parts)
+        self._once(
+            f"`{name}` of `{self.path}` has {have} item{'s' if have != 1 else ''}, and the model {wanted} layers",
+            self.place(parts, span), out, f"give `{name}` an item for each layer",
+        )  # fmt: skip
 
     def _by_type(self, values: ByType, span: Span, out: Collector) -> None:
         if "by type" not in self.told:
@@ -123,12 +142,13 @@ def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return fields
 
 
-def _read(path: Path) -> object:
+def _read(path: Path) -> tuple[object, str]:
+    """The object, and the text."""
     import json
 
     text = read_text(path, MAX_BYTES)
     try:
-        return json.loads(text, object_pairs_hook=_pairs)
+        return json.loads(text, object_pairs_hook=_pairs), text
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
@@ -139,7 +159,7 @@ def read_config(
     """The file's fields, of one of the known architectures. A multi-modal model's text part (`text_config`) takes precedence over
     the outer fields. `beside`: names of the second files that may say how weights are stored, and where they are."""
     try:
-        data = _read(path)
+        data, text = _read(path)
     except Unreadable as error:
         out.add("E05", f"cannot read `{shown}`: {error}", span)
         return None
@@ -156,7 +176,7 @@ def read_config(
     if not isinstance(data, dict):
         out.add("E05", f"`{shown}` is not a JSON object", span)
         return None
-    inner = data.get("text_config")
+    inner = data.get(TEXT_PART)
     if isinstance(inner, dict):
         data = {**data, **inner}
     if not isinstance(data.get("model_type"), str):
@@ -185,7 +205,9 @@ def read_config(
         data["quantization_config"] = quantisation or None
         if quantisation:
             notes.append(f"the precision of weights is from {quantisation['file']}")
-    return Config(shown, {**data, "rope": _rope(data), "precision": precision(data, notes)}, notes)
+    return Config(
+        shown, {**data, "rope": _rope(data), "precision": precision(data, notes)}, notes, source=Source(shown, text)
+    )
 
 
 def _unknown_architecture(
@@ -221,7 +243,7 @@ def _quantisation_beside(
     for file, path in beside.items():
         name = str(Path(shown).parent / file)
         try:
-            data = _read(path)
+            data, _ = _read(path)
         except Unreadable as error:
             out.add("E05", f"cannot read `{name}`: {error}", span)
             return None

@@ -181,6 +181,15 @@ def _at(names: Names, node: ast.CallExpr, words: bool) -> Value:
     if not isinstance(items, (tuple, str)):
         names.out.add("E08", f"`at` needs a list or a text here, not {kind_of(items)}", node.args[0].span)
         raise _Wrong
+    listed = node.args[0]
+    if (
+        index == len(items) < names.count
+        and isinstance(listed, ast.Name)
+        and names.config is not None
+        and listed.parts[0] == "config"
+    ):
+        names.config.short(listed.parts[1:], len(items), names.count, node.span, names.out)
+        raise _Wrong
     if not 0 <= index < len(items) or index != int(index):
         what = "text" if isinstance(items, str) else "list"
         names.out.add("E09", f"the {what} has {len(items)} items; there is no item {index:g}", node.span)
@@ -261,7 +270,7 @@ def _each(names: Names, node: ast.CallExpr, words: bool) -> Value:
         raise _Wrong
     items = []
     for index in range(int(count)):
-        inner = replace(names, extra={**names.extra, "index": Quantity(float(index))})
+        inner = replace(names, extra={**names.extra, "index": Quantity(float(index))}, count=int(count))
         items.append(_arg(inner, node, 1, words))
     return tuple(items)
 

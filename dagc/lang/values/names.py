@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 @mutable
 class Names:
-    """What expressions may name: constants, and (per call) some more. Bare words are allowed where asked."""
+    """What expressions may name: constants, and (per call) some more. Bare words are allowed where asked. `count`: to which an `each` around
+    them counts."""
 
     constants: Mapping[str, AttrValue]
     out: Collector
@@ -25,6 +26,7 @@ class Names:
     unknown: set[str] = field(default_factory=set)  # constants that failed: already reported
     config: Config | None = None  # the config.json that a model comes from
     reach: Reach | None = None  # the files that the spec may name
+    count: int = 0
 
     def find(self, given: str, base: Path | None) -> Path:
         """A file that the spec names. Raises Unreadable when it may not be read."""
