@@ -48,7 +48,7 @@ class SequenceParallel(GraphPass):
             if tokens is Tokens.IN_ORDER:
                 return _over_heads(segment, op, seq, mesh.size) if graph.takes_prompts else op
             if tokens is Tokens.CACHE:
-                return op.annotate("context", seq)
+                return op.annotate("context", seq) if "context" in op.dims else op
             rows = routed(segment, op)
             if rows is not None and tokens is not Tokens.AT_HOME:
                 # A decode step has one token a sequence, the same on every sequence rank.

@@ -33,6 +33,41 @@ SPARSE = """block sparse_block(x) {
 }
 layer hybrid { sparse_block, moe }
 """
+GROUPED = """block grouped_block(x) {
+  let ratio = 4
+  let series = 2
+  h = rms_norm(x)
+  q[batch, seq, heads, head_dim] = h * Wq[hidden, heads, head_dim]
+  kv[batch, seq, head_dim] = h * Wk[hidden, head_dim]
+  k = cache(rope(kv, tail = true, fraction = 0.5))
+  c[batch, seq, series, head_dim] = h * Wc[hidden, series, head_dim]
+  z[batch, seq, series, head_dim] = h * Wz[hidden, series, head_dim]
+  e = rope(rms_norm(pool(c, z, B[ratio, series, head_dim], overlap = true)), tail = true, fraction = 0.5)
+  ic[batch, seq, index_dim] = h * Wic[hidden, index_dim]
+  iz[batch, seq, index_dim] = h * Wiz[hidden, index_dim]
+  iq[batch, seq, index_heads, index_dim] = h * Wiq[hidden, index_heads, index_dim]
+  iw[batch, seq, index_heads] = h * Wiw[hidden, index_heads]
+  picked = select(rope(iq), rope(pool(ic, iz, Bi[ratio, index_dim])), iw, top_k = attention.index_top_k)
+  o = attend(rope(q, tail = true, fraction = 0.5), k, k, causal = true, window = 16, entries = e, sinks = S[heads], selected = picked)
+  ro = rope(o, tail = true, fraction = 0.5, inverse = true)
+  y[batch, seq, hidden] = ro * Wo[heads, head_dim, hidden]
+  return x + y
+}
+block wide_block(x) {
+  let ratio = 32
+  h = rms_norm(x)
+  q[batch, seq, kv_heads, group, head_dim] = h * Wq[hidden, kv_heads, group, head_dim]
+  k[batch, seq, kv_heads, head_dim] = h * Wk[hidden, kv_heads, head_dim]
+  v[batch, seq, kv_heads, head_dim] = h * Wv[hidden, kv_heads, head_dim]
+  z[batch, seq, kv_heads, head_dim] = h * Wz[hidden, kv_heads, head_dim]
+  ke = pool(k, z, Bk[ratio, kv_heads, head_dim])
+  ve = pool(v, z, Bv[ratio, kv_heads, head_dim])
+  o = attend(q, k, v, causal = true, window = 16, entries = ke, entry_values = ve)
+  y[batch, seq, hidden] = o * Wo[kv_heads, group, head_dim, hidden]
+  return x + y
+}
+layer hybrid { grouped_block, wide_block, moe }
+"""
 MODEL = """hidden = 64, vocab = 512, dtype = bf16
 attention { kind = gqa, heads = 8, kv_heads = 4, head_dim = 8, index_heads = 4, index_dim = 16, index_top_k = 32 }
 experts { count = 8, top_k = 2, hidden = 32 }

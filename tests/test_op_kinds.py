@@ -7,6 +7,7 @@ from functools import cache
 
 import pytest
 from conftest import spec_text
+from state_specs import GROUPED, state_spec
 from test_empty_experts import compiled
 from training_steps import library_text, step_of
 
@@ -61,6 +62,7 @@ def plans() -> tuple[Plan, ...]:
         spec_text(kind="decode", phase="gpus = 0..1, attention { dp = 2 }\nexperts { gpus = 2..3, ep = 2 }"),
         spec_text(kind="decode", phase="gpus = 0..7, dp = 8, exit = [at(layers = 2, share = 50%)]"),
         COMMON_ROWS,
+        state_spec(GROUPED, "gpus = 0..3, tp = 2, sp = 2"),
     ]
     return tuple(map(dagc.compile_text, texts))
 
@@ -180,6 +182,7 @@ def test_the_layout_of_the_result_is_the_kinds(name: str) -> None:
 ROLES: dict[str, tuple[int, str]] = {
     "attend": (0, "queries"),
     "conv": (1, "taps"),
+    "pool": (2, "biases"),
     "select": (1, "keys"),
     "delta": (1, "keys"),
     "dispatch": (1, "choice"),

@@ -220,6 +220,10 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
         COMMON | {"num_hidden_layers": 3, "num_key_value_heads": 4, "kv_lora_rank": 6, "q_lora_rank": 8, "qk_nope_head_dim": 4, "qk_rope_head_dim": 0, "v_head_dim": 3, "n_routed_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 8, "intermediate_size": 20, "n_shared_experts": 1, "linear_head_dim": 4, "linear_num_heads": 2, "linear_conv_kernel_dim": 3, "layer_types": ["linear_attention"] * 3, "mlp_layer_types": ["dense", "sparse", "sparse"], "swiglu_limit": 0.6, "hc_mult": 3, "hc_sinkhorn_iters": 2, "hc_eps": 0.01, "pad_token_id": None},
     ),
     "minimax": ("minimax", GQA | {"num_hidden_layers": 3, "intermediate_size": 8, "num_local_experts": 4, "num_experts_per_tok": 2, "block_size": 4, "layer_types": ["linear_attention", "full_attention", "linear_attention"], "linear_attn_alpha_factor": 1.5, "linear_attn_beta_factor": 0.5, "full_attn_alpha_factor": 1.25, "full_attn_beta_factor": 0.75, "mlp_alpha_factor": 2.0, "mlp_beta_factor": 0.5}),
+    "deepseek_v4_attention": (
+        "deepseek_v4",
+        {"vocab_size": 48, "hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 4, "head_dim": 8, "max_position_embeddings": 64, "q_lora_rank": 6, "partial_rotary_factor": 0.5, "sliding_window": 4, "o_groups": 2, "o_lora_rank": 5, "index_n_heads": 8, "index_head_dim": 6, "index_topk": 2, "compress_rates": {"compressed_sparse_attention": 3, "heavily_compressed_attention": 4}, "layer_types": ["sliding_attention", "compressed_sparse_attention", "heavily_compressed_attention", "compressed_sparse_attention"], "hc_mult": 1, "moe_intermediate_size": 8, "n_routed_experts": 4, "num_experts_per_tok": 2, "rope_parameters": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "beta_fast": 32.0, "beta_slow": 1.0}},
+    ),
 }  # fmt: skip
 
 OF_CHECKPOINTS = ("_bias", "layer_scalar")
@@ -313,6 +317,31 @@ class OfText(torch.nn.Module):
         return SimpleNamespace(logits=logits, past_key_values=out.past_key_values)
 
 
+class AttentionLayer(torch.nn.Module):
+    """A layer of DeepSeek V4 without its experts, between one residual stream as other models have it."""
+
+    def __init__(self, layer: torch.nn.Module) -> None:
+        super().__init__()
+        self.input_layernorm, self.self_attn = layer.input_layernorm, layer.self_attn
+
+    def forward(self, hidden: torch.Tensor, **given: object) -> torch.Tensor:
+        return hidden + self.self_attn(self.input_layernorm(hidden.squeeze(2)), **given)[0].unsqueeze(2)
+
+
+class OneStream(torch.nn.Module):
+    """In the place of what makes one of several streams."""
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden.squeeze(2)
+
+
+def attention_alone(model: torch.nn.Module) -> torch.nn.Module:
+    """Of DeepSeek V4 embedding, attention and head."""
+    model.model.layers = torch.nn.ModuleList(map(AttentionLayer, model.model.layers))
+    model.model.hc_head = OneStream()
+    return model
+
+
 def made_of(kind: str, config: transformers.PreTrainedConfig) -> torch.nn.Module:
     if kind in OF_TEXT:
         return OfText(config)
@@ -334,7 +363,8 @@ def make(name: str, out: Path, seed: int) -> None:
     config = config_of(kind, fields)
     config._attn_implementation = config._experts_implementation = "eager"
     torch.manual_seed(seed)
-    model = made_of(kind, config).double().eval()
+    model = made_of(kind, config)
+    model = (attention_alone(model) if name == "deepseek_v4_attention" else model).double().eval()
     randomise(model, seed)
     settle(model)
     ids = torch.tensor(np.random.default_rng(seed).integers(0, 48, (2, 13)))

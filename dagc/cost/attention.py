@@ -30,7 +30,8 @@ KV_VARIANT = {"bf16": "bf16", "fp16": "bf16", "fp8": "fp8"}
 
 
 def match(found: Match) -> None:
-    # No kernel that reads selected tokens was measured, none that stores scores, and none of compressed caches.
+    # No kernel that reads selected tokens was measured, none that sees entries of groups, none that stores scores, and none of compressed
+    # caches.
     ops = [op for op in found.shapes.of_kind("attend") if _is_known(found, op)]
     if not ops:
         return
@@ -41,7 +42,7 @@ def match(found: Match) -> None:
 def _is_known(found: Match, op: Op) -> bool:
     attrs = op.of(AttendAttrs)
     compressed = any(stored_share(found.segment, name) != 1.0 for name in op.inputs)
-    return not attrs.chosen and attrs.kernel == "flash" and not compressed
+    return not attrs.chosen and not attrs.entries and attrs.kernel == "flash" and not compressed
 
 
 def _attentions(found: Match, ops: list[Op]) -> None:

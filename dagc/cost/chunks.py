@@ -11,6 +11,9 @@ from itertools import accumulate
 from ..base.frozen import record, replace
 from ..base.traced import number
 from ..ir.graph import Graph, Segment
+from ..ir.ops.attention import entry_tokens
+from ..ir.ops.kind import Tokens
+from ..ir.ops.op_set import OPS
 from ..ir.routed_dims import stem
 from ..spec.phase import Phase
 
@@ -87,10 +90,19 @@ def resized(graph: Graph, tokens: float, context: float) -> Graph:
             if stem(name) == "slot":
                 sizes[name] = size * tokens / segment.sizes["seq"]
             elif stem(name) == "chosen":
-                sizes[name] = min(size, context)
+                sizes[name] = min(size, seen_of(segment, name, context))
         return segment.with_sizes(sizes)
 
     return replace(graph, segments=tuple(change(s) for s in graph.segments))
+
+
+def seen_of(segment: Segment, chosen: str, context: float) -> float:
+    """Of how many a choice is, up to so long a context: of its tokens, or of groups of them."""
+    for op in segment.ops:
+        if chosen in op.dims and OPS[op.kind].tokens is Tokens.CHOOSE:
+            tokens = entry_tokens(segment, op)
+            return -(-context // tokens) if tokens else context
+    return context
 
 
 def divided(graph: Graph, tokens: float) -> float:

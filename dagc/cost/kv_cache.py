@@ -10,6 +10,7 @@ from ..base.dtypes import DTYPE_BYTES
 from ..base.frozen import record
 from ..base.phase_kinds import part_kind
 from ..base.traced import called
+from ..ir.entries import counts_tokens, entries_dim
 from ..ir.graph import Graph, Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.ops.attributes import CacheAttrs
@@ -67,8 +68,11 @@ def kept_share(op: Op) -> tuple[float, float]:
 
 
 def sequence_tokens(segment: Segment, op: Op, kind: str, policy: CachePolicy) -> float:
-    """Most tokens of one sequence in a cache, on all ranks together. Of a prefill, what later tokens see:
+    """Most tokens of one sequence in a cache, or groups of them, on all ranks together. Of a prefill, what later tokens see:
     keys of its own pass are activations until then."""
+    grouped = entries_dim(op.dims)
+    if grouped is not None:
+        return segment.size(grouped, op.scope)
     context, generates = segment.size("context", op.scope), part_kind(op.scope, kind).generates
     most = context
     if isinstance(op.attrs, CacheAttrs) and op.attrs.keep and not generates:
@@ -88,16 +92,19 @@ def _kept_of(context: float, queries: float, window: int | None, chunk: int | No
 def held_tokens(segment: Segment, op: Op, mesh: Mesh, kind: str, policy: CachePolicy) -> float:
     """Those on one rank. Where the context is split, the last rank has the window."""
     assert op.sharding is not None
+    most = sequence_tokens(segment, op, kind, policy)
+    if entries_dim(op.dims) is not None:
+        return most
     split = dict(zip(op.dims, op.sharding.dims, strict=True)).get("context", ())
-    return min(segment.size("context", op.scope) / mesh.size(split), sequence_tokens(segment, op, kind, policy))
+    return min(segment.size("context", op.scope) / mesh.size(split), most)
 
 
 def token_bytes(segment: Segment, op: Op, mesh: Mesh) -> float:
-    """Bytes of one token of every sequence in a cache, on one rank, as numbers."""
+    """Bytes of one token of every sequence in a cache, or of one entry, on one rank, as numbers."""
     assert op.sharding is not None
     total = DTYPE_BYTES[op.dtype]
     for dim, axes in zip(op.dims, op.sharding.dims, strict=True):
-        total *= 1.0 if dim == "context" else segment.size(dim, op.scope) / mesh.size(axes)
+        total *= 1.0 if counts_tokens(dim) else segment.size(dim, op.scope) / mesh.size(axes)
     return total
 
 

@@ -33,6 +33,7 @@ KERNELS: Mapping[str, Callable[[Match], None]] = {
 ROOFLINE: Mapping[str, str] = {
     "route": "no kernel of routers was measured",
     "empty_weight": "reads the choices once: bandwidth alone",
+    "pool": "no kernel of groups of tokens was measured",
     "lookup": "reads one row per token: bandwidth alone",
     "last": "a view that is kept: bandwidth alone",
     "rename": "a view: it takes no time",

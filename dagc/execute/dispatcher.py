@@ -11,6 +11,7 @@ import numpy as np
 
 from ..base.draft_trees import depths, lineage, of_word
 from ..base.frozen import record, replace
+from ..ir.entries import group_of, is_entries
 from ..ir.graph import FORWARD, Op, Segment
 from ..ir.ops.op_set import OPS
 from ..ir.routed_dims import rows_of
@@ -46,7 +47,7 @@ class OpCall:
 
     def part(self, dim: str) -> slice:
         """The rank's part of a loop of the op."""
-        return self.shards.part(int(self.segment.sizes[dim]), self.op.loop(dim), self.rank)
+        return self.shards.part(int(self.segment.size(dim)), self.op.loop(dim), self.rank)
 
     def length(self, dim: str) -> int:
         """Entries of a dim on the rank."""
@@ -54,7 +55,13 @@ class OpCall:
         return int(own.stop - own.start)
 
     def positions(self, dim: str) -> Any:
-        """In the sequence, of the rank's tokens along `seq` or `context`; of drafted tokens that branch by their depth."""
+        """In the sequence, of the rank's tokens along `seq` or `context`; of drafted tokens that branch by their depth. Of groups of tokens
+        the first token's."""
+        group = group_of(dim)
+        if group is not None:
+            tokens, count = int(self.segment.size(group)), int(self.segment.size(dim))
+            first = 0 if is_entries(dim) else self._before // tokens
+            return (np.arange(count) + first) * tokens
         found = self.places(dim)
         tree = of_word(getattr(self.op.attrs, "tree", ""))
         if not tree:
@@ -82,6 +89,11 @@ class OpCall:
         own[tuple(np.array(list(lineage(tree))).T)] = True
         queries, context = self.places("seq") - self._before, self.places("context") - self._before
         return (context < 0)[None, :] | own[queries[:, None], np.maximum(context, 0)[None, :]]
+
+    def whole_groups(self, dim: str) -> Any:
+        """[queries, entries]: whether all tokens of a group come no later than the query."""
+        last = self.positions(dim) + int(self.segment.size(str(group_of(dim)))) - 1
+        return self.positions("seq")[:, None] >= last[None, :]
 
     @property
     def origin(self) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from ..base.arrays import NDArray
 from ..base.dtypes import DTYPE_BYTES, dtype
 from ..cost.footprint import Memory
 from ..cost.kv_cache import CachePolicy, kept_share, sequence_tokens
+from ..ir.entries import counts_tokens
 from ..ir.graph import Graph, Segment, Weight
 from ..ir.ops.kind import Tokens
 from ..ir.ops.op_set import OPS, state_of
@@ -98,7 +99,8 @@ def cache_bytes(shards: Shards, record: Record, plan: Segment, kind: str, policy
             most = sequence_tokens(plan, op, kind, policy)
             for i, shape in enumerate(record.caches[segment.name, op.name]):
                 own = {d: n * scale(plan, segment, (d,), op.scope) for d, n in zip(op.dims, shape, strict=True)}
-                own["context"] = min(own["context"], most)
+                along = next(filter(counts_tokens, op.dims))
+                own[along] = min(own[along], most)
                 total[i] += prod(own.values()) * DTYPE_BYTES[op.dtype] * kept_share(op)[1]
         elif state is not None:
             for i, shape in enumerate(record.caches[segment.name, op.name]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ..ir.entries import counts_tokens, group_of, pooled_of
 from ..ir.ops.attributes import LeavingAttrs, NormAttrs
 from ..ir.ops.leaving import EVERY, STILL
 from ..ir.ops.packing import unpacked_shape
@@ -31,6 +32,22 @@ def delta_layouts(dims: Sequence[Dims], rows: Dims) -> list[Dims]:
     width = dims[1][-1]
     decay = (*rows, width) if width in dims[3] else rows
     return [*((*rows, own[-1]) for own in dims[:3]), decay, rows]
+
+
+def tokens_of(dims: Dims) -> str:
+    """The dimension of a tensor that counts tokens of this pass, or groups of them."""
+    return next(d for d in dims if d == "seq" or group_of(d) is not None)
+
+
+def along_context(dims: Dims) -> str:
+    """The dimension of a cache that counts tokens of the context, or groups of them."""
+    return next(filter(counts_tokens, dims))
+
+
+def new_rows(call: OpCall) -> int:
+    """Of a cache those that a pass writes: its tokens, or the groups that these are in."""
+    group = group_of(along_context(call.out))
+    return int(call.segment.size("seq" if group is None else pooled_of(group)))
 
 
 def normed(function: Callable[..., Array], sums: Sequence[Callable[[Array], Array]]) -> Rule:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..base.arrays import NDArray
+from ..ir.entries import entries_dim
 from ..ir.graph import Graph, Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.ops.attributes import DispatchAttrs, LabelsAttrs, WeightAttrs
@@ -207,10 +208,15 @@ class Shards:
         rows = EVERY if EVERY in op.dims else "batch"
         if self.inputs.history is None:
             sequences = self.inputs.tokens.shape[0] * sequences_of_row(segment)
-            shape = tuple(sequences if d == rows else int(segment.sizes[d]) for d in op.dims)
+            shape = tuple(sequences if d == rows else int(segment.size(d)) for d in op.dims)
             history = random_tensor(f"cache.{segment.name}.{layer}.{op.name}", shape)
         else:
             history = self.inputs.history[layer, op.name]
+            grouped = entries_dim(op.dims)
+            if grouped is not None:  # of begun groups there is an entry already
+                axis, count = op.dims.index(grouped), int(segment.size(grouped))
+                room = np.zeros_like(np.take(history, [0] * (count - history.shape[axis]), axis))
+                history = np.concatenate([history, room], axis)
             if "context" in op.dims:
                 axis = op.dims.index("context")
                 room = np.zeros_like(np.take(history, np.arange(int(segment.sizes["seq"])), axis))
@@ -220,7 +226,9 @@ class Shards:
         return self.shard(np.take(history, part, axis=op.dims.index(rows)), layout, rank).copy()
 
     def takes_new_tokens(self, segment: Segment, op: Op, rank: Coordinates) -> bool:
-        """Whether a rank's part of a cache is the one with the end of the context."""
+        """Whether a rank's part of a cache is the one with the end of the context. Every rank has all entries of groups."""
+        if "context" not in op.dims:
+            return True
         context = int(segment.sizes["context"])
         layout = op.sharding.dims if op.sharding is not None else ((),) * len(op.dims)
         return bool(self.part(context, layout[op.dims.index("context")], rank).stop == context)

@@ -14,9 +14,10 @@ from itertools import chain
 from math import lcm
 
 from ..base.frozen import record
+from ..ir.entries import entries_dim, group_of
 from ..ir.graph import Graph, Op, Segment, Stage, runs
 from ..ir.handed_on import are_handed_on, carried
-from ..ir.ops.attention import rotated
+from ..ir.ops.attention import chooses, entry_operands, rotated
 from ..ir.ops.attributes import (
     AttendAttrs,
     Attrs,
@@ -24,6 +25,7 @@ from ..ir.ops.attributes import (
     LeavingAttrs,
     LossAttrs,
     PartAttrs,
+    PoolAttrs,
     RopeAttrs,
     RouteAttrs,
     RouterAttrs,
@@ -31,6 +33,7 @@ from ..ir.ops.attributes import (
     ShareAttrs,
     TemperAttrs,
 )
+from ..ir.ops.kind import Tokens
 from ..ir.ops.leaving import EVERY
 from ..ir.ops.op_set import OPS, table_by_id
 from ..ir.ops.sequence import SEQUENCE_DIMS
@@ -43,6 +46,8 @@ from .packed_twin import branches, packed_sizes
 
 SMALL_BLOCK = 2
 """Tokens of a block that is selected as one."""
+SMALL_GROUP = 2
+"""Tokens that are kept as one entry."""
 WIDTHS = (8, 6, 10)
 """What widths become that no axis splits: one after the other, so that few dims have equal sizes."""
 HEADS, WORDS, CHOICES = 2, 32, 4
@@ -253,6 +258,8 @@ class Shrinker:
                 (table := table_by_id(op)) and dim == segment.dims_of(table)[0]
             ):
                 base = WORDS
+            if isinstance(op.attrs, PoolAttrs) and dim == segment.dims_of(op.inputs[2])[0]:
+                base = SMALL_GROUP
             if isinstance(op.attrs, RopeAttrs) and op.dims[-1] == dim:
                 fractions.append(op.of(RopeAttrs).fraction)
 
@@ -267,6 +274,10 @@ class Shrinker:
             scope = scope if f"{scope}:{dim}" in segment.sizes else "dense"  # one size for all parts
             own = tuple(f"{part}:context" for part in segment.parts if scope in (part, "dense")) or ("context",)
             found = [(int(segment.sizes[key]), self.known[key, int(segment.sizes[key])]) for key in own]
+            group = group_of(chosen_from(segment, dim) or "")
+            if group is not None:  # groups of tokens, the begun one among them
+                whole, twins = int(segment.size(group)), int(self.size(segment, group))
+                found = [(-(-plan // whole), -(-few // twins)) for plan, few in found]
             context, small = min(found)
             chosen = int(segment.size(dim, scope))
             if chosen >= context:
@@ -308,8 +319,10 @@ class Shrinker:
             return attrs.but(floor=reaches.get(attrs.floor, attrs.floor))
         if isinstance(attrs, AttendAttrs):
             window, chunk = (int(reaches.get(n, n)) for n in (attrs.window, attrs.chunk))
-            chosen = int(self.made(segment, segment.dims_of(op.inputs[-1])[-1], op.scope)) if attrs.chosen else 0
+            chosen = int(self.made(segment, segment.dims_of(op.inputs[-1])[-1], op.scope)) if chooses(attrs) else 0
             block = min(attrs.chosen_together, SMALL_BLOCK)
+            if attrs.chosen_entries:
+                return attrs.but(window=window, chunk=chunk, chosen_entries=chosen)
             return attrs.but(window=window, chunk=chunk, chosen=chosen, chosen_together=block)
         if isinstance(attrs, SelectAttrs) and attrs.together:
             return attrs.but(together=SMALL_BLOCK, local=1)
@@ -348,6 +361,16 @@ def in_runs(graph: Graph) -> Iterator[tuple[str, int]]:
                 value = segment.dims_of(op.inputs[0])
                 for dim in (value[-1], *op.dims[len(value) - 1 :]):
                     yield dim, int(segment.size(dim, op.scope))
+
+
+def chosen_from(segment: Segment, dim: str) -> str | None:
+    """The dimension of the entries that a choice is of; None where it is of tokens, or another layer's."""
+    for op in segment.ops:
+        if op.dims[-1:] == (dim,) and OPS[op.kind].tokens is Tokens.CHOOSE:
+            return entries_dim(segment.dims_of(op.inputs[1]))
+        if isinstance(op.attrs, AttendAttrs) and op.attrs.chosen_entries and segment.dims_of(op.inputs[-1])[-1] == dim:
+            return entries_dim(segment.dims_of(entry_operands(op)[0][0]))
+    return None
 
 
 def renamed(graph: Graph) -> dict[str, str]:
@@ -535,7 +558,8 @@ def _unsized(attrs: Attrs) -> Attrs:
         return attrs.but(floor=1.0)
     if isinstance(attrs, AttendAttrs):
         return attrs.but(
-            window=min(attrs.window, 1), chunk=min(attrs.chunk, 1), chosen=min(attrs.chosen, 1), chosen_together=min(attrs.chosen_together, 1)
+            window=min(attrs.window, 1), chunk=min(attrs.chunk, 1), chosen=min(attrs.chosen, 1), chosen_together=min(attrs.chosen_together, 1),
+            chosen_entries=min(attrs.chosen_entries, 1),
         )  # fmt: skip
     if isinstance(attrs, SelectAttrs):
         return attrs.but(together=min(attrs.together, 1), local=1)

@@ -129,6 +129,7 @@ WORK: Mapping[str, Count | None] = {
     "attend": _attend,
     "select": _select,
     "delta": _delta,
+    "pool": _each,
     "combine": _combine,
     **dict.fromkeys(ACTIVATIONS, _each),
     **dict.fromkeys(

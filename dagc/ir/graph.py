@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from ..base.collectives import ACROSS, FROM_EXPERTS, is_token_exchange
 from ..base.frozen import record, replace
 from ..base.phase_kinds import PHASE_KINDS, PROMPT, SAMPLED, PhaseKind, is_part
+from .entries import derived, entries_dim
 from .mesh import Mesh
 from .ops.attributes import (
     NONE,
@@ -224,7 +225,8 @@ class Segment:
     def size(self, dim: str, scope: str = "dense") -> float:
         if scope != "dense" and (own := f"{scope}:{dim}") in self.sizes:
             return self.sizes[own]
-        return self.sizes[dim]
+        found = self.sizes.get(dim)
+        return derived(self, dim, scope) if found is None else found
 
     def count(self, dims: tuple[str, ...], scope: str = "dense") -> float:
         """Elements of a tensor."""
@@ -398,10 +400,12 @@ class Segment:
                     own = op.attrs.window or None, op.attrs.chunk or None
             elif "context" in op.dims:
                 own = found.get(op.name, (None, None))
+            sees_entries = isinstance(op.attrs, AttendAttrs) and op.attrs.entries
             for name in op.inputs:
-                other = found.get(name, own)
-                window = None if own[0] is None or other[0] is None else max(own[0], other[0])
-                found[name] = (window, own[1] if own[1] == other[1] else None)
+                mine = (None, None) if sees_entries and entries_dim(self.dims_of(name)) is not None else own
+                other = found.get(name, mine)
+                window = None if mine[0] is None or other[0] is None else max(mine[0], other[0])
+                found[name] = (window, mine[1] if mine[1] == other[1] else None)
         return found
 
     def dims_of(self, name: str) -> tuple[str, ...]:

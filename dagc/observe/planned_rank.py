@@ -15,7 +15,7 @@ from .busy import NOTHING, Activity, activity
 from .kernel_classes import COMPUTE, COPY, EXCHANGE
 
 ROWS: Mapping[str, str] = {
-    "attend": "attention", "select": "attention", "rope": "attention", "cache": "attention", "temper": "attention",
+    "attend": "attention", "select": "attention", "rope": "attention", "cache": "attention", "pool": "attention", "temper": "attention",
     "delta": "linear_attention", "conv": "linear_attention", "route": "experts", "dispatch": "experts", "combine": "experts", "empty_weight": "experts",
     "lookup": "embedding", "argmax": "sampling", "last": "sampling",
     "permute": SEND.name, "ring_turn": SEND.name, **dict.fromkeys(ACROSS, SEND.name), SEND.name: SEND.name,

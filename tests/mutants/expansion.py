@@ -25,7 +25,7 @@ from dagc.execute.machine import RankMachine
 from dagc.execute.prove import Recording, distance, model_graph, single
 from dagc.execute.reference import Reference, cache_after
 from dagc.ir.graph import Graph, Op
-from dagc.ir.ops.attention import attend_extras
+from dagc.ir.ops.attention import attend_extras, attend_operands, entry_operands
 from dagc.ir.ops.attributes import Value, schema, values
 from dagc.ir.ops.elementwise import ACTIVATIONS
 from dagc.ir.ops.op_set import OPS
@@ -251,6 +251,9 @@ def graph_mutants() -> Iterator[GraphMutant]:
     yield GraphMutant(("route", "empty_bias"), "left out", _unbiased)
     yield input_left_out("sinks", "attend", lambda op: _where(op, attend_extras(op)[0]))
     yield input_left_out("selected", "attend", lambda op: _where(op, attend_extras(op)[1]))
+    yield GraphMutant(("attend", "entries"), "left out", _tokens_alone)
+    yield GraphMutant(("attend", "entry_values"), "those of tokens", _values_of_tokens)
+    yield exchanged("pool", 0, 1, "contents and gates")
     for kind in ("rms_norm", "layer_norm"):
         yield input_left_out("gain", kind, lambda op: 1 if len(op.inputs) > 1 else None)
         yield op_left_out(kind, "whole")
@@ -272,6 +275,25 @@ def graph_mutants() -> Iterator[GraphMutant]:
 def _unbiased(op: Op) -> Op | None:
     """A router of empty experts without its biases."""
     return replace(op, inputs=op.inputs[:2]) if op.kind == "route" and len(op.inputs) == 4 else None
+
+
+def _tokens_alone(op: Op) -> Op | None:
+    """Attention without its entries of groups."""
+    if op.kind != "attend" or not attr(op, "entries"):
+        return None
+    keys, values = entry_operands(op)
+    inputs = list(op.inputs)
+    for name in (*keys, *values, *(n for n in attend_extras(op)[1:] if n)):
+        inputs.remove(name)
+    return with_attr(with_attr(replace(op, inputs=tuple(inputs)), "entries", False), "chosen_entries", 0)
+
+
+def _values_of_tokens(op: Op) -> Op | None:
+    if op.kind != "attend" or not attr(op, "entries"):
+        return None
+    _, (name,) = entry_operands(op)
+    at = len(op.inputs) - 1 - op.inputs[::-1].index(name)
+    return replace(op, inputs=(*op.inputs[:at], attend_operands(op)[2], *op.inputs[at + 1 :]))
 
 
 def _counted(op: Op, name: str, more: int) -> Op | None:

@@ -4,10 +4,10 @@ tensors of the model graph and the shards of a rank."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
+from functools import lru_cache, reduce
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -151,30 +151,42 @@ def temper(x: Floats, positions: Ints, axis: int, floor: float, scale: float, fi
     return x * (np.log1p(np.floor((positions + first) / floor)) * scale + 1.0).reshape(shape)
 
 
+Named = tuple[Floats, Dims]
+
+
+class Seen(NamedTuple):
+    """What queries see: keys, values, and which of them by `mask` [(batch,) seq, (heads,) along], where `along` counts keys."""
+
+    keys: list[Named]
+    value: Named
+    mask: NDArray[np.bool_]
+    mask_dims: Dims
+    along: str = "context"
+
+
 def attend(
-    queries: list[tuple[Floats, tuple[str, ...]]],
-    keys: list[tuple[Floats, tuple[str, ...]]],
-    value: tuple[Floats, tuple[str, ...]],
-    out: tuple[str, ...],
-    seen: NDArray[np.bool_],
-    seen_dims: tuple[str, ...],
-    factor: float,
-    sinks: Floats | None,
-    cap: float = 0.0,
+    queries: list[Named], seen: Sequence[Seen], out: Dims, factor: float, sinks: Floats | None, cap: float = 0.0
 ) -> tuple[Floats, Floats, Floats]:
-    """Attention over a piece of the context: unnormalised output, row maxima and row sums. Scores of all pairs add
-    up, times `factor`, and come near `cap` at most. `seen` [(batch,) seq, context]: which positions a query may look at. `sinks`, shaped like the
-    rows of `out`: a score of its own for nothing."""
+    """Attention over a piece of the context, and over entries of groups beside it: unnormalised output, row maxima and row sums. Scores
+    of all pairs add up, times `factor`, and come near `cap` at most. `sinks`, shaped like the rows of `out`: a score of its own for nothing."""
     rows = out[:-1]
-    pairs = zip(queries, keys, strict=True)
-    parts = [contract(q, q_dims, k, k_dims, (*rows, "context")) for (q, q_dims), (k, k_dims) in pairs]
-    scores = capped(np.asarray(np.sum(parts, axis=0)) * factor, cap)
-    scores = np.where(aligned(seen, seen_dims, (*rows, "context")), scores, -np.inf)
-    maxima = scores.max(axis=-1) if sinks is None else np.maximum(scores.max(axis=-1), sinks)
+    tables = []
+    for keys, _, mask, mask_dims, along in seen:
+        pairs = zip(queries, keys, strict=True)
+        parts = [contract(q, q_dims, k, k_dims, (*rows, along)) for (q, q_dims), (k, k_dims) in pairs]
+        scores = capped(np.asarray(np.sum(parts, axis=0)) * factor, cap)
+        tables.append(np.where(aligned(mask, mask_dims, (*rows, along)), scores, -np.inf))
+    best = [table.max(axis=-1) for table in tables if table.shape[-1]]
+    maxima = reduce(np.maximum, best if sinks is None else [*best, sinks])
     safe = np.where(np.isfinite(maxima), maxima, 0.0)
-    weights = np.exp(scores - safe[..., None])
-    sums = weights.sum(axis=-1) + (0.0 if sinks is None else np.exp(sinks - safe))
-    return contract(weights, (*rows, "context"), value[0], value[1], out), maxima, sums
+    sums, output = 0.0 if sinks is None else np.exp(sinks - safe), None
+    for table, (_, value, _, _, along) in zip(tables, seen, strict=True):
+        weights = np.exp(table - safe[..., None])
+        sums = weights.sum(axis=-1) + sums
+        own = contract(weights, (*rows, along), value[0], value[1], out)
+        output = own if output is None else output + own
+    assert output is not None
+    return output, maxima, np.asarray(sums)
 
 
 def capped(scores: Floats, cap: float) -> Floats:
@@ -227,14 +239,47 @@ def select_blocks(queries: Floats, keys: Floats, at: Ints, block: int, local: in
 
 
 def of_chosen(
-    selected: Ints, dims: tuple[str, ...], seen: NDArray[np.bool_], context: Ints
+    selected: Ints, dims: tuple[str, ...], seen: NDArray[np.bool_], context: Ints, along: str = "context"
 ) -> tuple[NDArray[np.bool_], tuple[str, ...], float]:
-    """What queries see of what they chose: `selected` [batch, seq, (heads,) chosen] positions, `seen` [seq, context]. The mask, its dims and the
-    pairs of one head."""
+    """What queries see of what they chose: `selected` [batch, seq, (heads,) chosen] positions, `seen` [seq, context], or both of entries. The
+    mask, its dims and the pairs of one head."""
     found = (selected[..., None] == context).any(axis=-2)
     heads = found.shape[2:-1]
     mask = found & seen.reshape(1, seen.shape[0], *(1 for _ in heads), seen.shape[1])
-    return mask, (*dims[:-1], "context"), float(mask.sum()) / prod(heads)
+    return mask, (*dims[:-1], along), float(mask.sum()) / prod(heads)
+
+
+def pool(x: Floats, gate: Floats, bias: Floats, before: int, held: Floats, overlaps: bool) -> tuple[Floats, Floats]:
+    """The entries of the groups that new tokens are in, [batch, pooled, ..]: sums of contents `x` weighted by the softmax of `gate` + `bias`
+    over the tokens of a group that are there. `x`, `gate` [batch, seq, (groups of an entry,) ..], `bias` [tokens of a group, ..]; where an
+    entry `overlaps` it is of groups before, the last its own, each by its part of the contents. `before`: tokens before these. `held`
+    [batch, 2, (groups,) tokens, ..]: contents and gates of the last groups; the result has the new ones."""
+    tokens, batch, new = len(bias), x.shape[0], x.shape[1]
+    if not overlaps:
+        x, gate, bias, held = x[:, :, None], gate[:, :, None], bias[:, None], held[:, :, None, :, None]
+    of = bias.shape[1]
+    first, last = before // tokens, (before + new - 1) // tokens
+    line = np.zeros((2, batch, last - first + of, tokens, *x.shape[2:]))
+    if before:  # the last groups that are held end with the one of the last token before
+        ended = (before - 1) // tokens
+        kept = held[:, :, first - ended :] if first > ended else held
+        line[:, :, : kept.shape[2]] = np.moveaxis(kept, 1, 0)
+    flat = line.reshape(2, batch, -1, *x.shape[2:])
+    at = before - (first - of + 1) * tokens
+    flat[0, :, at : at + new], flat[1, :, at : at + new] = x, gate
+    place = np.arange(flat.shape[2]) + (first - of + 1) * tokens
+    there = ((place >= 0) & (place < before + new)).reshape(-1, tokens)
+    spare = (1,) * (x.ndim - 3)
+    entries = []
+    for i in range(last - first + 1):
+        own = line[:, :, i : i + of]  # [2, batch, group, token, part, ..]: of each group its own part
+        parts = np.stack([own[:, :, k, :, k] for k in range(of)], axis=2)
+        scores = parts[1] + np.moveaxis(bias, 1, 0)
+        scores = np.where(there[i : i + of].reshape(1, of, tokens, *spare), scores, -np.inf)
+        weights = np.exp(scores - scores.max(axis=(1, 2), keepdims=True))
+        entries.append((parts[0] * weights).sum(axis=(1, 2)) / weights.sum(axis=(1, 2)))
+    state = np.moveaxis(line[:, :, -of:], 0, 1)
+    return np.stack(entries, axis=1), state if overlaps else state[:, :, 0, :, 0]
 
 
 def conv(x: Floats, taps: Floats, before: Floats) -> tuple[Floats, Floats]:

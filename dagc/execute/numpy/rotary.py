@@ -15,7 +15,7 @@ from ..values import Floats, Ints
 @record
 class Rotary:
     """The attributes of a `rope` section. `original`: the context that frequencies were trained on, in tokens.
-    `inverse`: rotated back."""
+    `inverse`: rotated back. `tail`: the last numbers turn, not the first."""
 
     theta: float = 10_000.0
     fraction: float = 1.0
@@ -30,6 +30,7 @@ class Rotary:
     high: float = 4.0
     magnitude: float = 1.0
     inverse: bool = False
+    tail: bool = False
 
     @staticmethod
     def of(attrs: Attrs) -> Rotary:
@@ -45,13 +46,18 @@ class Rotary:
         cos, sin = (f(angle).reshape(shape) * self.magnitude for f in (np.cos, np.sin))
         sin = -sin if self.inverse else sin
         out = x.copy()
-        if self.interleaved:
-            first, second = slice(0, width, 2), slice(1, width, 2)
-        else:
-            first, second = slice(0, width // 2), slice(width // 2, width)
+        first, second = self.halves(x.shape[-1])
         a, b = x[..., first], x[..., second]
         out[..., first], out[..., second] = a * cos - b * sin, a * sin + b * cos
         return out
+
+    def halves(self, size: int) -> tuple[slice, slice]:
+        """The first and the second number of each pair of a head of that size."""
+        width = self.width(size)
+        start = size - width if self.tail else 0
+        if self.interleaved:
+            return slice(start, start + width, 2), slice(start + 1, start + width, 2)
+        return slice(start, start + width // 2), slice(start + width // 2, start + width)
 
     def width(self, size: int) -> int:
         """Numbers of a head of that size whose pairs are looked at: its first `fraction`; laid out proportionally, all of them."""

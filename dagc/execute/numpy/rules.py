@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ...ir.ops.attention import attend_extras
+from ...ir.ops.attention import attend_extras, entry_operands
 from ...ir.ops.attributes import (
     AttendAttrs,
     ClampAttrs,
@@ -19,6 +19,7 @@ from ...ir.ops.attributes import (
     DispatchAttrs,
     DropoutAttrs,
     PartAttrs,
+    PoolAttrs,
     RouteAttrs,
     ScaleAttrs,
     SelectAttrs,
@@ -31,7 +32,20 @@ from ...ir.routed_dims import chosen_from, thins
 from ..dispatcher import Backend, OpCall, Rule
 from ..dropout_mask import dropped_where
 from ..failure import Wrong
-from ..rule_makers import contracted, delta_layouts, each, fetched, normed, packed, rejoined, stayed, unpacked
+from ..rule_makers import (
+    along_context,
+    contracted,
+    delta_layouts,
+    each,
+    fetched,
+    new_rows,
+    normed,
+    packed,
+    rejoined,
+    stayed,
+    tokens_of,
+    unpacked,
+)
 from ..values import Floats, Ints, Ragged
 from . import gradients
 from . import ops as k
@@ -99,7 +113,8 @@ def _lookup(call: OpCall, x: Operands) -> Floats:
 
 
 def _rope(call: OpCall, x: Operands) -> Floats:
-    return Rotary.of(call.op.attrs).rotate(x[0], call.positions("seq"), call.out.index("seq"))
+    tokens = tokens_of(call.out)
+    return Rotary.of(call.op.attrs).rotate(x[0], call.positions(tokens), call.out.index(tokens))
 
 
 def _temper(call: OpCall, x: Operands) -> Floats:
@@ -114,7 +129,7 @@ def _cache(call: OpCall, x: Operands) -> Floats:
     mine = call.shards.cache(call.segment, call.layer, call.op, call.rank)
     if call.shards.takes_new_tokens(call.segment, call.op, call.rank):
         tail = [slice(None)] * mine.ndim
-        tail[call.out.index("context")] = slice(-int(call.segment.sizes["seq"]), None)
+        tail[call.out.index(along_context(call.out))] = slice(-new_rows(call), None)
         mine[tuple(tail)] = x[0]
     return mine
 
@@ -133,16 +148,32 @@ def _attend(call: OpCall, x: Operands) -> Floats | tuple[Floats, Floats, Floats]
     if sink is not None and not call.shards.block(split, call.rank):  # only one piece of a split context counts them
         sinks = k.aligned(*by_name[sink], call.out[:-1])
     batch = call.part("batch")
-    call.host.pairs = float(seen.sum()) * (batch.stop - batch.start)
-    if selected is not None:
+    sequences = batch.stop - batch.start
+    call.host.pairs = float(seen.sum()) * sequences
+    if attrs.chosen and selected is not None:
         seen, seen_dims, call.host.pairs = k.of_chosen(*by_name[selected], seen, context)
-    keys, value = named[pairs : 2 * pairs], named[2 * pairs]
-    output, maxima, sums = k.attend(named[:pairs], keys, value, call.out, seen, seen_dims, factor, sinks, attrs.cap)
+    sources = [k.Seen(named[pairs : 2 * pairs], named[2 * pairs], seen, seen_dims)]
+    if attrs.entries and not call.shards.block(split, call.rank):  # as sinks
+        keys, values = (tuple(by_name[name] for name in names) for names in entry_operands(op))
+        along = along_context(keys[0][1])
+        whole_dims: tuple[str, ...] = ("seq", along)
+        whole = call.whole_groups(along)
+        own_pairs = float(whole.sum()) * sequences
+        if selected is not None:
+            whole, whole_dims, own_pairs = k.of_chosen(*by_name[selected], whole, np.arange(whole.shape[1]), along)
+        call.host.pairs += own_pairs
+        sources.append(k.Seen(list(keys), values[0], whole, whole_dims, along))
+    output, maxima, sums = k.attend(named[:pairs], sources, call.out, factor, sinks, attrs.cap)
     return (output, maxima, sums) if split else np.asarray(output / sums[..., None])
 
 
 def _select(call: OpCall, x: Operands) -> Any:
     queries, keys, *weights = x
+    along = along_context(call.dims[1])
+    if along != "context":
+        seen, places = call.whole_groups(along), np.arange(keys.shape[1])
+        call.host.pairs = float(seen.sum() * queries.shape[0])
+        return places[k.select(queries, keys, weights[0], seen, int(call.segment.sizes[call.out[-1]]))]
     context = call.positions("context")
     turn = np.argsort(context)  # ties go to the first in the sequence, wherever it is
     count = int(call.segment.sizes[call.out[-1]])
@@ -161,6 +192,14 @@ def _conv(call: OpCall, x: Operands) -> Floats:
     line = call.shards.dealt(x[0], call.dims[0], back=True)
     out, call.host.state = k.conv(line, taps, call.shards.state(call.segment, call.layer, call.op, call.rank))
     return call.shards.dealt(out, call.out)
+
+
+def _pool(call: OpCall, x: Operands) -> Floats:
+    contents, gates = (call.shards.dealt(v, d, back=True) for v, d in zip(x[:2], call.dims[:2], strict=True))
+    before = int(call.segment.size("context") - call.segment.size("seq"))
+    state = call.shards.state(call.segment, call.layer, call.op, call.rank)
+    out, call.host.state = k.pool(contents, gates, x[2], before, state, call.op.of(PoolAttrs).overlap)
+    return out
 
 
 def _delta(call: OpCall, x: Operands) -> Floats:
@@ -287,6 +326,7 @@ NUMPY: dict[str, Rule] = {
     "attend": _attend,
     "select": _select,
     "conv": _conv,
+    "pool": _pool,
     "delta": _delta,
     "route": _route,
     "empty_weight": _empty_weight,

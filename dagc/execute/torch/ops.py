@@ -4,8 +4,8 @@ physical expert and token."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 
@@ -60,12 +60,8 @@ def layer_norm(x: Tensor, squares: Tensor, values: Tensor, width: int, eps: floa
     return (x - mean[..., None]) * torch.rsqrt(squares / width - mean * mean + eps)[..., None]
 
 
-def turned(x: Tensor, cos: Tensor, sin: Tensor, width: int, interleaved: bool) -> Tensor:
-    """Pairs of the first `width` of the last dim, rotated."""
-    if interleaved:
-        first, second = slice(0, width, 2), slice(1, width, 2)
-    else:
-        first, second = slice(0, width // 2), slice(width // 2, width)
+def turned(x: Tensor, cos: Tensor, sin: Tensor, first: slice, second: slice) -> Tensor:
+    """Pairs of the last dim, of a first and a second number each, rotated."""
     out = x.clone()
     a, b = x[..., first], x[..., second]
     out[..., first], out[..., second] = a * cos - b * sin, a * sin + b * cos
@@ -75,32 +71,39 @@ def turned(x: Tensor, cos: Tensor, sin: Tensor, width: int, interleaved: bool) -
 Named = tuple[Tensor, Dims]
 
 
+class Seen(NamedTuple):
+    """What queries see: keys, values, and which of them by `mask` [(batch,) seq, (heads,) along], where `along` counts keys."""
+
+    keys: list[Named]
+    value: Named
+    mask: Tensor
+    mask_dims: Dims
+    along: str = "context"
+
+
 def attend(
-    queries: list[Named],
-    keys: list[Named],
-    value: Named,
-    out: Dims,
-    seen: Named,
-    factor: float,
-    sinks: Tensor | None,
-    cap: float = 0.0,
+    queries: list[Named], seen: Sequence[Seen], out: Dims, factor: float, sinks: Tensor | None, cap: float = 0.0
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Attention over a piece of the context: unnormalised output, row maxima and row sums. Scores of all pairs add
-    up, times `factor`, and come near `cap` at most; `seen` [(batch,) seq, context] says what a query looks at."""
+    """Attention over a piece of the context, and over entries of groups beside it: unnormalised output, row maxima and row sums. Scores
+    of all pairs add up, times `factor`, and come near `cap` at most."""
     rows = out[:-1]
-    pairs = zip(queries, keys, strict=True)
-    scores = sum(contract(q, q_dims, k, k_dims, (*rows, "context")) for (q, q_dims), (k, k_dims) in pairs)
-    scores = cap * torch.tanh(scores * factor / cap) if cap else scores * factor
-    scores = torch.where(aligned(*seen, (*rows, "context")), scores, -math.inf)
-    maxima = scores.amax(dim=-1)
-    if sinks is not None:
-        maxima = torch.maximum(maxima, sinks)
+    tables, maxima = [], sinks
+    for keys, _, mask, mask_dims, along in seen:
+        pairs = zip(queries, keys, strict=True)
+        scores = sum(contract(q, q_dims, k, k_dims, (*rows, along)) for (q, q_dims), (k, k_dims) in pairs)
+        scores = cap * torch.tanh(scores * factor / cap) if cap else scores * factor
+        tables.append(torch.where(aligned(mask, mask_dims, (*rows, along)), scores, -math.inf))
+        best = tables[-1].amax(dim=-1)
+        maxima = best if maxima is None else torch.maximum(best, maxima)
+    assert maxima is not None
     safe = torch.where(torch.isfinite(maxima), maxima, torch.zeros_like(maxima))
-    weights = torch.exp(scores - safe[..., None])
-    sums = weights.sum(dim=-1)
-    if sinks is not None:
-        sums = sums + torch.exp(sinks - safe)
-    return contract(weights, (*rows, "context"), value[0], value[1], out), maxima, sums
+    sums, output = None if sinks is None else torch.exp(sinks - safe), None
+    for table, (_, value, _, _, along) in zip(tables, seen, strict=True):
+        weights = torch.exp(table - safe[..., None])
+        sums = weights.sum(dim=-1) if sums is None else weights.sum(dim=-1) + sums
+        own = contract(weights, (*rows, along), value[0], value[1], out)
+        output = own if output is None else output + own
+    return output, maxima, sums
 
 
 def select(queries: Tensor, keys: Tensor, weights: Tensor, seen: Tensor, top_k: int) -> Tensor:
@@ -133,13 +136,41 @@ def select_blocks(queries: Tensor, keys: Tensor, at: Tensor, block: int, local: 
     return torch.where(found < context, found, mine * block).sort(dim=-1).values
 
 
-def of_chosen(selected: Tensor, dims: tuple[str, ...], seen: Tensor, context: Tensor) -> tuple[Tensor, tuple[str, ...]]:
-    """What queries see of what they chose: `selected` [batch, seq, (heads,) chosen] positions, `seen` [seq, context]."""
+def of_chosen(
+    selected: Tensor, dims: tuple[str, ...], seen: Tensor, context: Tensor, along: str = "context"
+) -> tuple[Tensor, tuple[str, ...]]:
+    """What queries see of what they chose: `selected` [batch, seq, (heads,) chosen] positions, `seen` [seq, context], or both of entries."""
     found = (selected[..., None] == context).any(dim=-2)
     return found & seen.reshape(1, seen.shape[0], *(1 for _ in found.shape[2:-1]), seen.shape[1]), (
         *dims[:-1],
-        "context",
+        along,
     )
+
+
+def pool(x: Tensor, gate: Tensor, bias: Tensor, before: int, held: Tensor, overlaps: bool) -> Tensor:
+    """As `dagc.execute.numpy.ops.pool`: the entries of the groups that new tokens are in. What is held stays as it was before the pass."""
+    tokens, batch, new = len(bias), x.shape[0], x.shape[1]
+    x, gate = x.to(held.dtype), gate.to(held.dtype)
+    if not overlaps:
+        x, gate, bias, held = x[:, :, None], gate[:, :, None], bias[:, None], held[:, :, None, :, None]
+    of = bias.shape[1]
+    start, last = before // tokens - of + 1, (before + new - 1) // tokens
+    rows = held.new_zeros((batch, 2, (last - start + 1) * tokens, *x.shape[2:]))
+    if before:
+        kept = held[:, :, max(0, before // tokens - (before - 1) // tokens) :].flatten(2, 3)
+        rows[:, :, : kept.shape[2]] = kept
+    at = before - start * tokens
+    rows[:, 0, at : at + new], rows[:, 1, at : at + new] = x, gate
+    place = torch.arange(rows.shape[2], device=x.device) + start * tokens
+    there = ((place >= 0) & (place < before + new)).reshape(-1, tokens)
+    groups = rows.unflatten(2, (-1, tokens))
+    count = groups.shape[2] - of + 1
+    parts = torch.stack([groups[:, :, k : k + count, :, k] for k in range(of)], dim=3)
+    seen = torch.stack([there[k : k + count] for k in range(of)], dim=1)
+    scores = parts[:, 1] + bias.transpose(0, 1).to(held.dtype)
+    spare = (1,) * (x.ndim - 3)
+    scores = torch.where(seen.reshape(1, *seen.shape, *spare), scores, -math.inf).flatten(2, 3)
+    return (parts[:, 0].flatten(2, 3) * torch.softmax(scores, dim=2)).sum(dim=2).to(bias.dtype)
 
 
 def conv(x: Tensor, taps: Tensor, before: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...ir.ops.attention import attend_extras
+from ...ir.ops.attention import attend_extras, entry_operands
 from ...ir.ops.attributes import (
     AttendAttrs,
     ClampAttrs,
@@ -19,6 +19,7 @@ from ...ir.ops.attributes import (
     DispatchAttrs,
     DropoutAttrs,
     PartAttrs,
+    PoolAttrs,
     RouteAttrs,
     ScaleAttrs,
     SelectAttrs,
@@ -34,7 +35,20 @@ from ..dropout_mask import dropped_where
 from ..numpy.ops import visible
 from ..numpy.rotary import Rotary
 from ..numpy.router import Router as RouterRule
-from ..rule_makers import contracted, delta_layouts, each, fetched, normed, packed, rejoined, stayed, unpacked
+from ..rule_makers import (
+    along_context,
+    contracted,
+    delta_layouts,
+    each,
+    fetched,
+    new_rows,
+    normed,
+    packed,
+    rejoined,
+    stayed,
+    tokens_of,
+    unpacked,
+)
 from ..values import Ragged
 from . import gradients
 from . import ops as k
@@ -94,13 +108,14 @@ def _rope(call: OpCall, x: Operands) -> Tensor:
     width = rotary.width(x[0].shape[-1])
 
     def make() -> list[Tensor]:
-        angle = call.positions("seq")[:, None] * rotary.frequencies(width)
+        tokens = tokens_of(call.out)
+        angle = call.positions(tokens)[:, None] * rotary.frequencies(width)
         shape = [1] * x[0].ndim
-        shape[call.out.index("seq")], shape[-1] = angle.shape
+        shape[call.out.index(tokens)], shape[-1] = angle.shape
         return [resident.real(f(angle).reshape(shape) * rotary.magnitude) for f in (np.cos, np.sin)]
 
     cos, sin = resident.once(("rope", call.segment.name, call.op.name), make)
-    return k.turned(x[0], cos, -sin if rotary.inverse else sin, width, rotary.interleaved)
+    return k.turned(x[0], cos, -sin if rotary.inverse else sin, *rotary.halves(x[0].shape[-1]))
 
 
 def _temper(call: OpCall, x: Operands) -> Tensor:
@@ -118,7 +133,7 @@ def _cache(call: OpCall, x: Operands) -> Tensor:
         return x[0]
     mine = _resident(call).cache(call.segment, call.layer, call.op)
     if call.shards.takes_new_tokens(call.segment, call.op, call.rank):
-        axis, tokens = call.out.index("context"), int(call.segment.sizes["seq"])
+        axis, tokens = call.out.index(along_context(call.out)), new_rows(call)
         mine.narrow(axis, mine.shape[axis] - tokens, tokens).copy_(x[0])
     return mine
 
@@ -139,13 +154,22 @@ def _attend(call: OpCall, x: Operands) -> Any:
     sink, selected = attend_extras(op)
     by_name = dict(zip(op.inputs, named, strict=True))
     sinks = None
-    if selected is not None:
+    if attrs.chosen and selected is not None:
         context = resident.exact(call.positions("context"))
         seen, seen_dims = k.of_chosen(*by_name[selected], seen, context)
     if sink is not None and not call.shards.block(split, call.rank):  # only one piece of a split context counts them
         sinks = k.aligned(*by_name[sink], call.out[:-1])
-    keys, value = named[pairs : 2 * pairs], named[2 * pairs]
-    output, maxima, sums = k.attend(named[:pairs], keys, value, call.out, (seen, seen_dims), factor, sinks, attrs.cap)
+    sources = [k.Seen(named[pairs : 2 * pairs], named[2 * pairs], seen, seen_dims)]
+    if attrs.entries and not call.shards.block(split, call.rank):  # as sinks
+        keys, values = (tuple(by_name[name] for name in names) for names in entry_operands(op))
+        along = along_context(keys[0][1])
+        whole = resident.once(("whole", call.segment.name, op.name), lambda: resident.exact(call.whole_groups(along)))
+        whole_dims: tuple[str, ...] = ("seq", along)
+        if selected is not None:
+            places = torch.arange(whole.shape[1], device=whole.device)
+            whole, whole_dims = k.of_chosen(*by_name[selected], whole, places, along)
+        sources.append(k.Seen(list(keys), values[0], whole, whole_dims, along))
+    output, maxima, sums = k.attend(named[:pairs], sources, call.out, factor, sinks, attrs.cap)
     return (output, maxima, sums) if split else output / sums[..., None]
 
 
@@ -158,8 +182,14 @@ def _select(call: OpCall, x: Operands) -> Tensor:
         parts = turn, context[turn], visible(call.positions("seq"), context[turn], True, math.inf, math.inf)
         return tuple(map(resident.exact, parts))
 
-    turn, context, seen = resident.once(("seen", call.segment.name, call.op.name), make)
     count = int(call.segment.sizes[call.out[-1]])
+    along = along_context(call.dims[1])
+    if along != "context":
+        whole = resident.once(
+            ("whole", call.segment.name, call.op.name), lambda: resident.exact(call.whole_groups(along))
+        )
+        return k.select(x[0], x[1], x[2], whole, count)
+    turn, context, seen = resident.once(("seen", call.segment.name, call.op.name), make)
     if len(x) == 2:
         attrs, at = call.op.of(SelectAttrs), resident.exact(call.positions("seq"))
         return context[k.select_blocks(x[0], x[1][:, turn], at, attrs.together, attrs.local, count)]
@@ -170,6 +200,12 @@ def _conv(call: OpCall, x: Operands) -> Tensor:
     taps = k.aligned(x[1], call.dims[1], (*call.out[2:], call.dims[1][-1]))
     state = _resident(call).state(call.segment, call.layer, call.op)
     return _dealt(call, k.conv(_in_turn(call, x[0]), taps, state))
+
+
+def _pool(call: OpCall, x: Operands) -> Tensor:
+    before = int(call.segment.size("context") - call.segment.size("seq"))
+    state = _resident(call).state(call.segment, call.layer, call.op)
+    return k.pool(_in_turn(call, x[0]), _in_turn(call, x[1]), x[2], before, state, call.op.of(PoolAttrs).overlap)
 
 
 def _delta(call: OpCall, x: Operands) -> Tensor:
@@ -300,6 +336,7 @@ _FORWARD: Mapping[str, Rule] = {
     "attend": _attend,
     "select": _select,
     "conv": _conv,
+    "pool": _pool,
     "delta": _delta,
     "route": _route,
     "empty_weight": _empty_weight,

@@ -9,6 +9,7 @@ import numpy as np
 from ...base.draft_trees import levels, nodes, of_word, word
 from ...base.dtypes import DTYPE_BYTES
 from ...base.traced import array_of
+from ..entries import cached_dims, counts_tokens, entries_dim, group_of
 from ..graph import Op, Segment
 from ..mesh import Mesh
 from ..routed_dims import stem
@@ -51,7 +52,38 @@ def _tree(op: Op) -> tuple[int, ...]:
 
 
 def _pairs_between(segment: Segment, op: Op, first: float, end: float) -> float:
-    """Pairs of the queries at the positions from `first` to before `end`."""
+    """Pairs of the queries at the positions from `first` to before `end`, those with entries of groups among them."""
+    if isinstance(op.attrs, SelectAttrs) and entry_tokens(segment, op):
+        return _entry_pairs(segment, op, first, end)
+    found = _token_pairs(segment, op, first, end)
+    sees = isinstance(op.attrs, AttendAttrs) and op.attrs.entries
+    return found + _entry_pairs(segment, op, first, end) if sees else found
+
+
+def _entry_pairs(segment: Segment, op: Op, first: float, end: float) -> float:
+    tokens = entry_tokens(segment, op)
+    most = op.of(AttendAttrs).chosen_entries if isinstance(op.attrs, AttendAttrs) else 0
+    return group_pairs(end, tokens, most) - group_pairs(first, tokens, most)
+
+
+def group_pairs(queries: float, tokens: float, most: float) -> float:
+    """Pairs of the first tokens of a sequence with groups of so many tokens that are whole by then, each with `most` of them (0: all)."""
+    counted = min(queries, most * tokens) if most else queries
+    whole, rest = divmod(counted, tokens)
+    pairs = tokens * whole * (whole - 1) / 2 + whole * (rest + 1)
+    return pairs + most * (queries - counted)
+
+
+def entry_tokens(segment: Segment, op: Op) -> float:
+    """Tokens of a group whose entries an op reads; 0 where it reads none."""
+    for name in op.inputs:
+        dim = entries_dim(segment.dims_of(name))
+        if dim is not None:
+            return segment.size(str(group_of(dim)))
+    return 0.0
+
+
+def _token_pairs(segment: Segment, op: Op, first: float, end: float) -> float:
     context = segment.size("context")
     window, chunk = _reach(op, context)
     if block := _chosen_together(op):
@@ -81,7 +113,17 @@ def block_pairs(segment: Segment, op: Op, mesh: Mesh) -> Array:
 
 def context_shares(segment: Segment, op: Op, mesh: Mesh) -> Array:
     """Share of the query-key pairs whose keys each rank of a split context has, [blocks]: what a window or chunk leaves
-    is on the last of them."""
+    is on the last of them, entries of groups count on the first."""
+    shares = _token_shares(segment, op, mesh)
+    if not isinstance(op.attrs, AttendAttrs) or not op.attrs.entries:
+        return shares
+    context = segment.size("context")
+    entries, pairs = _entry_pairs(segment, op, context - segment.size("seq"), context), query_key_pairs(segment, op)
+    first = np.arange(len(shares)) == 0
+    return np.asarray(shares * ((pairs - entries) / pairs) + first * (entries / pairs))
+
+
+def _token_shares(segment: Segment, op: Op, mesh: Mesh) -> Array:
     queries, context, blocks = segment.size("seq"), segment.size("context"), mesh.size(op.loop("context"))
     window, chunk = _reach(op, context)
     if not _causal(op) or min(window, chunk) >= context or blocks == 1:
@@ -155,11 +197,25 @@ def _attend_flops(segment: Segment, op: Op) -> float:
     return 2.0 * lead * width * query_key_pairs(segment, op)
 
 
+def entries_share(segment: Segment, op: Op) -> float:
+    """Part of the entries that is selected by any query, where no two select the same."""
+    entries, chosen = _entries(segment, op), op.of(AttendAttrs).chosen_entries
+    return min(1.0, segment.size("seq") * chosen / entries) if chosen else 1.0
+
+
+def _entries(segment: Segment, op: Op) -> float:
+    """Of groups of the context, the begun one among them."""
+    dims = (entries_dim(segment.dims_of(name)) for name in op.inputs)
+    return next((segment.size(dim) for dim in dims if dim is not None), 0.0)
+
+
 def score_bytes(segment: Segment, op: Op, mesh: Mesh) -> float:
     """Of one rank's scores, heads x queries x keys in the dtype of activations, masked ones included."""
     rows = prod(segment.size(d) / mesh.size(op.loop(d)) for d in op.dims[:-1])
     keys = segment.size("context") / mesh.size(op.loop("context"))
     keys *= min(seen_share(segment, op, mesh), chosen_share(segment, op))
+    if op.of(AttendAttrs).entries:
+        keys += _entries(segment, op) * entries_share(segment, op)
     return rows * keys * DTYPE_BYTES[op.dtype]
 
 
@@ -167,6 +223,7 @@ def unfused_kernels(segment: Segment, op: Op, mesh: Mesh) -> tuple[tuple[float, 
     """Scores, softmax, values: each kernel writes what the next one reads, so that scores are moved four times (Algorithm 0 of
     FlashAttention, arXiv 2205.14135); products with further keys add to them. No pair is left out."""
     queries, keys, value = attend_operands(op)
+    entry_keys, entry_value = entry_operands(op)
     scores_B = score_bytes(segment, op, mesh)
     pairs = scores_B / DTYPE_BYTES[op.dtype]
 
@@ -176,11 +233,12 @@ def unfused_kernels(segment: Segment, op: Op, mesh: Mesh) -> tuple[tuple[float, 
     found = []
     for place, (query, key) in enumerate(zip(queries, keys, strict=True)):
         width = segment.size(segment.dims_of(query)[-1])
-        own_B = moved(query) + moved(key) * stored_share(segment, key)
+        further = entry_keys[place : place + 1]
+        own_B = moved(query) + sum(moved(name) * stored_share(segment, name) for name in (key, *further))
         found.append((2.0 * pairs * width, own_B + scores_B * (2 if place else 1)))
     found.append((0.0, 2.0 * scores_B))
     result_B = prod(segment.size(d) / mesh.size(op.loop(d)) for d in op.dims) * DTYPE_BYTES[op.dtype]
-    values_B = moved(value) * stored_share(segment, value)
+    values_B = sum(moved(name) * stored_share(segment, name) for name in (value, *entry_value))
     found.append((2.0 * pairs * segment.size(op.dims[-1]), scores_B + values_B + result_B))
     return tuple(found)
 
@@ -197,9 +255,10 @@ def _attend_scratch(segment: Segment, op: Op, mesh: Mesh) -> float:
 
 
 def _select_flops(segment: Segment, op: Op) -> float:
-    """Every head's score of every pair, its rectification and its share in the sum; or its place in a maximum and the order."""
+    """Every head's score of every pair, its rectification and its share in the sum; or its place in a maximum and the order. Of entries
+    those whose tokens are all there."""
     heads, width = segment.dims_of(op.inputs[0])[-2:]
-    pairs = query_key_pairs(segment, Op("", "", (), (), ""))
+    pairs = query_key_pairs(segment, op)
     return segment.size("batch") * segment.size(heads) * (2.0 * segment.size(width) + 3.0) * pairs
 
 
@@ -214,21 +273,39 @@ def attend_operands(op: Op) -> tuple[tuple[str, ...], tuple[str, ...], str]:
     return op.inputs[:pairs], op.inputs[pairs : 2 * pairs], op.inputs[2 * pairs]
 
 
-def attend_extras(op: Op) -> tuple[str | None, str | None]:
-    """(sinks, selected tokens) of an attend, where it has them."""
+def entry_operands(op: Op) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(keys, values) of the entries that an attend sees beside tokens; none where it sees tokens alone."""
     attrs = op.of(AttendAttrs)
-    rest = list(op.inputs[2 * attrs.pairs + 1 :])
-    selected = rest.pop() if attrs.chosen else None
+    first = 2 * attrs.pairs + 1
+    if not attrs.entries:
+        return (), ()
+    return op.inputs[first : first + attrs.pairs], op.inputs[first + attrs.pairs : first + attrs.pairs + 1]
+
+
+def chooses(attrs: AttendAttrs) -> bool:
+    """Whether the last operand of an attend is what `select` chose."""
+    return bool(attrs.chosen or attrs.chosen_entries)
+
+
+def attend_extras(op: Op) -> tuple[str | None, str | None]:
+    """(sinks, selected tokens or entries) of an attend, where it has them."""
+    attrs = op.of(AttendAttrs)
+    rest = list(op.inputs[2 * attrs.pairs + 1 + (attrs.pairs + 1 if attrs.entries else 0) :])
+    selected = rest.pop() if chooses(attrs) else None
     return (rest[0] if rest else None), selected
 
 
 def _attends(segment: Segment, op: Op) -> None:
     """Queries have the rows of the result, each key the width of its query, the value the width of the result, sinks one
     number per row of the result."""
-    pairs = op.of(AttendAttrs).pairs
-    fixed = 2 * pairs + 1 + bool(op.of(AttendAttrs).chosen)
+    attrs = op.of(AttendAttrs)
+    pairs, chosen = attrs.pairs, chooses(attrs)
+    fixed = 2 * pairs + 1 + (pairs + 1 if attrs.entries else 0) + chosen
     if not fixed <= len(op.inputs) <= fixed + 1:
-        wanted = f"{pairs} queries, {pairs} keys, values" + (", chosen tokens" if op.of(AttendAttrs).chosen else "")
+        wanted = f"{pairs} queries, {pairs} keys, values" + (
+            f", {pairs} keys of entries and their values" if attrs.entries else ""
+        )
+        wanted += ", chosen tokens" if chosen else ""
         raise Misfit("operands", len(op.inputs), f"{wanted}, and sinks where there are some")
     queries, keys, value = attend_operands(op)
     sinks, selected = attend_extras(op)
@@ -240,10 +317,26 @@ def _attends(segment: Segment, op: Op) -> None:
             raise Misfit(role(op, query, "queries"), listed(dims), f"rows of {listed(op.dims[:-1])}")
         same_dims(f"width of {role(op, key, 'keys')}", segment.dims_of(key)[-1:], dims[-1:])
     same_dims(f"width of {role(op, value, 'values')}", segment.dims_of(value)[-1:], op.dims[-1:])
+    _sees_entries(segment, op)
     if sinks is not None and not set(segment.dims_of(sinks)) <= rows:
         raise Misfit(role(op, sinks, "sinks"), listed(segment.dims_of(sinks)), f"dims of {listed(op.dims[:-1])}")
     if selected is not None and stem(segment.dims_of(selected)[-1]) != "chosen":
         raise Misfit(role(op, selected, "chosen tokens"), listed(segment.dims_of(selected)), "[..., chosen]")
+
+
+def _sees_entries(segment: Segment, op: Op) -> None:
+    """Each key of entries has the width of its query, their values the width of the result, all of them the same groups."""
+    queries, _, _ = attend_operands(op)
+    keys, values = entry_operands(op)
+    widths = [*(segment.dims_of(q)[-1:] for q in queries), op.dims[-1:]]
+    for name, width in zip((*keys, *values), widths, strict=False):
+        dims = segment.dims_of(name)
+        same_dims(f"width of {role(op, name, 'entries')}", dims[-1:], width)
+        wanted = entries_dim(segment.dims_of(keys[0]))
+        if wanted is None or not set(dims[:-1]) <= {wanted, *op.dims[:-1]} or wanted not in dims:
+            raise Misfit(role(op, name, "entries"), listed(dims), "[batch, entries, ..., width] of one kind of groups")
+    if op.of(AttendAttrs).chosen_entries and not keys:
+        raise Misfit("operands", len(op.inputs), "entries, of which some are chosen")
 
 
 def _checks_a_tree(segment: Segment, op: Op) -> None:
@@ -268,6 +361,8 @@ def seen_bytes(segment: Segment, op: Op, name: str, mesh: Mesh) -> float:
     """Of keys and values the tokens that the rank's queries see, wherever on the ring they come from."""
     dims = segment.dims_of(name)
     size = local_bytes(segment, name, by_loops(op, dims), mesh)
+    if entries_dim(dims) is not None:
+        return size * entries_share(segment, op)
     return size * min(seen_share(segment, op, mesh), chosen_share(segment, op)) if "context" in dims else size
 
 
@@ -288,7 +383,7 @@ def _query_share(segment: Segment, op: Op, mesh: Mesh) -> Array | None:
 
 def _cached(segment: Segment, op: Op) -> None:
     (value,) = operands(segment, op, "new tokens")
-    same_dims("result", op.dims, tuple("context" if d == "seq" else d for d in value))
+    same_dims("result", op.dims, cached_dims(value))
 
 
 def _new_tokens(segment: Segment, op: Op, name: str) -> tuple[Axes, ...]:
@@ -333,7 +428,7 @@ def _selects(segment: Segment, op: Op) -> None:
         raise Misfit(
             "operands", len(op.inputs), "weights of heads where single tokens are selected, none where blocks are"
         )
-    if "context" not in keys:
+    if not any(map(counts_tokens, keys)):
         raise Misfit("operand 2 (keys)", listed(keys), "[batch, context, width]")
     same_dims("width of operand 2 (keys)", keys[-1:], queries[-1:])
     wanted = rows if by_head else rows[:-1]

@@ -192,7 +192,8 @@ class RopeAttrs(Attrs):
     low: float = _rope("low", default=ROPE["low"].default)
     high: float = _rope("high", default=ROPE["high"].default)
     magnitude: float = _rope("magnitude", default=ROPE["magnitude"].default)
-    inverse: bool = _flag("rotated back, as gradients are", made=True, default=False)
+    tail: bool = _flag("it is the last numbers that are rotated, not the first", default=False)
+    inverse: bool = _flag("rotated back, as gradients are", default=False)
     tree: str = _tree(default="")
 
 
@@ -207,7 +208,8 @@ class TemperAttrs(Attrs):
 
 
 class AttendAttrs(Attrs):
-    """`pairs` queries come first, then as many keys, then the values; sinks and chosen tokens where there are some."""
+    """`pairs` queries come first, then as many keys, then the values; with `entries` as many keys of entries, and their values; sinks and
+    chosen tokens where there are some."""
 
     causal: bool = _flag("a token attends only to itself and earlier tokens", default=True)
     width: float | None = _number("under the root, instead of the queries' width", default=None)
@@ -221,6 +223,12 @@ class AttendAttrs(Attrs):
     )
     chosen_together: int = _count(
         "tokens of a block that `select` chose as one (0: single tokens)", default=0, low=0, made=True
+    )
+    entries: bool = _flag(
+        "beside tokens it sees entries of groups, once all tokens of a group are there", made=True, default=False
+    )
+    chosen_entries: int = _count(
+        "entries that `select` chose for each query (0: no choice)", default=0, low=0, high=1e9, made=True
     )
     ring: Axes = _axes("axes around which keys and values travel", default=())
     tree: str = _tree(default="")
@@ -276,6 +284,12 @@ class SelectAttrs(Attrs):
         "tokens that are selected as one, by the largest score among them (0: single tokens)", default=0, low=0
     )
     local: int = _count("blocks up to the query's own that are always selected", default=1)
+
+
+class PoolAttrs(Attrs):
+    overlap: bool = _flag(
+        "an entry is of several groups, the last of them its own, by the first dimension behind `seq`", default=False
+    )
 
 
 class LeavingAttrs(Attrs):

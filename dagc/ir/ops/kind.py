@@ -61,6 +61,8 @@ WholeRule = Callable[[Segment, Op], set[str]]
 """Dimensions that tensor parallelism must not split."""
 StateRule = Callable[[Segment, Op], tuple[Dims, str]]
 """Dims and dtype of what an op remembers of the tokens that it has seen, in addition to the KV cache."""
+TouchRule = Callable[[Segment, Op], float]
+"""Share of what an op remembers that a pass reads, and writes."""
 ReadRule = Callable[[Segment, Op, str, Mesh], float]
 """Bytes that one rank reads of an operand."""
 ShareRule = Callable[[Segment, Op, Mesh], Array | None]
@@ -168,7 +170,7 @@ class OpKind:
     - `linear`: positions of operands whose partial sum may pass through. `jointly`: all operands together, or none.
     - `whole`: dimensions that must not be split. `row_sums`: the sums of a row that it reads where that row is split.
     - `tokens`: how it treats a split sequence. `over_heads`: tensor parallelism should split it, by heads.
-    - `state`: what it remembers in addition to the KV cache. `share`: where ranks differ in FLOPs.
+    - `state`: what it remembers in addition to the KV cache; `touched`: how much of it a pass reads and writes. `share`: where ranks differ in FLOPs.
     - `reads`: bytes of an operand where not all of it is read. `reads_rows`: of a weight only as many rows as the result has.
       `appends`: only what is new is written. `local`: no memory traffic. `fused`: no kernel of its own.
       `view`: of its operand, without memory of its own. `by_position`: where a token is in its sequence matters.
@@ -198,6 +200,7 @@ class OpKind:
     tokens: Tokens = Tokens.EACH
     over_heads: bool = False
     state: StateRule | None = None
+    touched: TouchRule | None = None
     share: ShareRule | None = None
     reads: ReadRule | None = None
     reads_rows: bool = False

@@ -23,6 +23,7 @@ from . import (
     moves,
     norms,
     packing,
+    pooling,
     recurrent,
     router_losses,
     rows,
@@ -40,6 +41,7 @@ _FAMILIES = (
     norms,
     attention,
     recurrent,
+    pooling,
     experts,
     rows,
     packing,
@@ -187,7 +189,8 @@ def traffic(segment: Segment, op: Op, mesh: Mesh) -> Traffic:
         else:
             weights += size
     acts += acts * attention.stored_share(segment, op.name) if kind.appends else result_bytes(segment, op, mesh)
-    acts += 2 * state_bytes(segment, op, mesh)  # read before the pass, written after it
+    touched = 1.0 if kind.touched is None else kind.touched(segment.within(op.scope), op)
+    acts += 2 * touched * state_bytes(segment, op, mesh)  # read before the pass, written after it
     return Traffic(acts, weights, experts_B)
 
 

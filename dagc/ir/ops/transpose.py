@@ -254,6 +254,7 @@ TRANSPOSE: Mapping[str, Rule] = {
 
 NO_GRADIENT: Mapping[str, str] = {
     "select": "it chooses tokens",
+    "pool": "training is not there yet where tokens are kept in groups",
     "argmax": "it chooses a token",
     "last": "a training step has a loss for every token",
     "labels": "it is data",

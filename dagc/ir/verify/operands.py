@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...base.dtypes import DTYPE_BYTES
+from ..entries import group_of
 from ..graph import SCOPES, Op, Segment, is_scope
 from ..ops.attributes import check_values
 from ..ops.kind import Misfit
@@ -23,7 +24,7 @@ def verify_op(segment: Segment, op: Op) -> None:
     check_values(op.attrs)
     own = segment.within(op.scope)
     for i, dim in enumerate(op.dims):
-        if dim not in own.sizes:
+        if dim not in own.sizes and group_of(dim) not in own.sizes:
             raise Misfit("result", f"dimension {dim} without a size", "sizes of all dims")
         if dim in op.dims[:i]:
             raise Misfit("result", f"dimension {dim} twice", "each once")

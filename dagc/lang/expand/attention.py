@@ -5,6 +5,8 @@ from __future__ import annotations
 from ...base.dtypes import dtype
 from ...base.syntax import ast
 from ...base.traced import fixed
+from ...ir.entries import cached_dims, counts_tokens, entries_dim, entries_of, group_of, pooled_of
+from ...ir.ops.attention import entry_tokens
 from ...ir.ops.attributes import SelectAttrs
 from ...ir.ops.kind import Tokens
 from ...ir.ops.op_set import OPS
@@ -32,18 +34,23 @@ def attend(call: BlockCall) -> Ref:
     value = cached(call, block.value(third, None, f"{stem}_v"), f"{stem}_v")
     if any(ref.literal is not None for ref in (*queries, *keys, value)):
         call.fail("`attend` takes queries, keys and values")
+    entry_keys, entry_value = _entries(call, queries)
     if any("seq" not in q.dims[:-1] for q in queries) or any("context" not in k.dims[:-1] for k in (*keys, value)):
         call.fail("`attend` needs tensors [seq, ..., width]")
     if not queries or len(queries) != len(keys):
         call.fail(f"`attend` has {len(queries)} queries and {len(keys)} keys")
-    _same_rows(call, queries, [*keys, value])
+    _same_rows(call, queries, [*keys, value, *entry_keys, *entry_value])
     for q, k in zip(queries, keys, strict=True):
         if q.dims[-1] != k.dims[-1]:
             call.fail(f"a query of width `{q.dims[-1]}` meets a key of width `{k.dims[-1]}`")
     dims = (*queries[0].dims[:-1], value.dims[-1])
     options = {**call.options(), "pairs": len(queries), **call.tree()}
     options |= kernel_of(block.builder.unit.phase)
-    inputs = (*queries, *keys, value)
+    inputs = (*queries, *keys, value, *entry_keys, *entry_value)
+    if entry_keys:
+        if entry_value[0].dims[-1] != dims[-1]:
+            call.fail(f"values of width `{dims[-1]}` beside entries of width `{entry_value[0].dims[-1]}`")
+        options["entries"] = True
     sinks = call.tensor("sinks")
     if sinks is not None:
         if not set(sinks.dims) <= set(dims[:-1]):
@@ -57,10 +64,49 @@ def attend(call: BlockCall) -> Ref:
         inputs = (*inputs, selected)
         if not set(selected.dims[:-1]) <= set(dims[:-1]):
             call.fail(f"tokens {listed(selected.dims)} are chosen for heads that {listed(dims)} does not have")
-        options["chosen"] = fixed(call.sizes[selected.dims[-1]])
-        if (maker := block.builder.maker(selected.name)) is not None and maker.of(SelectAttrs).together:
+        maker = block.builder.maker(selected.name)
+        of, groups = _chosen_from(call, selected), entries_dim(entry_keys[0].dims) if entry_keys else None
+        if of != (0.0 if groups is None else block.builder.size(str(group_of(groups)))):
+            call.fail(
+                "`selected` chooses among entries of other groups than `entries` has"
+                if of
+                else "`selected` chooses among tokens; beside entries it is these that are chosen"
+            )
+        options["chosen_entries" if of else "chosen"] = fixed(call.sizes[selected.dims[-1]])
+        if maker is not None and maker.of(SelectAttrs).together:
             options["chosen_together"] = maker.of(SelectAttrs).together
     return call.emit("attend", inputs, dims, **options)
+
+
+def _entries(call: BlockCall, queries: list[Ref]) -> tuple[list[Ref], list[Ref]]:
+    """Keys and values of the entries that queries see beside tokens: the values are the one key where only that is given."""
+    given = dict(call.expr.kwargs)
+    if "entry_values" in given and "entries" not in given:
+        call.fail("`entry_values` are those of `entries`, which are their keys")
+    if "entries" not in given:
+        return [], []
+    call.without_branches()
+    block, named = call.block, given["entries"]
+    keys = [cached(call, block.value(e, None, f"{call.stem}_e"), f"{call.stem}_e") for e in _items(named)]
+    value = call.tensor("entry_values")
+    values = [keys[0] if value is None else cached(call, value, f"{call.stem}_ev")]
+    groups = {entries_dim(ref.dims[:-1]) for ref in (*keys, *values)}
+    if None in groups or len(groups) > 1:
+        call.fail("`entries` are tensors [batch, pooled, ..., width] that `pool` makes, all of groups of one size")
+    if len(keys) != len(queries) or any(q.dims[-1] != k.dims[-1] for q, k in zip(queries, keys, strict=True)):
+        call.fail(f"`entries` has a key for each of the {len(queries)} queries, of its width")
+    return keys, values
+
+
+def _chosen_from(call: BlockCall, selected: Ref) -> float:
+    """Tokens of the groups whose entries a choice is of; 0 where it is of tokens."""
+    builder = call.block.builder
+    maker = builder.maker(selected.name)
+    assert maker is not None
+    if selected.name in builder.taken:
+        return entry_tokens(builder.sources[selected.name].segment, maker)
+    dim = entries_dim(builder.dims_of(maker.inputs[1]))
+    return 0.0 if dim is None else builder.size(str(group_of(dim)))
 
 
 def _same_rows(call: BlockCall, queries: list[Ref], cached: list[Ref]) -> None:
@@ -69,9 +115,9 @@ def _same_rows(call: BlockCall, queries: list[Ref], cached: list[Ref]) -> None:
         call.fail("`attend` needs tensors [batch, ...]: sequences do not see each other")
     rows = queries[0].dims[:-1]
     for ref in (*queries[1:], *cached):
-        own = next((d for d in ref.dims[:-1] if d != "context" and d not in rows), None)
+        own = next((d for d in ref.dims[:-1] if not counts_tokens(d) and d not in rows), None)
         if own is not None:
-            what = "keys and values" if "context" in ref.dims else "queries"
+            what = "keys and values" if any(map(counts_tokens, ref.dims)) else "queries"
             call.fail(
                 f"{what} {listed(ref.dims)} have dimension `{own}`, which the queries {listed(queries[0].dims)} do not have",
                 (GROUPED,)
@@ -86,18 +132,21 @@ def _items(expr: ast.Expr) -> tuple[ast.Expr, ...]:
 
 def cache(call: BlockCall) -> Ref:
     x = call.operand()
-    if "seq" not in x.dims:
-        call.fail("`cache` needs a tensor with dimension `seq`")
+    if cached_dims(x.dims) == x.dims:
+        call.fail("`cache` needs a tensor with dimension `seq`, or with `pooled`")
     return cached(call, x, call.stem)
 
 
 def cached(call: BlockCall, ref: Ref, stem: str) -> Ref:
     """A tensor of this pass's tokens, with those of all passes before."""
-    if "seq" not in ref.dims:
+    dims = cached_dims(ref.dims)
+    if dims == ref.dims:
         return ref
-    if "context" in ref.dims:
+    if sum(map(counts_tokens, dims)) > 1:
         call.fail(f"{listed(ref.dims)} already has a row for each token of the context: it cannot be cached")
-    dims = tuple("context" if d == "seq" else d for d in ref.dims)
+    if "context" not in dims:
+        _whole_entries(call)
+        call.block.note_made(dims)
     cache = call.block.emit("cache", (ref.name,), dims, stem, **kept(call.block.builder.unit.phase.cache))
     _scales_fit(call, cache)
     return cache
@@ -128,6 +177,17 @@ def kernel_of(phase: Phase) -> dict[str, str | float | bool]:
     return {"kernel": phase.attention_kernel} if phase.attention_kernel != "flash" else {}
 
 
+def _whole_entries(call: BlockCall) -> None:
+    """Refuses what a phase says of a cache where that counts tokens, not entries of groups."""
+    unit = call.block.builder.unit
+    said = {"keep": unit.phase.cache.keep, "offload": unit.phase.cache.offload}
+    for word in (name for name, value in said.items() if value):
+        unit.stop(
+            "E12", f"`{word}` counts tokens of a cache, and a layer here caches entries of groups of tokens", at="kv_cache",
+            help=(f"leave out `{word}`",),
+        )  # fmt: skip
+
+
 def _whole_context(call: BlockCall) -> None:
     """Refuses a budget of the cache where tokens are chosen from all of it."""
     unit = call.block.builder.unit
@@ -154,12 +214,13 @@ def select(call: BlockCall) -> Ref:
     (w,) = weights
     if "local" in options:
         call.fail("`local` counts blocks: it needs `together = ...`")
-    if q.dims != ("batch", "seq", w.dims[-1], key.dims[-1]) or key.dims[:-1] != ("batch", "context"):
+    among = key.dims[1] if len(key.dims) == 3 else ""
+    if q.dims != ("batch", "seq", w.dims[-1], key.dims[-1]) or key.dims[0] != "batch" or not counts_tokens(among):
         call.fail(
             "`select` takes queries [batch, seq, heads, width], keys [batch, seq, width] and weights of the heads"
         )
     (chosen,) = call.make("chosen")
-    call.sizes[chosen] = min(top_k, call.sizes["context"])
+    call.sizes[chosen] = min(top_k, call.block.builder.size(among))
     return call.emit("select", (q, key, w), (*w.dims[:-1], chosen))
 
 
@@ -199,3 +260,28 @@ def delta(call: BlockCall) -> Ref:
             "for each head"
         )
     return call.emit("delta", tuple(args), v.dims, **call.options())
+
+
+def pool(call: BlockCall) -> Ref:
+    """pool(x, gate, B[group, ..]): an entry of each group of as many tokens as B has rows; with `overlap` of several groups, by the first
+    dimension behind `seq`."""
+    call.without_branches()
+    options = call.options()
+    x, gate, bias = call.operands(3)
+    overlap = bool(options.get("overlap", False))
+    if (
+        x.dims[:2] != ("batch", "seq")
+        or gate.dims != x.dims
+        or len(bias.dims) < 2 + overlap
+        or bias.dims[1:] != x.dims[2:]
+    ):
+        call.fail(
+            "`pool` takes contents and gates [batch, seq, .., width], and biases [group, .., width] of the tokens of a group",
+            ("with `overlap = true` the first dimension behind `seq` has the groups that an entry is of",),
+        )
+    group = bias.dims[0]
+    if not bias.name.startswith("@"):
+        call.fail("the biases of `pool` are a weight")
+    pooled = pooled_of(group)
+    call.block.note_made((pooled, entries_of(group)))
+    return call.emit("pool", (x, gate, bias), ("batch", pooled, *bias.dims[1 + overlap :]), **options)

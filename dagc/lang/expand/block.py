@@ -7,6 +7,8 @@ from math import isfinite
 from ...base.diagnostics import did_you_mean
 from ...base.frozen import field, mutable, replace
 from ...base.syntax import ast
+from ...ir.entries import group_of
+from ...ir.graph import Segment
 from ...ir.ops.kind import Tokens
 from ...ir.ops.op_set import OPS
 from ...ir.routed_dims import stem
@@ -75,15 +77,19 @@ class Block(Scope):
                 ),
             )
         value = source.value
-        dims = tuple(self.taken_dim(d, source.segment.size(d, value.scope), node) for d in value.dims)
+        dims = tuple(self.taken_dim(d, source.segment, value.scope, node) for d in value.dims)
         builder.taken[name] = replace(value, name=name, dims=dims)
         return Ref(name, dims)
 
-    def taken_dim(self, dim: str, size: float, node: ast.Node) -> str:
+    def taken_dim(self, dim: str, source: Segment, scope: str, node: ast.Node) -> str:
         """A dimension of another layer's value, as this block knows it."""
-        name = stem(dim)
+        name, size = stem(dim), source.size(dim, scope)
         if name in PHASE_DIMS:
             return dim
+        if (group := group_of(dim)) is not None:
+            own = f"{name}.{self.taken_dim(group, source, scope, node)}"
+            self.note_made((own,))
+            return own
         if name in MADE_DIMS:
             (own,) = self.make(name)
             self.builder.sizes[own] = size

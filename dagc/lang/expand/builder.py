@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ...base.frozen import field, mutable, record
+from ...ir.entries import derived
 from ...ir.graph import Op, Segment, Taken, Weight
 from ...spec.unit import Unit
 
@@ -62,6 +63,11 @@ class BlockBuilder:
         if op is None:
             return self.taken[name].dims if name in self.taken else self.entry.dims
         return next((value.dims for value in op.more if value.name == name), op.dims)
+
+    def size(self, dim: str, scope: str = "dense") -> float:
+        """Of a dimension, or what follows for it from those of others."""
+        found = self.sizes.get(dim)
+        return derived(self, dim, scope) if found is None else found
 
     def kind_of(self, name: str) -> str:
         """The kind of the op that made a value, in this layer or an earlier one; of what the layer is given its name."""

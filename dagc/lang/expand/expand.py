@@ -8,6 +8,7 @@ from operator import attrgetter
 from ...base.dtypes import dtype as dtype_record
 from ...base.frozen import replace
 from ...base.traced import number
+from ...ir.entries import group_of
 from ...ir.graph import Graph, Op, Segment, Stage, Taken, Weight
 from ...ir.ops.attributes import RouteAttrs
 from ...ir.ops.leaving import EXIT_HEAD, EXIT_TOKEN
@@ -135,7 +136,8 @@ def expanded(unit: Unit, layer: Layer, batch: float, sources: dict[str, Source],
     further_tokens(builder, unit, head=head)
     handed = {name: ref for name, ref in builder.handed.items() if name in by_layers}
     for dim in (*entry.dims, *(d for op in builder.ops for d in op.dims)):
-        builder.sizes.setdefault(dim, 1.0)
+        if group_of(dim) is None:
+            builder.sizes.setdefault(dim, 1.0)
     segment = Segment(
         layer.name,
         layer.repeat,

@@ -12,6 +12,7 @@ from ...base.schema.attribute import Attribute
 from ...base.schema.model import ROPE
 from ...base.syntax import ast
 from ...base.units import Quantity
+from ...ir.entries import group_of
 from ...ir.ops.attention import rotated
 from ...ir.ops.attributes import (
     AttendAttrs,
@@ -21,6 +22,7 @@ from ...ir.ops.attributes import (
     DispatchAttrs,
     NormAttrs,
     PartAttrs,
+    PoolAttrs,
     RopeAttrs,
     RouteAttrs,
     SelectAttrs,
@@ -30,7 +32,7 @@ from ...ir.ops.attributes import (
 )
 from ...ir.ops.elementwise import ACTIVATIONS
 from ...ir.requests import IDS
-from .attention import attend, cache, conv, delta, select
+from .attention import attend, cache, conv, delta, pool, select
 from .builder import Ref
 from .call import BlockCall
 from .experts import combine, dispatch, empty_weight, route
@@ -66,7 +68,10 @@ def rope(call: BlockCall) -> Ref:
     attributes = call.block.builder.unit.spec.model.attributes
     section = {k: attributes[f"rope.{k}"] for k in ROPE if f"rope.{k}" in attributes}
     options = {k: v.value if isinstance(v, Quantity) else v for k, v in section.items()} | call.options()
-    call.need_dims(x, "seq")
+    if group_of(x.dims[1] if len(x.dims) > 2 else "") is None:
+        call.need_dims(x, "seq")
+    else:
+        call.without_branches()
     width = call.sizes[x.dims[-1]]
     turned = rotated(width, float(options.get("fraction", 1.0)))
     if turned < 2 or turned % 2:
@@ -204,6 +209,8 @@ class Function:
 
 _GAIN = Attribute("has a gain of the last dimension's width", "flag")
 _SINKS = Attribute("a score that no token gets, one number per head", "tensor")
+_ENTRIES = Attribute("keys of groups of tokens, from `pool`, which are seen beside tokens", "tensor")
+_ENTRY_VALUES = Attribute("their values, where these are not the keys", "tensor")
 _SELECTED = Attribute("the only tokens that are seen, from `select`", "tensor")
 _BIAS = Attribute("shifts the choice and not the weights, one number per expert", "tensor")
 _EMPTY = Attribute(
@@ -222,8 +229,19 @@ FUNCTIONS: dict[str, Function] = {
     "rope": Function(keywords(RopeAttrs), rope),
     "temper": Function(keywords(TemperAttrs), temper, "q"),
     "cache": Function({}, cache, "k"),
-    "attend": Function({**keywords(AttendAttrs), "sinks": _SINKS, "selected": _SELECTED}, attend, "q, k, v"),
+    "attend": Function(
+        {
+            **keywords(AttendAttrs),
+            "entries": _ENTRIES,
+            "entry_values": _ENTRY_VALUES,
+            "sinks": _SINKS,
+            "selected": _SELECTED,
+        },
+        attend,
+        "q, k, v",
+    ),
     "select": Function({"top_k": _TOP_K, **keywords(SelectAttrs)}, select, "q, k, w"),
+    "pool": Function(keywords(PoolAttrs), pool, "x, gate, B"),
     "conv": Function({}, conv, "x, W"),
     "delta": Function(keywords(DeltaAttrs), delta, "q, k, v, decay, rate"),
     "route": Function(

@@ -15,6 +15,7 @@ from itertools import zip_longest
 from ...base.frozen import field, mutable, replace
 from ...base.phase_kinds import SAMPLED
 from ...base.traced import number
+from ...ir.entries import group_of
 from ...ir.graph import Op, Segment
 from ...ir.ops.further import further_results
 from ...ir.ops.op_set import OPS
@@ -113,7 +114,7 @@ class _Join:
             if any(n in segment.beside and segment.beside[n].kind != IDS for n in op.inputs):
                 return False
             dims = [op.dims, *(segment.dims_of(n) for n in op.inputs)]
-            if any(d == "context" or stem(d) == "chosen" for each in dims for d in each):
+            if any(d == "context" or stem(d) == "chosen" or group_of(d) is not None for each in dims for d in each):
                 return False
             if "batch" in op.dims and "seq" not in op.dims and any("seq" in d for d in dims):
                 return False

@@ -12,6 +12,7 @@ from ...base.frozen import field, mutable, replace
 from ...base.source import Span
 from ...base.syntax import ast
 from ...base.units import SCALAR, TOKENS, UNITS, Quantity, dim_words
+from ...ir.entries import ENTRIES, POOLED
 from ...ir.graph import Op, Weight
 from ...ir.ops.further import further_results
 from ...ir.ops.op_set import OPS, attrs_of
@@ -31,7 +32,7 @@ PHASE_DIMS = {
     "context": "the tokens that attention sees",
 }
 """Dimensions whose size is the phase's -> what they count."""
-MADE_DIMS = {"slot": "route", "choice": "route", "chosen": "select"}
+MADE_DIMS = {"slot": "route", "choice": "route", "chosen": "select", POOLED: "pool", ENTRIES: "pool"}
 """Dimensions that a function makes, each call one of its own."""
 COUNTED = {"expert": "experts.count", STREAM: "streams.count"}
 """Dimensions that an attribute of another name counts."""
@@ -177,6 +178,13 @@ class Scope:
         for name in names:
             self.made.setdefault(name, []).append(name + tail)
         return tuple(name + tail for name in names)
+
+    def note_made(self, dims: Iterable[str]) -> None:
+        """Dimensions of groups, by whose names statements may call them."""
+        for dim in (d for d in dims if stem_of(d) in (POOLED, ENTRIES)):
+            known = self.made.setdefault(stem_of(dim), [])
+            if dim not in known:
+                known.append(dim)
 
     def fresh(self, stem: str) -> str:
         """A result name, unique in the segment."""

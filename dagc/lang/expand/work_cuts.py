@@ -10,6 +10,7 @@ from collections.abc import Callable
 from itertools import pairwise
 
 from ...base.frozen import replace
+from ...ir.entries import group_of
 from ...ir.graph import Graph, Op, Segment
 from ...ir.ops.op_set import flops
 from ...ir.routed_dims import stem
@@ -44,7 +45,7 @@ def work_of(graph: Graph, before: int) -> Callable[[float], float]:
     for segment in graph.segments[:-1]:
         for op in segment.ops:
             dims = [op.dims, *(segment.dims_of(name) for name in op.inputs)]
-            if any(d == "context" or stem(d) == "chosen" for own in dims for d in own):
+            if any(d == "context" or stem(d) == "chosen" or group_of(d) is not None for own in dims for d in own):
                 others.append((segment, op))
             else:
                 linear += segment.repeat * flops(segment, op) / segment.sizes["seq"]
