@@ -55,7 +55,34 @@ block lm_head(x) {
 """
 """Ends the block and begins the one of the last layer."""
 
+GROUPS = """let n = 2
+  let m = 4
+  let w = 3
+  q[batch, seq, heads, head_dim] = x * Wq[hidden, heads, head_dim]
+  k[batch, seq, head_dim] = x * Wk[hidden, head_dim]
+  z[batch, seq, head_dim] = x * Wz[hidden, head_dim]
+  u[batch, seq, w] = x * Wu[hidden, w]
+  e = pool(k, z, B[n, head_dim])
+  i = pool(u, u, Bu[n, w])
+  g[batch, seq, heads] = x * Wg[hidden, heads]
+  p[batch, seq, heads, w] = x * Wp[hidden, heads, w]
+"""
+"""Queries, keys, and entries of groups of them: two widths."""
+
 REFUSED = {
+    "a group of other gates": (GROUPS + "y = pool(k, u, Bk[n, head_dim])\nreturn x", "E13", "`pool` takes contents and gates [batch, s", "pool(k, u, Bk[n, head_dim])"),
+    "a group without parts that overlaps": (GROUPS + "y = pool(k, z, Bk[n, head_dim], overlap = true)\nreturn x", "E13", "`pool` takes contents and gates [batch, s", "pool(k, z, Bk[n, head_dim], overlap = true)"),
+    "a group whose biases are values": (GROUPS + "y = pool(k, z, last(k))\nreturn x", "E13", "the biases of `pool` are a weight", "pool(k, z, last(k))"),
+    "entries that are tokens": (GROUPS + "o = attend(q, k, k, entries = z)\nreturn x", "E13", "`entries` are tensors [batch, pooled, ...", "attend(q, k, k, entries = z)"),
+    "values of no entries": (GROUPS + "o = attend(q, k, k, entry_values = e)\nreturn x", "E13", "`entry_values` are those of `entries`, wh", "attend(q, k, k, entry_values = e)"),
+    "entries of groups of two sizes": (GROUPS + "o = attend(q, k, k, entries = e, entry_values = pool(k, z, Bm[m, head_dim]))\nreturn x", "E13", "`entries` are tensors [batch, pooled, ...", "attend(q, k, k, entries = e, entry_values = pool(k, z, Bm[m, head_dim]))"),
+    "fewer keys of entries than queries": (GROUPS + "o = attend([q, q], [k, k], k, entries = e)\nreturn x", "E13", "`entries` has a key for each of the 2 que", "attend([q, q], [k, k], k, entries = e)"),
+    "keys of entries of another width": (GROUPS + "o = attend(q, k, k, entries = i)\nreturn x", "E13", "`entries` has a key for each of the 1 que", "attend(q, k, k, entries = i)"),
+    "values of entries of another width": (GROUPS + "o = attend(q, k, k, entries = e, entry_values = i)\nreturn x", "E13", "values of width `head_dim` beside entries", "attend(q, k, k, entries = e, entry_values = i)"),
+    "tokens that are chosen beside entries": (GROUPS + "o = attend(q, k, k, entries = e, selected = select(p, u, g, top_k = 2))\nreturn x", "E13", "`selected` chooses among tokens; beside e", "attend(q, k, k, entries = e, selected = select(p, u, g, top_k = 2))"),
+    "entries that are chosen where none are seen": (GROUPS + "o = attend(q, k, k, selected = select(p, i, g, top_k = 2))\nreturn x", "E13", "`selected` chooses among entries of other", "attend(q, k, k, selected = select(p, i, g, top_k = 2))"),
+    "a cache of a cache of entries": (GROUPS + "o = cache(cache(e))\nreturn x", "E13", "`cache` needs a tensor with dimension `se", "cache(cache(e))"),
+    "a size for groups": ("let pooled = 2\nreturn x", "E13", "`pooled` is a dimension that `pool` makes", "let pooled = 2"),
     "a row for what is no token": ("y[batch, seq, hidden] = lookup(x, We[vocab, hidden])\nreturn x", "E13", "`lookup` takes the token ids", "lookup(x, We[vocab, hidden])"),
     "a new name within a sum": ("let wide = hidden\ny[batch, seq, wide] = rename(x) + 1\nreturn x", "E13", "`rename` stands alone behind `=`", "rename(x)"),
     "a new name of nothing": ("y = rename(x)\nreturn y", "E13", "`rename` stands alone behind `=`", "rename(x)"),
@@ -177,6 +204,8 @@ REFUSED = {
 
 
 COMPUTED = {
+    "groups whose values are not their keys": GROUPS + "v[batch, pooled, head_dim] = e * Wv[head_dim] \no = attend(q, k, k, window = 3, entries = e, entry_values = v)\ny[batch, seq, hidden] = o * Wo[heads, head_dim, hidden]\nreturn x + y",
+    "groups that are named before they are made": "let n = 4\nk[batch, seq, head_dim] = x * Wk[hidden, head_dim]\nlet w = 2\ne = pool(k, k, B[n, head_dim])\ni[batch, pooled, w] = e * Wi[head_dim, w]\nf[batch, entries, w] = cache(i)\nu[batch, seq, w] = x * Wu[hidden, w]\nq[batch, seq, heads, w] = x * Wq[hidden, heads, w]\no = attend(q, u, u, window = 2, entries = f)\ny[batch, seq, hidden] = o * Wo[heads, w, hidden]\nreturn x + y",
     "a square weight of one width": "let wide = hidden\ny[batch, seq, wide] = rename(x)\nz[batch, seq, hidden] = y * W[wide, hidden]\nreturn x + z",
     "a width under another name and back": "let wide = hidden\ny[batch, seq, wide] = rename(x)\nz[batch, seq, hidden] = rename(y)\nreturn x + z",
     "multi-query attention": HEADS.format(keys="", values=""),

@@ -156,6 +156,42 @@ def test_text_of_the_ir_reads_back() -> None:
         assert parse_graph(print_graph(graph)) == graph
 
 
+def test_layers_hand_entries_and_what_was_chosen_of_them_on() -> None:
+    """The second layer makes none of its own, and attends to those of the first."""
+    text = (
+        GROUPED.replace(
+            "layer hybrid { grouped_block, wide_block, moe }", "layer hybrid { grouped_block, later_block, moe }"
+        )
+        + """
+block later_block(x, e, picked) {
+  let ratio = 4
+  q[batch, seq, heads, head_dim] = x * Wq[hidden, heads, head_dim]
+  k[batch, seq, head_dim] = x * Wk[hidden, head_dim]
+  o = attend(q, k, k, causal = true, window = 8, entries = e, selected = picked)
+  y[batch, seq, hidden] = o * Wo[heads, head_dim, hidden]
+  return x + y
+}
+block other_block(x, e, picked) {
+  let ratio = 4
+  let series = 4
+  q[batch, seq, heads, head_dim] = x * Wq[hidden, heads, head_dim]
+  k[batch, seq, head_dim] = x * Wk[hidden, head_dim]
+  o = attend(q, k, k, causal = true, window = 8, entries = e, selected = picked)
+  y[batch, seq, hidden] = o * Wo[heads, head_dim, hidden]
+  return x + y
+}
+layer later { other_block, moe }
+"""
+    )
+    for kind in ("prefill", "decode"):
+        spec = state_spec(text, "gpus = 0..1, tp = 2", kind, 64).replace(
+            "2 * hybrid, lm_head", "hybrid, later, lm_head"
+        )
+        assert prove_small(dagc.compile_text(spec), kind).holds
+    with pytest.raises(SpecError, match="dimension `ratio` is 4 where the value is computed, and 8 here"):
+        dagc.compile_text(spec.replace("ratio = 4\n  let series = 4", "ratio = 8"))
+
+
 # -- what it takes -----------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from ..base.collectives import ACROSS, FROM_EXPERTS, is_token_exchange
 from ..base.frozen import record, replace
 from ..base.phase_kinds import PHASE_KINDS, PROMPT, SAMPLED, PhaseKind, is_part
-from .entries import derived, entries_dim
+from .entries import derived
 from .mesh import Mesh
 from .ops.attributes import (
     NONE,
@@ -400,9 +400,11 @@ class Segment:
                     own = op.attrs.window or None, op.attrs.chunk or None
             elif "context" in op.dims:
                 own = found.get(op.name, (None, None))
-            sees_entries = isinstance(op.attrs, AttendAttrs) and op.attrs.entries
+            further: tuple[str, ...] = ()  # entries of groups, and what was chosen of them
+            if isinstance(op.attrs, AttendAttrs) and op.attrs.entries:
+                further = op.inputs[2 * op.attrs.pairs + 1 :]
             for name in op.inputs:
-                mine = (None, None) if sees_entries and entries_dim(self.dims_of(name)) is not None else own
+                mine = (None, None) if name in further else own
                 other = found.get(name, mine)
                 window = None if mine[0] is None or other[0] is None else max(mine[0], other[0])
                 found[name] = (window, mine[1] if mine[1] == other[1] else None)

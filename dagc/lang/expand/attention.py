@@ -146,7 +146,6 @@ def cached(call: BlockCall, ref: Ref, stem: str) -> Ref:
         call.fail(f"{listed(ref.dims)} already has a row for each token of the context: it cannot be cached")
     if "context" not in dims:
         _whole_entries(call)
-        call.block.note_made(dims)
     cache = call.block.emit("cache", (ref.name,), dims, stem, **kept(call.block.builder.unit.phase.cache))
     _scales_fit(call, cache)
     return cache

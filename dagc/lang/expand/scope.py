@@ -181,10 +181,8 @@ class Scope:
 
     def note_made(self, dims: Iterable[str]) -> None:
         """Dimensions of groups, by whose names statements may call them."""
-        for dim in (d for d in dims if stem_of(d) in (POOLED, ENTRIES)):
-            known = self.made.setdefault(stem_of(dim), [])
-            if dim not in known:
-                known.append(dim)
+        for dim in dims:
+            self.made.setdefault(stem_of(dim), []).append(dim)
 
     def fresh(self, stem: str) -> str:
         """A result name, unique in the segment."""
