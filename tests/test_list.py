@@ -133,7 +133,7 @@ def test_without_a_topic_the_topics_are_listed(capsys: Capture) -> None:
         (["sweep", "x.moe", "--format", "jsn"], "did you mean `json`?"),
         (["list", "preset"], "did you mean `presets`?"),
         (["compile", "x.moe", "y.moe"], "nothing to do with `y.moe`"),
-        (["measure", "x.moe", "--grid", "z"], "invalid int value"),
+        (["measure", "x.moe", "--grid", "z"], "`z` is not a whole number"),
         (["verify"], "required: SPEC"),
     ],
 )

@@ -15,16 +15,22 @@ def any_of(words: Sequence[str]) -> str:
     return f"{', '.join(words[:-1])} or {words[-1]}"
 
 
+NUMBERS: dict[type, str] = {int: "whole number", float: "number"}
+
+
 def at_least(least: int, kind: type[int] | type[float] = int) -> Callable[[str], float]:
     """A number of a kind from `least` to MOST."""
 
     def parse(text: str) -> float:
-        value = kind(text)
+        try:
+            value = kind(text)
+        except ValueError:
+            out = f": write it out, {text[:-1]}000" if text[-1:] in ("k", "K") and text[:-1].isdecimal() else ""
+            raise argparse.ArgumentTypeError(f"`{text}` is not a {NUMBERS[kind]}{out}") from None
         if not least <= value <= MOST:
             raise argparse.ArgumentTypeError(f"{text} is not from {least} to {MOST:.0e}")
         return value
 
-    parse.__name__ = kind.__name__  # argparse's name for the type of a text that is not a number
     return parse
 
 

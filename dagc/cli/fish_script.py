@@ -21,6 +21,8 @@ function __dagc_list
 end
 complete -c dagc -f"""
 
+FILES = " -r -F"
+
 
 def script(commands: Mapping[str, Command], words: Mapping[str, Sequence[str]]) -> str:
     lines = [HEAD]
@@ -39,13 +41,16 @@ def script(commands: Mapping[str, Command], words: Mapping[str, Sequence[str]]) 
 
 def _option(one: Argument, words: Mapping[str, Sequence[str]], here: str) -> Iterator[str]:
     flags = "".join(f" -l {flag[2:]}" if flag.startswith("--") else f" -s {flag[1:]}" for flag in one.flags)
-    value = (_action(one, words) or " -x") if one.takes_value else ""
-    yield f"complete -c dagc{here}{flags}{value} -d {_quoted(one.about)}"
+    values = _action(one, words) if one.takes_value else ""
+    kind = "" if not one.takes_value else " -r" if values == FILES else " -x"
+    if values:  # apart, and first: a description of the option would stand beside every value
+        yield f"complete -c dagc{here}{flags}{values}"
+    yield f"complete -c dagc{here}{flags}{kind} -d {_quoted(one.about)}"
 
 
 def _action(one: Argument, words: Mapping[str, Sequence[str]]) -> str:
     by_shell = {
-        "file": " -r -F", "folder": " -xa '(__fish_complete_directories)'", "spec": " -xa '(__dagc_specs)'",
+        "file": FILES, "folder": " -xa '(__fish_complete_directories)'", "spec": " -xa '(__dagc_specs)'",
         "phase": " -xa '(__dagc_names phase)'", "param": " -xa '(__dagc_names param =)'",
     }  # fmt: skip
     known = one.choices or words.get(one.kind, ())
