@@ -27,6 +27,7 @@ from training_steps import Step, differences, library_text, sharded_run, small_s
 from dagc.base.arrays import NDArray
 from dagc.base.diagnostics import Collector, SpecError
 from dagc.base.source import Source
+from dagc.cost.price import price
 from dagc.execute.checkpoint import Checkpoint
 from dagc.execute.dispatcher import OpCall
 from dagc.execute.failure import ExecutionError
@@ -42,8 +43,8 @@ from dagc.execute.values import Floats, Ragged
 from dagc.ir.graph import FORWARD, Graph, Loops, Op, Segment, Weight
 from dagc.ir.ops.attributes import AccumulateAttrs, AttendGradAttrs, ScaleAttrs
 from dagc.ir.ops.elementwise import ACTIVATIONS
-from dagc.ir.ops.gradients import differentiated
 from dagc.ir.ops.op_set import OPS
+from dagc.ir.ops.sizes import local_bytes
 from dagc.ir.ops.transpose import TRANSPOSE
 from dagc.ir.text.read import parse_graph
 from dagc.ir.verify.operands import verify_op
@@ -214,6 +215,22 @@ def test_gradients_of_a_model_are_the_slopes_of_its_loss(model: str) -> None:
         ends = [loss_of(twin, moved(directions, by)) for by in (STEP, -STEP)]
         slope = (ends[0] - ends[1]) / (2.0 * STEP)
         assert abs(slope - sum(slopes.values())) <= 1e-6 * sum(map(abs, slopes.values())), f"{slope}: {slopes}"
+
+
+def test_the_gradient_of_values_does_not_read_them() -> None:
+    """Nor does it state, price or keep them: what it moves is the upstream gradient, queries, keys and its result."""
+    step = small_step("gpus = 0..1, tp = 2", SMALL, "sequences = 4, prompt = 4 tok, output = 1 tok")
+    graph = step.placed
+    (segment,) = graph.body
+    found = {op.of(AttendGradAttrs).operand: op for op in segment.ops if op.kind == "attend_grad"}
+    assert found[0].inputs == found[1].inputs
+    assert found[2].inputs == (*found[0].inputs[:3], *found[0].inputs[4:]) and found[0].inputs[3] not in found[2].inputs
+    sizes = [
+        local_bytes(segment, name, layout.dims, graph.the_mesh)
+        for name in (*found[2].inputs, found[2].name)
+        if (layout := segment.sharding_of(name))
+    ]
+    assert price(graph, step.unit).ops[segment.name, found[2].name].bytes == sum(sizes)
 
 
 def test_weights_without_a_gradient_are_those_that_choose() -> None:
@@ -443,9 +460,7 @@ def mutants(segment: Segment) -> Iterator[tuple[str, Segment]]:
 
 
 def is_read(op: Op, place: int) -> bool:
-    """Values are not asked for their own gradient, weights of choices not where rows are not weighed."""
-    if op.kind == "attend_grad":
-        return place - 1 != 2 * op.of(AttendGradAttrs).pairs or differentiated(op) != place - 1
+    """Weights of choices are not asked where rows are not weighed."""
     weighted = getattr(op.attrs, "weighted", True)
     return bool(weighted) or place < 2
 

@@ -13,6 +13,7 @@ from ...calib.training_constants import Kernels
 from ...ir.graph import Op
 from ...ir.ops.attention import attend_operands
 from ...ir.ops.attributes import AttendAttrs
+from ...ir.ops.gradients import forward_op
 from ..attention import alone
 from ..measured import Match, Measured
 
@@ -33,9 +34,10 @@ def match(found: Match, known: Kernels) -> None:
             found.times[op.name] = kernel.at(kernel.time_s + joined_s)
     groups: dict[tuple[str, ...], list[Op]] = {}
     for op in found.shapes.of_kind("attend_grad"):
-        groups.setdefault(op.inputs, []).append(op)
-    for inputs, group in groups.items():
-        forward = ahead.get(_shape(found, inputs[1:]))
+        own, value = forward_op(found.segment, op).inputs, 2 * op.of(AttendAttrs).pairs
+        groups.setdefault((op.inputs[0], *own[:value], *own[value + 1 :]), []).append(op)
+    for group in groups.values():
+        forward = ahead.get(_shape(found, forward_op(found.segment, group[0]).inputs))
         if forward is not None:
             kernel, joined_s = forward
             found.share(group, kernel.at(kernel.time_s * (PRODUCTS / known.backward) + joined_s))

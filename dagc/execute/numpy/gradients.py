@@ -24,7 +24,7 @@ from ...ir.ops.attributes import (
     SinkhornAttrs,
     values,
 )
-from ...ir.ops.gradients import differentiated, forward_op
+from ...ir.ops.gradients import differentiated, forward_op, unread_operand
 from ...ir.routed_dims import chosen_from, thins
 from ..dispatcher import OpCall, Rule
 from ..row_gradients import row_gradients
@@ -113,6 +113,8 @@ def _attend(call: OpCall, x: Operands) -> Floats:
     op, attrs = call.op, call.op.of(AttendAttrs)
     forward, place, rows = forward_op(call.segment, op), differentiated(op), call.dims[0][:-1]
     named, pairs = list(zip(x[1:], call.dims[1:], strict=True)), attrs.pairs
+    if (unread := unread_operand(op)) is not None:
+        named.insert(unread, (np.zeros(0), call.out))
     by_name = dict(zip(forward.inputs, named, strict=True))
     context, reach = call.positions("context"), (attrs.window or np.inf, attrs.chunk or np.inf)
     seen: Any = k.visible(call.positions("seq"), context, attrs.causal, *reach)

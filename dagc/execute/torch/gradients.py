@@ -19,7 +19,7 @@ from ...ir.ops.attributes import (
     values,
 )
 from ...ir.ops.elementwise import ACTIVATIONS
-from ...ir.ops.gradients import differentiated, forward_op
+from ...ir.ops.gradients import differentiated, forward_op, unread_operand
 from ...ir.routed_dims import chosen_from, thins
 from ..dispatcher import OpCall, Rule
 from ..numpy.router import SLOPES
@@ -40,10 +40,18 @@ def through(forward: Mapping[str, Rule], kinds: Sequence[str]) -> dict[str, Rule
 
     def rule(call: OpCall, x: Operands) -> Tensor:
         upstream, *own = x
-        op, at = forward_op(call.segment, call.op), differentiated(call.op)
+        op, at, dims = forward_op(call.segment, call.op), differentiated(call.op), list(call.dims[1:])
+        if (unread := unread_operand(call.op)) is not None:  # any number does
+            sizes = {
+                d: n
+                for value, own_dims in zip(x, call.dims, strict=True)
+                for d, n in zip(own_dims, value.shape, strict=True)
+            }
+            own.insert(unread, upstream.new_zeros([sizes[d] for d in call.out]))
+            dims.insert(unread, call.out)
         own[at] = own[at].detach().requires_grad_()
         with torch.enable_grad():
-            result = forward[op.kind](replace(call, op=op, dims=call.dims[1:], out=call.dims[0]), own)
+            result = forward[op.kind](replace(call, op=op, dims=tuple(dims), out=call.dims[0]), own)
         return back(result, upstream, own[at])
 
     return dict.fromkeys(kinds, rule)

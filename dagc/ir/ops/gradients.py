@@ -53,11 +53,20 @@ FORWARD = {
 
 
 def forward_op(segment: Segment, op: Op) -> Op:
-    """The op whose operand's gradient this one is."""
+    """The op whose operand's gradient this one is. In the place of an operand that it does not read is its own result, which has the dims."""
     kind = FORWARD[_KIND[op.kind]]
     known = schema(kind.attrs)
     attrs = kind.attrs(**{name: value for name, value in values(op.attrs).items() if name in known})
-    return replace(op, kind=kind.name, inputs=op.inputs[1:], dims=segment.dims_of(op.inputs[0]), attrs=attrs, more=())
+    inputs, unread = op.inputs[1:], unread_operand(op)
+    if unread is not None:
+        inputs = (*inputs[:unread], op.name, *inputs[unread:])
+    return replace(op, kind=kind.name, inputs=inputs, dims=segment.dims_of(op.inputs[0]), attrs=attrs, more=())
+
+
+def unread_operand(op: Op) -> int | None:
+    """Which of its op's operands a gradient does not read: values of attention are not asked for their own."""
+    attrs = op.attrs
+    return attrs.operand if isinstance(attrs, AttendGradAttrs) and attrs.operand == 2 * attrs.pairs else None
 
 
 def differentiated(op: Op) -> int:

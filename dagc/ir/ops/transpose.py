@@ -137,7 +137,8 @@ def _attend(layer: Emitter, op: Op, upstream: str) -> Iterator[Gradient]:
     numbers = op.inputs[: len(op.inputs) - bool(op.of(AttendAttrs).chosen)]
     for place, of in enumerate(numbers):
         attrs = AttendGradAttrs(**given, operand=place)
-        yield _piece(layer, op, "attend_grad", (upstream, *op.inputs), of, attrs)
+        read = op.inputs if place != 2 * attrs.pairs else (*op.inputs[:place], *op.inputs[place + 1 :])
+        yield _piece(layer, op, "attend_grad", (upstream, *read), of, attrs)
 
 
 def _each_operand(layer: Emitter, op: Op, upstream: str) -> Iterator[Gradient]:
