@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import importlib.util
+import json
 import re
 import tokenize
 from collections.abc import Iterator, Mapping
@@ -186,3 +187,17 @@ def test_docs_comments_and_messages_are_plain_english(phrase: str) -> None:
         for m in re.finditer(phrase, text, re.IGNORECASE)
     ]
     assert not found, f"write: {PHRASES[phrase]}\n" + "\n".join(found)
+
+
+def test_the_readme_has_a_row_for_every_example() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    missing = [path.name for path in (ROOT / "examples").glob("*.moe") if f"| `{path.name}` |" not in text]
+    assert not missing
+
+
+def test_models_that_the_proof_is_compared_on_are_as_many_as_is_said() -> None:
+    configs = [json.loads(path.read_text()) for path in (ROOT / "tests" / "data" / "reference").glob("*/config.json")]
+    said = re.search(r"over (\d+) small models of over (\d+) architectures", (ROOT / "docs" / "proof.md").read_text())
+    assert said and f"over {said[1]} small models" in (ROOT / "README.md").read_text()
+    kinds = {config["model_type"] for config in configs}
+    assert 0 <= len(configs) - int(said[1]) < 50 and 0 <= len(kinds) - int(said[2]) < 50
