@@ -121,9 +121,7 @@ Architectures that transformers 5.24 has and the language has no words for, and 
 
 | `model_type` | models | what is missing |
 | --- | --- | --- |
-| `deepseek_v4` | DeepSeek V4 | keys and values of groups of tokens compressed to one |
-| `hy_v4` | Hunyuan 4 | rotation of the last part of an indexer's heads |
-| `glm5_next_text` | GLM 5 Next | an indexer of pools of tokens |
+| `glm5_next_text` | GLM 5.3 Flash | attention to tokens of pools that an indexer chooses; its linear layers and streams are there |
 | `qwen4_exp_text` | Qwen4-exp | embeddings of n-grams, gates of the residual stream |
 | `mistral_large4_text` | Mistral Large 4 | rotary frequencies that are learned |
 | `inkling_text`, `inkling2_text` | Inkling | scores that depend on the distance between tokens |

@@ -224,9 +224,17 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
         "deepseek_v4",
         {"vocab_size": 48, "hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 4, "head_dim": 8, "max_position_embeddings": 64, "q_lora_rank": 6, "partial_rotary_factor": 0.5, "sliding_window": 4, "o_groups": 2, "o_lora_rank": 5, "index_n_heads": 8, "index_head_dim": 6, "index_topk": 2, "compress_rates": {"compressed_sparse_attention": 3, "heavily_compressed_attention": 4}, "layer_types": ["sliding_attention", "compressed_sparse_attention", "heavily_compressed_attention", "compressed_sparse_attention"], "hc_mult": 1, "moe_intermediate_size": 8, "n_routed_experts": 4, "num_experts_per_tok": 2, "rope_parameters": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "beta_fast": 32.0, "beta_slow": 1.0}},
     ),
+    "hy_v4": (
+        "hy_v4",
+        MLA | INDEXER | {"num_hidden_layers": 4, "index_n_heads": 16, "n_group": 1, "topk_group": 1, "mlp_layer_types": ["dense", "sparse", "sparse", "dense"], "indexer_types": ["full", "shared", "full", "shared"], "hc_mult": 3, "hc_magnitude": 1.5, "hc_eps": 0.01, "swiglu_limit": 0.6, "pad_token_id": None, "rope_parameters": YARN},
+    ),
+    "deepseek_v4": (
+        "deepseek_v4",
+        {"vocab_size": 48, "hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 4, "head_dim": 8, "max_position_embeddings": 64, "q_lora_rank": 6, "partial_rotary_factor": 0.5, "sliding_window": 4, "o_groups": 2, "o_lora_rank": 5, "index_n_heads": 8, "index_head_dim": 6, "index_topk": 2, "compress_rates": {"compressed_sparse_attention": 3, "heavily_compressed_attention": 4}, "layer_types": ["sliding_attention", "compressed_sparse_attention", "heavily_compressed_attention", "compressed_sparse_attention"], "mlp_layer_types": ["hash_moe", "moe", "hash_moe", "moe"], "hc_mult": 3, "hc_sinkhorn_iters": 2, "hc_eps": 0.01, "swiglu_limit": 0.6, "moe_intermediate_size": 8, "n_routed_experts": 8, "num_experts_per_tok": 2, "rope_parameters": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "beta_fast": 32.0, "beta_slow": 1.0}},
+    ),
 }  # fmt: skip
 
-OF_CHECKPOINTS = ("_bias", "layer_scalar")
+OF_CHECKPOINTS = ("_bias", "layer_scalar", ".tid2eid")
 """Ends of the names of buffers that checkpoints have."""
 CONSTANT = ("slope_rate",)
 """Those of them that a layer's place makes; they are rounded, so that files of float32 have them exactly."""
@@ -268,13 +276,18 @@ def randomise(model: torch.nn.Module, seed: int) -> None:
     """Values at which every part of the model matters, exactly representable in float32."""
     generator = torch.Generator().manual_seed(seed)
     tensors = [*model.named_parameters(), *((n, b) for n, b in model.named_buffers() if n.endswith(OF_CHECKPOINTS))]
-    for name, tensor in tensors:
+    for name, tensor in ((n, t) for n, t in tensors if t.is_floating_point()):
         values = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
         if tensor.ndim == 1 and "bias" not in name and "sink" not in name:
             values = 1.0 + 0.2 * values
         else:
             values = values * (0.2 if tensor.ndim == 1 else tensor.shape[-1] ** -0.5)
         tensor.data.copy_(values.to(torch.float16).double())
+    for name, table in model.named_buffers():
+        if name.endswith(".tid2eid"):  # experts by token: different ones
+            count = int(model.config.n_routed_experts)
+            rows = [torch.randperm(count, generator=generator)[: table.shape[1]] for _ in table]
+            table.copy_(torch.stack(rows))
 
 
 def settle(model: torch.nn.Module) -> None:

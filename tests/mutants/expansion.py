@@ -249,6 +249,7 @@ def graph_mutants() -> Iterator[GraphMutant]:
     yield GraphMutant(("attend", "chosen"), "one more", lambda op: _counted(op, "chosen", 1))
     yield input_left_out("bias", "route", lambda op: 1 if len(op.inputs) == 2 and not attr(op, "empty") else None)
     yield GraphMutant(("route", "empty_bias"), "left out", _unbiased)
+    yield GraphMutant(("route", "tokens"), "left out", _by_scores)
     yield input_left_out("sinks", "attend", lambda op: _where(op, attend_extras(op)[0]))
     yield input_left_out("selected", "attend", lambda op: _where(op, attend_extras(op)[1]))
     yield GraphMutant(("attend", "entries"), "left out", _tokens_alone)
@@ -294,6 +295,11 @@ def _values_of_tokens(op: Op) -> Op | None:
     _, (name,) = entry_operands(op)
     at = len(op.inputs) - 1 - op.inputs[::-1].index(name)
     return replace(op, inputs=(*op.inputs[:at], attend_operands(op)[2], *op.inputs[at + 1 :]))
+
+
+def _by_scores(op: Op) -> Op | None:
+    """A router whose scores choose, not the ids of tokens."""
+    return with_attr(replace(op, inputs=op.inputs[:1]), "by_token", False) if attr(op, "by_token") else None
 
 
 def _counted(op: Op, name: str, more: int) -> Op | None:
