@@ -43,7 +43,7 @@ def _option(one: Argument, words: Mapping[str, Sequence[str]], here: str) -> Ite
     flags = "".join(f" -l {flag[2:]}" if flag.startswith("--") else f" -s {flag[1:]}" for flag in one.flags)
     values = _action(one, words) if one.takes_value else ""
     kind = "" if not one.takes_value else " -r" if values == FILES else " -x"
-    if values:  # apart, and first: a description of the option would stand beside every value
+    if values:  # apart, and first: else each value has the option's description
         yield f"complete -c dagc{here}{flags}{values}"
     yield f"complete -c dagc{here}{flags}{kind} -d {_quoted(one.about)}"
 

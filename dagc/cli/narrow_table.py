@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 
 LEAST = 0.4
-"""Share of the width that the last column needs if its words are to stand beside the others."""
+"""Share of the width that the last column needs to have its words in a column."""
 INDENT = "    "
 
 
