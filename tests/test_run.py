@@ -14,7 +14,7 @@ from pathlib import Path
 import forked_ranks
 import pytest
 from conftest import ROOT, spec_text
-from state_specs import LINEAR, SPARSE, state_spec
+from state_specs import GROUPED, LINEAR, SPARSE, state_spec
 from test_handed_on import CHOOSES
 
 import dagc
@@ -56,6 +56,8 @@ PLANS = {
     "8 prefill, three axes": spec_text(phase="gpus = 8..15, pp = 2, ep = 2, tp = 2, microbatches = 2"),
     "4 prefill, linear attention, two stages": state_spec(LINEAR, "gpus = 0..3, pp = 2, tp = 2, microbatches = 2"),
     "4 decode, linear attention": state_spec(LINEAR, "gpus = 0..3, ep = 2, tp = 2", "decode"),
+    "2 prefill, groups of tokens": state_spec(GROUPED, "gpus = 0..1, sp = 2, sp_layout = zigzag"),
+    "2 decode, groups of tokens": state_spec(GROUPED, "gpus = 0..1, tp = 2", "decode"),
     "4 prefill, selected tokens": state_spec(SPARSE, "gpus = 0..3, sp = 2, tp = 2"),
     "2 decode, stages that hand a choice on": CHOOSES.format(
         phases="phase decode { gpus = 0..1, pp = 2, layers_per_stage = [2, 4] }"

@@ -24,7 +24,10 @@ from dagc.ir.ops.attention import context_shares, group_pairs, query_key_pairs
 from dagc.ir.ops.attributes import AttendAttrs
 from dagc.ir.ops.op_set import OPS, read_bytes, state_bytes, traffic
 from dagc.ir.text.read import parse_graph
+from dagc.ir.text.scan import TextError
 from dagc.ir.text.write import print_graph
+from dagc.ir.verify.verify import verify
+from dagc.ir.verify.violation import VerifyError
 from dagc.lang.load import load
 from dagc.optimize.kept_points import KeptPoints
 from dagc.optimize.point import Task, compiled
@@ -321,6 +324,25 @@ def test_what_is_no_group_of_tokens_is_named_at_its_statement(old: str, new: str
     with pytest.raises(SpecError) as caught:
         dagc.compile_text(state_spec(text))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("context=256, ", ""),
+        ("pooled.ratio, head_dim]", "pooled.hidden, head_dim]"),
+        ("entries.ratio, head_dim]", "entries.entries.ratio, head_dim]"),
+        ("chosen_entries=32", "chosen=32"),
+        ("entries=true, chosen", "chosen"),
+        ("overlap=true", "overlap=false"),
+    ],
+)
+def test_a_graph_whose_groups_do_not_fit_is_named(old: str, new: str) -> None:
+    text = print_graph(plan().phases["prefill"].graph)
+    assert old in text
+    with pytest.raises((VerifyError, TextError)) as caught:
+        verify(parse_graph(text.replace(old, new)))
+    assert "found" in str(caught.value) or "wanted" in str(caught.value), caught.value
 
 
 def test_training_says_that_it_is_not_there() -> None:

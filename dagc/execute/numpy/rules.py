@@ -159,7 +159,7 @@ def _attend(call: OpCall, x: Operands) -> Floats | tuple[Floats, Floats, Floats]
         whole_dims: tuple[str, ...] = ("seq", along)
         whole = call.whole_groups(along)
         own_pairs = float(whole.sum()) * sequences
-        if selected is not None:
+        if attrs.chosen_entries and selected is not None:
             whole, whole_dims, own_pairs = k.of_chosen(*by_name[selected], whole, np.arange(whole.shape[1]), along)
         call.host.pairs += own_pairs
         sources.append(k.Seen(list(keys), values[0], whole, whole_dims, along))

@@ -165,7 +165,7 @@ def _attend(call: OpCall, x: Operands) -> Any:
         along = along_context(keys[0][1])
         whole = resident.once(("whole", call.segment.name, op.name), lambda: resident.exact(call.whole_groups(along)))
         whole_dims: tuple[str, ...] = ("seq", along)
-        if selected is not None:
+        if attrs.chosen_entries and selected is not None:
             places = torch.arange(whole.shape[1], device=whole.device)
             whole, whole_dims = k.of_chosen(*by_name[selected], whole, places, along)
         sources.append(k.Seen(list(keys), values[0], whole, whole_dims, along))

@@ -322,6 +322,12 @@ def _attends(segment: Segment, op: Op) -> None:
         raise Misfit(role(op, sinks, "sinks"), listed(segment.dims_of(sinks)), f"dims of {listed(op.dims[:-1])}")
     if selected is not None and stem(segment.dims_of(selected)[-1]) != "chosen":
         raise Misfit(role(op, selected, "chosen tokens"), listed(segment.dims_of(selected)), "[..., chosen]")
+    made = segment.by_name.get(selected or "")
+    if made is not None and isinstance(made.attrs, SelectAttrs):
+        of_entries = entries_dim(segment.dims_of(made.inputs[1])) is not None
+        if of_entries != bool(op.of(AttendAttrs).chosen_entries):
+            what = ("tokens", "entries") if op.of(AttendAttrs).chosen_entries else ("entries", "tokens")
+            raise Misfit(role(op, made.name, "chosen tokens"), f"a choice of {what[0]}", f"one of {what[1]}")
 
 
 def _sees_entries(segment: Segment, op: Op) -> None:

@@ -10,6 +10,11 @@ from ..ops.kind import Misfit
 from ..ops.op_set import OPS
 
 
+def _follows(segment: Segment, dim: str) -> bool:
+    """Whether a dimension is one of groups whose size others have."""
+    return group_of(dim) is not None and all(n in segment.sizes for n in ("seq", "context", group_of(dim)))
+
+
 def verify_op(segment: Segment, op: Op) -> None:
     """Raises Misfit, or AttributeFault."""
     kind = OPS.get(op.kind)
@@ -24,7 +29,7 @@ def verify_op(segment: Segment, op: Op) -> None:
     check_values(op.attrs)
     own = segment.within(op.scope)
     for i, dim in enumerate(op.dims):
-        if dim not in own.sizes and group_of(dim) not in own.sizes:
+        if dim not in own.sizes and not _follows(own, dim):
             raise Misfit("result", f"dimension {dim} without a size", "sizes of all dims")
         if dim in op.dims[:i]:
             raise Misfit("result", f"dimension {dim} twice", "each once")
