@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT, spec_text
+from doc_commands import brief
 
 import dagc.api
 from dagc.cli import main
@@ -147,7 +148,7 @@ def test_examples_run(example: Example, here: Path, capfd: pytest.CaptureFixture
         pytest.importorskip(example.needs)
     words = shlex.split(example.command)
     assert words[0] == "dagc"
-    code = main(words[1:])
+    code = main(brief(words)[1:])
     shown = capfd.readouterr()
     assert code in (0, 1) and "error[E" not in shown.err, shown.err
     assert shown.out or shown.err or words[1] == "fmt"

@@ -30,6 +30,19 @@ TEXT = spec_text(
     phase="gpus = 0..7, tp = wide, ep = 8 / wide", extra="param wide = 2 in [1, 2, 4]\nparam unused = 1 in [1, 3]"
 )
 
+SERVED = spec_text(
+    phase="gpus = 0..7, ep = 8",
+    workload="sequences = batch, prompt = 256 tok, output = 16 tok",
+    extra="phase decode { gpus = 0..7, ep = 8 }\nparam batch = 64 in [16, 32, 64, 128]",
+)
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> str:
+    path = tmp_path / "s.moe"
+    path.write_text(SERVED)
+    return str(path)
+
 
 def tasks(folder: Path | None = None) -> list[Task]:
     """`folder` travels in the base directory, for workers that must leave a trace."""
@@ -231,8 +244,7 @@ def test_at_most_four_processes_for_a_cpu() -> None:
     assert processes(1) == 1 and processes(10**8) == 4 * (os.cpu_count() or 1)
 
 
-def test_phases_of_a_sweep(capsys: pytest.CaptureFixture[str]) -> None:
-    spec = str(ROOT / "examples" / "mixtral_8xh100.moe")
+def test_phases_of_a_sweep(spec: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sweep", spec, "--over", "batch=16", "--phase", "decode", "--format", "json", "--workers", "1"]) in (
         0,
         1,
@@ -243,13 +255,12 @@ def test_phases_of_a_sweep(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sweep", spec, "--over", "nope=1", "--workers", "1"]) == 2
 
 
-def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    spec = ROOT / "examples" / "mixtral_8xh100.moe"
-    assert main(["sweep", str(spec), "--over", "batch=16,32", "--format", "json", "--workers", "1"]) == 0
+def test_the_command(spec: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", spec, "--over", "batch=16,32", "--format", "json", "--workers", "1"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [r["settings"]["batch"] for r in rows] == ["16", "32"]
     assert rows[0]["metrics"]["decode.tpot"] < rows[1]["metrics"]["decode.tpot"]
-    assert main(["sweep", str(spec), "--workers", "1", "--format", "csv", "--metric", "decode.tpot"]) == 0
+    assert main(["sweep", spec, "--workers", "1", "--format", "csv", "--metric", "decode.tpot"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "batch,decode.tpot [s],verdict" and len(lines) == 5  # the domain of `batch`
 
@@ -293,8 +304,7 @@ def test_columns_that_do_not_fit_go_below_each_with_the_params() -> None:
     assert len(in_blocks(rows, 1, 1)) == 3 * 4 - 1  # a column is not cut
 
 
-def test_unknown_names_of_a_sweep_are_told_once_and_with_help(capsys: pytest.CaptureFixture[str]) -> None:
-    spec = str(ROOT / "examples" / "mixtral_8xh100.moe")
+def test_unknown_names_of_a_sweep_are_told_once_and_with_help(spec: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sweep", spec, "--over", "tp=1,2", "--workers", "1"]) == 2
     shown = capsys.readouterr()
     assert not shown.out and "declare it in the spec: `param tp = ...`" in shown.err
@@ -316,6 +326,8 @@ def test_unknown_names_of_a_sweep_are_told_once_and_with_help(capsys: pytest.Cap
         (["--set", "batch=16"], "nothing to sweep over"),
     ],
 )
-def test_wrong_sweeps_are_refused(extra: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["sweep", str(ROOT / "examples" / "mixtral_8xh100.moe"), *extra]) == 2
+def test_wrong_sweeps_are_refused(
+    extra: list[str], message: str, spec: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sweep", spec, *extra]) == 2
     assert message in capsys.readouterr().err

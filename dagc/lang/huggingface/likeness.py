@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 from math import log
+from pathlib import Path
 
 from .. import library
 
@@ -23,10 +25,17 @@ def fields_read(kind: str) -> frozenset[str]:
         if path in seen or not path.is_file():
             continue
         seen.add(path)
-        text = path.read_text(encoding="utf-8")
-        found.update(READ.findall(text))
-        ahead += [(path.parent / name).resolve() for name in IMPORT.findall(text)]
+        own, imported = _read(path)
+        found |= own
+        ahead += imported
     return frozenset(found)
+
+
+@cache
+def _read(path: Path) -> tuple[frozenset[str], tuple[Path, ...]]:
+    """Fields that a file itself reads, and the files that it imports: most architectures import the same few."""
+    text = path.read_text(encoding="utf-8")
+    return frozenset(READ.findall(text)), tuple((path.parent / name).resolve() for name in IMPORT.findall(text))
 
 
 def alike(fields: Mapping[str, object], kinds: Iterable[str]) -> list[str]:
