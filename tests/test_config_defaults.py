@@ -27,3 +27,21 @@ def test_parameters_are_those_that_torch_counts(kind: str, tmp_path: Path) -> No
     assert counted == pytest.approx(
         MODELS[kind]["parameters"], rel=1e-6
     )  # torch leaves out biases of a choice, which are buffers
+
+
+AWQ = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True}
+FP8 = {"quant_method": "fp8", "weight_block_size": [128, 128], "modules_to_not_convert": ["self_attn", "lm_head"]}
+
+
+@pytest.mark.parametrize("kind", ["bamba", "falcon_h1", "gemma2", "kolibri1", "minimax", "olmo_hybrid"])
+def test_quantised_checkpoints_of_every_kind_are_read(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    for section, attention, others in ((AWQ, "int4_g128_zp", "int4_g128_zp"), (FP8, "bf16", "fp8_block")):
+        path.write_text(json.dumps(MODELS[kind]["config"] | {"quantization_config": section}))
+        model = import_config(str(path)).model
+        assert model.weight_dtype == attention
+        dtypes = dict(model.weight_dtypes)
+        tables = [dtype for block, dtype in dtypes.items() if block.endswith(("embed", "head"))]
+        assert set(tables) <= {"bf16"}
+        rest = {dtype for block, dtype in dtypes.items() if not block.endswith(("embed", "head"))}
+        assert rest == ({others} if attention != others else set()) or rest == {others}
