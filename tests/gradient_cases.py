@@ -73,6 +73,7 @@ CASES: dict[str, tuple[dict[str, str], str, str]] = {
     "rope": ({"x": ROPE}, "rope(%x)", ROPE),
     "rope of a part, interleaved": ({"x": ROPE}, "rope(%x, fraction=0.7, interleaved=true)", ROPE),
     "rope, proportional": ({"x": ROPE}, "rope(%x, scaling=proportional, fraction=0.7)", ROPE),
+    "rope by numbers": ({"x": ROPE}, "rope(%x, stretch=\"1.5 3 4\")", ROPE),
     "rope by yarn": ({"x": ROPE}, "rope(%x, scaling=yarn, factor=4, original=64, magnitude=1.3)", ROPE),
     "temper": ({"x": ROPE}, "temper(%x, floor=2, scale=0.1)", ROPE),
     "temper from zero": ({"x": ROPE}, "temper(%x, floor=2, scale=0.1, first=0)", ROPE),

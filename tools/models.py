@@ -122,14 +122,14 @@ Architectures that transformers 5.24 has and the language has no words for, and 
 | `model_type` | models | what is missing |
 | --- | --- | --- |
 | `glm5_next_text` | GLM 5.3 Flash | attention to tokens of pools that an indexer chooses; its linear layers and streams are there |
-| `qwen4_exp_text` | Qwen4-exp | embeddings of n-grams, gates of the residual stream |
-| `mistral_large4_text` | Mistral Large 4 | rotary frequencies that are learned |
+| `qwen4_exp_text` | Qwen4-exp | embeddings of n-grams, gates of the residual stream, convolutions with gaps |
+| `mistral_large4_text` | Mistral Large 4 | rotary frequencies, and temperatures of heads by position, that are learned |
 | `inkling_text`, `inkling2_text` | Inkling | scores that depend on the distance between tokens |
 | `gemma3n_text` | Gemma 3n | streams that are predicted and corrected (AltUp), activations cut at a quantile |
 | `jetmoe` | JetMoE | heads of attention that a router chooses |
 | `zamba2` | Zamba 2 | weights that several layers share, with adapters of their own |
 | `zaya` | Zaya 1 | convolutions that mix the channels of a head; values of the token before |
-| `phi3` with `longrope` | Phi 4 mini | rotary angles stretched by lists |
+| `phimoe` with `longrope` | Phi 3.5 MoE | lists, where transformers turns by the short one and scales by the long one |
 
 Not verified, since neither that release nor the published configs at hand have a config of theirs: Kimi K3, Grok, Ling and Ring 2 (`bailing_moe`), Step 3, Llama Nemotron
 Ultra, Mistral Large 3. `dagc import` refuses an unknown `model_type` and names those whose fields are most like its own. Nothing here was written from memory."""

@@ -177,6 +177,7 @@ WORKED: dict[str, dict[str, str]] = {
         "low": _model("rope { scaling = llama3, factor = 8, low = 2 }"),
         "high": _model("rope { scaling = llama3, factor = 8, high = 8 }"),
         "magnitude": _model("rope { magnitude = 0.8 }"),
+        "stretch": _model('rope { fraction = 0.0625, stretch = "1 1.2 1.6 4" }'),
     },
     "workload": {
         "sequences": "workload { sequences = 256, prompt = 1024 tok, output = 128 tok }",

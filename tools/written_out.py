@@ -148,6 +148,7 @@ HAND: dict[str, dict[str, Written | str]] = {
         **dict.fromkeys(("low", "high"), Written("", LLAMA3)),
         "original": Written("", YARN),
         "factor": Written("", _beside(model_rope="-factor; scaling = linear")),
+        "stretch": Written('""'),
     },
     "phase": {
         "kind": Written("decode"),

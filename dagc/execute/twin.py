@@ -14,6 +14,7 @@ from itertools import chain
 from math import lcm
 
 from ..base.frozen import record
+from ..base.number_texts import numbers_of, text_of
 from ..ir.entries import entries_dim, group_of
 from ..ir.graph import Graph, Op, Segment, Stage, runs
 from ..ir.handed_on import are_handed_on, carried
@@ -315,6 +316,9 @@ class Shrinker:
     def attrs(self, segment: Segment, op: Op) -> Attrs:
         """The op's attributes, those that are sizes as small as the twin's."""
         attrs, reaches = op.attrs, self.reaches.get(op.scope if segment.parts else "", {})
+        if isinstance(attrs, RopeAttrs) and attrs.stretch:
+            pairs = rotated(int(self.size(segment, op.dims[-1], op.scope)), attrs.fraction) // 2
+            return attrs.but(stretch=text_of(numbers_of(attrs.stretch)[:pairs]))
         if isinstance(attrs, TemperAttrs):
             return attrs.but(floor=reaches.get(attrs.floor, attrs.floor))
         if isinstance(attrs, AttendAttrs):

@@ -95,6 +95,12 @@ ROPE: dict[str, Attribute] = {
     "low": Attribute("llama3: rotations below which a frequency is divided by the factor", default=1.0),
     "high": Attribute("llama3: rotations above which a frequency is kept", default=4.0),
     "magnitude": Attribute("factor of the rotated values", default=1.0),
+    "stretch": Attribute(
+        "what each frequency is divided by, a number for each pair, in place of `scaling`",
+        "text",
+        default=None,
+        otherwise="1 for all",
+    ),
 }
 """What `rope(...)` in a block does; a keyword of the call takes precedence."""
 

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from ...base.frozen import record
+from ...base.number_texts import numbers_of
 from ...ir.ops.attention import rotated
 from ...ir.ops.attributes import Attrs, values
 from ..values import Floats, Ints
@@ -29,6 +30,7 @@ class Rotary:
     low: float = 1.0
     high: float = 4.0
     magnitude: float = 1.0
+    stretch: str = ""
     inverse: bool = False
     tail: bool = False
 
@@ -65,8 +67,10 @@ class Rotary:
 
     def frequencies(self, width: int) -> Floats:
         """[width / 2], radians a token. Yarn: arXiv 2309.00071, section 3; llama3: Llama 3.1's published code; proportional, as Gemma 4
-        has it: frequencies of the whole width, of which the first `fraction` turn."""
+        has it: frequencies of the whole width, of which the first `fraction` turn; of a `stretch` each by its number (arXiv 2402.13753)."""
         plain = self.theta ** (-np.arange(0, width, 2) / width)
+        if self.stretch:
+            return np.asarray(plain / np.asarray(numbers_of(self.stretch)))
         if self.scaling == "proportional":
             return np.asarray(
                 np.where(np.arange(width // 2) < rotated(width, self.fraction) // 2, plain / self.factor, 0.0)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NoReturn, Self, dataclass_transform
 
 from ...base.draft_trees import is_tree
 from ...base.frozen import record, replace
+from ...base.number_texts import are_numbers
 from ...base.schema.attribute import LARGE, REQUIRED, Attribute
 from ...base.schema.model import ROPE
 from ...base.schema.phase import PLACINGS
@@ -192,6 +193,7 @@ class RopeAttrs(Attrs):
     low: float = _rope("low", default=ROPE["low"].default)
     high: float = _rope("high", default=ROPE["high"].default)
     magnitude: float = _rope("magnitude", default=ROPE["magnitude"].default)
+    stretch: str = _rope("stretch", default="")
     tail: bool = _flag("it is the last numbers that are rotated, not the first", default=False)
     inverse: bool = _flag("rotated back, as gradients are", default=False)
     tree: str = _tree(default="")
@@ -563,6 +565,8 @@ def _fits(wanted: Attribute, value: Value) -> bool:
         return isinstance(value, str)
     if wanted.kind == "tree":
         return isinstance(value, str) and is_tree(value)
+    if wanted.kind == "text":
+        return isinstance(value, str) and are_numbers(value)
     if wanted.kind == "axes":
         return isinstance(value, tuple) and all(isinstance(axis, str) for axis in value)
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not isfinite(value):
@@ -578,6 +582,8 @@ def _wanted(wanted: Attribute) -> str:
         return "one of " + ", ".join(wanted.words)
     if wanted.kind == "tree":
         return "candidates by depth, such as 4x2x1"
+    if wanted.kind == "text":
+        return 'a text of positive numbers, such as "1 1.5 4"'
     if wanted.kind in ("axes", "dim"):
         return "mesh axes" if wanted.kind == "axes" else "the name of a dimension"
     kind = "a whole number" if wanted.kind == "count" else "a number"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ...base.diagnostics import did_you_mean
 from ...base.frozen import record
+from ...base.number_texts import numbers_of
 from ...base.schema.attribute import Attribute
 from ...base.schema.model import ROPE
 from ...base.syntax import ast
@@ -76,6 +77,15 @@ def rope(call: BlockCall) -> Ref:
     turned = rotated(width, float(options.get("fraction", 1.0)))
     if turned < 2 or turned % 2:
         call.fail(f"`rope` rotates pairs of numbers, not {turned} of {width:g} in `{x.dims[-1]}`")
+    stretch = str(options.get("stretch", ""))
+    try:
+        numbers = len(numbers_of(stretch))
+    except ValueError as error:
+        call.fail(f'`stretch` is a text of {error}, such as "1 1.5 4"')
+    if numbers and options.get("scaling", "none") not in ("none", "default"):
+        call.fail(f"`stretch` and `scaling = {options['scaling']}` are two ways to lay frequencies out: write one")
+    if numbers not in (0, turned // 2):
+        call.fail(f"`stretch` has {numbers} numbers, and `{x.dims[-1]}` has {turned // 2} pairs that turn")
     return call.emit("rope", (x,), x.dims, **options, **call.tree())
 
 

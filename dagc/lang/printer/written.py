@@ -23,7 +23,7 @@ def value_text(value: object) -> str:
         return quantity_text(value)
     if isinstance(value, bool):
         return "true" if value else "false"
-    return str(value)
+    return f'"{value}"' if isinstance(value, str) and " " in value else str(value)
 
 
 def quantity_text(value: Quantity) -> str:

@@ -110,7 +110,7 @@ _IF_ANY = ("mtp_layers",)
 
 
 def _plain(value: object) -> bool:
-    return isinstance(value, (Quantity, str, bool))
+    return isinstance(value, (Quantity, str, bool)) and value != ""
 
 
 def _has_none(part: Body, names: Names) -> bool:

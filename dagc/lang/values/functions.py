@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 
 from ...base.frozen import record, replace
+from ...base.number_texts import text_of
 from ...base.schema.attribute import ANY
 from ...base.syntax import ast
 from ...base.units import SCALAR, Quantity, dim_words
@@ -217,6 +218,16 @@ def _same(names: Names, node: ast.CallExpr, words: bool) -> Value:
     raise _Wrong
 
 
+def _joined(names: Names, node: ast.CallExpr, words: bool) -> Value:
+    items = _typed(names, node, 0, tuple)
+    assert isinstance(items, tuple)
+    plain = [item.value for item in items if isinstance(item, Quantity) and item.dim == SCALAR]
+    if len(plain) < len(items):
+        names.out.add("E08", "`joined` needs a list of plain numbers", node.args[0].span)
+        raise _Wrong
+    return text_of(plain)
+
+
 def _length(names: Names, node: ast.CallExpr, words: bool) -> Value:
     items = _typed(names, node, 0, tuple)
     assert isinstance(items, tuple)
@@ -299,6 +310,7 @@ FUNCTIONS: dict[str, Function] = {
     "at": Function(_at, 2, 2, "at(list, i)", "the item of a list, or the character of a text, from 0"),
     "same": Function(_same, 1, 1, "same(x)", "what all items of a list are; of what is not a list, itself"),
     "length": Function(_length, 1, 1, "length(list)", "how many items a list has"),
+    "joined": Function(_joined, 1, 1, "joined(list)", "the plain numbers of a list as one text, with spaces between"),
     "mod": Function(_mod, 2, 2, "mod(a, b)", "the remainder of a divided by b"),
     "log": Function(_log, 1, 1, "log(x)", "the natural logarithm"),
     "pow": Function(_pow, 2, 2, "pow(x, y)", "x to the power of y"),

@@ -1,0 +1,92 @@
+"""Rotary frequencies that are divided by a list of numbers: which list a config means, what a spec may write, and what is proved."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import dagc
+from dagc.base.diagnostics import SpecError
+from dagc.base.number_texts import numbers_of, text_of
+from dagc.base.units import Quantity
+from dagc.execute.prove import prove
+from dagc.importers.huggingface import import_config
+from dagc.ir.text.read import parse_graph
+from dagc.ir.text.scan import TextError
+from dagc.ir.text.write import print_graph
+from dagc.lang.printer.print_spec import print_spec
+
+CONFIG = Path(__file__).parent / "data" / "reference" / "phi3_longrope" / "config.json"
+SPEC = """moe 1
+hardware pool {
+  gpus = 8, per_node = 8, compute = 400 TFLOP/s, memory = 64 GB, hbm = 2 TB/s
+  link node { bandwidth = 450 GB/s, latency = 2 us }, link cluster { bandwidth = 50 GB/s, latency = 6 us }
+}
+model small { hidden = 64, vocab = 64, layers = 2
+  attention { heads = 4, kv_heads = 2, head_dim = 16 }
+  rope { fraction = 0.5, MORE }
+  mlp { hidden = 32 } }
+workload { sequences = 16, prompt = 8 tok, output = 4 tok }
+phase decode { gpus = 0..7, dp = 4, tp = 2 }
+"""
+
+
+@pytest.mark.parametrize(
+    ("changes", "stretch", "magnitude"),
+    [
+        ({}, "1.25 3.5", 2.0**0.5),  # the square root of 1 + log(64 / 8) / log(8)
+        ({"max_position_embeddings": 8}, "1 1.5", 1.0),
+        ({"attention_factor": 1.3}, "1.25 3.5", 1.3),
+        ({"factor": 4.0}, "1.25 3.5", (1 + 2 / 3) ** 0.5),
+    ],
+)
+def test_the_list_is_that_of_the_models_context(
+    tmp_path: Path, changes: dict[str, float], stretch: str, magnitude: float
+) -> None:
+    fields = json.loads(CONFIG.read_text())
+    for name, value in changes.items():
+        at = fields if name in fields else fields["rope_parameters"]
+        at[name] = value
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    found = import_config(str(tmp_path / "config.json")).model.attributes
+    assert found["rope.stretch"] == stretch
+    given = found["rope.magnitude"]
+    assert isinstance(given, Quantity) and given.value == pytest.approx(magnitude)
+
+
+def test_it_is_run_and_printed_and_read_back() -> None:
+    plan = dagc.compile_text(SPEC.replace("MORE", 'stretch = "1 1.25 2 4"'))
+    assert prove(plan, "decode").verdict == "equal"
+    assert 'stretch = "1 1.25 2 4"' in print_spec(plan.spec)
+    text = print_graph(plan.phases["decode"].graph)
+    assert 'stretch="1 1.25 2 4"' in text and print_graph(parse_graph(text)) == text
+    with pytest.raises(TextError, match="is not a text of positive numbers"):
+        parse_graph(text.replace('stretch="1 1.25 2 4"', 'stretch="1 -1 2 4"', 1))
+    plain = dagc.compile_text(SPEC.replace("MORE", 'stretch = ""'))
+    assert plain.to_json() == dagc.compile_text(SPEC.replace("MORE", "theta = 10_000")).to_json()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ('stretch = "1 2"', "`stretch` has 2 numbers, and `head_dim` has 4 pairs that turn"),
+        ('stretch = "1 2 0 4"', "`stretch` is a text of at most 4096 positive numbers"),
+        ('scaling = linear, stretch = "1 2 3 4"', "are two ways to lay frequencies out"),
+        ('stretch = "1 two"', "`stretch` is a text of"),
+        ("stretch = 4", "`stretch` is a text in quotes"),
+        ("stretch = joined(4)", "`joined` needs a list here"),
+    ],
+)
+def test_what_does_not_go_is_said(more: str, message: str) -> None:
+    with pytest.raises(SpecError) as error:
+        dagc.compile_text(SPEC.replace("MORE", more))
+    assert any(message in d.message for d in error.value.diagnostics), error.value
+
+
+def test_texts_of_numbers_are_exact_and_bounded() -> None:
+    assert numbers_of(text_of((0.1, 1e-300, 3))) == (0.1, 1e-300, 3.0)
+    for wrong in ("nan", "inf", "-1", "1,2", "x", "1 " * 5000):
+        with pytest.raises(ValueError):
+            numbers_of(wrong)
