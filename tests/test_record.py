@@ -226,3 +226,16 @@ def test_first_instances_and_later_ones_are_initialised_alike(field: Any) -> Non
                 Sized(*args, **kwargs)
             said[-1].add(str(error.value))
     assert said[0] == said[1] and len(said[0]) == len(wrong)
+
+
+def test_a_constant_mapping_may_be_a_default() -> None:
+    """To whoever asks for its fields, too, as what prints it does."""
+    nothing: dict[str, int] = {}
+
+    @record
+    class Step:
+        seconds: float
+        hops: dict[str, int] = nothing
+
+    assert [f.name for f in fields(Step)] == ["seconds", "hops"]  # type: ignore[arg-type]
+    assert Step(1.0).hops is nothing and "seconds=1" in repr(Step(1.0))

@@ -206,11 +206,11 @@ class _Fields:
 
 
 def _plain(default: Any) -> Any:
-    """A default as `dataclass` takes it."""
+    """A default as `dataclass` takes it: an empty mapping that nobody changes is a mutable default to it."""
     from dataclasses import field
 
     if not isinstance(default, Given):
-        return default
+        return default if type(default).__hash__ is not None else field(default_factory=lambda: default)
     said = {name: getattr(default, name) for name in Given.__slots__}
     return field(**{name: value for name, value in said.items() if value is not MISSING})
 
