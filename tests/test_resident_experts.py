@@ -19,6 +19,7 @@ from dagc.cost.cached_experts import missed, needed
 from dagc.cost.routing import expert_probabilities
 from dagc.execute.prove import prove
 from dagc.export.engines.launch import export
+from dagc.export.json import graph_object
 from dagc.ir.ops.attributes import ExpertCopyAttrs
 from dagc.ir.text.read import parse_graph
 from dagc.ir.text.write import print_graph
@@ -78,6 +79,27 @@ def test_what_comes_ahead_comes_behind_what_is_needed_now() -> None:
 def test_without_the_word_there_is_no_copy() -> None:
     plain = result("skip = 0")
     assert not plain.graph.copies and plain.expert_cache is None
+
+
+@pytest.mark.parametrize("use", ["resident = 8", "resident = 8, cache = frequency, prefetch = next_layer(hit = 50%)"])
+@pytest.mark.parametrize("phase", [ALONE, FOUR])
+def test_with_all_experts_on_gpus_the_graph_is_the_plain_one(use: str, phase: str) -> None:
+    """Every file that has it, too; what caches would hold is known in closed form, at a share of one."""
+    own, plain = result(use, phase), result("skip = 0", phase)
+    assert own.graph == plain.graph and print_graph(own.graph) == print_graph(plain.graph)
+    assert graph_file(compiled(use, phase)) == graph_file(compiled("skip = 0", phase))
+    cached = own.expert_cache
+    assert cached is not None and (cached.found, cached.copied_B, cached.steps) == (1.0, 0.0, None)
+    ranks = 1 if phase == ALONE else 4
+    assert cached.held_B == 2 * 8 // ranks * EXPERT_B and cached.slowdown == cached.cold_slowdown == 1.0
+    found, wanted = (compiled(one, phase).to_json()["phases"]["decode"] for one in (use, "skip = 0"))
+    assert found.pop("expert_cache")["found"] == 1.0 and found == wanted
+
+
+def graph_file(plan: CompiledPlan) -> str:
+    """The placed graph, as other programs read it."""
+    found = graph_object(plan, "decode")
+    return json.dumps([found["ir"], found["nodes"], found["edges"]])
 
 
 def test_the_graph_is_printed_and_read_back() -> None:
@@ -298,6 +320,11 @@ def test_what_does_not_go_is_said(use: str, phase: str, code: str) -> None:
 
 @pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm", "megatron"])
 def test_engines_refuse_it(engine: str) -> None:
+    """But not where GPUs hold all."""
+    try:
+        export(compiled("resident = 8", FOUR), engine, "org/model", "p", None)
+    except SpecError as error:
+        assert "resident" not in str(error)
     with pytest.raises(SpecError) as error:
         export(compiled("resident = 4", FOUR), engine, "org/model", "p", None)
     said = [line for d in error.value.diagnostics for line in (d.message, *d.because)]

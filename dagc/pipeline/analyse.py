@@ -26,6 +26,7 @@ from ..spec.phase import Phase
 from ..spec.unit import Unit
 from . import layer_loads
 from .doubts import warn_of_full_hosts, warn_of_idle_stages, warn_of_moved_cache
+from .strategy import lacks_experts, resident_experts
 
 RARE = 1e-6
 """Of steps: those that end early less often are not looked at."""
@@ -64,8 +65,9 @@ def cost_graph(graph: Graph, unit: Unit, prices: Prices | None = None) -> PhaseR
 
 
 def cached(graph: Graph, unit: Unit, costs: Costs, passes: tuple[Chunk, ...]) -> ExpertCache | None:
-    """What experts in host memory take: beside the same phase with all of them there, and with none."""
-    use = unit.phase.experts
+    """What experts in host memory take: beside the same phase with all of them there, and with none. Where GPUs hold all, nothing is copied."""
+    use, whole = unit.phase.experts, unit.phase.experts.resident and not lacks_experts(unit)
+    graph = resident_experts(unit).run(graph) if whole else graph
     if not use.resident or not graph.copies:
         return None
     from ..cost.expert_cache import copied_bytes, held_bytes, host_expert_bytes, load_seconds, steps_to_fill
@@ -75,6 +77,12 @@ def cached(graph: Graph, unit: Unit, costs: Costs, passes: tuple[Chunk, ...]) ->
         return passes_s(price(graph, Unit(unit.spec, other)))
 
     hardware, held_B = unit.spec.hardware, held_bytes(graph)
+    if whole:
+        own_s = passes_s(passes)
+        return ExpertCache(
+            1.0, 0.0, held_B, host_expert_bytes(graph, use.cache), held_B / hardware.host_link.bandwidth_Bps, load_seconds(graph, hardware), None,
+            own_s, own_s, own_s,
+        )  # fmt: skip
     return ExpertCache(
         1.0 - costs.lacking, copied_bytes(graph, costs), held_B, host_expert_bytes(graph, use.cache),
         held_B / hardware.host_link.bandwidth_Bps, load_seconds(graph, hardware), steps_to_fill(graph, unit),

@@ -53,8 +53,19 @@ def lowering(unit: Unit, added: Added) -> tuple[GraphPass, ...]:
 
 
 def one_keeps(unit: Unit, one: type[GraphPass]) -> bool:
-    """Whether the hosts of a phase keep what a pass makes copies of."""
-    return bool(unit.phase.experts.resident if one is ResidentExperts else unit.phase.cache.offload)
+    """Whether the hosts of a phase keep what a pass makes copies of: no experts, where GPUs hold all of a layer."""
+    return lacks_experts(unit) if one is ResidentExperts else bool(unit.phase.cache.offload)
+
+
+def lacks_experts(unit: Unit) -> bool:
+    """Whether GPUs hold fewer experts of a layer than there are."""
+    slots = unit.spec.model.count("experts.count", 0) + unit.phase.strategy.redundant
+    return 0 < unit.phase.experts.resident < slots
+
+
+def resident_experts(unit: Unit) -> ResidentExperts:
+    use = unit.phase.experts
+    return ResidentExperts(use.resident, use.foretold is not None, use.foretold or 0.0)
 
 
 def _with_options(unit: Unit) -> tuple[GraphPass, ...]:
@@ -68,9 +79,8 @@ def _with_options(unit: Unit) -> tuple[GraphPass, ...]:
         prices = PoolPrices(LinkPrices(*hardware.links), LinkPrices(*other.links), link)
     first = unit.spec.first_expert_id(phase)
     training = phase.training or Training()
-    use = phase.experts
     return (
-        ResidentExperts(use.resident, use.foretold is not None, use.foretold or 0.0),
+        resident_experts(unit),
         backward_of(unit),
         Quantise(
             training.quantises and training.quantised_weights and RECIPES[training.matmul_dtype].gathers,

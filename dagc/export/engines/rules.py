@@ -56,7 +56,11 @@ def skip(draft: ServerDraft) -> str:
 
 
 def resident(draft: ServerDraft) -> str:
-    some = max((p.experts.resident for p in draft.layout.phases), default=0)
+    slots = draft.layout.spec.model.count("experts.count", 0)
+    some = max(
+        (p.experts.resident for p in draft.layout.phases if p.experts.resident < slots + p.strategy.redundant),
+        default=0,
+    )
     return (
         f"experts {{ resident = {some} }} copies others from host memory as steps need them, and no argument is written that does"
         if some

@@ -61,7 +61,7 @@ def placed_anew(result: PhaseResult) -> list[str]:
 def from_hosts(plan: CompiledPlan, result: PhaseResult) -> list[str]:
     """How many experts GPUs hold, what the others take, and how long it is until these are there."""
     found, phase = result.expert_cache, plan.spec.phase(result.name)
-    if found is None:
+    if found is None or not result.graph.copies:
         return []
     use, link = phase.experts, plan.spec.of(phase).hardware.host_link
     kept = {"lru": "those used last", "frequency": "the most popular"}[use.cache] if use.warm else "none of them yet"
