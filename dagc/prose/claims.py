@@ -14,6 +14,8 @@ from .words import Rule, has, words
 
 PHASE, SERVE, AXIS = "PHASE", "SERVE", "AXIS"
 MOST_CLAIMS = 1_000
+MOST_PARTS = 40
+"""Of a total, before it."""
 MOST_NUMBERS = 20_000
 """Of a document, claims or not; then the lines that are left are counted."""
 
@@ -68,7 +70,7 @@ def claims(text: str, plan: Plan) -> tuple[list[Claim], int]:
         if len(out) >= MOST_CLAIMS or numbers > MOST_NUMBERS:
             return out[:MOST_CLAIMS], len(every) - k
         before = previous if previous is not None and previous.block == line.block else None
-        out += _of_line(line, before, plan)
+        out += (_total_of(claim, out) for claim in _of_line(line, before, plan))
         previous = line
     return out[:MOST_CLAIMS], 0
 
@@ -99,6 +101,8 @@ def _of_line(line: Line, previous: Line | None, plan: Plan) -> Iterator[Claim]:
                 and one.clause.startswith(tuple(f"{p} " for p in words().lists["again"]))
             ):
                 claim = replace(claim, op=last.op)  # `at least 5,000 tok/s, that is 625 for each`
+            if last is not None and one.unit == "%" and not claim.metrics and last.figure.of == "B":
+                claim = _share_of_total(claim, last)
             last = claim
             yield claim
     absent = re.search(r"\b(?:no|zero|without(?: any)?)\s", line.text, re.IGNORECASE)
@@ -113,13 +117,34 @@ def _of_line(line: Line, previous: Line | None, plan: Plan) -> Iterator[Claim]:
             yield Claim(none, (template,), "", phrase, phases, named, "==")
 
 
+def _total_of(claim: Claim, before: Sequence[Claim]) -> Claim:
+    """The last row of a table of parts of a GPU's memory."""
+    line = claim.figure.line
+    if claim.metrics or claim.figure.of != "B" or not line.cell or not has(line.label, ("total", "sum")):
+        return claim
+    parts = [c for c in before[-MOST_PARTS:] if c.figure.line.block == line.block and c.phases == claim.phases]
+    if len(parts) < 2 or not all(c.template.startswith("PHASE.memory.") for c in parts if c.figure.of == "B"):
+        return claim
+    return replace(claim, metrics=("PHASE.memory.own",), why="", words="total", total=True)
+
+
+def _share_of_total(claim: Claim, last: Claim) -> Claim:
+    """`28 GB (33%)`: how much of the memory of a GPU what is before it is."""
+    between = claim.figure.line.text[last.figure.end : claim.figure.start]
+    shares = {"PHASE.memory.peak": "PHASE.memory.fraction", "PHASE.memory.own": "PHASE.memory.own / hardware.memory"}
+    share = shares.get(last.template, "")
+    if not share or not re.fullmatch(r"\s*\(\s*[~≈]?", between):
+        return claim
+    return replace(claim, metrics=(share,), why="", words=last.words, phases=last.phases, named=last.named)
+
+
 def _claim(figure: Figure, equation: Equation | None, other: str, plan: Plan) -> Claim:
     table = words()
     label = figure.line.label
     head = figure.clause[: figure.clause.find(figure.number.lower())]
     phases, named = _phases(figure, "", plan)
     stale = has(f"{head} ; {label}", table.lists["elsewhere"]) or has(_inside(figure), table.lists["elsewhere"])
-    stale = stale or ("not" if re.search(r"\bnot\s+~?$", head) else "")
+    stale = stale or ("not" if re.search(r"\bnot\s+~?$", head) else "") or _supposed(figure)
     if stale:
         return Claim(
             figure,
@@ -148,11 +173,23 @@ def _claim(figure: Figure, equation: Equation | None, other: str, plan: Plan) ->
     if rule is None:
         return Claim(figure, (), "no words near it say which metric it is", "", phases, named, "~", equation=equation)
     phases, named = _phases(figure, rule.kind, plan)
-    metrics = tuple(m.replace(AXIS, axis) for m in rule.metrics)
+    metrics = tuple(m.replace(AXIS, axis) for m in ((rule.named,) if rule.named and named else rule.metrics))
     return Claim(
         figure, metrics, rule.why, by, phases, named, _op(figure, metrics, rule), rule.over_even,
         bool(has(label, table.lists["met"])) or figure.line.ticked, equation, _divided(figure), bool(has(label, ("total", "sum"))),
     )  # fmt: skip
+
+
+def _supposed(figure: Figure) -> str:
+    """By what a sentence asks or supposes, or a heading sets aside, what the plan is not said to be."""
+    text, table = figure.line.text, words().lists
+    end = re.search(r"[.?!](?:\s|$)", text[figure.end :])
+    if end and end[0].startswith("?"):
+        return "?"
+    begin = max(text.rfind(mark, 0, figure.start) for mark in (". ", "? ", "! ", "; "))
+    before = text[max(begin, 0) : figure.start].lower()
+    aside = has(" ; ".join(figure.line.headings).lower(), table["other_headings"])
+    return aside or has(before if begin >= 0 else f"{figure.line.carry.lower()} {before}", table["supposed"])
 
 
 def _rule(figure: Figure) -> tuple[Rule | None, str, str]:
@@ -163,6 +200,8 @@ def _rule(figure: Figure) -> tuple[Rule | None, str, str]:
         under = " ; ".join((near, *reversed([h.lower() for h in figure.line.headings])))
         for rule in words().rules:
             if figure.of not in rule.of or has(near, rule.never) or (rule.axis and not axis):
+                continue
+            if rule.table and not figure.line.cell:
                 continue
             if rule.beside and (near is not figure.near or not all(has(sentence, group) for group in rule.beside)):
                 continue
@@ -209,6 +248,8 @@ def _phases(figure: Figure, kind: str, plan: Plan) -> tuple[tuple[str, ...], str
         ("its line", line.text.lower()),
         *(("a heading", heading.lower()) for heading in reversed(line.headings)),
     )
+    before = _only(f"{line.lead} {line.text[: figure.start]}".lower()) if line.lead else ""
+    levels = (*levels[:3], ("its paragraph", before), *levels[3:])
     for where, text in levels:
         plain = re.sub(rf"\b(?:{asides})\b[^,;)]*", "", text)
         named = [name for name, of in plan.phases.items() if has(plain, (name.lower(), *words().phases.get(of, ())))]
@@ -216,6 +257,11 @@ def _phases(figure: Figure, kind: str, plan: Plan) -> tuple[tuple[str, ...], str
         if named or meant:
             return tuple(n for n in named if n in fit) or (tuple(fit) if kind else ()), where
     return tuple(fit), "" if not kind or len(fit) != 1 else "only one has it"
+
+
+def _only(text: str) -> str:
+    """A text that names phases of one kind only."""
+    return text if sum(bool(has(text, own)) for own in words().phases.values()) == 1 else ""
 
 
 def _op(figure: Figure, metrics: Sequence[str], rule: Rule) -> str:
@@ -231,13 +277,15 @@ def _op(figure: Figure, metrics: Sequence[str], rule: Rule) -> str:
     said = " ; ".join((own, behind[1].lower() if behind else "", "" if has(line.label, table["met"]) else line.label))
     if _behind(line.text, figure.start, table["before_most"]):
         return "<="
-    if _behind(line.text, figure.start, table["before_least"]):
+    place = figure.of in ("gpus", "nodes", "degree", "stages", "experts", "layers")
+    if _behind(line.text, figure.start, [p for p in table["before_least"] if not (place and p in table["places"])]):
         return ">="
     if has(said, table["not_below"]):
         return ">="
     if has(said, table["not_above"]):
         return "<="
-    if has(said, table["wanted"]) and metrics:
+    taken = table["taken"] if figure.of == "B" else ()  # `weights need 12 GB` is no target
+    if has(said, [p for p in table["wanted"] if p not in taken]) and metrics:
         found = metric_of(metrics[0])
         better = found.better if found is not None else ""
         return {"lower": "<=", "higher": ">="}.get(better, value)

@@ -11,11 +11,14 @@ from ..base.files import TooLong, Unreadable, read_named
 from ..base.frozen import record, replace
 from ..base.harmless import harmless
 from ..base.source import Source, Span
+from .words import unit_in
 
 MOST_BYTES = 1_000_000
 MOST_LINE = 4_000
 """Characters of a line: what is longer is no prose, and patterns would take their time."""
 MOST_LINES = 5_000
+MOST_LEAD = 400
+"""Characters around a line of a paragraph that are looked at."""
 
 _HEADING = re.compile(r"(#{1,6})\s+(.*)")
 _BULLET = re.compile(r"[\s>*+\-•├└│─]*(?:\d{1,3}[.)]\s+)?")
@@ -31,7 +34,8 @@ _RULE = re.compile(r"\s*\|?[\s:|\-]+\|[\s:|\-]*$")
 @record
 class Line:
     """`text`: without bullets and markup; `body`: where the text behind the label begins; `headings`: outermost first; `block`: lines of one
-    list or paragraph have the same; `ticked`: it ends with a mark that says it holds; `carry`: of a line that goes on, the sentence that it is in."""
+    list or paragraph have the same; `ticked`: it ends with a mark that says it holds; `carry`: of a line that goes on, the sentence that it is in, and `ahead`: that of it
+    which follows; `lead`: its paragraph so far; `cell`: of a table."""
 
     number: int
     text: str
@@ -41,13 +45,16 @@ class Line:
     block: int
     ticked: bool
     carry: str = ""
+    ahead: str = ""
+    lead: str = ""
+    cell: bool = False
 
     def sentence(self, start: int) -> str:
         """That in which a place is, lower case, with what began on a line before."""
         head, tail = self.text[:start], self.text[start:]
         begin, end = head.rfind(". "), tail.find(". ")
         own = self.text[begin + 2 if begin >= 0 else 0 : start + end if end >= 0 else len(self.text)]
-        return f"{self.carry if begin < 0 else ''} {own}".lower().strip()
+        return f"{self.carry if begin < 0 else ''} {own} {self.ahead if end < 0 else ''}".lower().strip()
 
 
 def read_document(path: str, allowed: Sequence[str | Path] = ()) -> Source:
@@ -130,7 +137,12 @@ def lines(text: str) -> list[Line]:
             at = bullet.end() if bullet is not None else 0
             one = _line(number, _clean(row[at:]), above, block, ticked)
             if out and out[-1].block == block and not row[:at].strip() and not one.label:
-                one = replace(one, carry=_unfinished(f"{out[-1].carry} {out[-1].text}"))
+                last = out[-1]
+                one = replace(
+                    one, carry=_unfinished(f"{last.carry} {last.text}"), lead=f"{last.lead} {last.text}"[-MOST_LEAD:]
+                )
+                if one.carry:
+                    out[-1] = replace(last, ahead=re.split(r"[.?!](?:\s|$)", one.text)[0][:MOST_LEAD])
             out.append(one)
     return out
 
@@ -146,7 +158,9 @@ def _cells(
     """The first column names the row."""
     for name, cell in zip(columns[1:], cells[1:], strict=False):
         label = f"{cells[0]} {name}"
-        yield Line(number, f"{label}: {cell}", len(label) + 2, label.lower(), above, block, ticked)
+        if re.fullmatch(r"[~≈<>=≤≥\s]*[\d.,]+", cell):
+            cell = f"{cell} {unit_in(name) or unit_in(cells[0])}".strip()
+        yield Line(number, f"{label}: {cell}", len(label) + 2, label.lower(), above, block, ticked, cell=True)
 
 
 def _clean(text: str) -> str:

@@ -259,6 +259,11 @@ def _finding(claim: Claim, subject: Subject, verdicts: Mapping[str, Verdict], fo
     if own:
         passed = all(one.verdict.passed for one in own)
         verdict = FAILS if refuted else HOLDS if passed else ARITHMETIC if right else FAILS
+        if verdict == FAILS and not refuted and not claim.named and not claim.limit:
+            has_it = [one.metric for one in own if one.verdict.passed]
+            if has_it:
+                reasons.append(f"no phase is named: {', '.join(has_it)} has it, others have not")
+                verdict = NOTHING
     else:
         reasons.append(claim.why or _lacking(claim, subject))
         verdict = FAILS if refuted else ARITHMETIC if right else NOTHING

@@ -16,9 +16,14 @@ from .words import has, words
 NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d{1,15}(?:\.\d{1,12})?(?:[eE][+-]?\d{1,2})?)"
 _FOUND = re.compile(rf"(?:(?<![\w.,/#$])|(?<=\b[DTEPSdteps][Pp]))({NUMBER})(?:\s*(?:-|–|to)\s*({NUMBER}))?")
 _LARGE = {"k": 1e3, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
-_BOUNDS = re.compile(r"[();]|→|->|—|–|\s-\s|,\s|\.\s|<=|>=|≤|≥|<|>|\sbut\s|\sand\s(?=~?\d)|\bvs\.?\s")
+_BOUNDS = re.compile(
+    r"[();]|→|->|—|–|\s-\s|,\s|\.\s|<=|>=|≤|≥|<|>|\sbut\s|\sof which\s|\swhen\s|\s(?:and|plus)\s(?=~?\d)|\bvs\.?\s"
+)
 _COMPARED = re.compile(r"(<=|>=|≤|≥|<|>)\s*[~≈]?\s*$")
 _PARTS = re.compile(r";\s|→|->|—|–|\s-\s|,\s|\.\s|\sbut\s|\sand\s|\swhile\s|\swhereas\s|\bvs\.?\s")
+_TOKENS_OF = re.compile(
+    r"\s(prompts?|inputs?|outputs?|answers?|completions?)\b(?!\s+(?:chunk|piece|block))", re.IGNORECASE
+)
 _BRIEF = re.compile(r"\s\((p\d\d|median|mean|average|per gpu|per node|in total|total)\)", re.IGNORECASE)
 _SIGNS = {"≤": "<=", "≥": ">=", "<": "<", ">": ">", "<=": "<=", ">=": ">="}
 BEFORE = 60
@@ -67,9 +72,45 @@ def _units() -> re.Pattern[str]:
 
 
 @cache
+def _gpus() -> re.Pattern[str]:
+    """A GPU by its name, of which there are so many: `8x H100`, `16 A100s`, `8 NVIDIA H200`."""
+    names = "|".join(re.escape(name) for name in words().lists["gpu_names"])
+    return re.compile(rf"\s?[x×]?\s?(?:nvidia\s|amd\s)?(?:{names})s?\b", re.IGNORECASE)
+
+
+@cache
+def _of_gpu() -> re.Pattern[str]:
+    """What is before the memory that a GPU is sold with: `H100 80 GB`, `H100 SXM (80 GB)`."""
+    names = "|".join(re.escape(name) for name in words().lists["gpu_names"])
+    return re.compile(
+        rf"\b(?:{names})s?(?:[\s-](?:sxm\d?|pcie|nvl|hbm\d?e?|gpus?))*\s*[(,-]?\s*(?:(?:sxm\d?|pcie|nvl),?\s)?$",
+        re.IGNORECASE,
+    )
+
+
+@cache
 def _axes() -> re.Pattern[str]:
-    names = "|".join(re.escape(a) for a in words().axes)
-    return re.compile(rf"\b({names})(?:\s*[=:]\s*|\s+to\s+|\s+of\s+|\s*-\s*|\s)?$", re.IGNORECASE)
+    """An axis before its degree: `TP=8`, `EP 32`, `tensor parallel size of 8`."""
+    own = words().axes
+    names = "|".join(re.escape(a) for a in own)
+    said = "|".join(re.escape(phrase) for phrases in own.values() for phrase in phrases)
+    return re.compile(
+        rf"\b(?:({names})(?:\s*[=:]\s*|\s+to\s+|\s+of\s+|\s+is\s+|\s*-\s*|\s)?"
+        rf"|({names}|{said})(?:\s+(?:size|degree)\s|(?:\s+(?:size|degree))?(?:\s+of\s|\s+is\s|\s*[=:]\s*)))$",
+        re.IGNORECASE,
+    )
+
+
+@cache
+def _scales() -> re.Pattern[str]:
+    return re.compile(rf"\s({'|'.join(words().scales)})\b", re.IGNORECASE)
+
+
+@cache
+def _said_before() -> re.Pattern[str]:
+    """`batch size 64`, `prompt length is 2,048`, `imbalance of 1.5`"""
+    phrases = "|".join(re.escape(phrase) for phrase, _ in sorted(words().said_before, key=lambda pair: -len(pair[0])))
+    return re.compile(rf"(?<![\w-])({phrases})(?:\s+(?:is|are|of|at|to))?\s*[=:]?\s*[~≈]?\s*$", re.IGNORECASE)
 
 
 def figures(line: Line, previous: Line | None) -> list[Figure]:
@@ -84,6 +125,12 @@ def figures(line: Line, previous: Line | None) -> list[Figure]:
     ):  # `15% of memory free and a utilisation of 90%` are two
         if _measured().search(line.text, max(c for c in cuts if c <= joined.start()), joined.start()):
             cuts = sorted({*cuts, joined.start()})
+    for sign in re.finditer(r"\s[/+=]\s", line.text):  # `TP=8 prefill / EP=8 decode`, `12 GB weights + 2 GB cache`
+        low = max(c for c in cuts if c <= sign.start())
+        high = min((c for c in cuts if c >= sign.end()), default=len(line.text))
+        before, behind = line.text[low : sign.start()].lstrip(" /+="), line.text[sign.end() : high]
+        if _side().search(before) and _side().search(behind):
+            cuts = sorted({*cuts, sign.start()})
     for found in islice(_FOUND.finditer(line.text), MOST_ON_A_LINE):
         one = _figure(line, found, cuts, previous, out)
         if one is not None:
@@ -110,10 +157,15 @@ def _figure(
         and text[end + 1 : end + 2] != "/"
     ):
         scale, value, end = text[end], value * _LARGE[text[end]], end + 1
-    behind = _units().match(text, end)
+    if not scale and until is None and (said := _scales().match(text, end)):
+        scale, value, end = said[1], value * table.scales[said[1].lower()], said.end()
+    named = _gpus().match(text, end) if not scale and until is None else None
+    behind = None if named else _units().match(text, end)
     written = (behind["unit"] or behind["mark"].strip()) if behind else ""
     unit, noun = _meaning(written)
-    if behind and (unit or noun):
+    if named:
+        noun, end = "gpus", named.end()
+    elif behind and (unit or noun):
         end = behind.end()
     elif end < len(text) and (text[end].isalpha() or text[end] in "_/") and not scale:
         return None  # a part of a name: 1F1B, 3D
@@ -128,6 +180,12 @@ def _figure(
         near = f"{near} ; {more[1].lower()}"
     if behind and unit and before and before[-1].unit == unit and text[before[-1].end : found.start()] == " of ":
         near += " ; % of"  # `70 GB of 80 GB`
+    if unit and written.lower().endswith(("token", "tok")) and _dim(unit) == "s":
+        near += " ; per output token"
+    if unit == "tok" and (whose := _TOKENS_OF.match(text, end)):  # `4k-token prompts`
+        near = whose[1].lower()
+    if unit and _dim(unit) == "B" and _of_gpu().search(head):
+        near += " ; gpu size"
     axis, of = "", ""
     sign = _COMPARED.search(head)
     if sign is not None:  # `TPOT <= 50 ms`: what is compared is before the sign
@@ -154,12 +212,16 @@ def _figure(
         if of == "B" and has(near, ("per token", "a token", "each token")):
             of, unit = "B/tok", f"{unit}/tok"
     elif (axis_ := _axes().search(head)) and noun in ("", "degree", "times", "stages"):
-        axis, of = axis_[1].lower(), "gpus_of_axis"
+        axis, of = _axis_of(axis_[1] or axis_[2]), "gpus_of_axis"
         if re.match(r"\s*:\s*gpus?\s+\d", text[end:], re.IGNORECASE):
             return None  # a coordinate of GPUs that follow
     elif noun:
         of = noun
-    elif scale:
+    elif phrase := _said_before().search(head):
+        of = dict(table.said_before)[phrase[1].lower()]
+        near += f" ; {phrase[1].lower()}"
+        unit = "tok" if of == "tok" else ""
+    elif scale and (scale in _LARGE or has(near, ("parameters", "params", "active", "activated", "model"))):
         of = "suffixed"
     elif before and (sign or has(clause[: clause.find(number)], ("not",)) or _for_a_phase(clause, number)):
         unit, of = before[-1].unit, before[-1].of
@@ -178,8 +240,13 @@ def _figure(
     )
     return Figure(
         line, found.start(), end, text[found.start() : end].strip(), found[0], value, unit, of, axis, clause, near, op,
-        _step(number) * (_LARGE[scale] if scale else 1.0), index, last,
+        _step(number) * (_LARGE.get(scale) or table.scales.get(scale.lower(), 1.0)), index, last,
     )  # fmt: skip
+
+
+def _axis_of(phrase: str) -> str:
+    own = words().axes
+    return phrase.lower() if phrase.lower() in own else next(a for a, said in own.items() if phrase.lower() in said)
 
 
 def _near(line: Line, low: int, clause: str, previous: Line | None) -> str:
@@ -187,6 +254,9 @@ def _near(line: Line, low: int, clause: str, previous: Line | None) -> str:
     label before."""
     carry = not_of_others(line.carry.lower(), clause) if low == 0 and line.carry else ""
     parts = [f"{carry} {clause}".strip()]
+    if line.ahead and line.text.lower().rstrip().endswith(clause):
+        ahead = _PARTS.split(line.ahead.lower())[0]
+        parts.append("" if re.search(r"\d", ahead) else ahead)
     if line.text[low : low + 1] == "(":
         parts.append(line.text[max(line.body, 0) : low].lower())
     parts.append(line.label)
@@ -210,14 +280,28 @@ def _measured() -> re.Pattern[str]:
     """A number with what it counts or measures."""
     table = words()
     units = "|".join(re.escape(word) for word, _ in (*table.units, *table.nouns))
-    return re.compile(rf"(?<![\w.,]){NUMBER}\s?(?=[a-zµμ%$×-])(?:{units})(?!\w)", re.IGNORECASE)
+    return re.compile(rf"(?<![\w.,]){NUMBER}(?:[kMBT]\b|\s?(?=[a-zµμ%$×-])(?:{units})(?!\w))", re.IGNORECASE)
+
+
+@cache
+def _side() -> re.Pattern[str]:
+    """A number with words of its own, and no arithmetic around it."""
+    units = "|".join(re.escape(word) for word, _ in words().units)
+    axes = "|".join(re.escape(a) for a in words().axes)
+    return re.compile(
+        rf"(?:(?<![\w.,×*÷/+(-])(?<![×*÷/+(−-]\s){NUMBER}[kMBT]?\s?(?:{units})(?:\s[a-z]|/)|\b(?:{axes})\s?=\s?\d+\s[a-z])",
+        re.IGNORECASE,
+    )
 
 
 @cache
 def _counted() -> re.Pattern[str]:
     """A number that says behind it what it is of."""
     units = "|".join(re.escape(word) for word, _ in words().units)
-    return re.compile(rf"(?<![\w.,]){NUMBER}\s?(?=[a-zµμ%$])(?:{units})\sof\s(?=[a-z])", re.IGNORECASE)
+    return re.compile(
+        rf"(?<![\w.,]){NUMBER}\s?(?=[a-zµμ%$])(?:{units})\sof\s(?!(?:the\s|all\s)?(?:requests|users))(?=[a-z])",
+        re.IGNORECASE,
+    )
 
 
 @cache

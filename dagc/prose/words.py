@@ -29,6 +29,8 @@ class Rule:
     kind: str
     over_even: bool
     axis: bool
+    named: str = ""
+    table: bool = False
 
 
 @record
@@ -44,7 +46,7 @@ class Relation:
 
 @record
 class Words:
-    """The whole table. `units`: longest first."""
+    """The whole table. `units`: longest first; `said_before`: phrases before a number, and what it is of."""
 
     units: tuple[tuple[str, str], ...]
     nouns: tuple[tuple[str, str], ...]
@@ -54,6 +56,8 @@ class Words:
     rules: tuple[Rule, ...]
     absent: tuple[tuple[tuple[str, ...], str], ...]
     relations: tuple[Relation, ...]
+    scales: dict[str, float]
+    said_before: tuple[tuple[str, str], ...]
 
 
 def has(text: str, phrases: Iterable[str]) -> str:
@@ -66,6 +70,12 @@ def _whole(phrase: str) -> re.Pattern[str]:
     head = r"(?<![\w-])" if phrase[0].isalnum() else ""
     tail = r"(?![\w-])" if phrase[-1].isalnum() else ""
     return re.compile(head + re.escape(phrase) + tail)
+
+
+def unit_in(heading: str) -> str:
+    """The unit that a heading of a table names: `GB`, `Memory (GB)`, `time, ms`; empty where it names none."""
+    found = re.search(r"(?:^|[(\[,]\s*)([^()\[\],]{1,20})[)\]]?\s*$", heading)
+    return found[1] if found and any(word == found[1] for word, _ in words().units) else ""
 
 
 def _groups(given: Iterable[str], per_gpu: tuple[str, ...]) -> Groups:
@@ -91,12 +101,14 @@ def words() -> Words:
             one.get("kind", ""),
             one.get("as") == "over_even",
             bool(one.get("axis")),
+            one.get("named", ""),
+            bool(one.get("table")),
         )
 
     units = ((word, entry["unit"]) for entry in data["units"] for word in entry["words"])
     nouns = ((word, noun) for noun, own in data["nouns"].items() for word in own)
     lists = (
-        "scope_only", "elsewhere", "asides", "not_below", "not_above", "before_least", "before_most", "wanted", "met", "again", "divided",
+        "scope_only", "places", "other_headings", "supposed", "gpu_names", "elsewhere", "asides", "not_below", "not_above", "before_least", "before_most", "wanted", "taken", "met", "again", "divided",
     )  # fmt: skip
     return Words(
         tuple(sorted(units, key=lambda pair: -len(pair[0]))),
@@ -110,4 +122,6 @@ def words() -> Words:
             Relation(one["of"], _groups(one["line"], per_gpu), one["over"], one["by"], one["about"])
             for one in data["relations"]
         ),
+        {word: float(scale) for word, scale in data["scales"].items()},
+        tuple((phrase, of) for of, own in data["said_before"].items() for phrase in own),
     )
