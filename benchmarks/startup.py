@@ -1,4 +1,5 @@
-"""Start-up: whole processes of a normal install against a peer in the same run, alternating, as ratios.
+"""Start-up: whole processes of a normal install against a peer in the same run, alternating, as ratios: `dagc check` of a text that has another comment
+than before, of one that is as it was, and with nothing kept.
 
 python benchmarks/startup.py [-n RUNS] [SPEC ...]
 """
@@ -114,6 +115,16 @@ def edited(spec: Path) -> Callable[[int], None]:
     return lambda run: Path(spec.name).write_text(f"{text}\n# {run}\n") and None
 
 
+def bare(spec: Path) -> Callable[[int], None]:
+    """The spec as it is, and nothing that an earlier run has kept."""
+
+    def prepare(run: int) -> None:
+        shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+        Path(spec.name).write_text(spec.read_text())
+
+    return prepare
+
+
 def row(name: str, *found: Ratio, target: float) -> None:
     cells = "".join(f"{one.ratio:>9.2f}{one.own_ms:>9.1f}" for one in found)
     print(f"{name:<26}{found[0].peer_ms:>9.1f}{cells}{f'<= {target:g}':>9}", flush=True)
@@ -125,7 +136,7 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=15, help="counted runs of each command")
     args = parser.parse_args()
     specs = [spec.resolve() for spec in args.specs]
-    print(f"{'CPU, ms':<26}{'peer':>9}{'changed':>9}{'':>9}{'as it was':>9}{'':>9}{'target':>9}")
+    print(f"{'CPU, ms':<26}{'peer':>9}{'changed':>9}{'':>9}{'as it was':>9}{'':>9}{'bare':>9}{'':>9}{'target':>9}")
     with tempfile.TemporaryDirectory() as folder:
         python = install(Path(folder))
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -136,7 +147,8 @@ def main() -> None:
                 row(one.name, compared(one, args.n), target=one.target)
                 continue
             changed = compared(one, args.n, edited(one.spec))
-            row(one.name, changed, compared(one, args.n), target=one.target)
+            as_it_was = compared(one, args.n)
+            row(one.name, changed, as_it_was, compared(one, args.n, bare(one.spec)), target=one.target)
         os.chdir(ROOT)
 
 

@@ -131,7 +131,12 @@ def moved(family: Family[C], entry: Entry[C], device: Device, variant: str) -> E
 
 def available() -> list[str]:
     """GPUs with a calibration in the library."""
-    return sorted(entry.name for entry in folder().iterdir() if entry.is_dir())
+    return _folders(folder())
+
+
+@lru_cache(maxsize=4)
+def _folders(at: Path) -> list[str]:
+    return sorted(entry.name for entry in at.iterdir() if entry.is_dir())
 
 
 def engines_of(gpu: str) -> list[str]:

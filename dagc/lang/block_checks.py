@@ -38,22 +38,37 @@ def walk_expression(expr: ast.Expr) -> Iterator[ast.Expr]:
             stack += node.items
 
 
-def mentioned(block: ast.BlockDef) -> set[str]:
+def mentioned(block: ast.BlockDef) -> frozenset[str]:
     """Every name and dimension in a block's text."""
-    words = dims_of(block)
-    for node in walk(block):
-        if isinstance(node, ast.Name):
-            words |= {node.text, node.parts[-1]}
-    return words
+    return _words(block)[1]
 
 
-def dims_of(block: ast.BlockDef) -> set[str]:
+def dims_of(block: ast.BlockDef) -> frozenset[str]:
     """Every dimension that a tensor or weight of the block is written with."""
-    dims: set[str] = set()
-    for node in walk(block):
-        if isinstance(node, (ast.TensorAssign, ast.Indexed)):
-            dims |= set(node.dims or ())
-    return dims
+    return _words(block)[0]
+
+
+KEPT = 256
+"""Blocks whose words are kept: those of the library are asked for with every text."""
+_KEPT: dict[int, tuple[ast.BlockDef, frozenset[str], frozenset[str]]] = {}
+"""By identity, which nothing else gets while the block is kept."""
+
+
+def _words(block: ast.BlockDef) -> tuple[frozenset[str], frozenset[str]]:
+    """Dimensions, and all words."""
+    found = _KEPT.get(id(block))
+    if found is None:
+        dims: set[str] = set()
+        names: set[str] = set()
+        for node in walk(block):
+            if isinstance(node, (ast.TensorAssign, ast.Indexed)):
+                dims |= set(node.dims or ())
+            elif isinstance(node, ast.Name):
+                names |= {node.text, node.parts[-1]}
+        if len(_KEPT) >= KEPT:
+            _KEPT.clear()
+        found = _KEPT[id(block)] = block, frozenset(dims), frozenset(dims | names)
+    return found[1:]
 
 
 def check_block(block: ast.BlockDef, out: Collector) -> None:

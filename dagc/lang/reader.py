@@ -20,6 +20,23 @@ from .values.evaluate import Value, evaluate, whole_range
 from .values.functions import env
 from .values.names import Names
 
+_TOLD: dict[int, tuple[Mapping[str, Attribute], dict[str, Value | None], frozenset[str]]] = {}
+"""By the identity of a schema, which is kept with it: the values of attributes that nobody gives, and which have to be given."""
+
+
+def _told(schema: Mapping[str, Attribute]) -> tuple[dict[str, Value | None], frozenset[str]]:
+    found = _TOLD.get(id(schema))
+    if found is None or len(found[1]) != len(schema):
+        defaults = {name: default_of(attribute) for name, attribute in schema.items()}
+        required = frozenset(name for name, attribute in schema.items() if attribute.default is REQUIRED)
+        if len(_TOLD) >= MOST_SCHEMAS:
+            _TOLD.clear()
+        found = _TOLD[id(schema)] = schema, defaults, required
+    return found[1:]
+
+
+MOST_SCHEMAS = 64
+
 
 @mutable
 class Reader:
@@ -52,9 +69,11 @@ class Reader:
     def read(self) -> dict[str, Value | None]:
         """Every attribute of the schema, defaults filled in; None where it is wrong or absent."""
         self._unknown()
-        values: dict[str, Value | None] = {}
-        for name, attribute in self.schema.items():
-            values[name] = self.one(name, attribute)
+        defaults, required = _told(self.schema)
+        values = dict(defaults)
+        said = {*required, *self.body.assigns, *self.body.bare}
+        for name in [name for name in defaults if name in said]:
+            values[name] = self.one(name, self.schema[name])
         if self.free:
             for name, assign in self.body.assigns.items():
                 if name not in self.schema:

@@ -19,8 +19,10 @@ MAX_STRING = 1000
 
 def parse(source: Source, out: Collector) -> ast.File:
     """The tree of a file. Syntax errors go to `out`; what could be read is still returned."""
-    known = _clean.get((source.name, source.text))
+    key = source.name, source.text
+    known = _clean.pop(key, None)
     if known is not None:
+        _clean[key] = known  # the library, which every text asks for, stays
         return known
     if not _readable(source, out):
         return ast.File(Span(source, 0, 0), ())
@@ -37,14 +39,14 @@ def parse(source: Source, out: Collector) -> ast.File:
     if not found.items:
         while len(_clean) >= MAX_KEPT:
             del _clean[next(iter(_clean))]
-        _clean[source.name, source.text] = file
+        _clean[key] = file
     return file
 
 
 MAX_KEPT = 32
 _clean: dict[tuple[str, str], ast.File] = {}
-"""Trees of files that parsed without a diagnostic, the latest few: a process that compiles many specs reads the library
-once. Trees never change."""
+"""Trees of files that parsed without a diagnostic, the few that were asked for last: a process that compiles many specs reads the
+library once. Trees never change."""
 
 
 def parse_expression(text: str, out: Collector) -> ast.Expr | None:

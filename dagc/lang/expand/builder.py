@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ...base.frozen import field, mutable, record
+from ...base.units import Quantity
 from ...ir.entries import derived
 from ...ir.graph import Op, Segment, Taken, Weight
 from ...spec.unit import Unit
@@ -45,6 +46,12 @@ class BlockBuilder:
     makers: dict[str, Op] = field(default_factory=dict)
     """Of each result of the first `known` ops."""
     known: int = 0
+    numbers: dict[str, float] = field(init=False)
+    """The model's, by name."""
+
+    def __post_init__(self) -> None:
+        attributes = self.unit.spec.model.attributes.items()
+        self.numbers = {k: v.value for k, v in attributes if isinstance(v, Quantity)}
 
     def op(self, name: str) -> Op | None:
         """The op of a result."""

@@ -99,7 +99,7 @@ class Scope:
 
     def attributes(self) -> dict[str, float]:
         """The model's numbers."""
-        return {k: v.value for k, v in self.builder.unit.spec.model.attributes.items() if isinstance(v, Quantity)}
+        return self.builder.numbers
 
     def lookup_number(self, name: str) -> float | None:
         """Block let, phase size, model attribute, then the one section attribute of that name."""
@@ -242,7 +242,8 @@ class Scope:
         op = Op(
             name, kind, inputs, dims, dtype, self.block, scope, attrs_of(kind, attrs.items()), kernel=self.kernel(attrs)
         )
-        op = replace(op, more=further_results(op, None))
+        more = further_results(op, None)
+        op = replace(op, more=more) if more else op
         statement_rules.check(self, op)
         self.builder.ops.append(op)
         if self.at is not None:
