@@ -310,14 +310,15 @@ class _Painter:
         return f'<text x="{x + 3:.0f}" y="{y + 12:.0f}">{device.gpu}</text>{number}'
 
     def card(self, device: Device, x: float, y: float, said: str) -> Markup:
-        """The GPU, its ranks, its experts, and how full it is."""
+        """The GPU, its ranks, its experts, and how full it is, by the phase alone where others are on it."""
         room = self.cell.width - 12
         rest = device.hint.partition(": ")[2]
         lines = rest.split("; ")[:2]
         out = [words(x + 6, y + 15, f"GPU {device.gpu}", "strong")]
         if device.seat is not None:
             held = self.found.held[device.seat]
-            out.append(words(x + self.cell.width - 8, y + 15, f"{held.peak_B / held.capacity_B:.0%} full", "end"))
+            how = "full" if len(device.phases) == 1 else "alone"  # the hint has the phases together
+            out.append(words(x + self.cell.width - 8, y + 15, f"{held.peak_B / held.capacity_B:.0%} {how}", "end"))
         out += [words(x + 6, y + 32 + 16 * k, fit(part, room, SMALL)) for k, part in enumerate(lines)]
         return join(out)
 
