@@ -69,7 +69,7 @@ def report(
 
 
 def _head(plan: CompiledPlan, paint: Paint) -> list[str]:
-    model, work = plan.spec.model, plan.spec.workload
+    model = plan.spec.model
     total, active = plan.params
     stated = "" if model.params_stated is None else f", stated {show(model.params_stated, SCALAR)}"
     layers = ", ".join(f"{s.repeat} x {s.name}" for s in list(model.kinds.values())[1:-1])
@@ -79,7 +79,7 @@ def _head(plan: CompiledPlan, paint: Paint) -> list[str]:
         f"{paint.bold('model')}     {model.name}: {show(total, SCALAR)} parameters ({show(active, SCALAR)} active{stated}), {model.precision}",
         f"          {layers}",
         *(f"{' ' * 8 if i else paint.bold('hardware')}  {words}" for i, words in enumerate(machines)),
-        f"{paint.bold('workload')}  {work.sequences} sequences, {work.prompt} tok prompt, {work.output} tok output, {routing_text(work.routing)} routing",
+        f"{paint.bold('workload')}  {workload_words(plan)}",
     ]
 
 
@@ -239,6 +239,13 @@ def collectives_heading(result: PhaseResult) -> str:
     """Whose calls the table counts."""
     whose = "of a device" if len(result.graph.stages) == 1 else "along the pipeline, of one device per stage"
     return f"collectives {whose}, in one pass" + (f" of {result.passes}" if result.passes > 1 else "")
+
+
+def workload_words(plan: CompiledPlan) -> str:
+    """What trains generates nothing."""
+    work = plan.spec.workload
+    size = f"{work.prompt} tok prompt, {work.output} tok output" if plan.phases else f"{work.prompt} tok each"
+    return f"{work.sequences} sequences, {size}, {routing_text(work.routing)} routing"
 
 
 def routing_text(routing: Routing) -> str:

@@ -25,7 +25,7 @@ from ...draw.palette import SCHEMES, page_theme
 from ...facts.findings import assumptions, error_range, origins, pool_link
 from ...facts.plan_answer import Answer
 from ...facts.plan_answer import answer as answer_of
-from ..terminal import routing_text
+from ..terminal import workload_words
 from . import listing
 from .html_tables import Row, table
 from .page_sections import Section, anchor_of, gone_through, opening
@@ -81,7 +81,7 @@ def plan_name(plan: CompiledPlan, found: Sequence[Source]) -> str:
 
 def _facts(plan: CompiledPlan) -> Markup:
     """Model, hardware and workload."""
-    model, work = plan.spec.model, plan.spec.workload
+    model = plan.spec.model
     total, active = plan.params
     stated = "" if model.params_stated is None else f", stated {show(model.params_stated, SCALAR)}"
     facts = [
@@ -91,10 +91,7 @@ def _facts(plan: CompiledPlan) -> Markup:
         ),
         *(("hardware", _hardware(own, model.weight_dtype)) for own in plan.spec.pools.values()),
         *((f"link {' to '.join(link.pools)}", pool_link(link)) for link in plan.spec.pool_links),
-        (
-            "workload",
-            f"{work.sequences} sequences, {work.prompt} tok prompt, {work.output} tok output, {routing_text(work.routing)} routing",
-        ),
+        ("workload", workload_words(plan)),
     ]
     return tag("dl", join(tag("div", tag("dt", a), tag("dd", b)) for a, b in facts), cls="facts")
 
