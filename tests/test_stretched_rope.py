@@ -1,21 +1,26 @@
-"""Rotary frequencies that are divided by a list of numbers: which list a config means, what a spec may write, and what is proved."""
+"""Rotary frequencies that are divided by a list of numbers, or learned: which list a config means, what a spec may write, and what is proved."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+import forked_ranks
+import numpy as np
 import pytest
+from test_training_run import needs_torch
 
 import dagc
 from dagc.base.diagnostics import SpecError
 from dagc.base.number_texts import numbers_of, text_of
 from dagc.base.units import Quantity
+from dagc.execute.numpy.rotary import Rotary
 from dagc.execute.prove import prove
 from dagc.importers.huggingface import import_config
 from dagc.ir.text.read import parse_graph
 from dagc.ir.text.scan import TextError
 from dagc.ir.text.write import print_graph
+from dagc.ir.verify.verify import VerifyError, verify
 from dagc.lang.printer.print_spec import print_spec
 
 CONFIG = Path(__file__).parent / "data" / "reference" / "phi3_longrope" / "config.json"
@@ -82,6 +87,63 @@ def test_it_is_run_and_printed_and_read_back() -> None:
 def test_what_does_not_go_is_said(more: str, message: str) -> None:
     with pytest.raises(SpecError) as error:
         dagc.compile_text(SPEC.replace("MORE", more))
+    assert any(message in d.message for d in error.value.diagnostics), error.value
+
+
+LEARNED = SPEC.replace(
+    "model small",
+    """block learned(x) {
+  let pairs = 4
+  h = rms_norm(x)
+  q[batch, seq, kv_heads, group, head_dim] = h * Wq[hidden, kv_heads, group, head_dim]
+  k[batch, seq, kv_heads, head_dim] = h * Wk[hidden, kv_heads, head_dim]
+  v[batch, seq, kv_heads, head_dim] = h * Wv[hidden, kv_heads, head_dim]
+  f = exp(F[pairs])
+  o[batch, seq, kv_heads, group, head_dim] = attend(rope(q, factors = f), rope(k, factors = f), v)
+  y[batch, seq, hidden] = o * Wo[kv_heads, group, head_dim, hidden]
+  return x + y
+}
+model small""",
+).replace("head_dim = 16 }", "head_dim = 16, kind = learned }")
+
+
+def test_learned_frequencies_are_run_and_are_no_others() -> None:
+    plan = dagc.compile_text(LEARNED.replace("MORE", "theta = 100"))
+    assert prove(plan, "decode").verdict == "equal"
+    graph = plan.phases["decode"].graph
+    text = print_graph(graph)
+    assert print_graph(parse_graph(text)) == text and "rope(%learned.q, %learned.f" in text
+    with pytest.raises(VerifyError, match=r"operand 2 \(factors\)"):
+        verify(parse_graph(text.replace("%learned.f, fraction", "%learned.f, interleaved=true, fraction").replace("fraction=0.5", "fraction=0.25")))  # fmt: skip
+    x, positions = np.random.default_rng(0).standard_normal((1, 3, 8)), np.arange(3)
+    slower, rotary = Rotary(theta=100.0, stretch="1 2 4 5"), Rotary(theta=100.0)
+    factors = 1 / np.array([1, 2, 4, 5])
+    np.testing.assert_allclose(rotary.rotate(x, positions, 1, factors), slower.rotate(x, positions, 1), atol=1e-14)
+
+
+@needs_torch
+def test_processes_turn_by_learned_frequencies(tmp_path: Path) -> None:
+    (tmp_path / "p.moe").write_text(LEARNED.replace("MORE", "theta = 100").replace("0..7, dp = 4", "0..1, dp = 1"))
+    done = forked_ranks.run(tmp_path / "p.moe", 2, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["holds"] is True
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("let pairs = 4", "let pairs = 3", "`factors` [pairs] are one number for each of the 4 pairs"),
+        ("factors = f", "factors = h", "`factors` [batch, seq, hidden] are one number"),
+        (
+            "phase decode { gpus = 0..7,",
+            "phase t { kind = train, gpus = 0..7,",
+            "training is not there yet where rotary",
+        ),
+    ],
+)
+def test_where_learned_frequencies_do_not_go_is_said(old: str, new: str, message: str) -> None:
+    with pytest.raises(SpecError) as error:
+        dagc.compile_text(LEARNED.replace("MORE", "theta = 100").replace(old, new))
     assert any(message in d.message for d in error.value.diagnostics), error.value
 
 

@@ -123,7 +123,6 @@ Architectures that transformers 5.24 has and the language has no words for, and 
 | --- | --- | --- |
 | `glm5_next_text` | GLM 5.3 Flash | attention to tokens of pools that an indexer chooses; its linear layers and streams are there |
 | `qwen4_exp_text` | Qwen4-exp | embeddings of n-grams, gates of the residual stream, convolutions with gaps |
-| `mistral_large4_text` | Mistral Large 4 | rotary frequencies, and temperatures of heads by position, that are learned |
 | `inkling_text`, `inkling2_text` | Inkling | scores that depend on the distance between tokens |
 | `gemma3n_text` | Gemma 3n | streams that are predicted and corrected (AltUp), activations cut at a quantile |
 | `jetmoe` | JetMoE | heads of attention that a router chooses |

@@ -233,6 +233,10 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
         {"vocab_size": 48, "hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 4, "head_dim": 8, "max_position_embeddings": 64, "q_lora_rank": 6, "partial_rotary_factor": 0.5, "sliding_window": 4, "o_groups": 2, "o_lora_rank": 5, "index_n_heads": 8, "index_head_dim": 6, "index_topk": 2, "compress_rates": {"compressed_sparse_attention": 3, "heavily_compressed_attention": 4}, "layer_types": ["sliding_attention", "compressed_sparse_attention", "heavily_compressed_attention", "compressed_sparse_attention"], "mlp_layer_types": ["hash_moe", "moe", "hash_moe", "moe"], "hc_mult": 3, "hc_sinkhorn_iters": 2, "hc_eps": 0.01, "swiglu_limit": 0.6, "moe_intermediate_size": 8, "n_routed_experts": 8, "num_experts_per_tok": 2, "rope_parameters": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "beta_fast": 32.0, "beta_slow": 1.0}},
     ),
     "phi3_longrope": ("phi3", GQA | {"intermediate_size": 20, "head_dim": 4, "pad_token_id": None, "original_max_position_embeddings": 8, "rope_parameters": {"rope_type": "longrope", "rope_theta": 10000.0, "long_factor": [1.25, 3.5], "short_factor": [1.0, 1.5]}}),
+    "mistral_large4": (
+        "mistral_large4_text",
+        {k: v for k, v in (MLA | INDEXER).items() if k != "q_lora_rank"} | {"num_hidden_layers": 6, "index_n_heads": 8, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1, "no_rope_layers": [1, 0, 1, 0, 1, 0], "kv_source_layers": [0, 1, 0, 1, 4, 5], "indexer_types": ["full", "full", "full", "shared", "shared", "full"], "final_logit_softcapping": 1.5, "pad_token_id": None, "rope_parameters": YARN | {"attention_factor": 1.0, "mscale_all_dim": 0.0}},
+    ),
 }  # fmt: skip
 
 OF_CHECKPOINTS = ("_bias", "layer_scalar", ".tid2eid")
@@ -240,6 +244,7 @@ OF_CHECKPOINTS = ("_bias", "layer_scalar", ".tid2eid")
 CONSTANT = ("slope_rate",)
 """Those of them that a layer's place makes; they are rounded, so that files of float32 have them exactly."""
 OF_TEXT = {
+    "mistral_large4_text": ("mistral_large4", "MistralLarge4TextModel", "MistralLarge4TextConfig"),
     "glm5_next_text": ("glm5_next", "Glm5NextTextModel", "Glm5NextTextConfig"),
     "dots3_note_text": ("dots3_note", "Dots3NoteTextModel", "Dots3NoteTextConfig"),
     "muse_spark_text": ("muse_spark", "MuseSparkTextModel", "MuseSparkTextConfig"),

@@ -18,7 +18,7 @@ from ..base.number_texts import numbers_of, text_of
 from ..ir.entries import entries_dim, group_of
 from ..ir.graph import Graph, Op, Segment, Stage, runs
 from ..ir.handed_on import are_handed_on, carried
-from ..ir.ops.attention import chooses, entry_operands, rotated
+from ..ir.ops.attention import chooses, entry_operands, rope_of_factors, rotated
 from ..ir.ops.attributes import (
     AttendAttrs,
     Attrs,
@@ -237,6 +237,8 @@ class Shrinker:
             return float(small.physical if scope == "experts" else small.count)
         if kind in MADE_DIMS:
             return self.made(segment, dim, scope)
+        if rope := rope_of_factors(segment, dim):
+            return float(rotated(self.size(segment, rope.dims[-1], rope.scope), rope.of(RopeAttrs).fraction) // 2)
         if choice := choices_in(segment, dim):
             return self.made(segment, choice, scope)
         key = (self.names.get(dim, dim), int(size))

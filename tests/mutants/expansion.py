@@ -250,6 +250,7 @@ def graph_mutants() -> Iterator[GraphMutant]:
     yield input_left_out("bias", "route", lambda op: 1 if len(op.inputs) == 2 and not attr(op, "empty") else None)
     yield GraphMutant(("route", "empty_bias"), "left out", _unbiased)
     yield GraphMutant(("route", "tokens"), "left out", _by_scores)
+    yield input_left_out("factors", "rope", lambda op: 1 if len(op.inputs) > 1 else None)
     yield input_left_out("sinks", "attend", lambda op: _where(op, attend_extras(op)[0]))
     yield input_left_out("selected", "attend", lambda op: _where(op, attend_extras(op)[1]))
     yield GraphMutant(("attend", "entries"), "left out", _tokens_alone)

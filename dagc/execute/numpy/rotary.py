@@ -39,10 +39,10 @@ class Rotary:
         """Of an op; at which positions it turns is not the table's."""
         return Rotary(**{name: value for name, value in values(attrs).items() if name != "tree"})
 
-    def rotate(self, x: Floats, positions: Ints, axis: int) -> Floats:
-        """Pairs of the last dim, rotated by their position along `axis`."""
+    def rotate(self, x: Floats, positions: Ints, axis: int, factors: Floats | None = None) -> Floats:
+        """Pairs of the last dim, rotated by their position along `axis`. `factors`: of the frequency of each."""
         width = self.width(x.shape[-1])
-        angle = positions[:, None] * self.frequencies(width)
+        angle = positions[:, None] * self.frequencies(width) * (1.0 if factors is None else factors)
         shape = [1] * x.ndim
         shape[axis], shape[-1] = len(positions), width // 2
         cos, sin = (f(angle).reshape(shape) * self.magnitude for f in (np.cos, np.sin))

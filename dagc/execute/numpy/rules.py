@@ -114,7 +114,7 @@ def _lookup(call: OpCall, x: Operands) -> Floats:
 
 def _rope(call: OpCall, x: Operands) -> Floats:
     tokens = tokens_of(call.out)
-    return Rotary.of(call.op.attrs).rotate(x[0], call.positions(tokens), call.out.index(tokens))
+    return Rotary.of(call.op.attrs).rotate(x[0], call.positions(tokens), call.out.index(tokens), *x[1:])
 
 
 def _temper(call: OpCall, x: Operands) -> Floats:

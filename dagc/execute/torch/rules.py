@@ -114,7 +114,14 @@ def _rope(call: OpCall, x: Operands) -> Tensor:
         shape[call.out.index(tokens)], shape[-1] = angle.shape
         return [resident.real(f(angle).reshape(shape) * rotary.magnitude) for f in (np.cos, np.sin)]
 
-    cos, sin = resident.once(("rope", call.segment.name, call.op.name), make)
+    if len(x) > 1:  # of numbers that each layer has for itself
+        tokens = tokens_of(call.out)
+        angle = resident.real(call.positions(tokens))[:, None] * resident.real(rotary.frequencies(width)) * x[1]
+        shape = [1] * x[0].ndim
+        shape[call.out.index(tokens)], shape[-1] = angle.shape
+        cos, sin = (f(angle).reshape(shape) * rotary.magnitude for f in (torch.cos, torch.sin))
+    else:
+        cos, sin = resident.once(("rope", call.segment.name, call.op.name), make)
     return k.turned(x[0], cos, -sin if rotary.inverse else sin, *rotary.halves(x[0].shape[-1]))
 
 

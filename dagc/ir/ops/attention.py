@@ -447,10 +447,37 @@ def _all_but_tokens(segment: Segment, op: Op) -> set[str]:
     return set(loop_dims(segment, op)) - set(op.dims[:-1])
 
 
+def pairs_turned(segment: Segment, op: Op) -> int:
+    """Pairs of a head that a rotary embedding turns."""
+    return rotated(segment.size(op.dims[-1], op.scope), op.of(RopeAttrs).fraction) // 2
+
+
+def rope_of_factors(segment: Segment, dim: str) -> Op | None:
+    """The rotary embedding whose frequencies have factors of this dimension; None: it is of none."""
+    turned = (op for op in segment.ops if isinstance(op.attrs, RopeAttrs) and len(op.inputs) > 1)
+    return next((op for op in turned if segment.dims_of(op.inputs[1]) == (dim,)), None)
+
+
+def _turned(segment: Segment, op: Op) -> None:
+    """With a second operand each frequency has a factor."""
+    factors = ["factors"] if len(op.inputs) > 1 else []
+    value, *rest = operands(segment, op, "value", *factors)
+    same_dims("result", op.dims, value)
+    for dims in rest:
+        if len(dims) != 1 or segment.size(dims[0]) != pairs_turned(segment, op):
+            raise Misfit(
+                "operand 2 (factors)", listed(dims), f"one number for each of {pairs_turned(segment, op)} pairs"
+            )
+
+
+def _widths_turned(segment: Segment, op: Op) -> set[str]:
+    return {segment.dims_of(name)[-1] for name in op.inputs}
+
+
 KINDS = (
     OpKind(
-        name="rope", about="rotary embedding", attrs=RopeAttrs, dims=as_operand, flops=per_element(6.0), linear=(0,), fused=True,
-        by_position=True, whole=value_widths, rides_in=IN_ATTENTION,
+        name="rope", about="rotary embedding", attrs=RopeAttrs, dims=_turned, flops=per_element(6.0), linear=(0,), fused=True,
+        by_position=True, whole=_widths_turned, rides_in=IN_ATTENTION,
     ),
     OpKind(
         name="temper", about="a factor that grows with the token's position", attrs=TemperAttrs, dims=as_operand,

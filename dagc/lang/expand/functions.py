@@ -86,7 +86,14 @@ def rope(call: BlockCall) -> Ref:
         call.fail(f"`stretch` and `scaling = {options['scaling']}` are two ways to lay frequencies out: write one")
     if numbers not in (0, turned // 2):
         call.fail(f"`stretch` has {numbers} numbers, and `{x.dims[-1]}` has {turned // 2} pairs that turn")
-    return call.emit("rope", (x,), x.dims, **options, **call.tree())
+    factors = call.tensor("factors")
+    if factors is None:
+        return call.emit("rope", (x,), x.dims, **options, **call.tree())
+    if len(factors.dims) != 1 or call.sizes[factors.dims[0]] != turned // 2 or options.get("scaling") == "proportional":
+        call.fail(f"`factors` {listed(factors.dims)} are one number for each of the {turned // 2} pairs that turn")
+    if call.block.builder.unit.phase.training is not None:
+        call.fail("training is not there yet where rotary frequencies are learned", code="E18")
+    return call.emit("rope", (x, factors), x.dims, **options, **call.tree())
 
 
 def temper(call: BlockCall) -> Ref:
@@ -229,6 +236,7 @@ _EMPTY = Attribute(
 _TOKENS = Attribute("the ids of the tokens, which choose the experts instead of the scores", "tensor")
 _TABLE = Attribute("the experts of each id, whole numbers [rows, choices] that nothing trains", "tensor")
 _EMPTY_BIAS = Attribute("the same as `bias`, one number per empty expert", "tensor")
+_FACTORS = Attribute("what each frequency is multiplied by, one number for each pair that turns", "tensor")
 _TOP_K = Attribute("tokens, or blocks of them, that are selected", "count", low=1, high=1e9, open_low=False)
 
 FUNCTIONS: dict[str, Function] = {
@@ -236,7 +244,7 @@ FUNCTIONS: dict[str, Function] = {
     "rms_norm": Function({**keywords(NormAttrs), "gain": _GAIN}, norm),
     "layer_norm": Function({**keywords(NormAttrs), "gain": _GAIN}, norm),
     "clamp": Function(keywords(ClampAttrs), clamp),
-    "rope": Function(keywords(RopeAttrs), rope),
+    "rope": Function({**keywords(RopeAttrs), "factors": _FACTORS}, rope),
     "temper": Function(keywords(TemperAttrs), temper, "q"),
     "cache": Function({}, cache, "k"),
     "attend": Function(
