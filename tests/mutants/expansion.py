@@ -166,6 +166,8 @@ def other_values(wanted: Attribute, value: Any) -> Iterator[tuple[str, Value]]:
     elif wanted.kind == "count":
         yield "one more", value + 1
         yield "one less", value - 1
+    elif wanted.kind == "text":
+        yield "backwards", " ".join(reversed(str(value).split()))
     else:
         yield "a quarter more", value * 1.25
 
@@ -191,7 +193,11 @@ def of_attribute(kind: str, name: str, wanted: Attribute) -> Iterator[GraphMutan
 
         def changed(op: Op, i: int = i, how: str = how) -> Op | None:
             value = attr(op, name)
-            if op.kind != kind or value is None or (not isinstance(value, bool) and value in (0, np.inf, -np.inf)):
+            if (
+                op.kind != kind
+                or value in (None, "")
+                or (not isinstance(value, bool) and value in (0, np.inf, -np.inf))
+            ):
                 return None
             new = next((v for h, v in other_values(wanted, value) if h == how), None)
             return None if new is None else with_attr(op, name, new)
@@ -200,7 +206,9 @@ def of_attribute(kind: str, name: str, wanted: Attribute) -> Iterator[GraphMutan
 
 
 def _tried(wanted: Attribute, value: Value) -> Iterator[tuple[str, Value]]:
-    if wanted.kind == "word" or (isinstance(value, bool) == (wanted.kind == "flag") and not isinstance(value, str)):
+    if wanted.kind in ("word", "text") or (
+        isinstance(value, bool) == (wanted.kind == "flag") and not isinstance(value, str)
+    ):
         yield from other_values(wanted, value)
 
 
