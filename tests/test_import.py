@@ -128,11 +128,18 @@ def test_quantised_parts_have_their_dtype(rows: dict[str, Any]) -> None:
         ({"quant_method": "fp8", "weight_block_size": [128, 128]}, ("fp8_block", "fp8_block", "bf16")),
         ({"quant_method": "fp8", "weight_block_size": [64, 32]}, ("fp8_b32x64", "fp8_b32x64", "bf16")),
         ({"quant_method": "mxfp4"}, ("bf16", "mxfp4", "bf16")),
+        ({"quant_method": "fp8", "expert_dtype": "fp4"}, ("fp8", "mxfp4", "bf16")),
+        ({"quant_method": "fp8", "expert_dtype": "fp8"}, ("fp8", "fp8", "bf16")),
     ],
 )
 def test_modules_that_are_not_converted(section: dict[str, object], expected: tuple[str, ...]) -> None:
     found = precision({"dtype": "bfloat16", "quantization_config": section}, [])
     assert (found["attention"], found["experts"], found["head"]) == expected
+
+
+def test_experts_without_a_dtype_are_named() -> None:
+    data = {"dtype": "bfloat16", "expert_dtype": "fp3", "quantization_config": {"quant_method": "fp8"}}
+    assert precision(data, [])["unknown"] == "experts of fp3"
 
 
 @pytest.mark.parametrize(

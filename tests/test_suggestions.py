@@ -65,7 +65,8 @@ def test_gpus_that_are_meant(word: str, meant: list[str]) -> None:
     [
         ("deepseek-ai/DeepSeek-V3", ["deepseek-v3"]),
         ("deepsek-v3", ["deepseek-v3"]),
-        ("deepseek-v4", []),
+        ("deepseek-v4", ["deepseek-v4-flash"]),
+        ("deepseek-v5", []),
         ("deepseek-v3.1", []),
         ("Mixtral-8x7B-Instruct-v0.1", ["mixtral-8x7b"]),
         ("mixtral", ["mixtral-8x22b", "mixtral-8x7b"]),

@@ -10,7 +10,7 @@ from ...base.frozen import replace
 from ...base.traced import number
 from ...ir.entries import group_of
 from ...ir.graph import Graph, Op, Segment, Stage, Taken, Weight
-from ...ir.ops.attributes import RouteAttrs
+from ...ir.ops.attributes import PoolAttrs, RouteAttrs
 from ...ir.ops.leaving import EXIT_HEAD, EXIT_TOKEN
 from ...ir.ops.op_set import OPS
 from ...ir.requests import IDS
@@ -178,13 +178,13 @@ def _sees_no_more(unit: Unit, segment: Segment, sources: dict[str, Source]) -> N
 
 def unquantised(builder: BlockBuilder, dtype: str) -> tuple[Weight, ...]:
     """The weights; those that no quantisation takes (all but matrices of products and tables) in the activations' dtype:
-    gains, biases, gates of one column or of one number per head, taps, the projection to a router's scores, and what mixes residual streams."""
+    gains, biases, gates of one column or of one number per head, taps, the projections to a router's scores and to what is pooled, and what mixes residual streams."""
     users: dict[str, list[Op]] = {}
     for op in builder.ops:
         for name in op.inputs:
             users.setdefault(name, []).append(op)
 
-    scores = {name for op in builder.ops if isinstance(op.attrs, RouteAttrs) for name in op.inputs}
+    scores = {name for op in builder.ops if isinstance(op.attrs, (RouteAttrs, PoolAttrs)) for name in op.inputs}
     for op in reversed(builder.ops):
         if OPS[op.kind].fused and op.name in scores:
             scores.update(op.inputs)

@@ -85,7 +85,7 @@ def precision(data: Mapping[str, object], notes: list[str]) -> dict[str, object]
     try:
         if not isinstance(section, Mapping):
             raise UnknownPrecision("`quantization_config` is not an object")
-        scheme = scheme_of(section)
+        scheme = scheme_of({**section, "expert_dtype": section.get("expert_dtype", data.get("expert_dtype"))})
     except UnknownPrecision as error:
         return dtypes | {"unknown": str(error)}
     for part in PARTS:
@@ -156,7 +156,22 @@ def scheme_of(section: Mapping[str, object]) -> Scheme:
     }
     if method not in simple:
         raise UnknownPrecision(method)
-    return Scheme(((Patterns.everything(), simple[method](section)),), kept, cache)
+    everything = ((Patterns.everything(), simple[method](section)),)
+    return Scheme((*_of_experts(section), *everything), kept, cache)
+
+
+EXPERTS = {"fp4": "mxfp4"}
+"""`expert_dtype` beside a quantisation of everything else -> dtype (DeepSeek V4: groups of 32 of the summed dimension, scales of a byte)."""
+
+
+def _of_experts(section: Mapping[str, object]) -> tuple[tuple[Patterns, str], ...]:
+    """Routed experts that have a dtype of their own; none where they have that of all."""
+    said = section.get("expert_dtype")
+    if said is None or str(said).startswith("fp8"):
+        return ()
+    if str(said) not in EXPERTS:
+        raise UnknownPrecision(f"experts of {said}")
+    return ((Patterns.of(["experts"]), EXPERTS[str(said)]),)
 
 
 def _fp8(section: Mapping[str, object]) -> str:
