@@ -10,7 +10,7 @@ from functools import cache
 
 import pytest
 from conftest import examples
-from mutants import expansion, passes
+from mutants import copies, expansion, passes
 from mutants.sources import SourceMutant, sampled
 from mutants.strategy import not_carried_out, wrong_ids
 from mutants.survivors import reason, survivors
@@ -49,9 +49,23 @@ def test_no_broken_expansion_goes_unnoticed() -> None:
     assert [v.mutant.name for v in verdicts if not v.caught] == []
 
 
+@pytest.mark.parametrize(("name", "plan"), [(name, plan) for name, (_, plans) in copies.OF.items() for plan in plans])
+def test_true_phases_copy_and_quantise_what_they_say(name: str, plan: str) -> None:
+    phase = copies.OF[name][1][plan]
+    assert copies.not_as_said(copies.true_graph(phase), copies.unit_of(phase)) == ""
+
+
+@pytest.mark.parametrize("name", list(copies.OF))
+def test_no_broken_copy_goes_unnoticed(name: str) -> None:
+    unlisted = [m for m in copies.mutants(name) if not reason(m.name)]
+    verdicts = [copies.judge(name, m) for m in sampled(unlisted, COUNT, seed=2)]
+    assert [v.mutant.name for v in verdicts if v.survived] == []
+    assert {v.killed.split(":")[0] for v in verdicts} & {"strategy"}, "not by what stops alone"
+
+
 def test_every_survivor_has_a_reason_and_most_mutants_do_not_survive() -> None:
     assert all(len(reason) > 20 for reason in survivors().values())
-    names = {m.name for m in (*of_passes(), *of_expand())}
+    names = {m.name for m in (*of_passes(), *of_expand(), *(m for name in copies.OF for m in copies.mutants(name)))}
     assert len(names) > 1200
     assert {name for name in survivors() if not name.endswith("*")} <= names, "listed, and no mutant any more"
     assert len(names & set(survivors())) < 0.25 * len(names)

@@ -1,7 +1,7 @@
 """Who catches which mutant; exit 1 when one escapes.
 
 `python -m tests.mutants` breaks placed graphs (`--count 300 --seed 0`), `... steps` those of training steps, `... model` the model graphs that `expand` writes, `... passes`
-and `... expand` the source of the passes and of `expand`, every function of it (a quarter of an hour each).
+and `... expand` the source of the passes and of `expand`, every function of it (a quarter of an hour each), `... copies` that of passes that copy from hosts and quantise (seconds).
 """
 
 from __future__ import annotations
@@ -42,11 +42,14 @@ def table(verdicts: Sequence[Verdict]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=("placed", "steps", "model", "passes", "expand"), default="placed")
+    parser.add_argument(
+        "what", nargs="?", choices=("placed", "steps", "model", "passes", "copies", "expand"), default="placed"
+    )
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    return {"placed": placed, "steps": steps, "model": model, "passes": passes, "expand": expand}[options.what](options)
+    run = {"placed": placed, "steps": steps, "model": model, "passes": passes, "copies": copies, "expand": expand}
+    return run[options.what](options)
 
 
 def passes(options: argparse.Namespace) -> int:
@@ -54,6 +57,12 @@ def passes(options: argparse.Namespace) -> int:
     from .passes import mutants
 
     return told((v.mutant.name, v.killed) for v in map(judged, mutants()))
+
+
+def copies(options: argparse.Namespace) -> int:
+    from .copies import OF, judge, mutants
+
+    return told((v.mutant.name, v.killed) for name in OF for v in (judge(name, m) for m in mutants(name)))
 
 
 def expand(options: argparse.Namespace) -> int:
