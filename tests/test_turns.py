@@ -15,6 +15,7 @@ from dagc.cost.price import price
 from dagc.cost.records import Costs
 from dagc.cost.schedule import even, scheduler
 from dagc.cost.schedule.even import EvenSchedule
+from dagc.cost.schedule.layer_program import program
 from dagc.cost.schedule.records import Schedule
 from dagc.cost.schedule.scheduler import Scheduler
 from dagc.cost.schedule.turns import LEAST, Turn, turns
@@ -159,3 +160,16 @@ def test_many_layers_are_evaluated_as_few_are(monkeypatch: pytest.MonkeyPatch) -
         assert len(found.cells[0][0]) == count + 2
         sums.append(sum(met))
     assert sums[0] == sums[1] <= 20
+
+
+def test_a_program_is_shared_by_graphs_of_other_sizes_and_by_no_others() -> None:
+    graph, costs = priced("even", "decode")
+    places = {key: k for k, key in enumerate(costs.ops)}
+    segment = graph.segment("sparse")
+    other = segment.with_sizes({**segment.sizes, "batch": 2.0})
+    assert program(graph, segment, places) is program(graph, other, places)
+    later = {key: k + 1 for key, k in places.items()}
+    assert program(graph, segment, later).steps[0].time == program(graph, segment, places).steps[0].time + 1
+    two = replace(graph, lanes=2)
+    assert len(program(two, segment, places).results) == 2 and len(program(graph, segment, places).results) == 1
+    assert program(graph, replace(segment, ops=segment.ops), places) is not program(graph, segment, places)

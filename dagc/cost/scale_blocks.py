@@ -73,7 +73,7 @@ def split_sides(segment: Segment, mesh: Mesh) -> Iterator[tuple[Axes, Side]]:
 
 def _sides(segment: Segment, mesh: Mesh, op: Op, weight: Weight) -> Iterator[tuple[Axes, Side]]:
     held = dtype(weight.dtype)
-    if held.padded or weight.sharding is None:
+    if held.padded or weight.sharding is None or max(held.block) <= 1:
         return
     others = {d for n in op.inputs if n != weight.name for d in segment.dims_of(n)}
     summed = tuple(d for d in weight.dims if d not in op.dims)

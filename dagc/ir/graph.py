@@ -235,7 +235,7 @@ class Segment:
     def with_sizes(self, sizes: Mapping[str, float]) -> Segment:
         """The same ops at other sizes, with all that is known of them."""
         found = object.__new__(Segment)
-        known = {**self.__dict__, "sizes": sizes}
+        known = {**self.__dict__, "sizes": sizes, "programs": self.programs}
         known.pop("_parts", None)
         found.__dict__.update(known)
         return found
@@ -427,6 +427,11 @@ class Segment:
     @cached_property
     def asked(self) -> dict[object, Any]:
         """Answers about names, operands and dims of its ops, kept by whoever asks."""
+        return {}
+
+    @cached_property
+    def programs(self) -> dict[object, Any]:
+        """In which order its ops run, kept by whoever schedules them."""
         return {}
 
     def dtype_of(self, name: str) -> str:

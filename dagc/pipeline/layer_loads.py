@@ -10,8 +10,11 @@ from ..spec.unit import Unit
 def check(graph: Graph, unit: Unit) -> None:
     """E05 where a routed layer has no loads, or loads are of a layer without routed experts. One row without a number is of
     all layers."""
-    routing, routed = unit.routing, routed_layers(graph)
-    if not routed or (len(routing.layers) == 1 and not routing.numbers) or not routing.layers:
+    routing = unit.routing
+    if (len(routing.layers) == 1 and not routing.numbers) or not routing.layers:
+        return
+    routed = routed_layers(graph)
+    if not routed:
         return
     span = routing.span or unit.phase.span
     names = ", ".join(map(str, routed[:3])) + (f", ... {routed[-1]}" if len(routed) > 4 else "")

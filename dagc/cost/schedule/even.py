@@ -55,10 +55,7 @@ class EvenSchedule:
     programs: dict[str, Program] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.programs = {
-            s.name: program(self.graph, s, {op.name: self.times[s.name, op.name] for op in s.ops})
-            for s in self.graph.segments
-        }
+        self.programs = {s.name: program(self.graph, s, self.times) for s in self.graph.segments}
 
     @property
     def known(self) -> bool:

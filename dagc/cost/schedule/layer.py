@@ -57,9 +57,7 @@ class Layers:
     def program(self, segment: str) -> Program:
         found = self.programs.get(segment)
         if found is None:
-            own = self.graph.segment(segment)
-            times = {op.name: self.places[segment, op.name] for op in own.ops}
-            found = self.programs[segment] = program(self.graph, own, times)
+            found = self.programs[segment] = program(self.graph, self.graph.segment(segment), self.places)
         return found
 
     def time(self, evaluation: Evaluation, step: int) -> Moment:

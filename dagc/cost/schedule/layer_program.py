@@ -43,8 +43,19 @@ class Program:
     places: Mapping[Node, int]
 
 
-def program(graph: Graph, segment: Segment, times: Mapping[str, int]) -> Program:
-    """`times`: where the time of each op is in the list that a schedule is given. Behind the ops come those that ran between kernels of
+def program(graph: Graph, segment: Segment, places: Mapping[tuple[str, str], int]) -> Program:
+    """`places`: where the time of each (segment, op) is in the list that a schedule is given. Graphs that differ in sizes alone share it."""
+    key = graph.lanes, graph.streams, tuple([places[segment.name, op.name] for op in segment.ops])
+    known = segment.programs.get(key)
+    if known is None or known[0] is not graph.mesh:
+        made = _program(graph, segment, dict(zip([op.name for op in segment.ops], key[2], strict=True)))
+        known = segment.programs[key] = graph.mesh, made
+    found: Program = known[1]
+    return found
+
+
+def _program(graph: Graph, segment: Segment, times: Mapping[str, int]) -> Program:
+    """`times`: where the time of each op is. Behind the ops come those that ran between kernels of
     others, whose time follows on their streams."""
     lanes, streams, mesh = graph.lanes, graph.streams, graph.the_mesh
     at: dict[Node, int] = {}
