@@ -31,6 +31,7 @@ MODELS = {
     "drafts": ('model from "deepseek-v3" { mtp_layers = 1 }', "engine = sglang, draft = 2, acceptance = 70%, drafter = mtp"),
     "windows": ('model from "gpt-oss-20b" { }', "engine = vllm"),
     "chooses": ('model from "deepseek-v3.2" { }', ""),
+    "groups": ('model from "deepseek-v4-flash" { }', ""),
     "states": ('model from "qwen3-next-80b-a3b" { }', "engine = vllm"),
 }  # fmt: skip
 
