@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 
 import pytest
 from conftest import spec_text
 
 import dagc
 from dagc.api import Plan
-from dagc.cli import main
 from dagc.cost.fused_blocks import runs_of
 from dagc.ir.ops.op_set import OPS
 from dagc.ir.text.read import parse_graph
@@ -123,10 +121,3 @@ def test_what_cannot_be_fused_is_refused(kind: str, said: str, words: str) -> No
     with pytest.raises(dagc.SpecError) as raised:
         dagc.compile_text(spec_text(kind=kind, phase=f"gpus = 0..0, {said}", model=DENSE))
     assert any(words in one.message for one in raised.value.diagnostics)
-
-
-def test_a_search_leaves_fused_blocks_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "p.moe"
-    path.write_text(spec_text(kind="decode", phase="gpus = 0..1, strategy = any, fuse = [gqa]", model=DENSE))
-    assert main(["search", str(path)]) == 2
-    assert "`fuse` of blocks does not go with what is left to a search" in capsys.readouterr().err

@@ -13,11 +13,17 @@ from conftest import spec_text
 
 import dagc
 from dagc.api import Plan
-from dagc.base.diagnostics import SpecError
+from dagc.base.diagnostics import Collector, SpecError
+from dagc.base.frozen import replace
+from dagc.base.source import Source
 from dagc.export.json import dumps, graph_object
 from dagc.importers.placed import plan_of
+from dagc.lang.open_spec import load_open
 from dagc.lang.printer.print_spec import print_spec
 from dagc.lang.sections.prompt_lengths import LengthsError, busiest, lengths_of, together
+from dagc.optimize.room import Fit
+from dagc.optimize.survive import survive, written
+from dagc.pipeline.changed import Changes, Held
 
 MODEL = (
     "layers = 2, hidden = 64, vocab = 512, dtype = bf16\n"
@@ -217,3 +223,46 @@ def test_faults_are_marked(phase: str, code: str, marked: str) -> None:
 def test_a_decode_has_no_lengths() -> None:
     with pytest.raises(SpecError, match="belongs to a prefill phase"):
         dagc.compile_text(spec_text(phase="gpus = 0..7, dp = 8, lengths = fixed", kind="decode", model=MODEL))
+
+
+@pytest.mark.parametrize(
+    "said", ["lognormal(1), sequences = 32", "uniform(50%, 150%), sequences = 24, microbatches = 2, fuse = full"]
+)
+def test_in_another_layout_prompts_share_other_rows(said: str) -> None:
+    """As where the layout is written, for whoever changes it: cures, what fits, and what goes on without some GPUs."""
+    plan = compiled(f"dp = 8, packing = packed, lengths = {said}")
+    phase = plan.spec.phase("prefill")
+    moved = replace(phase, gpus=tuple(range(4)), strategy=replace(phase.strategy, dp=4))
+    held = Changes(plan.spec, plan.phases).held([moved])
+    text = spec_text(phase=f"gpus = 0..3, dp = 4, packing = packed, lengths = {said}", kind="prefill", model=MODEL)
+    wanted = dagc.compile_text(text).phases["prefill"]
+    assert isinstance(held, Held)
+    assert held.results["prefill"].graph == wanted.graph and held.results["prefill"].memory == wanted.memory
+    assert wanted.graph.segments != plan.phases["prefill"].graph.segments
+
+
+def test_survivors_of_packed_prompts_are_what_their_text_compiles_to() -> None:
+    opened = load_open(
+        Source(
+            "p.moe",
+            spec_text(
+                phase="gpus = 0..2, dp = 3, packing = packed, lengths = lognormal(1), fuse = full",
+                kind="prefill",
+                model=MODEL.replace("layers = 2", "layers = 1"),
+                workload="sequences = 24, prompt = 64 tok, output = 4 tok",
+                gpus=3,
+            ),
+        ),
+        Collector(),
+    )
+    found = survive(opened, {"": frozenset({1})}, top=3)
+    assert {one.kind for one in found.plans} >= {"drain"}
+    for one in found.plans:
+        again = dagc.compile_text(written(opened, one.phases)).phases["prefill"]
+        assert again.time_s == one.plan.phases["prefill"].time_s and "fuse = full" in written(opened, one.phases)
+
+
+def test_more_packed_prompts_are_not_told_of() -> None:
+    """Which ones would be in a larger batch is not known."""
+    plan = compiled("dp = 8, packing = packed, lengths = fixed, sequences = 16")
+    assert [one.what for one in Fit(plan.spec).largest("prefill")] == ["kv_tokens"]

@@ -6,6 +6,7 @@ import json
 import os
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from itertools import product
@@ -34,7 +35,7 @@ from dagc.optimize.search.domains import domains
 from dagc.optimize.search.exact import METRICS, Judge
 from dagc.optimize.search.exact import Plan as SearchPlan
 from dagc.optimize.search.glance import glanced, own_ops
-from dagc.optimize.search.objectives import TABLE
+from dagc.optimize.search.objectives import TABLE, Objective
 from dagc.optimize.search.optimum import Asked, search
 from dagc.optimize.search.pieces import Pieces
 from dagc.optimize.search.plain_answer import findings
@@ -325,19 +326,9 @@ mlp { hidden = 96 }"""
 )
 def test_no_plan_takes_less_than_its_bound(text: str) -> None:
     """Whatever was seen before: bounds learnt from some plans hold for all others."""
-    spec = opened(text)
-    (name,) = spec.phases
-    phase = spec.spec.phase(name)
-    facts = Facts(phase, spec.spec, phase.new_tokens)
-    own = domains(spec.of(name), facts)
-    rows = legal(own, fixed(facts), names(facts), rules(facts, [d.path for d in own]), Tally())
-    columns = key(rows, facts)
-    assert columns is not None
-    rows = rows.where(distinct(rows, columns))
-    pieces = Pieces(spec, name, facts, rows, Judge(spec.spec, name))
+    pieces, rows, objectives = space_of(text)
     rng = random.Random(len(rows))
     drawn = rng.sample(range(len(rows)), min(len(rows), PLANS))
-    objectives = [TABLE["throughput"], TABLE["ttft" if phase.takes_prompts else "tpot"]]
     exact: dict[int, tuple[float, ...]] = {}
     close = []
     for row in drawn:
@@ -360,6 +351,61 @@ def test_no_plan_takes_less_than_its_bound(text: str) -> None:
         least_B = bounds.over_B[row] + bounds.room_B[row]
         assert 0 < least_B <= max(one.weights_B + one.kv_cache_B for one in stages)
     assert sorted(close)[len(close) // 2] > 0.6  # and says something
+
+
+def space_of(text: str) -> tuple[Pieces, Rows, list[Objective]]:
+    """The plans of a spec's only phase, and the objectives that they are bounded by."""
+    spec = opened(text)
+    (name,) = spec.phases
+    phase = spec.spec.phase(name)
+    facts = Facts(phase, spec.spec, phase.new_tokens)
+    own = domains(spec.of(name), facts)
+    rows = legal(own, fixed(facts), names(facts), rules(facts, [d.path for d in own]), Tally())
+    columns = key(rows, facts)
+    assert columns is not None
+    rows = rows.where(distinct(rows, columns))
+    pieces = Pieces(spec, name, facts, rows, Judge(spec.spec, name))
+    return pieces, rows, [TABLE["throughput"], TABLE["ttft" if phase.takes_prompts else "tpot"]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        everything("decode", 8, SHARED, extra="fuse = full"),
+        everything("prefill", 8, SHARED, extra="fuse = [gqa, moe_shared], sequence_parallel = any"),
+        everything("decode", 8, extra="fuse = full")
+        .replace("hardware pool {", 'hardware pool from "h100-sxm" {')
+        .replace("memory = 64 GB", "memory = 80 GB"),
+    ],
+    ids=["decode", "prefill", "measured"],
+)
+def test_no_plan_of_fused_blocks_takes_less_than_its_bound(text: str) -> None:
+    """Where exchanges are cuts kernels: what a plan's ops take says nothing of another one, but a graph without exchanges does."""
+    pieces, rows, objectives = space_of(text)
+    drawn = random.Random(len(rows)).sample(range(len(rows)), min(len(rows), PLANS))
+    pieces.look(drawn[::2])
+    plans = pieces.evaluate(drawn)
+    pieces.look(drawn[1::2])
+    close = []
+    for row, plan in zip(drawn, plans, strict=True):
+        scores = [float(o.score(plan.terms)) for o in objectives]
+        bounds = [float(column[row]) for column in pieces.bound(objectives)]
+        assert all(b <= s + abs(s) * 1e-9 for b, s in zip(bounds, scores, strict=True)), rows.values(row)
+        close.append(bounds[1] / scores[1])
+    assert sorted(close)[len(close) // 2] > 0.5
+
+
+def test_fused_blocks_are_searched_as_they_are_compiled() -> None:
+    """The best of every plan, compiled one by one; its text has the word."""
+    phase = "gpus = 0..3, attention {{ tp = {}, dp = {} }}\nexperts {{ ep = {} }}\nfuse = full"
+    degrees = "any(1, 2, 4)"
+    found = searched(spec_text(kind="decode", phase=phase.format(degrees, degrees, degrees)), ["tpot"], top=2)
+    every = []
+    for tp, ep in product((1, 2, 4), (1, 2, 4)):
+        with suppress(SpecError):
+            every.append(whole(spec_text(kind="decode", phase=phase.format(tp, 4 // tp, ep))).phases["decode"].time_s)
+    assert found.complete and [one.figures[0] for one in found.ranked] == pytest.approx(sorted(every)[:2])
+    assert all("fuse = full" in one.text or "fuse = [full]" in one.text for one in found.ranked)
 
 
 @pytest.mark.parametrize("kind", ["decode", "prefill"])

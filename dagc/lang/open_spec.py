@@ -86,12 +86,6 @@ class _Opener(Elaborator):
         phase = read_phase(
             section, opened.closed({}), names, pools, model, workload, self.model_named, judged=not choices
         )
-        if phase is not None and phase.fuse and choices:
-            # What stays on the chip depends on where exchanges are: bounds by ops do not hold.
-            help = ("leave out `fuse`, and write it into the plan that is found",)
-            names.out.add(
-                "E12", "`fuse` of blocks does not go with what is left to a search", body.span_of("fuse"), help=help
-            )
         return phase
 
     def serve(

@@ -183,7 +183,9 @@ class Question:
 
 
 def with_sequences(phase: Phase, sequences: int) -> Phase:
-    """The phase with another batch; of a mixed step every part has so many."""
+    """The phase with another batch; of a mixed step every part has so many. Packed prompts are those that are written."""
+    if phase.lengths is not None and phase.lengths.prompts:
+        return phase
     if not phase.parts:
         return replace(phase, sequences=sequences)
     parts = tuple(replace(part, sequences=sequences) for part in phase.parts)

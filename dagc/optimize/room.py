@@ -66,9 +66,10 @@ class Fit:
     def largest(self, name: str) -> Iterator[Largest]:
         """Batch, context and cache of a phase."""
         phase = self.plan.spec.phase(name)
-        if not phase.parts:
+        packs = phase.lengths is not None and phase.lengths.prompts  # which prompts others would have is not known
+        if not phase.parts and not packs:
             yield self.most_sequences(phase)
-        if not phase.parts or phase.generates:
+        if (not phase.parts and not packs) or phase.generates:
             yield self.longest_context(phase)
         cached = self.largest_cache(phase)
         if cached is not None:

@@ -64,12 +64,13 @@ class Changes:
         """The rules that a phase breaks before it is lowered."""
         from ..lang.body import Body
         from ..lang.fits import StrategyFit
+        from ..lang.sections.prompt_lengths import in_its_rows
 
         if phase.span is None:
             return None
         own = spec or self.spec
         out = Collector()
-        StrategyFit(phase, Body(phase.span), own.model, own.workload, out).check()
+        StrategyFit(in_its_rows(phase), Body(phase.span), own.model, own.workload, out).check()
         return Refused(_errors(out.items)) if out.failed else None
 
     def lowered(self, spec: Spec, phase: Phase) -> tuple[Graph, Memory] | Refused:
@@ -153,7 +154,10 @@ class Changes:
         return out
 
     def with_engine(self, phase: Phase) -> Phase:
-        """What the engine keeps follows the ranks, unless the spec says it."""
+        """What the engine keeps follows the ranks, unless the spec says it; and which prompts share a row."""
+        from ..lang.sections.prompt_lengths import in_its_rows
+
+        phase = in_its_rows(phase)
         old = self.spec.phase(phase.name)
         before, after = (_engine_memory(self.spec, p) for p in (old, phase))
         kept = phase.memory

@@ -312,7 +312,10 @@ def differences(old: Phase, new: Phase) -> Iterator[str]:
 
 
 def fewer_sequences(result: PhaseResult, phase: Phase) -> Iterator[PlanChange]:
-    """The most that the cache has room for with the rest, then less: some of the rest follows the batch too."""
+    """The most that the cache has room for with the rest, then less: some of the rest follows the batch too. Of prompts that are packed
+    none: which ones they would be is not known."""
+    if phase.lengths is not None and phase.lengths.prompts:
+        return
     worst, capacity_B = result.memory.worst, result.memory.capacity_B
     fixed = worst.weights_B + worst.reserve_B + worst.engine_B
     moving = worst.peak_B - fixed

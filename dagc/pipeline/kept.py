@@ -149,7 +149,7 @@ class Expansions:
             raise Untraceable("rows that are left are whole ones")
         scopes = tuple(part.scope for part in phase.parts)
         packed = phase.batching.ranks if phase.is_packed else 0
-        key = phase.name, phase.kind, phase.precision, scopes, phase.strategy.redundant, packed, phase.tree
+        key = phase.name, phase.kind, phase.precision, scopes, phase.strategy.redundant, packed, phase.tree, phase.fuse
         ranges = self.known.get(key)
         if ranges is None:
             ranges = self.known[key] = Ranges(lambda numbers: expansion(unit, numbers))

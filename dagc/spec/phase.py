@@ -63,13 +63,14 @@ class Part:
 @record
 class BatchLengths:
     """Prompts of unequal lengths of one batch, as `form` says them. `packing`: padded | packed; `tokens`: new ones of all prompts;
-    `longest`, `shortest`: of a prompt, its cached prefix included."""
+    `longest`, `shortest`: of a prompt, its cached prefix included; `prompts`: where they are packed the new tokens of each, longest first."""
 
     form: str
     packing: str
     tokens: int
     longest: int
     shortest: int
+    prompts: tuple[int, ...] = field(default=(), repr=False)
 
 
 @record

@@ -18,13 +18,13 @@ from math import ceil, exp, floor, isfinite, log
 
 from ...base.diagnostics import Collector
 from ...base.files import Unreadable, read_text
-from ...base.frozen import record
+from ...base.frozen import record, replace
 from ...base.phase_kinds import PROMPT
 from ...base.schema.workload import BATCH_LENGTHS, WORKLOAD
 from ...base.syntax import ast
 from ...base.units import SCALAR, TOKENS, Quantity
 from ...spec.batching import Batching
-from ...spec.phase import BatchLengths, Part
+from ...spec.phase import BatchLengths, Part, Phase
 from ...spec.strategy import Strategy
 from ..body import Body
 from ..typed import whole_numbers
@@ -123,19 +123,35 @@ def read_batch(
             help=help_,
         )
         return None
-    said = BatchLengths(form, packing, sum(new), new[0] + prefix, new[-1] + prefix)
+    packed = tuple(new) if packing == "packed" else ()
+    said = BatchLengths(form, packing, sum(new), new[0] + prefix, new[-1] + prefix, packed)
     if packing == "padded":
         return Batch(said, new[0], new[0] + prefix)
+    return dealt(said, prefix, strategy)
+
+
+def dealt(lengths: BatchLengths, prefix: int, strategy: Strategy) -> Batch:
+    """Packed prompts in the rows of a layout."""
+    new = lengths.prompts
     room = Batching.of(len(new), strategy)
     rows = room.ranks * room.lanes * room.microbatches
     alike = together(busiest(new, rows, room.each), MOST_LENGTHS)
     if len(alike) == 1 and alike[0][1] == room.each:
-        return Batch(said, alike[0][0], alike[0][0] + prefix)
+        return Batch(lengths, alike[0][0], alike[0][0] + prefix)
     parts = tuple(
         Part(PROMPT if i == 1 else f"{PROMPT}{i}", rows * count, tokens, prefix + tokens)
         for i, (tokens, count) in enumerate(alike, start=1)
     )
-    return Batch(said, parts[0].tokens, parts[0].context, parts)
+    return Batch(lengths, parts[0].tokens, parts[0].context, parts)
+
+
+def in_its_rows(phase: Phase) -> Phase:
+    """A phase in a layout that it was not written in: its packed prompts are dealt out to the rows that there are now."""
+    own = phase.lengths
+    if own is None or not own.prompts:
+        return phase
+    batch = dealt(own, own.longest - own.prompts[0], phase.strategy)
+    return replace(phase, tokens=batch.tokens, context=batch.context, parts=batch.parts)
 
 
 def busiest(tokens: Sequence[int], rows: int, each: int) -> list[int]:

@@ -281,9 +281,15 @@ def pieces_of(graph: Graph, costs: Costs, own: Mapping[str, frozenset[str]]) -> 
     context; `own`: ops by segment that are no collectives."""
     layers = tuple(Layer.of(s, own[s.name]) for s in graph.segments)
     moves = [_moves(layer, graph.segment(layer.name), costs) for layer in layers]
-    computed = _computed(layers, costs)
+    computed = [None] * len(OPS) if fuses(graph) else _computed(layers, costs)
     moved = [np.concatenate([each[k] for each in moves], axis=1) for k in range(len(moves[0]))]
     return Learnt(layers, tuple(piece for pair in zip(computed, moved, strict=True) for piece in pair))
+
+
+def fuses(graph: Graph) -> bool:
+    """Whether ops run as one kernel: what stays on the chip depends on where exchanges are, and so is another plan's. Of a graph without
+    collectives it is the most."""
+    return any(op.kernel for segment in graph.segments for op in segment.ops)
 
 
 def ops_of(graph: Graph, costs: Costs, own: Mapping[str, frozenset[str]], stored: Stored) -> Learnt:
