@@ -31,6 +31,7 @@ from dagc.ir.verify.violation import VerifyError
 from dagc.lang.load import load
 from dagc.optimize.kept_points import KeptPoints
 from dagc.optimize.point import Task, compiled
+from dagc.pipeline.moved import cache_relaid
 from dagc.spec.model import Model
 
 
@@ -252,6 +253,14 @@ def test_its_time_is_the_rooflines() -> None:
         for kind in ("pool", "attend", "contract")
     }
     assert families.pop("contract") - {""} and families == {"pool": {""}, "attend": {""}}
+
+
+def test_of_an_entry_every_token_of_its_group_moves_a_share() -> None:
+    """Two layers of keys and values of 4 heads, of which a GPU lacks 2 for its half of the sequences: 8 numbers each of a token, and of an
+    entry of 32; what has no heads is there already."""
+    text = state_spec(GROUPED, "gpus = 0..1, tp = 2") + "phase decode { gpus = 0..1, dp = 2 }"
+    found = cache_relaid(dagc.compile_text(text), "prefill", "decode")
+    assert found.node_B == pytest.approx(2 * 2 * 2 * 8 * 2 * (1 + 1 / 32)) and found.cluster_B == 0
 
 
 def test_rows_of_a_sweep_are_those_that_compiling_gives() -> None:

@@ -16,6 +16,7 @@ from ..base.arrays import NDArray
 from ..base.dtypes import dtype
 from ..base.frozen import record, replace
 from ..cost.expert_load import expert_slots
+from ..ir.entries import counts_tokens, group_of
 from ..ir.graph import Op, Segment, Weight
 from ..ir.ops.kind import Tokens
 from ..ir.ops.op_set import OPS
@@ -156,6 +157,9 @@ class _View:
                 self.sizes.append(count)
                 self.ends.append(([0], [count]))
                 continue
+            group = group_of(dim)
+            if sizes and group is not None:  # an entry for so many tokens: of each its share
+                self.bytes, dim = self.bytes / segment.size(group), "context"
             self.sizes.append((sizes or {}).get(dim) or int(segment.size(dim, weight.scope)))
             self.ends.append(one.parts(self.sizes[-1], axes))
 
@@ -356,5 +360,5 @@ class _Caches(_Moves):
 
 
 def _caches(segment: Segment) -> list[Op]:
-    """Keys and values of each token, or what a layer keeps instead."""
-    return [op for op in segment.ops if OPS[op.kind].tokens is Tokens.CACHE and "context" in op.dims]
+    """Keys and values of each token or group of tokens, or what a layer keeps instead."""
+    return [op for op in segment.ops if OPS[op.kind].tokens is Tokens.CACHE and any(map(counts_tokens, op.dims))]
