@@ -8,12 +8,12 @@ from functools import cache
 import numpy as np
 import pytest
 from conftest import ROOT, spec_text
+from exchange_case import routed_layer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dagc
-from dagc.base.diagnostics import Collector, SpecError
-from dagc.base.source import Source
+from dagc.base.diagnostics import SpecError
 from dagc.calib import cluster_exchange, domain_a2a, load
 from dagc.calib.families import FAMILIES
 from dagc.calib.family import column
@@ -25,10 +25,7 @@ from dagc.cost.measured import Measured
 from dagc.cost.network import collective_time
 from dagc.ir.graph import Op, Segment
 from dagc.ir.groups import GroupShape
-from dagc.lang.load import load as load_spec
-from dagc.pipeline.lower import unverified
 from dagc.spec.hardware import Hardware, Link
-from dagc.spec.unit import Unit
 
 NVLINK = ("a100-80gb-sxm", "h100-sxm", "h200-sxm", "b200-sxm", "gb200-nvl72")
 KEPT = ROOT / "tests" / "data" / "calibration"
@@ -40,18 +37,9 @@ ROUTED = "routed all_to_all"
 @cache
 def exchanges(preset: str, kind: str, words: str = "engine = trtllm") -> tuple[Exchanges, Hardware, Segment, Op, Op]:
     """With the two exchanges of a layer of routed experts: tokens there and back."""
-    text = f"""moe 1
-hardware from "{preset}" {{ gpus = 8, link cluster {{ bandwidth = 50 GB/s, latency = 6 us }} }}
-model from "mixtral-8x7b" {{ }}
-workload {{ sequences = 64, prompt = 128 tok, output = 8 tok }}
-phase {kind} {{ gpus = 0..7, attention {{ dp = 8 }}, experts {{ ep = 8 }}, dispatch = all_to_all, {words} }}
-"""
-    spec = load_spec(Source("t", text), Collector())
-    unit = Unit(spec, spec.phases[0])
-    graph = unverified(unit)
-    segment = next(s for s in graph.segments if any(op.scope == "experts" for op in s.ops))
-    there, back = (op for op in segment.ops if op.kind == "all_to_all" and op.scope == "experts")
-    machine = spec.hardware
+    hardware = f'from "{preset}" {{ gpus = 8, link cluster {{ bandwidth = 50 GB/s, latency = 6 us }} }}'
+    unit, segment, there, back = routed_layer(hardware, "mixtral-8x7b", kind, words)
+    machine = unit.spec.hardware
     assert machine.calibration is not None
     return Exchanges(segment, unit, machine, load(machine.calibration)), machine, segment, there, back
 

@@ -14,9 +14,8 @@ from functools import cache
 import numpy as np
 import pytest
 from conftest import ROOT
+from exchange_case import routed_layer
 
-from dagc.base.diagnostics import Collector
-from dagc.base.source import Source
 from dagc.calib import load
 from dagc.cost.exchange import Exchanges
 from dagc.cost.measured import Measured
@@ -24,11 +23,8 @@ from dagc.cost.network import collective_time
 from dagc.cost.training.step_exchanges import TrainingExchanges
 from dagc.ir.graph import Op
 from dagc.ir.groups import GroupShape, Spread
-from dagc.lang.load import load as load_spec
-from dagc.pipeline.lower import unverified
 from dagc.spec.hardware import Hardware
 from dagc.spec.model import Model
-from dagc.spec.unit import Unit
 
 PRESETS = sorted(path.stem for path in (ROOT / "grammar" / "library" / "hardware").glob("*.moe"))
 MODELS = ("mixtral-8x7b", "qwen3-235b-a22b", "deepseek-v2")
@@ -51,19 +47,9 @@ class Case:
     """The exchanges of a layer of routed experts, and what prices them."""
 
     def __init__(self, hardware: str, model: str, phase: str, words: str) -> None:
-        text = f"""moe 1
-hardware {hardware}
-model from "{model}" {{ }}
-workload {{ sequences = 64, prompt = 128 tok, output = 8 tok }}
-phase {phase} {{ gpus = 0..7, attention {{ dp = 8 }}, experts {{ ep = 8 }}, dispatch = all_to_all, {words} }}
-"""
-        spec = load_spec(Source("t", text), Collector())
-        unit = Unit(spec, spec.phases[0])
-        graph = unverified(unit)
-        segment = next(s for s in graph.segments if any(op.scope == "experts" for op in s.ops))
-        there, back = (op for op in segment.ops if op.kind == "all_to_all" and op.scope == "experts")
-        self.machine: Hardware = spec.hardware
-        self.model: Model = spec.model
+        unit, segment, there, back = routed_layer(hardware, model, phase, words)
+        self.machine: Hardware = unit.spec.hardware
+        self.model: Model = unit.spec.model
         self.ops: dict[str, Op] = {"dispatch": there, "combine": back}
         calibration = self.machine.calibration
         self.priced: Exchanges | None = None

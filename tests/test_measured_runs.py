@@ -14,6 +14,7 @@ import pytest
 from conftest import ROOT, examples, spec_text
 
 from dagc.base.diagnostics import Collector
+from dagc.base.foreign_lines import TraceError
 from dagc.cli import compare_metrics, main
 from dagc.observe.metrics import benchmark, clients
 from dagc.observe.metrics.figures import figures
@@ -21,7 +22,6 @@ from dagc.observe.metrics.histograms import histogram
 from dagc.observe.metrics.run_files import Given, read
 from dagc.observe.metrics.series import Series
 from dagc.observe.metrics.sources import sources
-from dagc.serving.lines import TraceError
 from dagc.serving.result import Limits
 
 SCHEMA = json.loads((ROOT / "dagc" / "observe" / "measured_run.schema.json").read_text())

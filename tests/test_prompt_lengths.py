@@ -14,13 +14,14 @@ from conftest import spec_text
 import dagc
 from dagc.api import Plan
 from dagc.base.diagnostics import Collector, SpecError
+from dagc.base.foreign_lines import TraceError
 from dagc.base.frozen import replace
 from dagc.base.source import Source
 from dagc.export.json import dumps, graph_object
 from dagc.importers.placed import plan_of
 from dagc.lang.open_spec import load_open
 from dagc.lang.printer.print_spec import print_spec
-from dagc.lang.sections.prompt_lengths import LengthsError, busiest, lengths_of, together
+from dagc.lang.sections.prompt_lengths import busiest, lengths_of, together
 from dagc.optimize.room import Fit
 from dagc.optimize.survive import survive, written
 from dagc.pipeline.changed import Changes, Held
@@ -171,8 +172,8 @@ def test_files_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "a,b\n1,2\n", "prompt_tokens\nx\n", "prompt_tokens\n0\n", "prompt_tokens,share\n5\n", "{\n", "[]\n",
                                   "prompt_tokens,share\n5,nan\n", "prompt_tokens,share\n5,0\n", "{}\n", "prompt_tokens\n99999999999\n"])  # fmt: skip
 def test_what_is_no_file_of_lengths_says_so(text: str) -> None:
-    with pytest.raises(LengthsError):
-        lengths_of(text)
+    with pytest.raises(TraceError, match=r"x\.csv"):
+        lengths_of(text, Path("x.csv"))
 
 
 # -- proof, printing, what is wrong ---------------------------------------------------------------------------

@@ -14,9 +14,9 @@ from conftest import spec_text
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dagc.base.foreign_lines import TraceError
 from dagc.cli import main
 from dagc.observe.memory import logs, pickled, snapshot
-from dagc.serving.lines import TraceError
 
 GIB = 1 << 30
 VLLM = """\

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dagc.base.foreign_lines import MOST_LINE_BYTES, TraceError
 from dagc.serving import trace_files
 from dagc.serving.arrivals import times
 from dagc.serving.lengths import lengths
-from dagc.serving.lines import MOST_LINE_BYTES, TraceError
 from dagc.serving.offered import facts, load_of, prefix_block, trace_of
 from dagc.serving.records import Request
 from dagc.serving.trace_files import BLOCK_TOKENS, FORMS, blocks_of, ids_of, look, requests, trace_lines

@@ -46,12 +46,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """With `args.metrics`. The exit code."""
+    from ..base.foreign_lines import TraceError
     from ..export.json import dumps
     from ..observe.metrics.judge import FAILED, NOT_MEASURED, UNDECIDED, judged
     from ..observe.metrics.named import measured
     from ..observe.metrics.run_files import read
     from ..observe.metrics.run_report import as_object, report
-    from ..serving.lines import TraceError
 
     try:
         out = Collector()

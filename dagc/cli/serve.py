@@ -149,7 +149,7 @@ def _print(plan: Plan, serves: list[Serve], knees: dict[str, Knee], args: Namesp
 
 def _write_trace(serves: list[Serve], path: Path) -> int:
     """The requests that come, without a simulation. Raises SpecError."""
-    from ..serving.lines import TraceError
+    from ..base.foreign_lines import TraceError
     from ..serving.offered import trace_of
 
     if len(serves) != 1:

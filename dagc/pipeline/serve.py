@@ -84,7 +84,7 @@ class Servings:
         progress: Callable[[float], None] | None = None,
     ) -> ServeResult | None:
         """The serving simulated; None where it cannot run, which is reported."""
-        from ..serving.lines import TraceError
+        from ..base.foreign_lines import TraceError
         from ..serving.worker import CannotServe as Refused
 
         try:

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from itertools import islice
 from math import gcd
 
+from ..base.foreign_lines import TraceError, shown
 from ..base.frozen import record
 from ..spec.serve import Serve
 from . import trace_files
 from .arrivals import times
 from .histogram import read_histogram
 from .lengths import lengths, longest
-from .lines import TraceError, shown
 from .records import Load, Request
 from .trace_files import Trace
 

@@ -14,7 +14,6 @@ they are not, the second time sorts them: runs of rows are sorted and kept in te
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -26,14 +25,14 @@ from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any
 
+from ..base.foreign_lines import TraceError, columns, lines, number, shown, whole
 from ..base.frozen import record
-from .lines import TraceError, columns, lines, number, shown, whole
+from ..base.length_rows import MOST_TOKENS, json_object, tokens_of, written
 from .records import Request
 
 BLOCK_TOKENS = 512
 """Of a block of a trace. Source: Mooncake (kvcache-ai/Mooncake, FAST25-release/traces)."""
 MOST_ROWS = 10**8
-MOST_TOKENS = 10**9
 MOST_S = 1e12
 MOST_ID = 2**53
 MOST_PRIORITY = 2**31
@@ -147,12 +146,6 @@ def blocks_of(ids: Ids, prompt: int, kv_block: int) -> tuple[int, ...]:
             break
         found.append(ids[ends_in] * parts + index - ends_in * BLOCK_TOKENS // kv_block)
     return tuple(found)
-
-
-def trace_rows(path: Path) -> Iterator[tuple[int, Request]]:
-    """(line, request) in the order of the file, at the file's own time. Raises TraceError."""
-    parse, body, _ = _opened(path)
-    return ((line, parse(line, text)) for line, text in body)
 
 
 def _ordered(trace: Trace) -> Iterator[Request]:
@@ -336,34 +329,13 @@ def _listed(path: Path, line: int, given: Sequence[Any], prompt: int, name: str 
     return tuple(ids)
 
 
-class _Real(str):
-    """A number of a JSON text that is not whole, as it is written."""
-
-    __slots__ = ()
-
-
-def _constant(name: str) -> float:
-    raise ValueError(name)
-
-
 def _mooncake(path: Path) -> Parse:
-    decode = json.JSONDecoder(parse_float=_Real, parse_constant=_constant).decode
-
-    def whole_of(found: dict[str, Any], name: str, line: int) -> int:
-        value = found.get(name)
-        if type(value) is int and 0 < value <= MOST_TOKENS:
-            return value
-        return whole(_plain(found, name, path, line), name, MOST_TOKENS, path, line)
-
     def row(line: int, text: bytes) -> Request:
-        try:
-            found = decode(text.decode())
-        except (ValueError, RecursionError):
-            raise TraceError(path, line, "it is not a JSON object of finite numbers") from None
-        if not isinstance(found, dict):
-            raise TraceError(path, line, "it is not a JSON object")
-        prompt, output = whole_of(found, "input_length", line), whole_of(found, "output_length", line)
-        at = _milliseconds(_plain(found, "timestamp", path, line), path, line)
+        found = json_object(text, path, line)
+        prompt, output = (
+            tokens_of(found, name, MOST_TOKENS, path, line, COLUMNS) for name in ("input_length", "output_length")
+        )
+        at = _milliseconds(written(found, "timestamp", path, line, COLUMNS), path, line)
         ids = found.get("hash_ids", ())
         if not isinstance(ids, (list, tuple)) or any(type(i) is not int for i in ids):
             raise TraceError(path, line, "`hash_ids` is not a list of whole numbers")
@@ -374,16 +346,6 @@ def _mooncake(path: Path) -> Parse:
         )  # fmt: skip
 
     return row
-
-
-def _plain(found: dict[str, Any], name: str, path: Path, line: int) -> bytes:
-    """The text of a number."""
-    if name not in found:
-        raise TraceError(path, line, f"there is no `{name}`", COLUMNS)
-    value = found[name]
-    if isinstance(value, _Real) or type(value) is int:
-        return str(value).encode()
-    raise TraceError(path, line, f"`{name}` is not a number")
 
 
 def _milliseconds(text: bytes, path: Path, line: int) -> float:

@@ -12,9 +12,9 @@ from itertools import islice
 from math import floor
 
 from ...base.diagnostics import Diagnostic, SpecError
+from ...base.foreign_lines import TraceError
 from ...base.frozen import record, replace
 from ...serving.lengths import bounds
-from ...serving.lines import TraceError
 from ...serving.offered import facts, load_of
 from ...serving.trace_files import BLOCK_TOKENS
 from ...spec.serve import Arrivals, Lengths, Serve

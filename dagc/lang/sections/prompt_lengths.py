@@ -9,16 +9,18 @@ are priced with its prompts.
 from __future__ import annotations
 
 import heapq
-import json
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from math import ceil, exp, floor, isfinite, log
+from math import ceil, exp, floor, log
+from pathlib import Path
 
 from ...base.diagnostics import Collector
 from ...base.files import Unreadable, read_text
+from ...base.foreign_lines import TraceError
 from ...base.frozen import record, replace
+from ...base.length_rows import length_rows
 from ...base.phase_kinds import PROMPT
 from ...base.schema.workload import BATCH_LENGTHS, WORKLOAD
 from ...base.syntax import ast
@@ -37,8 +39,6 @@ MOST_PROMPTS = 65_536
 MOST_LENGTHS = 16
 """Different lengths of a row, each of which has ops of its own in every layer; near ones are taken together, at their mean."""
 MOST_TOKENS = int(WORKLOAD["prompt"].high)
-PROMPTS = ("prompt_tokens", "input_tokens", "contexttokens", "input_length")
-SHARES = ("share", "count")
 OWN = ("lengths", "packing")
 
 
@@ -50,10 +50,6 @@ class Batch:
     tokens: int
     context: int
     parts: tuple[Part, ...] = ()
-
-
-class LengthsError(ValueError):
-    """The file does not say how long prompts are."""
 
 
 def belongs_to_prefill(kind: str, body: Body, out: Collector) -> None:
@@ -255,17 +251,15 @@ def _of_file(form: Form, names: Names, sequences: int, at: Sequence[float]) -> t
     given, span = str(form.values["file"]), form.spans["file"]
     try:
         path = names.find(given, None)
-        rows = lengths_of(read_text(path))
+        rows = lengths_of(read_text(path), path)
     except Unreadable as error:
         names.out.add("E05", f"cannot read `{given}`: {error}", span, help=error.help)
         return None
-    except LengthsError as error:
-        names.out.add(
-            "E05",
-            f"`{given}`: {error}",
-            span,
-            help=("it has a column `prompt_tokens`, and `share` or `count` where lengths come more than once",),
+    except TraceError as error:
+        help_ = error.help or (
+            "it has a column `prompt_tokens`, and `share` or `count` where lengths come more than once",
         )
+        names.out.add("E05", str(error), span, help=help_)
         return None
     shown = f'{form.word}("{path}")'
     if form.word == "trace":
@@ -279,55 +273,14 @@ def _of_file(form: Form, names: Names, sequences: int, at: Sequence[float]) -> t
     return shown, [rows[min(bisect_right(upto, q * upto[-1]), len(rows) - 1)][0] for q in at]
 
 
-def lengths_of(text: str) -> list[tuple[int, float]]:
-    """(tokens of a prompt, how often), in the order of the file: comma-separated values with a header, or a JSON object per line with
-    `input_length`. Raises LengthsError."""
-    lines = [(n, line.strip()) for n, line in enumerate(text.splitlines(), start=1) if line.strip() and line[0] != "#"]
-    if not lines:
-        raise LengthsError("it is empty")
-    if lines[0][1].startswith("{"):
-        return [(_whole(_object(line, n).get("input_length"), n), 1.0) for n, line in lines]
-    header = [word.strip().lower() for word in lines[0][1].split(",")]
-    column = next((header.index(name) for name in PROMPTS if name in header), None)
-    share = next((header.index(name) for name in SHARES if name in header), None)
-    if column is None:
-        raise LengthsError(f"there is no column `{PROMPTS[0]}`")
-    found = []
-    for n, line in lines[1:]:
-        words = line.split(",")
-        if len(words) != len(header):
-            raise LengthsError(f"line {n} has {len(words)} values, the header {len(header)}")
-        found.append((_whole(words[column], n), 1.0 if share is None else _share(words[share], n)))
-    if not any(often for _, often in found):
-        raise LengthsError("no prompt comes at all")
-    return [one for one in found if one[1] > 0]
-
-
-def _object(line: str, n: int) -> dict[str, object]:
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
-        raise LengthsError(f"line {n} is no JSON object") from None
-    if not isinstance(found, dict):
-        raise LengthsError(f"line {n} is no JSON object")
-    return found
-
-
-def _whole(word: object, n: int) -> int:
-    text = str(word).strip()
-    if not (text.isascii() and text.isdigit() and len(text) <= 10 and 1 <= int(text) <= MOST_TOKENS):
-        raise LengthsError(f"the prompt in line {n} has no whole number of tokens from 1 to {MOST_TOKENS:,}")
-    return int(text)
-
-
-def _share(word: str, n: int) -> float:
-    try:
-        found = float(word)
-    except ValueError:
-        found = -1.0
-    if not isfinite(found) or not 0 <= found <= 1e18:
-        raise LengthsError(f"the share in line {n} is not a number of at least 0")
-    return found
+def lengths_of(text: str, path: Path) -> list[tuple[int, float]]:
+    """(tokens of a prompt, how often), in the order of the file. Raises TraceError."""
+    rows = ((n, line.strip().encode()) for n, line in enumerate(text.splitlines(), start=1))
+    found = length_rows((row for row in rows if row[1]), path, outputs=False, most=MOST_TOKENS)
+    often = [(prompt, share) for _, prompt, _, share in found if share > 0]
+    if not often:
+        raise TraceError(path, 0, "no prompt comes at all")
+    return often
 
 
 def left_open(body: Body, out: Collector) -> None:

@@ -10,8 +10,8 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
+from ...base.foreign_lines import TraceError, lines
 from ...base.frozen import record
-from ...serving.lines import TraceError, lines
 from ..metrics.series import Server
 
 NUMBER = r"([0-9][0-9,]*(?:\.[0-9]+)?)"

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ...base.files import Unreadable, read_bytes
+from ...base.foreign_lines import TraceError
 from ...base.frozen import record
-from ...serving.lines import TraceError
 from .logs import table
 from .pickled import NotPlain, loads
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...base.files import Unreadable, read_bytes
-from ...serving.lines import TraceError
+from ...base.foreign_lines import TraceError
 from ...serving.result import spread
 from .figures import Figure
 from .sources import sources

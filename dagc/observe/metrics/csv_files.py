@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from ...base.arrays import NDArray
+from ...base.foreign_lines import TraceError, lines
 from ...base.frozen import record
-from ...serving.lines import TraceError, lines
 from .exposition import ABSENT, LABEL, MOST_BYTES
 from .series import MOST_SERIES, Labels, Server, TooMany
 from .sources import sources

@@ -6,7 +6,7 @@ import re
 from math import isfinite
 from pathlib import Path
 
-from ...serving.lines import TraceError, lines
+from ...base.foreign_lines import TraceError, lines
 from .series import MOST_SERIES, Labels, Server, TooMany
 from .sources import sources
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ...base.files import Unreadable, open_regular
+from ...base.foreign_lines import TraceError, lines
 from ...base.frozen import record
-from ...serving.lines import TraceError, lines
 from ..memory import logs, snapshot
 from . import benchmark, csv_files, exposition
 from .csv_files import Requests

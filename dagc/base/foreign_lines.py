@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from math import isfinite
 from pathlib import Path
 
-from ..base.files import Unreadable, open_regular
+from .files import Unreadable, open_regular
 
 MOST_LINE_BYTES = 1_000_000
 """Of one line: a prompt of a million tokens in blocks of 512 has 2,000 ids."""
