@@ -332,6 +332,10 @@ def _attends(segment: Segment, op: Op) -> None:
 
 def _sees_entries(segment: Segment, op: Op) -> None:
     """Each key of entries has the width of its query, their values the width of the result, all of them the same groups."""
+    if not op.of(AttendAttrs).entries:
+        if op.of(AttendAttrs).chosen_entries:
+            raise Misfit("operands", len(op.inputs), "entries, of which some are chosen")
+        return
     queries, _, _ = attend_operands(op)
     keys, values = entry_operands(op)
     widths = [*(segment.dims_of(q)[-1:] for q in queries), op.dims[-1:]]
@@ -341,8 +345,6 @@ def _sees_entries(segment: Segment, op: Op) -> None:
         wanted = entries_dim(segment.dims_of(keys[0]))
         if wanted is None or not set(dims[:-1]) <= {wanted, *op.dims[:-1]} or wanted not in dims:
             raise Misfit(role(op, name, "entries"), listed(dims), "[batch, entries, ..., width] of one kind of groups")
-    if op.of(AttendAttrs).chosen_entries and not keys:
-        raise Misfit("operands", len(op.inputs), "entries, of which some are chosen")
 
 
 def _checks_a_tree(segment: Segment, op: Op) -> None:
