@@ -158,7 +158,11 @@ LONG = (
 """Files that take longest: they are begun first, so that all workers end at about the same time."""
 
 
-TOGETHER = {f"tests/test_{name}.py": "pages of examples" for name in ("page", "browser", "answer", "cli")}
+SHARED = {
+    "compiled examples": ("page", "browser", "answer", "cli", "lanes", "ir_text", "list", "techniques"),
+    "reference models": ("expand_mutants", "pass_mutants"),
+}
+TOGETHER = {f"tests/test_{name}.py": what for what, names in SHARED.items() for name in names}
 """Files that one worker has, as they share what takes long."""
 
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, spec_text
+from conftest import ROOT, examples, spec_text
 
 import dagc
 from dagc.base.codes import TABLE, TITLES
@@ -277,7 +277,7 @@ def unserved(text: str) -> str:
     return re.sub(rf"^require .* {section[1]}\..*\n", "", text, flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize(("name", "texts"), [("plan_a", 100), ("qwen3_235b_vllm", 50)])
+@pytest.mark.parametrize(("name", "texts"), [("plan_a", examples(50)), ("qwen3_235b_vllm", examples(25))])
 def test_mutations_never_crash(name: str, texts: int) -> None:
     """Deleting, doubling and swapping bytes of a real spec gives a plan or diagnostics, never anything else."""
     rng = random.Random(7)

@@ -103,9 +103,15 @@ def case(preset: str, model: str, phase: str, words: str) -> Case:
     return Case(f'from "{preset}" {{ gpus = 8 }}', model, phase, words)
 
 
-@pytest.mark.parametrize("phase", ["prefill", "decode"])
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("preset", PRESETS)
+TURNS = [
+    (preset, model, ("prefill", "decode")[(i + k) % 2])
+    for i, preset in enumerate(PRESETS)
+    for k, model in enumerate(MODELS)
+]
+"""Each model on all hardware, in turn as prompts and as decode steps send its tokens: both on every hardware and with every model."""
+
+
+@pytest.mark.parametrize(("preset", "model", "phase"), TURNS)
 def test_tokens_take_no_less_than_their_links_need(preset: str, model: str, phase: str) -> None:
     for words in WORDS:
         here = case(preset, model, phase, words)

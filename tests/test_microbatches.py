@@ -72,7 +72,7 @@ SPECS = {
 @pytest.mark.parametrize("name", SPECS)
 @pytest.mark.parametrize("kind", ["prefill", "decode"])
 def test_equal_to_the_recurrence(name: str, kind: str) -> None:
-    count = 120
+    count = 60
     text = spec_text(kind=kind, phase=f"{SPECS[name]}, microbatches = {count}").replace("layers = 4", "layers = 8")
     text = text.replace("sequences = 64", f"sequences = {count * 32}").replace("memory = 64 GB", "memory = 6400 GB")
     if name == "zipf":

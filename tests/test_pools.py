@@ -247,8 +247,11 @@ EXPERTS_OF_8 = {
 }
 
 
-@pytest.mark.parametrize("second", EXPERTS_OF_8)
-@pytest.mark.parametrize("first", EXPERTS_OF_8)
+TWO_OF_8 = [(first, [*EXPERTS_OF_8][(i + step) % 6]) for i, first in enumerate(EXPERTS_OF_8) for step in (1, 2, 3)]
+"""Two of them, of which either is behind the other or the other behind it."""
+
+
+@pytest.mark.parametrize(("first", "second"), TWO_OF_8)
 def test_experts_of_as_many_ranks_are_held_once(first: str, second: str) -> None:
     """Whatever attention does with the same GPUs: each exchanges its tokens so that one layout of the experts serves both,
     and is proved to."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
-from conftest import ROOT, spec_text, whole
+from conftest import ROOT, examples, spec_text, whole
 
 import dagc
 from dagc.api import Plan
@@ -184,7 +184,7 @@ def test_no_step_takes_less_time_or_memory_than_its_bound(text: str) -> None:
     bounds = own.pieces.bounds
     assert isinstance(bounds, StepBounds) and len(own.rows) > 5_000
     rng, tight = random.Random(7), []
-    for row in rng.sample(range(len(own.rows)), 24):
+    for row in rng.sample(range(len(own.rows)), examples(12)):
         bounds.settle()
         before = float(bounds.time_s[row]), float(bounds.peak_B[row])
         (plan,) = own.pieces.evaluate([row])

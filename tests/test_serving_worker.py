@@ -12,13 +12,14 @@ from random import Random
 from typing import Any
 
 import pytest
+from conftest import examples
 from serving_reference import Reference
 
 from dagc.serving.records import Engine, Line, Request, Served
 from dagc.serving.rules import CannotServe, Rules, refuse
 from dagc.serving.worker import Worker
 
-CASES = 60
+CASES = examples(40)
 
 
 class Prices:

@@ -215,7 +215,7 @@ def test_cells_overlap_where_a_schedule_can_have_them_so(schedule: str, help: st
         },
     ],
 )
-def test_what_is_said_to_fit_fits(changes: dict[str, str], capsys: Capture, tmp_path: Path) -> None:
+def test_what_is_said_to_fit_fits(changes: dict[str, str]) -> None:
     text, written = spec("schedule = one_f_one_b", **changes), changes.get("= one_f_one_b", "= one_f_one_b")
     plan = dagc.compile_text(text)
     (found,) = (d for d in plan.diagnostics if d.code == "E04")
@@ -238,8 +238,11 @@ def test_what_is_said_to_fit_fits(changes: dict[str, str], capsys: Capture, tmp_
             )
         assert words and dagc.compile_text(changed).fits, line
         assert ("offload" in line) == (written != "= one_f_one_b"), "hosts are asked where nothing else will do"
+
+
+def test_a_step_that_does_not_fit_is_a_verdict(tmp_path: Path) -> None:
     path = tmp_path / "plan.moe"
-    path.write_text(text)
+    path.write_text(spec("schedule = one_f_one_b", **{"gpus = 16 }": "gpus = 16, memory = 20 GB }"}))
     assert main(["compile", str(path), "-q"]) == 1
 
 
