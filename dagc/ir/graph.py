@@ -236,7 +236,8 @@ class Segment:
         """The same ops at other sizes, with all that is known of them."""
         found = object.__new__(Segment)
         known = {**self.__dict__, "sizes": sizes, "programs": self.programs}
-        known.pop("_parts", None)
+        for name in OF_SIZES:
+            known.pop(name, None)
         found.__dict__.update(known)
         return found
 
@@ -430,6 +431,11 @@ class Segment:
         return {}
 
     @cached_property
+    def flops(self) -> dict[str, tuple[Op, float]]:
+        """Of its ops, as far as somebody has counted them."""
+        return {}
+
+    @cached_property
     def programs(self) -> dict[object, Any]:
         """In which order its ops run, kept by whoever schedules them."""
         return {}
@@ -460,6 +466,8 @@ class Segment:
         return (op for op in self.ops if op.name not in self.copies and not names.isdisjoint(op.inputs))
 
 
+OF_SIZES = ("_parts", "flops")
+"""What is known of a segment that follows from its sizes."""
 OF_NAMES = ("weight", "_sources", "_dims", "asked", "copied")
 """What is known of a segment that follows from names, operands and dims of its ops."""
 

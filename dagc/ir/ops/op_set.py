@@ -67,7 +67,10 @@ def attrs_of(kind: str, given: Iterable[tuple[str, Value]]) -> Attrs:
 
 def flops(segment: Segment, op: Op) -> float:
     """FLOPs of one execution over all ranks, replicated work counted once."""
-    return OPS[op.kind].flops(segment.within(op.scope), op)
+    known = segment.flops.get(op.name)
+    if known is None or known[0] is not op:
+        known = segment.flops[op.name] = op, OPS[op.kind].flops(segment.within(op.scope), op)
+    return known[1]
 
 
 def local_flops(segment: Segment, op: Op, mesh: Mesh) -> float:

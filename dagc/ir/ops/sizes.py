@@ -27,7 +27,10 @@ def loop_axes(op: Op) -> Axes:
 
 def by_loops(op: Op, dims: tuple[str, ...]) -> tuple[Axes, ...]:
     """The layout that the op's loops give a tensor of these dims."""
-    return tuple(op.loop(d) for d in dims)
+    if not op.loops:
+        return ((),) * len(dims)
+    split = dict(reversed(op.loops))  # the first that a dim has
+    return tuple([split.get(d, ()) for d in dims])
 
 
 def local_count(segment: Segment, dims: tuple[str, ...], layout: tuple[Axes, ...], mesh: Mesh, scope: str) -> float:
