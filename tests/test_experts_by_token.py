@@ -199,6 +199,13 @@ def test_ids_go_to_later_stages_with_the_residual_stream() -> None:
     ]
 
 
+def test_ids_may_be_written_with_their_dims(plan: CompiledPlan) -> None:
+    other = compiled("exchange", BY_ID.replace("tokens = tokens", "tokens = tokens[batch, seq]"))
+    assert print_graph(other.phases["decode"].graph) == print_graph(plan.phases["decode"].graph)
+    with pytest.raises(SpecError, match="E13"):
+        compiled("exchange", BY_ID.replace("tokens = tokens", "tokens = tokens[batch, seq, hidden]"))
+
+
 def test_ids_are_no_tensor_to_compute_with() -> None:
     with pytest.raises(SpecError) as error:
         compiled("exchange", BY_ID, SPEC.replace("lookup(tokens, Wy[vocab, hidden])", "h * tokens"))
