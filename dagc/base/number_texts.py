@@ -14,7 +14,7 @@ def text_of(numbers: Iterable[float]) -> str:
 
 
 def numbers_of(text: str) -> tuple[float, ...]:
-    """Raises ValueError where it is no list of positive numbers, or of too many."""
+    """Raises ValueError unless these are positive numbers, and at most so many."""
     words = text.split(maxsplit=MOST)
     found = tuple(float(word) for word in words[:MOST])
     if len(words) > MOST or not all(isfinite(number) and number > 0.0 for number in found):
