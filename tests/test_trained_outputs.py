@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from functools import cache
+from graphlib import TopologicalSorter
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
@@ -24,8 +25,10 @@ from dagc.base.picture_words import THEMES, TRAINING_VIEWS
 from dagc.cli import main
 from dagc.cost.schedule.training.cell_orders import Part, cells_of
 from dagc.cost.schedule.training.schedule_table import SCHEDULES
+from dagc.export.json import dumps, graph_object
 from dagc.export.traces import timeline
 from dagc.export.training_events import TRACKS
+from dagc.ir.text.read import parse_graph
 from dagc.plan.step_totals import step_collectives
 from dagc.spec.metrics.known_metrics import of_training
 from dagc.view.draw import views
@@ -458,3 +461,44 @@ def test_swatches_of_what_is_as_white_as_the_page_are_seen() -> None:
     """Those of bubbles are hatched, as bubbles are."""
     rules = {line.split(" {")[0]: line for line in page_style().splitlines()}
     assert "repeating-linear-gradient" in rules[".sw.bubble"] and "dashed" in rules[".sw.gpu-idle"]
+
+
+# -- the graph as JSON ---------------------------------------------------------------------------------
+
+GRAPH = json.loads((resources.files("dagc.export") / "graph.schema.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("more", ["zero = 1", "schedule = interleaved, virtual = 2", "schedule = dualpipe"])
+@pytest.mark.parametrize("ranks", ["folded", "all"])
+def test_a_step_is_written_as_a_graph_with_its_layers(more: str, ranks: str) -> None:
+    """Cells in the order of each GPU, sends between, and the IR: its longest path is the step, and parts have every layer once."""
+    plan = trained(more)
+    result = plan.trainings["pretrain"]
+    data: Any = json.loads(dumps(graph_object(plan, "pretrain", ranks=ranks)))
+    jsonschema.Draft202012Validator(GRAPH).validate(data)
+    assert parse_graph("\n".join(data["ir"]) + "\n") == result.graph
+    layers = Counter[str]()
+    for part in data["parts"]:
+        layers.update(dict(part["layers"]))
+    assert layers == {s.name: s.repeat for s in result.graph.segments}
+    nodes = {node["id"]: node for node in data["nodes"]}
+    assert (
+        len(nodes) == len(data["nodes"]) and {e[end] for e in data["edges"] for end in ("src", "dst")} <= nodes.keys()
+    )
+    ends: dict[str, float] = {}
+    before: dict[str, list[str]] = {name: [] for name in nodes}
+    for edge in data["edges"]:
+        before[edge["dst"]].append(edge["src"])
+    for name in TopologicalSorter(before).static_order():
+        ends[name] = nodes[name]["time_s"] + max((ends[one] for one in before[name]), default=0.0)
+    assert max(ends.values()) == pytest.approx(result.time_s)
+    of_cells = {node["stage"]: node["layer"] for node in data["nodes"] if node["kind"] == "forward"}
+    for stage, words in of_cells.items():
+        assert stage in data["parts"][int(words.split()[1])]["stages"]
+
+
+def test_the_graph_of_a_step_is_not_compiled_again(tmp_path: Path, capsys: Capture) -> None:
+    path = tmp_path / "p.graph.json"
+    path.write_bytes(dumps(graph_object(trained(), "pretrain")))
+    assert main(["compile", str(path)]) == 2
+    assert "of a training step, whose order of cells is not read" in capsys.readouterr().err

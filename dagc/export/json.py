@@ -15,7 +15,7 @@ from ..cost.attention_bytes import attention_bytes
 from ..cost.kv_cache import cache_policy, host_bytes
 from ..cost.placed_experts import placed_experts
 from ..cost.records import ExpertCache, Rebalanced
-from ..plan.graph_file import GRAPH_SCHEMA, hardware_data, ir_section, plan_section
+from ..plan.graph_file import GRAPH_SCHEMA, hardware_data, ir_section, plan_section, step_section
 from ..plan.held_memory import parts
 from ..plan.plan import CompiledPlan, cached_tokens
 from ..plan.pools import Pool, sizes
@@ -316,7 +316,10 @@ def _path(result: PhaseResult) -> list[dict[str, Any]]:
 
 
 def graph_object(plan: CompiledPlan, phase: str, *, ranks: str = "folded") -> dict[str, Any]:
-    """The placed graph, with all that is needed to compile it again; `ranks="all"` expands every rank."""
+    """The placed graph, with all that is needed to compile it again; `ranks="all"` expands every rank. Of a training step its cells, and
+    beside the IR of their layers which layers each has."""
+    if phase in plan.trainings:
+        return step_object(plan, phase, ranks=ranks)
     check_size(plan.phases[phase], "the placed graph")
     nodes: list[dict[str, Any]] = []
     edges: list[dict[str, Any]] = []
@@ -331,6 +334,34 @@ def graph_object(plan: CompiledPlan, phase: str, *, ranks: str = "folded") -> di
         "ir": ir_section(plan.phases[phase].graph),
         "nodes": nodes,
         "edges": edges,
+    }
+
+
+def step_object(plan: CompiledPlan, phase: str, *, ranks: str = "folded") -> dict[str, Any]:
+    """A training step: a node for each cell of each GPU of a pipeline, for each send between stages, and for new weights. `parts`: of each
+    virtual stage its layers, and the GPUs of a pipeline that have it."""
+    from ..view.facts.every_rank import expanded
+    from ..view.facts.step_graph import check_cells, step_graph
+
+    result = plan.trainings[phase]
+    check_cells(result, ranks)
+    cells = step_graph(result)
+    items = list(expanded(cells, {}) if ranks == "all" else cells)
+    seats: dict[int, list[int]] = {}
+    for (gpu, _), (_, part) in sorted(result.steps.schedule.stage_at.items()):
+        seats.setdefault(part, []).append(gpu)
+    return {
+        "schema": GRAPH_SCHEMA,
+        "phase": phase,
+        "ranks": ranks,
+        "plan": step_section(plan, phase),
+        "parts": [
+            {"layers": [list(one) for one in stage.layers], "stages": sorted(set(seats[part]))}
+            for part, stage in enumerate(result.stages)
+        ],
+        "ir": ir_section(result.graph),
+        "nodes": [_record(item) for item in items if isinstance(item, Node)],
+        "edges": [_record(item) for item in items if not isinstance(item, Node)],
     }
 
 

@@ -73,7 +73,8 @@ EXPORTERS: tuple[Exporter, ...] = (
     _picture("png", "a picture, by rsvg-convert or CairoSVG"),
     _picture("pdf", "a picture, by rsvg-convert or CairoSVG"),
     Exporter(
-        "json", "the placed graph; `dagc compile` reads it", ("graph.json",), PHASE, "json:graph_file", ("ranks",), ("orjson",)
+        "json", "the placed graph; `dagc compile` reads that of a pass", ("graph.json",), PHASE, "json:graph_file", ("ranks",), ("orjson",),
+        trains=True,
     ),
     Exporter(
         "nodelink", "the placed graph as networkx's node-link JSON", ("nodelink.json",), PHASE, "interchange:node_link_file",

@@ -68,6 +68,8 @@ def plan_of(data: Any, reach: Reach | None = None) -> CompiledPlan:
     if isinstance(data.get("schema"), bool) or data.get("schema") not in READ_SCHEMAS:
         known = " and ".join(map(str, READ_SCHEMAS))
         raise DataError("schema", f"is {data.get('schema')!r}; this dagc reads versions {known}")
+    if "parts" in data:
+        raise DataError("parts", "is of a training step, whose order of cells is not read")
     check_object(data, FIELDS, "")
     nodes, edges = listed(data)
     acyclic(nodes, edges)

@@ -73,6 +73,13 @@ def plan_section(plan: CompiledPlan, phase: str) -> dict[str, Any]:
     return data
 
 
+def step_section(plan: CompiledPlan, phase: str) -> dict[str, Any]:
+    """The same of a training step, with its words; no dtype of a cache is among them."""
+    found = plan_section(plan, phase)
+    training = plan.spec.phase(phase).training
+    return found | {"phase": found["phase"] | {"training": to_data(training)}}
+
+
 def hardware_data(hardware: Hardware) -> dict[str, Any]:
     """A hardware section; levels that `link node` and `link cluster` say are written as those two, as a spec may."""
     data: dict[str, Any] = {}
