@@ -20,7 +20,7 @@ SPECS = sorted(p for p in ROOT.rglob("*.moe") if "build" not in p.parts and ".ve
 
 BY_TERMINAL = {
     "COMMENT": "comment.line", "STRING": "string.quoted.double", "TRUE": "constant.language.boolean", "FALSE": "constant.language.boolean",
-    "MOE": "keyword.control", "JOIN": "keyword.other.section", "COMPARE": "keyword.operator.comparison",
+    "MOE": "keyword.control", "JOIN": "support.type.section", "COMPARE": "keyword.operator.comparison",
     "EQUAL": "keyword.operator.assignment", "PLUS": "keyword.operator.arithmetic", "MINUS": "keyword.operator.arithmetic",
     "STAR": "keyword.operator.arithmetic", "SLASH": "keyword.operator.arithmetic", "+-": "keyword.operator.tolerance",
     "..": "keyword.operator.range", "DOT": "punctuation.accessor", "COMMA": "punctuation.separator", "NAME": "",
@@ -63,12 +63,12 @@ def _parts(quantity: str) -> tuple[str, str]:
 def _roles(tree: Any) -> Iterator[tuple[int, tuple[str, ...]]]:
     """Where each name of the tree begins, and what it may be coloured as."""
     roles: dict[str, list[tuple[str, ...]]] = {
-        "section": [("keyword.other.section",)], "joining": [("entity.name.section",), ("keyword.control",), ("entity.name.section",)],
+        "section": [("support.type.section",)], "joining": [("entity.name.section",), ("keyword.control",), ("entity.name.section",)],
         "label": [("entity.name.section",)], "block": [("entity.name.function",)], "words": [("variable.parameter",)] * 999,
         "phase": [("entity.name.section",)], "layer": [("entity.name.type",)], "let": [("variable.other.constant",)],
-        "param": [("variable.other.constant",)], "assign": [("support.type.property-name", "variable.other.assignment")],
-        "keyword": [("support.type.property-name", "variable.other.assignment")], "tensor": [("variable.other", "support.type")],
-        "directive": [("keyword.other.section",), ("support.type.property-name", "variable.other.assignment")],
+        "param": [("variable.other.constant",)], "assign": [("variable.other.property", "variable.other.assignment")],
+        "keyword": [("variable.other.property", "variable.other.assignment")], "tensor": [("variable.other", "support.type")],
+        "directive": [("support.type.section",), ("variable.other.property", "variable.other.assignment")],
     }  # fmt: skip
     called = {call.children[0].children[-1].children[0].start_pos for call in tree.find_data("call")}
     for node_ in tree.iter_subtrees():
@@ -139,7 +139,7 @@ TYPED = (
     ('let a = "open', '"open', "invalid.illegal.unterminated"),
     ("  memory = 80 GBs", "GBs", "invalid.illegal.unit"),
     ("  gpu = 8", "gpu", "variable.other.assignment"),
-    ("  gpus = 8", "gpus", "support.type.property-name"),
+    ("  gpus = 8", "gpus", "variable.other.property"),
     ("x = 4 GB/seq", "/", "keyword.operator.arithmetic"),
     ("x = 671e9", "671e9", "constant.numeric"),
     ("a +- 1%", "+-", "keyword.operator.tolerance"),

@@ -113,7 +113,7 @@ def statements() -> list[Pattern]:
     head = rf"\b({reserved}{NAME})(?:[ \t]+({reserved}{NAME})|[ \t]*({STRING}))?"
     from_ = rf"[ \t]*\b(from)[ \t]*({STRING})"
     section = (
-        "keyword.other.section",
+        "support.type.section",
         "entity.name.section",
         "string.quoted.double",
         "keyword.control",
@@ -126,11 +126,11 @@ def statements() -> list[Pattern]:
         {"match": rf"\b(in)[ \t]+({NAME})(?=[ \t]*\{{)", "captures": captures("keyword.control", "entity.name.section")},
         rule("keyword.control", rf"\b{terminals()['MOE']}"),
         {"match": rf"\b(link)[ \t]+({NAME})[ \t]+(to)[ \t]+({NAME})",
-         "captures": captures("keyword.other.section", "entity.name.section", "keyword.control", "entity.name.section")},
+         "captures": captures("support.type.section", "entity.name.section", "keyword.control", "entity.name.section")},
         {"match": rf"{head}{from_}", "captures": captures(*section)},
         {"match": rf"{head}[ \t]*(?=\{{)", "captures": captures(*section[:3])},
-        {"match": rf"\b({reserved}{NAME})[ \t]+(?={reserved}{NAME}[ \t]*=(?!=))", "captures": captures("keyword.other.section")},
-        rule("support.type.property-name", rf"\b{one_of(attributes())}\b(?=[ \t]*=(?!=))"),
+        {"match": rf"\b({reserved}{NAME})[ \t]+(?={reserved}{NAME}[ \t]*=(?!=))", "captures": captures("support.type.section")},
+        rule("variable.other.property", rf"\b{one_of(attributes())}\b(?=[ \t]*=(?!=))"),
         rule("variable.other.assignment", rf"\b{reserved}{NAME}(?=[ \t]*\[[^\]\n]*\][ \t]*=(?!=))"),
         rule("variable.other.assignment", rf"\b{reserved}{NAME}(?=[ \t]*=(?!=))"),
     ]  # fmt: skip
