@@ -83,8 +83,8 @@ def test_a_layer_for_further_tokens_counts_as_engines_count_it() -> None:
     assert whole.params == further.params
 
 
-OTHER_ATTENTION = ("deepseek-v3.2", "glm-5", "qwen3-next-80b-a3b", "qwen3.5-397b-a17b")
-"""Sparse and linear attention, which this formula is not of."""
+OTHER_ATTENTION = ("deepseek-v3.2", "deepseek-v4-flash", "glm-5", "qwen3-next-80b-a3b", "qwen3.5-397b-a17b")
+"""Sparse and linear attention, and attention to entries of groups, which this formula is not of."""
 FURTHER = [name for name in names("model") if name not in OTHER_ATTENTION]
 
 

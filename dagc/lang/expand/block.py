@@ -116,7 +116,7 @@ class Block(Scope):
 
     def returned(self, statement: ast.Return) -> Ref:
         """What the block is worth. Layers hand the residual stream on; the last one gives a value for each sequence."""
-        result = self.value(self.added(statement) if self.adds else statement.value, None, "out")
+        result = self.sum(statement.value, None, "out")
         if result.literal is not None or result.name.startswith("@"):
             self.refuse("a block returns a tensor that it computes")
         if self.last_of_layer is None:
@@ -129,16 +129,16 @@ class Block(Scope):
             self.refuse(f"a layer returns {listed(residual)}, not {listed(result.dims)}")
         return result
 
-    def added(self, statement: ast.Return) -> ast.Expr:
-        """What a block returns, less its argument: the streams that this was made of are kept instead."""
+    def added(self, terms: list[tuple[float, ast.Expr]]) -> list[tuple[float, ast.Expr]]:
+        """The terms of a block's result without its argument: the streams that this was made of are kept instead."""
         own = next(iter(self.env))
-        rest = _less(statement.value, own) if self.env[own] == self.argument else None
-        if rest is None:
+        given = [isinstance(node, ast.Name) and (sign, node.text) == (1.0, own) for sign, node in terms]
+        if sum(given) != 1 or len(terms) < 2 or self.env[own] != self.argument:
             self.refuse(
                 f"block `{self.block}` does not return `{own}` and what it adds to it, as blocks between several streams do",
                 (f"`return {own} + y`",),
             )
-        return rest
+        return [term for term, is_own in zip(terms, given, strict=True) if not is_own]
 
     def assign(self, statement: ast.TensorAssign) -> None:
         dims = None
@@ -254,8 +254,10 @@ class Block(Scope):
 
     def sum(self, expr: ast.Binary, want: tuple[str, ...] | None, stem: str) -> Ref:
         """A chain of `+` and `-`. What the block was given comes last, so that the partial sums of the branches are
-        added first."""
+        added first; between several streams it stays out of the block's result."""
         nodes = [(sign, self.branch(node) if is_if(node) else node) for sign, node in _terms(expr)]
+        if self.adds and isinstance(self.at, ast.Return) and expr is self.at.value:
+            nodes = self.added(nodes)
         alone = sum(not isinstance(node, ast.Number) for _, node in nodes) == 1
         inner = stem if alone else f"{stem}_in"
         terms = [self.scaled(self.value(node, want, inner), sign, inner) for sign, node in nodes]
@@ -281,20 +283,6 @@ class Block(Scope):
 def _outer(a: Ref, b: Ref) -> bool:
     """An outer product (no shared dims) is a contraction with nothing summed, not an element-wise product."""
     return not set(a.dims) & set(b.dims)
-
-
-def _less(expr: ast.Expr, name: str) -> ast.Expr | None:
-    """A sum without the one term that is a bare name; None where there is no such term, or nothing else."""
-    if not isinstance(expr, ast.Binary) or expr.op not in "+-":
-        return None
-    for side, other in ((expr.left, expr.right), (expr.right, expr.left)):
-        if isinstance(side, ast.Name) and side.text == name and (expr.op == "+" or side is expr.left):
-            return other if expr.op == "+" else ast.Unary(expr.span, "-", other)
-    left = _less(expr.left, name)
-    if left is not None:
-        return replace(expr, left=left)
-    right = _less(expr.right, name) if expr.op == "+" else None
-    return None if right is None else replace(expr, right=right)
 
 
 def _terms(expr: ast.Expr, sign: float = 1.0) -> list[tuple[float, ast.Expr]]:
