@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from ..base.arrays import NDArray
@@ -112,8 +114,10 @@ class _Held:
         """Each busy rank swaps with the first of `others` [busy ranks, ranks] that helps, if it is among so many. Returns how many
         were tried until then; 0: none helps."""
         tried = np.zeros(len(busy), dtype=np.int64)
-        for first in (0, FEW_TRIES):  # the next are the likely ones
-            some = others[:, first:] if first else others[:, :FEW_TRIES]
+        all_ = others.shape[1]
+        cuts = (0, FEW_TRIES, all_) if len(busy) > FEW_TRIES else (0, all_)  # of many layers the likely ones first
+        for first, last in pairwise(cuts):
+            some = others[:, first:last]
             rest = np.flatnonzero(tried == 0)
             if not (len(rest) and some.shape[1]):
                 break
