@@ -59,7 +59,7 @@ def _pool_flops(segment: Segment, op: Op) -> float:
 
 KINDS = (
     OpKind(
-        name="pool", about="one entry of each group of tokens: their sum, weighted by a softmax of gates and biases; remembers the begun group",
+        name="pool", about="an entry of each group of tokens: their sum, weighted by a softmax of gates and biases",
         attrs=PoolAttrs, dims=_pools, flops=_pool_flops, whole=_whole, tokens=Tokens.IN_ORDER, state=_rows, touched=_touched,
     ),
 )  # fmt: skip
