@@ -237,6 +237,12 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
         "mistral_large4_text",
         {k: v for k, v in (MLA | INDEXER).items() if k != "q_lora_rank"} | {"num_hidden_layers": 6, "index_n_heads": 8, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1, "no_rope_layers": [1, 0, 1, 0, 1, 0], "kv_source_layers": [0, 1, 0, 1, 4, 5], "indexer_types": ["full", "full", "full", "shared", "shared", "full"], "final_logit_softcapping": 1.5, "pad_token_id": None, "rope_parameters": YARN | {"attention_factor": 1.0, "mscale_all_dim": 0.0}},
     ),
+    "cwm": ("cwm", GQA | {"intermediate_size": 20, "sliding_window": 4, "layer_types": ["full_attention", "sliding_attention"], "rope_parameters": LLAMA3}),
+    "hyperclovax": ("hyperclovax", GQA | {"intermediate_size": 20, "attention_bias": True, **FACTORS}),
+    "jais2": ("jais2", GQA | {"intermediate_size": 20}),
+    "internlm3": ("internlm3", GQA | {"intermediate_size": 20}),
+    "iquestcoder": ("iquestcoder", GQA | {"intermediate_size": 20}),
+    "exaone": ("exaone", GQA | {"intermediate_size": 20}),
 }  # fmt: skip
 
 OF_CHECKPOINTS = ("_bias", "layer_scalar", ".tid2eid")

@@ -12,7 +12,7 @@ from .. import library
 
 READ = re.compile(r"\bconfig\.([A-Za-z_]\w*)")
 IMPORT = re.compile(r'^import "([^"]+)"', re.MULTILINE)
-MOST = 3
+MOST = 4
 """Architectures that are named."""
 
 
@@ -38,9 +38,18 @@ def _read(path: Path) -> tuple[frozenset[str], tuple[Path, ...]]:
     return frozenset(READ.findall(text)), tuple((path.parent / name).resolve() for name in IMPORT.findall(text))
 
 
+def another(kind: str) -> str | None:
+    """The architecture that one is under a name of its own, of which its file says nothing else; None: it is one itself."""
+    text = (library.architecture_folder() / f"{kind}.moe").read_text(encoding="utf-8")
+    said = [line for line in text.splitlines() if line and not line.startswith(("#", "moe "))]
+    found = IMPORT.findall(text)
+    return found[0].removesuffix(".moe") if len(said) == 1 and found and "/" not in found[0] else None
+
+
 def alike(fields: Mapping[str, object], kinds: Iterable[str]) -> list[str]:
-    """The architectures that read most of what a config has and least of what it has not; rare fields count more. Best first."""
-    read = {kind: fields_read(kind) for kind in kinds}
+    """The architectures that read most of what a config has and least of what it has not; rare fields count more. Best first. Of those that are
+    another one under a name of their own the other one."""
+    read = {kind: fields_read(kind) for kind in kinds if another(kind) is None}
     count = {name: sum(name in own for own in read.values()) for own in read.values() for name in own}
     weight = {name: log((1 + len(read)) / times) for name, times in count.items()}
     given = {name for name, value in fields.items() if value is not None and name in weight}
