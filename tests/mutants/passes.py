@@ -90,7 +90,26 @@ block chosen_tokens(x) {
   return x + y
 }
 """
+GROUPS = """
+block grouped(x) {
+  let span = 2
+  h = rms_norm(x)
+  q[batch, seq, kv_heads, group, head_dim] = h * Wq[hidden, kv_heads, group, head_dim]
+  k[batch, seq, kv_heads, head_dim] = h * Wk[hidden, kv_heads, head_dim]
+  z[batch, seq, kv_heads, head_dim] = h * Wz[hidden, kv_heads, head_dim]
+  c[batch, seq, head_dim] = h * Wc[hidden, head_dim]
+  e = pool(k, z, B[span, kv_heads, head_dim])
+  o = attend(q, k, k, window = 3, entries = e)
+  p = attend(q, c, c, entries = pool(c, c, Bc[span, head_dim]))
+  s = o + p
+  y[batch, seq, hidden] = s * Wo[kv_heads, group, head_dim, hidden]
+  return x + y
+}
+"""
+POOLED = "attention { kind = grouped, heads = 4, kv_heads = 2, head_dim = 4 }"
 OWN: dict[str, tuple[str, str, str, str, str]] = {
+    "groups of tokens": ("prefill", "gpus = 0..3, sp = 2, tp = 2", POOLED, EXPERTS, GROUPS),
+    "groups of tokens, decode": ("decode", "gpus = 0..3, sp = 2, tp = 2", POOLED, EXPERTS, GROUPS),
     "linear attention": ("prefill", "gpus = 0..3, sp = 2, tp = 2", "attention { kind = linear, heads = 4, kv_heads = 2, head_dim = 4 }", EXPERTS, LINEAR),
     "linear attention, decode": ("decode", "gpus = 0..3, sp = 2, tp = 2", "attention { kind = linear, heads = 4, kv_heads = 2, head_dim = 4 }", EXPERTS, LINEAR),
     "chosen tokens": ("prefill", "gpus = 0..3, sp = 2, tp = 2", "attention { kind = chosen_tokens, heads = 4, kv_heads = 4, head_dim = 4 }", EXPERTS, SPARSE),

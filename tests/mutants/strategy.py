@@ -110,7 +110,7 @@ def wanted_splits(segment: Segment, op: Op, kind: str, strategy: Strategy) -> It
         share[dim] = gcd(left, int(segment.size(dim)))
         left //= share[dim]
     split = n["tp"] // shared // left
-    sequential = kind == "prefill" and op.kind in ("conv", "delta")
+    sequential = kind == "prefill" and op.kind in ("conv", "delta", "pool")
     heads = [d for d in tensor if d not in ("ffn", "shared_ffn", "vocab")]
     wanted = sequential or (op.kind == "attend" and kind == "prefill" and strategy.sp_method == "ulysses")
     exchanged = wanted and any(segment.size(d) // share[d] % n["sp"] == 0 for d in heads)
