@@ -378,7 +378,7 @@ def test_artefacts_of_a_training_phase(tmp_path: Path, capsys: Capture) -> None:
     assert main([*compiled_, "svg,json,md"]) == 0
     names = {p.name for p in folder.iterdir()}
     pictures = {f"step.pretrain.{view}.svg" for view in TRAINING_VIEWS}
-    assert names == {"step.txt", "step.json", "step.md", *pictures}
+    assert names == {"step.txt", "step.json", "step.md", "step.pretrain.graph.json", *pictures}
     assert main([*compiled_, "dot"]) == 0 and (folder / "step.pretrain.layer.dot").exists()
     capsys.readouterr()
     assert main([*compiled_, "graphml"]) == 0 and (folder / "step.pretrain.graphml").exists()
