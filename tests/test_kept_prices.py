@@ -149,3 +149,18 @@ def test_who_cannot_be_traced_is_priced_each_time(monkeypatch: pytest.MonkeyPatc
     for n in range(1, 12):
         said(text.replace("sequences = 64", f"sequences = {8 * n}"))
     assert len(asked) == 1
+
+
+def test_a_line_that_cannot_be_followed_is_left() -> None:
+    def broken(*numbers: float) -> None:
+        raise ZeroDivisionError
+
+    for n in range(1, 8):
+        said(TEXT.replace("sequences = 64", f"sequences = {8 * n}"))
+    (found,) = kept_lowerings._KEPT
+    for one in found.prices:
+        one.lines = [broken]
+    text = TEXT.replace("sequences = 64", "sequences = 88")
+    again = said(text)
+    kept_phases.forget()
+    assert again == said(text)

@@ -80,9 +80,7 @@ def priced(unit: Unit) -> tuple[Graph, PricesOf | None]:
         _KEPT.insert(0, Lowerings(asked))
         del _KEPT[MOST:]
         return lower.lowered(unit), None
-    if found is not _KEPT[0]:
-        _KEPT.remove(found)
-        _KEPT.insert(0, found)
+    _KEPT[:] = [found, *(one for one in _KEPT if one is not found)]
     if found.lost >= MOST_LOST:
         return lower.lowered(unit), None
     from .kept import LOST

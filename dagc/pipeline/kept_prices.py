@@ -48,20 +48,16 @@ class Prices:
 
     def at(self, template: Template, sizes: Numbers, unit: Unit) -> Found | None:
         """None where the graph had better be priced for itself."""
-        from ..base.traced import Untraceable
         from .kept import numbers_of
 
         if self.fresh:
             self.fresh -= 1
             return None
         numbers = (*sizes, *numbers_of(unit.phase))
-        for k, line in enumerate(self.lines):
-            try:
-                found = line(*numbers)
-            except Untraceable:  # all ranks were equal where it was traced, and are not here
-                continue
+        for line in self.lines:
+            found = _result(line, numbers)
             if found is not None:
-                self.lines.insert(0, self.lines.pop(k))
+                self.lines = [line, *(one for one in self.lines if one is not line)]
                 return found
         if self.lost >= MOST_LOST:
             return None
@@ -71,9 +67,16 @@ class Prices:
             self.lost = MOST_LOST
             return None
         self.lost += bool(self.lines)
-        self.lines.insert(0, line)
-        del self.lines[MOST_RANGES:]
+        self.lines = [line, *self.lines[: MOST_RANGES - 1]]
+        return _result(line, numbers)
+
+
+def _result(line: Line, numbers: Numbers) -> Found | None:
+    """None also where the line cannot be followed: all ranks were equal where it was traced, and are not here, or something is 0."""
+    try:
         return line(*numbers)
+    except Exception:  # as where prices are traced
+        return None
 
 
 def traced(template: Template, numbers: Numbers, unit: Unit) -> Line:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 from ..diagnostics import Collector
 from ..packaged import folder
@@ -32,6 +33,7 @@ def ended(text: str) -> str:
     return text if text.endswith("\n") else text + "\n"
 
 
+@cache
 def grammar_text() -> str:
     return (folder(PACKAGE) / "moe.lark").read_text(encoding="utf-8")
 
