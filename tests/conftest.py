@@ -148,12 +148,14 @@ def example(example_name: str) -> Plan:
 # -- the run -------------------------------------------------------------------------------------
 
 LONG = (
-    "reference", "doc_commands", "help", "search", "sweep", "chakra_training", "fuzz", "benchmarks", "exchange_floor",
-    "search_training", "ir_text", "lanes", "accuracy", "proof", "run", "hostile", "pass_mutants", "twin", "page", "mutants",
-    "cli", "answer", "browser", "fit", "serving_pools", "step_prices", "deploy", "pools", "search_answer", "serving_worker",
-    "interchange", "language_pages", "renderers", "foreign_readers", "training_figures", "training_language", "measure",
-    "survive", "mixed", "place_best", "preflight", "init", "expert_kernels", "list", "matching", "training_run",
-    "diagnostics", "ep",
+    "reference", "page", "doc_commands", "sweep", "search", "chakra_training", "benchmarks", "survive", "proof", "help",
+    "search_training", "shared_out_weights", "mutants", "hostile", "accuracy", "training_figures", "step_prices",
+    "expand_mutants", "language_pages", "serving_pools", "deploy", "place_best", "search_answer", "fit",
+    "foreign_readers", "interchange", "run_trace", "pass_mutants", "gradients", "exchange_floor", "init", "preflight",
+    "training_language", "renderers", "longest_path", "expert_kernels", "tied_training", "random_plans", "pools",
+    "measure", "several_pools", "run", "tree_sitter", "notebook", "overflow", "serve_command", "mixed", "serving_worker",
+    "op_kinds", "serving_result", "router_losses", "pipeline", "further_tokens", "chunks", "fuzz", "chakra", "cost",
+    "twin", "import", "import_identity", "calib",
 )  # fmt: skip
 """Files that take longest: they are begun first, so that all workers end at about the same time."""
 

@@ -13,6 +13,7 @@ import pytest
 from conftest import ROOT, spec_text
 
 import dagc
+from dagc.base import diagnostics
 from dagc.base.diagnostics import MAX_STEPS, Collector, SpecError
 from dagc.base.files import Reach, Unreadable, read_bytes, read_named
 from dagc.base.harmless import control_in
@@ -311,16 +312,21 @@ def test_histograms_are_finite(words: str, tmp_path: Path, capsys: Capture) -> N
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("body", "most"),
     [
-        "attention { scale = each(10_000, has([0..999_999], index)) }",
-        "layers = length([0..999_999, 0..999_999])",
-        "layers = length([" + ", ".join(["[0..99_999]"] * 60) + "])",
-        "layers = " + "max(" * 40 + "1" + ", length([0..999_999]))" * 40,
+        ("attention { scale = each(10_000, has([0..999_999], index)) }", 4_000_000),
+        ("layers = length([0..999_999, 0..999_999])", 4_000_000),
+        ("layers = length([" + ", ".join(["[0..9_999]"] * 60) + "])", 400_000),
+        ("layers = " + "max(" * 40 + "1" + ", length([0..99_999]))" * 40, 400_000),
     ],
 )
-def test_small_texts_make_little_work(body: str, tmp_path: Path, capsys: Capture) -> None:
-    refused(written(tmp_path, f'moe 1\nmodel from "mixtral-8x7b" {{ {body} }}\n'), capsys)
+def test_small_texts_make_little_work(
+    body: str, most: int, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two at the bounds of steps and of items, two at a tenth of the steps, of as much less work."""
+    assert most <= diagnostics.MAX_STEPS == 4_000_000
+    monkeypatch.setattr(diagnostics, "MAX_STEPS", most)
+    refused(written(tmp_path, f'moe 1\nmodel from "mixtral-8x7b" {{ {body} }}\n'), capsys, "E09")
 
 
 def test_steps_are_counted_over_the_whole_run() -> None:
