@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+
 import numpy as np
 import pytest
 from training_steps import step_of
@@ -104,6 +106,13 @@ def test_bytes_of_a_mixing_are_those_of_the_streams(plans: dict[str, CompiledPla
     streams_B, one_B = (16 / 4 * n * 32 * 2 for n in (4, 1))
     weights_B = sum(2 * segment.count(w.dims) for w in segment.weights if w.name.startswith("@hyper"))
     assert 2 * 5 * streams_B + weights_B < moved < 2 * (5 * streams_B + 4 * one_B) + weights_B
+
+
+def test_each_use_of_a_block_is_drawn_by_itself(plans: dict[str, CompiledPlan]) -> None:
+    """What is between two uses of one block is not within it: their boxes follow each other."""
+    segment = plans["four"].phases["decode"].graph.body[0]
+    uses = [use for use, _ in groupby(op.use for op in segment.ops)]
+    assert uses == ["hyper_collapse", "gqa", "hyper_expand", "hyper_collapse2", "mlp", "hyper_expand2"]
 
 
 def test_one_stream_is_a_plain_model() -> None:

@@ -124,6 +124,12 @@ class Op:
         """The same without a record for the first: the op has what a value has."""
         return (self, *self.more)
 
+    @property
+    def use(self) -> str:
+        """The block, and where a layer has it more than once which time: `moe`, `moe2`."""
+        stem = self.name.partition(".")[0]
+        return stem if stem.startswith(self.block) and stem[len(self.block) :].isdigit() else self.block
+
     def of(self, record: type[A]) -> A:
         """The attributes as the record that the op's kind has."""
         assert isinstance(self.attrs, record), f"%{self.name} ({self.kind}) has no {record.__name__}"

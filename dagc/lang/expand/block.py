@@ -252,7 +252,7 @@ class Block(Scope):
                     expr, f"`kv_heads` of {listed(one.dims)} is summed, {listed(other.dims)} has `heads`", (GROUPED,)
                 )
 
-    def sum(self, expr: ast.Binary, want: tuple[str, ...] | None, stem: str) -> Ref:
+    def sum(self, expr: ast.Expr, want: tuple[str, ...] | None, stem: str) -> Ref:
         """A chain of `+` and `-`. What the block was given comes last, so that the partial sums of the branches are
         added first; between several streams it stays out of the block's result."""
         nodes = [(sign, self.branch(node) if is_if(node) else node) for sign, node in _terms(expr)]

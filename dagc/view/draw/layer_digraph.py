@@ -92,14 +92,14 @@ def _drawing(result: PhaseResult, segment: Segment, *, by_block: bool) -> Drawin
     """A kind of layer, an op or (when there are too many) a block to a box."""
     critical = frozenset(s.op for s in result.path if s.segment == segment.name)
     if by_block:
-        return Drawing(result, segment, {op.name: op.block for op in segment.ops}, {}, critical)
+        return Drawing(result, segment, {op.name: op.use for op in segment.ops}, {}, critical)
     twins = _twins(result, segment)
     home = {name: _block_of(segment, name, twins) or box for name, box in fold(segment).items()}
     return Drawing(result, segment, home, twins, critical)
 
 
 def _block_of(segment: Segment, name: str, twins: Mapping[str, str]) -> str:
-    block = segment.by_name[name].block
+    block = segment.by_name[name].use
     return block if block in twins else ""
 
 
@@ -142,9 +142,9 @@ def _layer(d: Drawing) -> list[str]:
     lines = [node(d.entry, label=label, shape="plaintext", fontcolor=SOFT, tooltip=f"input of {d.segment.name}")]
     frames: dict[str, list[str]] = {}
     for box, ops in boxes.items():
-        frames.setdefault(ops[0].block, []).append(_box(d, box, ops))
+        frames.setdefault(ops[0].use, []).append(_box(d, box, ops))
     for block, inside in frames.items():
-        whole = len(inside) == 1 and d.home.get(next(o.name for o in d.segment.ops if o.block == block)) == block
+        whole = len(inside) == 1 and d.home.get(next(o.name for o in d.segment.ops if o.use == block)) == block
         lines += inside if whole or not block else cluster(f"{d.prefix}/{block}", block, inside)
     return lines + _edges(d)
 
@@ -207,7 +207,7 @@ def _blocks(result: PhaseResult, segment: Segment) -> dict[str, list[tuple[objec
             c.bytes,
             c.payload_B,
         )
-        blocks.setdefault(op.block, []).append(shown)
+        blocks.setdefault(op.use, []).append(shown)
     return blocks
 
 
@@ -243,7 +243,7 @@ def describe(d: Drawing, box: str, ops: list[Op]) -> Text:
         size = f"{show(cost.payload_B, BYTES, 3)} over {over} ({d.mesh.ranks_of(first.kind, first.axes)})"
         hint = f"{first.name}: {gloss(first)}; {cost.algorithm}, bound by {cost.bound}"
         return Text(first.runtime_kind, [size, _took(d, [first])], hint)
-    if box == first.block:
+    if box == first.use:
         return _block_text(d, box, ops)
     title = _short(first.name)
     head = f"{title}: {first.runtime_kind}" if first.runtime_kind != title else title

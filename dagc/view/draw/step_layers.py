@@ -43,7 +43,7 @@ def columns(result: TrainingResult, segment: Segment) -> Iterator[Drawing]:
         part = _part(segment, cell, entry)
         if part.ops:
             whole = cell == UPDATE or len(part.ops) > MOST_OPS
-            home = {op.name: op.block for op in part.ops} if whole else fold(part)
+            home = {op.name: op.use for op in part.ops} if whole else fold(part)
             yield Drawing(result, part, home, {}, frozenset(), name, stacked=cell == WEIGHT or whole)
 
 

@@ -79,7 +79,7 @@ def drawn_layer(d: Drawing) -> Figure:
     sizes = {d.entry: Size(width(entry, 12) + 12, HEAD)} | {
         name: _size(d, texts[name], boxes[name][0]) for name in boxes
     }
-    blocks = {name: ops[0].block for name, ops in boxes.items()}
+    blocks = {name: ops[0].use for name, ops in boxes.items()}
     bold = links(d)
     below = [*itertools.pairwise((d.entry, *boxes))] if d.stacked else []
     laid = place(sizes, [*bold, *(pair for pair in below if pair not in bold)], blocks)
