@@ -299,6 +299,19 @@ def test_each_group_of_modules_has_its_dtype() -> None:
     ]  # fmt: skip
 
 
+def test_layers_of_states_have_a_dtype_of_their_own() -> None:
+    section = {"quant_method": "fp8", "modules_to_not_convert": ["linear_attn", "lm_head"]}
+    given = {"dtype": "bfloat16", "num_hidden_layers": 8, "quantization_config": section}
+    found = precision(given | {"linear_num_key_heads": 4}, [])
+    assert [found[part] for part in ("attention", "state", "mlp")] == ["fp8", "bf16", "fp8"]
+    some = section | {"modules_to_not_convert": ["model.layers.0.mamba"]}
+    notes: list[str] = []
+    assert precision(given | {"quantization_config": some, "mamba_d_state": 4}, notes)["state"] == "fp8"
+    assert notes == ["state: fp8 in 7 of 8 layers, taken for all"]
+    notes.clear()
+    assert precision(given | {"quantization_config": some}, notes)["state"] == "fp8" and not notes
+
+
 def test_mixed_precision_by_module() -> None:
     layers = {f"model.layers.{i}.mlp.experts": {"quant_algo": "NVFP4"} for i in range(8)}
     layers |= {f"model.layers.{i}.self_attn.o_proj": {"quant_algo": "FP8"} for i in range(6)}

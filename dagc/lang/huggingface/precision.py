@@ -13,6 +13,13 @@ PARTS: dict[str, tuple[str, ...]] = {
     "embed": ("model.embed_tokens",),
     "head": ("lm_head",),
     "attention": ("model.layers.{}.self_attn.o_proj", "model.layers.{}.self_attn.out_proj"),
+    "state": (
+        "model.layers.{}.linear_attn.out_proj",
+        "model.layers.{}.linear_attn.o_proj",
+        "model.layers.{}.mamba.out_proj",
+        "model.layers.{}.mixer.out_proj",
+        "backbone.layers.{}.mixer.out_proj",
+    ),
     "mlp": (
         "model.layers.{}.mlp.down_proj",
         "model.layers.{}.feed_forward.down_proj",
@@ -34,6 +41,9 @@ PARTS: dict[str, tuple[str, ...]] = {
     ),
 }
 """Part of a model -> the names that checkpoints give to a module that represents it."""
+
+OF_STATES = ("linear_num_key_heads", "linear_num_value_heads", "mamba_d_state", "ssm_state_size")
+"""Fields that a model has whose layers have states beside attention, or in place of it."""
 
 PREFIXES = ("", "language_model.", "model.language_model.")
 """What precedes them where a model has towers other than the language model's."""
@@ -89,6 +99,9 @@ def precision(data: Mapping[str, object], notes: list[str]) -> dict[str, object]
     except UnknownPrecision as error:
         return dtypes | {"unknown": str(error)}
     for part in PARTS:
+        if part == "state" and not any(data.get(name) is not None for name in OF_STATES):
+            dtypes[part] = dtypes["attention"]
+            continue
         if part in scheme.only and part not in NEVER:
             dtypes[part] = _of_part(part, scheme, data, notes) or plain
     if scheme.cache is not None:
