@@ -11,8 +11,9 @@ from conftest import EXAMPLES, ROOT, spec_text
 
 import dagc
 from dagc.base.synonyms import OF_METRICS
-from dagc.base.units import TIME
+from dagc.base.units import TIME, Quantity
 from dagc.cli import main
+from dagc.plan.subject import AskedMetrics, Subject, all_metrics
 from dagc.spec.metrics import known_metrics
 from dagc.spec.metrics.known_metrics import TABLE, of_phase, of_serving, of_training
 from dagc.spec.metrics.meant import meant_metric
@@ -123,3 +124,23 @@ def test_words_of_monitoring_are_known() -> None:
     every = {m.name for m in TABLE}
     for word, meant in OF_METRICS.items():
         assert word not in every and set(meant) <= every, word
+
+
+def test_metrics_that_are_asked_for_are_all_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of phases only those that a requirement names are found, until one names something else."""
+    text = spec_text(
+        phase="gpus = 0..7, ep = 4, tp = 2", extra="phase decode { gpus = 8..15, tp = 8 }\nparam limit = 2 in [1, 2]"
+    )
+    subject = dagc.compile_text(text).subject()
+    every, asked = all_metrics(subject), AskedMetrics(subject)
+    assert {name: asked[name] for name in every} == every and dict(asked) == every and len(asked) == len(every)
+    assert "prefill.nothing" not in asked and "nothing.ttft" not in asked
+
+    def whole(subject: Subject) -> dict[str, Quantity]:
+        raise AssertionError("all of them are found")
+
+    monkeypatch.setattr("dagc.plan.subject.all_metrics", whole)
+    few = AskedMetrics(subject)
+    assert few["decode.tpot"] == every["decode.tpot"] and few["prefill.ttft"] == every["prefill.ttft"]
+    plan = dagc.compile_text(text + '\nrequire "quick" decode.tpot <= 1 s\nrequire "first" prefill.ttft <= 2 s\n')
+    assert [verdict.passed for verdict in plan.requirements] == [True, True]

@@ -32,7 +32,7 @@ from ..spec.requirement import Requirement
 from ..spec.spec import Spec
 from .pools import Pool, heading, listed, text
 from .result import PhaseResult
-from .subject import Subject, all_metrics
+from .subject import AskedMetrics, Subject
 
 if TYPE_CHECKING:
     from ..serving.result import ServeResult
@@ -104,7 +104,7 @@ def run(
     if not spec.requirements:
         return ()
     if metrics is None:
-        metrics = all_metrics(Subject(spec, phases, params, pools, servings=servings, trainings=trainings or {}))
+        metrics = AskedMetrics(Subject(spec, phases, params, pools, servings=servings, trainings=trainings or {}))
     skipped = {p.name for p in (*spec.phases, *spec.trainings)} - {*phases, *(trainings or ())} | {
         s.name for s in spec.serves
     } - set(servings)

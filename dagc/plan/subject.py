@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from math import isfinite
 from typing import TYPE_CHECKING, Any
@@ -293,6 +293,42 @@ def all_metrics(subject: Subject) -> dict[str, Quantity]:
     for name in subject.servings:
         out |= {f"{name}.{k}": v for k, v in serving_metrics(subject.of(name)).items()}
     return out
+
+
+class AskedMetrics(Mapping[str, Quantity]):
+    """The same, those of phases found as they are asked for: requirements name few."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        self.of = {name: subject.of(name) for name in subject.phases}
+        self.named = {metric.name: metric for metric in of_phase()}
+        self.every: dict[str, Quantity] | None = None
+
+    def __getitem__(self, name: str) -> Quantity:
+        found = self._of_phase(name) if self.every is None else None
+        return self.whole[name] if found is None else found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.whole)
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    @property
+    def whole(self) -> dict[str, Quantity]:
+        if self.every is None:
+            self.every = all_metrics(self.subject)
+        return self.every
+
+    def _of_phase(self, name: str) -> Quantity | None:
+        for phase, own in self.of.items():
+            if name.startswith(f"{phase}."):
+                rest = name[len(phase) + 1 :]
+                metric = self.named.get(rest)
+                value = None if metric is None else metric.how(own)
+                if metric is not None and value is not None:
+                    return Quantity(value, metric.dim)
+        return None
 
 
 def kv_transfer(prefill: PhaseResult, decode: PhaseResult, spec: Spec) -> tuple[float, float]:
