@@ -15,7 +15,7 @@ import dagc
 from dagc.base.diagnostics import Collector, SpecError
 from dagc.base.schema.phase import PLACINGS
 from dagc.base.source import Source
-from dagc.cost import expert_packing, expert_swaps
+from dagc.cost import expert_balance, expert_packing, expert_swaps
 from dagc.cost.expert_balance import balanced_slots, least_load
 from dagc.cost.expert_load import expert_slots
 from dagc.cost.expert_packing import copies_of, pack_layers, pack_replicas
@@ -127,6 +127,16 @@ def test_layers_are_placed_one_by_one_as_together(how: str) -> None:
     assert all(
         np.array_equal(place_experts(own, 8, 8, how=how).slots, slots) for own, slots in zip(p, together, strict=True)
     )
+
+
+def test_of_very_many_layers_none_is_searched_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are near the best anyhow."""
+    p = loads(1, 12, 8)
+    exact = most(p, balanced_slots(p, 4, 4))
+    monkeypatch.setattr(expert_balance, "EXACT_LAYERS", 11)
+    monkeypatch.setattr(expert_balance, "_least", lambda *args: pytest.fail("searched through"))
+    quick = most(p, balanced_slots(p, 4, 4))
+    assert (quick >= exact * (1 - 1e-12)).all() and quick.mean() <= 1.05 * exact.mean()
 
 
 @pytest.mark.parametrize("seed", range(6))

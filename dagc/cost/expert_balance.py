@@ -25,16 +25,21 @@ EXACT_SLOTS = 16
 """So many slots and fewer are searched through, in some milliseconds."""
 EXACT_SLOTS_WITH_SPARES = 12
 """The same where copies of any expert may be in some of them."""
+EXACT_LAYERS = 256
+"""Of more layers none is: they are those of many windows, and would take minutes."""
 
 
 def balanced_slots(p: Floats, ranks: int, spare: int) -> Ints:
     """The expert in each slot [layers, ranks, slots], those of a rank in order, ranks by their first. `p` [layers, experts]: loads;
     `spare` copies beside one of each expert, never two of one on a rank. The slots divide over the ranks."""
-    slots = p.shape[1] + spare
-    if slots <= (EXACT_SLOTS_WITH_SPARES if spare else EXACT_SLOTS) and 1 < ranks < slots:
-        found = np.stack([_least(own, ranks, spare) for own in p])
-    else:
-        found = _packed(p, copies_of(p, spare, ranks), ranks)
+    slots, copies = p.shape[1] + spare, copies_of(p, spare, ranks)
+    found = _packed(p, copies, ranks)
+    few = slots <= (EXACT_SLOTS_WITH_SPARES if spare else EXACT_SLOTS) and 1 < ranks < slots
+    if few and len(p) <= EXACT_LAYERS:
+        most = (p / copies)[np.arange(len(p))[:, None, None], found].sum(axis=2).max(axis=1)
+        left = (most > least_load(p, copies, ranks) * (1 + 1e-12)) | (spare > 0)  # other copies may have less
+        for layer in np.flatnonzero(left).tolist():
+            found[layer] = _least(p[layer], found[layer], spare)
     found.sort(axis=2)
     order = np.argsort(found[:, :, 0], axis=1, kind="stable")
     return np.asarray(np.take_along_axis(found, order[:, :, None], axis=1))
@@ -141,11 +146,9 @@ def _differences(expert: Ints, weight: Floats, ranks: int, per_rank: int, alone:
 # -- few slots ---------------------------------------------------------------------------------------
 
 
-def _least(p: Floats, ranks: int, spare: int) -> Ints:
-    """The placement of one layer whose busiest rank has least, over all numbers of copies [ranks, slots]."""
-    experts = len(p)
-    per_rank = (experts + spare) // ranks
-    first = _packed(p[None], copies_of(p[None], spare, ranks), ranks)[0]
+def _least(p: Floats, first: Ints, spare: int) -> Ints:
+    """The placement of one layer whose busiest rank has least, over all numbers of copies [ranks, slots]. `first`: a good one."""
+    experts, (ranks, per_rank) = len(p), first.shape
     copies = np.bincount(first.ravel(), minlength=experts)
     best: Ints = first
     most = float((p / copies)[first].sum(axis=1).max())
