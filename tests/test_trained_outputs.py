@@ -39,6 +39,7 @@ from dagc.view.draw.step_layers import COLUMNS, columns, shown_layers
 from dagc.view.facts import held_over_step
 from dagc.view.facts.gpu_map import gpu_map
 from dagc.view.facts.plan_answer import answer, fullest
+from dagc.view.facts.step_path import longest_path, path_parts
 from dagc.view.report.diff import compare
 from dagc.view.report.markdown_text import escaped
 
@@ -353,8 +354,8 @@ def test_what_a_picture_is_not_of(tmp_path: Path, capsys: Capture) -> None:
     ):
         assert main([*show, *words]) == 2
         assert said in capsys.readouterr().err
-    with pytest.raises(SpecError, match="it has no picture `path`"):
-        trained().svg("pretrain", "path")
+    with pytest.raises(SpecError, match="it has no picture `timeline`"):
+        trained().svg("pretrain", "timeline")
     with pytest.raises(ValueError, match="no view 'none'"):
         trained().svg("pretrain", "none")
 
@@ -384,7 +385,7 @@ def test_artefacts_of_a_training_phase(tmp_path: Path, capsys: Capture) -> None:
     assert main([*compiled_, "graphml"]) == 0 and (folder / "step.pretrain.graphml").exists()
     capsys.readouterr()
     assert main([*compiled_, "svg", "--view", "lanes"]) == 2
-    assert "it has pipeline, memory, map, layer, overview" in capsys.readouterr().err
+    assert "it has pipeline, memory, map, layer, overview, path" in capsys.readouterr().err
 
 
 def test_a_step_of_too_many_cells_is_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -502,3 +503,18 @@ def test_the_graph_of_a_step_is_not_compiled_again(tmp_path: Path, capsys: Captu
     path.write_bytes(dumps(graph_object(trained(), "pretrain")))
     assert main(["compile", str(path)]) == 2
     assert "of a training step, whose order of cells is not read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "more", ["zero = 1", "schedule = interleaved, virtual = 2", "schedule = zb_h1", "schedule = dualpipe"]
+)
+def test_the_longest_path_is_the_step(more: str) -> None:
+    """Each node begins where the one before it ends, in the times of the schedule too; its parts add up to the step."""
+    result = trained(more).trainings["pretrain"]
+    path = longest_path(result)
+    for before, after in pairwise(path):
+        assert after.start_s == pytest.approx(before.start_s + before.time_s)
+    assert path[0].start_s == 0.0 and path[-1].kind == "update"
+    parts = path_parts(result)
+    assert sum(part.time_s for part in parts) == pytest.approx(result.time_s)
+    assert sum(part.count for part in parts) == len(path) and len(parts) == len({(p.stage, p.kind) for p in parts})

@@ -9,7 +9,7 @@ THEMES: Final[tuple[Theme, ...]] = ("auto", "light", "dark")
 """`auto`: light, and dark where the reader's screen is; what knows no screens, such as PNG and PDF, is light."""
 VIEWS: Final = ("overview", "map", "layer", "lanes", "timeline", "memory", "path")
 """Of a phase of inference."""
-TRAINING_VIEWS: Final = ("pipeline", "memory", "map", "layer", "overview")
+TRAINING_VIEWS: Final = ("pipeline", "memory", "map", "layer", "overview", "path")
 """Of a phase that trains."""
 EVERY_VIEW: Final = (*VIEWS, *(view for view in TRAINING_VIEWS if view not in VIEWS))
 USUAL_VIEWS: Final = ("overview", "layer")

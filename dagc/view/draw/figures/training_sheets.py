@@ -15,7 +15,7 @@ from ...facts.lanes.shown_part import Choice
 from ...facts.pipeline_cells import step_chart
 from ...facts.training_words import batches_text, limit_text, schedule_text, stage_names, update_text
 from .. import step_layers
-from . import gpu_map, pipeline_chart, training_cards, training_layers, training_memory
+from . import gpu_map, pipeline_chart, step_waterfall, training_cards, training_layers, training_memory
 from .sheet import Sheet
 
 
@@ -62,10 +62,19 @@ def _layer(plan: CompiledPlan, result: TrainingResult, choice: Choice) -> Sheet:
     return Sheet(step_layers.heading(result), training_layers.draw(result), training_layers.keys(result))
 
 
+def _path(plan: CompiledPlan, result: TrainingResult, choice: Choice) -> Sheet:
+    heading = [
+        f"{result.name}: longest path of a step, all cells of a kind on a stage added up",
+        limit_text(result).removeprefix(f"{result.name}: "),
+    ]
+    return Sheet(heading, step_waterfall.draw(result), step_waterfall.keys(result))
+
+
 TRAINING_SHEETS: dict[str, Callable[[CompiledPlan, TrainingResult, Choice], Sheet]] = {
     "pipeline": _pipeline,
     "memory": _memory,
     "map": _map,
     "layer": _layer,
     "overview": _overview,
+    "path": _path,
 }
