@@ -58,6 +58,7 @@ WAYS = {
     "zigzag": "phase prefill { gpus = 0..7, sp = 4, dp = 2, sp_layout = zigzag, experts { ep = 8 } }",
     "stages": "phase decode { gpus = 0..5, pp = 3, attention { dp = 2 }, experts { ep = 2 } }",
     "mixed": "phase mixed { gpus = 0..3, dp = 1, ep = 2, tp = 2, decode = 4, prompts = [4, 3] }",
+    "exits": "phase decode { gpus = 0..7, attention { dp = 8 }, experts { ep = 8 }, sequences = 160, exit = [at(layers = 2, share = 10%)] }",
     "host": "phase decode { gpus = 0..7, attention { dp = 8 }, experts { ep = 8, resident = 8, cache = lru } }",
 }
 
@@ -188,6 +189,14 @@ def test_training_says_that_it_is_not_there() -> None:
     with pytest.raises(SpecError) as error:
         compiled("phase t { kind = train, gpus = 0..7, tp = 2, dp = 4 }")
     assert [d.code for d in error.value.diagnostics] == ["E18"]
+
+
+def test_no_sequence_leaves_before_a_layer_that_takes_ids() -> None:
+    with pytest.raises(SpecError) as error:
+        compiled(
+            "phase decode { gpus = 0..7, attention { dp = 8 }, experts { ep = 8 }, exit = [at(layers = 1, share = 10%)] }"
+        )
+    assert ["its layers hand values on" in d.message for d in error.value.diagnostics] == [True]
 
 
 def test_ids_go_to_later_stages_with_the_residual_stream() -> None:

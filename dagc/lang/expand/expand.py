@@ -36,7 +36,9 @@ def run(unit: Unit, batching: Batching | None = None) -> Graph:
     kinds = spec.model.kinds
     sources: Sources = {}
     if exits:
-        segments = tuple(_with_exit(unit, layer, batching, exits.get(layer.name, STAYS)) for layer in kinds.values())
+        before: dict[str, Source] = {}
+        each = ((layer, exits.get(layer.name, STAYS)) for layer in kinds.values())
+        segments = tuple(_with_exit(unit, layer, batching, own, before) for layer, own in each)
     else:
         segments = tuple(of_all_parts(unit, layer, batching, sources) for layer in kinds.values())
     if spec.model.attributes.get("tied"):
@@ -88,16 +90,16 @@ def of_all_parts(unit: Unit, layer: Layer, batching: Batching, sources: Sources)
         )
 
 
-def _with_exit(unit: Unit, layer: Layer, batching: Batching, own: LayerExit) -> Segment:
-    """A kind of layer where sequences leave early, of those that have not left before it."""
+def _with_exit(unit: Unit, layer: Layer, batching: Batching, own: LayerExit, sources: dict[str, Source]) -> Segment:
+    """A kind of layer where sequences leave early, of those that have not left before it. `sources`: what kinds before hand on."""
     still = rows_left(batching.each, own.gone) * batching.ranks
-    segment = expanded(replace(unit, phase=unit.phase.as_parts[0]), layer, number(still), {}, leaves=own.leaves)
+    segment = expanded(replace(unit, phase=unit.phase.as_parts[0]), layer, number(still), sources, leaves=own.leaves)
     try:
         segment = thinned(segment, number(batching.part), batching.ranks) if own.gone else segment
         if not own.leaves:
             return segment
         made = [op.name for op in segment.ops if op.name.startswith(EXIT_HEAD)]
-        return replace(segment, handed=((EXIT_TOKEN, made[-1]),))
+        return replace(segment, handed=(*segment.handed, (EXIT_TOKEN, made[-1])))
     except CannotThin as error:
         unit.stop(
             "E13", f"no sequence leaves before layer `{layer.name}`: {error}", at="exit",
