@@ -277,3 +277,16 @@ def test_words_about_streams_are_refused(streams: str, phases: str, message: str
     assert any(message in found.message for found in raised.value.diagnostics), [
         d.message for d in raised.value.diagnostics
     ]
+
+
+def test_no_measured_kernel_is_taken_for_a_mixing() -> None:
+    """Its products have few columns and a depth of all streams: a table of GEMMs would be asked far outside."""
+    spec = 'moe 1\nhardware from "h100-sxm" { gpus = 8 }\nmodel from "mixtral-8x7b" { streams { count = 4 } }\n'
+    spec += "workload { sequences = 64, prompt = 1024 tok, output = 128 tok }\nphase decode { gpus = 0..7, tp = 8 }"
+    result = dagc.compile_text(spec).phases["decode"]
+    segment = result.graph.body[0]
+    families = {
+        op.block: {result.costs.ops[segment.name, o.name].family for o in segment.ops if o.block == op.block}
+        for op in segment.ops
+    }
+    assert families["hyper_collapse"] == families["hyper_expand"] == {""} and "gemm" in families["gqa"]

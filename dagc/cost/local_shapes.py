@@ -94,9 +94,12 @@ class LocalShapes:
         return [self.gemm(group, dtype) for group, dtype in self.gemm_groups()]
 
     def gemm_groups(self) -> list[tuple[list[Op], str]]:
-        """(products, dtype) of each."""
+        """(products, dtype) of each. What mixes residual streams has kernels of its own, which nobody measured."""
         groups: dict[tuple[str, str], list[Op]] = {}
+        mixing = () if self.model.streams is None else self.model.streams.mixing
         for op in self.of_kind("contract"):
+            if op.block in mixing:
+                continue
             if op.scope != "experts" and len(op.inputs) == 2 and self.segment.is_weight(op.inputs[1]):
                 groups.setdefault((op.inputs[0], self._math(op)), []).append(op)
         return [(group, dtype) for (_, dtype), group in groups.items()]
