@@ -9,6 +9,7 @@ from typing import Any
 import forked_ranks
 import numpy as np
 import pytest
+from test_stretched_rope import BLOCK
 from test_training_run import needs_torch
 
 import dagc
@@ -107,9 +108,11 @@ def test_ids_choose_and_scores_weigh(plan: CompiledPlan) -> None:
 
 @needs_torch
 def test_processes_compute_what_the_model_alone_does(tmp_path: Path) -> None:
+    """By ids, behind attention whose rotary frequencies are learned."""
     spec = tmp_path / "p.moe"
     phase = "phase decode { gpus = 0..1, attention { dp = 2 }, experts { ep = 2 } }"
-    spec.write_text(SPEC.replace("PHASE", phase).replace("MORE", f", {BY_ID}"))
+    text = SPEC.replace("block by_id", f"{BLOCK}block by_id").replace("{ gqa, by_id }", "{ learned, by_id }")
+    spec.write_text(text.replace("PHASE", phase).replace("MORE", f", {BY_ID}"))
     done = forked_ranks.run(spec, 2, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["holds"] is True
