@@ -16,6 +16,7 @@ import pytest
 from imports import ROOT, modules
 from test_floors import FLOORS
 
+from dagc.base.picture_words import TRAINING_VIEWS
 from dagc.cli.parser import build_parser
 from dagc.export.registry import EMIT, names
 from dagc.lang.expand.functions import FUNCTIONS
@@ -112,6 +113,8 @@ def test_pages_list_what_the_tables_have() -> None:
     passes = [one.name for one in GRAPH_PASSES]
     assert f"`{','.join(passes)}`" in design
     assert f"{', '.join(f'`{name}`' for name in passes[:-1])} or `{passes[-1]}`" in readme
+    trained = [f"`{view}`" for view in TRAINING_VIEWS]
+    assert f"of a phase that trains {', '.join(trained[:-1])} and {trained[-1]} |" in readme
     (emitted,) = re.findall(r"dagc compile SPEC .*?--emit ([\w,]+)", readme)
     assert set(emitted.split(",")) == set(names(EMIT))
     rows = re.findall(r"^\| (`.*?) \|", blocks.partition("| function |")[2].partition("\n\n")[0], re.MULTILINE)
