@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import EXAMPLES, spec_text
+from conftest import EXAMPLES, ROOT, spec_text
 
 import dagc
 from dagc.base.heard import LISTENERS
@@ -75,6 +76,21 @@ def test_what_changes_a_phase_compiles_it(changed: tuple[str, str]) -> None:
     again = said(dagc.compile_text(text))
     kept_phases.forget()
     assert text != TWO and again == said(dagc.compile_text(text))
+
+
+def test_a_draft_model_whose_file_changed_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The phase says the same of it: its name."""
+    monkeypatch.chdir(tmp_path)
+    config = json.loads((ROOT / "tests/data/reference/llama/config.json").read_text())
+    text = spec_text(kind="decode", phase='gpus = 0..7, tp = 8, draft = 2, draft_model = "config.json"')
+    text = text.replace("vocab = 512", f"vocab = {config['vocab_size']}")
+    model = {"num_attention_heads": 8, "num_key_value_heads": 8, "hidden_size": 32, "max_position_embeddings": 4096}
+    (tmp_path / "config.json").write_text(json.dumps(config | model))
+    dagc.compile_text(text)
+    (tmp_path / "config.json").write_text(json.dumps(config | model | {"intermediate_size": 4000}))
+    again = said(dagc.compile_text(text))
+    kept_phases.forget()
+    assert again == said(dagc.compile_text(text))
 
 
 def test_what_was_doubted_is_told_again_where_it_is_now() -> None:

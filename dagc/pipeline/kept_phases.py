@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from ..base.diagnostics import MAX_STEPS, Diagnostic
-from ..base.frozen import record, replace
+from ..base.frozen import fields_of, record, replace
 from ..base.heard import LISTENERS
 from ..base.source import Span
 from ..spec.factors import neighbours
@@ -20,6 +21,8 @@ from .statement_places import Places, extents, places_of, tell, texts
 T = TypeVar("T")
 MOST = 16
 """Phases that are kept, each with its graph."""
+_OF_PHASE = attrgetter(*(name for name in fields_of(Phase) if name not in ("span", "spans")))
+"""Also what counts in no comparison of phases: a draft model is another one where its file has changed."""
 
 
 @record
@@ -51,9 +54,8 @@ def kept(unit: Unit, compiled: Callable[[Unit], T]) -> T:
     if LISTENERS or files or phase.strategy.passes or out.items or MOST == 0:
         return compiled(unit)
     blocks = extents(unit)
-    # `chunk` as it is written counts in no comparison of phases.
     asked = (
-        compiled, phase, phase.chunk, spec.hardware, spec.model, spec.workload, spec.others, spec.pool_links, spec.constants,
+        compiled, *_OF_PHASE(phase), spec.hardware, spec.model, spec.workload, spec.others, spec.pool_links, spec.constants,
         neighbours(spec, phase), texts(blocks),
     )  # fmt: skip
     found = next((one for one in _KEPT if one.asked == asked), None)
