@@ -161,9 +161,12 @@ LONG = (
 
 
 SHARED = {
-    "compiled examples": ("page", "browser", "answer", "cli", "lanes", "ir_text", "list", "techniques"),
+    "compiled examples": (
+        "page", "browser", "answer", "cli", "lanes", "ir_text", "list", "techniques", "interchange", "renderers", "pipeline", "cost", "ir",
+        "markdown", "examples",
+    ),
     "reference models": ("expand_mutants", "pass_mutants"),
-}
+}  # fmt: skip
 TOGETHER = {f"tests/test_{name}.py": what for what, names in SHARED.items() for name in names}
 """Files that one worker has, as they share what takes long."""
 
