@@ -31,8 +31,10 @@ TARGET_MS = 5.0
 """Of one estimate: costs, schedule and memory of a lowered phase."""
 AGAIN_MS = 6.0
 """Of a phase of a text that has another comment than before, or sequences of another length."""
-STEP_TOKENS = 64
+STEP_TOKENS = 16
 """By which they are shorter each time."""
+WARM = 9
+"""Sizes before those that count: the second lowers on traced sizes, the eighth prices on them."""
 
 
 def median_ms(work: Callable[[], object], runs: int) -> float:
@@ -87,6 +89,8 @@ def main() -> None:
             lower_ms = median_ms(lambda s=spec, p=phase: list(lower(Unit(s, p))), args.runs)  # type: ignore[misc]
             name = f"{path.stem}, {phase.name}"
             sizes = count(1)
+            for _ in range(WARM if args.runs > 1 else 1):
+                resized(phase.name, sizes)
             print(
                 f"{name:<34} {parse_ms:12.1f} {lower_ms:9.1f} {median_ms(estimate, args.runs):9.1f}  {whole_ms:10.1f} "
                 f"{median_ms(lambda p=phase: again(p.name), args.runs):6.1f} "  # type: ignore[misc]

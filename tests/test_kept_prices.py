@@ -128,9 +128,9 @@ def test_plans_are_the_same_once_prices_are_lines() -> None:
 )  # fmt: skip
 def test_what_prices_follow_from(old: str, new: str) -> None:
     """Another GPU, link, host or routing has prices of its own."""
-    for n in range(1, 8):
+    for n in range(1, 10):
         said(TEXT.replace("sequences = 64", f"sequences = {8 * n}"))
-    text = TEXT.replace(old, new).replace("sequences = 64", "sequences = 72")
+    text = TEXT.replace(old, new).replace("sequences = 64", "sequences = 104")
     again = said(text)
     kept_phases.forget()
     assert text != TEXT and again == said(text)
@@ -155,7 +155,7 @@ def test_a_line_that_cannot_be_followed_is_left() -> None:
     def broken(*numbers: float) -> None:
         raise ZeroDivisionError
 
-    for n in range(1, 8):
+    for n in range(1, 10):
         said(TEXT.replace("sequences = 64", f"sequences = {8 * n}"))
     (found,) = kept_lowerings._KEPT
     for one in found.prices:

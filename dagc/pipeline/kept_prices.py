@@ -17,7 +17,7 @@ from .phase_sizes import OF_LAYOUT
 if TYPE_CHECKING:
     from .kept import Numbers, Template
 
-FRESH = 4
+FRESH = 6
 """How often a graph is priced at some sizes before its prices are traced, which takes as long as six of these."""
 MOST_RANGES = 4
 """Ranges of sizes that are kept."""
