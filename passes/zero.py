@@ -8,6 +8,7 @@ from math import gcd
 from typing import ClassVar
 
 from dagc.base.axes import EXPERT_REPLICA
+from dagc.base.dtypes import INDICES
 from dagc.base.frozen import record, replace
 from dagc.ir.cuts import Cuts, cut_graph
 from dagc.ir.graph import UPDATE, Graph, Op, Segment, Weight
@@ -50,9 +51,11 @@ class ZeroRedundancy(GraphPass):
         """A weight that is the first layer's, too, is split in the order of the dims there."""
         mesh, tables = graph.the_mesh, graph.embedding.weight
         used = {w.name: in_order(as_used(segment, w), tables.get(w.tied, w).dims) for w in segment.weights}
-        shared = (
-            {name: shared_out(segment, name, layout, mesh) for name, layout in used.items()} if self.stage else used
-        )
+        trained = {w.name for w in segment.weights if w.dtype not in INDICES}  # a table of whole numbers stays as it is
+        shared = {
+            name: shared_out(segment, name, layout, mesh) if self.stage and name in trained else layout
+            for name, layout in used.items()
+        }
 
         def laid_out(op: Op) -> Op:
             if not isinstance(op.attrs, WeightAttrs):

@@ -15,8 +15,10 @@ from test_training_run import needs_torch
 import dagc
 from dagc.base.diagnostics import SpecError
 from dagc.base.frozen import replace
+from dagc.cli import main
 from dagc.execute.prove import alone, prove
 from dagc.ir.graph import Graph
+from dagc.ir.ops.attributes import AccumulateAttrs
 from dagc.ir.text.read import parse_graph
 from dagc.ir.text.write import print_graph
 from dagc.ir.verify.verify import VerifyError, verify
@@ -188,10 +190,21 @@ def test_what_does_not_go_is_said(more: str, message: str, code: str) -> None:
     assert [d.code for d in found] == [code] and found[0].span is not None, error.value
 
 
-def test_training_says_that_it_is_not_there() -> None:
-    with pytest.raises(SpecError) as error:
-        compiled("phase t { kind = train, gpus = 0..7, tp = 2, dp = 4 }")
-    assert [d.code for d in error.value.diagnostics] == ["E18"]
+@pytest.mark.parametrize(
+    "phase",
+    [
+        "gpus = 0..7, dp = 8, zero = 3, aux_loss = 0.01",
+        "gpus = 0..5, dp = 2, pp = 3, microbatches = 6, experts { ep = 2 }",
+    ],
+)
+def test_scores_train_and_tables_stay(phase: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = SPEC.replace("PHASE", f"phase t {{ kind = train, {phase} }}").replace("MORE", f", {BY_ID}")
+    (tmp_path / "t.moe").write_text(text)
+    assert main(["verify", str(tmp_path / "t.moe")]) == 0
+    assert "t: equal on" in capsys.readouterr().out
+    segment = dagc.compile(tmp_path / "t.moe").trainings["t"].graph.segment("hashed")
+    changed = {op.attrs.weight for op in segment.ops if isinstance(op.attrs, AccumulateAttrs)}
+    assert "by_id.Wr" in changed and "by_id.Wt" not in changed
 
 
 def test_no_sequence_leaves_before_a_layer_that_takes_ids() -> None:

@@ -92,8 +92,6 @@ def _by_token(call: BlockCall, options: Options, scores: Ref, others: bool) -> t
     if others or options.get("score") == "sparsemixer":
         what = "`score = sparsemixer`" if not others else "a bias or empty experts"
         call.fail(f"{what} and a table are not there together", code="E18")
-    if builder.unit.phase.training is not None:
-        call.fail("training is not there yet where a token's id chooses its experts", code="E18")
     builder.weights[table.name] = replace(builder.weights[table.name], dtype=TABLE)
     return (ids, table)
 
