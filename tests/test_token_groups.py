@@ -315,6 +315,7 @@ def test_a_budget_of_tokens_is_none_of_entries() -> None:
         ("pool(ic, iz, Bi[ratio, index_dim])", "pool(ic, c, Bi[ratio, index_dim])", "`pool` takes contents and gates [batch, seq, .., width]"),
         ("B[ratio, series, head_dim], overlap = true", "B[ratio, head_dim], overlap = true", "with `overlap = true` the first dimension"),
         ("entries = ke, entry_values = ve", "entry_values = ve", "`entry_values` are those of `entries`"),
+        ("entries = ke, entry_values = ve", "entries = []", "queries: 1, keys of `entries`: 0"),
         ("entries = ke, entry_values = ve", "entries = k, entry_values = v", "`entries` are tensors [batch, pooled, ..., width]"),
         ("picked = select(rope(iq), rope(pool(ic, iz, Bi[ratio, index_dim])), iw,", "picked = select(iq, ic, iw,", "`selected` chooses among tokens"),
         ("window = 16, entries = e, sinks", "window = 16, sinks", "`selected` chooses among entries of other groups"),

@@ -88,13 +88,16 @@ def _entries(call: BlockCall, queries: list[Ref]) -> tuple[list[Ref], list[Ref]]
     call.without_branches()
     block, named = call.block, given["entries"]
     keys = [cached(call, block.value(e, None, f"{call.stem}_e"), f"{call.stem}_e") for e in _items(named)]
+    if len(keys) != len(queries):
+        call.fail(f"queries: {len(queries)}, keys of `entries`: {len(keys)}; each query has one, of its width")
     value = call.tensor("entry_values")
     values = [keys[0] if value is None else cached(call, value, f"{call.stem}_ev")]
     groups = {entries_dim(ref.dims[:-1]) for ref in (*keys, *values)}
     if None in groups or len(groups) > 1:
         call.fail("`entries` are tensors [batch, pooled, ..., width] that `pool` makes, all of groups of one size")
-    if len(keys) != len(queries) or any(q.dims[-1] != k.dims[-1] for q, k in zip(queries, keys, strict=True)):
-        call.fail(f"`entries` has a key for each of the {len(queries)} queries, of its width")
+    for q, k in zip(queries, keys, strict=True):
+        if q.dims[-1:] != k.dims[-1:]:
+            call.fail(f"a query of width `{q.dims[-1]}` meets entries of width `{k.dims[-1]}`")
     return keys, values
 
 
