@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 
 PART = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]]')
 
 
 def place_of(text: str, parts: Sequence[str]) -> tuple[int, int] | None:
     """Begin and end of a field's name by the fields on the way to it. `text` is valid JSON; None: it is not there."""
-    wanted = tuple(parts)
-    return next(((begin, end) for path, begin, end in _names(text) if path == wanted), None)
+    return _places(text).get(tuple(parts))
+
+
+@lru_cache(maxsize=1)
+def _places(text: str) -> Mapping[tuple[str, ...], tuple[int, int]]:
+    """Of all fields: a large file may be asked about each of many that are wrong in it."""
+    return {path: (begin, end) for path, begin, end in _names(text)}
 
 
 def _names(text: str) -> Iterator[tuple[tuple[str, ...], int, int]]:
