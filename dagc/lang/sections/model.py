@@ -110,7 +110,7 @@ _IF_ANY = ("mtp_layers",)
 
 
 def _plain(value: object) -> bool:
-    return isinstance(value, (Quantity, str, bool)) and value != ""
+    return isinstance(value, (Quantity, str, bool))
 
 
 def _has_none(part: Body, names: Names) -> bool:
@@ -129,7 +129,8 @@ def _read_part(
     if inner is None or _has_none(inner, names):
         return
     read = Reader(section, inner, schema, names, free=True).read()
-    attributes.update({f"{section}.{k}": v for k, v in read.items() if _plain(v)})  # type: ignore[misc]
+    said = {k: v for k, v in read.items() if v != "" or k not in schema}  # an empty list of numbers is none
+    attributes.update({f"{section}.{k}": v for k, v in said.items() if _plain(v)})  # type: ignore[misc]
 
 
 def _derive(attributes: dict[str, AttrValue], body: Body, out: Collector) -> None:
