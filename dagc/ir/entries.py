@@ -11,8 +11,6 @@ from typing import Any, Protocol
 
 ENTRIES, POOLED = "entries", "pooled"
 PAIR, AGAIN = "pair.2", "again"
-
-
 DERIVED = (ENTRIES, POOLED, AGAIN)
 
 

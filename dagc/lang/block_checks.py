@@ -48,7 +48,7 @@ def dims_of(block: ast.BlockDef) -> frozenset[str]:
     return _words(block)[0]
 
 
-KEPT = 256
+MOST_KEPT = 256
 """Blocks whose words are kept: those of the library are asked for with every text."""
 _KEPT: dict[int, tuple[ast.BlockDef, frozenset[str], frozenset[str]]] = {}
 """By identity, which nothing else gets while the block is kept."""
@@ -65,7 +65,7 @@ def _words(block: ast.BlockDef) -> tuple[frozenset[str], frozenset[str]]:
                 dims |= set(node.dims or ())
             elif isinstance(node, ast.Name):
                 names |= {node.text, node.parts[-1]}
-        if len(_KEPT) >= KEPT:
+        if len(_KEPT) >= MOST_KEPT:
             _KEPT.clear()
         found = _KEPT[id(block)] = block, frozenset(dims), frozenset(dims | names)
     return found[1:]

@@ -20,6 +20,7 @@ from .values.evaluate import Value, evaluate, whole_range
 from .values.functions import env
 from .values.names import Names
 
+MOST_SCHEMAS = 64
 _TOLD: dict[int, tuple[Mapping[str, Attribute], dict[str, Value | None], frozenset[str]]] = {}
 """By the identity of a schema, which is kept with it: the values of attributes that nobody gives, and which have to be given."""
 
@@ -33,9 +34,6 @@ def _told(schema: Mapping[str, Attribute]) -> tuple[dict[str, Value | None], fro
             _TOLD.clear()
         found = _TOLD[id(schema)] = schema, defaults, required
     return found[1:]
-
-
-MOST_SCHEMAS = 64
 
 
 @mutable

@@ -37,8 +37,8 @@ def parse(source: Source, out: Collector) -> ast.File:
     for d in found.items:
         out.take(d)
     if not found.items:
-        while len(_clean) >= MAX_KEPT:
-            del _clean[next(iter(_clean))]
+        for oldest in list(_clean)[: max(0, len(_clean) - MAX_KEPT + 1)]:
+            _clean.pop(oldest, None)  # another thread may have it out
         _clean[key] = file
     return file
 

@@ -51,7 +51,7 @@ def kept_by_stage(kept: Mapping[str, Kept], stages: Sequence[Stage], graph: Grap
 @record
 class KeptBeside:
     """What gradients read of what layers take beside the residual stream. `sizes`: bytes by name; `read`, `late`: names by layer, of all gradients and of
-    those of weights; `own`: names of which the layer that hands them on keeps the value itself."""
+    those of weights; `makes`: names that a layer hands on, `own`: of these those whose value it keeps itself."""
 
     sizes: Mapping[str, float]
     read: Mapping[str, frozenset[str]]

@@ -364,8 +364,8 @@ class RouteAttrs(RouterAttrs):
     )
 
 
-OF_SKIPPING = ("skip", "skip_below", "capacity", "empty", "by_token", "chosen_by")
-"""Which choices count: that is constant to gradients."""
+OF_CHOICE = ("skip", "skip_below", "capacity", "empty", "by_token", "chosen_by")
+"""What is chosen, and which choices count: that is constant to gradients."""
 
 
 class RouteGradAttrs(RouterAttrs):

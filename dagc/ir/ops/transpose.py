@@ -8,7 +8,7 @@ from typing import Protocol
 from ..graph import Op, Segment
 from .attributes import (
     NONE,
-    OF_SKIPPING,
+    OF_CHOICE,
     AttendAttrs,
     AttendGradAttrs,
     Attrs,
@@ -154,7 +154,7 @@ def _delta(layer: Emitter, op: Op, upstream: str) -> Iterator[Gradient]:
 
 def _route(layer: Emitter, op: Op, upstream: str) -> Iterator[Gradient]:
     """The choice itself has none; a bias shifts the choice alone. Scores of empty experts have theirs."""
-    attrs = RouteGradAttrs(**{name: value for name, value in values(op.attrs).items() if name not in OF_SKIPPING})
+    attrs = RouteGradAttrs(**{name: value for name, value in values(op.attrs).items() if name not in OF_CHOICE})
     scores = op.inputs[:2] if op.of(RouteAttrs).empty else op.inputs[:1]
     for place, of in enumerate(scores):
         own = attrs.but(operand=place, empty=True) if len(scores) > 1 else attrs

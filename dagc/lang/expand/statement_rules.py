@@ -16,11 +16,9 @@ TAKEN_BY = {
     "route": ("the choice of a router", ("dispatch", "combine", "empty_weight")),
     "select": ("a choice of tokens", ("attend",)),
     "argmax": ("a position", ()),
-    "tokens": ("token ids", ("lookup", "route")),
+    IDS: ("token ids", ("lookup", "route")),
 }
 """Whole numbers: what they are, and the functions that take them."""
-
-
 IDS_AT = {"lookup": 0, "route": 1}
 """Which operand of each is token ids."""
 
