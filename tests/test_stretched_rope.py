@@ -71,6 +71,13 @@ def test_it_is_run_and_printed_and_read_back() -> None:
     assert plain.to_json() == dagc.compile_text(SPEC.replace("MORE", "theta = 10_000")).to_json()
 
 
+def test_texts_that_are_no_words_are_printed_in_quotes() -> None:
+    more = 'fraction = 0.125, stretch = "1.5" }\n  notes { a = "2048", b = "x.y", c = "true", d = word'
+    text = print_spec(dagc.compile_text(SPEC.replace("fraction = 0.5, MORE", more)).spec)
+    assert 'stretch = "1.5" }' in text and 'notes { a = "2048", b = "x.y", c = "true", d = word }' in text
+    assert print_spec(dagc.compile_text(text).spec) == text
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

@@ -8,7 +8,7 @@ from ...base.syntax import ast
 from ...spec.model import Model
 from ..lean import builtin, stack_follows, told
 from .expressions import expression
-from .written import _billions, is_plain, section_text, value_text
+from .written import billions_text, is_plain, section_text, value_text
 
 
 def model_parts(model: Model, *, lean: bool = False) -> list[str]:
@@ -40,7 +40,7 @@ def _model(m: Model, lean: bool) -> str:
     shown = [f"{name} = {dtype}" for name, dtype in dtypes.items() if not lean or dtype != m.dtype]
     lines = [", ".join([f"dtype = {m.dtype}", *shown])]
     if m.params_stated is not None:
-        lines.append(f"params = {_billions(m.params_stated)}")
+        lines.append(f"params = {billions_text(m.params_stated)}")
     # An empty section still gives its defaults.
     groups: dict[str, list[str]] = {name.rpartition(".")[0]: [] for name in m.attributes}
     for name, value in (told(m) if lean else m.attributes).items():

@@ -13,7 +13,7 @@ def number(value: float, unit: str = "") -> str:
     return f"{text} {unit}" if unit else text
 
 
-def _billions(value: float) -> str:
+def billions_text(value: float) -> str:
     text = f"{value / 1e9:.12g}e9"
     return text if float(text) == value else number(value)
 
@@ -23,7 +23,9 @@ def value_text(value: object) -> str:
         return quantity_text(value)
     if isinstance(value, bool):
         return "true" if value else "false"
-    return f'"{value}"' if isinstance(value, str) and " " in value else str(value)
+    if isinstance(value, str) and (not is_plain(value) or value in ("true", "false")):
+        return f'"{value}"'
+    return str(value)
 
 
 def quantity_text(value: Quantity) -> str:
@@ -44,7 +46,8 @@ def word_or_path_text(text: str) -> str:
 
 
 def is_plain(name: str) -> bool:
-    return name.replace("_", "a").isalnum() and not name[0].isdigit()
+    """Whether it is read as a word without quotes."""
+    return name.isascii() and name.replace("_", "a").isalnum() and not name[0].isdigit()
 
 
 def shares_text(shares: tuple[float, ...]) -> str:
