@@ -100,6 +100,16 @@ def test_what_was_doubted_is_told_again_where_it_is_now() -> None:
     assert again.message == first.message and again.line == first.line + 2
 
 
+def test_what_was_doubted_is_told_at_what_is_said_now() -> None:
+    """Where the default is written, that is where it is told."""
+    text = spec_text(kind="decode", phase="gpus = 0..7, pp = 4, tp = 2")
+    dagc.compile_text(text)
+    changed = text.replace("tp = 2", "tp = 2, microbatches = 1")
+    again = said(dagc.compile_text(changed))
+    kept_phases.forget()
+    assert again == said(dagc.compile_text(changed)) and "microbatches = 1" in again[1]
+
+
 def test_a_block_of_ones_own_is_kept_and_its_statements_move_with_it(compiled_phases: list[str]) -> None:
     """Also where its lines were indented anew: then it is compiled again, for its statements are elsewhere in it."""
     text = (EXAMPLES[0].parent / "custom_attention.moe").read_text().partition("\nserve ")[0]

@@ -24,17 +24,20 @@ MOST = 16
 _OF_PHASE = attrgetter(*(name for name in fields_of(Phase) if name not in ("span", "spans")))
 """Also what counts in no comparison of phases: a draft model is another one where its file has changed."""
 
+Names = tuple[str, ...]
+"""Attributes of a phase that stand in one place; none: the phase itself."""
+
 
 @record
 class Kept:
     """`asked`: all that it follows from; `steps`: of its expressions; `places`: of the statement of each (segment, op), in the text of its
-    block; `told`: what was doubted, each with the attribute of the phase that it is at."""
+    block; `told`: what was doubted, each with the attributes of the phase that it is at."""
 
     asked: tuple[Any, ...]
     result: Any
     steps: int
     places: Places
-    told: tuple[tuple[str, Diagnostic], ...]
+    told: tuple[tuple[Names, Diagnostic], ...]
 
 
 _KEPT: list[Kept] = []
@@ -54,12 +57,13 @@ def kept(unit: Unit, compiled: Callable[[Unit], T]) -> T:
     if LISTENERS or files or phase.strategy.passes or out.items or MOST == 0:
         return compiled(unit)
     blocks = extents(unit)
+    # Where something is told follows from what is said of a phase, also where that is the default.
     asked = (
-        compiled, *_OF_PHASE(phase), spec.hardware, spec.model, spec.workload, spec.others, spec.pool_links, spec.constants,
+        compiled, *_OF_PHASE(phase), phase.spans.keys(), spec.hardware, spec.model, spec.workload, spec.others, spec.pool_links, spec.constants,
         neighbours(spec, phase), texts(blocks),
     )  # fmt: skip
     found = next((one for one in _KEPT if one.asked == asked), None)
-    spots = [] if found is None else [_at(phase, name) for name, _ in found.told]
+    spots = [] if found is None else [_at(phase, names) for names, _ in found.told]
     if found is not None and out.steps + found.steps <= MAX_STEPS and None not in spots:
         _KEPT[:] = [found, *(one for one in _KEPT if one is not found)]
         out.steps += found.steps
@@ -70,24 +74,24 @@ def kept(unit: Unit, compiled: Callable[[Unit], T]) -> T:
         return made
     before = out.steps
     result = compiled(unit)
-    told = [(_name(phase, one), one) for one in out.items]
+    told = [(_names(phase, one), one) for one in out.items]
     places = places_of(unit, blocks)
-    if places is not None and not any(name is None for name, _ in told):
-        kept_told = tuple((str(name), one) for name, one in told)
+    if places is not None and not any(names is None for names, _ in told):
+        kept_told = tuple((names or (), one) for names, one in told)
         _KEPT.insert(0, Kept(asked, result, out.steps - before, places, kept_told))
         del _KEPT[MOST:]
     return result
 
 
-def _name(phase: Phase, told: Diagnostic) -> str | None:
-    """The attribute that something is told at; nothing: the phase; None: something else."""
+def _names(phase: Phase, told: Diagnostic) -> Names | None:
+    """The attributes that something is told at; None: something else."""
     if told.also or not told.code.startswith("W"):
         return None
-    if told.span == phase.span:
-        return ""
-    return next((name for name, span in phase.spans.items() if span == told.span), None)
+    found = tuple(name for name, span in phase.spans.items() if span == told.span)
+    return found if found or told.span == phase.span else None
 
 
-def _at(phase: Phase, name: str) -> Span | None:
-    """None where this phase does not say it."""
-    return phase.spans.get(name) if name else phase.span
+def _at(phase: Phase, names: Names) -> Span | None:
+    """None where this phase does not say them, or not in one place."""
+    spans = [phase.spans.get(name) for name in names] or [phase.span]
+    return spans[0] if all(span == spans[0] for span in spans) else None
