@@ -19,6 +19,8 @@ from ...plan.trained import TrainingResult
 from .dot import COLORS, COMPUTE, CRITICAL, INK, SOFT, Html, cluster, digraph, edge, html, legend, node
 
 MAX_NODES = 300
+LONGEST = 150
+"""Letters of a line above the picture."""
 SAME_S = 1e-12
 """Moments closer than this are one."""
 BOLD = {"color": CRITICAL, "penwidth": "2.2"}
@@ -120,11 +122,13 @@ def subtitle(result: PhaseResult) -> list[str]:
     total, kinds = _ops(result), len(result.graph.segments) - 2
     ranks = len(result.gpus) // len(result.graph.stages)
     names = ", ".join(f"{s.name} x {s.repeat}" for s in segments[:6]) + (", ..." if len(segments) > 6 else "")
-    folded = f"; {total} ops folded to one box per block" if total > MAX_NODES else ""
+    head = f"{result.name}: one layer ({names}), the same on the {ranks} GPUs of a stage"
+    folded = [f"{total} ops folded to one box per block"] if total > MAX_NODES else []
     if len(segments) < kinds:
-        folded += f"; the {len(segments)} heaviest of {kinds} kinds of layer"
+        folded.append(f"the {len(segments)} heaviest of {kinds} kinds of layer")
+    one_line = "; ".join((head, *folded))
     return [
-        f"{result.name}: one layer ({names}), the same on the {ranks} GPUs of a stage{folded}",
+        *([one_line] if len(one_line) <= LONGEST else [head, "; ".join(folded)]),
         "sizes are those of one GPU and one micro-batch; dim/axes: the dim is split over these axes; %: of the time of all its ops",
     ]
 
