@@ -235,3 +235,11 @@ def test_ids_are_no_tensor_to_compute_with() -> None:
     with pytest.raises(SpecError) as error:
         compiled("exchange", BY_ID, SPEC.replace("lookup(tokens, Wy[vocab, hidden])", "h * tokens"))
     assert "token ids is not a tensor to compute with" in error.value.diagnostics[0].message
+
+
+def test_a_table_has_a_row_for_each_id() -> None:
+    for more, spec in ((BY_ID.replace("vocab", "hidden"), SPEC), (BY_ID, SPEC.replace("Wy[vocab", "Wy[few"))):
+        with pytest.raises(SpecError, match=r"a table of 32 rows .* has none for the last of 64 token ids"):
+            compiled("exchange", more, spec.replace("let picks", "let few = 32\n  let picks"))
+    larger = SPEC.replace("let picks", "let rows = 128\n  let picks").replace("Wy[vocab", "Wy[rows")
+    assert compiled("exchange", BY_ID, larger).phases

@@ -52,6 +52,15 @@ class BlockCall:
         tree = self.block.builder.unit.phase.tree
         return {"tree": word(tree)} if tree else {}
 
+    def need_row_for_each_id(self, table: Ref) -> None:
+        """Refuses a table [rows, ..] that ids of the vocabulary go beyond; it may have more rows."""
+        model, rows = self.block.builder.unit.spec.model, self.sizes[table.dims[0]]
+        if "vocab" in model.attributes and rows < model.count("vocab"):
+            self.fail(
+                f"a table of {rows:g} rows ([{', '.join(table.dims)}]) has none for the last of {model.count('vocab')} token ids",
+                (f"its first dimension is `vocab`, or one as large: `[vocab, {table.dims[1]}]`",),
+            )
+
     def without_branches(self) -> None:
         """Refuses drafted tokens that branch: what goes token by token, or chooses among all before, has one past."""
         if self.block.builder.unit.phase.tree:

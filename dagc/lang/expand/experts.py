@@ -86,6 +86,7 @@ def _by_token(call: BlockCall, options: Options, scores: Ref, others: bool) -> t
         )
     if not table.name.startswith("@") or len(table.dims) != 2 or call.sizes[table.dims[1]] != options["top_k"]:
         call.fail(f"`table` is a weight [rows, choices] of {options['top_k']:g} choices, not [{', '.join(table.dims)}]")
+    call.need_row_for_each_id(table)
     for key, plain in (("groups", 1), ("jitter", 0)):
         if options.get(key, plain) != plain:
             call.fail(f"`{key} = {options[key]:g}` is of a choice by scores, and a table chooses", code="E18")

@@ -124,6 +124,7 @@ def lookup(call: BlockCall) -> Ref:
             "`lookup` takes the token ids that the model is given, and a weight [rows, width]",
             (f"blocks of other layers take the ids beside their own tensor: `block {call.block.block}(x, {IDS})`",),
         )
+    call.need_row_for_each_id(table)
     return call.emit("lookup", (tokens, table), (*tokens.dims, table.dims[-1]))
 
 

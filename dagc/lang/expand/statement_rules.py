@@ -70,7 +70,10 @@ def _whole_numbers(scope: Statement, op: Op) -> None:
         what, takers = TAKEN_BY[kind]
         if op.kind not in takers or (kind == IDS and i != IDS_AT[op.kind]):
             only = " and ".join(f"`{t}`" for t in takers)
-            scope.refuse(f"{what} is not a tensor to compute with", (f"only {only} takes it",) if takers else ())
+            scope.refuse(
+                f"{what} is not a tensor to compute with",
+                (f"only {only} {'takes' if len(takers) == 1 else 'take'} it",) if takers else (),
+            )
 
 
 def _sequences(scope: Statement, op: Op) -> None:
