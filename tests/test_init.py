@@ -124,7 +124,7 @@ def test_nothing_is_overwritten(tmp_path: Path, capsys: Capture) -> None:
         (["--model", "mixtrl-8x7b", "--gpu", "h100-sxm"], 'did you mean "mixtral-8x7b"'),
         (["--model", "mixtral-8x7b", "--gpu", "h100"], 'did you mean "h100-sxm"'),
         (["--model", "mixtral-8x7b", "--gpu", "h100-sxm", "--gpus", "0"], "is not from 1"),
-        (["--model", "mixtral-8x7b", "--gpu", "h100-sxm", "--prompt", "many"], "invalid"),
+        (["--model", "mixtral-8x7b", "--gpu", "h100-sxm", "--prompt", "many"], "is not a whole number"),
         (["--model", "mixtral-8x7b", "--gpu", "h100-sxm", "--ttft", "soon"], "is not a time such as"),
         (["--model", "mixtral-8x7b", "--gpu", "h100-sxm", "--rate", "-1"], "-1 is not a rate such as"),
         (["--model", "mixtral-8x7b", "--gpu", "h100-sxm", "--rate", "often"], "often is not a rate such as"),

@@ -171,7 +171,7 @@ def test_bytes_of_every_call_are_compared_and_not_only_of_the_last() -> None:
     assert compare_bytes(machine.shards, machine.record, costs, graph) == []
     first = next(key for key, calls in machine.record.traffic.items() if len(calls) > 1)
     machine.record.traffic[first][0].payload[0] += 1
-    machine.record.sent[0, 1][0] += 1
+    machine.record.sent[0, 1, "x"][0] += 1
     assert compare_bytes(machine.shards, machine.record, costs, graph) == ["send 0 -> 1", "/".join(first)]
 
 

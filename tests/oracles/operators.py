@@ -15,7 +15,7 @@ from dagc.base.dtypes import DTYPE_BYTES
 from dagc.ir.graph import Op, Segment
 from dagc.ir.mesh import Mesh, refine
 from dagc.ir.moves import Chains
-from dagc.ir.ops.op_set import whole_dims
+from dagc.ir.ops.op_set import attrs_of, whole_dims
 from dagc.ir.ops.sizes import local_count, loop_dims
 from dagc.ir.sharding import Axes, Sharding
 from dagc.passes.norms import split_norms
@@ -32,6 +32,8 @@ AXIS_SIZE = 4
 
 RESULT_DTYPE = {"route": "int64", "argmax": "int64"}
 """As the expander types them: eight bytes are an index and a value of four."""
+GIVEN: Mapping[str, tuple[tuple[str, float], ...]] = {"route": (("top_k", 8.0),), "scale": (("factor", 2.0),)}
+"""Attributes of kinds that must have them; `k` is 8."""
 
 MISSING = {
     "sort": "blocks have no sort: tokens are ordered by expert inside `dispatch`",
@@ -123,7 +125,14 @@ def segment_of(row: Row, sketch: Sketch) -> Segment:
     dtypes = [{"float32": "fp32"}.get(dtype, dtype) for _, dtype, _ in row.inputs]
     operands = [Op(n, "operand", (), tuple(d), t) for n, d, t in zip(names, sketch.operands, dtypes, strict=True)]
     ops = [
-        Op(f"v{i}", kind, inputs, tuple(dims), RESULT_DTYPE.get(kind, "fp32"))
+        Op(
+            f"v{i}",
+            kind,
+            inputs,
+            tuple(dims),
+            RESULT_DTYPE.get(kind, "fp32"),
+            attrs=attrs_of(kind, GIVEN.get(kind, ())),
+        )
         for i, (kind, inputs, dims) in enumerate(sketch.ops)
     ]
     every = (*operands, *ops)
