@@ -17,6 +17,7 @@ from dagc.base.diagnostics import SpecError
 from dagc.base.source import Source
 from dagc.base.syntax.format import format_source
 from dagc.cli import main
+from dagc.prose import mentions
 from dagc.prose.audit_text import appended, formatted, requirements
 from dagc.prose.claims import MOST_CLAIMS, Plan, claims
 from dagc.prose.document import MOST_BYTES, MOST_LINE, document, lines
@@ -344,6 +345,19 @@ def test_hostile_documents(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert main(["audit", str(path), "--against", str(ROOT / "examples" / "plan_a.moe"), "--emit", "require"]) == 0
     out = capsys.readouterr().out
     assert "\x1b" not in out and out.count("\n") == 1 and "prefill.gpus == 64" in out
+
+
+def test_words_around_signs_are_looked_at_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line of nothing but signs is no more work than one of prose."""
+    seen: list[int] = []
+
+    class Counting:
+        def search(self, text: str) -> None:
+            seen.append(len(text))
+
+    monkeypatch.setattr(mentions, "_side", Counting)
+    (line,) = lines("a + " * (MOST_LINE // 4))
+    assert figures(line, None) == [] and 0 < sum(seen) <= 2 * MOST_ON_A_LINE * mentions.BESIDE
 
 
 def test_work_is_bounded() -> None:

@@ -26,6 +26,8 @@ _TOKENS_OF = re.compile(
 )
 _BRIEF = re.compile(r"\s\((p\d\d|median|mean|average|per gpu|per node|in total|total)\)", re.IGNORECASE)
 _SIGNS = {"≤": "<=", "≥": ">=", "<": "<", ">": ">", "<=": "<=", ">=": ">="}
+BESIDE = 200
+"""Characters on each side of a sign between which numbers of their own are looked for."""
 BEFORE = 60
 """Characters before a number in which its axis, or a sign of comparison, is looked for."""
 MOST_ON_A_LINE = 60
@@ -125,10 +127,12 @@ def figures(line: Line, previous: Line | None) -> list[Figure]:
     ):  # `15% of memory free and a utilisation of 90%` are two
         if _measured().search(line.text, max(c for c in cuts if c <= joined.start()), joined.start()):
             cuts = sorted({*cuts, joined.start()})
-    for sign in re.finditer(r"\s[/+=]\s", line.text):  # `TP=8 prefill / EP=8 decode`, `12 GB weights + 2 GB cache`
+    signs = islice(re.finditer(r"\s[/+=]\s", line.text), MOST_ON_A_LINE)
+    for sign in signs:  # `TP=8 prefill / EP=8 decode`, `12 GB weights + 2 GB cache`
         low = max(c for c in cuts if c <= sign.start())
         high = min((c for c in cuts if c >= sign.end()), default=len(line.text))
-        before, behind = line.text[low : sign.start()].lstrip(" /+="), line.text[sign.end() : high]
+        before = line.text[max(low, sign.start() - BESIDE) : sign.start()].lstrip(" /+=")
+        behind = line.text[sign.end() : min(high, sign.end() + BESIDE)]
         if _side().search(before) and _side().search(behind):
             cuts = sorted({*cuts, sign.start()})
     for found in islice(_FOUND.finditer(line.text), MOST_ON_A_LINE):
