@@ -145,7 +145,7 @@ def test_where_learned_frequencies_do_not_go_is_said(old: str, new: str, message
 
 
 def test_texts_of_numbers_are_exact_and_bounded() -> None:
-    assert numbers_of(text_of((0.1, 1e-300, 3))) == (0.1, 1e-300, 3.0)
+    assert numbers_of(text_of((0.1, 1e-300, 3))) == (0.1, 1e-300, 3.0) and text_of((1.07, 3)) == "1.07 3"
     for wrong in ("nan", "inf", "-1", "1,2", "x", "1 " * 5000):
         with pytest.raises(ValueError):
             numbers_of(wrong)

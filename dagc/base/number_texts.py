@@ -10,7 +10,8 @@ MOST = 4096
 
 
 def text_of(numbers: Iterable[float]) -> str:
-    return " ".join(f"{number:.17g}" for number in numbers)
+    """The shortest that reads back as the same numbers: a text of a spec may not be long."""
+    return " ".join(repr(float(number)).removesuffix(".0") for number in numbers)
 
 
 def numbers_of(text: str) -> tuple[float, ...]:
