@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from conftest import examples, whole
@@ -13,6 +15,7 @@ from dagc.api.face import Plan
 from dagc.base.diagnostics import SpecError
 from dagc.base.render import render
 from dagc.pipeline import kept_lowerings, kept_phases, kept_prices
+from dagc.serving.histogram import read_histogram
 
 HARDWARE = (
     'hardware from "h200-sxm" { gpus = 16 }',
@@ -129,3 +132,17 @@ def compare(text: str) -> None:
         for name in ("costs", "memory", "chunks", "collectives", "bound_by"):
             ours, theirs = ([getattr(one, name) for one in each.phases.values()] for each in (plan, alone))
             assert not list(differences(tuple(ours), tuple(theirs))), text
+
+
+def test_a_file_is_read_anew_that_claims_to_be_as_old(tmp_path: Path) -> None:
+    """As tools leave them that copy files with their times."""
+    path = tmp_path / "lengths.csv"
+    for name, rows, most in (
+        (path, "100,10\n", 100),
+        (path, "200,10\n", 200),
+        (tmp_path / "other.csv", "300,10\n", 300),
+    ):
+        name.write_text(f"prompt_tokens,output_tokens\n{rows}")
+        os.utime(name, ns=(10**18, 10**18))
+        name.replace(path)
+        assert read_histogram(path).most == (most, 10)

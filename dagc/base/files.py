@@ -42,6 +42,12 @@ class TooLong(Unreadable):
     """It is longer than what is read."""
 
 
+def stamp(path: Path | str) -> tuple[int, ...]:
+    """Another one where a file was written anew or replaced, also by one that claims to be as old. Raises OSError."""
+    found = os.stat(path)
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
+
+
 def read_bytes(path: Path | str, most: int, *, named: bool = False) -> bytes:
     """A regular file of at most `most` bytes. `named`: by the command line, which may pass a pipe that the shell has
     opened. Raises Unreadable."""

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..base.files import stamp
 from ..base.frozen import replace
 from .calibration_file import CalibrationFile, read, shipped
 from .constants import CalibrationError, Device, Entry, FitError, folder
@@ -179,19 +180,19 @@ def load(gpu: str) -> Calibration:
 
     Raises CalibrationError when there is no such file, or it is not well formed.
     """
-    return _load_file(gpu, _changed_ns(gpu)) if gpu.endswith(".json") else _load_gpu(gpu)
+    return _load_file(gpu, _stamp(gpu)) if gpu.endswith(".json") else _load_gpu(gpu)
 
 
-def _changed_ns(path: str) -> int:
+def _stamp(path: str) -> tuple[int, ...]:
     try:
-        return Path(path).stat().st_mtime_ns
+        return stamp(path)
     except OSError as error:
         raise CalibrationError(f"cannot read {path}: {error.strerror or error}") from None
 
 
 @lru_cache(maxsize=16)
-def _load_file(path: str, changed_ns: int) -> Calibration:
-    """`changed_ns`: a file that is written anew is read anew."""
+def _load_file(path: str, as_of: tuple[int, ...]) -> Calibration:
+    """`as_of`: a file that is written anew is read anew."""
     found = read(path)
     return Calibration(found.head.gpu, found)
 

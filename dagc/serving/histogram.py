@@ -6,6 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..base.files import stamp
 from ..base.foreign_lines import TraceError, lines
 from ..base.frozen import record
 from ..base.length_rows import length_rows
@@ -32,7 +33,7 @@ class Pairs:
 
 
 @lru_cache(maxsize=4)
-def _read(path: Path, stamp: tuple[int, int]) -> Pairs:
+def _read(path: Path, as_of: tuple[int, ...]) -> Pairs:
     import numpy as np
 
     prompts: list[int] = []
@@ -64,7 +65,7 @@ def _read(path: Path, stamp: tuple[int, int]) -> Pairs:
 def read_histogram(path: Path) -> Pairs:
     """Raises TraceError."""
     try:
-        at = path.stat()
+        at = stamp(path)
     except OSError as error:
         raise TraceError(path, 0, f"cannot be read: {error.strerror}") from None
-    return _read(path, (at.st_mtime_ns, at.st_size))
+    return _read(path, at)

@@ -25,6 +25,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any
 
+from ..base.files import stamp
 from ..base.foreign_lines import TraceError, columns, lines, number, shown, whole
 from ..base.frozen import record
 from ..base.length_rows import MOST_TOKENS, json_object, tokens_of, written
@@ -76,14 +77,14 @@ class Trace:
 def look(path: Path) -> Trace:
     """Goes through a whole file. Raises TraceError at its first fault."""
     try:
-        at = path.stat()
+        at = stamp(path)
     except OSError as error:
         raise TraceError(path, 0, f"cannot be read: {error.strerror}") from None
-    return _look(path, (at.st_mtime_ns, at.st_size))
+    return _look(path, at)
 
 
 @lru_cache(maxsize=8)
-def _look(path: Path, stamp: tuple[int, int]) -> Trace:
+def _look(path: Path, as_of: tuple[int, ...]) -> Trace:
     parse, body, notes = _opened(path)
     rows, prompts, outputs, largest, most, most_line = 0, 0, 0, 0, (0, 0), 0
     first, last, unordered, blocks, priorities = float("inf"), -1.0, 0, False, False
