@@ -25,7 +25,7 @@ _OF_PHASE = attrgetter(*(name for name in fields_of(Phase) if name not in ("span
 """Also what counts in no comparison of phases: a draft model is another one where its file has changed."""
 
 Names = tuple[str, ...]
-"""Attributes of a phase that stand in one place; none: the phase itself."""
+"""Attributes of a phase that are at one place of a text; none: the phase itself."""
 
 
 @record
