@@ -104,13 +104,27 @@ def test_costs_and_memory_are_the_same(path: Path) -> None:
 TEXT = spec_text(kind="decode", phase="gpus = 0..7, ep = 4, tp = 2", dtype="bf16")
 
 
+ALONE = spec_text(kind="decode", phase="gpus = 0..0", dtype="bf16")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [ALONE, ALONE.replace("kind = decode", "kind = prefill"), ALONE.replace("gpus = 0..0", "gpus = 0..0, draft = 2")],
+)
+def test_one_gpu_alone_has_the_same_costs(text: str) -> None:
+    """Its ranks have no axes: what it takes is an array of no dimensions."""
+    spec = read(text)
+    assert checked(spec, spec.phases[0].name, (0, 8, 16)) == 3
+
+
 def said(text: str) -> tuple[str, str]:
     plan = dagc.compile_text(text)
     return plan.to_json(), render(plan.diagnostics)
 
 
-def test_plans_are_the_same_once_prices_are_lines() -> None:
-    texts = [TEXT.replace("sequences = 64", f"sequences = {8 * n}") for n in range(1, 11)]
+@pytest.mark.parametrize("text", [TEXT, ALONE], ids=["eight", "one"])
+def test_plans_are_the_same_once_prices_are_lines(text: str) -> None:
+    texts = [text.replace("sequences = 64", f"sequences = {8 * n}") for n in range(1, 11)]
     kept = [said(text) for text in texts]
     (found,) = kept_lowerings._KEPT
     assert found.prices and any(one.lines for one in found.prices)
