@@ -133,16 +133,6 @@ def test_plans_are_the_same_once_prices_are_lines(text: str) -> None:
         assert said(text) == wanted
 
 
-def test_a_gpu_alone_is_priced_each_time() -> None:
-    """Its times are arrays without dimensions, which a line would give as plain numbers."""
-    text = spec_text(kind="decode", phase="gpus = [0]", dtype="bf16")
-    texts = [text.replace("sequences = 64", f"sequences = {8 * n}") for n in range(1, 11)]
-    kept = [said(each) for each in texts]
-    kept_phases.forget()
-    kept_lowerings.forget()
-    assert kept[-1] == said(texts[-1])
-
-
 @pytest.mark.parametrize(
     ("old", "new"),
     [
