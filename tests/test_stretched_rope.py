@@ -59,6 +59,17 @@ def test_the_list_is_that_of_the_models_context(
     assert isinstance(given, Quantity) and given.value == pytest.approx(magnitude)
 
 
+def test_a_list_may_be_as_long_as_a_wide_head_makes_it(tmp_path: Path) -> None:
+    """64 pairs of a head of 128, each with the digits of a number in single precision."""
+    fields = json.loads(CONFIG.read_text())
+    factors = [float(np.float32(1.07 + k / 7)) for k in range(64)]
+    fields |= {"hidden_size": 512, "num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 128}
+    fields["rope_parameters"] |= {"short_factor": factors, "long_factor": factors, "partial_rotary_factor": 1.0}
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    given = str(import_config(str(tmp_path / "config.json")).model.attributes["rope.stretch"])
+    assert [float(one) for one in given.split()] == factors and len(given) > 1000
+
+
 def test_it_is_run_and_printed_and_read_back() -> None:
     plan = dagc.compile_text(SPEC.replace("MORE", 'stretch = "1 1.25 2 4"'))
     assert prove(plan, "decode").verdict == "equal"

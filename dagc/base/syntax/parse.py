@@ -14,7 +14,7 @@ from .clean import clean_file
 MAX_CHARACTERS = 1_000_000
 MAX_NESTING = 64
 MAX_NUMBER = 80
-MAX_STRING = 1000
+MAX_STRING = 4000
 
 
 def parse(source: Source, out: Collector) -> ast.File:
