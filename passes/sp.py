@@ -19,6 +19,10 @@ from dagc.ir.routed_dims import routed, stem
 from dagc.ir.sharding import Axes
 
 
+class NoCacheSplit(PassError):
+    """No layer has a cache that dcp could split, whatever the other degrees."""
+
+
 @record
 class SequenceParallel(GraphPass):
     """The sequence over its axis. `method`: how attention sees the whole context. `sequence_parallel`: the residual stream
@@ -65,7 +69,7 @@ class SequenceParallel(GraphPass):
 
         done = graph.map_ops(annotate, "annotated")
         if shared and not any(set(shared) & set(op.loop("context")) for s in done.segments for op in s.ops):
-            raise PassError(
+            raise NoCacheSplit(
                 f"dcp {self.dcp} splits no cache: no layer's attention sees a whole context",
                 at="dcp",
                 help=("leave out `dcp`",),

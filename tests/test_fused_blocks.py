@@ -4,17 +4,28 @@ from __future__ import annotations
 
 from functools import cache
 
+import numpy as np
 import pytest
 from conftest import spec_text
 
 import dagc
 from dagc.api import Plan
+from dagc.base.diagnostics import Collector
+from dagc.base.frozen import fields_of
+from dagc.base.source import Source
 from dagc.cost.fused_blocks import runs_of
+from dagc.cost.price import price
+from dagc.cost.records import OpCost
 from dagc.ir.ops.op_set import OPS
 from dagc.ir.text.read import parse_graph
 from dagc.ir.text.write import print_graph
+from dagc.lang.load import load
 from dagc.lang.printer.print_spec import print_spec
+from dagc.optimize.search.exact import Judge
+from dagc.optimize.search.glance import annotated
 from dagc.plan.subject import phase_metrics
+from dagc.spec.spec import Spec
+from dagc.spec.unit import Unit
 
 LAYERS, LAUNCH_S, HBM = 4, 2e-6, 1.8e12 * 0.8
 DENSE = (
@@ -121,3 +132,32 @@ def test_what_cannot_be_fused_is_refused(kind: str, said: str, words: str) -> No
     with pytest.raises(dagc.SpecError) as raised:
         dagc.compile_text(spec_text(kind=kind, phase=f"gpus = 0..0, {said}", model=DENSE))
     assert any(words in one.message for one in raised.value.diagnostics)
+
+
+@pytest.mark.parametrize("fuse", ["full", "[mlp]"])
+@pytest.mark.parametrize("kind", ["prefill", "decode"])
+def test_kept_costs_are_those_of_each_plan(fuse: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exchanges cut kernels: what stays on the chip is another share before they are there. What was priced before is kept."""
+    phase = "gpus = 0..3, {}, fuse = " + fuse
+    judge = Judge(loaded(kind, phase.format("tp = 4")), kind)
+    seen = []
+    for degrees in ("tp = 4", "tp = 2, dp = 2", "dp = 4", "tp = 2, pp = 2"):
+        unit = Unit(judge.spec, loaded(kind, phase.format(degrees)).phases[0])
+        graph, kept = judge.estimates.layouts.lowered_and_kept(unit)
+        assert kept is not None and any(op.kernel for segment in graph.segments for op in segment.ops)
+        for one in (annotated(judge, unit), graph):
+            seen.append((one, unit, price(one, unit, kept=kept), kept))
+    for graph, unit, found, _ in seen:
+        alone = price(graph, unit)
+        for key, cost in alone.ops.items():
+            for name in fields_of(OpCost):
+                assert np.array_equal(getattr(found.ops[key], name), getattr(cost, name)), (key, name)
+    made: list[str] = []
+    monkeypatch.setattr("dagc.cost.price._launched", lambda segment, op, *_: made.append(op.name))
+    for graph, unit, _, kept in seen:
+        price(graph, unit, kept=kept)
+    assert not made
+
+
+def loaded(kind: str, phase: str) -> Spec:
+    return load(Source("p", spec_text(kind=kind, phase=phase, model=DENSE)), Collector())

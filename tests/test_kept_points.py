@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import pytest
 from conftest import examples
 
+from dagc.base.diagnostics import Collector, Diagnostic, SpecError
+from dagc.base.source import Source
+from dagc.ir.graph import Graph
+from dagc.ir.graph_pass import PassError
+from dagc.lang.expand import expand
+from dagc.lang.load import load
 from dagc.optimize.kept_points import KeptPoints
 from dagc.optimize.point import SweepRow, Task, compiled
+from dagc.passes.sp import SequenceParallel
+from dagc.pipeline.kept import Layouts
+from dagc.pipeline.lower import lowered
+from dagc.spec.unit import Unit
 
 SPEC = """moe 1
 param b = 64
@@ -118,3 +129,27 @@ def test_phases_that_are_compared_with_themselves_are_compiled(phase: str) -> No
     text = BASE.replace("qwen3-32b", "mixtral-8x7b").replace("sequences = 8", "sequences = n")
     tp = "" if phase.startswith("ep") else "tp = 8, "
     assert rows(f"{text}phase decode {{ gpus = 0..7, {tp}{phase} }}", ("8", "16", "24")) == [None] * 3
+
+
+def test_an_error_of_a_kept_expansion_is_at_its_statement(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second phase is expanded no more, and told as if it were."""
+    text = SPEC.format(model="gpt-oss-20b", sides=SIDES)
+
+    def told(how: Callable[[Unit], object]) -> list[Diagnostic]:
+        unit = Unit(spec, spec.phase("decode"), Collector())
+        with pytest.raises(SpecError) as caught:
+            how(unit)
+        return caught.value.diagnostics
+
+    def stopped(self: SequenceParallel, graph: Graph) -> Graph:
+        segment, op = next((s, op) for s in graph.segments for op in s.ops if op.kind == "attend")
+        raise PassError(f"no such context {segment.size('context'):g}", where=(segment.name, op.name))
+
+    spec, layouts = load(Source("s.moe", text), Collector()), Layouts()
+    monkeypatch.setattr(SequenceParallel, "run", stopped)
+    wanted = told(lowered)
+    assert wanted[0].span is not None and wanted[0].span != spec.phase("decode").span
+    expanded: list[object] = []
+    run = expand.run
+    monkeypatch.setattr(expand, "run", lambda *given: (expanded.append(given), run(*given))[1])
+    assert told(layouts.lowered) == told(layouts.lowered) == wanted and len(expanded) == 1

@@ -19,6 +19,7 @@ import in_process
 import numpy as np
 import pytest
 from conftest import spec_text, whole
+from state_specs import GROUPED, state_spec
 
 import dagc
 from dagc.api import Plan
@@ -32,7 +33,7 @@ from dagc.optimize.search.apart import Apart
 from dagc.optimize.search.best_first import Found, News, Search
 from dagc.optimize.search.bound import OPS, Learnt, pieces_of
 from dagc.optimize.search.domains import domains
-from dagc.optimize.search.exact import METRICS, Judge
+from dagc.optimize.search.exact import METRICS, Judge, Told
 from dagc.optimize.search.exact import Plan as SearchPlan
 from dagc.optimize.search.glance import glanced, own_ops
 from dagc.optimize.search.objectives import TABLE, Objective
@@ -42,6 +43,7 @@ from dagc.optimize.search.plain_answer import findings
 from dagc.optimize.search.rules import Facts, fixed, key, names, rules
 from dagc.optimize.search.space import Rows, Tally, Values, distinct, legal, size
 from dagc.optimize.search.workers import Text
+from dagc.spec.phase import Phase
 from dagc.spec.unit import Unit
 from dagc.view.facts import found_plans as said
 
@@ -393,6 +395,24 @@ def test_no_plan_of_fused_blocks_takes_less_than_its_bound(text: str) -> None:
         assert all(b <= s + abs(s) * 1e-9 for b, s in zip(bounds, scores, strict=True)), rows.values(row)
         close.append(bounds[1] / scores[1])
     assert sorted(close)[len(close) // 2] > 0.5
+
+
+def test_a_cache_that_dcp_cannot_split_is_refused_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One plan is lowered; all others of its dcp are refused with the same words."""
+    degrees = "attention { dp = any(1, 2), tp = any(4, 8) }, experts { ep = 1 }"
+    costed: list[int] = []
+    plan = Judge.plan
+
+    def heard(self: Judge, phase: Phase, seen: Told | None = None) -> SearchPlan:
+        costed.append(phase.strategy.dcp)
+        return plan(self, phase, seen)
+
+    monkeypatch.setattr(Judge, "plan", heard)
+    text = state_spec(GROUPED, f"gpus = 0..7, {degrees}, microbatches = any(1, 2, 4), dcp = any(1, 2)", "decode")
+    found = searched(text, ["tpot"])
+    told = {one.about: one.count for one in found.certificate.rejected if "splits no cache" in one.about}
+    assert found.complete and found.ranked
+    assert sum(told.values()) == 3 and costed.count(2) == 1
 
 
 def test_fused_blocks_are_searched_as_they_are_compiled() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ..base.frozen import record
 from ..ir.graph import Graph, Op, Segment
 from ..ir.mesh import Mesh
 from ..ir.ops.op_set import OPS, kernels_of, read_bytes, result_bytes
@@ -41,13 +42,29 @@ def leads(segment: Segment, op: Op) -> bool:
     return op.name == next(own, "")
 
 
-def inner_bytes(segment: Segment, op: Op, mesh: Mesh) -> float:
-    """Of what an op reads and writes, bytes of one rank that do not leave its kernel: made in it, and read in it alone. What a cache has
-    is in memory anyhow."""
+@record
+class Within:
+    """What an op's cost asks of the kernel it is in. `leads`: whether its launch is this op's; `reads`: inputs that do not leave the kernel;
+    `result`: whether its result does not."""
+
+    leads: bool
+    reads: tuple[str, ...] = ()
+    result: bool = False
+
+
+def within(segment: Segment, op: Op) -> Within:
+    """What does not leave a kernel is made in it, and read in it alone. What a cache has is in memory anyhow."""
+    known: Within | None = segment.asked.get((within, op.name))
+    if known is None:
+        known = segment.asked[within, op.name] = _within(segment, op)
+    return known
+
+
+def _within(segment: Segment, op: Op) -> Within:
     run = runs_of(segment).get(op.name, ())
     if len(run) < 2:
-        return 0.0
-    found = 0.0
+        return Within(leads(segment, op))
+    reads = []
     for name in dict.fromkeys(op.inputs):
         made = segment.by_name.get(name)
         while made is not None and OPS[made.kind].view and made.inputs:  # who looks through a view reads what it is of
@@ -58,16 +75,25 @@ def inner_bytes(segment: Segment, op: Op, mesh: Mesh) -> float:
             and (made.name == name or OPS[segment.by_name[name].kind].view)
             and not OPS[made.kind].appends
         ):
-            found += read_bytes(segment, op, name, mesh)
+            reads.append(name)
     kept = {segment.output, segment.downstream, *(value for _, value in (*segment.handed, *segment.gives))}
     readers = [user.name for user in segment.users(op.name)]
-    if (
-        readers
+    result = (
+        bool(readers)
         and set(readers) <= set(run)
         and op.name not in kept
         and not OPS[op.kind].appends
         and not OPS[op.kind].local
-    ):
+    )
+    return Within(leads(segment, op), tuple(reads), result)
+
+
+def inner_bytes(segment: Segment, op: Op, mesh: Mesh) -> float:
+    """Of what an op reads and writes, bytes of one rank that do not leave its kernel."""
+    place, found = within(segment, op), 0.0
+    for name in place.reads:
+        found += read_bytes(segment, op, name, mesh)
+    if place.result:
         found += result_bytes(segment, op, mesh)
     return found
 

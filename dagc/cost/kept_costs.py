@@ -20,6 +20,7 @@ from ..ir.ops.op_set import OPS
 from ..ir.sharding import Axes
 from ..spec.phase import Phase
 from .expert_load import ExpertLoad
+from .fused_blocks import within
 from .records import OpCost
 
 if TYPE_CHECKING:
@@ -86,14 +87,15 @@ class SegmentCosts:
         return op.name, op.inputs, tuple([(dim, self.at(axes)) for dim, axes in op.loops]), *made
 
     def compute(self, op: Op, load: ExpertLoad | None, measured: Measured | None, make: Callable[[], OpCost]) -> OpCost:
-        """The cost of an op that is no collective."""
+        """The cost of an op that is no collective. In a kernel with others it follows from what does not leave that, too."""
+        inside = within(self.segment, op) if op.kernel else None
         ranks = load.ranks if load is not None and op.scope == "experts" else None
         key: Key
         if ranks is not None or _asks_where(op.kind):
             where = () if load is None else (id(ranks), self.at(load.axes), load.filled)
-            key = "op", *self.placed, *self.placed_split(op), id(measured), *where
+            key = "op", *self.placed, *self.placed_split(op), id(measured), inside, *where
         else:
-            key = "op", *self.even, *self.split(op), id(measured)
+            key = "op", *self.even, *self.split(op), id(measured), inside
         found = self.known.get(key)
         if found is None:
             found = self.known[key] = make(), measured, ranks

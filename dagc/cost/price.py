@@ -79,7 +79,7 @@ def price(graph: Graph, unit: Unit, hardware: Hardware | None = None, kept: Kept
             else:
                 found = known.get(op.name)
                 make = partial(_launched, segment, op, graph.the_mesh, unit, here, busy, found)
-                cost = make() if own is None or op.kernel else own.compute(op, busy, found, make)
+                cost = make() if own is None else own.compute(op, busy, found, make)
             costs[segment.name, op.name] = cost
     # Before collectives are there nothing is sent: ops alone have a price.
     sends = graph.level != "annotated"

@@ -6,7 +6,7 @@ way; so at other sizes of that range they would find the same, bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from operator import attrgetter
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -15,6 +15,7 @@ import numpy as np
 
 from ..base.diagnostics import SpecError
 from ..base.frozen import field, mutable, record, replace
+from ..base.source import Span
 from ..base.traced import Function, Tape, Traced, TracedArray, Untraceable
 from ..cost import chunks
 from ..cost.chunks import PassSize
@@ -117,10 +118,12 @@ Slots = tuple[tuple[int, str, int], ...]
 
 @record(slots=False)
 class Template:
-    """A graph whose sizes in `slots` are filled in. `costs`: of ops of graphs that are lowered of it."""
+    """A graph whose sizes in `slots` are filled in. `spans`: the statement of each (segment, op) of a model graph; `costs`: of ops of graphs
+    that are lowered of it."""
 
     graph: Graph
     slots: Slots
+    spans: Mapping[tuple[str, str], Span] = field(default_factory=dict, compare=False, repr=False)
     costs: KeptCosts = field(default_factory=KeptCosts, compare=False, repr=False)
 
     def at(self, numbers: Numbers) -> Graph:
@@ -177,7 +180,7 @@ def expansion(unit: Unit, rooms: Numbers) -> tuple[Function, Template]:
                     found[size.name] = len(results)
                     results.append(size)
                 slots.append((at, dim, found[size.name]))
-    return tape.function(results), Template(graph, tuple(slots))
+    return tape.function(results), Template(graph, tuple(slots), dict(unit.spans))
 
 
 def _of_places(places: Any) -> Batching:
@@ -464,8 +467,9 @@ def lowered_at(unit: Unit, template: Template, sizes: Numbers) -> Graph:
     try:
         *_, (_, graph) = run(passes_of(unit), graph)
     except PassError as error:
-        if not unit.spans:
-            unverified(unit)  # which knows the statements that the error is at
+        if any(isinstance(size, Traced) for size in sizes):
+            unverified(unit)  # which names sizes that are numbers
+        unit.spans.update((key, span) for key, span in template.spans.items() if key not in unit.spans)
         stop(unit, error)
     return graph
 

@@ -16,6 +16,7 @@ from ...ir.graph import Graph
 from ...ir.verify.violation import VerifyError
 from ...lang.open_spec import OpenSpec
 from ...lang.values.evaluate import compare, names_in, quantity
+from ...passes.sp import NoCacheSplit
 from ...pipeline import pools
 from ...pipeline.compile import compile_phase
 from ...pipeline.estimates import Estimate, Estimates
@@ -43,6 +44,8 @@ LAYOUT = "layout"
 """Refused because it does not compile."""
 BLOCKS = "scale blocks"
 """Refused because degrees cut blocks of quantised weights: a matter of tp and the experts' tp alone."""
+CACHE = "cache"
+"""Refused because no layer has a cache that dcp could split: a matter of dcp alone."""
 
 Told = Callable[[Graph, Costs], None]
 """Hears of the lowered graph and the costs of the first pass."""
@@ -191,7 +194,8 @@ class Judge:
             estimate = self.costed(phase, seen)
         except SpecError as error:
             first = next(d for d in error.diagnostics if d.code.startswith("E"))
-            return Plan(phase, None, (LAYOUT, first.code), first.message)
+            rule = CACHE if isinstance(error.__context__, NoCacheSplit) else LAYOUT
+            return Plan(phase, None, (rule, first.code), first.message)
         except CutBlocks as error:
             return Plan(phase, None, (BLOCKS, "E03"), str(error))
         except VerifyError as error:

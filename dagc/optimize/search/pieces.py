@@ -20,7 +20,7 @@ from ...spec.hardware import Hardware
 from ...spec.unit import Unit
 from .bound import Bounds, Learnt, News, usable
 from .costing import Told, costing
-from .exact import BLOCKS, LAYOUT, Judge, Plan
+from .exact import BLOCKS, CACHE, LAYOUT, Judge, Plan
 from .glance import head_strides, meshed
 from .objectives import Floats, Objective, Terms
 from .rules import Facts
@@ -32,6 +32,8 @@ from .workers import Costed, Run, Task, Text
 
 SIZES = {"sequences", "chunk", "microbatches"}
 """Choices that are of sizes alone."""
+DECIDED_BY = {BLOCKS: (TENSOR, EXPERT_TENSOR), CACHE: ("dcp",)}
+"""Rule that refuses a plan -> the choices that decide it alone."""
 FEW = 64
 """Rows of a space below which this process costs all: others would take longer to begin."""
 
@@ -222,9 +224,10 @@ class Pieces:
         if plan.refused is not None and plan.refused[0] == LAYOUT and self.facts.phase.training is not None:
             found: Flags = self.costs_alike == self.costs_alike[row]
             return found
-        if plan.refused is not None and plan.refused[0] == BLOCKS:
+        decided = DECIDED_BY.get(plan.refused[0]) if plan.refused is not None else None
+        if decided is not None:
             same[:] = True
-            for name in (TENSOR, EXPERT_TENSOR):
+            for name in decided:
                 column = np.broadcast_to(self.rows.number(name), (len(self.rows),))
                 same &= column == column[row]
         return same
