@@ -267,7 +267,7 @@ class PhaseResult:
         """The same at datasheet peaks."""
         return sum(c.count * c.floor.period_s for c in self.all_passes) / self.tokens_per_step
 
-    @property
+    @cached_property
     def path(self) -> tuple[PathStep, ...]:
         """The critical path of all passes, one after the other."""
         return joined_path(self.all_passes)
@@ -340,14 +340,18 @@ def joined_path(chunks: Sequence[Chunk]) -> tuple[PathStep, ...]:
     """Paths of several passes as one, the same ops added up, in the order of the first that has them."""
     if len(chunks) == 1 and chunks[0].count == 1:
         return chunks[0].schedule.path
-    steps: dict[tuple[str, str], PathStep] = {}
+    found: dict[tuple[str, str], tuple[PathStep, str, float, int]] = {}
     for chunk in chunks:
         for step in chunk.schedule.path:
+            key = step.segment, step.op
             time_s, count = chunk.count * step.time_s, round(chunk.count * step.count)
-            before = steps.get((step.segment, step.op))
-            if before is not None:
-                bound = step.bound if time_s > before.time_s else before.bound
-                step = replace(before, bound=bound)
-                time_s, count = time_s + before.time_s, count + before.count
-            steps[step.segment, step.op] = replace(step, time_s=time_s, count=count)
-    return tuple(steps.values())
+            before = found.get(key)
+            if before is None:
+                found[key] = step, step.bound, time_s, count
+            else:
+                first, bound, so_far_s, times = before
+                bound = step.bound if time_s > so_far_s else bound
+                found[key] = first, bound, time_s + so_far_s, count + times
+    return tuple(
+        replace(first, bound=bound, time_s=time_s, count=count) for first, bound, time_s, count in found.values()
+    )
