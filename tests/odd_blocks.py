@@ -145,6 +145,7 @@ REFUSED = {
     "tokens that a router chose": (ROUTED + "o = attend(x, x, x, selected = r)\nreturn x", "E13", "`selected` is the result of `select`", "attend(x, x, x, selected = r)"),
     "a cache of a weight": ("c = cache(W[hidden])\nreturn x", "E13", "`cache` needs a tensor with dimension `s", "cache(W[hidden])"),
     "a selection without a number": ("let n = 4\nlet w = 4\nq[batch, seq, n, w] = x * Wq[hidden, n, w]\nk[batch, seq, w] = x * Wk[hidden, w]\ng[batch, seq, n] = x * Wg[hidden, n]\nc = select(q, k, g)\nreturn x", "E13", "`select` needs `top_k = ...`, a number o", "select(q, k, g)"),
+    "blocks that are kept where tokens are chosen": ("let n = 4\nlet w = 4\nq[batch, seq, n, w] = x * Wq[hidden, n, w]\nk[batch, seq, w] = x * Wk[hidden, w]\ng[batch, seq, n] = x * Wg[hidden, n]\nc = select(q, k, g, top_k = 2, local = 1)\nreturn x", "E13", "`local` counts blocks: it needs `together", "select(q, k, g, top_k = 2, local = 1)"),
     "a selection of nothing": ("c = select(x, x, x, top_k = 2)\nreturn x", "E13", "`select` takes queries [batch, seq, head", "select(x, x, x, top_k = 2)"),
     "a convolution of weights": ("let n = 3\ny = conv(W[hidden], V[hidden, n])\nreturn x", "E13", "`conv` takes a tensor [batch, seq, ..] a", "conv(W[hidden], V[hidden, n])"),
     "a convolution over heads": ("let n = 3\ny = conv(x, V[heads, n])\nreturn x", "E13", "`conv` takes a tensor [batch, seq, ..] a", "conv(x, V[heads, n])"),
