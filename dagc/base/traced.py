@@ -228,8 +228,6 @@ class Traced:
 
     def reshape(self, *shape: Any) -> Traced:
         flat = shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape
-        if not flat:  # an array still, where a number of the line is none
-            return cast(Traced, self.tape.array(f"np.full((), {self.name})", np.full((), self.value), (self.name,)))
         return Traced(self.tape, self.name, self.value, (1,) * len(flat))
 
     def max(self, axis: Any = None, out: Any = None, **_: Any) -> Traced:

@@ -81,7 +81,7 @@ def _result(line: Line, numbers: Numbers) -> Found | None:
 
 def traced(template: Template, numbers: Numbers, unit: Unit) -> Line:
     """Raises Untraceable."""
-    from ..base.traced import Tape
+    from ..base.traced import Tape, Untraceable
     from ..cost.memory import stage_memory
     from ..cost.price import price
     from .kept import numbers_of, with_numbers
@@ -90,6 +90,8 @@ def traced(template: Template, numbers: Numbers, unit: Unit) -> Line:
     given: tuple[Any, ...] = tuple(tape.given(each) for each in numbers)
     phase: Phase = with_numbers(unit.phase, given[-count:])
     own, graph = replace(unit, phase=phase), template.at(given[:-count])
+    if not graph.the_mesh.atoms:
+        raise Untraceable("arrays without dimensions are plain numbers in a line")
     costs = price(graph, own)
     return tape.maker((costs, stage_memory(graph, costs, own)))
 
