@@ -17,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dagc.cost.records import Costs
-from dagc.ir.graph import Graph, Op, Segment
+from dagc.ir.graph import Graph
+from dagc.ir.op import Op
 from dagc.ir.ops.attributes import RingTurnAttrs
+from dagc.ir.segment import Segment
 
 Ids = NDArray[np.int64]
 """Node ids, one per rank of a stage: shape of the mesh."""

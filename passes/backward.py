@@ -8,8 +8,9 @@ from typing import ClassVar
 from dagc.base.dtypes import INDICES
 from dagc.base.dtypes import dtype as dtype_named
 from dagc.base.frozen import field, mutable, record, replace
-from dagc.ir.graph import BACKWARD, CELLS, UPDATE, WEIGHT, Graph, Op, Segment, Value, Weight
+from dagc.ir.graph import Graph
 from dagc.ir.graph_pass import GraphPass, PassError
+from dagc.ir.op import BACKWARD, CELLS, UPDATE, WEIGHT, Op, Value, Weight
 from dagc.ir.ops.attributes import (
     NONE,
     AccumulateAttrs,
@@ -22,6 +23,7 @@ from dagc.ir.ops.attributes import (
 )
 from dagc.ir.ops.transpose import NO_GRADIENT, TRANSPOSE, NoGradient
 from dagc.ir.routed_dims import rows_of
+from dagc.ir.segment import Segment
 from dagc.ir.step_dropout import with_dropout
 from dagc.ir.step_losses import ROOTS, RouterLosses, with_loss, with_router_losses
 

@@ -6,13 +6,15 @@ from typing import ClassVar
 
 from dagc.base.frozen import record
 from dagc.ir.axes import Dispatch
-from dagc.ir.graph import Graph, Op, Segment
+from dagc.ir.graph import Graph
 from dagc.ir.graph_pass import GraphPass
+from dagc.ir.op import Op
 from dagc.ir.ops.kind import Tokens
 from dagc.ir.ops.leaving import EVERY
 from dagc.ir.ops.op_set import OPS
 from dagc.ir.ops.sizes import loop_axes, loop_dims
 from dagc.ir.routed_dims import routed
+from dagc.ir.segment import Segment
 
 
 @record

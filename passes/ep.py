@@ -8,15 +8,17 @@ from dagc.base.dtypes import DTYPE_BYTES
 from dagc.base.frozen import record, replace
 from dagc.base.phase_kinds import PHASE_KINDS
 from dagc.ir.axes import Dispatch
-from dagc.ir.graph import Graph, Op, Segment
+from dagc.ir.graph import Graph
 from dagc.ir.graph_pass import GraphPass
 from dagc.ir.least import Price
 from dagc.ir.mesh import Mesh
 from dagc.ir.moves import PLAIN_PRICES, Prices
+from dagc.ir.op import Op
 from dagc.ir.ops.attributes import CombineAttrs, DispatchAttrs, ExchangeAttrs
 from dagc.ir.ops.kind import Tokens
 from dagc.ir.ops.op_set import OPS, result_layout
 from dagc.ir.routed_dims import Rows, routed, routers
+from dagc.ir.segment import Segment
 from dagc.ir.sharding import AT_EXPERTS, Axes
 
 

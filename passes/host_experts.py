@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import ClassVar
 
 from dagc.base.frozen import record, replace
-from dagc.ir.graph import Graph, Op, Segment, Weight
+from dagc.ir.graph import Graph
 from dagc.ir.graph_pass import GraphPass
+from dagc.ir.op import Op, Weight
 from dagc.ir.ops.attributes import ExpertCopyAttrs, RouteAttrs
 from dagc.ir.routed_dims import Rows, rows_with
+from dagc.ir.segment import Segment
 
 
 @record

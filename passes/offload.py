@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import ClassVar
 
 from dagc.base.frozen import record, replace
-from dagc.ir.graph import Graph, Op, Segment
+from dagc.ir.graph import Graph
 from dagc.ir.graph_pass import GraphPass, PassError
+from dagc.ir.op import Op
 from dagc.ir.ops.attributes import CacheAttrs, HostCacheAttrs
+from dagc.ir.segment import Segment
 
 
 @record

@@ -7,11 +7,13 @@ from typing import ClassVar
 
 from dagc.base.dtypes import dtype as dtype_named
 from dagc.base.frozen import mutable, record, replace
-from dagc.ir.graph import FORWARD, UPDATE, WEIGHT, Graph, Op, Segment
+from dagc.ir.graph import Graph
 from dagc.ir.graph_pass import GraphPass
+from dagc.ir.op import FORWARD, UPDATE, WEIGHT, Op
 from dagc.ir.ops.attributes import AccumulateAttrs, QuantiseAttrs, StoreAttrs
 from dagc.ir.ops.op_set import OPS
 from dagc.ir.routed_dims import rows_of
+from dagc.ir.segment import Segment
 
 
 @record

@@ -8,9 +8,11 @@ from typing import ClassVar
 from dagc.base.diagnostics import did_you_mean
 from dagc.base.frozen import record, replace
 from dagc.base.synonyms import IN_LAYERS
-from dagc.ir.graph import FORWARD, RECOMPUTE, Graph, Op, Segment
+from dagc.ir.graph import Graph
 from dagc.ir.graph_pass import GraphPass, PassError
+from dagc.ir.op import FORWARD, RECOMPUTE, Op
 from dagc.ir.ops.attributes import AttendAttrs
+from dagc.ir.segment import Segment
 
 FULL = "full"
 

@@ -7,11 +7,12 @@ from typing import ClassVar
 from dagc.base.dtypes import DTYPE_BYTES
 from dagc.base.frozen import field, mutable, record, replace
 from dagc.ir.cuts import Cuts, cut_graph
-from dagc.ir.graph import BACKWARD, CELLS, FORWARD, RECOMPUTE, WEIGHT, Graph, Op, Segment, StageEdge, Value, Weight
+from dagc.ir.graph import Graph, StageEdge
 from dagc.ir.graph_pass import GraphPass, PassError
 from dagc.ir.handed_on import carried
 from dagc.ir.mesh import Mesh
 from dagc.ir.moves import PLAIN_PRICES, Chains, NoRoute, Prices, TensorSizes
+from dagc.ir.op import BACKWARD, CELLS, FORWARD, RECOMPUTE, WEIGHT, Op, Value, Weight
 from dagc.ir.ops.attributes import (
     Attrs,
     FetchAttrs,
@@ -25,6 +26,7 @@ from dagc.ir.ops.further import further_results, moved_results
 from dagc.ir.ops.op_set import OPS, input_layout, result_layout
 from dagc.ir.ops.sizes import local_count
 from dagc.ir.routed_dims import stem
+from dagc.ir.segment import Segment
 from dagc.ir.sharding import Axes, Move, Sharding
 
 GOES_ON = dict.fromkeys((RECOMPUTE, BACKWARD, WEIGHT), BACKWARD)

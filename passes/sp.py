@@ -8,14 +8,16 @@ from typing import ClassVar
 from dagc.base.frozen import record, replace
 from dagc.base.phase_kinds import PHASE_KINDS
 from dagc.ir.axes import HEADS, Method
-from dagc.ir.graph import Graph, Op, Segment
+from dagc.ir.graph import Graph
 from dagc.ir.graph_pass import Doubt, GraphPass, PassError
 from dagc.ir.mesh import Mesh
+from dagc.ir.op import Op
 from dagc.ir.ops.attributes import AttendAttrs
 from dagc.ir.ops.kind import Tokens
 from dagc.ir.ops.op_set import OPS
 from dagc.ir.ops.sizes import loop_axes, loop_dims
 from dagc.ir.routed_dims import routed, stem
+from dagc.ir.segment import Segment
 from dagc.ir.sharding import Axes
 
 

@@ -6,9 +6,11 @@ from typing import ClassVar
 
 from dagc.base.axes import ENDS
 from dagc.base.frozen import record, replace
-from dagc.ir.graph import UPDATE, Graph, Op, Segment
+from dagc.ir.graph import Graph
 from dagc.ir.graph_pass import GraphPass
+from dagc.ir.op import UPDATE, Op
 from dagc.ir.ops.attributes import AccumulateAttrs, WeightAttrs
+from dagc.ir.segment import Segment
 
 
 @record

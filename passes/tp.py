@@ -7,11 +7,13 @@ from typing import ClassVar
 
 from dagc.base.frozen import record
 from dagc.ir.axes import is_tensor_dim, priority
-from dagc.ir.graph import Graph, Op, Segment
+from dagc.ir.graph import Graph
 from dagc.ir.graph_pass import Doubt, GraphPass
 from dagc.ir.mesh import Mesh
+from dagc.ir.op import Op
 from dagc.ir.ops.op_set import OPS, whole_dims
 from dagc.ir.ops.sizes import loop_axes, loop_dims
+from dagc.ir.segment import Segment
 from dagc.ir.sharding import Axes
 
 

@@ -11,11 +11,13 @@ from dagc.base.axes import EXPERT_REPLICA
 from dagc.base.dtypes import INDICES
 from dagc.base.frozen import record, replace
 from dagc.ir.cuts import Cuts, cut_graph
-from dagc.ir.graph import UPDATE, Graph, Op, Segment, Weight
+from dagc.ir.graph import Graph
 from dagc.ir.graph_pass import GraphPass, PassError
 from dagc.ir.mesh import Mesh
+from dagc.ir.op import UPDATE, Op, Weight
 from dagc.ir.ops.attributes import AccumulateAttrs, AdamAttrs, FetchAttrs, QuantiseAttrs, StoreAttrs, WeightAttrs
 from dagc.ir.ops.op_set import OPS
+from dagc.ir.segment import Segment
 from dagc.ir.sharding import Axes
 
 Layout = dict[str, Axes]

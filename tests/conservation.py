@@ -9,7 +9,9 @@ import numpy as np
 from dagc.execute.inputs import Inputs
 from dagc.execute.machine import RankMachine
 from dagc.execute.values import Ragged
-from dagc.ir.graph import Graph, Op, Segment
+from dagc.ir.graph import Graph
+from dagc.ir.op import Op
+from dagc.ir.segment import Segment
 
 Counts = dict[tuple[str, str], float]
 

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from dagc.base.diagnostics import Collector
 from dagc.base.source import Source
-from dagc.ir.graph import Op, Segment
+from dagc.ir.op import Op
+from dagc.ir.segment import Segment
 from dagc.lang.load import load
 from dagc.pipeline.lower import unverified
 from dagc.spec.unit import Unit

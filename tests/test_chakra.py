@@ -32,10 +32,11 @@ from dagc.export.chakra.folder import classes, traces
 from dagc.export.chakra.layer_nodes import comm_size
 from dagc.export.chakra.ranks import Network, Ranks
 from dagc.export.chakra.simulated import Call, fitted, line, nearest
-from dagc.ir.graph import Op, Segment
 from dagc.ir.mesh import Mesh
+from dagc.ir.op import Op
 from dagc.ir.ops.attributes import MoveAttrs
 from dagc.ir.peers import peers
+from dagc.ir.segment import Segment
 from dagc.ir.sharding import Sharding
 from dagc.plan.result import PhaseResult
 from dagc.spec.hardware import Link

@@ -19,8 +19,8 @@ from dagc.execute.inputs import random_weight
 from dagc.execute.machine import RankMachine
 from dagc.execute.prove import prove_small, random_inputs, twin_inputs, twin_of_phase
 from dagc.execute.work import wrong_work
-from dagc.ir.graph import Segment
 from dagc.ir.ops.op_set import local_flops
+from dagc.ir.segment import Segment
 
 MODEL = """layers = 4, dense_first = 2, hidden = 64, vocab = 512, dtype = bf16
 attention { kind = gqa, heads = 8, kv_heads = 4, head_dim = 8 }

@@ -11,7 +11,8 @@ from dagc.base.diagnostics import Collector, SpecError
 from dagc.base.source import Source
 from dagc.execute.prove import prove
 from dagc.export.engines.launch import export
-from dagc.ir.graph import Graph, Op
+from dagc.ir.graph import Graph
+from dagc.ir.op import Op
 from dagc.lang.open_spec import load_open
 from dagc.optimize.search.optimum import Asked, search
 

@@ -20,9 +20,11 @@ from dagc.execute.values import Floats
 from dagc.export.engines.launch import export
 from dagc.export.json import dumps, graph_object
 from dagc.importers.placed import plan_of
-from dagc.ir.graph import Graph, Segment, Weight
+from dagc.ir.graph import Graph
+from dagc.ir.op import Weight
 from dagc.ir.ops.kind import Tokens
 from dagc.ir.ops.op_set import OPS, flops
+from dagc.ir.segment import Segment
 from dagc.ir.text.read import parse_graph
 from dagc.ir.text.write import print_graph
 from dagc.ir.verify.verify import VerifyError, verify

@@ -15,7 +15,7 @@ from dagc.base.diagnostics import SpecError
 from dagc.base.frozen import replace
 from dagc.execute.numpy.router import Router, taken_at_most
 from dagc.execute.prove import prove, prove_graph
-from dagc.ir.graph import Op
+from dagc.ir.op import Op
 from dagc.ir.ops.attributes import AccumulateAttrs, DispatchAttrs
 from dagc.ir.text.read import parse_graph
 from dagc.ir.text.write import print_graph

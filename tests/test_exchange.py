@@ -23,8 +23,9 @@ from dagc.calib.rising import pooled, rising_s
 from dagc.cost.exchange import Exchanges, Tokens
 from dagc.cost.measured import Measured
 from dagc.cost.network import collective_time
-from dagc.ir.graph import Op, Segment
 from dagc.ir.groups import GroupShape
+from dagc.ir.op import Op
+from dagc.ir.segment import Segment
 from dagc.spec.hardware import Hardware, Link
 
 NVLINK = ("a100-80gb-sxm", "h100-sxm", "h200-sxm", "b200-sxm", "gb200-nvl72")

@@ -21,8 +21,8 @@ from dagc.cost.exchange import Exchanges
 from dagc.cost.measured import Measured
 from dagc.cost.network import collective_time
 from dagc.cost.training.step_exchanges import TrainingExchanges
-from dagc.ir.graph import Op
 from dagc.ir.groups import GroupShape, Spread
+from dagc.ir.op import Op
 from dagc.spec.hardware import Hardware
 from dagc.spec.model import Model
 

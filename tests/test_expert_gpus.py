@@ -23,8 +23,10 @@ from dagc.cost.schedule.period import period_s
 from dagc.execute.numpy import row_moves
 from dagc.execute.prove import prove, prove_graph
 from dagc.export.engines.launch import export
-from dagc.ir.graph import Graph, Op, Segment
+from dagc.ir.graph import Graph
 from dagc.ir.groups import between
+from dagc.ir.op import Op
+from dagc.ir.segment import Segment
 from dagc.ir.text.read import parse_graph
 from dagc.ir.text.write import print_graph
 from dagc.ir.verify.verify import verify

@@ -17,7 +17,8 @@ from dagc.base.diagnostics import SpecError
 from dagc.execute.prove import single
 from dagc.execute.prove_training import TrainingProof, compared, whole_model
 from dagc.execute.training import TrainingMachine
-from dagc.ir.graph import RECOMPUTE, Graph
+from dagc.ir.graph import Graph
+from dagc.ir.op import RECOMPUTE
 from dagc.ir.ops.attributes import LabelsAttrs, LossAttrs
 
 needs_torch = pytest.mark.skipif(

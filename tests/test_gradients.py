@@ -40,12 +40,14 @@ from dagc.execute.shards import Shards
 from dagc.execute.training import Key, TrainingMachine
 from dagc.execute.twin import Twin, twin_of
 from dagc.execute.values import Floats, Ragged
-from dagc.ir.graph import FORWARD, Graph, Loops, Op, Segment, Weight
+from dagc.ir.graph import Graph
+from dagc.ir.op import FORWARD, Loops, Op, Weight
 from dagc.ir.ops.attributes import AccumulateAttrs, AttendGradAttrs, ScaleAttrs
 from dagc.ir.ops.elementwise import ACTIVATIONS
 from dagc.ir.ops.op_set import OPS
 from dagc.ir.ops.sizes import local_bytes
 from dagc.ir.ops.transpose import TRANSPOSE
+from dagc.ir.segment import Segment
 from dagc.ir.text.read import parse_graph
 from dagc.ir.verify.operands import verify_op
 from dagc.ir.verify.verify import verify

@@ -17,7 +17,8 @@ from dagc.cost.training.kept_activations import kept_by_layer
 from dagc.execute.inputs import random_weight
 from dagc.execute.prove import prove, single
 from dagc.execute.training import TrainingMachine
-from dagc.ir.graph import Segment, StageEdge
+from dagc.ir.graph import StageEdge
+from dagc.ir.segment import Segment
 from dagc.ir.text.read import parse_graph
 from dagc.ir.text.write import print_graph
 from dagc.ir.verify.verify import verify

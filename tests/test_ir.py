@@ -14,9 +14,11 @@ import dagc
 from dagc.api import Plan
 from dagc.base.diagnostics import Collector, SpecError
 from dagc.base.source import Source
-from dagc.ir.graph import Graph, Op, Segment
+from dagc.ir.graph import Graph
 from dagc.ir.mesh import GpuMap
+from dagc.ir.op import Op
 from dagc.ir.ops.attributes import AttendAttrs, MoveAttrs
+from dagc.ir.segment import Segment
 from dagc.ir.sharding import Sharding
 from dagc.ir.text.read import parse_graph
 from dagc.ir.text.scan import TextError

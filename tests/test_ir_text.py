@@ -15,7 +15,8 @@ from training_steps import step_of, training_text
 from dagc.api import Plan
 from dagc.base.diagnostics import Collector, SpecError
 from dagc.base.source import Source
-from dagc.ir.graph import FORWARD, Graph
+from dagc.ir.graph import Graph
+from dagc.ir.op import FORWARD
 from dagc.ir.text.read import parse_graph
 from dagc.ir.text.scan import TextError
 from dagc.ir.text.write import COLUMNS, lines_around, print_graph

@@ -23,7 +23,7 @@ from dagc.cost.schedule.scheduler import schedule
 from dagc.export.chakra.folder import folder
 from dagc.export.engines.launch import drafted
 from dagc.export.json import graph_file
-from dagc.ir.graph import COPY
+from dagc.ir.op import COPY
 from dagc.ir.text.read import parse_graph
 from dagc.ir.text.write import print_graph
 from dagc.lang.printer.print_spec import print_spec

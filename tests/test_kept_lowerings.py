@@ -17,7 +17,8 @@ from dagc.base.diagnostics import Collector, SpecError
 from dagc.base.frozen import replace
 from dagc.base.render import render
 from dagc.base.source import Source
-from dagc.ir.graph import Graph, Segment
+from dagc.ir.graph import Graph
+from dagc.ir.segment import Segment
 from dagc.ir.verify import verify as verifying
 from dagc.lang.load import load
 from dagc.passes.tp import TensorParallel

@@ -12,7 +12,7 @@ from mutants.judge import Verdict, judge, numeric, sample, structural
 from mutants.mutations import remove_collective
 from mutants.plans import PLANS, STEPS, placed
 
-from dagc.ir.graph import UPDATE
+from dagc.ir.op import UPDATE
 from dagc.ir.ops.kind import Tokens
 from dagc.ir.ops.op_set import OPS
 from dagc.pipeline.lower import lower

@@ -14,11 +14,13 @@ from training_steps import library_text, step_of
 import dagc
 from dagc.api import Plan
 from dagc.base.dtypes import INDICES
-from dagc.ir.graph import Graph, Op, Segment
+from dagc.ir.graph import Graph
+from dagc.ir.op import Op
 from dagc.ir.ops.attributes import Attrs, CollectiveAttrs, MoveAttrs, SliceAttrs
 from dagc.ir.ops.elementwise import ACTIVATIONS
 from dagc.ir.ops.kind import Misfit, Tokens
 from dagc.ir.ops.op_set import OPS, flops
+from dagc.ir.segment import Segment
 from dagc.ir.verify.verify import verify
 from dagc.ir.verify.violation import VerifyError
 from dagc.lang.expand.functions import FUNCTIONS, Function, each

@@ -33,8 +33,10 @@ from dagc.execute.prove import (
 from dagc.execute.shards import Shards
 from dagc.execute.traffic import compare_bytes
 from dagc.execute.values import Floats
-from dagc.ir.graph import Graph, Op, Segment, Weight
+from dagc.ir.graph import Graph
+from dagc.ir.op import Op, Weight
 from dagc.ir.ops.attributes import MoveAttrs, RingTurnAttrs
+from dagc.ir.segment import Segment
 from dagc.ir.sharding import Sharding
 
 

@@ -8,7 +8,8 @@ from dagc.base.diagnostics import Collector
 from dagc.base.dtypes import dtype
 from dagc.base.source import Source
 from dagc.execute.prove import model_graph
-from dagc.ir.graph import Graph, Segment
+from dagc.ir.graph import Graph
+from dagc.ir.segment import Segment
 from dagc.lang.load import load
 from dagc.spec.unit import Unit
 

@@ -21,8 +21,10 @@ from dagc.execute.prove_training import TrainingProof, compared, whole_model
 from dagc.execute.shards import Shards
 from dagc.execute.training import TrainingMachine
 from dagc.execute.values import Floats
-from dagc.ir.graph import Graph, Op, Segment, Weight
+from dagc.ir.graph import Graph
+from dagc.ir.op import Op, Weight
 from dagc.ir.ops.attributes import ShareAttrs
+from dagc.ir.segment import Segment
 from dagc.ir.step_losses import RouterLosses, with_router_losses
 from dagc.ir.text.read import parse_graph
 from dagc.passes.backward import Differentiated

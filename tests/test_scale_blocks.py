@@ -13,7 +13,7 @@ from dagc.base.diagnostics import Diagnostic
 from dagc.cost.scale_blocks import Side
 from dagc.export.engines import ENGINES
 from dagc.export.engines.launch import export
-from dagc.ir.graph import Weight
+from dagc.ir.op import Weight
 
 MODEL = """layers = 4, hidden = 512, vocab = 500, dtype = bf16, weight_dtype = {dtype}, dense_first = 1
 attention {{ heads = {heads}, kv_heads = {heads}, head_dim = {width} }}

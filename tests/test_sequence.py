@@ -18,12 +18,13 @@ from dagc.execute.prove import prove
 from dagc.execute.shards import Shards
 from dagc.export.json import dumps, graph_object
 from dagc.importers.placed import read_plan
-from dagc.ir.graph import Op, Segment
 from dagc.ir.mesh import Mesh
+from dagc.ir.op import Op
 from dagc.ir.ops.attention import block_pairs, context_shares, query_key_pairs, seen_share
 from dagc.ir.ops.attributes import AttendAttrs
 from dagc.ir.ops.op_set import rank_share
 from dagc.ir.ops.sequence import order, runs
+from dagc.ir.segment import Segment
 from dagc.ir.text.read import parse_graph
 from dagc.ir.text.write import print_graph
 from dagc.ir.verify.verify import verify

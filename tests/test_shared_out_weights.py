@@ -18,8 +18,10 @@ from dagc.cost.training.layers_in_turn import in_turn, stage_cost
 from dagc.execute.failure import ExecutionError
 from dagc.execute.prove_training import prove_training
 from dagc.execute.training import TrainingMachine
-from dagc.ir.graph import FORWARD, UPDATE, Graph, Op, Segment
+from dagc.ir.graph import Graph
+from dagc.ir.op import FORWARD, UPDATE, Op
 from dagc.ir.ops.attributes import FetchAttrs
+from dagc.ir.segment import Segment
 from dagc.ir.verify.verify import verify
 from dagc.ir.verify.violation import VerifyError
 from dagc.pipeline.train import training_step

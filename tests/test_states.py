@@ -11,8 +11,9 @@ from dagc.api import Plan, compile_text
 from dagc.base.diagnostics import SpecError
 from dagc.execute.numpy import ops as k
 from dagc.execute.prove import prove_small, single
-from dagc.ir.graph import Op, Segment
+from dagc.ir.op import Op
 from dagc.ir.ops.op_set import OPS, state_of, traffic
+from dagc.ir.segment import Segment
 
 
 def plan(block: str, phase: str = "gpus = [0]", kind: str = "prefill", prompt: int = 256) -> Plan:

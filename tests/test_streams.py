@@ -17,7 +17,7 @@ from dagc.execute.numpy import ops as k
 from dagc.execute.prove import Recording, model_graph, prove, single
 from dagc.execute.prove_training import prove_training
 from dagc.execute.values import Floats
-from dagc.ir.graph import Segment
+from dagc.ir.segment import Segment
 from dagc.ir.text.read import parse_graph
 from dagc.ir.text.write import print_graph
 from dagc.lang.load import load

@@ -21,9 +21,11 @@ from dagc.execute.inputs import random_weight
 from dagc.execute.prove import single
 from dagc.execute.prove_training import TrainingProof, compared, whole_model
 from dagc.execute.training import TrainingMachine
-from dagc.ir.graph import Graph, Op, Segment
+from dagc.ir.graph import Graph
 from dagc.ir.graph_pass import PassError
+from dagc.ir.op import Op
 from dagc.ir.ops.attributes import AccumulateAttrs, AdamAttrs, MoveAttrs
+from dagc.ir.segment import Segment
 from dagc.ir.text.read import parse_graph
 from dagc.ir.text.write import print_graph
 from dagc.ir.verify.verify import verify

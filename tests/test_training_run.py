@@ -34,7 +34,7 @@ from dagc.execute.marks import mark_of
 from dagc.execute.prove_training import prove_training
 from dagc.execute.step_messages import Message, cells, channels, given, holders, taken
 from dagc.execute.step_twin import few_microbatches
-from dagc.ir.graph import UPDATE
+from dagc.ir.op import UPDATE
 from dagc.spec.unit import Unit
 
 needs_torch = pytest.mark.skipif(

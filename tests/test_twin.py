@@ -25,8 +25,10 @@ from dagc.execute.numpy.ops import visible
 from dagc.execute.numpy.rules import NUMPY
 from dagc.execute.prove import prove_graph, prove_small, twin_inputs, twin_of_phase
 from dagc.execute.twin import NoTwin, Twin, otherwise
-from dagc.ir.graph import Graph, Op, Segment
+from dagc.ir.graph import Graph
+from dagc.ir.op import Op
 from dagc.ir.ops.attributes import AttendAttrs, MoveAttrs, RouteAttrs, SliceAttrs
+from dagc.ir.segment import Segment
 from dagc.ir.sharding import Sharding
 from dagc.ir.verify.verify import verify
 from dagc.ir.verify.violation import VerifyError

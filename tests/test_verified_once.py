@@ -8,8 +8,10 @@ from conftest import ROOT, spec_text
 from dagc.base.diagnostics import Collector
 from dagc.base.frozen import replace
 from dagc.base.source import Source
-from dagc.ir.graph import Graph, Op, Segment
+from dagc.ir.graph import Graph
+from dagc.ir.op import Op
 from dagc.ir.ops.op_set import OPS
+from dagc.ir.segment import Segment
 from dagc.ir.sharding import Sharding
 from dagc.ir.verify import verify as verifying
 from dagc.ir.verify.operands import verify_op

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 import dagc
 from dagc.execute.numpy.ops import visible
-from dagc.ir.graph import Op, Segment
 from dagc.ir.mesh import Mesh
+from dagc.ir.op import Op
 from dagc.ir.ops.attention import query_key_pairs, seen_share
 from dagc.ir.ops.attributes import AttendAttrs
 from dagc.ir.ops.op_set import traffic
+from dagc.ir.segment import Segment
 
 SIZE = st.integers(1, 40)
 

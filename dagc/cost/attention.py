@@ -16,8 +16,8 @@ from ..calib import decode_attention, decode_mla, prefill_attention, prefill_mla
 from ..calib.constants import Entry
 from ..calib.family import Family
 from ..calib.head_widths import classes_near
-from ..ir.graph import Op
 from ..ir.mesh import Mesh
+from ..ir.op import Op
 from ..ir.ops.attention import attend_operands, context_shares, stored_share
 from ..ir.ops.attributes import AttendAttrs
 from ..ir.ops.kind import Fuse

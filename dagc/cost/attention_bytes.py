@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from ..base.frozen import record, replace
 from ..base.traced import number
-from ..ir.graph import Graph, Op, Segment
+from ..ir.graph import Graph
+from ..ir.op import Op
 from ..ir.ops.attention import unfused_kernels
 from ..ir.ops.attributes import AttendAttrs
 from ..ir.ops.kind import Tokens
 from ..ir.ops.op_set import OPS, traffic
+from ..ir.segment import Segment
 from .host_copies import copied_bytes
 
 

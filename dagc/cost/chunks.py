@@ -10,11 +10,12 @@ from itertools import accumulate
 
 from ..base.frozen import record, replace
 from ..base.traced import number
-from ..ir.graph import Graph, Segment
+from ..ir.graph import Graph
 from ..ir.ops.attention import entry_tokens
 from ..ir.ops.kind import Tokens
 from ..ir.ops.op_set import OPS
 from ..ir.routed_dims import stem
+from ..ir.segment import Segment
 from ..spec.phase import Phase
 
 MOST = 32

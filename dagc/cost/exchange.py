@@ -25,9 +25,10 @@ from ..calib.constants import Entry
 from ..calib.family import ENGINES, Family
 from ..calib.rising import rising_s
 from ..calib.shape import Floats
-from ..ir.graph import Op, Segment
 from ..ir.groups import GroupShape
+from ..ir.op import Op
 from ..ir.routed_dims import kept_choices, rows_of
+from ..ir.segment import Segment
 from ..spec.hardware import Hardware, Link
 from ..spec.unit import Unit
 from .measured import Measured, faster, scaled

@@ -17,10 +17,11 @@ from ..base.frozen import record, replace
 from ..base.traced import called
 from ..base.units import Quantity
 from ..calib.expert_rows import ExpertRows
-from ..ir.graph import Graph, Segment
+from ..ir.graph import Graph
 from ..ir.mesh import Mesh
 from ..ir.ops.op_set import OPS
 from ..ir.routed_dims import NO_LIMIT, GroupLimit, Rows, empty_count, group_limit, routed, routers, skipped
+from ..ir.segment import Segment
 from ..ir.sharding import Axes
 from ..spec.batching import Batching
 from ..spec.rebalance import Rebalance

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..base.frozen import record
-from ..ir.graph import Graph, Op, Segment
+from ..ir.graph import Graph
 from ..ir.mesh import Mesh
+from ..ir.op import Op
 from ..ir.ops.op_set import OPS, kernels_of, read_bytes, result_bytes
+from ..ir.segment import Segment
 from .records import OpCost
 
 Runs = dict[str, tuple[str, ...]]

@@ -8,9 +8,10 @@ from __future__ import annotations
 import numpy as np
 
 from ..base.traced import called
-from ..ir.graph import Op, Segment
 from ..ir.mesh import Mesh
+from ..ir.op import Op
 from ..ir.ops.op_set import OPS
+from ..ir.segment import Segment
 from ..spec.hardware import Link
 from .records import Array, Costs, OpCost
 

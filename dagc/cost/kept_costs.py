@@ -13,10 +13,11 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from ..base.frozen import fields_of
-from ..ir.graph import Op, Segment
 from ..ir.mesh import Mesh
+from ..ir.op import Op
 from ..ir.ops.attributes import Attrs
 from ..ir.ops.op_set import OPS
+from ..ir.segment import Segment
 from ..ir.sharding import Axes
 from ..spec.phase import Phase
 from .expert_load import ExpertLoad

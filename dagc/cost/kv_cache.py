@@ -11,11 +11,13 @@ from ..base.frozen import record
 from ..base.phase_kinds import part_kind
 from ..base.traced import called
 from ..ir.entries import counts_tokens, entries_dim
-from ..ir.graph import Graph, Op, Segment
+from ..ir.graph import Graph
 from ..ir.mesh import Mesh
+from ..ir.op import Op
 from ..ir.ops.attributes import CacheAttrs
 from ..ir.ops.kind import Tokens
 from ..ir.ops.op_set import OPS, state_bytes
+from ..ir.segment import Segment
 from ..spec.phase import Phase
 
 

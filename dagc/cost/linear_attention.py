@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..calib import delta_decode, delta_prefill, short_conv
-from ..ir.graph import Op
+from ..ir.op import Op
 from ..ir.ops.attributes import DeltaAttrs
 from ..ir.ops.kind import Fuse
 from ..ir.ops.op_set import OPS

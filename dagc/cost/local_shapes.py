@@ -10,14 +10,15 @@ from collections.abc import Iterable
 from math import prod
 
 from ..base.frozen import record, replace
-from ..ir.graph import Op, Segment
 from ..ir.mesh import Mesh
+from ..ir.op import Op
 from ..ir.ops.attention import block_pairs, query_key_pairs
 from ..ir.ops.attributes import AttendAttrs, DispatchAttrs
 from ..ir.ops.kind import Fuse
 from ..ir.ops.op_set import OPS
 from ..ir.ops.sequence import Array
 from ..ir.routed_dims import Rows, kept_choices, routed, routers
+from ..ir.segment import Segment
 from ..spec.model import Model
 from ..spec.phase import Phase
 from .expert_load import routed_tokens

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 
-from ..ir.graph import Segment
 from ..ir.mesh import Mesh
 from ..ir.routed_dims import Rows
+from ..ir.segment import Segment
 from ..spec.hardware import Hardware
 from ..spec.model import Model
 from ..spec.phase import Phase

@@ -17,12 +17,13 @@ from ..calib import load
 from ..calib.calibration import Calibration
 from ..calib.constants import Device, Entry
 from ..calib.family import Family
-from ..ir.graph import Op, Segment
 from ..ir.mesh import Mesh
+from ..ir.op import Op
 from ..ir.ops.kind import Fuse
 from ..ir.ops.op_set import OPS, local_flops
 from ..ir.ops.sequence import Array
 from ..ir.routed_dims import Rows
+from ..ir.segment import Segment
 from ..spec.hardware import Hardware
 from ..spec.model import Model
 from ..spec.phase import Phase

@@ -7,13 +7,15 @@ from math import ceil, prod
 
 from ..base.dtypes import dtype
 from ..base.frozen import replace
-from ..ir.graph import Graph, Op, Segment, Stage, Weight
+from ..ir.graph import Graph, Stage
 from ..ir.handed_on import Made, crossing, made_in
 from ..ir.mesh import Mesh
+from ..ir.op import Op, Weight
 from ..ir.ops.kind import Tokens
 from ..ir.ops.op_set import OPS, scratch_bytes
 from ..ir.ops.sizes import local_bytes, local_count
 from ..ir.routed_dims import resident_share, stem
+from ..ir.segment import Segment
 from ..ir.sharding import Axes
 from ..spec.phase import EngineMemory
 from ..spec.unit import Unit

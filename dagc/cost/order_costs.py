@@ -6,9 +6,11 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from ..base.frozen import replace
-from ..ir.graph import UPDATE, Graph, Op, Segment
+from ..ir.graph import Graph
 from ..ir.mesh import Mesh
+from ..ir.op import UPDATE, Op
 from ..ir.routed_dims import routers, rows_of
+from ..ir.segment import Segment
 from ..ir.sharding import Axes
 from ..spec.unit import Unit
 from .expert_load import ExpertLoad

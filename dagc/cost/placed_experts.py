@@ -9,8 +9,9 @@ import numpy as np
 
 from ..base.arrays import NDArray
 from ..base.frozen import record
-from ..ir.graph import Graph, Segment
+from ..ir.graph import Graph
 from ..ir.routed_dims import Rows, group_limit, routers
+from ..ir.segment import Segment
 from ..ir.sharding import Axes
 from ..spec.unit import Unit
 from .expert_balance import least_load

@@ -16,11 +16,13 @@ import numpy as np
 from ..base.dtypes import dtype
 from ..base.frozen import replace
 from ..base.traced import called, is_traced, number
-from ..ir.graph import Graph, Op, Segment
+from ..ir.graph import Graph
 from ..ir.mesh import Mesh
+from ..ir.op import Op
 from ..ir.ops.attributes import ExpertCopyAttrs
 from ..ir.ops.op_set import OPS, kernels_of, local_flops, traffic, uneven_share
 from ..ir.routed_dims import Rows, routers, rows_of, rows_with
+from ..ir.segment import Segment
 from ..ir.sharding import AT_EXPERTS
 from ..spec.hardware import Hardware
 from ..spec.phase import Phase

@@ -14,7 +14,7 @@ from ..base.frozen import replace
 from ..base.traced import called
 from ..calib import gemm, moe
 from ..calib.constants import Entry
-from ..ir.graph import Op
+from ..ir.op import Op
 from ..ir.ops.kind import Fuse
 from .expert_kernels import ExpertRun, variants
 from .expert_load import ExpertLoad

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from ..base.arrays import NDArray
-from ..ir.graph import Graph, Segment
+from ..ir.graph import Graph
 from ..ir.routed_dims import Rows, group_limit, routers, rows_with
+from ..ir.segment import Segment
 from ..spec.hardware import Hardware
 from ..spec.rebalance import Rebalance
 from ..spec.unit import Unit

@@ -8,9 +8,11 @@ from math import prod
 from ..base.axes import DATA, EXPERT_REPLICA, EXPERT_SIDE, EXPERT_TENSOR, TENSOR
 from ..base.dtypes import dtype
 from ..base.frozen import record
-from ..ir.graph import Graph, Op, Segment, Weight
+from ..ir.graph import Graph
 from ..ir.mesh import Mesh
+from ..ir.op import Op, Weight
 from ..ir.ops.op_set import OPS
+from ..ir.segment import Segment
 from ..ir.sharding import Axes
 from ..spec.unit import Unit
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ..base import dtypes
 from ..base.frozen import record
 from ..calib import sparse_mla_decode
-from ..ir.graph import Op
+from ..ir.op import Op
 from ..ir.ops.attention import attend_operands
 from ..ir.ops.attributes import AttendAttrs
 from ..ir.ops.kind import Fuse

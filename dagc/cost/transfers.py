@@ -14,13 +14,15 @@ import numpy as np
 from ..base.collectives import COLLECTIVES, SEND, wire_bytes
 from ..base.frozen import replace
 from ..base.traced import called
-from ..ir.graph import Graph, Op, Segment, Stage
+from ..ir.graph import Graph, Stage
 from ..ir.groups import GroupShape
 from ..ir.handed_on import Made, are_handed_on, crossing, crossing_back, sent
 from ..ir.mesh import Mesh
+from ..ir.op import Op
 from ..ir.ops.attributes import RingTurnAttrs
 from ..ir.ops.sizes import local_bytes
 from ..ir.requests import request_moves
+from ..ir.segment import Segment
 from ..spec.hardware import Hardware, Link, Tier
 from .expert_load import ExpertLoad
 from .network import CollectiveTime, beyond_ports, collective_time, crossing_time, spanned

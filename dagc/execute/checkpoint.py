@@ -15,8 +15,10 @@ import numpy as np
 
 from ..base.arrays import NDArray
 from ..base.files import Unreadable, open_regular
-from ..ir.graph import Graph, Segment, Weight
+from ..ir.graph import Graph
+from ..ir.op import Weight
 from ..ir.routed_dims import dim_like
+from ..ir.segment import Segment
 from ..spec.model import Model
 from ..spec.tensor_place import TensorPlace
 from .values import Floats

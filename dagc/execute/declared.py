@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from ..base.dtypes import INDICES
-from ..ir.graph import Op, Segment, Value
+from ..ir.op import Op, Value
 from ..ir.ops.attributes import RingTurnAttrs
+from ..ir.segment import Segment
 from ..ir.sharding import Sharding
 from .dispatcher import Results
 from .failure import Wrong

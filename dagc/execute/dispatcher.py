@@ -12,9 +12,10 @@ import numpy as np
 from ..base.draft_trees import depths, lineage, of_word
 from ..base.frozen import record, replace
 from ..ir.entries import group_of, is_entries
-from ..ir.graph import FORWARD, Op, Segment
+from ..ir.op import FORWARD, Op
 from ..ir.ops.op_set import OPS
 from ..ir.routed_dims import rows_of
+from ..ir.segment import Segment
 from .failure import CannotRun, Wrong
 from .shards import Coordinates, Shards
 from .values import Array, Ragged

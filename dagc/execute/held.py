@@ -11,10 +11,12 @@ from ..base.dtypes import DTYPE_BYTES, dtype
 from ..cost.footprint import Memory
 from ..cost.kv_cache import CachePolicy, kept_share, sequence_tokens
 from ..ir.entries import counts_tokens
-from ..ir.graph import Graph, Segment, Weight
+from ..ir.graph import Graph
+from ..ir.op import Weight
 from ..ir.ops.kind import Tokens
 from ..ir.ops.op_set import OPS, state_of
 from ..ir.routed_dims import resident_share, stem
+from ..ir.segment import Segment
 from .record import Record
 from .shards import Shards
 from .twin import scale

@@ -11,8 +11,9 @@ import numpy as np
 
 from ..base.dtypes import INDICES
 from ..base.frozen import record
-from ..ir.graph import Segment, Weight
+from ..ir.op import Weight
 from ..ir.ops.attributes import RouteAttrs
+from ..ir.segment import Segment
 from ..spec.workload import Routing
 from .values import Floats, Ints
 

@@ -13,14 +13,16 @@ from typing import Any
 import numpy as np
 
 from ..base.collectives import GATHER, SCATTER
-from ..ir.graph import Graph, Op, Segment
+from ..ir.graph import Graph
 from ..ir.handed_on import sent
 from ..ir.mesh import Mesh
+from ..ir.op import Op
 from ..ir.ops.attributes import RouteAttrs
 from ..ir.ops.kind import Tokens
 from ..ir.ops.op_set import OPS, state_of
 from ..ir.requests import IDS, RequestMove, request_moves
 from ..ir.routed_dims import chosen_from
+from ..ir.segment import Segment
 from .checkpoint import CheckpointError
 from .declared import check, finite
 from .dispatcher import Backend, Env, OpCall, Results, RunPlace, run_layer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..ir.graph import UPDATE
+from ..ir.op import UPDATE
 from ..ir.ops.op_set import OPS
 from ..plan.result import PhaseResult
 from ..plan.trained import TrainingResult

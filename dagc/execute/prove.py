@@ -12,12 +12,14 @@ from ..base.frozen import record
 from ..cost.footprint import Memory
 from ..cost.kv_cache import cache_policy
 from ..cost.records import Costs, OpCost
-from ..ir.graph import Graph, Op, Segment
+from ..ir.graph import Graph
 from ..ir.mesh import Mesh
+from ..ir.op import Op
 from ..ir.ops.kind import Tokens
 from ..ir.ops.leaving import EVERY
 from ..ir.ops.op_set import OPS, state_of
 from ..ir.routed_dims import drops
+from ..ir.segment import Segment
 from ..ir.text.write import lines_around
 from ..ir.verify.verify import verify
 from ..pipeline.lower import lower

@@ -9,8 +9,10 @@ import numpy as np
 from ..base.frozen import record
 from ..cost.records import Costs
 from ..cost.schedule.training.verify_orders import verify_orders
-from ..ir.graph import Graph, Op, Segment
+from ..ir.graph import Graph
+from ..ir.op import Op
 from ..ir.ops.attributes import LabelsAttrs
+from ..ir.segment import Segment
 from ..ir.verify.violation import VerifyError
 from ..pipeline.lower import lower
 from ..pipeline.strategy import backward_of

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..base.frozen import record
-from ..ir.graph import Op, Segment
+from ..ir.op import Op
 from ..ir.routed_dims import routed, skipped
+from ..ir.segment import Segment
 
 Turn = tuple[int, int]
 """Layer, and first sequence of the micro-batch."""

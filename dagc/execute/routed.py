@@ -13,10 +13,11 @@ from ..base.arrays import NDArray
 from ..base.frozen import record
 from ..cost.expert_placement import place_experts
 from ..cost.routing import expert_probabilities
-from ..ir.graph import Op, Segment
 from ..ir.mesh import Mesh
+from ..ir.op import Op
 from ..ir.ops.attributes import DispatchAttrs
 from ..ir.routed_dims import group_limit, rows_of
+from ..ir.segment import Segment
 from ..ir.sharding import Axes, Sharding
 from ..spec.workload import Routing
 from .failure import CannotRun

@@ -11,13 +11,15 @@ import numpy as np
 
 from ..base.arrays import NDArray
 from ..ir.entries import entries_dim
-from ..ir.graph import Graph, Op, Segment
+from ..ir.graph import Graph
 from ..ir.mesh import Mesh
+from ..ir.op import Op
 from ..ir.ops.attributes import DispatchAttrs, LabelsAttrs, WeightAttrs
 from ..ir.ops.leaving import EVERY
 from ..ir.ops.op_set import state_of
 from ..ir.ops.packing import sequences_of_row
 from ..ir.ops.sequence import SEQUENCE_DIMS, order
+from ..ir.segment import Segment
 from ..ir.sharding import AT_EXPERTS, Axes, Sharding
 from .failure import CannotRun
 from .inputs import Inputs, random_tensor

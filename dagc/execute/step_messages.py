@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from ..cost.schedule.training.cell_orders import Cell, Part, PipelineSchedule, cells_of
-from ..ir.graph import Graph, Segment, Stage
+from ..ir.graph import Graph, Stage
+from ..ir.segment import Segment
 
 
 class Message(NamedTuple):

@@ -9,10 +9,12 @@ import numpy as np
 
 from ..base.dtypes import DTYPE_BYTES
 from ..cost.records import Costs, OpCost
-from ..ir.graph import Graph, Op, Segment
+from ..ir.graph import Graph
 from ..ir.handed_on import sent
+from ..ir.op import Op
 from ..ir.ops.attributes import RingTurnAttrs
 from ..ir.requests import request_moves
+from ..ir.segment import Segment
 from ..ir.sharding import Sharding
 from .record import Moved, Record, kept_of
 from .routed import RoutedRows

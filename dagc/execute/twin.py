@@ -16,8 +16,9 @@ from math import lcm
 from ..base.frozen import record
 from ..base.number_texts import numbers_of, text_of
 from ..ir.entries import entries_dim, group_of
-from ..ir.graph import Graph, Op, Segment, Stage, runs
+from ..ir.graph import Graph, Stage, runs
 from ..ir.handed_on import are_handed_on, carried
+from ..ir.op import Op
 from ..ir.ops.attention import chooses, entry_operands, rope_of_factors, rotated
 from ..ir.ops.attributes import (
     AttendAttrs,
@@ -39,6 +40,7 @@ from ..ir.ops.leaving import EVERY
 from ..ir.ops.op_set import OPS, table_by_id
 from ..ir.ops.sequence import SEQUENCE_DIMS
 from ..ir.routed_dims import after_skipping, choices_in, empty_experts, left_out, stem
+from ..ir.segment import Segment
 from ..ir.sharding import Axes
 from ..ir.verify.violation import VerifyError
 from ..spec.unit import Unit

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..ir.graph import Op, Segment
+from ..ir.op import Op
 from ..ir.ops.attention import attend_operands
 from ..ir.ops.attributes import AttendAttrs, DeltaAttrs
 from ..ir.ops.elementwise import ACTIVATIONS
@@ -16,6 +16,7 @@ from ..ir.ops.gradients import differentiated
 from ..ir.ops.kind import Tokens
 from ..ir.ops.op_set import OPS, flops, local_flops, rank_share
 from ..ir.routed_dims import kept_choices, routed, rows_of
+from ..ir.segment import Segment
 from .record import Record, kept_of
 from .shards import Shards
 from .values import Floats, Ragged

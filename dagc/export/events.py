@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from ..base.axes import STAGES
 from ..base.collectives import ACROSS
 from ..base.frozen import record
-from ..ir.graph import COMM, COMPUTE, COPY
+from ..ir.op import COMM, COMPUTE, COPY
 from ..ir.requests import request_moves
 from ..plan.result import PhaseResult
 from ..view.facts.critical import Visit, critical

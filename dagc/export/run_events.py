@@ -9,7 +9,7 @@ import numpy as np
 
 from ..base.axes import STAGES
 from ..base.frozen import replace
-from ..ir.graph import COMM, COMPUTE
+from ..ir.op import COMM, COMPUTE
 from ..plan.result import PhaseResult
 from ..plan.trained import TrainingResult
 from .events import FURTHER, Event, EventSpan, Process, Track, Value, nanoseconds

@@ -10,7 +10,7 @@ from ..base.frozen import record
 from ..cost.schedule.training.cell_orders import Cell, Part, cells_of
 from ..cost.training.cell_costs import OpTimes, move_times, op_times
 from ..cost.training.layers_in_turn import cells_in_order, in_turn
-from ..ir.graph import COMM, COMPUTE
+from ..ir.op import COMM, COMPUTE
 from ..plan.trained import TrainingResult
 from ..view.facts.held_over_step import check_cells, held_over_step
 from ..view.facts.training_words import stage_names

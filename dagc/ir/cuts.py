@@ -10,8 +10,10 @@ from collections.abc import Iterator, Mapping
 from math import gcd
 
 from ..base.frozen import replace
-from .graph import Graph, Op, Segment
+from .graph import Graph
 from .mesh import Mesh
+from .op import Op
+from .segment import Segment
 from .sharding import Axes, Sharding
 
 Cuts = Mapping[str, int]

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from ..base.frozen import record
-from .graph import Graph, Segment, StageEdge, Taken
+from .graph import Graph, StageEdge
+from .op import Taken
 from .ops.kind import Tokens
 from .ops.op_set import OPS
 from .requests import IDS
+from .segment import Segment
 from .sharding import Sharding
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from ..base.frozen import record
-from .graph import Op, Segment
 from .mesh import Mesh
+from .op import Op
 from .ops.attributes import RingTurnAttrs
+from .segment import Segment
 from .sharding import Axes, Sharding
 
 Position = tuple[int, ...]

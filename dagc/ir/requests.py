@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from ..base.collectives import GATHER, SCATTER
 from ..base.frozen import record, replace
-from .graph import Graph, Segment
+from .graph import Graph
 from .groups import GroupShape
 from .mesh import Mesh
 from .ops.sizes import local_bytes
+from .segment import Segment
 from .sharding import Axes, Sharding
 
 IDS = "tokens"

@@ -8,8 +8,10 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from ..base.frozen import record
-from .graph import Graph, Op, Segment, Weight
+from .graph import Graph
+from .op import Op, Weight
 from .ops.attributes import ExpertCopyAttrs, RouteAttrs
+from .segment import Segment
 
 
 def stem(dim: str) -> str:

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from ..base.frozen import replace
-from .graph import Op, Segment
+from .op import Op
 from .ops.attributes import DropoutAttrs
 from .ops.further import further_results
+from .segment import Segment
 
 
 def with_dropout(segment: Segment, rate: float, *, table: bool) -> Segment:

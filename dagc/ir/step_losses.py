@@ -4,10 +4,12 @@ routers in the layers that have some."""
 from __future__ import annotations
 
 from ..base.frozen import record, replace
-from .graph import Graph, Op, Segment
+from .graph import Graph
 from .graph_pass import PassError
+from .op import Op
 from .ops.attributes import NONE, Attrs, LabelsAttrs, LossAttrs, RouteAttrs, RowMaxAttrs, ScoreAttrs, ShareAttrs
 from .ops.further import further_results
+from .segment import Segment
 
 LABELS = "labels"
 ROWS = ("batch", "seq")

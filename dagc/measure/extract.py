@@ -12,12 +12,13 @@ from ..cost.exchange import KERNELS
 from ..cost.expert_load import ExpertLoad
 from ..cost.local_shapes import ExpertShape, LocalShapes
 from ..cost.records import Costs
-from ..ir.graph import Op, Segment
+from ..ir.op import Op
 from ..ir.ops.attention import attend_operands
 from ..ir.ops.attributes import AttendAttrs, RingTurnAttrs
 from ..ir.ops.kind import Tokens
 from ..ir.ops.op_set import OPS, result_layout
 from ..ir.ops.sizes import local_count
+from ..ir.segment import Segment
 from ..plan.plan import CompiledPlan
 from ..plan.result import PhaseResult
 from ..spec.unit import Unit

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..base.collectives import ACROSS, SEND
 from ..base.frozen import record, replace
-from ..ir.graph import Op
+from ..ir.op import Op
 from ..plan.result import PhaseResult
 from ..view.facts.timeline import Member, Slice, everyone, slices
 from .busy import NOTHING, Activity, activity

@@ -11,7 +11,9 @@ from ..cost.expert_cache import host_expert_bytes
 from ..cost.kv_cache import cache_policy, host_bytes
 from ..cost.records import Costs
 from ..cost.schedule.records import Schedule
-from ..ir.graph import Graph, Op, Segment
+from ..ir.graph import Graph
+from ..ir.op import Op
+from ..ir.segment import Segment
 from ..plan.result import PhaseResult
 from ..spec.serve import Serve
 from ..spec.unit import Unit

@@ -17,10 +17,11 @@ from ..base.dtypes import dtype
 from ..base.frozen import record, replace
 from ..cost.expert_load import expert_slots
 from ..ir.entries import counts_tokens, group_of
-from ..ir.graph import Op, Segment, Weight
+from ..ir.op import Op, Weight
 from ..ir.ops.kind import Tokens
 from ..ir.ops.op_set import OPS
 from ..ir.routed_dims import routers, stem
+from ..ir.segment import Segment
 from ..plan.plan import CompiledPlan
 from ..spec.hardware import Hardware
 

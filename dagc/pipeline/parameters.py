@@ -5,8 +5,10 @@ from __future__ import annotations
 from ..base.diagnostics import Collector
 from ..base.dtypes import INDICES
 from ..base.units import SCALAR, show
-from ..ir.graph import Graph, Segment, Weight
+from ..ir.graph import Graph
+from ..ir.op import Weight
 from ..ir.routed_dims import rows_with, skipped
+from ..ir.segment import Segment
 from ..spec.spec import Spec
 
 

@@ -8,7 +8,8 @@ from itertools import pairwise
 
 from ..cost.records import Costs
 from ..cost.schedule.training.cell_orders import PipelineSchedule
-from ..ir.graph import UPDATE, Graph
+from ..ir.graph import Graph
+from ..ir.op import UPDATE
 from ..plan.step_totals import edge_between
 from ..spec.phase import Phase
 from ..spec.spec import Spec

@@ -19,8 +19,9 @@ from ..base.diagnostics import Collector
 from ..base.units import BYTES, show
 from ..cost.footprint import StageMemory
 from ..cost.memory import capacity, weight_size
-from ..ir.graph import Segment, Weight
 from ..ir.mesh import Mesh
+from ..ir.op import Weight
+from ..ir.segment import Segment
 from ..plan.pools import SAME, Pool, listed, text
 from ..plan.result import PhaseResult
 from ..spec.unit import Unit

@@ -15,7 +15,9 @@ from ..cost.training.kept_activations import Kept, working_bytes
 from ..cost.training.offloaded import Offloaded
 from ..cost.training.step_memory import StateBytes, TrainingMemory, state_bytes
 from ..cost.training.weight_moves import gathered_bytes, scattered_bytes
-from ..ir.graph import UPDATE, Graph, Segment, Stage
+from ..ir.graph import Graph, Stage
+from ..ir.op import UPDATE
+from ..ir.segment import Segment
 from ..spec.hardware import Hardware
 from ..spec.training import Training
 

@@ -21,7 +21,8 @@ from ..cost.training.layers_in_turn import StageCost, pair_s, stage_costs
 from ..cost.training.offloaded import Offloaded, left, offloaded, with_copies
 from ..cost.training.weight_moves import in_flat_calls
 from ..cost.transfers import call_cost, step_hops
-from ..ir.graph import Graph, Op, Stage, runs
+from ..ir.graph import Graph, Stage, runs
+from ..ir.op import Op
 from ..plan.result import CollectiveTotal
 from ..plan.step_totals import edge_between
 from ..plan.trained import TrainingResult

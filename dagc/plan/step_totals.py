@@ -10,8 +10,9 @@ from ..base.axes import STAGES
 from ..base.frozen import record
 from ..cost.records import NO_TRANSFER, Costs, Transfer
 from ..cost.schedule.training.cell_orders import Seat
-from ..ir.graph import BACKWARD, FORWARD, UPDATE, Op, Segment
+from ..ir.op import BACKWARD, FORWARD, UPDATE, Op
 from ..ir.ops.attributes import RingTurnAttrs
+from ..ir.segment import Segment
 from .result import CollectiveTotal
 from .trained import TrainingResult
 

@@ -11,7 +11,8 @@ import numpy as np
 
 import dagc
 from dagc.base.dtypes import dtype
-from dagc.ir.graph import FORWARD, UPDATE, Graph, Op, Segment
+from dagc.ir.graph import Graph
+from dagc.ir.op import FORWARD, UPDATE, Op
 from dagc.ir.ops.attributes import (
     AccumulateAttrs,
     CacheAttrs,
@@ -22,6 +23,7 @@ from dagc.ir.ops.attributes import (
     StoreAttrs,
 )
 from dagc.ir.ops.op_set import OPS
+from dagc.ir.segment import Segment
 from dagc.passes import host_experts, offload, quantise
 from dagc.pipeline.lower import lower
 from dagc.spec.unit import Unit

@@ -24,7 +24,8 @@ from dagc.execute.inputs import History, Inputs
 from dagc.execute.machine import RankMachine
 from dagc.execute.prove import Recording, distance, model_graph, single
 from dagc.execute.reference import Reference, cache_after
-from dagc.ir.graph import Graph, Op
+from dagc.ir.graph import Graph
+from dagc.ir.op import Op
 from dagc.ir.ops.attention import attend_extras, attend_operands, entry_operands
 from dagc.ir.ops.attributes import Value, schema, values
 from dagc.ir.ops.elementwise import ACTIVATIONS

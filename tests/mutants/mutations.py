@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
-from dagc.ir.graph import CELLS, Graph, Op, Segment, Stage
+from dagc.ir.graph import Graph, Stage
+from dagc.ir.op import CELLS, Op
 from dagc.ir.ops.attributes import ExchangeAttrs, MoveAttrs, Value, WeightAttrs, stated
+from dagc.ir.segment import Segment
 from dagc.ir.sharding import Axes, Sharding
 
 SWAPPABLE = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "permute")

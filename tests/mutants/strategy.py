@@ -9,9 +9,11 @@ from math import gcd, prod
 import numpy as np
 from numpy.typing import NDArray
 
-from dagc.ir.graph import Graph, Op, Segment
+from dagc.ir.graph import Graph
+from dagc.ir.op import Op
 from dagc.ir.ops.attributes import AttendAttrs, DispatchAttrs
 from dagc.ir.ops.sizes import loop_dims
+from dagc.ir.segment import Segment
 from dagc.spec.phase import Phase
 from dagc.spec.strategy import Strategy
 

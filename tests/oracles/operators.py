@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from dagc.base.dtypes import DTYPE_BYTES
-from dagc.ir.graph import Op, Segment
 from dagc.ir.mesh import Mesh, refine
 from dagc.ir.moves import Chains
+from dagc.ir.op import Op
 from dagc.ir.ops.op_set import attrs_of, whole_dims
 from dagc.ir.ops.sizes import local_count, loop_dims
+from dagc.ir.segment import Segment
 from dagc.ir.sharding import Axes, Sharding
 from dagc.passes.norms import split_norms
 from dagc.passes.reshard import Resharder

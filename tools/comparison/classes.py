@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from dagc.ir.graph import Graph, Op, Segment
+from dagc.ir.graph import Graph
+from dagc.ir.op import Op
+from dagc.ir.segment import Segment
 from dagc.plan.result import PhaseResult
 
 EMBEDDING, ADD_NORM, QKV, ATTENTION, PROJ = "embedding", "add_norm", "qkv_gemm", "attention", "proj_gemm"

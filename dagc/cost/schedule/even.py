@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ...base.frozen import field, mutable
-from ...ir.graph import COMM, COPY, Graph
+from ...ir.graph import Graph
+from ...ir.op import COMM, COPY
 from .layer_program import Program, program, run_even
 from .microbatches import LEAST
 from .moments import RESOLUTION_S, State

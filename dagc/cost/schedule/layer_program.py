@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from ...base.frozen import record
-from ...ir.graph import COPY, Graph, Op, Segment
+from ...ir.graph import Graph
+from ...ir.op import COPY, Op
 from ...ir.ops.attributes import RingTurnAttrs
+from ...ir.segment import Segment
 from .moments import Moment, Node, State, later
 
 ENTRY = -1

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from math import fsum
 
 from ...base.frozen import field, mutable, record, replace
-from ...ir.graph import COMM, COPY, Graph
+from ...ir.graph import Graph
+from ...ir.op import COMM, COPY
 from ..records import Costs
 from .layer import Layers
 from .layer_program import Program

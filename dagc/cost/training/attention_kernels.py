@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from ...base.dtypes import DTYPE_BYTES
 from ...calib.training_constants import Kernels
-from ...ir.graph import Op
+from ...ir.op import Op
 from ...ir.ops.attention import attend_operands
 from ...ir.ops.attributes import AttendAttrs
 from ...ir.ops.gradients import forward_op

@@ -8,8 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from ...base.frozen import record, replace
-from ...ir.graph import BACKWARD, FORWARD, RECOMPUTE, UPDATE, WEIGHT, Graph, Op, Segment
+from ...ir.graph import Graph
+from ...ir.op import BACKWARD, FORWARD, RECOMPUTE, UPDATE, WEIGHT, Op
 from ...ir.ops.op_set import OPS, flops
+from ...ir.segment import Segment
 from ..records import Costs
 from ..schedule.layer import Layers
 from ..schedule.moments import State, last_s

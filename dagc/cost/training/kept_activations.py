@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ...base.frozen import record, replace
-from ...ir.graph import FORWARD, RECOMPUTE, UPDATE, WEIGHT, Graph, Op, Segment, Stage
+from ...ir.graph import Graph, Stage
 from ...ir.handed_on import are_handed_on
+from ...ir.op import FORWARD, RECOMPUTE, UPDATE, WEIGHT, Op
 from ...ir.ops.attention import score_bytes
 from ...ir.ops.attributes import AttendAttrs, QuantiseAttrs
 from ...ir.ops.op_set import OPS
 from ...ir.ops.sizes import local_bytes
+from ...ir.segment import Segment
 from ..kv_cache import CachePolicy
 from ..memory import peak_live_bytes
 from .cell_costs import WHOLE_BACKWARD, only

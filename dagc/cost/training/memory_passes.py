@@ -13,14 +13,15 @@ import numpy as np
 from ...base.dtypes import DTYPE_BYTES
 from ...base.frozen import record
 from ...base.low_precision import Recipe, copies, recipe_of
-from ...ir.graph import Op, Segment
 from ...ir.mesh import Mesh
+from ...ir.op import Op
 from ...ir.ops.attributes import AccumulateAttrs, ExchangeAttrs, WeightAttrs
 from ...ir.ops.kind import Tokens
 from ...ir.ops.op_set import OPS, input_layout, result_layout, traffic
 from ...ir.ops.sizes import local_bytes, local_count
 from ...ir.ops.training import STATES
 from ...ir.routed_dims import Rows, routed, rows_of
+from ...ir.segment import Segment
 from ...spec.hardware import Hardware
 from ...spec.phase import Phase
 from ...spec.training import Training

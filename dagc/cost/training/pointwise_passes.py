@@ -11,11 +11,12 @@ from collections.abc import Iterable
 
 from ...base.dtypes import DTYPE_BYTES
 from ...base.frozen import field, mutable
-from ...ir.graph import Op, Segment
 from ...ir.mesh import Mesh
+from ...ir.op import Op
 from ...ir.ops import elementwise, streams
 from ...ir.ops.op_set import OPS, input_layout, result_layout
 from ...ir.ops.sizes import local_bytes, local_count
+from ...ir.segment import Segment
 from .kept_activations import kept_values
 
 KINDS = frozenset(kind.name for kind in (*elementwise.KINDS, *streams.KINDS))

@@ -11,8 +11,8 @@ import numpy as np
 
 from ...base.dtypes import DTYPE_BYTES
 from ...base.frozen import replace
-from ...ir.graph import UPDATE, Op
 from ...ir.groups import GroupShape
+from ...ir.op import UPDATE, Op
 from ...ir.routed_dims import rows_of
 from ..exchange import KERNELS, Exchanges, Kernel, Option, Tokens
 from ..measured import Measured

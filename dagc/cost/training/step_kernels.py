@@ -10,9 +10,9 @@ from collections.abc import Mapping
 
 from ...base.frozen import replace
 from ...calib.training_constants import kernels
-from ...ir.graph import Segment
 from ...ir.mesh import Mesh
 from ...ir.routed_dims import Rows
+from ...ir.segment import Segment
 from ...spec.hardware import Hardware
 from ...spec.model import Model
 from ...spec.phase import Phase

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from ...base.dtypes import DTYPE_BYTES
 from ...base.frozen import record
 from ...base.low_precision import copies
-from ...ir.graph import Graph, Segment
+from ...ir.graph import Graph
 from ...ir.ops.attributes import AccumulateAttrs, AdamAttrs, QuantiseAttrs
 from ...ir.ops.sizes import local_count
 from ...ir.ops.training import STATES
+from ...ir.segment import Segment
 from ...spec.training import Training
 from ..memory import weight_bytes
 

@@ -17,7 +17,7 @@ from ...base.low_precision import RECIPES
 from ...calib import gemm
 from ...calib.constants import Entry
 from ...calib.training_constants import Kernels
-from ...ir.graph import BACKWARD, Op
+from ...ir.op import BACKWARD, Op
 from ...ir.routed_dims import routed
 from ..measured import RIDING, Match, Measured, estimate_s
 from ..products import GEMM_VARIANT, quantised_before

@@ -7,9 +7,11 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from ...base.frozen import record, replace
-from ...ir.graph import WEIGHT, Graph, Op, Segment
+from ...ir.graph import Graph
+from ...ir.op import WEIGHT, Op
 from ...ir.ops.attributes import AccumulateAttrs, QuantiseAttrs, SliceAttrs
 from ...ir.ops.sizes import local_bytes
+from ...ir.segment import Segment
 from ...spec.hardware import Hardware
 from ..records import Costs, OpCost
 from ..transfers import call_cost

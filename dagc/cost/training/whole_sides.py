@@ -7,9 +7,11 @@ from math import prod
 
 from ...base.frozen import record
 from ...base.low_precision import RECIPES, Recipe
-from ...ir.graph import FORWARD, Graph, Op, Segment
+from ...ir.graph import Graph
 from ...ir.mesh import Mesh
+from ...ir.op import FORWARD, Op
 from ...ir.ops.op_set import OPS
+from ...ir.segment import Segment
 from ...ir.sharding import Axes
 from ...spec.unit import Unit
 from ..scale_blocks import axis

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from ...base.collectives import REDUCTIONS
-from ...ir.graph import Op, Segment
+from ...ir.op import Op
+from ...ir.segment import Segment
 from ..failure import Wrong
 from ..shards import Coordinates, Shards
 from ..values import Floats, Ints, Ragged

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from ...ir.graph import Op, Segment
+from ...ir.op import Op
 from ...ir.ops.attributes import MoveAttrs, RingTurnAttrs, SoftmaxScatterAttrs
+from ...ir.segment import Segment
 from ..failure import CannotRun
 from ..values import Ragged
 from .communicator import Communicator, Exchange

@@ -10,9 +10,10 @@ import torch
 import torch.distributed as dist
 
 from ...base.frozen import record
-from ...ir.graph import Op, Segment
+from ...ir.op import Op
 from ...ir.ops.attributes import MoveAttrs
 from ...ir.peers import Peers, peers
+from ...ir.segment import Segment
 from ...ir.sharding import Axes, Sharding
 from ..shards import Coordinates, Shards
 from .groups import Group, Position, Ranks

@@ -19,8 +19,8 @@ import torch.distributed as dist
 
 from ...base.collectives import GATHER, SCATTER
 from ...base.dtypes import INDICES
-from ...ir.graph import Segment
 from ...ir.handed_on import sent
+from ...ir.segment import Segment
 from ...ir.sharding import Sharding
 from ..chosen import chooses_tokens
 from ..dispatcher import Backend, Env, OpCall, Results, RunPlace, run_layer

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from ...base.dtypes import INDICES
-from ...ir.graph import Op, Segment
+from ...ir.op import Op
 from ...ir.ops.attributes import AdamAttrs
 from ...ir.ops.kind import Tokens
 from ...ir.ops.op_set import OPS
+from ...ir.segment import Segment
 from ..failure import CannotRun
 from ..shards import Coordinates, Shards
 

@@ -7,8 +7,9 @@ import torch
 import torch.distributed as dist
 
 from ...base.collectives import REDUCTIONS
-from ...ir.graph import Op, Segment
+from ...ir.op import Op
 from ...ir.ops.attributes import MoveAttrs, SliceAttrs
+from ...ir.segment import Segment
 from ...ir.sharding import Sharding
 from ..routed import RoutedRows
 from ..shards import Coordinates, Shards

@@ -19,9 +19,11 @@ import torch.distributed as dist
 from ...base.collectives import SEND
 from ...base.frozen import replace
 from ...cost.schedule.training.cell_orders import Cell, Part, PipelineSchedule
-from ...ir.graph import BACKWARD, FORWARD, RECOMPUTE, UPDATE, WEIGHT, Op, Segment, Stage
+from ...ir.graph import Stage
 from ...ir.handed_on import Made, crossing, crossing_back
+from ...ir.op import BACKWARD, FORWARD, RECOMPUTE, UPDATE, WEIGHT, Op
 from ...ir.ops.attributes import AccumulateAttrs, StoreAttrs
+from ...ir.segment import Segment
 from ...ir.sharding import Sharding
 from ..dispatcher import Env, run_cells
 from ..step_messages import Message, cells, given, holders, layers_of, taken

@@ -14,8 +14,10 @@ import torch.distributed as dist
 from ...base.collectives import SEND
 from ...base.frozen import record
 from ...cost.schedule.training.cell_orders import PipelineSchedule
-from ...ir.graph import Graph, Op, Segment
+from ...ir.graph import Graph
+from ...ir.op import Op
 from ...ir.ops.attributes import AccumulateAttrs, StoreAttrs, WeightAttrs
+from ...ir.segment import Segment
 from ...plan.step_totals import edge_between
 from ...plan.trained import TrainingResult
 from ...spec.unit import Unit

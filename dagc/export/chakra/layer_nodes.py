@@ -7,9 +7,10 @@ from math import ceil
 
 from ...base.collectives import COLLECTIVES
 from ...cost.schedule.layer_program import lane_program
-from ...ir.graph import UPDATE, Op, Segment
+from ...ir.op import UPDATE, Op
 from ...ir.ops.attributes import RingTurnAttrs
 from ...ir.ops.sizes import local_bytes
+from ...ir.segment import Segment
 from ...plan.step_totals import cell_name
 from . import messages as schema
 from .rank_program import RankProgram

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from ...ir.graph import Segment
+from ...ir.segment import Segment
 from ...plan.result import PhaseResult
 from . import messages as schema
 from .layer_nodes import Expansion

@@ -12,7 +12,7 @@ import numpy as np
 from ...base.arrays import NDArray
 from ...base.axes import ENDS
 from ...base.frozen import record
-from ...ir.graph import Op
+from ...ir.op import Op
 from ...ir.peers import Peers, peers
 from ...plan.result import PhaseResult
 from ...plan.trained import TrainingResult

@@ -25,7 +25,8 @@ import numpy as np
 from ...base.arrays import NDArray
 from ...base.frozen import record
 from ...cost.records import Transfer
-from ...ir.graph import Op, Segment
+from ...ir.op import Op
+from ...ir.segment import Segment
 from ...plan.result import PhaseResult
 from ...plan.step_totals import called, edge_between, passes
 from ...plan.trained import TrainingResult

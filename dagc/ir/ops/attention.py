@@ -10,9 +10,10 @@ from ...base.draft_trees import levels, nodes, of_word, word
 from ...base.dtypes import DTYPE_BYTES
 from ...base.traced import array_of
 from ..entries import cached_dims, counts_tokens, entries_dim, group_of
-from ..graph import Op, Segment
 from ..mesh import Mesh
+from ..op import Op
 from ..routed_dims import stem
+from ..segment import Segment
 from ..sharding import Axes, Sharding
 from .attributes import AttendAttrs, CacheAttrs, HostCacheAttrs, RopeAttrs, SelectAttrs, TemperAttrs
 from .elementwise import as_operand, per_element

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from math import prod
 
-from ..graph import Op, Segment
+from ..op import Op
+from ..segment import Segment
 from .kind import IN_RECURRENCE, Misfit, OpKind, listed, operands
 from .sizes import loop_dims
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..graph import Op, Segment
+from ..op import Op
+from ..segment import Segment
 from .attributes import DropoutAttrs, DropoutGradAttrs
 from .elementwise import as_operand, per_element
 from .kind import DtypeRule, OpKind, operands, same_dims

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from ...base.dtypes import DTYPE_BYTES
-from ..graph import Op, Segment
 from ..mesh import Mesh
+from ..op import Op
 from ..routed_dims import dim_like, routed, rows_of, skipped, stem
+from ..segment import Segment
 from ..sharding import Axes, Sharding
 from .attributes import CombineAttrs, DispatchAttrs, ExchangeAttrs, ExpertCopyAttrs, RouteAttrs
 from .elementwise import per_element

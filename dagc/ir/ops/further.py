@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...base.frozen import replace
-from ..graph import Op, Value
+from ..op import Op, Value
 from ..sharding import Sharding
 from .attributes import DropoutAttrs, RouteAttrs, RowMaxAttrs
 

@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 from ...base.dtypes import DTYPE_BYTES
 from ...base.frozen import replace
-from ..graph import Op, Segment
 from ..mesh import Mesh
+from ..op import Op
 from ..routed_dims import rows_of
+from ..segment import Segment
 from ..sharding import Axes, Sharding
 from . import attention, elementwise, experts, norms, recurrent, router_losses, rows, streams
 from .attributes import (

@@ -10,8 +10,9 @@ from enum import Enum
 
 from ...base.dtypes import INDICES
 from ...base.frozen import record
-from ..graph import Op, Segment
 from ..mesh import Mesh
+from ..op import Op
+from ..segment import Segment
 from ..sharding import Axes, Sharding
 from .attributes import Attrs, CollectiveAttrs, ExchangeAttrs
 from .sequence import Array

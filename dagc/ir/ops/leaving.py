@@ -6,7 +6,8 @@ view of all rows, and what comes back is written where it was. `groups`: the ran
 
 from __future__ import annotations
 
-from ..graph import Op, Segment
+from ..op import Op
+from ..segment import Segment
 from ..sharding import Axes
 from .attributes import LeavingAttrs
 from .kind import AS_OPERAND, IN_BOTH, Dims, Misfit, OpKind, listed, operands, same_dims

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..graph import Op, Segment
+from ..op import Op
+from ..segment import Segment
 from .attributes import LabelsAttrs, LossAttrs, RowMaxAttrs
 from .contraction import multiply_adds
 from .elementwise import per_element

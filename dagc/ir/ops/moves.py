@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...base.collectives import FROM_EXPERTS, TO_EXPERTS
-from ..graph import Op, Segment, Value
 from ..mesh import Mesh
+from ..op import Op, Value
+from ..segment import Segment
 from ..sharding import Axes, Sharding
 from .attributes import MoveAttrs, RingTurnAttrs, SliceAttrs, SoftmaxMergeAttrs, SoftmaxScatterAttrs
 from .further import moved_results

@@ -8,8 +8,10 @@ import numpy as np
 
 from ...base.dtypes import DTYPE_BYTES
 from ...base.frozen import record
-from ..graph import Graph, Op, Segment
+from ..graph import Graph
 from ..mesh import Mesh
+from ..op import Op
+from ..segment import Segment
 from ..sharding import Axes, Sharding
 from . import (
     attention,

@@ -8,7 +8,8 @@ are views of one buffer: attention kernels read and write its rows.
 from __future__ import annotations
 
 from ...base.traced import whole
-from ..graph import PACKED_BATCH, Op, Segment
+from ..op import Op
+from ..segment import PACKED_BATCH, Segment
 from .kind import AS_OPERAND, IN_BOTH, Dims, Misfit, OpKind, listed, operands, same_dims
 
 

@@ -6,7 +6,8 @@ Source of the form: DeepSeek-V4 report, sections 2.3.1 (groups that overlap) and
 from __future__ import annotations
 
 from ..entries import AGAIN, PAIR, pooled_of
-from ..graph import Op, Segment
+from ..op import Op
+from ..segment import Segment
 from .attributes import PoolAttrs
 from .kind import Dims, Misfit, OpKind, Tokens, listed, operands, same_dims
 

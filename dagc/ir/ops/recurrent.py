@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..graph import Op, Segment
+from ..op import Op
+from ..segment import Segment
 from .attributes import DeltaAttrs
 from .contraction import multiply_adds
 from .kind import Dims, Misfit, OpKind, Tokens, listed, operands, same_dims

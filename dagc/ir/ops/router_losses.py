@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..graph import Op, Segment
+from ..op import Op
+from ..segment import Segment
 from .attributes import LossAttrs, ScoreAttrs, ShareAttrs
 from .elementwise import as_operand
 from .experts import value_widths

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..graph import Op, Segment
+from ..op import Op
+from ..segment import Segment
 from .kind import DtypeRule, Misfit, OpKind, listed, operands, same_dims
 from .norms import per_row
 

@@ -12,8 +12,9 @@ import numpy as np
 
 from ...base.arrays import NDArray
 from ...base.traced import is_traced, number
-from ..graph import Op, Segment
 from ..mesh import Mesh
+from ..op import Op
+from ..segment import Segment
 from ..sharding import Axes
 
 Array = NDArray[np.float64]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ...base.dtypes import DTYPE_BYTES
-from ..graph import Op, Segment
 from ..mesh import Mesh
+from ..op import Op
+from ..segment import Segment
 from ..sharding import Axes
 
 

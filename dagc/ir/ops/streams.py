@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from math import prod
 
-from ..graph import Op, Segment
+from ..op import Op
+from ..segment import Segment
 from .attributes import PartAttrs, SinkhornAttrs
 from .elementwise import as_operand
 from .kind import AS_OPERAND, Count, Misfit, OpKind, listed, operands

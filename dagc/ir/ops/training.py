@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..graph import Op, Segment
+from ..op import Op
+from ..segment import Segment
 from ..sharding import Sharding
 from .attributes import AccumulateAttrs, AdamAttrs, FetchAttrs, QuantiseAttrs, StoreAttrs
 from .elementwise import as_operand, per_element

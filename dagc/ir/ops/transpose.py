@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
-from ..graph import Op, Segment
+from ..op import Op
+from ..segment import Segment
 from .attributes import (
     NONE,
     OF_CHOICE,

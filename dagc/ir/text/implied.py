@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from functools import cached_property
 
 from ...base.axes import EXPERT_SIDE
-from ..graph import Loops, Op
 from ..mesh import Mesh
+from ..op import Loops, Op
 from ..ops.attributes import SliceAttrs
 from ..routed_dims import dim_like, stem
 from ..sharding import Axes, Sharding

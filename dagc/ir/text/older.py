@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ...base.frozen import replace
-from ..graph import Op
-from ..graph import Value as Result
+from ..op import Op
+from ..op import Value as Result
 from ..ops.attributes import ExchangeAttrs, Value
 from ..ops.further import further_results, moved_results
 

@@ -29,10 +29,12 @@ from ...base.dtypes import DTYPE_BYTES
 from ...base.frozen import field, mutable, replace
 from ...base.phase_kinds import PHASE_KINDS
 from ...base.schema.phase import PLACINGS
-from ..graph import CELLS, FORWARD, Graph, Loops, Op, Segment, Stage, StageEdge, Taken, Value, Weight, is_scope
+from ..graph import Graph, Stage, StageEdge
 from ..mesh import GpuMap
+from ..op import CELLS, FORWARD, Loops, Op, Taken, Value, Weight, is_scope
 from ..ops.op_set import OPS
 from ..requests import IDS
+from ..segment import Segment
 from ..sharding import AT_EXPERTS, Axes, Sharding
 from . import attr_words, implied, older
 from .implied import AxisNames

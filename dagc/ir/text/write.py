@@ -9,8 +9,10 @@ from itertools import groupby
 from ...base.axes import STAGES
 from ...base.frozen import record, replace
 from ...base.units import show_runs
-from ..graph import FORWARD, Graph, Op, Segment, Stage, StageEdge, Taken, Value, Weight
+from ..graph import Graph, Stage, StageEdge
 from ..mesh import Mesh
+from ..op import FORWARD, Op, Taken, Value, Weight
+from ..segment import Segment
 from ..sharding import Axes, Sharding
 from . import attr_words, implied
 from .implied import AxisNames

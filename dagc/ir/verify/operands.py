@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from ...base.dtypes import DTYPE_BYTES
 from ..entries import group_of
-from ..graph import SCOPES, Op, Segment, is_scope
+from ..op import SCOPES, Op, is_scope
 from ..ops.attributes import check_values
 from ..ops.kind import Misfit
 from ..ops.op_set import OPS
+from ..segment import Segment
 
 
 def _follows(segment: Segment, dim: str) -> bool:

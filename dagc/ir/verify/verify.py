@@ -9,9 +9,10 @@ from math import isclose
 from ...base.axes import ENDS
 from ...base.dtypes import DTYPE_BYTES, INDICES
 from ...base.traced import chosen
-from ..graph import CELLS, FORWARD, SCOPES, Graph, Op, Segment
+from ..graph import Graph
 from ..handed_on import carried
 from ..mesh import Mesh
+from ..op import CELLS, FORWARD, SCOPES, Op
 from ..ops.attributes import (
     AccumulateAttrs,
     AttributeFault,
@@ -29,6 +30,7 @@ from ..ops.sequence import SEQUENCE_DIMS
 from ..ops.sizes import loop_axes, loop_dims
 from ..requests import IDS
 from ..routed_dims import stem
+from ..segment import Segment
 from ..sharding import AT_EXPERTS, Axes, Sharding
 from .operands import verify_op
 from .violation import VerifyError, require, violation

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..graph import Graph, Op, Segment
+from ..graph import Graph
+from ..op import Op
+from ..segment import Segment
 
 
 class VerifyError(AssertionError):

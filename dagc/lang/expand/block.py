@@ -8,10 +8,10 @@ from ...base.diagnostics import did_you_mean
 from ...base.frozen import field, mutable, replace
 from ...base.syntax import ast
 from ...ir.entries import group_of
-from ...ir.graph import Segment
 from ...ir.ops.kind import Tokens
 from ...ir.ops.op_set import OPS
 from ...ir.routed_dims import stem
+from ...ir.segment import Segment
 from ..whole_sequence import whole_sequence
 from .attention import GROUPED
 from .builder import Ref

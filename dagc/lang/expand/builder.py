@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from ...base.frozen import field, mutable, record
 from ...base.units import Quantity
 from ...ir.entries import derived
-from ...ir.graph import Op, Segment, Taken, Weight
+from ...ir.op import Op, Taken, Weight
+from ...ir.segment import Segment
 from ...spec.unit import Unit
 
 

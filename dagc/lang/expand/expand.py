@@ -9,11 +9,13 @@ from ...base.dtypes import dtype as dtype_record
 from ...base.frozen import replace
 from ...base.traced import number
 from ...ir.entries import group_of
-from ...ir.graph import Graph, Op, Segment, Stage, Taken, Weight
+from ...ir.graph import Graph, Stage
+from ...ir.op import Op, Taken, Weight
 from ...ir.ops.attributes import PoolAttrs, RouteAttrs
 from ...ir.ops.leaving import EXIT_HEAD, EXIT_TOKEN
 from ...ir.ops.op_set import OPS
 from ...ir.requests import IDS
+from ...ir.segment import Segment
 from ...spec.batching import Batching
 from ...spec.exits import STAYS, LayerExit, rows_left, with_exits
 from ...spec.model import Layer

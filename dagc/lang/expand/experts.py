@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...base.frozen import replace
-from ...ir.graph import Op
+from ...ir.op import Op
 from ...ir.ops.attributes import RouteAttrs
 from ...ir.requests import IDS
 from ...ir.routed_dims import Rows, after_skipping, left_out, rows_of, slot_dim, stem

@@ -7,8 +7,9 @@ embedding's table if the first layer is elsewhere.
 from __future__ import annotations
 
 from ...base.frozen import replace
-from ...ir.graph import Op, Segment, Weight
+from ...ir.op import Op, Weight
 from ...ir.ops.attributes import LabelsAttrs
+from ...ir.segment import Segment
 from ...spec.unit import Unit
 from .block import Block
 from .builder import BlockBuilder, Ref

@@ -16,12 +16,13 @@ from ...base.frozen import field, mutable, replace
 from ...base.phase_kinds import SAMPLED
 from ...base.traced import number
 from ...ir.entries import group_of
-from ...ir.graph import Op, Segment
+from ...ir.op import Op
 from ...ir.ops.further import further_results
 from ...ir.ops.op_set import OPS
 from ...ir.ops.packing import packed_dims
 from ...ir.requests import IDS
 from ...ir.routed_dims import stem
+from ...ir.segment import Segment
 
 PHASE_DIMS = ("batch", "seq", "context")
 

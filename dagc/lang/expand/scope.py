@@ -13,7 +13,7 @@ from ...base.source import Span
 from ...base.syntax import ast
 from ...base.units import SCALAR, TOKENS, UNITS, Quantity, dim_words
 from ...ir.entries import ENTRIES, POOLED
-from ...ir.graph import Op, Weight
+from ...ir.op import Op, Weight
 from ...ir.ops.further import further_results
 from ...ir.ops.op_set import OPS, attrs_of
 from ...ir.routed_dims import rows_of, slot_dim

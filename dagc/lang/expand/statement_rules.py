@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NoReturn, Protocol
 
-from ...ir.graph import Op, Weight
+from ...ir.op import Op, Weight
 from ...ir.ops.attributes import CombineAttrs, DispatchAttrs
 from ...ir.ops.op_set import OPS
 from ...ir.requests import IDS

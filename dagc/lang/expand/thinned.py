@@ -8,12 +8,13 @@ of its op.
 from __future__ import annotations
 
 from ...base.frozen import replace
-from ...ir.graph import Op, Segment
+from ...ir.op import Op
 from ...ir.ops.attributes import LeavingAttrs
 from ...ir.ops.further import further_results
 from ...ir.ops.kind import Tokens
 from ...ir.ops.leaving import EVERY, STILL
 from ...ir.ops.op_set import OPS, state_of
+from ...ir.segment import Segment
 
 
 class CannotThin(ValueError):

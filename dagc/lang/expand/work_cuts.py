@@ -11,9 +11,11 @@ from itertools import pairwise
 
 from ...base.frozen import replace
 from ...ir.entries import group_of
-from ...ir.graph import Graph, Op, Segment
+from ...ir.graph import Graph
+from ...ir.op import Op
 from ...ir.ops.op_set import flops
 from ...ir.routed_dims import stem
+from ...ir.segment import Segment
 from ...spec.phase import Phase
 from ...spec.spec import Spec
 from ...spec.unit import Unit

@@ -9,7 +9,7 @@ from math import nan
 from ...base.collectives import ACROSS, SEND
 from ...base.dtypes import DTYPE_BYTES
 from ...base.frozen import record
-from ...ir.graph import Op
+from ...ir.op import Op
 from ...ir.ops.attributes import RingTurnAttrs
 from ...ir.routed_dims import rows_of
 from ...ir.sharding import Axes

@@ -17,8 +17,10 @@ import numpy as np
 from ...base.axes import AXES, DATA, EXPERT, EXPERT_TENSOR, SEQUENCE, STAGES, TENSOR
 from ...base.frozen import record
 from ...cost.records import Costs, OpCost
-from ...ir.graph import Graph, Op, Segment
+from ...ir.graph import Graph
+from ...ir.op import Op
 from ...ir.ops.attributes import ExchangeAttrs, RingTurnAttrs
+from ...ir.segment import Segment
 from .objectives import Floats
 from .rules import PARTS, Facts, batching
 from .space import Flags, Ints, Pause, Rows, never, packed

@@ -14,11 +14,13 @@ from ...cost import chunks
 from ...cost.kv_cache import cache_bytes, cache_policy
 from ...cost.memory import weight_size
 from ...cost.price import price
-from ...ir.graph import Graph, Segment, Weight
+from ...ir.graph import Graph
 from ...ir.graph_pass import GraphPass, PassError
 from ...ir.mesh import Factors
+from ...ir.op import Weight
 from ...ir.ops.op_set import input_layout, result_layout
 from ...ir.routed_dims import dim_like
+from ...ir.segment import Segment
 from ...ir.sharding import Sharding
 from ...passes import GRAPH_PASSES
 from ...passes.mesh import MakeMesh, wanted_cuts, with_cuts

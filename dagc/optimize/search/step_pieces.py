@@ -9,8 +9,9 @@ import numpy as np
 from ...base.diagnostics import SpecError
 from ...base.frozen import record
 from ...cost.training.cell_costs import CELL_GROUPS, CellCost
-from ...ir.graph import COMPUTE, RECOMPUTE, Op, Segment
+from ...ir.op import COMPUTE, RECOMPUTE, Op
 from ...ir.ops.attributes import AccumulateAttrs
+from ...ir.segment import Segment
 from ...ir.verify.violation import VerifyError
 from ...pipeline.train import CostedCells
 from ...spec.phase import Phase

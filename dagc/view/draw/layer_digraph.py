@@ -9,10 +9,11 @@ import numpy as np
 from ...base.frozen import record
 from ...base.units import BYTES, FLOPS, TIME, show
 from ...cost.schedule.records import Run
-from ...ir.graph import Op, Segment
 from ...ir.mesh import Mesh
+from ...ir.op import Op
 from ...ir.ops.attributes import RingTurnAttrs
 from ...ir.ops.op_set import OPS
+from ...ir.segment import Segment
 from ...plan.plan import CompiledPlan
 from ...plan.result import PhaseResult
 from ...plan.trained import TrainingResult

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ...base.frozen import replace
-from ...ir.graph import BACKWARD, FORWARD, RECOMPUTE, UPDATE, WEIGHT, Segment
+from ...ir.op import BACKWARD, FORWARD, RECOMPUTE, UPDATE, WEIGHT
+from ...ir.segment import Segment
 from ...plan.plan import CompiledPlan
 from ...plan.trained import TrainingResult
 from .layer_digraph import Drawing, fold, written

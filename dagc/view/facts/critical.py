@@ -13,8 +13,10 @@ import numpy as np
 from ...base.frozen import record
 from ...cost.records import Array
 from ...cost.schedule.layer_program import lane_program
-from ...ir.graph import COPY, Graph, Segment
+from ...ir.graph import Graph
+from ...ir.op import COPY
 from ...ir.ops.attributes import RingTurnAttrs
+from ...ir.segment import Segment
 from ...plan.result import PhaseResult
 from .timeline import Index, Layer, at, layers
 

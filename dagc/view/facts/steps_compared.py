@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...ir.graph import BACKWARD, FORWARD, RECOMPUTE, WEIGHT
+from ...ir.op import BACKWARD, FORWARD, RECOMPUTE, WEIGHT
 from ...plan.searched import Part
 from ...plan.step_totals import busiest, cell_name, shares, step_ops
 from ...plan.trained import TrainingResult

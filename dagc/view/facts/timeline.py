@@ -10,8 +10,9 @@ from ...base.arrays import NDArray
 from ...base.frozen import record
 from ...cost.records import Array
 from ...cost.schedule.records import Run
-from ...ir.graph import COMM, COMPUTE, COPY, Op, Segment
+from ...ir.op import COMM, COMPUTE, COPY, Op
 from ...ir.requests import request_moves
+from ...ir.segment import Segment
 from ...plan.result import PhaseResult
 from .request_times import begin_s, took_s
 

@@ -9,7 +9,7 @@ from ...base.units import BYTES, TIME, show, show_runs
 from ...cost.schedule.training.schedule_table import SCHEDULES
 from ...cost.training.kept_activations import kept_scores
 from ...cost.training.step_memory import TrainingMemory
-from ...ir.graph import UPDATE
+from ...ir.op import UPDATE
 from ...ir.ops.attributes import AttendAttrs
 from ...ir.ops.op_set import OPS
 from ...plan.step_totals import busiest, layers_on, shares, step_ops

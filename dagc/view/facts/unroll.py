@@ -11,9 +11,11 @@ from ...base.collectives import GATHER, REQUESTS, SCATTER
 from ...base.dtypes import DTYPE_BYTES
 from ...cost.records import Array
 from ...cost.schedule.records import Run
-from ...ir.graph import COMM, Graph, Op, Segment
+from ...ir.graph import Graph
+from ...ir.op import COMM, Op
 from ...ir.ops.sizes import local_count
 from ...ir.requests import RequestMove, request_moves
+from ...ir.segment import Segment
 from ...plan.result import PhaseResult
 from .request_times import begin_s, took_s
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from ...ir.graph import Op, Segment
+from ...ir.op import Op
+from ...ir.segment import Segment
 from ...plan.held_memory import parts
 from ...plan.plan import CompiledPlan
 from ...plan.pools import sizes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 
-from ....ir.graph import Op
+from ....ir.op import Op
 from ....plan.result import PhaseResult
 from ..dot import COLORS, identifier
 from ..layer_digraph import Drawing, describe, drawings, gloss, links

@@ -8,7 +8,7 @@ from math import ceil, log2
 
 from ....base.frozen import record
 from ....base.units import BYTES, FLOPS, TIME, show
-from ....ir.graph import COMPUTE, COPY
+from ....ir.op import COMPUTE, COPY
 from ....plan.result import PhaseResult
 from ...facts.critical import Visit, critical
 from ...facts.timeline import Cell, Member, Slice, bubbles, cells, classes, representatives, requests, slices

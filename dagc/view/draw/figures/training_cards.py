@@ -8,7 +8,7 @@ from collections import Counter
 from ....base.frozen import record
 from ....base.units import BYTES, TIME, show, show_runs
 from ....cost.records import Transfer
-from ....ir.graph import CELLS as GRAPH_CELLS
+from ....ir.op import CELLS as GRAPH_CELLS
 from ....plan.step_totals import CellCollectives, cell_name, largest_hop, layers_on, shares, step_collectives
 from ....plan.trained import TrainingResult
 from ...facts.gpu_map import Held, held_by_seat

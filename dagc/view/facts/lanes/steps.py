@@ -12,8 +12,9 @@ from ....base.arrays import NDArray
 from ....base.collectives import GATHER, REQUESTS, SCATTER, SEND
 from ....base.frozen import record
 from ....cost.schedule.records import Run
-from ....ir.graph import Op, Segment
+from ....ir.op import Op
 from ....ir.requests import RequestMove, request_moves
+from ....ir.segment import Segment
 from ....ir.sharding import Axes
 from ....plan.result import PhaseResult
 from ..request_times import begin_s, took_s
