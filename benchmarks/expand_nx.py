@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from dagc.cost.records import Costs
 from dagc.ir.graph import Graph
 from dagc.ir.op import Op
-from dagc.ir.ops.attributes import RingTurnAttrs
+from dagc.ir.ops.attributes.moves import RingTurnAttrs
 from dagc.ir.segment import Segment
 
 Ids = NDArray[np.int64]

@@ -11,16 +11,9 @@ from dagc.base.frozen import field, mutable, record, replace
 from dagc.ir.graph import Graph
 from dagc.ir.graph_pass import GraphPass, PassError
 from dagc.ir.op import BACKWARD, CELLS, UPDATE, WEIGHT, Op, Value, Weight
-from dagc.ir.ops.attributes import (
-    NONE,
-    AccumulateAttrs,
-    AdamAttrs,
-    Attrs,
-    CombineAttrs,
-    ExchangeAttrs,
-    RouteAttrs,
-    StoreAttrs,
-)
+from dagc.ir.ops.attributes.attrs import NONE, Attrs
+from dagc.ir.ops.attributes.experts import CombineAttrs, ExchangeAttrs, RouteAttrs
+from dagc.ir.ops.attributes.training import AccumulateAttrs, AdamAttrs, StoreAttrs
 from dagc.ir.ops.transpose import NO_GRADIENT, TRANSPOSE, NoGradient
 from dagc.ir.routed_dims import rows_of
 from dagc.ir.segment import Segment

@@ -14,7 +14,7 @@ from dagc.ir.least import Price
 from dagc.ir.mesh import Mesh
 from dagc.ir.moves import PLAIN_PRICES, Prices
 from dagc.ir.op import Op
-from dagc.ir.ops.attributes import CombineAttrs, DispatchAttrs, ExchangeAttrs
+from dagc.ir.ops.attributes.experts import CombineAttrs, DispatchAttrs, ExchangeAttrs
 from dagc.ir.ops.kind import Tokens
 from dagc.ir.ops.op_set import OPS, result_layout
 from dagc.ir.routed_dims import Rows, routed, routers

@@ -8,7 +8,8 @@ from dagc.base.frozen import record, replace
 from dagc.ir.graph import Graph
 from dagc.ir.graph_pass import GraphPass
 from dagc.ir.op import Op, Weight
-from dagc.ir.ops.attributes import ExpertCopyAttrs, RouteAttrs
+from dagc.ir.ops.attributes.copies import ExpertCopyAttrs
+from dagc.ir.ops.attributes.experts import RouteAttrs
 from dagc.ir.routed_dims import Rows, rows_with
 from dagc.ir.segment import Segment
 

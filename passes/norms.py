@@ -8,7 +8,7 @@ from dagc.base.frozen import record, replace
 from dagc.ir.graph import Graph
 from dagc.ir.graph_pass import GraphPass
 from dagc.ir.op import Op
-from dagc.ir.ops.attributes import NONE
+from dagc.ir.ops.attributes.attrs import NONE
 from dagc.ir.ops.kind import RowSum
 from dagc.ir.ops.op_set import OPS
 from dagc.ir.segment import Segment

@@ -8,7 +8,8 @@ from dagc.base.frozen import record, replace
 from dagc.ir.graph import Graph
 from dagc.ir.graph_pass import GraphPass, PassError
 from dagc.ir.op import Op
-from dagc.ir.ops.attributes import CacheAttrs, HostCacheAttrs
+from dagc.ir.ops.attributes.attention import CacheAttrs
+from dagc.ir.ops.attributes.copies import HostCacheAttrs
 from dagc.ir.segment import Segment
 
 

@@ -10,7 +10,7 @@ from dagc.base.frozen import mutable, record, replace
 from dagc.ir.graph import Graph
 from dagc.ir.graph_pass import GraphPass
 from dagc.ir.op import FORWARD, UPDATE, WEIGHT, Op
-from dagc.ir.ops.attributes import AccumulateAttrs, QuantiseAttrs, StoreAttrs
+from dagc.ir.ops.attributes.training import AccumulateAttrs, QuantiseAttrs, StoreAttrs
 from dagc.ir.ops.op_set import OPS
 from dagc.ir.routed_dims import rows_of
 from dagc.ir.segment import Segment

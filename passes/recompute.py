@@ -11,7 +11,7 @@ from dagc.base.synonyms import IN_LAYERS
 from dagc.ir.graph import Graph
 from dagc.ir.graph_pass import GraphPass, PassError
 from dagc.ir.op import FORWARD, RECOMPUTE, Op
-from dagc.ir.ops.attributes import AttendAttrs
+from dagc.ir.ops.attributes.attention import AttendAttrs
 from dagc.ir.segment import Segment
 
 FULL = "full"

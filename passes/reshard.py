@@ -13,15 +13,9 @@ from dagc.ir.handed_on import carried
 from dagc.ir.mesh import Mesh
 from dagc.ir.moves import PLAIN_PRICES, Chains, NoRoute, Prices, TensorSizes
 from dagc.ir.op import BACKWARD, CELLS, FORWARD, RECOMPUTE, WEIGHT, Op, Value, Weight
-from dagc.ir.ops.attributes import (
-    Attrs,
-    FetchAttrs,
-    MoveAttrs,
-    RingTurnAttrs,
-    SliceAttrs,
-    SoftmaxMergeAttrs,
-    SoftmaxScatterAttrs,
-)
+from dagc.ir.ops.attributes.attrs import Attrs
+from dagc.ir.ops.attributes.moves import MoveAttrs, RingTurnAttrs, SliceAttrs, SoftmaxMergeAttrs, SoftmaxScatterAttrs
+from dagc.ir.ops.attributes.training import FetchAttrs
 from dagc.ir.ops.further import further_results, moved_results
 from dagc.ir.ops.op_set import OPS, input_layout, result_layout
 from dagc.ir.ops.sizes import local_count

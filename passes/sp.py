@@ -12,7 +12,7 @@ from dagc.ir.graph import Graph
 from dagc.ir.graph_pass import Doubt, GraphPass, PassError
 from dagc.ir.mesh import Mesh
 from dagc.ir.op import Op
-from dagc.ir.ops.attributes import AttendAttrs
+from dagc.ir.ops.attributes.attention import AttendAttrs
 from dagc.ir.ops.kind import Tokens
 from dagc.ir.ops.op_set import OPS
 from dagc.ir.ops.sizes import loop_axes, loop_dims

@@ -9,7 +9,7 @@ from dagc.base.frozen import record, replace
 from dagc.ir.graph import Graph
 from dagc.ir.graph_pass import GraphPass
 from dagc.ir.op import UPDATE, Op
-from dagc.ir.ops.attributes import AccumulateAttrs, WeightAttrs
+from dagc.ir.ops.attributes.training import AccumulateAttrs, WeightAttrs
 from dagc.ir.segment import Segment
 
 

@@ -15,7 +15,14 @@ from dagc.ir.graph import Graph
 from dagc.ir.graph_pass import GraphPass, PassError
 from dagc.ir.mesh import Mesh
 from dagc.ir.op import UPDATE, Op, Weight
-from dagc.ir.ops.attributes import AccumulateAttrs, AdamAttrs, FetchAttrs, QuantiseAttrs, StoreAttrs, WeightAttrs
+from dagc.ir.ops.attributes.training import (
+    AccumulateAttrs,
+    AdamAttrs,
+    FetchAttrs,
+    QuantiseAttrs,
+    StoreAttrs,
+    WeightAttrs,
+)
 from dagc.ir.ops.op_set import OPS
 from dagc.ir.segment import Segment
 from dagc.ir.sharding import Axes

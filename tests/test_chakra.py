@@ -34,7 +34,7 @@ from dagc.export.chakra.ranks import Network, Ranks
 from dagc.export.chakra.simulated import Call, fitted, line, nearest
 from dagc.ir.mesh import Mesh
 from dagc.ir.op import Op
-from dagc.ir.ops.attributes import MoveAttrs
+from dagc.ir.ops.attributes.moves import MoveAttrs
 from dagc.ir.peers import peers
 from dagc.ir.segment import Segment
 from dagc.ir.sharding import Sharding

@@ -15,7 +15,7 @@ from dagc.cost.expert_placement import place_experts
 from dagc.cost.network import collective_time
 from dagc.cost.routing import expert_probabilities
 from dagc.ir.groups import GroupShape, group_shape
-from dagc.ir.ops.attributes import RingTurnAttrs
+from dagc.ir.ops.attributes.moves import RingTurnAttrs
 from dagc.spec.hardware import Link
 from dagc.spec.workload import Routing
 from dagc.view.facts.unroll import Edge, Node, counts, unroll

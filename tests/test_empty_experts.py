@@ -16,7 +16,8 @@ from dagc.base.frozen import replace
 from dagc.execute.numpy.router import Router, taken_at_most
 from dagc.execute.prove import prove, prove_graph
 from dagc.ir.op import Op
-from dagc.ir.ops.attributes import AccumulateAttrs, DispatchAttrs
+from dagc.ir.ops.attributes.experts import DispatchAttrs
+from dagc.ir.ops.attributes.training import AccumulateAttrs
 from dagc.ir.text.read import parse_graph
 from dagc.ir.text.write import print_graph
 from dagc.ir.verify.verify import verify

@@ -25,7 +25,7 @@ from dagc.cost.routing import Floats, cap
 from dagc.execute.prove import prove, prove_graph
 from dagc.export.engines.launch import export
 from dagc.ir.graph import Graph
-from dagc.ir.ops.attributes import DispatchAttrs
+from dagc.ir.ops.attributes.experts import DispatchAttrs
 from dagc.ir.routed_dims import routers
 from dagc.ir.verify.verify import VerifyError, verify
 from dagc.lang.open_spec import load_open

@@ -18,7 +18,7 @@ from dagc.base.frozen import replace
 from dagc.cli import main
 from dagc.execute.prove import alone, prove
 from dagc.ir.graph import Graph
-from dagc.ir.ops.attributes import AccumulateAttrs
+from dagc.ir.ops.attributes.training import AccumulateAttrs
 from dagc.ir.text.read import parse_graph
 from dagc.ir.text.write import print_graph
 from dagc.ir.verify.verify import VerifyError, verify

@@ -10,7 +10,7 @@ from conftest import spec_text
 
 import dagc
 from dagc.base.collectives import wire_bytes
-from dagc.ir.ops.attributes import RingTurnAttrs
+from dagc.ir.ops.attributes.moves import RingTurnAttrs
 
 DATA = json.loads((Path(__file__).parent / "data" / "flagship.json").read_text())
 FLAT = "gpus = 0..63, pp = 4, ep = 4, sp = 2, tp = 2"

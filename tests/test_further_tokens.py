@@ -19,7 +19,7 @@ from dagc.execute.prove_training import TrainingProof, compared, whole_model
 from dagc.execute.training import TrainingMachine
 from dagc.ir.graph import Graph
 from dagc.ir.op import RECOMPUTE
-from dagc.ir.ops.attributes import LabelsAttrs, LossAttrs
+from dagc.ir.ops.attributes.losses import LabelsAttrs, LossAttrs
 
 needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="torch is not installed: pip install -e '.[torch]'"

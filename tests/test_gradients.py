@@ -42,7 +42,9 @@ from dagc.execute.twin import Twin, twin_of
 from dagc.execute.values import Floats, Ragged
 from dagc.ir.graph import Graph
 from dagc.ir.op import FORWARD, Loops, Op, Weight
-from dagc.ir.ops.attributes import AccumulateAttrs, AttendGradAttrs, ScaleAttrs
+from dagc.ir.ops.attributes.attention import AttendGradAttrs
+from dagc.ir.ops.attributes.elementwise import ScaleAttrs
+from dagc.ir.ops.attributes.training import AccumulateAttrs
 from dagc.ir.ops.elementwise import ACTIVATIONS
 from dagc.ir.ops.op_set import OPS
 from dagc.ir.ops.sizes import local_bytes

@@ -17,7 +17,8 @@ from dagc.base.source import Source
 from dagc.ir.graph import Graph
 from dagc.ir.mesh import GpuMap
 from dagc.ir.op import Op
-from dagc.ir.ops.attributes import AttendAttrs, MoveAttrs
+from dagc.ir.ops.attributes.attention import AttendAttrs
+from dagc.ir.ops.attributes.moves import MoveAttrs
 from dagc.ir.segment import Segment
 from dagc.ir.sharding import Sharding
 from dagc.ir.text.read import parse_graph

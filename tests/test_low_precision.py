@@ -20,7 +20,7 @@ from dagc.cost.training.weight_moves import gathered_bytes
 from dagc.export.engines.megatron_training import training_files
 from dagc.ir.graph import Graph
 from dagc.ir.op import BACKWARD, FORWARD, UPDATE, Op
-from dagc.ir.ops.attributes import StoreAttrs
+from dagc.ir.ops.attributes.training import StoreAttrs
 from dagc.ir.segment import Segment
 from dagc.lang.load import load as load_spec
 from dagc.lang.printer.print_spec import print_spec

@@ -16,7 +16,8 @@ from dagc.api import Plan
 from dagc.base.dtypes import INDICES
 from dagc.ir.graph import Graph
 from dagc.ir.op import Op
-from dagc.ir.ops.attributes import Attrs, CollectiveAttrs, MoveAttrs, SliceAttrs
+from dagc.ir.ops.attributes.attrs import Attrs
+from dagc.ir.ops.attributes.moves import CollectiveAttrs, MoveAttrs, SliceAttrs
 from dagc.ir.ops.elementwise import ACTIVATIONS
 from dagc.ir.ops.kind import Misfit, Tokens
 from dagc.ir.ops.op_set import OPS, flops

@@ -16,7 +16,7 @@ import dagc
 from dagc.base.units import SCALAR, TIME
 from dagc.cli import main
 from dagc.export.searched_files import as_json
-from dagc.ir.ops.attributes import RingTurnAttrs
+from dagc.ir.ops.attributes.moves import RingTurnAttrs
 from dagc.plan.searched import Against, Findings, Joined, Measure, ServedVersus
 
 Capture = pytest.CaptureFixture[str]

@@ -20,7 +20,7 @@ from dagc.execute.machine import RankMachine
 from dagc.execute.numpy.ops import contract
 from dagc.execute.prove import Recording, prove, prove_graph
 from dagc.ir.graph import Graph
-from dagc.ir.ops.attributes import ScaleAttrs
+from dagc.ir.ops.attributes.elementwise import ScaleAttrs
 from dagc.ir.text.write import print_graph
 from dagc.lang.load import load
 from dagc.spec.workload import Routing

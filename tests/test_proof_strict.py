@@ -35,7 +35,7 @@ from dagc.execute.traffic import compare_bytes
 from dagc.execute.values import Floats
 from dagc.ir.graph import Graph
 from dagc.ir.op import Op, Weight
-from dagc.ir.ops.attributes import MoveAttrs, RingTurnAttrs
+from dagc.ir.ops.attributes.moves import MoveAttrs, RingTurnAttrs
 from dagc.ir.segment import Segment
 from dagc.ir.sharding import Sharding
 

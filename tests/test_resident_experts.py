@@ -20,7 +20,7 @@ from dagc.cost.routing import expert_probabilities
 from dagc.execute.prove import prove
 from dagc.export.engines.launch import export
 from dagc.export.json import graph_object
-from dagc.ir.ops.attributes import ExpertCopyAttrs
+from dagc.ir.ops.attributes.copies import ExpertCopyAttrs
 from dagc.ir.text.read import parse_graph
 from dagc.ir.text.write import print_graph
 from dagc.lang.open_spec import load_open

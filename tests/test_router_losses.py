@@ -23,7 +23,7 @@ from dagc.execute.training import TrainingMachine
 from dagc.execute.values import Floats
 from dagc.ir.graph import Graph
 from dagc.ir.op import Op, Weight
-from dagc.ir.ops.attributes import ShareAttrs
+from dagc.ir.ops.attributes.losses import ShareAttrs
 from dagc.ir.segment import Segment
 from dagc.ir.step_losses import RouterLosses, with_router_losses
 from dagc.ir.text.read import parse_graph

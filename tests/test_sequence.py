@@ -21,7 +21,7 @@ from dagc.importers.placed import read_plan
 from dagc.ir.mesh import Mesh
 from dagc.ir.op import Op
 from dagc.ir.ops.attention import block_pairs, context_shares, query_key_pairs, seen_share
-from dagc.ir.ops.attributes import AttendAttrs
+from dagc.ir.ops.attributes.attention import AttendAttrs
 from dagc.ir.ops.op_set import rank_share
 from dagc.ir.ops.sequence import order, runs
 from dagc.ir.segment import Segment

@@ -20,7 +20,7 @@ from dagc.execute.prove_training import prove_training
 from dagc.execute.training import TrainingMachine
 from dagc.ir.graph import Graph
 from dagc.ir.op import FORWARD, UPDATE, Op
-from dagc.ir.ops.attributes import FetchAttrs
+from dagc.ir.ops.attributes.training import FetchAttrs
 from dagc.ir.segment import Segment
 from dagc.ir.verify.verify import verify
 from dagc.ir.verify.violation import VerifyError

@@ -17,7 +17,7 @@ from dagc.cost.expert_load import rank_work
 from dagc.execute.numpy.router import Router
 from dagc.execute.prove import Alone, model_graph, prove, prove_graph, random_inputs, random_weight
 from dagc.export.engines.launch import export
-from dagc.ir.ops.attributes import DispatchAttrs, RouteAttrs
+from dagc.ir.ops.attributes.experts import DispatchAttrs, RouteAttrs
 from dagc.ir.text.read import parse_graph
 from dagc.ir.text.write import print_graph
 from dagc.lang.printer.print_spec import print_spec

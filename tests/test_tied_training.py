@@ -24,7 +24,8 @@ from dagc.execute.training import TrainingMachine
 from dagc.ir.graph import Graph
 from dagc.ir.graph_pass import PassError
 from dagc.ir.op import Op
-from dagc.ir.ops.attributes import AccumulateAttrs, AdamAttrs, MoveAttrs
+from dagc.ir.ops.attributes.moves import MoveAttrs
+from dagc.ir.ops.attributes.training import AccumulateAttrs, AdamAttrs
 from dagc.ir.segment import Segment
 from dagc.ir.text.read import parse_graph
 from dagc.ir.text.write import print_graph

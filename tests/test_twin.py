@@ -27,7 +27,9 @@ from dagc.execute.prove import prove_graph, prove_small, twin_inputs, twin_of_ph
 from dagc.execute.twin import NoTwin, Twin, otherwise
 from dagc.ir.graph import Graph
 from dagc.ir.op import Op
-from dagc.ir.ops.attributes import AttendAttrs, MoveAttrs, RouteAttrs, SliceAttrs
+from dagc.ir.ops.attributes.attention import AttendAttrs
+from dagc.ir.ops.attributes.experts import RouteAttrs
+from dagc.ir.ops.attributes.moves import MoveAttrs, SliceAttrs
 from dagc.ir.segment import Segment
 from dagc.ir.sharding import Sharding
 from dagc.ir.verify.verify import verify

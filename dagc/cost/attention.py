@@ -19,7 +19,7 @@ from ..calib.head_widths import classes_near
 from ..ir.mesh import Mesh
 from ..ir.op import Op
 from ..ir.ops.attention import attend_operands, context_shares, stored_share
-from ..ir.ops.attributes import AttendAttrs
+from ..ir.ops.attributes.attention import AttendAttrs
 from ..ir.ops.kind import Fuse
 from ..ir.ops.sequence import Array, over_blocks, query_runs
 from .local_shapes import AttentionShape

@@ -7,7 +7,7 @@ from ..base.traced import number
 from ..ir.graph import Graph
 from ..ir.op import Op
 from ..ir.ops.attention import unfused_kernels
-from ..ir.ops.attributes import AttendAttrs
+from ..ir.ops.attributes.attention import AttendAttrs
 from ..ir.ops.kind import Tokens
 from ..ir.ops.op_set import OPS, traffic
 from ..ir.segment import Segment

@@ -7,7 +7,7 @@ from math import ceil, isfinite
 import numpy as np
 
 from ..ir.graph import Graph
-from ..ir.ops.attributes import ExpertCopyAttrs
+from ..ir.ops.attributes.copies import ExpertCopyAttrs
 from ..ir.routed_dims import group_limit, resident_share, routers, skipped
 from ..ir.segment import Segment
 from ..spec.hardware import Hardware

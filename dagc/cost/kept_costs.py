@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..base.frozen import fields_of
 from ..ir.mesh import Mesh
 from ..ir.op import Op
-from ..ir.ops.attributes import Attrs
+from ..ir.ops.attributes.attrs import Attrs
 from ..ir.ops.op_set import OPS
 from ..ir.segment import Segment
 from ..ir.sharding import Axes

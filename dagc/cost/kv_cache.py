@@ -14,7 +14,7 @@ from ..ir.entries import counts_tokens, entries_dim
 from ..ir.graph import Graph
 from ..ir.mesh import Mesh
 from ..ir.op import Op
-from ..ir.ops.attributes import CacheAttrs
+from ..ir.ops.attributes.attention import CacheAttrs
 from ..ir.ops.kind import Tokens
 from ..ir.ops.op_set import OPS, state_bytes
 from ..ir.segment import Segment

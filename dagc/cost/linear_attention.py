@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from ..calib import delta_decode, delta_prefill, short_conv
 from ..ir.op import Op
-from ..ir.ops.attributes import DeltaAttrs
+from ..ir.ops.attributes.recurrent import DeltaAttrs
 from ..ir.ops.kind import Fuse
 from ..ir.ops.op_set import OPS
 from .measured import Match, Measured, estimate_s

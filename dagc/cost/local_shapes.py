@@ -13,7 +13,8 @@ from ..base.frozen import record, replace
 from ..ir.mesh import Mesh
 from ..ir.op import Op
 from ..ir.ops.attention import block_pairs, query_key_pairs
-from ..ir.ops.attributes import AttendAttrs, DispatchAttrs
+from ..ir.ops.attributes.attention import AttendAttrs
+from ..ir.ops.attributes.experts import DispatchAttrs
 from ..ir.ops.kind import Fuse
 from ..ir.ops.op_set import OPS
 from ..ir.ops.sequence import Array

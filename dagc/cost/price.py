@@ -19,7 +19,7 @@ from ..base.traced import called, is_traced, number
 from ..ir.graph import Graph
 from ..ir.mesh import Mesh
 from ..ir.op import Op
-from ..ir.ops.attributes import ExpertCopyAttrs
+from ..ir.ops.attributes.copies import ExpertCopyAttrs
 from ..ir.ops.op_set import OPS, kernels_of, local_flops, traffic, uneven_share
 from ..ir.routed_dims import Rows, routers, rows_of, rows_with
 from ..ir.segment import Segment

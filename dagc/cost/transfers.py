@@ -19,7 +19,7 @@ from ..ir.groups import GroupShape
 from ..ir.handed_on import Made, are_handed_on, crossing, crossing_back, sent
 from ..ir.mesh import Mesh
 from ..ir.op import Op
-from ..ir.ops.attributes import RingTurnAttrs
+from ..ir.ops.attributes.moves import RingTurnAttrs
 from ..ir.ops.sizes import local_bytes
 from ..ir.requests import request_moves
 from ..ir.segment import Segment

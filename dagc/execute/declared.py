@@ -6,7 +6,7 @@ import numpy as np
 
 from ..base.dtypes import INDICES
 from ..ir.op import Op, Value
-from ..ir.ops.attributes import RingTurnAttrs
+from ..ir.ops.attributes.moves import RingTurnAttrs
 from ..ir.segment import Segment
 from ..ir.sharding import Sharding
 from .dispatcher import Results

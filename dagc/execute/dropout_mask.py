@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..base.arrays import NDArray
-from ..ir.ops.attributes import DropoutAttrs
+from ..ir.ops.attributes.elementwise import DropoutAttrs
 from .dispatcher import OpCall
 from .values import Ints
 

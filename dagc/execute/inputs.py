@@ -12,7 +12,7 @@ import numpy as np
 from ..base.dtypes import INDICES
 from ..base.frozen import record
 from ..ir.op import Weight
-from ..ir.ops.attributes import RouteAttrs
+from ..ir.ops.attributes.experts import RouteAttrs
 from ..ir.segment import Segment
 from ..spec.workload import Routing
 from .values import Floats, Ints

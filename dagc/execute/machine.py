@@ -17,7 +17,7 @@ from ..ir.graph import Graph
 from ..ir.handed_on import sent
 from ..ir.mesh import Mesh
 from ..ir.op import Op
-from ..ir.ops.attributes import RouteAttrs
+from ..ir.ops.attributes.experts import RouteAttrs
 from ..ir.ops.kind import Tokens
 from ..ir.ops.op_set import OPS, state_of
 from ..ir.requests import IDS, RequestMove, request_moves

@@ -11,7 +11,7 @@ from ..cost.records import Costs
 from ..cost.schedule.training.verify_orders import verify_orders
 from ..ir.graph import Graph
 from ..ir.op import Op
-from ..ir.ops.attributes import LabelsAttrs
+from ..ir.ops.attributes.losses import LabelsAttrs
 from ..ir.segment import Segment
 from ..ir.verify.violation import VerifyError
 from ..pipeline.lower import lower

@@ -15,7 +15,7 @@ from ..cost.expert_placement import place_experts
 from ..cost.routing import expert_probabilities
 from ..ir.mesh import Mesh
 from ..ir.op import Op
-from ..ir.ops.attributes import DispatchAttrs
+from ..ir.ops.attributes.experts import DispatchAttrs
 from ..ir.routed_dims import group_limit, rows_of
 from ..ir.segment import Segment
 from ..ir.sharding import Axes, Sharding

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from ..ir.ops.attributes import NormAttrs
+from ..ir.ops.attributes.elementwise import NormAttrs
 from .dispatcher import OpCall, Rule
 from .values import Array
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..ir.entries import counts_tokens, group_of, pooled_of
-from ..ir.ops.attributes import LeavingAttrs, NormAttrs
+from ..ir.ops.attributes.attention import LeavingAttrs
+from ..ir.ops.attributes.elementwise import NormAttrs
 from ..ir.ops.leaving import EVERY, STILL
 from ..ir.ops.packing import unpacked_shape
 from ..ir.routed_dims import stem

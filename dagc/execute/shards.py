@@ -14,7 +14,9 @@ from ..ir.entries import entries_dim
 from ..ir.graph import Graph
 from ..ir.mesh import Mesh
 from ..ir.op import Op
-from ..ir.ops.attributes import DispatchAttrs, LabelsAttrs, WeightAttrs
+from ..ir.ops.attributes.experts import DispatchAttrs
+from ..ir.ops.attributes.losses import LabelsAttrs
+from ..ir.ops.attributes.training import WeightAttrs
 from ..ir.ops.leaving import EVERY
 from ..ir.ops.op_set import state_of
 from ..ir.ops.packing import sequences_of_row

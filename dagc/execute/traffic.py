@@ -12,7 +12,7 @@ from ..cost.records import Costs, OpCost
 from ..ir.graph import Graph
 from ..ir.handed_on import sent
 from ..ir.op import Op
-from ..ir.ops.attributes import RingTurnAttrs
+from ..ir.ops.attributes.moves import RingTurnAttrs
 from ..ir.requests import request_moves
 from ..ir.segment import Segment
 from ..ir.sharding import Sharding

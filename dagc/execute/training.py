@@ -11,7 +11,7 @@ import numpy as np
 from ..base.axes import ENDS
 from ..ir.graph import Graph
 from ..ir.op import BACKWARD, FORWARD, RECOMPUTE, UPDATE, WEIGHT, Op
-from ..ir.ops.attributes import AccumulateAttrs, StoreAttrs, WeightAttrs
+from ..ir.ops.attributes.training import AccumulateAttrs, StoreAttrs, WeightAttrs
 from ..ir.segment import Segment
 from .dispatcher import Env, Results, RunPlace, run_cells
 from .failure import ExecutionError, Wrong

@@ -20,21 +20,11 @@ from ..ir.graph import Graph, Stage, runs
 from ..ir.handed_on import are_handed_on, carried
 from ..ir.op import Op
 from ..ir.ops.attention import chooses, entry_operands, rope_of_factors, rotated
-from ..ir.ops.attributes import (
-    AttendAttrs,
-    Attrs,
-    DispatchAttrs,
-    LeavingAttrs,
-    LossAttrs,
-    PartAttrs,
-    PoolAttrs,
-    RopeAttrs,
-    RouteAttrs,
-    RouterAttrs,
-    SelectAttrs,
-    ShareAttrs,
-    TemperAttrs,
-)
+from ..ir.ops.attributes.attention import AttendAttrs, LeavingAttrs, PoolAttrs, RopeAttrs, SelectAttrs, TemperAttrs
+from ..ir.ops.attributes.attrs import Attrs
+from ..ir.ops.attributes.elementwise import PartAttrs
+from ..ir.ops.attributes.experts import DispatchAttrs, RouteAttrs, RouterAttrs
+from ..ir.ops.attributes.losses import LossAttrs, ShareAttrs
 from ..ir.ops.kind import Tokens
 from ..ir.ops.leaving import EVERY
 from ..ir.ops.op_set import OPS, table_by_id

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from ..ir.ops.attributes import AdamAttrs
+from ..ir.ops.attributes.training import AdamAttrs
 from .dispatcher import OpCall, Rule
 from .values import Array
 

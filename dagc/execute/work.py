@@ -10,7 +10,8 @@ import numpy as np
 
 from ..ir.op import Op
 from ..ir.ops.attention import attend_operands
-from ..ir.ops.attributes import AttendAttrs, DeltaAttrs
+from ..ir.ops.attributes.attention import AttendAttrs
+from ..ir.ops.attributes.recurrent import DeltaAttrs
 from ..ir.ops.elementwise import ACTIVATIONS
 from ..ir.ops.gradients import differentiated
 from ..ir.ops.kind import Tokens

@@ -7,7 +7,10 @@ from typing import TypeVar
 from ..base.collectives import ACROSS, is_token_exchange
 from ..base.frozen import record, replace
 from ..base.phase_kinds import SAMPLED, is_part
-from .ops.attributes import NONE, AttendAttrs, Attrs, CollectiveAttrs, CopyAttrs
+from .ops.attributes.attention import AttendAttrs
+from .ops.attributes.attrs import NONE, Attrs
+from .ops.attributes.copies import CopyAttrs
+from .ops.attributes.moves import CollectiveAttrs
 from .sharding import AT_EXPERTS, Axes, Sharding
 
 A = TypeVar("A", bound=Attrs)

@@ -7,7 +7,7 @@ import numpy as np
 from ..base.frozen import record
 from .mesh import Mesh
 from .op import Op
-from .ops.attributes import RingTurnAttrs
+from .ops.attributes.moves import RingTurnAttrs
 from .segment import Segment
 from .sharding import Axes, Sharding
 

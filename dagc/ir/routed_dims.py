@@ -10,7 +10,8 @@ from typing import NamedTuple
 from ..base.frozen import record
 from .graph import Graph
 from .op import Op, Weight
-from .ops.attributes import ExpertCopyAttrs, RouteAttrs
+from .ops.attributes.copies import ExpertCopyAttrs
+from .ops.attributes.experts import RouteAttrs
 from .segment import Segment
 
 

@@ -12,15 +12,10 @@ from ..base.frozen import record, replace
 from ..base.phase_kinds import PROMPT, is_part
 from .entries import derived
 from .op import SCOPES, Op, Taken, Value, Weight
-from .ops.attributes import (
-    AttendAttrs,
-    CollectiveAttrs,
-    CopyAttrs,
-    ExpertCopyAttrs,
-    FetchAttrs,
-    QuantiseAttrs,
-    SliceAttrs,
-)
+from .ops.attributes.attention import AttendAttrs
+from .ops.attributes.copies import CopyAttrs, ExpertCopyAttrs
+from .ops.attributes.moves import CollectiveAttrs, SliceAttrs
+from .ops.attributes.training import FetchAttrs, QuantiseAttrs
 from .sharding import Sharding
 
 OF_COPIES = (CollectiveAttrs, SliceAttrs, QuantiseAttrs)

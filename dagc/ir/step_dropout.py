@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from ..base.frozen import replace
 from .op import Op
-from .ops.attributes import DropoutAttrs
+from .ops.attributes.elementwise import DropoutAttrs
 from .ops.further import further_results
 from .segment import Segment
 

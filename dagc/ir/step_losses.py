@@ -7,7 +7,9 @@ from ..base.frozen import record, replace
 from .graph import Graph
 from .graph_pass import PassError
 from .op import Op
-from .ops.attributes import NONE, Attrs, LabelsAttrs, LossAttrs, RouteAttrs, RowMaxAttrs, ScoreAttrs, ShareAttrs
+from .ops.attributes.attrs import NONE, Attrs
+from .ops.attributes.experts import RouteAttrs
+from .ops.attributes.losses import LabelsAttrs, LossAttrs, RowMaxAttrs, ScoreAttrs, ShareAttrs
 from .ops.further import further_results
 from .segment import Segment
 

@@ -14,7 +14,8 @@ from ..cost.local_shapes import ExpertShape, LocalShapes
 from ..cost.records import Costs
 from ..ir.op import Op
 from ..ir.ops.attention import attend_operands
-from ..ir.ops.attributes import AttendAttrs, RingTurnAttrs
+from ..ir.ops.attributes.attention import AttendAttrs
+from ..ir.ops.attributes.moves import RingTurnAttrs
 from ..ir.ops.kind import Tokens
 from ..ir.ops.op_set import OPS, result_layout
 from ..ir.ops.sizes import local_count

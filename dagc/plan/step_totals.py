@@ -11,7 +11,7 @@ from ..base.frozen import record
 from ..cost.records import NO_TRANSFER, Costs, Transfer
 from ..cost.schedule.training.cell_orders import Seat
 from ..ir.op import BACKWARD, FORWARD, UPDATE, Op
-from ..ir.ops.attributes import RingTurnAttrs
+from ..ir.ops.attributes.moves import RingTurnAttrs
 from ..ir.segment import Segment
 from .result import CollectiveTotal
 from .trained import TrainingResult

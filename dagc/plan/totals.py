@@ -10,7 +10,7 @@ from ..base.collectives import COLLECTIVES
 from ..base.frozen import replace
 from ..cost.records import Costs, OpCost
 from ..ir.graph import Graph
-from ..ir.ops.attributes import RingTurnAttrs
+from ..ir.ops.attributes.moves import RingTurnAttrs
 from ..ir.requests import request_moves
 from .result import CollectiveTotal
 

@@ -13,15 +13,10 @@ import dagc
 from dagc.base.dtypes import dtype
 from dagc.ir.graph import Graph
 from dagc.ir.op import FORWARD, UPDATE, Op
-from dagc.ir.ops.attributes import (
-    AccumulateAttrs,
-    CacheAttrs,
-    ExpertCopyAttrs,
-    HostCacheAttrs,
-    QuantiseAttrs,
-    RouteAttrs,
-    StoreAttrs,
-)
+from dagc.ir.ops.attributes.attention import CacheAttrs
+from dagc.ir.ops.attributes.copies import ExpertCopyAttrs, HostCacheAttrs
+from dagc.ir.ops.attributes.experts import RouteAttrs
+from dagc.ir.ops.attributes.training import AccumulateAttrs, QuantiseAttrs, StoreAttrs
 from dagc.ir.ops.op_set import OPS
 from dagc.ir.segment import Segment
 from dagc.passes import host_experts, offload, quantise

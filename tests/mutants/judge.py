@@ -12,7 +12,7 @@ from dagc.cost.records import Costs
 from dagc.execute.prove import Alone, alone, prove_graph
 from dagc.execute.prove_training import compared, random_step, whole_model
 from dagc.ir.graph import Graph
-from dagc.ir.ops.attributes import StoreAttrs
+from dagc.ir.ops.attributes.training import StoreAttrs
 from dagc.ir.segment import Segment
 from dagc.ir.verify.verify import VerifyError, verify
 from dagc.spec.unit import Unit

@@ -9,7 +9,10 @@ from typing import Any
 
 from dagc.ir.graph import Graph, Stage
 from dagc.ir.op import CELLS, Op
-from dagc.ir.ops.attributes import ExchangeAttrs, MoveAttrs, Value, WeightAttrs, stated
+from dagc.ir.ops.attributes.attrs import Value, stated
+from dagc.ir.ops.attributes.experts import ExchangeAttrs
+from dagc.ir.ops.attributes.moves import MoveAttrs
+from dagc.ir.ops.attributes.training import WeightAttrs
 from dagc.ir.segment import Segment
 from dagc.ir.sharding import Axes, Sharding
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from dagc.ir.graph import Graph
 from dagc.ir.op import Op
-from dagc.ir.ops.attributes import AttendAttrs, DispatchAttrs
+from dagc.ir.ops.attributes.attention import AttendAttrs
+from dagc.ir.ops.attributes.experts import DispatchAttrs
 from dagc.ir.ops.sizes import loop_dims
 from dagc.ir.segment import Segment
 from dagc.spec.phase import Phase

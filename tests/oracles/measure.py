@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dagc
 from dagc.base.diagnostics import SpecError
-from dagc.ir.ops.attributes import RingTurnAttrs
+from dagc.ir.ops.attributes.moves import RingTurnAttrs
 from dagc.plan.result import PhaseResult
 from dagc.spec.unit import Unit
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 from ...base.frozen import record
 from ...ir.graph import Graph
 from ...ir.op import COPY, Op
-from ...ir.ops.attributes import RingTurnAttrs
+from ...ir.ops.attributes.moves import RingTurnAttrs
 from ...ir.segment import Segment
 from .moments import Moment, Node, State, later
 

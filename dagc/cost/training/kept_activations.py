@@ -9,7 +9,8 @@ from ...ir.graph import Graph, Stage
 from ...ir.handed_on import are_handed_on
 from ...ir.op import FORWARD, RECOMPUTE, UPDATE, WEIGHT, Op
 from ...ir.ops.attention import score_bytes
-from ...ir.ops.attributes import AttendAttrs, QuantiseAttrs
+from ...ir.ops.attributes.attention import AttendAttrs
+from ...ir.ops.attributes.training import QuantiseAttrs
 from ...ir.ops.op_set import OPS
 from ...ir.ops.sizes import local_bytes
 from ...ir.segment import Segment

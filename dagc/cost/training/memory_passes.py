@@ -15,7 +15,8 @@ from ...base.frozen import record
 from ...base.low_precision import Recipe, copies, recipe_of
 from ...ir.mesh import Mesh
 from ...ir.op import Op
-from ...ir.ops.attributes import AccumulateAttrs, ExchangeAttrs, WeightAttrs
+from ...ir.ops.attributes.experts import ExchangeAttrs
+from ...ir.ops.attributes.training import AccumulateAttrs, WeightAttrs
 from ...ir.ops.kind import Tokens
 from ...ir.ops.op_set import OPS, input_layout, result_layout, traffic
 from ...ir.ops.sizes import local_bytes, local_count

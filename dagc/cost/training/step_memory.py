@@ -8,7 +8,7 @@ from ...base.dtypes import DTYPE_BYTES
 from ...base.frozen import record
 from ...base.low_precision import copies
 from ...ir.graph import Graph
-from ...ir.ops.attributes import AccumulateAttrs, AdamAttrs, QuantiseAttrs
+from ...ir.ops.attributes.training import AccumulateAttrs, AdamAttrs, QuantiseAttrs
 from ...ir.ops.sizes import local_count
 from ...ir.ops.training import STATES
 from ...ir.segment import Segment

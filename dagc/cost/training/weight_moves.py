@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from ...base.frozen import record, replace
 from ...ir.graph import Graph
 from ...ir.op import WEIGHT, Op
-from ...ir.ops.attributes import AccumulateAttrs, QuantiseAttrs, SliceAttrs
+from ...ir.ops.attributes.moves import SliceAttrs
+from ...ir.ops.attributes.training import AccumulateAttrs, QuantiseAttrs
 from ...ir.ops.sizes import local_bytes
 from ...ir.segment import Segment
 from ...spec.hardware import Hardware

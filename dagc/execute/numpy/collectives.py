@@ -11,7 +11,7 @@ import numpy as np
 from ...base.collectives import ACROSS, REDUCTIONS
 from ...base.frozen import record
 from ...ir.op import Op
-from ...ir.ops.attributes import MoveAttrs, RingTurnAttrs
+from ...ir.ops.attributes.moves import MoveAttrs, RingTurnAttrs
 from ...ir.segment import Segment
 from ...ir.sharding import Sharding
 from ..failure import CannotRun, Wrong

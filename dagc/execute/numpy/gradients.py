@@ -9,21 +9,12 @@ from typing import Any
 import numpy as np
 
 from ...ir.ops.attention import attend_extras
-from ...ir.ops.attributes import (
-    AttendAttrs,
-    ClampAttrs,
-    DeltaGradAttrs,
-    DropoutGradAttrs,
-    ExchangeAttrs,
-    LossAttrs,
-    OperandAttrs,
-    PartAttrs,
-    RouteGradAttrs,
-    ScoreAttrs,
-    ShareAttrs,
-    SinkhornAttrs,
-    values,
-)
+from ...ir.ops.attributes.attention import AttendAttrs
+from ...ir.ops.attributes.attrs import values
+from ...ir.ops.attributes.elementwise import ClampAttrs, DropoutGradAttrs, OperandAttrs, PartAttrs, SinkhornAttrs
+from ...ir.ops.attributes.experts import ExchangeAttrs, RouteGradAttrs
+from ...ir.ops.attributes.losses import LossAttrs, ScoreAttrs, ShareAttrs
+from ...ir.ops.attributes.recurrent import DeltaGradAttrs
 from ...ir.ops.gradients import differentiated, forward_op, unread_operand
 from ...ir.routed_dims import chosen_from, thins
 from ..dispatcher import OpCall, Rule

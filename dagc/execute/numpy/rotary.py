@@ -9,7 +9,7 @@ import numpy as np
 from ...base.frozen import record
 from ...base.number_texts import numbers_of
 from ...ir.ops.attention import rotated
-from ...ir.ops.attributes import Attrs, values
+from ...ir.ops.attributes.attrs import Attrs, values
 from ..values import Floats, Ints
 
 

@@ -11,23 +11,11 @@ from typing import Any
 import numpy as np
 
 from ...ir.ops.attention import attend_extras, entry_operands
-from ...ir.ops.attributes import (
-    AttendAttrs,
-    ClampAttrs,
-    CombineAttrs,
-    DeltaAttrs,
-    DispatchAttrs,
-    DropoutAttrs,
-    PartAttrs,
-    PoolAttrs,
-    RouteAttrs,
-    ScaleAttrs,
-    SelectAttrs,
-    ShiftAttrs,
-    SinkhornAttrs,
-    TemperAttrs,
-    values,
-)
+from ...ir.ops.attributes.attention import AttendAttrs, PoolAttrs, SelectAttrs, TemperAttrs
+from ...ir.ops.attributes.attrs import values
+from ...ir.ops.attributes.elementwise import ClampAttrs, DropoutAttrs, PartAttrs, ScaleAttrs, ShiftAttrs, SinkhornAttrs
+from ...ir.ops.attributes.experts import CombineAttrs, DispatchAttrs, RouteAttrs
+from ...ir.ops.attributes.recurrent import DeltaAttrs
 from ...ir.routed_dims import chosen_from, thins
 from ..dispatcher import Backend, OpCall, Rule
 from ..dropout_mask import dropped_where

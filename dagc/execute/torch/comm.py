@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from ...ir.op import Op
-from ...ir.ops.attributes import MoveAttrs, RingTurnAttrs, SoftmaxScatterAttrs
+from ...ir.ops.attributes.moves import MoveAttrs, RingTurnAttrs, SoftmaxScatterAttrs
 from ...ir.segment import Segment
 from ..failure import CannotRun
 from ..values import Ragged

@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from ...base.frozen import record
 from ...ir.op import Op
-from ...ir.ops.attributes import MoveAttrs
+from ...ir.ops.attributes.moves import MoveAttrs
 from ...ir.peers import Peers, peers
 from ...ir.segment import Segment
 from ...ir.sharding import Axes, Sharding

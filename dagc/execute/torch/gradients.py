@@ -9,15 +9,10 @@ from typing import Any
 
 import torch
 
-from ...ir.ops.attributes import (
-    DropoutGradAttrs,
-    ExchangeAttrs,
-    LossAttrs,
-    RouteGradAttrs,
-    ScoreAttrs,
-    ShareAttrs,
-    values,
-)
+from ...ir.ops.attributes.attrs import values
+from ...ir.ops.attributes.elementwise import DropoutGradAttrs
+from ...ir.ops.attributes.experts import ExchangeAttrs, RouteGradAttrs
+from ...ir.ops.attributes.losses import LossAttrs, ScoreAttrs, ShareAttrs
 from ...ir.ops.elementwise import ACTIVATIONS
 from ...ir.ops.gradients import differentiated, forward_op, unread_operand
 from ...ir.routed_dims import chosen_from, thins

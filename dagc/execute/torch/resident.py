@@ -12,7 +12,7 @@ import torch
 
 from ...base.dtypes import INDICES
 from ...ir.op import Op
-from ...ir.ops.attributes import AdamAttrs
+from ...ir.ops.attributes.training import AdamAttrs
 from ...ir.ops.kind import Tokens
 from ...ir.ops.op_set import OPS
 from ...ir.segment import Segment

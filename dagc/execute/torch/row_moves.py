@@ -8,7 +8,7 @@ import torch.distributed as dist
 
 from ...base.collectives import REDUCTIONS
 from ...ir.op import Op
-from ...ir.ops.attributes import MoveAttrs, SliceAttrs
+from ...ir.ops.attributes.moves import MoveAttrs, SliceAttrs
 from ...ir.segment import Segment
 from ...ir.sharding import Sharding
 from ..routed import RoutedRows

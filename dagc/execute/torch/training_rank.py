@@ -22,7 +22,7 @@ from ...cost.schedule.training.cell_orders import Cell, Part, PipelineSchedule
 from ...ir.graph import Stage
 from ...ir.handed_on import Made, crossing, crossing_back
 from ...ir.op import BACKWARD, FORWARD, RECOMPUTE, UPDATE, WEIGHT, Op
-from ...ir.ops.attributes import AccumulateAttrs, StoreAttrs
+from ...ir.ops.attributes.training import AccumulateAttrs, StoreAttrs
 from ...ir.segment import Segment
 from ...ir.sharding import Sharding
 from ..dispatcher import Env, run_cells

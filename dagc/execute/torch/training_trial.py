@@ -16,7 +16,7 @@ from ...base.frozen import record
 from ...cost.schedule.training.cell_orders import PipelineSchedule
 from ...ir.graph import Graph
 from ...ir.op import Op
-from ...ir.ops.attributes import AccumulateAttrs, StoreAttrs, WeightAttrs
+from ...ir.ops.attributes.training import AccumulateAttrs, StoreAttrs, WeightAttrs
 from ...ir.segment import Segment
 from ...plan.step_totals import edge_between
 from ...plan.trained import TrainingResult

@@ -8,7 +8,7 @@ from math import ceil
 from ...base.collectives import COLLECTIVES
 from ...cost.schedule.layer_program import lane_program
 from ...ir.op import UPDATE, Op
-from ...ir.ops.attributes import RingTurnAttrs
+from ...ir.ops.attributes.moves import RingTurnAttrs
 from ...ir.ops.sizes import local_bytes
 from ...ir.segment import Segment
 from ...plan.step_totals import cell_name

@@ -22,7 +22,7 @@ from ...cost.schedule.training.cell_orders import Cell, Part, cells_of
 from ...cost.training.cell_costs import INPUT_BACKWARD, WHOLE_BACKWARD
 from ...cost.training.weight_moves import weight_moves
 from ...ir.op import FORWARD, UPDATE, WEIGHT, Op
-from ...ir.ops.attributes import AccumulateAttrs, AdamAttrs, StoreAttrs
+from ...ir.ops.attributes.training import AccumulateAttrs, AdamAttrs, StoreAttrs
 from ...ir.segment import Segment
 from ...plan.step_totals import edge_between
 from ...plan.trained import TrainingResult

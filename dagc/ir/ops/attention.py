@@ -15,7 +15,8 @@ from ..op import Op
 from ..routed_dims import stem
 from ..segment import Segment
 from ..sharding import Axes, Sharding
-from .attributes import AttendAttrs, CacheAttrs, HostCacheAttrs, RopeAttrs, SelectAttrs, TemperAttrs
+from .attributes.attention import AttendAttrs, CacheAttrs, RopeAttrs, SelectAttrs, TemperAttrs
+from .attributes.copies import HostCacheAttrs
 from .elementwise import as_operand, per_element
 from .experts import value_widths
 from .kind import (

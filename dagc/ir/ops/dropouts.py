@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..op import Op
 from ..segment import Segment
-from .attributes import DropoutAttrs, DropoutGradAttrs
+from .attributes.elementwise import DropoutAttrs, DropoutGradAttrs
 from .elementwise import as_operand, per_element
 from .kind import DtypeRule, OpKind, operands, same_dims
 

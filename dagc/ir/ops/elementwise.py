@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..op import Op
 from ..segment import Segment
 from ..sharding import Axes
-from .attributes import ClampAttrs, ScaleAttrs, ShiftAttrs
+from .attributes.elementwise import ClampAttrs, ScaleAttrs, ShiftAttrs
 from .kind import AS_OPERAND, IN_RECURRENCE, Count, Misfit, OpKind, listed, operands, same_dims
 
 

@@ -8,7 +8,8 @@ from ..op import Op
 from ..routed_dims import dim_like, routed, rows_of, skipped, stem
 from ..segment import Segment
 from ..sharding import Axes, Sharding
-from .attributes import CombineAttrs, DispatchAttrs, ExchangeAttrs, ExpertCopyAttrs, RouteAttrs
+from .attributes.copies import ExpertCopyAttrs
+from .attributes.experts import CombineAttrs, DispatchAttrs, ExchangeAttrs, RouteAttrs
 from .elementwise import per_element
 from .kind import AS_OPERAND, IN_EXPERTS, DtypeRule, Misfit, OpKind, Tokens, listed, operands, same_dims
 from .sizes import by_loops, local_bytes, local_count

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from ...base.frozen import replace
 from ..op import Op, Value
 from ..sharding import Sharding
-from .attributes import DropoutAttrs, RouteAttrs, RowMaxAttrs
+from .attributes.elementwise import DropoutAttrs
+from .attributes.experts import RouteAttrs
+from .attributes.losses import RowMaxAttrs
 
 MASK = "uint8"
 """Of what a dropout keeps."""

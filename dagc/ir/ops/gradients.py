@@ -13,17 +13,11 @@ from ..routed_dims import rows_of
 from ..segment import Segment
 from ..sharding import Axes, Sharding
 from . import attention, elementwise, experts, norms, recurrent, router_losses, rows, streams
-from .attributes import (
-    AttendAttrs,
-    AttendGradAttrs,
-    Attrs,
-    DeltaGradAttrs,
-    ExchangeAttrs,
-    OperandAttrs,
-    RouteGradAttrs,
-    schema,
-    values,
-)
+from .attributes.attention import AttendAttrs, AttendGradAttrs
+from .attributes.attrs import Attrs, schema, values
+from .attributes.elementwise import OperandAttrs
+from .attributes.experts import ExchangeAttrs, RouteGradAttrs
+from .attributes.recurrent import DeltaGradAttrs
 from .contraction import multiply_adds
 from .experts import choices_at_home, rows_needed, tokens_needed
 from .kind import (

@@ -14,7 +14,9 @@ from ..mesh import Mesh
 from ..op import Op
 from ..segment import Segment
 from ..sharding import Axes, Sharding
-from .attributes import Attrs, CollectiveAttrs, ExchangeAttrs
+from .attributes.attrs import Attrs
+from .attributes.experts import ExchangeAttrs
+from .attributes.moves import CollectiveAttrs
 from .sequence import Array
 
 Dims = tuple[str, ...]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ..op import Op
 from ..segment import Segment
 from ..sharding import Axes
-from .attributes import LeavingAttrs
+from .attributes.attention import LeavingAttrs
 from .kind import AS_OPERAND, IN_BOTH, Dims, Misfit, OpKind, listed, operands, same_dims
 
 EVERY, STILL = "every", "batch"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..op import Op
 from ..segment import Segment
-from .attributes import LabelsAttrs, LossAttrs, RowMaxAttrs
+from .attributes.losses import LabelsAttrs, LossAttrs, RowMaxAttrs
 from .contraction import multiply_adds
 from .elementwise import per_element
 from .kind import ROW_SUMS, DtypeRule, OpKind, operands, same_dims

@@ -9,7 +9,7 @@ from ..mesh import Mesh
 from ..op import Op, Value
 from ..segment import Segment
 from ..sharding import Axes, Sharding
-from .attributes import MoveAttrs, RingTurnAttrs, SliceAttrs, SoftmaxMergeAttrs, SoftmaxScatterAttrs
+from .attributes.moves import MoveAttrs, RingTurnAttrs, SliceAttrs, SoftmaxMergeAttrs, SoftmaxScatterAttrs
 from .further import moved_results
 from .kind import AS_OPERAND, IN_EXPERTS, Misfit, OpKind, listed, same_dims
 

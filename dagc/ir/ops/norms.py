@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..op import Op
 from ..segment import Segment
-from .attributes import NormAttrs
+from .attributes.elementwise import NormAttrs
 from .contraction import multiply_adds
 from .elementwise import per_element
 from .kind import IN_EXPERTS, ROW_SUMS, DimsRule, Fuse, Misfit, OpKind, RowSum, listed, operands, same_dims

@@ -32,7 +32,9 @@ from . import (
     streams,
     training,
 )
-from .attributes import Attrs, RouteAttrs, Value, read_record
+from .attributes.attrs import Attrs, Value
+from .attributes.experts import RouteAttrs
+from .attributes.read_record import read_record
 from .kind import OpKind, Tokens
 from .sequence import Array
 from .sizes import by_loops, local_bytes, local_count, loop_axes, loop_dims

@@ -8,7 +8,7 @@ from __future__ import annotations
 from ..entries import AGAIN, PAIR, pooled_of
 from ..op import Op
 from ..segment import Segment
-from .attributes import PoolAttrs
+from .attributes.attention import PoolAttrs
 from .kind import Dims, Misfit, OpKind, Tokens, listed, operands, same_dims
 
 

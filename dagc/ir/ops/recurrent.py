@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..op import Op
 from ..segment import Segment
-from .attributes import DeltaAttrs
+from .attributes.recurrent import DeltaAttrs
 from .contraction import multiply_adds
 from .kind import Dims, Misfit, OpKind, Tokens, listed, operands, same_dims
 

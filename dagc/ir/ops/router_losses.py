@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..op import Op
 from ..segment import Segment
-from .attributes import LossAttrs, ScoreAttrs, ShareAttrs
+from .attributes.losses import LossAttrs, ScoreAttrs, ShareAttrs
 from .elementwise import as_operand
 from .experts import value_widths
 from .kind import ROW_SUMS, DtypeRule, Misfit, OpKind, listed, operands

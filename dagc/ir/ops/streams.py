@@ -7,7 +7,7 @@ from math import prod
 
 from ..op import Op
 from ..segment import Segment
-from .attributes import PartAttrs, SinkhornAttrs
+from .attributes.elementwise import PartAttrs, SinkhornAttrs
 from .elementwise import as_operand
 from .kind import AS_OPERAND, Count, Misfit, OpKind, listed, operands
 

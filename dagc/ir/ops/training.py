@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..op import Op
 from ..segment import Segment
 from ..sharding import Sharding
-from .attributes import AccumulateAttrs, AdamAttrs, FetchAttrs, QuantiseAttrs, StoreAttrs
+from .attributes.training import AccumulateAttrs, AdamAttrs, FetchAttrs, QuantiseAttrs, StoreAttrs
 from .elementwise import as_operand, per_element
 from .kind import AS_OPERAND, Misfit, OpKind, listed, operands
 from .sizes import by_loops

@@ -7,26 +7,12 @@ from typing import Protocol
 
 from ..op import Op
 from ..segment import Segment
-from .attributes import (
-    NONE,
-    OF_CHOICE,
-    AttendAttrs,
-    AttendGradAttrs,
-    Attrs,
-    CombineAttrs,
-    DeltaGradAttrs,
-    DispatchAttrs,
-    DropoutAttrs,
-    DropoutGradAttrs,
-    ExchangeAttrs,
-    LossAttrs,
-    OperandAttrs,
-    RopeAttrs,
-    RouteAttrs,
-    RouteGradAttrs,
-    ScaleAttrs,
-    values,
-)
+from .attributes.attention import AttendAttrs, AttendGradAttrs, RopeAttrs
+from .attributes.attrs import NONE, Attrs, values
+from .attributes.elementwise import DropoutAttrs, DropoutGradAttrs, OperandAttrs, ScaleAttrs
+from .attributes.experts import OF_CHOICE, CombineAttrs, DispatchAttrs, ExchangeAttrs, RouteAttrs, RouteGradAttrs
+from .attributes.losses import LossAttrs
+from .attributes.recurrent import DeltaGradAttrs
 from .gradients import KINDS
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from ..ops.attributes import AttributeFault, Attrs, ExchangeAttrs, Value, schema, stated
+from ..ops.attributes.attrs import Attrs, Value, schema, stated
+from ..ops.attributes.experts import ExchangeAttrs
+from ..ops.attributes.read_record import AttributeFault
 from ..ops.op_set import OPS, attrs_of
 from .implied import AxisNames
 from .scan import Cursor, TextError

@@ -8,7 +8,7 @@ from functools import cached_property
 from ...base.axes import EXPERT_SIDE
 from ..mesh import Mesh
 from ..op import Loops, Op
-from ..ops.attributes import SliceAttrs
+from ..ops.attributes.moves import SliceAttrs
 from ..routed_dims import dim_like, stem
 from ..sharding import Axes, Sharding
 

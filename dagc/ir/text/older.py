@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from ...base.frozen import replace
 from ..op import Op
 from ..op import Value as Result
-from ..ops.attributes import ExchangeAttrs, Value
+from ..ops.attributes.attrs import Value
+from ..ops.attributes.experts import ExchangeAttrs
 from ..ops.further import further_results, moved_results
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...base.dtypes import DTYPE_BYTES
 from ..entries import group_of
 from ..op import SCOPES, Op, is_scope
-from ..ops.attributes import check_values
+from ..ops.attributes.read_record import check_values
 from ..ops.kind import Misfit
 from ..ops.op_set import OPS
 from ..segment import Segment

@@ -13,14 +13,10 @@ from ..graph import Graph
 from ..handed_on import carried
 from ..mesh import Mesh
 from ..op import CELLS, FORWARD, SCOPES, Op
-from ..ops.attributes import (
-    AccumulateAttrs,
-    AttributeFault,
-    DispatchAttrs,
-    RingTurnAttrs,
-    SoftmaxMergeAttrs,
-    SoftmaxScatterAttrs,
-)
+from ..ops.attributes.experts import DispatchAttrs
+from ..ops.attributes.moves import RingTurnAttrs, SoftmaxMergeAttrs, SoftmaxScatterAttrs
+from ..ops.attributes.read_record import AttributeFault
+from ..ops.attributes.training import AccumulateAttrs
 from ..ops.further import further_results
 from ..ops.kind import Misfit, Tokens
 from ..ops.leaving import still_there

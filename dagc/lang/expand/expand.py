@@ -11,7 +11,8 @@ from ...base.traced import number
 from ...ir.entries import group_of
 from ...ir.graph import Graph, Stage
 from ...ir.op import Op, Taken, Weight
-from ...ir.ops.attributes import PoolAttrs, RouteAttrs
+from ...ir.ops.attributes.attention import PoolAttrs
+from ...ir.ops.attributes.experts import RouteAttrs
 from ...ir.ops.leaving import EXIT_HEAD, EXIT_TOKEN
 from ...ir.ops.op_set import OPS
 from ...ir.requests import IDS

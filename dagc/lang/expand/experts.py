@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...base.frozen import replace
 from ...ir.op import Op
-from ...ir.ops.attributes import RouteAttrs
+from ...ir.ops.attributes.experts import RouteAttrs
 from ...ir.requests import IDS
 from ...ir.routed_dims import Rows, after_skipping, left_out, rows_of, slot_dim, stem
 from .builder import Ref

@@ -15,22 +15,11 @@ from ...base.syntax import ast
 from ...base.units import Quantity
 from ...ir.entries import group_of
 from ...ir.ops.attention import rotated
-from ...ir.ops.attributes import (
-    AttendAttrs,
-    ClampAttrs,
-    CombineAttrs,
-    DeltaAttrs,
-    DispatchAttrs,
-    NormAttrs,
-    PartAttrs,
-    PoolAttrs,
-    RopeAttrs,
-    RouteAttrs,
-    SelectAttrs,
-    SinkhornAttrs,
-    TemperAttrs,
-    keywords,
-)
+from ...ir.ops.attributes.attention import AttendAttrs, PoolAttrs, RopeAttrs, SelectAttrs, TemperAttrs
+from ...ir.ops.attributes.attrs import keywords
+from ...ir.ops.attributes.elementwise import ClampAttrs, NormAttrs, PartAttrs, SinkhornAttrs
+from ...ir.ops.attributes.experts import CombineAttrs, DispatchAttrs, RouteAttrs
+from ...ir.ops.attributes.recurrent import DeltaAttrs
 from ...ir.ops.elementwise import ACTIVATIONS
 from ...ir.requests import IDS
 from .attention import attend, cache, conv, delta, pool, select

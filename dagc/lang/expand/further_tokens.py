@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ...base.frozen import replace
 from ...ir.op import Op, Weight
-from ...ir.ops.attributes import LabelsAttrs
+from ...ir.ops.attributes.losses import LabelsAttrs
 from ...ir.segment import Segment
 from ...spec.unit import Unit
 from .block import Block

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import NoReturn, Protocol
 
 from ...ir.op import Op, Weight
-from ...ir.ops.attributes import CombineAttrs, DispatchAttrs
+from ...ir.ops.attributes.experts import CombineAttrs, DispatchAttrs
 from ...ir.ops.op_set import OPS
 from ...ir.requests import IDS
 from ...ir.routed_dims import Rows, rows_of, stem

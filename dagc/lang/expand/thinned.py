@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ...base.frozen import replace
 from ...ir.op import Op
-from ...ir.ops.attributes import LeavingAttrs
+from ...ir.ops.attributes.attention import LeavingAttrs
 from ...ir.ops.further import further_results
 from ...ir.ops.kind import Tokens
 from ...ir.ops.leaving import EVERY, STILL

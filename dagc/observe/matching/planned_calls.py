@@ -10,7 +10,7 @@ from ...base.collectives import ACROSS, SEND
 from ...base.dtypes import DTYPE_BYTES
 from ...base.frozen import record
 from ...ir.op import Op
-from ...ir.ops.attributes import RingTurnAttrs
+from ...ir.ops.attributes.moves import RingTurnAttrs
 from ...ir.routed_dims import rows_of
 from ...ir.sharding import Axes
 from ...plan.result import PhaseResult

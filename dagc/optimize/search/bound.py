@@ -19,7 +19,8 @@ from ...base.frozen import record
 from ...cost.records import Costs, OpCost
 from ...ir.graph import Graph
 from ...ir.op import Op
-from ...ir.ops.attributes import ExchangeAttrs, RingTurnAttrs
+from ...ir.ops.attributes.experts import ExchangeAttrs
+from ...ir.ops.attributes.moves import RingTurnAttrs
 from ...ir.segment import Segment
 from .objectives import Floats
 from .rules import PARTS, Facts, batching

@@ -10,7 +10,7 @@ from ...base.diagnostics import SpecError
 from ...base.frozen import record
 from ...cost.training.cell_costs import CELL_GROUPS, CellCost
 from ...ir.op import COMPUTE, RECOMPUTE, Op
-from ...ir.ops.attributes import AccumulateAttrs
+from ...ir.ops.attributes.training import AccumulateAttrs
 from ...ir.segment import Segment
 from ...ir.verify.violation import VerifyError
 from ...pipeline.train import CostedCells

@@ -11,7 +11,7 @@ from ...base.units import BYTES, FLOPS, TIME, show
 from ...cost.schedule.records import Run
 from ...ir.mesh import Mesh
 from ...ir.op import Op
-from ...ir.ops.attributes import RingTurnAttrs
+from ...ir.ops.attributes.moves import RingTurnAttrs
 from ...ir.ops.op_set import OPS
 from ...ir.segment import Segment
 from ...plan.plan import CompiledPlan

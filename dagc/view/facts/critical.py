@@ -15,7 +15,7 @@ from ...cost.records import Array
 from ...cost.schedule.layer_program import lane_program
 from ...ir.graph import Graph
 from ...ir.op import COPY
-from ...ir.ops.attributes import RingTurnAttrs
+from ...ir.ops.attributes.moves import RingTurnAttrs
 from ...ir.segment import Segment
 from ...plan.result import PhaseResult
 from .timeline import Index, Layer, at, layers

@@ -10,7 +10,7 @@ from ...cost.schedule.training.schedule_table import SCHEDULES
 from ...cost.training.kept_activations import kept_scores
 from ...cost.training.step_memory import TrainingMemory
 from ...ir.op import UPDATE
-from ...ir.ops.attributes import AttendAttrs
+from ...ir.ops.attributes.attention import AttendAttrs
 from ...ir.ops.op_set import OPS
 from ...plan.step_totals import busiest, layers_on, shares, step_ops
 from ...plan.trained import TrainingResult
