@@ -13,6 +13,7 @@ from typing import Any
 import environment_of_tests  # noqa: F401
 import pytest
 import shared_runs
+import tiers
 from hypothesis import HealthCheck, settings
 
 import dagc
@@ -202,6 +203,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(tiers)
     kept_phases.MOST = kept_lowerings.MOST = 0  # tests change parts of dagc between two compilations
     cache = getattr(config, "cache", None)
     shared_runs.FOLDER = cache.mkdir("servings") if cache is not None else None

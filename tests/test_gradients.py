@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mutants.expansion import model_text
 from test_empty_experts import text_of
+from tiers import spread
 from training_steps import Step, differences, library_text, sharded_run, small_step, step_of, whole_run
 
 from dagc.base.arrays import NDArray
@@ -253,12 +254,8 @@ DISTINCT = (
     "dbrx", "deepseek_v2", "deepseek_v3_yarn", "deepseek_v32", "gemma2", "glm4_moe", "glm_moe_dsa_shared", "longcat_flash", "gpt_neox", "gpt_oss_yarn", "llama4", "llama_bias_tied",
     "minimax_m2", "mixtral", "nemotron", "phimoe_jitter", "qwen3_next", "qwen3_5_moe",
 )  # fmt: skip
-"""One of each architecture; DAGC_EXAMPLES tries all."""
-REFERENCES = [
-    path.parent
-    for path in sorted((ROOT / "tests" / "data" / "reference").glob("*/slopes.npz"))
-    if path.parent.name in DISTINCT or examples(1) > 1
-]
+"""One of each architecture."""
+REFERENCES = [path.parent for path in sorted((ROOT / "tests" / "data" / "reference").glob("*/slopes.npz"))]
 
 
 REFERENCE = """moe 1
@@ -274,7 +271,9 @@ def direction(name: str, shape: tuple[int, ...]) -> Floats:
     return np.random.default_rng(zlib.crc32(name.encode())).normal(size=shape)
 
 
-@pytest.mark.parametrize("folder", REFERENCES, ids=lambda folder: folder.name)
+@pytest.mark.parametrize(
+    "folder", spread(REFERENCES, lambda folder: folder.name in DISTINCT), ids=lambda folder: folder.name
+)
 def test_gradients_are_those_of_transformers(folder: Path) -> None:
     """Its parameters are read as weights are; the loss and its slope along a direction in each are those that autograd gave."""
     with np.load(folder / "weights.npz") as data:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import examples
 from mutants.expansion import model_text
+from tiers import spread
 
 from dagc.base.diagnostics import Collector
 from dagc.base.source import Source
@@ -113,14 +113,17 @@ COVERED = {
     "qwen3_5_moe": ("tp beyond KV heads", "ep x tp x sp ring", "folded experts"),
 }  # fmt: skip
 """Models of which every other split is one that another model has: each kind of op with its attributes, over each of its axes, is still proved under
-each strategy. `DAGC_EXAMPLES=2` proves all."""
+each strategy."""
 
 
-def strategies(case: Path) -> tuple[str, ...]:
-    """Those that a model is proved under."""
-    split = [name for name in STRATEGIES if name != "whole" and ("experts" not in name or has_experts(case))]
-    if examples(1) > 1:
-        return ("whole", *split)
+def split_by(case: Path) -> list[str]:
+    """Strategies that split a model: those that it has the parts for."""
+    return [name for name in STRATEGIES if name != "whole" and ("experts" not in name or has_experts(case))]
+
+
+def shown(case: Path) -> tuple[str, ...]:
+    """Strategies that a model is proved under by default."""
+    split = split_by(case)
     if case.parent.name in COVERED:
         split = [name for name in split if name in COVERED[case.parent.name]]
     if case.parent.name in IN_TURN:
@@ -131,11 +134,13 @@ def strategies(case: Path) -> tuple[str, ...]:
     return ("whole", *split)
 
 
-PAIRS = [(case, strategy) for case in CASES for strategy in strategies(case)]
-"""Every model under every strategy that it has the parts for."""
+PAIRS = [(case, strategy) for case in CASES for strategy in ("whole", *split_by(case))]
+SHOWN = {(case, strategy) for case in CASES for strategy in shown(case)}
 
 
-@pytest.mark.parametrize(("case", "strategy"), PAIRS, ids=lambda v: v.parent.name if isinstance(v, Path) else v)
+@pytest.mark.parametrize(
+    ("case", "strategy"), spread(PAIRS, SHOWN), ids=lambda v: v.parent.name if isinstance(v, Path) else v
+)
 def test_logits_and_the_cached_step_are_those_of_transformers(case: Path, strategy: str) -> None:
     for proof in proofs(case, strategy):
         assert proof.reference_error is not None and proof.reference_error <= 1e-9, proof

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import random
 import re
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import pytest
 from conftest import ROOT, examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiers import exhaustive
 
 from dagc.base.frozen import replace
 from dagc.base.pipeline_schedules import SCHEDULES, Unmet
@@ -374,11 +374,11 @@ def test_printed_orders(name: str, pytestconfig: pytest.Config) -> None:
 
 @cache
 def torch_schedules() -> object:
-    if "DAGC_EXAMPLES" not in os.environ:
-        pytest.skip("its import takes longer than all other tests here: DAGC_EXAMPLES=1 runs it")
+    """Importing it takes longer than all other tests here."""
     return pytest.importorskip("torch.distributed.pipelining.schedules")
 
 
+@exhaustive
 @pytest.mark.parametrize(
     ("name", "theirs", "p", "m", "v"),
     [
