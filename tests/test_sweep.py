@@ -15,14 +15,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dask_workers
 import pytest
 from conftest import ROOT, spec_text
+from faulty_points import dies, dies_once, ended_once, sleeps
 
 import dagc
 import dagc.optimize.clusters
 from dagc.cli import main
 from dagc.optimize.clusters import TRIES
-from dagc.optimize.point import SweepRow, Task
+from dagc.optimize.point import Task
 from dagc.optimize.points import evaluate, points, process_pool, sweep, sweep_on
 from dagc.view.report.terminal_text import in_blocks
 
@@ -48,21 +50,6 @@ def tasks(folder: Path | None = None) -> list[Task]:
     """`folder` travels in the base directory, for workers that must leave a trace."""
     combinations = points({"wide": ["1", "2", "3", "4"], "unused": ["1", "3"]})
     return [Task(TEXT, "s.moe", None if folder is None else str(folder), tuple(p.items())) for p in combinations]
-
-
-def dies_once(task: Task) -> SweepRow:
-    """The first process that gets a point of `wide = 2` dies with it."""
-    mark = Path(task.base_dir or ".") / "died"
-    if dict(task.settings)["wide"] == "2" and not mark.exists():
-        mark.touch()
-        os._exit(1)
-    return evaluate(task)
-
-
-def dies(task: Task) -> SweepRow:
-    if dict(task.settings) == {"wide": "2", "unused": "3"}:
-        os._exit(1)
-    return evaluate(task)
 
 
 def url_of(cluster: Any) -> str:
@@ -108,8 +95,7 @@ def test_a_point_that_kills_its_workers_is_given_up() -> None:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """Of two processes, which are started again when they end."""
-    distributed = pytest.importorskip("distributed", reason="Dask is an extra: pip install -e '.[dask]'")
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as own:
+    with dask_workers.cluster(2) as own:
         yield own
 
 
@@ -171,16 +157,6 @@ def test_a_ray_cluster_that_loses_a_worker_gives_the_same_rows(tmp_path: Path) -
     assert [r.settings for r in lost if r.errors == given_up] == [{"wide": "2", "unused": "3"}]
 
 
-def ended_once(task: Task) -> SweepRow:
-    """The first process that gets a point of `wide = 2` is asked to end."""
-    mark = Path(task.base_dir or ".") / "died"
-    if dict(task.settings)["wide"] == "2" and not mark.exists():
-        mark.touch()
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(60)
-    return evaluate(task)
-
-
 def test_a_worker_that_is_told_to_end_is_a_lost_one(tmp_path: Path) -> None:
     """Also where the process that waits for it handles that signal, as a command does."""
     before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit("the parent's"))
@@ -189,11 +165,6 @@ def test_a_worker_that_is_told_to_end_is_a_lost_one(tmp_path: Path) -> None:
     finally:
         signal.signal(signal.SIGTERM, before)
     assert (tmp_path / "died").exists()
-
-
-def sleeps(task: Task) -> SweepRow:
-    time.sleep(600)
-    return evaluate(task)
 
 
 def test_a_sweep_that_is_left_ends_its_workers() -> None:
