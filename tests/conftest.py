@@ -167,6 +167,7 @@ SHARED = {
         "markdown", "examples",
     ),
     "reference models": ("expand_mutants", "pass_mutants"),
+    "forked ranks": ("capacity_drops", "empty_experts", "experts_by_token", "matching", "measure", "preflight", "run", "run_trace", "training_run"),
 }  # fmt: skip
 TOGETHER = {f"tests/test_{name}.py": what for what, names in SHARED.items() for name in names}
 """Files that one worker has, as they share what takes long."""

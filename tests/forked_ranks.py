@@ -1,24 +1,33 @@
 """Commands with torch whose ranks are forks of one process that has torch already: to import it takes longer than to run a small plan.
 
-A rank is started as torchrun starts one: by its variables of the environment. As a script it reads a job a line, and answers each."""
+A rank is started as torchrun starts one: by its variables of the environment. As a script it reads a job a line, and answers each. `python` is an
+interpreter whose programs are such forks too, for what starts its processes itself."""
 
 from __future__ import annotations
 
 import atexit
 import json
 import os
+import runpy
+import shlex
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Sequence
+from ast import literal_eval
+from collections.abc import Callable, Sequence
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+
+PROFILER = "torch._inductor.utils"
+"""What PyTorch's profiler imports when it begins, which takes a second."""
 
 
 class Forks:
@@ -65,6 +74,19 @@ def run(spec: Path, ranks: int, *options: str, **more: Any) -> subprocess.Comple
     return dagc("run", str(spec), "--repeat", "1", "--timeout", "60", *options, ranks=ranks, **more)
 
 
+@cache
+def python(*imported: str) -> str:
+    """In the place of `sys.executable`: takes `-m MODULE` or a script, with what they are told, and has modules already."""
+    folder = Path(tempfile.mkdtemp(prefix="dagc"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    command, address = folder / "python", folder / "forks"
+    client = [sys.executable, "-IS", str(ROOT / "tests" / "fork_client.py"), str(address)]
+    command.write_text(f'#!/bin/sh\nexec {shlex.join(client)} "$@"\n')
+    command.chmod(0o755)
+    forks().run({"address": str(address), "executable": str(command), "imported": imported})
+    return str(command)
+
+
 def _work() -> None:
     """Answers until nobody asks any more."""
     import dagc.cli.run
@@ -78,7 +100,10 @@ def _work() -> None:
     answers = os.fdopen(os.dup(1), "w")  # nothing else may write between the answers
     os.dup2(2, 1)
     for line in sys.stdin:
-        answers.write(json.dumps(_job(**json.loads(line))) + "\n")
+        job = json.loads(line)
+        if "--trace" in job.get("arguments", ()):
+            import_module(PROFILER)
+        answers.write(json.dumps(_serve(**job) if "address" in job else _job(**job)) + "\n")
         answers.flush()
 
 
@@ -115,19 +140,95 @@ def _rank(arguments: Sequence[str], faults: dict[str, Any] | None) -> None:
     """Never returns."""
     from dagc.cli import main
 
-    code = 70
-    try:
+    def ranked() -> int:
         if faults is not None:
             import faulty_run
 
             faulty_run.put_in(faults)
-        code = main([*arguments])
+        return main([*arguments])
+
+    _ended(ranked)
+
+
+def _ended(program: Callable[[], object]) -> None:
+    """Never returns. As Python ends: with what `sys.exit` is told."""
+    code: object = 70
+    try:
+        code = program()
+    except SystemExit as end:
+        code = end.code
+        if isinstance(code, str):
+            print(code, file=sys.stderr)
     except BaseException:
         traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)
+        os._exit(code if isinstance(code, int) else 0 if code is None else 1)
+
+
+# -- programs of `python` ------------------------------------------------------------------------
+
+
+def _serve(address: str, executable: str, imported: Sequence[str]) -> dict[str, Any]:
+    """A process that answers fork_client.py until its parent ends."""
+    for one in imported:
+        import_module(one)
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(address)
+    listening.listen(16)
+    parent = os.getpid()
+    if os.fork():
+        listening.close()
+        return {}
+    listening.settimeout(5)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while os.getppid() == parent:
+        try:
+            asked, _ = listening.accept()
+        except TimeoutError:
+            continue
+        if not os.fork():
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            _program(asked, executable)
+        asked.close()
+    os._exit(0)
+
+
+def _program(asked: socket.socket, executable: str) -> None:
+    """Never returns. The program is a child, whose end the client is told."""
+    asked.setblocking(True)
+    _, streams, _, _ = socket.recv_fds(asked, 1, 3)
+    with asked.makefile() as told:
+        arguments, folder, environment = literal_eval(told.readline())
+    child = os.fork()
+    if child:
+        asked.sendall(f"{child}\n".encode())
+        _, status = os.waitpid(child, 0)
+        asked.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+        os._exit(0)
+    asked.close()
+    for stream in range(3):
+        os.dup2(streams[stream], stream)
+    for stream in streams:
+        os.close(stream)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.executable, sys.argv = executable, arguments
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    _ended(_run)
+
+
+def _run() -> None:
+    while sys.argv[0] == "-u":
+        del sys.argv[0]
+    if sys.argv[0] == "-m":
+        del sys.argv[0]
+        sys.path.insert(0, os.getcwd())
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    else:
+        runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def _read(file: Any) -> str:

@@ -12,6 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import forked_ranks
 import jsonschema
 import pytest
 from conftest import ROOT, compiled
@@ -661,8 +662,9 @@ def test_an_exchange_ends_when_one_rank_fails(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
-def test_an_exchange_on_cpus(tmp_path: Path, capsys: Capture) -> None:
+def test_an_exchange_on_cpus(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two processes; a CPU's times are shown and not judged."""
+    monkeypatch.setattr("sys.executable", forked_ranks.python())
     path = tmp_path / "two.moe"
     path.write_text(
         spec('hardware from "h100-sxm" { gpus = 2, per_node = 2 }') + "phase decode { gpus = 0..1, tp = 2 }"

@@ -150,7 +150,7 @@ def test_a_cpu_is_not_compared_with_the_estimate_of_a_gpu(device: str) -> None:
 def test_torchrun_starts_it_too(tmp_path: Path) -> None:
     spec = tmp_path / "p.moe"
     spec.write_text(spec_text(phase="gpus = 0..1, tp = 2"))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "dagc"]
+    command = [forked_ranks.python(), "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "dagc"]
     done = subprocess.run(
         [*command, "run", str(spec), "--repeat", "1"],
         capture_output=True,

@@ -7,7 +7,6 @@ import importlib.util
 import io
 import json
 import subprocess
-import sys
 from collections import Counter
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -39,7 +38,18 @@ CPU = (
 
 
 def run(spec: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dagc", "run", str(spec), "--repeat", "1", "--timeout", "120", *options]
+    command = [
+        forked_ranks.python(forked_ranks.PROFILER),
+        "-m",
+        "dagc",
+        "run",
+        str(spec),
+        "--repeat",
+        "1",
+        "--timeout",
+        "120",
+        *options,
+    ]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=300)
 
 
