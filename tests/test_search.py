@@ -31,7 +31,7 @@ from dagc.optimize.clusters import ClusterError
 from dagc.optimize.search.answer import Answer
 from dagc.optimize.search.apart import Apart
 from dagc.optimize.search.best_first import Found, News, Search
-from dagc.optimize.search.bound import OPS, Learnt, pieces_of
+from dagc.optimize.search.bound_pieces import OPS, Learnt, pieces_of
 from dagc.optimize.search.domains import domains
 from dagc.optimize.search.exact import METRICS, Judge, Told
 from dagc.optimize.search.exact import Plan as SearchPlan

@@ -12,7 +12,7 @@ from ...pipeline.estimates import Estimate
 from ...plan.result import PhaseResult
 from ...spec.phase import Phase
 from ...spec.unit import Unit
-from .bound import Learnt, pieces_of
+from .bound_pieces import Learnt, pieces_of
 from .exact import Allowed, Costed, Judge, Plan
 from .glance import glanced, own_ops
 from .step_judge import StepEstimate, StepJudge

@@ -32,7 +32,7 @@ from ...spec.phase import Phase
 from ...spec.requirement import Requirement
 from ...spec.spec import Spec
 from ...spec.unit import Unit
-from .bound import LAST
+from .bound_pieces import LAST
 from .objectives import Objective, Terms
 
 METRICS = {m.name: m for m in TABLE if m.owner == PHASE}

@@ -32,7 +32,7 @@ from ...pipeline.lower import passes_of
 from ...pipeline.run_passes import run
 from ...spec.phase import Phase
 from ...spec.unit import Unit
-from .bound import Learnt, Stored, ops_of
+from .bound_pieces import Learnt, Stored, ops_of
 from .exact import Judge, own_names, plain_ops
 
 

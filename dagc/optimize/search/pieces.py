@@ -18,7 +18,9 @@ from ...base.low_precision import RECIPES, WHOLE
 from ...lang.open_spec import OpenSpec
 from ...spec.hardware import Hardware
 from ...spec.unit import Unit
-from .bound import Bounds, Learnt, News, usable
+from .bound import Bounds, News
+from .bound_keys import usable
+from .bound_pieces import Learnt
 from .costing import Told, costing
 from .exact import BLOCKS, CACHE, LAYOUT, Judge, Plan
 from .glance import head_strides, meshed

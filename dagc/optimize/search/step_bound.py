@@ -20,7 +20,8 @@ from ...base.pipeline_schedules import SCHEDULES
 from ...ir.ops.training import STATES
 from ...lang.choices import NONE
 from ...spec.factors import even_stages
-from .bound import News, Table, _numbered, keys
+from .bound import News, Table
+from .bound_keys import keys, numbered
 from .objectives import Floats
 from .rules import Facts, batching
 from .space import Flags, Ints, Pause, Rows, never
@@ -74,8 +75,8 @@ class StepBounds:
         training = facts.phase.training
         if training is not None and training.aux_loss and training.aux_loss_over == "micro_batch":
             layout.append(ranks)  # whose shares of experts are added up
-        self.key = _numbered([*layout, each, anew, *split], self.pause)
-        self.state = _numbered([*layout, zero, ranks], self.pause)
+        self.key = numbered([*layout, each, anew, *split], self.pause)
+        self.state = numbered([*layout, zero, ranks], self.pause)
         self.first = np.zeros(0, dtype=np.int64)
         if count:
             _, self.first = np.unique(self.key, return_index=True)  # a row of each key
@@ -84,10 +85,10 @@ class StepBounds:
         self.below = [
             self._same([*layout, each, anew], whole), self._same([*layout, each], kept & whole), self._same([*layout, each, *split], kept)
         ]  # fmt: skip
-        self.alike = _numbered([*layout, anew, np.where(zero >= 3, ranks + 1, 0)], self.pause)[self.first]
+        self.alike = numbered([*layout, anew, np.where(zero >= 3, ranks + 1, 0)], self.pause)[self.first]
         self.each = each[self.first]
         self.sides = [
-            Table(_numbered([*known[k][0], *more], self.pause)[self.first], np.broadcast_to(np.asarray(known[k][1], dtype=np.float64), (count,))[self.first], True)
+            Table(numbered([*known[k][0], *more], self.pause)[self.first], np.broadcast_to(np.asarray(known[k][1], dtype=np.float64), (count,))[self.first], True)
             for more in ([], [anew])
             for k in (0, 2)
         ]  # fmt: skip
@@ -121,7 +122,7 @@ class StepBounds:
 
     def _same(self, columns: list[Ints | Floats], those: Flags) -> Ints:
         """By key, another one that is equal in these columns and is one of `those`; -1: none."""
-        same = _numbered(columns, self.pause)
+        same = numbered(columns, self.pause)
         keys_of = {int(same[row]): k for k, row in enumerate(self.first) if those[row]}
         return np.asarray([keys_of.get(int(same[row]), -1) for row in self.first], dtype=np.int64)
 
