@@ -10,7 +10,7 @@ import dagc
 from dagc.base.diagnostics import SpecError
 from dagc.execute.numpy.ops import of_chosen, select_blocks
 from dagc.execute.prove import prove
-from dagc.ir.ops.attention import query_key_pairs
+from dagc.ir.ops.attention_work import query_key_pairs
 
 BLOCKS = (
     SPARSE.replace("sparse_block(x) {", "sparse_block(x) {\n  let index_heads = heads")

@@ -20,7 +20,7 @@ from dagc.export.json import dumps, graph_object
 from dagc.importers.placed import read_plan
 from dagc.ir.mesh import Mesh
 from dagc.ir.op import Op
-from dagc.ir.ops.attention import block_pairs, context_shares, query_key_pairs, seen_share
+from dagc.ir.ops.attention_work import block_pairs, context_shares, query_key_pairs, seen_share
 from dagc.ir.ops.attributes.attention import AttendAttrs
 from dagc.ir.ops.op_set import rank_share
 from dagc.ir.ops.sequence import order, runs

@@ -20,7 +20,7 @@ from dagc.execute.numpy.ops import pool
 from dagc.execute.prove import prove, prove_small, single
 from dagc.execute.reference import Reference, prove_reference
 from dagc.ir.op import Op
-from dagc.ir.ops.attention import context_shares, group_pairs, query_key_pairs
+from dagc.ir.ops.attention_work import context_shares, group_pairs, query_key_pairs
 from dagc.ir.ops.attributes.attention import AttendAttrs
 from dagc.ir.ops.op_set import OPS, read_bytes, state_bytes, traffic
 from dagc.ir.segment import Segment

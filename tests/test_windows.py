@@ -12,7 +12,7 @@ import dagc
 from dagc.execute.numpy.ops import visible
 from dagc.ir.mesh import Mesh
 from dagc.ir.op import Op
-from dagc.ir.ops.attention import query_key_pairs, seen_share
+from dagc.ir.ops.attention_work import query_key_pairs, seen_share
 from dagc.ir.ops.attributes.attention import AttendAttrs
 from dagc.ir.ops.op_set import traffic
 from dagc.ir.segment import Segment

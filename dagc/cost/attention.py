@@ -18,7 +18,8 @@ from ..calib.family import Family
 from ..calib.head_widths import classes_near
 from ..ir.mesh import Mesh
 from ..ir.op import Op
-from ..ir.ops.attention import attend_operands, context_shares, stored_share
+from ..ir.ops.attention_operands import attend_operands
+from ..ir.ops.attention_work import context_shares, stored_share
 from ..ir.ops.attributes.attention import AttendAttrs
 from ..ir.ops.kind import Fuse
 from ..ir.ops.sequence import Array, over_blocks, query_runs

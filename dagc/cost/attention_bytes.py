@@ -6,7 +6,7 @@ from ..base.frozen import record, replace
 from ..base.traced import number
 from ..ir.graph import Graph
 from ..ir.op import Op
-from ..ir.ops.attention import unfused_kernels
+from ..ir.ops.attention_work import unfused_kernels
 from ..ir.ops.attributes.attention import AttendAttrs
 from ..ir.ops.kind import Tokens
 from ..ir.ops.op_set import OPS, traffic

@@ -11,7 +11,7 @@ from itertools import accumulate
 from ..base.frozen import record, replace
 from ..base.traced import number
 from ..ir.graph import Graph
-from ..ir.ops.attention import entry_tokens
+from ..ir.ops.attention_work import entry_tokens
 from ..ir.ops.kind import Tokens
 from ..ir.ops.op_set import OPS
 from ..ir.routed_dims import stem

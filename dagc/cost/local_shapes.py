@@ -12,7 +12,7 @@ from math import prod
 from ..base.frozen import record, replace
 from ..ir.mesh import Mesh
 from ..ir.op import Op
-from ..ir.ops.attention import block_pairs, query_key_pairs
+from ..ir.ops.attention_work import block_pairs, query_key_pairs
 from ..ir.ops.attributes.attention import AttendAttrs
 from ..ir.ops.attributes.experts import DispatchAttrs
 from ..ir.ops.kind import Fuse

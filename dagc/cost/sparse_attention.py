@@ -10,7 +10,7 @@ from ..base import dtypes
 from ..base.frozen import record
 from ..calib import sparse_mla_decode
 from ..ir.op import Op
-from ..ir.ops.attention import attend_operands
+from ..ir.ops.attention_operands import attend_operands
 from ..ir.ops.attributes.attention import AttendAttrs
 from ..ir.ops.kind import Fuse
 from .attention import KV_VARIANT

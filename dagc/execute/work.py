@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..ir.op import Op
-from ..ir.ops.attention import attend_operands
+from ..ir.ops.attention_operands import attend_operands
 from ..ir.ops.attributes.attention import AttendAttrs
 from ..ir.ops.attributes.recurrent import DeltaAttrs
 from ..ir.ops.elementwise import ACTIVATIONS

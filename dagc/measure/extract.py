@@ -13,7 +13,7 @@ from ..cost.expert_load import ExpertLoad
 from ..cost.local_shapes import ExpertShape, LocalShapes
 from ..cost.records import Costs
 from ..ir.op import Op
-from ..ir.ops.attention import attend_operands
+from ..ir.ops.attention_operands import attend_operands
 from ..ir.ops.attributes.attention import AttendAttrs
 from ..ir.ops.attributes.moves import RingTurnAttrs
 from ..ir.ops.kind import Tokens

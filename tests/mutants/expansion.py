@@ -26,7 +26,7 @@ from dagc.execute.prove import Recording, distance, model_graph, single
 from dagc.execute.reference import Reference, cache_after
 from dagc.ir.graph import Graph
 from dagc.ir.op import Op
-from dagc.ir.ops.attention import attend_extras, attend_operands, entry_operands
+from dagc.ir.ops.attention_operands import attend_extras, attend_operands, entry_operands
 from dagc.ir.ops.attributes.attrs import Value, schema, values
 from dagc.ir.ops.elementwise import ACTIVATIONS
 from dagc.ir.ops.op_set import OPS

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from ...base.dtypes import DTYPE_BYTES
 from ...calib.training_constants import Kernels
 from ...ir.op import Op
-from ...ir.ops.attention import attend_operands
+from ...ir.ops.attention_operands import attend_operands
 from ...ir.ops.attributes.attention import AttendAttrs
 from ...ir.ops.gradients import forward_op
 from ..attention import alone

@@ -8,7 +8,7 @@ from ...base.frozen import record, replace
 from ...ir.graph import Graph, Stage
 from ...ir.handed_on import are_handed_on
 from ...ir.op import FORWARD, RECOMPUTE, UPDATE, WEIGHT, Op
-from ...ir.ops.attention import score_bytes
+from ...ir.ops.attention_work import score_bytes
 from ...ir.ops.attributes.attention import AttendAttrs
 from ...ir.ops.attributes.training import QuantiseAttrs
 from ...ir.ops.op_set import OPS

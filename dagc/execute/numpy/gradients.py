@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...ir.ops.attention import attend_extras
+from ...ir.ops.attention_operands import attend_extras
 from ...ir.ops.attributes.attention import AttendAttrs
 from ...ir.ops.attributes.attrs import values
 from ...ir.ops.attributes.elementwise import ClampAttrs, DropoutGradAttrs, OperandAttrs, PartAttrs, SinkhornAttrs

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ...ir.ops.attention import attend_extras, entry_operands
+from ...ir.ops.attention_operands import attend_extras, entry_operands
 from ...ir.ops.attributes.attention import AttendAttrs, PoolAttrs, SelectAttrs, TemperAttrs
 from ...ir.ops.attributes.attrs import values
 from ...ir.ops.attributes.elementwise import ClampAttrs, DropoutAttrs, PartAttrs, ScaleAttrs, ShiftAttrs, SinkhornAttrs

@@ -13,6 +13,7 @@ from ..routed_dims import rows_of
 from ..segment import Segment
 from ..sharding import Axes, Sharding
 from . import attention, elementwise, experts, norms, recurrent, router_losses, rows, streams
+from .attention_work import score_bytes, seen_bytes
 from .attributes.attention import AttendAttrs, AttendGradAttrs
 from .attributes.attrs import Attrs, schema, values
 from .attributes.elementwise import OperandAttrs
@@ -197,11 +198,11 @@ def _attend_grad_kernels(segment: Segment, op: Op, mesh: Mesh) -> tuple[tuple[fl
     if attrs.kernel == "flash" or _of_sinks(op):
         return ()
     own, pairs = forward_op(segment, op), attrs.pairs
-    scores_B = attention.score_bytes(segment, own, mesh)
+    scores_B = score_bytes(segment, own, mesh)
     count = scores_B / DTYPE_BYTES[own.dtype]
 
     def moved(name: str) -> float:
-        return attention.seen_bytes(segment, own, name, mesh)
+        return seen_bytes(segment, own, name, mesh)
 
     upstream_B = local_bytes(segment, op.inputs[0], by_loops(op, own.dims), mesh)
     value = own.inputs[2 * pairs]
@@ -219,7 +220,7 @@ def _attend_grad_scratch(segment: Segment, op: Op, mesh: Mesh) -> float:
     """The gradient of the softmax and that of the scores; the softmax itself is kept."""
     if op.of(AttendAttrs).kernel == "flash":
         return 0.0
-    return 2.0 * attention.score_bytes(segment, forward_op(segment, op), mesh) / mesh.size(op.ring)
+    return 2.0 * score_bytes(segment, forward_op(segment, op), mesh) / mesh.size(op.ring)
 
 
 def gradient_of(

@@ -32,6 +32,7 @@ from . import (
     streams,
     training,
 )
+from .attention_work import stored_share
 from .attributes.attrs import Attrs, Value
 from .attributes.experts import RouteAttrs
 from .attributes.read_record import read_record
@@ -188,14 +189,14 @@ def traffic(segment: Segment, op: Op, mesh: Mesh) -> Traffic:
             continue
         size = _operand_bytes(segment, op, name, mesh)
         if not segment.is_weight(name):
-            acts += size * attention.stored_share(segment, name)
+            acts += size * stored_share(segment, name)
         elif kind.reads_rows:
             acts += result_bytes(segment, op, mesh)
         elif segment.weight_of(name).scope == "experts":
             experts_B += size
         else:
             weights += size
-    acts += acts * attention.stored_share(segment, op.name) if kind.appends else result_bytes(segment, op, mesh)
+    acts += acts * stored_share(segment, op.name) if kind.appends else result_bytes(segment, op, mesh)
     touched = 1.0 if kind.touched is None else kind.touched(segment.within(op.scope), op)
     acts += 2 * touched * state_bytes(segment, op, mesh)  # read before the pass, written after it
     return Traffic(acts, weights, experts_B)
@@ -212,7 +213,7 @@ def read_bytes(segment: Segment, op: Op, name: str, mesh: Mesh) -> float:
     """Bytes that one rank reads of a value, as `traffic` counts them."""
     if OPS[op.kind].local or segment.is_further(name):
         return 0.0
-    return _operand_bytes(segment, op, name, mesh) * attention.stored_share(segment, name)
+    return _operand_bytes(segment, op, name, mesh) * stored_share(segment, name)
 
 
 def result_bytes(segment: Segment, op: Op, mesh: Mesh) -> float:

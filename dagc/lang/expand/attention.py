@@ -6,7 +6,7 @@ from ...base.dtypes import dtype
 from ...base.syntax import ast
 from ...base.traced import fixed
 from ...ir.entries import cached_dims, counts_tokens, entries_dim, entries_of, group_of, pooled_of
-from ...ir.ops.attention import entry_tokens
+from ...ir.ops.attention_work import entry_tokens
 from ...ir.ops.attributes.attention import SelectAttrs
 from ...ir.ops.kind import Tokens
 from ...ir.ops.op_set import OPS
