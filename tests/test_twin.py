@@ -20,11 +20,12 @@ from dagc.cli import main
 from dagc.cli.prove import verdict
 from dagc.execute import prove as proving
 from dagc.execute.dispatcher import OpCall
+from dagc.execute.lowered_alike import otherwise
 from dagc.execute.machine import RankMachine
 from dagc.execute.numpy.ops import visible
 from dagc.execute.numpy.rules import NUMPY
 from dagc.execute.prove import prove_graph, prove_small, twin_inputs, twin_of_phase
-from dagc.execute.twin import NoTwin, Twin, otherwise
+from dagc.execute.twin import NoTwin, Twin
 from dagc.ir.graph import Graph
 from dagc.ir.op import Op
 from dagc.ir.ops.attributes.attention import AttendAttrs

@@ -16,7 +16,7 @@ MORE = 40
 
 
 class Splits(Protocol):
-    """What is asked of the twin's other sizes (`twin.Shrinker`)."""
+    """What is asked of the twin's other sizes (`Shrinker`)."""
 
     splits: dict[tuple[str, int], set[int]]
     degrees: list[int]

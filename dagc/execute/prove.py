@@ -30,11 +30,12 @@ from .chosen import are_largest
 from .failure import ExecutionError
 from .held import wrong_memory
 from .inputs import History, Inputs, WeightSource, random_weight
+from .lowered_alike import otherwise
 from .machine import RankMachine, alike
 from .shards import Shards
 from .token_groups import with_groups
 from .traffic import compare_bytes, compare_requests
-from .twin import NoTwin, Twin, or_no_twin, otherwise, twin_of
+from .twin import NoTwin, Twin, or_no_twin, twin_of
 from .values import Floats, Ints
 from .work import wrong_work
 

@@ -21,11 +21,12 @@ from ..spec.unit import Unit
 from ..spec.workload import Routing
 from .failure import ExecutionError
 from .inputs import Inputs
+from .lowered_alike import otherwise
 from .prove import Comparison, Recording, around, largest, single, verified
 from .token_groups import with_groups
 from .traffic import compare_bytes
 from .training import Key, TrainingMachine, of_table
-from .twin import NoTwin, Twin, or_no_twin, otherwise, twin_of
+from .twin import NoTwin, Twin, or_no_twin, twin_of
 from .values import Floats
 from .work import wrong_work
 

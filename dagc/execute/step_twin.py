@@ -8,9 +8,10 @@ from ..cost.schedule.training.verify_orders import verify_orders
 from ..pipeline.train import costed_cells, step_of
 from ..plan.trained import TrainingResult
 from ..spec.unit import Unit
+from .lowered_alike import otherwise
 from .prove import verified
 from .prove_training import whole_model
-from .twin import NoTwin, Twin, few_layers, or_no_twin, otherwise, twin_of
+from .twin import NoTwin, Twin, few_layers, or_no_twin, twin_of
 
 
 def twin_of_step(result: TrainingResult, unit: Unit) -> tuple[Twin, TrainingResult]:
