@@ -72,6 +72,26 @@ def test_of_equal_ranks_the_one_where_fewer_wait() -> None:
     assert Router("least", workers).pick(A_REQUEST) == Place(1, 0)
 
 
+def test_least_is_as_its_rule_says_of_every_place() -> None:
+    rng = random.Random(5)
+    for _ in range(500):
+        workers = _workers(*([0] * rng.randrange(1, 5) for _ in range(rng.randrange(1, 4))))
+        for worker in workers:
+            worker.waiting[:] = (rng.choice((0, 0, 1, 2)) for _ in worker.waiting)
+            worker.running[:] = (rng.choice((0, 1, 3)) for _ in worker.running)
+        among, queue = rng.sample(range(len(workers)), rng.randrange(len(workers) + 1)), rng.choice((None, 1, 2))
+        router = Router("least", workers, queue)
+        router.among(among)
+        places = [
+            (workers[w].waiting[r] + workers[w].running[r], workers[w].waiting[r],
+             sum(workers[w].waiting) + sum(workers[w].running), r, k, Place(w, r))
+            for k, w in enumerate(among)
+            for r in range(len(workers[w].waiting))
+            if queue is None or workers[w].waiting[r] < queue
+        ]  # fmt: skip
+        assert router.pick(A_REQUEST) == (min(places)[-1] if places else None)
+
+
 def test_the_longest_prefix_draws() -> None:
     workers = _workers([1], [5], [3])
     workers[1].caches[0], workers[2].caches[0] = {1, 2}, {1, 2, 3}

@@ -282,6 +282,41 @@ def test_nothing_is_lost_at_any_event(seed: int) -> None:
         )
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_of_many_ranks_what_is_kept_is_what_a_look_at_all_of_them_finds(seed: int) -> None:
+    engine, requests = drawn(seed, Fraction)
+    engine = replace(engine, ranks=(5, 16)[seed % 2])
+    asked = []
+
+    class Looks(Worker):
+        def _fullest(self, working: set[int]) -> tuple[int, int, int]:
+            context, grows, steps = found = super()._fullest(working)
+            ranks = [rank for rank in self.ranks if rank.decoding and rank.index not in working]
+            faster = {rank.index: rank.decoding * self.rules.growth for rank in ranks}
+            at = {rank.index: rank.offset + faster[rank.index] * (self.step - rank.skipped) for rank in ranks}
+            assert (context, grows) == max(((at[k], faster[k]) for k in at), default=(0, 0))
+            others = [(at[k], faster[k]) for k in at if faster[k] > grows]
+            if others:  # the first step in which another one is fuller
+                assert all(other + more * (steps - 1) <= context + grows * (steps - 1) for other, more in others)
+                assert any(other + more * steps > context + grows * steps for other, more in others)
+            else:
+                assert steps > 10**9
+            asked.append(bool(others))
+            return found
+
+    def check(worker: Worker) -> None:
+        for step in (worker.step, worker.step + 3):
+            assert worker._held_after(step) == sum(rank.held(step) for rank in worker.ranks)
+        for rank in worker.ranks:
+            rank.look()
+        assert worker.shared.held == sum(rank.blocks for rank in worker.ranks)
+
+    worker = Looks(engine, check=check)
+    worker.feed(requests)
+    worker.run()
+    assert worker.counts["finished"] and asked
+
+
 @pytest.mark.parametrize("seed", range(1, CASES, 4))
 def test_driven_from_outside_it_does_the_same(seed: int) -> None:
     """Stopped at every arrival and at every event, as pools do it."""

@@ -31,39 +31,43 @@ def floors(first: int, more: int, size: int, count: int) -> int:
     return total
 
 
-def held_by(ranks: Iterable[Rank], step: int) -> list[int]:
-    """Blocks that each of a worker's ranks holds after `step`, as `Rank.held`."""
-    found: list[int] = []
-    since = None
+def held_by(ranks: Iterable[Rank], step: int) -> int:
+    """Blocks that some ranks hold after `step`, as `Rank.held`."""
+    total, since = 0, None
     for rank in ranks:
         if rank.skipped != since:
             since, rules = rank.skipped, rank.rules
             turns, rest = divmod(0 if rules.whole else (step - since) * rules.growth, rules.size)
-        held = rank.fixed + rank.decoding * turns
-        found.append(held + sum(rank.ring[-rest:]) if rest and rank.decoding else held)
-    return found
+        total += rank.fixed + rank.decoding * turns
+        if rest and rank.decoding:
+            total += sum(rank.ring[-rest:])
+    return total
 
 
 class Shared:
     """What the ranks of a worker share. `ends`: a heap of (step, number, sequence) of the sequences in decode, by the step after
     which they end; `worked`: sequences whose prompts are in the step under way; `resumed`: those that decode in it after a pause.
-    `held`: blocks, of every rank as it was last looked at. Integrals over time; `blocks_s` and `tokens_s` (parts of tokens) are
+    `held`: blocks, of every rank as it was last looked at; all of them were after step `looked`. `fixed` and `ring`: those of all ranks
+    together, which say what all hold while they have decoded in the same steps. `touched`: ranks whose sequences in decode are not
+    what they were when the fullest one was last looked for. Integrals over time; `blocks_s` and `tokens_s` (parts of tokens) are
     doubled, of sequences that have ended: each as if all its steps of decode took equally long, without blocks that
     it shares but with their tokens; `refs_s`: of such blocks of each."""
 
     __slots__ = (
-        "blocks_s", "decoding", "ends", "gaps", "held", "hit_tokens", "most_blocks", "most_running", "most_waiting", "on_room", "preempted",
-        "queued_s", "queued_since", "refs_s", "resumed", "running", "running_all", "running_s", "runs", "tokens_s", "waiting", "waiting_all", "waiting_s", "worked",
+        "blocks_s", "decoding", "ends", "fixed", "gaps", "held", "hit_tokens", "looked", "most_blocks", "most_running", "most_waiting", "on_room", "preempted",
+        "queued_s", "queued_since", "refs_s", "resumed", "ring", "running", "running_all", "running_s", "runs", "tokens_s", "touched", "waiting", "waiting_all", "waiting_s", "worked",
     )  # fmt: skip
 
-    def __init__(self, ranks: int) -> None:
+    def __init__(self, ranks: int, size: int) -> None:
         self.ends: list[tuple[int, int, Sequence]] = []
         self.worked: list[Sequence] = []
         self.resumed: list[Sequence] = []
         self.gaps: dict[int, float] = {}
         self.runs: list[float] = []  # gaps not yet in their bins, see gaps.add_runs
         self.waiting, self.running = [0] * ranks, [0] * ranks
-        self.waiting_all = self.running_all = self.decoding = self.held = 0
+        self.waiting_all = self.running_all = self.decoding = self.held = self.fixed = self.looked = 0
+        self.ring = [0] * size
+        self.touched: set[int] = set()
         self.most_waiting = self.most_running = self.most_blocks = 0
         self.preempted = self.hit_tokens = 0
         self.waiting_s: float = 0
@@ -93,8 +97,8 @@ class Rank:
     holds ceil(x / size) blocks at x = level size + place + g + 1 has fixed part `level + 1`."""
 
     __slots__ = (
-        "blocks", "cache", "decoding", "fixed", "index", "made_room", "offset", "queue", "ring", "rules", "shared", "short", "skipped", "stall",
-        "tokens", "under_way",
+        "blocks", "cache", "decoding", "fixed", "index", "made_room", "looked", "offset", "queue", "ring", "rules", "shared", "short", "skipped",
+        "stall", "tokens", "under_way",
     )  # fmt: skip
 
     def __init__(self, index: int, rules: Rules, shared: Shared) -> None:
@@ -103,7 +107,7 @@ class Rank:
         self.queue = rules.new_queue()
         self.under_way: list[Sequence] = []  # prompts in part computed
         self.decoding = self.offset = self.fixed = self.skipped = 0
-        self.blocks = 0  # held when last looked at
+        self.blocks = self.looked = 0  # held when last looked at; the last look at all ranks that is in it
         self.ring = [0] * rules.size
         self.cache = PrefixCache() if rules.prefix_cache else None
         self.short = NEVER  # the step that cannot start without a look at the blocks
@@ -120,6 +124,12 @@ class Rank:
         if rest:
             return self.fixed + decoding * turns + sum(self.ring[-rest:])
         return self.fixed + decoding * turns
+
+    def look(self) -> None:
+        """Blocks held when all ranks were last looked at, before anything changes: of many ranks an event changes one or two."""
+        if self.looked != self.shared.looked:
+            self.looked = self.shared.looked
+            self.blocks = self.held(self.looked)
 
     def evict(self, step: int) -> None:
         """Text that no sequence holds gives way to the blocks held after `step`. To be called before any of these is let go."""
@@ -164,6 +174,8 @@ class Rank:
     def join(self, seq: Sequence, tokens: int, step: int, now: float) -> None:
         """A sequence with `tokens` in the cache, in parts, decodes from the step after `step` on."""
         rules, shared, skipped = self.rules, self.shared, self.skipped
+        self.look()
+        shared.touched.add(self.index)
         growth = rules.growth
         own_step = step - skipped
         grown = growth * own_step
@@ -177,7 +189,10 @@ class Rank:
             level, place = divmod(reach - grown, rules.size)
             seq.level, seq.place = level, place
             self.ring[place] += 1
-            self.fixed += level - reach // rules.size
+            shared.ring[place] += 1
+            level -= reach // rules.size
+            self.fixed += level
+            shared.fixed += level
         seq.joined_s = now
         seq.entry = entry = (end + skipped, seq.no, seq)
         heappush(shared.ends, entry)
@@ -185,6 +200,8 @@ class Rank:
     def leave(self, seq: Sequence, step: int, now: float) -> int:
         """A sequence no longer decodes; its blocks are its `own` again. Returns the tokens in its cache, in parts."""
         rules, shared = self.rules, self.shared
+        self.look()
+        shared.touched.add(self.index)
         growth = rules.growth
         own_step = step - self.skipped
         alone = seq.alone
@@ -201,9 +218,11 @@ class Rank:
             shared.refs_s += (now - running_s) * seq.refs
         if not rules.whole:
             self.ring[seq.place] -= 1
+            shared.ring[seq.place] -= 1
             reach = tokens + rules.ahead - 1
             blocks = reach // rules.size
             self.fixed += blocks - seq.level
+            shared.fixed += blocks - seq.level
             own = blocks + 1
             if seq.refs:
                 own -= seq.refs * rules.unit_blocks
@@ -232,6 +251,7 @@ class Rank:
 
     def let_go(self, seq: Sequence, now: float) -> None:
         """The blocks of a sequence are free."""
+        self.look()
         free = seq.own
         if seq.refs:
             assert self.cache is not None and seq.text is not None
@@ -240,6 +260,7 @@ class Rank:
             seq.text = None
         self.fixed -= free
         self.blocks -= free
+        self.shared.fixed -= free
         self.shared.held -= free
 
     def register(self, seq: Sequence, step: int, now: float) -> None:
@@ -252,7 +273,9 @@ class Rank:
             seq.text, twice = cache.keep(seq.text, new, seq.running_s, now)
             if twice:
                 self.evict(step)
+                self.look()
                 self.fixed -= twice * rules.unit_blocks  # computed twice, kept once
+                self.shared.fixed -= twice * rules.unit_blocks
             seq.refs += count
             seq.own -= count * rules.unit_blocks
 
@@ -295,6 +318,7 @@ class Rank:
     def _make_room(self, step: int, now: float, preempts: bool) -> tuple[int, int, int]:
         """For the blocks that decode takes, of which there are too few. Returns the blocks left, parts of tokens moved, sequences preempted."""
         rules, shared = self.rules, self.shared
+        self.look()
         held = self.held(step)
         shared.most_blocks = max(shared.most_blocks, shared.held + held - self.blocks)
         self.evict(step)
@@ -314,6 +338,7 @@ class Rank:
         rules, under_way, cache = self.rules, self.under_way, self.cache
         kv_blocks, parts, size, ahead, most, chunk, budget, unit_blocks, slots, fifo, plain = rules.limits
         mixed = rules.mixed and decodes
+        self.look()
         held = self.held(step)
         grown = self.ring[-1 - (step - self.skipped) % size] if rules.by_ring else self.grown(step)
         room = kv_blocks - held - grown
@@ -394,6 +419,7 @@ class Rank:
                 worked.append(seq)
             if started:
                 self.fixed += taken
+                shared.fixed += taken
                 held = held + taken if plain and not brought else self.held(step)
                 shared.waiting[index] -= started
                 shared.running[index] += started
@@ -423,6 +449,7 @@ class Rank:
         seq.own = own
         if seq.source:
             self.fixed += own
+            self.shared.fixed += own
             return need
         hits, cache = found[0] if found is not None else 0, self.cache
         if hits:
@@ -434,6 +461,7 @@ class Rank:
                 seq.cached = seq.done
                 self.shared.hit_tokens += seq.done
         self.fixed += need
+        self.shared.fixed += need
         return need
 
     def _needs(self, seq: Sequence) -> tuple[int, int, Found | None]:

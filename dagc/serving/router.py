@@ -15,6 +15,9 @@ AHEAD_TIMES = 1.5
 SHARE = 0.5
 """A cached prefix draws a request if it is at least this share of its prompt."""
 
+FULL = 1 << 62
+"""Requests on a rank whose queue has no room."""
+
 
 class Ranks(Protocol):
     """What a router sees of a worker: requests that wait and run on each of its ranks, and its prefix caches."""
@@ -66,36 +69,40 @@ class Router:
         """None: every queue is full."""
         if self._kind == "round_robin":
             return self._next()
-        free = self._places
-        if self._queue is not None:
-            free = [place for place in free if self._has_room(place)]
-        if not free:
-            return None
-        if len(free) == 1:
-            return free[0]
-        workers = self._workers
-        by_worker = {w: list(map(add, workers[w].waiting, workers[w].running)) for w in self._among}
-        loads = [by_worker[w][r] for w, r in free]
-        least = min(loads)
-        if self._kind == "prefix" and request.blocks:
-            best, best_cached, best_load = None, 0, 0
-            for place, load in zip(free, loads, strict=True):
-                cached = workers[place.worker].hit_tokens(place.rank, request)
+        best: Place | None = None
+        least: tuple[int, int, int, int] | None = None
+        for w in self._among:  # of one worker, then of those
+            worker = self._workers[w]
+            waiting = worker.waiting
+            loads = list(map(add, waiting, worker.running))
+            on_worker = sum(loads)
+            if self._queue is not None:
+                loads = [load if waits < self._queue else FULL for load, waits in zip(loads, waiting, strict=True)]
+            fewest = min(loads)
+            rank = loads.index(fewest)
+            if fewest == FULL:
+                continue
+            if waiting[rank]:
+                rank = min((waits, r) for r, waits in enumerate(waiting) if loads[r] == fewest)[1]
+            found = fewest, waiting[rank], on_worker, rank
+            if least is None or found < least:
+                best, least = Place(w, rank), found
+        if self._kind == "prefix" and request.blocks and least is not None:
+            return self._cached(request, least[0]) or best
+        return best
+
+    def _cached(self, request: Request, least: int) -> Place | None:
+        """The rank that has most of a request's prompt, where it is to draw it. `least`: requests on the rank with fewest."""
+        best, best_cached, best_load = None, 0, 0
+        for place in self._places:
+            worker = self._workers[place.worker]
+            if self._has_room(place):
+                load = worker.waiting[place.rank] + worker.running[place.rank]
+                cached = worker.hit_tokens(place.rank, request)
                 if cached > best_cached or (cached == best_cached and best is not None and load < best_load):
                     best, best_cached, best_load = place, cached, load
-            far = best_load - least > AHEAD and best_load > AHEAD_TIMES * least
-            if best is not None and best_cached >= SHARE * request.prompt and not far:
-                return best
-        if loads.count(least) == 1:
-            return free[loads.index(least)]
-        fewest = [place for place, load in zip(free, loads, strict=True) if load == least]
-        on_worker = {w: sum(each) for w, each in by_worker.items()}
-        waiting = [workers[w].waiting[r] for w, r in fewest]
-        shortest = min(waiting)
-        return min(
-            (place for place, waits in zip(fewest, waiting, strict=True) if waits == shortest),
-            key=lambda place: on_worker[place.worker],
-        )
+        far = best_load - least > AHEAD and best_load > AHEAD_TIMES * least
+        return best if best_cached >= SHARE * request.prompt and not far else None
 
     def _next(self) -> Place | None:
         places = self._places

@@ -344,6 +344,7 @@ def run(worker: Worker, clock: Clock, lines: dict[int, Line]) -> Clock:
             heappush(ends, entry)
     rank.decoding, rank.offset, rank.fixed, rank.short = decoding, offset, fixed, short
     rank.blocks = shared.held = rank.held(step)
+    rank.looked = shared.looked
     rank.tokens += prompts - worker.prompt_tokens + outputs - worker.output_tokens
     shared.decoding = decoding
     shared.running_all = shared.running[0] = decoding + len(under_way)

@@ -84,7 +84,7 @@ class Worker:
         self.index = index
         self.check = check
         self.admits = self.decodes = True
-        self.shared = Shared(engine.ranks)
+        self.shared = Shared(engine.ranks, self.rules.size)
         self.shared.on_room = on_room
         self.waiting, self.running = self.shared.waiting, self.shared.running
         self.ranks = [Rank(index, self.rules, self.shared) for index in range(engine.ranks)]
@@ -104,6 +104,9 @@ class Worker:
         self.stretches: list[Stretch] = []
         self.steps_kept = steps_kept
         self._landed: list[Sequence] = []
+        self._apart = False  # some ranks have skipped more steps than others
+        self._top = self._next_top = 0  # the fullest rank, and the one that will be from step `_until` on
+        self._until = 0
         self._limit: float = -math.inf
         self._start = False
         self._cut: float = math.inf
@@ -234,7 +237,7 @@ class Worker:
         if self._stretch is not None:
             start, takes, more, steps = self._stretch
             step += steps_to(when, start, takes, more, steps) - 1
-        return sum(held_by(self.ranks, step))
+        return self._held_after(step)
 
     @property
     def gaps(self) -> dict[int, float]:
@@ -415,21 +418,55 @@ class Worker:
 
     def _fullest(self, working: set[int]) -> tuple[int, int, int]:
         """Of the ranks in decode: the largest context, what it grows by in a step, and for how many steps it stays the largest."""
-        growth, step = self.rules.growth, self.step
-        context = grows = 0
+        growth, step, ranks, touched = self.rules.growth, self.step, self.ranks, self.shared.touched
+        # The next one may be level with the fullest a step before it is fuller.
+        if not working and step + 1 < self._until and self._top not in touched and self._next_top not in touched:
+            rank = ranks[self._top]
+            grows = rank.decoding * growth
+            context = rank.offset + grows * (step - rank.skipped)
+            for index in touched:
+                rank = ranks[index]
+                faster = rank.decoding * growth
+                if faster:
+                    other = rank.offset + faster * (step - rank.skipped)
+                    if other > context or (other == context and faster > grows):
+                        break
+                    if faster > grows:
+                        until = step + (context - other) // (faster - grows) + 1
+                        if until < self._until:
+                            self._until, self._next_top = until, index
+            else:
+                touched.clear()
+                return context, grows, self._until - step
+        context = grows = top = 0
         lines = []
-        for rank in self.ranks:
+        for rank in ranks:
             faster = rank.decoding * growth
             if faster and rank.index not in working:
                 other = rank.offset + faster * (step - rank.skipped)
-                lines.append((other, faster))
+                lines.append((other, faster, rank.index))
                 if other > context or (other == context and faster > grows):
-                    context, grows = other, faster
-        steps = NEVER
-        for other, faster in lines:
+                    context, grows, top = other, faster, rank.index
+        steps, following = NEVER, top
+        for other, faster, index in lines:
             if faster > grows:
-                steps = min(steps, (context - other) // (faster - grows) + 1)
+                until = (context - other) // (faster - grows) + 1
+                if until < steps:
+                    steps, following = until, index
+        if not working:
+            touched.clear()
+            self._top, self._next_top, self._until = top, following, step + steps
         return context, grows, steps
+
+    def _held_after(self, step: int) -> int:
+        """Blocks that all ranks hold after a step."""
+        shared, rules = self.shared, self.rules
+        if len(self.ranks) == 1 or self._apart:
+            return held_by(self.ranks, step)
+        if not shared.decoding or rules.whole:
+            return shared.fixed
+        turns, rest = divmod((step - self.ranks[0].skipped) * rules.growth, rules.size)
+        return shared.fixed + shared.decoding * turns + (sum(shared.ring[-rest:]) if rest else 0)
 
     def _next_end(self) -> int:
         """The step after which the next sequence ends."""
@@ -623,15 +660,13 @@ class Worker:
                 if resumed or stalled or working:
                     sequences -= self._book(end, working, stalled, t)
                     slipped = max([rank.skipped for rank in ranks])
+                    self._apart = min([rank.skipped for rank in ranks]) != slipped
             if sequences:
                 add_gaps((takes, more, steps, sequences))
             self.step = step = step + steps
             t = end
             if due <= step:
-                blocks = held_by(ranks, step)  # the most is held before what ends lets go
-                for rank, held in zip(ranks, blocks, strict=True):
-                    rank.blocks = held
-                shared.held = sum(blocks)
+                shared.looked, shared.held = step, self._held_after(step)  # the most is held before what ends lets go
                 if shared.held > shared.most_blocks:
                     shared.most_blocks = shared.held
             while due <= step:
@@ -678,5 +713,6 @@ class Worker:
                 stalled.add(index)
             rank.stall[1].extend(seq for seq in resumed if seq.rank == index)
             rank.skipped += 1
+            self.shared.touched.add(index)
         resumed.clear()
         return late
