@@ -8,11 +8,11 @@ from dagc.base.dtypes import DTYPE_BYTES
 from dagc.base.frozen import record, replace
 from dagc.base.phase_kinds import PHASE_KINDS
 from dagc.ir.axes import Dispatch
+from dagc.ir.chains import PLAIN_PRICES, Prices
 from dagc.ir.graph import Graph
 from dagc.ir.graph_pass import GraphPass
 from dagc.ir.least import Price
 from dagc.ir.mesh import Mesh
-from dagc.ir.moves import PLAIN_PRICES, Prices
 from dagc.ir.op import Op
 from dagc.ir.ops.attributes.experts import CombineAttrs, DispatchAttrs, ExchangeAttrs
 from dagc.ir.ops.kind import Tokens

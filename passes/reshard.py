@@ -6,12 +6,13 @@ from typing import ClassVar
 
 from dagc.base.dtypes import DTYPE_BYTES
 from dagc.base.frozen import field, mutable, record, replace
+from dagc.ir.chains import PLAIN_PRICES, Chains, Prices
 from dagc.ir.cuts import Cuts, cut_graph
 from dagc.ir.graph import Graph, StageEdge
 from dagc.ir.graph_pass import GraphPass, PassError
 from dagc.ir.handed_on import carried
 from dagc.ir.mesh import Mesh
-from dagc.ir.moves import PLAIN_PRICES, Chains, NoRoute, Prices, TensorSizes
+from dagc.ir.moves import NoRoute, TensorSizes
 from dagc.ir.op import BACKWARD, CELLS, FORWARD, RECOMPUTE, WEIGHT, Op, Value, Weight
 from dagc.ir.ops.attributes.attrs import Attrs
 from dagc.ir.ops.attributes.moves import MoveAttrs, RingTurnAttrs, SliceAttrs, SoftmaxMergeAttrs, SoftmaxScatterAttrs

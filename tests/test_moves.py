@@ -15,10 +15,11 @@ from dagc.base.collectives import wire_bytes
 from dagc.base.diagnostics import Collector
 from dagc.cost.prices import LinkPrices
 from dagc.execute.prove import prove_graph
+from dagc.ir.chains import PLAIN_PRICES, Chains, Prices
 from dagc.ir.cuts import cut_mesh
 from dagc.ir.graph import Graph
 from dagc.ir.mesh import GpuMap, refine
-from dagc.ir.moves import PLAIN_PRICES, Chains, NoRoute, Prices, TensorSizes, cheapest
+from dagc.ir.moves import NoRoute, TensorSizes, cheapest
 from dagc.ir.op import Op
 from dagc.ir.segment import Segment
 from dagc.ir.sharding import Axes, Sharding

@@ -21,11 +21,11 @@ from dagc.base.schema.phase import PLACINGS
 from dagc.base.source import Source
 from dagc.cli import main
 from dagc.cost.prices import LinkPrices
-from dagc.ir import moves
+from dagc.ir import chains, moves
+from dagc.ir.chains import PLAIN_PRICES
 from dagc.ir.graph import Graph
 from dagc.ir.graph_pass import GraphPass, PassError
 from dagc.ir.mesh import Factors, refine
-from dagc.ir.moves import PLAIN_PRICES
 from dagc.ir.ops.training import STATES
 from dagc.ir.text.read import parse_graph
 from dagc.ir.text.write import print_graph
@@ -486,7 +486,7 @@ def test_a_search_among_many_axes_ends(
     graph.write_text(out_of(["ir", str(spec), "--after", "norms"], capsys)[0])
     assert main(["opt", str(graph), "--passes", "reshard"]) == 0
     capsys.readouterr()
-    moves._known.cache_clear()  # chains that were found are not looked for again
+    chains._known.cache_clear()  # chains that were found are not looked for again
     monkeypatch.setattr(moves, "MOST_MOVES", 3)
     told = out_of(["opt", str(graph), "--passes", "reshard"], capsys, code=2)[1]
     assert "error[E03]: the pass `reshard` stops" in told and "the axes are too many to search for a chain" in told

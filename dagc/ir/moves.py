@@ -7,126 +7,18 @@ all-to-all, an all-reduce or a permute, over one axis or a product of axes, each
 from __future__ import annotations
 
 import heapq
-from collections.abc import Hashable, Iterator, Sequence
-from functools import cached_property, lru_cache
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 from math import inf, prod
-from typing import ClassVar, Protocol, TypeAlias
+from typing import TypeAlias
 
 from ..base.axes import ENDS
-from ..base.collectives import ACROSS, COLLECTIVES, FROM_EXPERTS, TO_EXPERTS, TRANSFERS, wire_bytes
+from ..base.collectives import COLLECTIVES, FROM_EXPERTS, TO_EXPERTS
 from ..base.frozen import record
-from ..base.traced import chosen
-from .cuts import Cuts, cut_layout, cut_mesh, trades, useful
-from .least import CALL_S, MOST_ATOMS, RANK_S, Calls, Price
+from .cuts import trades
+from .least import CALL_S, RANK_S, Calls, Price
 from .mesh import Mesh
-from .sharding import AT_EXPERTS, Axes, Move, Sharding
-
-
-class Prices(Hashable, Protocol):
-    """What moves cost on some machine; a pass gets one as an option and asks it for the prices on its mesh: the same ones on each
-    mesh of equal sizes on the same GPUs. `noted`: somebody wants to know which prices a search needs, so that it asks for no others."""
-
-    noted: ClassVar[bool]
-
-    def of(self, mesh: Mesh) -> Price: ...
-
-
-class PlainPrices:
-    """Of no machine: one microsecond for each step of a ring, and the bytes that a rank sends in it at 100 GB/s."""
-
-    noted: ClassVar[bool] = False
-
-    def of(self, mesh: Mesh) -> Price:
-        def price(kind: str, payload_B: float, axes: Axes) -> float:
-            ranks = mesh.size(axes)
-            if kind in ACROSS:
-                ends = [mesh.size(mesh.on(place)) for place in ("", AT_EXPERTS)]
-                senders, receivers = ends if kind == TO_EXPERTS else ends[::-1]
-                return 1e-6 + max(1.0, receivers / senders) * payload_B / 100e9
-            return TRANSFERS[kind].steps(ranks) * 1e-6 + wire_bytes(kind, payload_B, ranks) / 100e9
-
-        return price
-
-
-PLAIN_PRICES = PlainPrices()
-
-
-class Chains:
-    """Cheapest chains on a mesh, each looked for once: plans of one mesh ask for the same ones."""
-
-    def __init__(self, prices: Prices, mesh: Mesh) -> None:
-        self.prices, self.mesh, self.price = prices, mesh, prices.of(mesh)
-        self.known = _known(prices, mesh.atoms, mesh.where)
-
-    @cached_property
-    def calls(self) -> Calls | None:
-        """What calls cost on meshes like this one; None: no prices may be asked but those of a search without bounds."""
-        if self.prices.noted or len(self.mesh.atoms) > MOST_ATOMS or self.mesh.apart is not None:
-            return None
-        made = _calls(self.prices, self.mesh.shape, self.mesh.where)
-        if not made:
-            made.append(Calls(self.price, self.mesh))
-        return made[0]
-
-    def cheapest(self, source: Sharding, target: Sharding, shape: TensorSizes) -> Sequence[Move]:
-        """As `cheapest`."""
-
-        def choose(*sizes: float) -> tuple[Move, ...] | NoRoute:
-            try:
-                return self._cheapest(source, target, shape.of(sizes))
-            except NoRoute as error:
-                return error
-
-        found = chosen(choose, shape.sizes)
-        if isinstance(found, NoRoute):
-            raise found
-        return found
-
-    def _cheapest(self, source: Sharding, target: Sharding, shape: TensorSizes) -> tuple[Move, ...]:
-        key = source, target, shape
-        found = self.known.get(key)
-        if found is None:
-            if len(self.known) >= MOST_CHAINS:
-                self.known.clear()
-            found = self.known[key] = tuple(cheapest(*key, self.mesh, self.price, self.calls))
-        return found
-
-    def cuts(self, source: Sharding, target: Sharding, shape: TensorSizes) -> Cuts:
-        """Cuts of axes that make the chain cheaper; mostly none."""
-        found = useful(source, target, self.mesh) if source.on == target.on else {}
-        if not found:
-            return {}
-        finer = Chains(self.prices, cut_mesh(self.mesh, found))
-        ends = cut_layout(source, found), cut_layout(target, found)
-
-        def cheaper(*sizes: float) -> bool:
-            own = shape.of(sizes)
-            try:
-                whole_s, _ = _search(source, target, own, self.mesh, self.price, self.calls)
-                cut_s, _ = _search(*ends, own, finer.mesh, finer.price, finer.calls)
-            except NoRoute:
-                return False
-            return cut_s < whole_s - CALL_S
-
-        return found if chosen(cheaper, shape.sizes) else {}
-
-
-MOST_CHAINS = 4096
-
-
-@lru_cache(maxsize=512)
-def _known(
-    prices: Prices, atoms: tuple[tuple[str, int], ...], where: Hashable
-) -> dict[tuple[Sharding, Sharding, TensorSizes], tuple[Move, ...]]:
-    return {}
-
-
-@lru_cache(maxsize=64)
-def _calls(prices: Prices, sizes: tuple[int, ...], where: Hashable) -> list[Calls]:
-    """Of meshes of these sizes, once they were made."""
-    return []
-
+from .sharding import Axes, Move, Sharding
 
 MOST_MOVES = 1_000_000
 """Moves that one search looks at: graphs that were written by hand may have any number of axes."""
@@ -164,19 +56,19 @@ def cheapest(
     if source.on != target.on:
         return _across(source, target, shape, mesh, price)
     if source.reduce != "softmax":
-        return _search(source, target, shape, mesh, price, calls)[1]
+        return search_chain(source, target, shape, mesh, price, calls)[1]
     moves = _Moves(target, shape, mesh)
     payload = moves.local_bytes(source.dims)
     chains = []
     for step in moves.reduced((source.dims, source.partial, source.reduce), source.partial):
         (move,) = _as_moves((None, step), source.on)
-        cost, chain = _search(move.result, target, shape, mesh, price, calls)
+        cost, chain = search_chain(move.result, target, shape, mesh, price, calls)
         cost += CALL_S + RANK_S * mesh.size(move.axes) + price(move.kind, payload, move.axes)
         chains.append((cost, len(chain), [move, *chain]))
     return min(chains, key=lambda one: one[:2])[2]
 
 
-def _search(
+def search_chain(
     source: Sharding, target: Sharding, shape: TensorSizes, mesh: Mesh, price: Price, calls: Calls | None
 ) -> tuple[float, list[Move]]:
     """(seconds, moves) of the cheapest chain. With a bound on what is left (`calls`), states are left out that no chain passes
@@ -220,6 +112,7 @@ def _search(
 
 MOST_STEPS = 12
 """Of a chain that is tried for a start."""
+
 ROUNDING = 1 + 1e-9
 """Of sums in another order."""
 
@@ -283,8 +176,10 @@ SEND_RESULT = frozenset(kind for kind, found in COLLECTIVES.items() if found.sen
 
 State = tuple[tuple[Axes, ...], Axes, str]
 """Dims, partial axes and reduction of a sharding: a search looks at thousands, of which a chain has a few."""
+
 Step = tuple[str, Axes, State, int, int]
 """The fields of a move."""
+
 Chain: TypeAlias = "tuple[Chain, Step] | None"
 """The steps to a state, the last one first."""
 
@@ -310,9 +205,9 @@ def _across(source: Sharding, target: Sharding, shape: TensorSizes, mesh: Mesh, 
     idle = tuple(a for a in mesh.on(target.on) if a not in target.used)
     parts = [axes for count in range(1, len(idle) + 1) for axes in combinations(idle, count)]
     for left in leaving:
-        before_s, before = _search(source, left, shape, mesh, price, None)
+        before_s, before = search_chain(source, left, shape, mesh, price, None)
         for landed in (target, *(one for axes in parts for one in _split(target, shape, mesh, axes))):
-            after_s, after = _search(landed, target, shape, mesh, price, None)
+            after_s, after = search_chain(landed, target, shape, mesh, price, None)
             own_s = price(kind, shape.local_bytes(landed, mesh), every) + CALL_S
             chain = [*before, Move(kind, every, landed), *after]
             chains.append((before_s + own_s + after_s, len(chain), chain))

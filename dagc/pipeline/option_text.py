@@ -10,8 +10,8 @@ from ..base.axes import DEGREES, STAGES
 from ..base.diagnostics import did_you_mean
 from ..base.units import runs
 from ..cost.prices import LinkPrices, PoolPrices
+from ..ir.chains import PLAIN_PRICES, Prices
 from ..ir.mesh import Factors, Side
-from ..ir.moves import PLAIN_PRICES, Prices
 from ..spec.hardware import Link
 
 MOST = 10**6

@@ -15,12 +15,12 @@ from ..cost.order_costs import OrderCosts
 from ..cost.price import price
 from ..cost.records import Costs
 from ..cost.schedule.scheduler import times
+from ..ir.chains import Prices
 from ..ir.graph import Graph
 from ..ir.graph_pass import GraphPass
 from ..ir.groups import GroupShape
 from ..ir.least import Price
 from ..ir.mesh import GpuMap, Mesh, refine
-from ..ir.moves import Prices
 from ..ir.sharding import Axes
 from ..passes.ep import ExpertParallel
 from ..passes.mesh import MakeMesh

@@ -14,7 +14,7 @@ import dagc
 from dagc.base.diagnostics import SpecError
 from dagc.execute.prove import Alone, prove_graph
 from dagc.execute.prove import alone as model_alone
-from dagc.ir import axes, moves
+from dagc.ir import axes, chains, moves
 from dagc.ir import mesh as ir_mesh
 from dagc.ir.graph import Graph
 from dagc.ir.ops import attention as op_attention
@@ -289,7 +289,8 @@ def mutants() -> Iterator[SourceMutant]:
         )
     for module in (op_set, sizes, op_experts, op_attention):
         yield from source_mutants(module, lambda name: name.rsplit(".", 1)[-1] in LAYOUTS)
-    yield from source_mutants(moves)
+    for module in (moves, chains):
+        yield from source_mutants(module)
     yield from source_mutants(ir_mesh, lambda name: name.rsplit(".", 1)[-1] in FACTORING)
     yield rewritten(place, "Place.run", "ids[s.index].ravel()", "ids[s.index].ravel()[::-1]")
     yield rewritten(place, "Place.run", "ids[s.index].ravel()", "ids[s.index].ravel(order='F')")

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from dagc.base.dtypes import DTYPE_BYTES
+from dagc.ir.chains import Chains
 from dagc.ir.mesh import Mesh, refine
-from dagc.ir.moves import Chains
 from dagc.ir.op import Op
 from dagc.ir.ops.op_set import attrs_of, whole_dims
 from dagc.ir.ops.sizes import local_count, loop_dims

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from dagc.base.collectives import wire_bytes
+from dagc.ir.chains import Chains
 from dagc.ir.cuts import cut_layout, cut_mesh
 from dagc.ir.mesh import Mesh, refine
-from dagc.ir.moves import Chains, NoRoute, TensorSizes, cheapest
+from dagc.ir.moves import NoRoute, TensorSizes, cheapest
 from dagc.ir.sharding import Axes, Move, Sharding
 
 from .records import DATA, KINDS, axes_of
