@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import EXAMPLES, ROOT, spec_text
+from conftest import EXAMPLES, ROOT, examples, spec_text
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from random_plans import plans
 
 import dagc
-from dagc.base.diagnostics import Collector
+from dagc.base.diagnostics import Collector, SpecError
 from dagc.base.frozen import fields_of, is_record
 from dagc.base.render import render
 from dagc.base.source import Source
@@ -97,8 +101,6 @@ def test_costs_and_memory_are_the_same(path: Path) -> None:
             assert checked(spec, phase.name, (0, 64, 128))
         except LOST:
             assert path.stem in UNTRACED
-        except TypeError:
-            assert path.stem == "rebalance"
 
 
 TEXT = spec_text(kind="decode", phase="gpus = 0..7, ep = 4, tp = 2", dtype="bf16")
@@ -115,21 +117,63 @@ phase decode { gpus = 0..0 }
 """
 
 
-def said(text: str) -> tuple[str, str]:
-    plan = dagc.compile_text(text)
+@pytest.mark.parametrize(
+    "text",
+    [
+        ALONE,
+        ALONE.replace("kind = decode", "kind = prefill"),
+        ALONE.replace("gpus = 0..0", "gpus = 0..0, draft = 2"),
+        MEASURED,
+    ],
+)
+def test_one_gpu_alone_has_the_same_costs(text: str) -> None:
+    """Its ranks have no axes: what it takes is an array of no dimensions."""
+    spec = read(text)
+    assert checked(spec, spec.phases[0].name, (0, 8, 16)) == 3
+
+
+def said(text: str) -> tuple[object, str]:
+    try:
+        plan = dagc.compile_text(text)
+    except SpecError as error:
+        return None, str(error)
     return plan.to_json(), render(plan.diagnostics)
 
 
 @pytest.mark.parametrize("text", [TEXT, ALONE, MEASURED], ids=["eight", "one", "one measured"])
 def test_plans_are_the_same_once_prices_are_lines(text: str) -> None:
-    """Those of one GPU are priced each time: its ranks have no axes, and arrays of no dimensions are plain numbers in a line."""
+    """Those of one GPU, too, whose ranks have no axes: what it takes are arrays of no dimensions."""
     texts = [text.replace("sequences = 64", f"sequences = {8 * n}") for n in range(1, 11)]
     kept = [said(text) for text in texts]
     (found,) = kept_lowerings._KEPT
-    assert any(one.lines for one in found.prices) == (text is TEXT)
+    assert any(one.lines for one in found.prices)
     for text, wanted in zip(texts, kept, strict=True):
         kept_phases.forget()
         assert said(text) == wanted
+
+
+ALONE_WORDS = ("gpus = 0..0", "gpus = 0..0, cuda_graph = false, host = 1 ms", "gpus = 0..3, replicas = 4")
+
+
+@settings(deadline=None, max_examples=examples(10), suppress_health_check=list(HealthCheck))
+@given(plans(uses=True), st.sampled_from((None, None, *ALONE_WORDS)), st.integers(0, 2))
+def test_any_plan_is_the_same_at_many_sizes(case: tuple[str, str], alone: str | None, first: int) -> None:
+    """As one of which nothing is kept: on many GPUs, or on one each."""
+    kind, text = case
+    if alone:
+        own = ["", *(line for line in text.split("\n") if line.startswith(("chunk", "draft"))), ""]
+        phase = f"phase {kind} {{ {alone}{chr(10).join(own)}}}"
+        text = re.sub(rf"phase {kind} {{\n.*?\n}}", phase, text, flags=re.S)
+    texts = [
+        re.sub(r"sequences = \d+, prompt = \d+", f"sequences = {48 * n}, prompt = {24 * (1 + (first + n) % 3)}", text)
+        for n in range(1, 12)
+    ]
+    kept_phases.forget()
+    kept = [said(text) for text in texts]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kept_phases, "MOST", 0)
+        patch.setattr(kept_lowerings, "MOST", 0)
+        assert [said(text) for text in texts] == kept
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,9 @@ T = TypeVar("T")
 Function = Callable[..., "tuple[Any, ...] | None"]
 """Results at other inputs; None where a guard does not hold."""
 
+Shape = tuple[int, ...] | None
+"""Of an array; None of what is none."""
+
 KEPT = 4096
 """Results of a call in a line that are remembered."""
 
@@ -50,7 +53,7 @@ class Tape:
         self.inputs.append(name)
         return Traced(self, name, value)
 
-    def node(self, code: str, value: Any, takes: tuple[str, ...], shape: tuple[int, ...] = ()) -> Traced:
+    def node(self, code: str, value: Any, takes: tuple[str, ...], shape: Shape = None, boxed: bool = False) -> Traced:
         """The result of a step; the same step is taken once."""
         if self.sealed:
             raise Untraceable("its tape is done")
@@ -58,8 +61,9 @@ class Tape:
         if found is None:
             name = f"v{len(self.lines)}"
             self.lines.append((name, code, takes))
-            found = self.known[code] = Traced(self, name, value, shape)
-        return found if found.shape == shape else Traced(self, found.name, value, shape)
+            found = self.known[code] = Traced(self, name, value, shape, boxed)
+        same = found.shape == shape and found.boxed == boxed
+        return found if same else Traced(self, found.name, value, shape, boxed)
 
     def array(self, code: str, value: Any, takes: tuple[str, ...]) -> TracedArray:
         """The result of a step that is an array of several numbers."""
@@ -97,9 +101,9 @@ class Tape:
                 takes.append(each.name)
                 values.append(each.value)
             elif isinstance(each, Traced):
-                codes.append(f"np.full({each.shape}, {each.name})" if each.shape else each.name)
+                codes.append(each.made)
                 takes.append(each.name)
-                values.append(np.full(each.shape, each.value) if each.shape else each.value)
+                values.append(each.plain)
             else:
                 codes.append(self.constant(each))
                 values.append(each)
@@ -118,8 +122,9 @@ class Tape:
             return made
         if not line.startswith("_alone"):
             return TracedObject(self, self.node(f"{kept}({', '.join(keys)})", found, keys))
-        shape = found.shape if isinstance(found, np.ndarray) else ()
-        return self.node(f"{kept}({', '.join(keys)})", _alone(found), keys, shape)
+        return self.node(
+            f"{kept}({', '.join(keys)})", _alone(found), keys, _shape(found), isinstance(found, np.ndarray)
+        )
 
     def chosen(self, choose: Callable[..., T], numbers: Sequence[Any]) -> T:
         """What `choose` says of some numbers, which the code goes on with: the line is right where it says the same. How it comes to that is
@@ -149,7 +154,7 @@ class Tape:
             value = value.of
         if isinstance(value, (Traced, TracedArray)):
             needed.add(value.name)
-            return f"np.full({value.shape}, {value.name})" if isinstance(value, Traced) and value.shape else value.name
+            return value.made if isinstance(value, Traced) else value.name
         inside: set[str] = set()
         if isinstance(value, tuple) and type(value) is tuple:
             code = f"({''.join(f'{self._made(each, inside)}, ' for each in value)})"
@@ -203,20 +208,50 @@ def _alone(found: Any) -> Any:
     return found
 
 
+def _shape(value: Any) -> Shape:
+    """None of a number that is not NumPy's, and of whole ones."""
+    return value.shape if isinstance(value, (np.ndarray, np.floating)) else None
+
+
 class Traced:
-    """A number on a tape, or an array of one (`shape`: all ones). `value`: what it is as the code runs."""
+    """A number on a tape, or an array of one. `shape`: all ones; () also of a number of NumPy, which is what arithmetic makes of arrays without
+    dimensions (`boxed`: it is such an array); None of other numbers. `value`: what it is as the code runs."""
 
-    __slots__ = ("name", "shape", "tape", "value")
+    __slots__ = ("boxed", "name", "shape", "tape", "value")
 
-    def __init__(self, tape: Tape, name: str, value: Any, shape: tuple[int, ...] = ()) -> None:
-        self.tape, self.name, self.value, self.shape = tape, name, value, shape
+    def __init__(self, tape: Tape, name: str, value: Any, shape: Shape = None, boxed: bool = False) -> None:
+        self.tape, self.name, self.value, self.shape, self.boxed = tape, name, value, shape, boxed
 
     __hash__ = object.__hash__
 
     def __repr__(self) -> str:
         return f"<{self.name} = {self.value!r}>"
 
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise Untraceable(f"`{name}` of {self!r}")
+
     # -- what it is like -----------------------------------------------------------------------------
+
+    @property
+    def made(self) -> str:
+        """Code that makes it of its number, as what it would be without a tape."""
+        if self.shape is None:
+            return self.name
+        return f"np.full({self.shape}, {self.name})" if self.shape or self.boxed else f"np.float64({self.name})"
+
+    @property
+    def plain(self) -> Any:
+        """That, as the code runs."""
+        if self.shape is None:
+            return self.value
+        return np.full(self.shape, self.value) if self.shape or self.boxed else np.float64(self.value)
+
+    @property
+    def number(self) -> Traced:
+        """As a number that is not NumPy's."""
+        return self if self.shape is None else Traced(self.tape, self.name, self.value)
 
     @property
     def size(self) -> int:
@@ -224,14 +259,14 @@ class Traced:
 
     @property
     def ndim(self) -> int:
-        return len(self.shape)
+        return len(self.shape or ())
 
     def reshape(self, *shape: Any) -> Traced:
         flat = shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape
-        return Traced(self.tape, self.name, self.value, (1,) * len(flat))
+        return Traced(self.tape, self.name, self.value, (1,) * len(flat), boxed=True)
 
     def max(self, axis: Any = None, out: Any = None, **_: Any) -> Traced:
-        return Traced(self.tape, self.name, self.value)
+        return Traced(self.tape, self.name, self.value, ())
 
     min = max
 
@@ -242,19 +277,23 @@ class Traced:
         raise Untraceable(f"{self!r} is looked at as a number")
 
     __float__ = __int__ = __index__ = __iter__ = __len__ = __array__ = __round__ = _leaves
+    __floor__ = __trunc__ = __pow__ = __rpow__ = __getitem__ = __format__ = _leaves
 
     # -- steps ---------------------------------------------------------------------------------------
 
-    def _with(self, other: Any) -> tuple[str, Any, tuple[str, ...], tuple[int, ...]]:
+    def _with(self, other: Any) -> tuple[str, Any, tuple[str, ...], Shape]:
         """(code, value, names, shape) of an operand."""
         if isinstance(other, Traced):
             return other.name, other.value, (other.name,), other.shape
         if isinstance(other, np.ndarray):
             value = _alone(other)
             return self.tape.constant(value), value, (), other.shape
-        return self.tape.constant(other), other, (), ()
+        return self.tape.constant(other), other, (), _shape(other)
 
-    def _step(self, form: str, how: Callable[[Any, Any], Any], other: Any, swapped: bool = False) -> Traced:
+    def _step(
+        self, form: str, how: Callable[[Any, Any], Any], other: Any, swapped: bool = False, least: Shape = None
+    ) -> Traced:
+        """`least`: the shape of the result where both are numbers."""
         if isinstance(other, TracedArray):
             return cast(Traced, NotImplemented)  # which takes the step itself
         if isinstance(other, np.ndarray) and other.size > 1:
@@ -264,12 +303,12 @@ class Traced:
         code, value, names, shape = self._with(other)
         a, b = (code, self.name) if swapped else (self.name, code)
         x, y = (value, self.value) if swapped else (self.value, value)
-        widest = self.shape if len(self.shape) >= len(shape) else shape
+        widest = max((each for each in (self.shape, shape) if each is not None), key=len, default=least)
         return self.tape.node(form.format(a, b), how(x, y), (self.name, *names), widest)
 
     def _spread(self, form: str, how: Callable[[Any, Any], Any], other: Any, swapped: bool) -> TracedArray:
         """With an array of several numbers that are always the same."""
-        if other.ndim < len(self.shape):
+        if other.ndim < self.ndim:
             raise Untraceable("an array of fewer dimensions")
         code = self.tape.constant(other)
         a, b = (code, self.name) if swapped else (self.name, code)
@@ -364,8 +403,8 @@ class Traced:
             own, other, swapped = (a, b, False) if isinstance(a, Traced) else (b, a, True)
             return cast(Traced, own._spread(ARRAY_UFUNCS[ufunc.__name__], ufunc, other, swapped))
         if isinstance(a, Traced):
-            return a._step(form, lambda x, y: float(ufunc(x, y)), b)
-        return cast(Traced, b)._step(form, lambda x, y: float(ufunc(x, y)), a, swapped=True)
+            return a._step(form, lambda x, y: float(ufunc(x, y)), b, least=())
+        return cast(Traced, b)._step(form, lambda x, y: float(ufunc(x, y)), a, swapped=True, least=())
 
 
 class TracedArray:
@@ -394,7 +433,7 @@ class TracedArray:
         return self.value.shape
 
     def max(self) -> Traced:
-        return self.tape.node(f"float({self.name}.max())", float(self.value.max()), (self.name,))
+        return self.tape.node(f"float({self.name}.max())", float(self.value.max()), (self.name,), ())
 
     def any(self) -> bool:
         return self.tape.guard(f"bool({self.name}.any())", bool(self.value.any()), (self.name,))
@@ -403,7 +442,7 @@ class TracedArray:
         raise Untraceable(f"{self!r} is looked at as numbers")
 
     __float__ = __int__ = __index__ = __iter__ = __len__ = __array__ = __bool__ = _leaves
-    __lt__ = __le__ = __gt__ = __ge__ = __getitem__ = _leaves
+    __lt__ = __le__ = __gt__ = __ge__ = __getitem__ = __pow__ = __rpow__ = __format__ = _leaves
 
     def _step(self, form: str, how: Callable[[Any, Any], Any], other: Any, swapped: bool = False) -> TracedArray:
         names: tuple[str, ...] = ()
@@ -462,8 +501,10 @@ class TracedObject:
     def __call__(self, *arguments: Any) -> Any:
         return self.tape.call(_apply, (self, *arguments))
 
-    def __bool__(self) -> bool:
+    def _leaves(self, *_: Any) -> NoReturn:
         raise Untraceable("an object of the line is looked at")
+
+    __bool__ = __iter__ = __len__ = __getitem__ = __format__ = _leaves
 
 
 def _apply(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -526,7 +567,7 @@ def array_of(values: Sequence[Any]) -> Any:
 
 def listed(values: Any, count: int) -> list[Any]:
     """An array as so many numbers."""
-    return [values.max()] * count if type(values) is Traced else np.broadcast_to(values, count).tolist()
+    return [values.number] * count if type(values) is Traced else np.broadcast_to(values, count).tolist()
 
 
 def whole(value: Any) -> Any:
@@ -536,4 +577,4 @@ def whole(value: Any) -> Any:
 
 def number(value: Any) -> Any:
     """A value as a float; a traced one, or an array of one, stays on its tape."""
-    return value.max() if type(value) is Traced else float(value)
+    return value.number if type(value) is Traced else float(value)

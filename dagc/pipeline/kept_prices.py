@@ -48,7 +48,7 @@ class Prices:
 
     def at(self, template: Template, sizes: Numbers, unit: Unit) -> Found | None:
         """None where the graph had better be priced for itself."""
-        from .kept import numbers_of
+        from .kept import LOST, numbers_of
 
         if self.fresh:
             self.fresh -= 1
@@ -63,7 +63,7 @@ class Prices:
             return None
         try:
             line = traced(template, numbers, unit)
-        except Exception:  # code that takes numbers alone: what is wrong is told by prices for these sizes
+        except LOST:  # code that takes numbers alone
             self.lost = MOST_LOST
             return None
         self.lost += bool(self.lines)
@@ -73,15 +73,17 @@ class Prices:
 
 def _result(line: Line, numbers: Numbers) -> Found | None:
     """None also where the line cannot be followed: all ranks were equal where it was traced, and are not here, or something is 0."""
+    from .kept import LOST
+
     try:
         return line(*numbers)
-    except Exception:  # as where prices are traced
+    except LOST:
         return None
 
 
 def traced(template: Template, numbers: Numbers, unit: Unit) -> Line:
     """Raises Untraceable."""
-    from ..base.traced import Tape, Untraceable
+    from ..base.traced import Tape
     from ..cost.memory import stage_memory
     from ..cost.price import price
     from .kept import numbers_of, with_numbers
@@ -90,8 +92,6 @@ def traced(template: Template, numbers: Numbers, unit: Unit) -> Line:
     given: tuple[Any, ...] = tuple(tape.given(each) for each in numbers)
     phase: Phase = with_numbers(unit.phase, given[-count:])
     own, graph = replace(unit, phase=phase), template.at(given[:-count])
-    if not graph.the_mesh.atoms:
-        raise Untraceable("arrays without dimensions are plain numbers in a line")
     costs = price(graph, own)
     return tape.maker((costs, stage_memory(graph, costs, own)))
 
