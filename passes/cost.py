@@ -15,4 +15,4 @@ class PriceOps(Analysis):
     name: ClassVar[str] = "cost"
 
     def run(self, found: Findings) -> Findings:
-        return replace(found, costs=price(found.graph, found.unit, found.hardware))
+        return replace(found, costs=price(found.graph, found.unit, found.hardware, passes=found.passes))

@@ -116,17 +116,12 @@ class SegmentCosts:
         self, key: Key, make: Callable[[], dict[str, Measured]], load: ExpertLoad | None = None
     ) -> dict[str, Measured]:
         """Measured times of kernels, laid over the mesh."""
-        from .measured import RIDING  # a plan without a calibration needs no families
+        from .measured import over_dimensions  # a plan without a calibration needs no families
 
         key = key if load is None else (*key, id(load.ranks), self.at(load.axes), load.filled)
         found = self.known.get(key)
         if found is None:
-            alike = (1,) * len(self.mesh.atoms)
-            own = {
-                name: each if each is RIDING or each.time_s.size > 1 else each.at(each.time_s.reshape(alike))
-                for name, each in make().items()
-            }
-            found = self.known[key] = own, load
+            found = self.known[key] = over_dimensions(make(), len(self.mesh.atoms)), load
         times: dict[str, Measured] = found[0]
         return times
 

@@ -55,6 +55,10 @@ class ExpertShape:
     whole_inter: float
     experts: float
 
+    @property
+    def sizes(self) -> tuple[float, ...]:
+        return self.tokens, self.top_k, self.hidden, self.inter, self.whole_inter, self.experts
+
 
 @record
 class AttentionShape:

@@ -66,6 +66,15 @@ RIDING = Measured(np.zeros(1), "fused", 0.0)
 """Of an op that the kernel of another one does too: that one's time includes it."""
 
 
+def over_dimensions(times: dict[str, Measured], dimensions: int) -> dict[str, Measured]:
+    """With so many dimensions, as a mesh has; what rides has none."""
+    alike = (1,) * dimensions
+    return {
+        name: each if each is RIDING or each.time_s.size > 1 else each.at(each.time_s.reshape(alike))
+        for name, each in times.items()
+    }
+
+
 Faster = tuple[float, float, float]
 """How many times the rates of another GPU: compute, memory, innermost links."""
 

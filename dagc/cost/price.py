@@ -7,9 +7,9 @@ the rank, weight bytes the distinct experts its tokens hit. The floor takes data
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -35,20 +35,30 @@ from .transfers import collective_cost, stage_edges, stage_returns
 
 if TYPE_CHECKING:
     from .exchange import Exchanges
-    from .kept_costs import KeptCosts, SegmentCosts
-    from .measured import Measured
+    from .kept_costs import KeptCosts
+    from .measured import Kept, Measured
+    from .pass_costs import PassCosts
+
+T = TypeVar("T")
 
 
-def price(graph: Graph, unit: Unit, hardware: Hardware | None = None, kept: KeptCosts | None = None) -> Costs:
+def price(
+    graph: Graph, unit: Unit, hardware: Hardware | None = None, kept: KeptCosts | None = None, passes: PassCosts | None = None
+) -> Costs:  # fmt: skip
     """Costs of every op of every segment; `hardware` replaces the spec's (sensitivities). `kept`: costs that plans of one model graph
-    share, on the spec's hardware."""
+    share, on the spec's hardware; `passes`: those that passes of the phase share."""
     hardware = hardware or unit.spec.hardware
+    graph = graph if passes is None else passes.begin(graph)
+    once = _each_time if passes is None else passes.once
     costs: dict[tuple[str, str], OpCost] = {}
     load = np.ones(1)
     distinct, plain, dropped, error, absent = 0.0, 1.0, 0.0, 0.0, 0.0
     by_layer: dict[int, LayerLoad] = {}
     for segment in graph.segments:
-        loads = {rows: ExpertLoad.of(graph, segment, rows, unit) for rows in routers(segment)}
+        loads = {
+            rows: once(("load", segment.name, rows), partial(ExpertLoad.of, graph, segment, rows, unit))
+            for rows in routers(segment)
+        }
         if loads:
             experts = max(loads.values(), key=lambda found: found.most)
             load, distinct = experts.in_mesh_order(experts.ranks.relative), experts.ranks.distinct
@@ -61,27 +71,29 @@ def price(graph: Graph, unit: Unit, hardware: Hardware | None = None, kept: Kept
             if kept is None or graph.the_mesh.apart is not None
             else kept.of(segment, graph.the_mesh, unit.phase, loads)
         )
-        measured = _measured(segment, graph.the_mesh, unit, hardware, loads, own)
+        shared = own if passes is None or graph.the_mesh.apart is not None else passes.of(segment, graph.the_mesh)
+        measured = _measured(segment, graph.the_mesh, unit, hardware, loads, shared)
         exchanges = exchanges_of(segment, unit, hardware)
         sides = {"": (hardware, measured, exchanges)}
         sides[AT_EXPERTS] = sides[""]
         link = unit.spec.expert_link(unit.phase)
         if link is not None:  # experts are in another pool
             there = unit.spec.experts_on(unit.phase)
-            measured_there = _measured(segment, graph.the_mesh, unit, there, loads, own)
+            measured_there = _measured(segment, graph.the_mesh, unit, there, loads, shared)
             sides[AT_EXPERTS] = there, measured_there, exchanges_of(segment, unit, there)
         for op in segment.ops:
             rows = rows_of(op.dims)
             busy = loads[rows] if rows is not None else None
             here, known, calls = sides[op.on]
+            found = known.get(op.name)
             if op.is_copy:
-                cost = copy_cost(segment, op, graph.the_mesh, here.host_link, lacking(segment, op, loads))
+                make = partial(copy_cost, segment, op, graph.the_mesh, here.host_link, lacking(segment, op, loads))
             elif op.is_collective:
-                cost = collective_cost(segment, op, graph.the_mesh, here, busy, calls, own, link)
+                make = partial(collective_cost, segment, op, graph.the_mesh, here, busy, calls, own, link)
             else:
-                found = known.get(op.name)
                 make = partial(_launched, segment, op, graph.the_mesh, unit, here, busy, found)
-                cost = make() if own is None else own.compute(op, busy, found, make)
+                make = make if own is None else partial(own.compute, op, busy, found, make)
+            cost = make() if op.is_copy else once(("op", segment.name, op.name), make, busy, found)
             costs[segment.name, op.name] = cost
     # Before collectives are there nothing is sent: ops alone have a price.
     sends = graph.level != "annotated"
@@ -91,6 +103,11 @@ def price(graph: Graph, unit: Unit, hardware: Hardware | None = None, kept: Kept
         costs, edges, tokens, load, distinct, plain, dropped, load_error=error, layers=layers, host_s=unit.phase.host_s,
         launched_s=launched_s(graph, unit.phase), lacking=absent, returns=stage_returns(graph, hardware) if sends else (),
     )  # fmt: skip
+
+
+def _each_time(key: object, make: Callable[[], T], *given: object) -> T:
+    """As `PassCosts.once` where nothing is shared."""
+    return make()
 
 
 def lacking(segment: Segment, op: Op, loads: Mapping[Rows, ExpertLoad]) -> Array | None:
@@ -111,7 +128,7 @@ def launched_s(graph: Graph, phase: Phase) -> float:
 
 def _measured(
     segment: Segment, mesh: Mesh, unit: Unit, hardware: Hardware, loads: Mapping[Rows, ExpertLoad],
-    kept: SegmentCosts | None,
+    kept: Kept | None,
 ) -> dict[str, Measured]:  # fmt: skip
     """Times of measured kernels, when the hardware names a calibration."""
     if unit.phase.training is not None:

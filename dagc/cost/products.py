@@ -38,7 +38,7 @@ def match(found: Match) -> None:
         key = "gemm", *kept.even, dtype, tuple(map(kept.split, group))
         found.keep(key, partial(_gemm_of, found, group, dtype))
     for experts in found.shapes.experts():
-        key = "experts", *kept.placed, experts.tokens, tuple(map(kept.placed_split, (*experts.products, *experts.ops)))
+        key = "experts", *kept.placed, experts.sizes, tuple(map(kept.placed_split, (*experts.products, *experts.ops)))
         found.keep(key, partial(_experts, found, experts), found.loads[experts.rows])
 
 

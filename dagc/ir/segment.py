@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from math import prod
-from typing import Any
+from typing import Any, Protocol
 
 from ..base.collectives import ACROSS, FROM_EXPERTS
 from ..base.frozen import record, replace
 from ..base.phase_kinds import PROMPT, is_part
 from .entries import derived
+from .noted_sizes import with_others
 from .op import SCOPES, Op, Taken, Value, Weight
 from .ops.attributes.attention import AttendAttrs
 from .ops.attributes.copies import CopyAttrs, ExpertCopyAttrs
@@ -93,12 +94,12 @@ class Segment:
     @cached_property
     def _parts(self) -> Mapping[str, Segment]:
         found: dict[str, dict[str, float]] = {}
-        for key, size in self.sizes.items():
+        for key in self.sizes:
             scope, _, dim = key.rpartition(":")
             if scope and scope not in SCOPES:
-                found.setdefault(scope, {})[dim] = size
+                found.setdefault(scope, {})[dim] = self.sizes[key]
         packed = {PACKED_BATCH: self.sizes["batch"]} if found else {}
-        return {scope: replace(self, sizes={**self.sizes, **packed, **own}) for scope, own in found.items()}
+        return {scope: replace(self, sizes=with_others(self.sizes, packed | own)) for scope, own in found.items()}
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -265,7 +266,7 @@ class Segment:
         return {}
 
     @cached_property
-    def flops(self) -> dict[str, tuple[Op, float]]:
+    def flops(self) -> Counts:
         """Of its ops, as far as somebody has counted them."""
         return {}
 
@@ -298,6 +299,14 @@ class Segment:
         """The ops that compute with a weight, or with a copy of it."""
         names = {weight, *(copy for copy, of in self.copies.items() if of == weight)}
         return (op for op in self.ops if op.name not in self.copies and not names.isdisjoint(op.inputs))
+
+
+class Counts(Protocol):
+    """FLOPs by names of ops, each with the op that has them."""
+
+    def get(self, name: str, /) -> tuple[Op, float] | None: ...
+
+    def __setitem__(self, name: str, found: tuple[Op, float], /) -> None: ...
 
 
 OF_SIZES = ("_parts", "flops")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 from ..base.frozen import replace
 from ..cost import chunks, scale_blocks
 from ..cost.footprint import Memory
+from ..cost.pass_costs import PassCosts
 from ..cost.records import Costs, ExpertCache, Rebalanced
 from ..cost.schedule.chunk_flow import Pass, in_flight_s
 from ..cost.schedule.records import PathStep, Schedule
@@ -15,6 +17,7 @@ from ..cost.transfers import request_costs
 from ..ir.graph import Graph, runs
 from ..ir.ops.leaving import EXIT_TOKEN
 from ..ir.ops.op_set import flops
+from ..ir.segment import Segment
 from ..passes.cost import PriceOps
 from ..passes.memory import AddUpMemory
 from ..passes.schedule import ScheduleOps
@@ -41,11 +44,12 @@ Prices = Callable[[Graph, Unit], "tuple[Costs, Memory] | None"]
 def cost_graph(graph: Graph, unit: Unit, prices: Prices | None = None) -> PhaseResult:
     """Costs, memory and schedule of a placed graph. `prices`: where costs of it may be kept."""
     check(graph, unit)
-    passes = price(graph, unit, prices=prices)
+    shared = PassCosts() if unit.phase.passes > 1 else None
+    passes = price(graph, unit, prices=prices, shared=shared)
     largest = chunks.whole_pass(unit.phase)
     found_s = () if unit.phase.chunks_overlap else passes
     last = next((c for c in reversed(found_s) if (c.tokens, c.context) == (largest.tokens, largest.context)), None)
-    end = last or _priced(graph, unit, largest, None, prices)
+    end = last or _priced(graph, unit, largest, None, prices, shared)
     kept = None if prices is None else prices(graph, unit)
     need = whole_memory(graph, unit, end.costs) if kept is None else kept[1]
     verify_schedule(graph, end.schedule)
@@ -54,7 +58,8 @@ def cost_graph(graph: Graph, unit: Unit, prices: Prices | None = None) -> PhaseR
     warn_of_moved_cache(unit, graph, end.costs)
     warn_of_full_hosts(unit, graph)
     flops = sum(
-        size.count * graph_flops(chunks.resized(graph, size.tokens, size.context)) for size in chunks.sizes(unit.phase)
+        size.count * graph_flops(chunks.resized(graph, size.tokens, size.context), shared)
+        for size in chunks.sizes(unit.phase)
     )
     totals = collective_totals(graph, end.costs)
     found = assembled(unit, graph, passes, end, need, flops, totals, bound_shares(joined_path(passes)))
@@ -153,10 +158,18 @@ def whole_memory(graph: Graph, unit: Unit, costs: Costs) -> Memory:
     return need
 
 
-def graph_flops(graph: Graph) -> float:
-    """FLOPs of one pass of all micro-batches over all ranks, replicated work counted once."""
-    layers = sum(s.repeat * sum(flops(s, op) for op in s.ops) for s in graph.segments)
+def graph_flops(graph: Graph, shared: PassCosts | None = None) -> float:
+    """FLOPs of one pass of all micro-batches over all ranks, replicated work counted once. `shared`: with other passes of the graph."""
+    if shared is None:
+        layers = sum(s.repeat * layer_flops(s) for s in graph.segments)
+    else:
+        own = shared.begin(graph).segments
+        layers = sum(s.repeat * shared.once(("flops", s.name), partial(layer_flops, s)) for s in own)
     return layers * graph.microbatches * graph.lanes
+
+
+def layer_flops(segment: Segment) -> float:
+    return sum(flops(segment, op) for op in segment.ops)
 
 
 def phase_tokens(phase: Phase) -> float:
@@ -178,10 +191,14 @@ def bound_shares(path: Sequence[PathStep]) -> dict[str, float]:
 
 
 def price(
-    graph: Graph, unit: Unit, hardware: Hardware | None = None, prices: Prices | None = None
-) -> tuple[Chunk, ...]:
-    """Every pass of the phase; `hardware` replaces the spec's (sensitivities)."""
-    found = tuple(_priced(graph, unit, size, hardware, prices) for size in chunks.sizes(unit.phase))
+    graph: Graph, unit: Unit, hardware: Hardware | None = None, prices: Prices | None = None,
+    shared: PassCosts | None = None,
+) -> tuple[Chunk, ...]:  # fmt: skip
+    """Every pass of the phase; `hardware` replaces the spec's (sensitivities). `shared`: with who asks for more of its passes."""
+    sizes = chunks.sizes(unit.phase)
+    if shared is None and len(sizes) > 1:
+        shared = PassCosts()
+    found = tuple(_priced(graph, unit, size, hardware, prices, shared) for size in sizes)
     if unit.phase.exits:
         return (*_ended_early(found[-1], graph, unit, hardware),)
     return _in_flight(found, graph) if unit.phase.chunks_overlap and len(graph.stages) > 1 else found
@@ -244,9 +261,10 @@ def of_size(graph: Graph, phase: Phase, size: chunks.PassSize) -> Graph:
 
 
 def _priced(
-    graph: Graph, unit: Unit, size: chunks.PassSize, hardware: Hardware | None, prices: Prices | None = None
-) -> Chunk:
-    findings = Findings(of_size(graph, unit.phase, size), unit, hardware)
+    graph: Graph, unit: Unit, size: chunks.PassSize, hardware: Hardware | None, prices: Prices | None = None,
+    shared: PassCosts | None = None,
+) -> Chunk:  # fmt: skip
+    findings = Findings(of_size(graph, unit.phase, size), unit, hardware, passes=shared)
     kept = None if prices is None else prices(findings.graph, unit)
     findings = PriceOps().run(findings) if kept is None else replace(findings, costs=kept[0])
     findings = ScheduleOps().run(findings)

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from ..base.frozen import record
 from ..cost.footprint import Memory
+from ..cost.pass_costs import PassCosts
 from ..cost.records import Costs
 from ..cost.schedule.records import Schedule
 from ..ir.graph import Graph
@@ -15,12 +16,14 @@ from ..spec.unit import Unit
 
 @record
 class Findings:
-    """About one pass over a lowered graph of a phase. `hardware`: instead of the spec's. `floor`: of the schedule at datasheet
+    """About one pass over a lowered graph of a phase. `hardware`: instead of the spec's; `passes`: costs that it shares with other
+    passes of the phase. `floor`: of the schedule at datasheet
     peaks the times alone. None: the analysis has not run."""
 
     graph: Graph
     unit: Unit
     hardware: Hardware | None = None
+    passes: PassCosts | None = None
     costs: Costs | None = None
     schedule: Schedule | None = None
     floor: Schedule | None = None

@@ -74,8 +74,13 @@ def flops(segment: Segment, op: Op) -> float:
     """FLOPs of one execution over all ranks, replicated work counted once."""
     known = segment.flops.get(op.name)
     if known is None or known[0] is not op:
-        known = segment.flops[op.name] = op, OPS[op.kind].flops(segment.within(op.scope), op)
+        known = segment.flops[op.name] = op, counted(segment, op)
     return known[1]
+
+
+def counted(segment: Segment, op: Op) -> float:
+    """The same, counted anew."""
+    return OPS[op.kind].flops(segment.within(op.scope), op)
 
 
 def local_flops(segment: Segment, op: Op, mesh: Mesh) -> float:
