@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..base.by_identity import ByIdentity
 from ..base.diagnostics import Collector, did_you_mean
 from ..base.phase_kinds import PHASE_KINDS
 from ..base.syntax import ast
@@ -40,35 +41,28 @@ def walk_expression(expr: ast.Expr) -> Iterator[ast.Expr]:
 
 def mentioned(block: ast.BlockDef) -> frozenset[str]:
     """Every name and dimension in a block's text."""
-    return _words(block)[1]
+    return _kept_words(block)[1]
 
 
 def dims_of(block: ast.BlockDef) -> frozenset[str]:
     """Every dimension that a tensor or weight of the block is written with."""
-    return _words(block)[0]
-
-
-MOST_KEPT = 256
-"""Blocks whose words are kept: those of the library are asked for with every text."""
-_KEPT: dict[int, tuple[ast.BlockDef, frozenset[str], frozenset[str]]] = {}
-"""By identity, which nothing else gets while the block is kept."""
+    return _kept_words(block)[0]
 
 
 def _words(block: ast.BlockDef) -> tuple[frozenset[str], frozenset[str]]:
     """Dimensions, and all words."""
-    found = _KEPT.get(id(block))
-    if found is None:
-        dims: set[str] = set()
-        names: set[str] = set()
-        for node in walk(block):
-            if isinstance(node, (ast.TensorAssign, ast.Indexed)):
-                dims |= set(node.dims or ())
-            elif isinstance(node, ast.Name):
-                names |= {node.text, node.parts[-1]}
-        if len(_KEPT) >= MOST_KEPT:
-            _KEPT.clear()
-        found = _KEPT[id(block)] = block, frozenset(dims), frozenset(dims | names)
-    return found[1:]
+    dims: set[str] = set()
+    names: set[str] = set()
+    for node in walk(block):
+        if isinstance(node, (ast.TensorAssign, ast.Indexed)):
+            dims |= set(node.dims or ())
+        elif isinstance(node, ast.Name):
+            names |= {node.text, node.parts[-1]}
+    return frozenset(dims), frozenset(dims | names)
+
+
+_kept_words = ByIdentity(_words, most=256)
+"""Blocks of the library are asked for with every text."""
 
 
 def check_block(block: ast.BlockDef, out: Collector) -> None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 
 from ..base import coming
+from ..base.by_identity import ByIdentity
 from ..base.diagnostics import Collector
 from ..base.frozen import field, mutable
 from ..base.schema.attribute import ANY, REQUIRED, Attribute
@@ -20,20 +21,14 @@ from .values.evaluate import Value, evaluate, whole_range
 from .values.functions import env
 from .values.names import Names
 
-MOST_SCHEMAS = 64
-_TOLD: dict[int, tuple[Mapping[str, Attribute], dict[str, Value | None], frozenset[str]]] = {}
-"""By the identity of a schema, which is kept with it: the values of attributes that nobody gives, and which have to be given."""
+
+def _of_schema(schema: Mapping[str, Attribute]) -> tuple[dict[str, Value | None], frozenset[str]]:
+    """The values of attributes that nobody gives, and which have to be given."""
+    defaults = {name: default_of(attribute) for name, attribute in schema.items()}
+    return defaults, frozenset(name for name, attribute in schema.items() if attribute.default is REQUIRED)
 
 
-def _told(schema: Mapping[str, Attribute]) -> tuple[dict[str, Value | None], frozenset[str]]:
-    found = _TOLD.get(id(schema))
-    if found is None or len(found[1]) != len(schema):
-        defaults = {name: default_of(attribute) for name, attribute in schema.items()}
-        required = frozenset(name for name, attribute in schema.items() if attribute.default is REQUIRED)
-        if len(_TOLD) >= MOST_SCHEMAS:
-            _TOLD.clear()
-        found = _TOLD[id(schema)] = schema, defaults, required
-    return found[1:]
+_of_schemas = ByIdentity(_of_schema, most=64)
 
 
 @mutable
@@ -67,7 +62,7 @@ class Reader:
     def read(self) -> dict[str, Value | None]:
         """Every attribute of the schema, defaults filled in; None where it is wrong or absent."""
         self._unknown()
-        defaults, required = _told(self.schema)
+        defaults, required = _of_schemas(self.schema)
         values = dict(defaults)
         said = {*required, *self.body.assigns, *self.body.bare}
         for name in [name for name in defaults if name in said]:

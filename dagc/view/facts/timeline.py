@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from ...base.arrays import NDArray
+from ...base.by_identity import ByIdentity
 from ...base.frozen import record
 from ...cost.records import Array
 from ...cost.schedule.records import Run
@@ -185,17 +186,18 @@ def slices(result: PhaseResult, member: Member) -> Iterator[Slice]:
     graph, schedule = result.graph, result.schedule
     on = result.seats[member.stage].on
     last = bool(on) or member.stage == len(graph.stages) - 1
-    held: dict[int, tuple[object, list[tuple[float, float, str, str, str, int]]]] = {}
+
+    def of_run(run: Run) -> list[tuple[float, float, str, str, str, int]]:
+        return _steps(result, graph.segment(run.segment), run, member.index, on)
+
+    steps = ByIdentity(of_run)
     comm_free = 0.0
     if member.stage == 0 and schedule.host_s:
         yield Slice("host", "host", "compute", "", None, 0, 0, 0.0, schedule.host_s)
     for microbatch in range(graph.microbatches):
         cell = layers(result, member.stage, microbatch)
         for layer in cell:
-            if id(layer.run) not in held:  # the run is kept too: an id is another's once its object is gone
-                steps = _steps(result, graph.segment(layer.run.segment), layer.run, member.index, on)
-                held[id(layer.run)] = layer.run, steps
-            for start, end, op, kind, stream, lane in held[id(layer.run)][1]:
+            for start, end, op, kind, stream, lane in steps(layer.run):
                 begin = layer.start_s + start
                 found = Slice(
                     op, kind, stream, layer.run.segment, layer.number, microbatch, lane, begin, layer.start_s + end
