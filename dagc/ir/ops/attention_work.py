@@ -185,8 +185,24 @@ def attend_flops(segment: Segment, op: Op) -> float:
 
 def entries_share(segment: Segment, op: Op) -> float:
     """Part of the entries that is selected by any query, where no two select the same."""
-    entries, chosen = _entries(segment, op), op.of(AttendAttrs).chosen_entries
-    return min(1.0, segment.size("seq") * chosen / entries) if chosen else 1.0
+    chosen = op.of(AttendAttrs).chosen_entries
+    return min(1.0, segment.size("seq") * chosen / _entries(segment, op)) if chosen else 1.0
+
+
+def seen_shares(segment: Segment, op: Op, mesh: Mesh) -> tuple[float, float]:
+    """What queries see of a rank's tokens, and of the entries beside them, on the rank that sees most. Of a split context the first rank has
+    the entries, the last what a window leaves of the tokens."""
+    tokens, entries = min(seen_share(segment, op, mesh), chosen_share(segment, op)), entries_share(segment, op)
+    if not op.of(AttendAttrs).entries or not op.loop("context") or not _causal(op):
+        return tokens, entries
+    context, ranks = segment.size("context"), mesh.size(op.loop("context"))
+    window, chunk = _reach(op, context)
+    query = context - segment.size("seq")
+    begin = max(0.0, query - window + 1, query // chunk * chunk)
+    on_first = min(max(0.0, 1.0 - begin * ranks / context), chosen_share(segment, op))
+    if on_first * context / ranks + entries * _entries(segment, op) < tokens * context / ranks:
+        return tokens, 0.0
+    return on_first, entries
 
 
 def _entries(segment: Segment, op: Op) -> float:
@@ -198,10 +214,11 @@ def _entries(segment: Segment, op: Op) -> float:
 def score_bytes(segment: Segment, op: Op, mesh: Mesh) -> float:
     """Of one rank's scores, heads x queries x keys in the dtype of activations, masked ones included."""
     rows = prod(segment.size(d) / mesh.size(op.loop(d)) for d in op.dims[:-1])
+    tokens, entries = seen_shares(segment, op, mesh)
     keys = segment.size("context") / mesh.size(op.loop("context"))
-    keys *= min(seen_share(segment, op, mesh), chosen_share(segment, op))
+    keys *= tokens
     if op.of(AttendAttrs).entries:
-        keys += _entries(segment, op) * entries_share(segment, op)
+        keys += _entries(segment, op) * entries
     return rows * keys * DTYPE_BYTES[op.dtype]
 
 
@@ -253,8 +270,8 @@ def seen_bytes(segment: Segment, op: Op, name: str, mesh: Mesh) -> float:
     dims = segment.dims_of(name)
     size = local_bytes(segment, name, by_loops(op, dims), mesh)
     if entries_dim(dims) is not None:
-        return size * entries_share(segment, op)
-    return size * min(seen_share(segment, op, mesh), chosen_share(segment, op)) if "context" in dims else size
+        return size * seen_shares(segment, op, mesh)[1]
+    return size * seen_shares(segment, op, mesh)[0] if "context" in dims else size
 
 
 def attend_share(segment: Segment, op: Op, mesh: Mesh) -> Array | None:
