@@ -12,7 +12,7 @@ from conftest import spec_text
 import dagc
 from dagc.base.units import BYTES, show
 from dagc.cli import main
-from dagc.pipeline.cures import partition
+from dagc.pipeline.cures import Cures, changes, most_divided, partition
 
 Capture = pytest.CaptureFixture[str]
 
@@ -83,9 +83,34 @@ def test_every_cure_that_is_named_fits(name: str) -> None:
 
 
 def test_where_nothing_fits_that_is_said() -> None:
-    text = spec_text(gpus=8).replace("memory = 64 GB", "memory = 1 kB")
-    (error,) = (d for d in dagc.compile_text(text).diagnostics if d.code == "E04")
+    (error,) = (d for d in dagc.compile_text(of_memory("60 kB")).diagnostics if d.code == "E04")
     assert len(error.help) == 1 and "would fit: use more GPUs" in error.help[0]
+
+
+def of_memory(size: str) -> str:
+    return spec_text(gpus=8).replace("memory = 64 GB", f"memory = {size}")
+
+
+def test_of_what_no_layout_makes_fit_smaller_batches_alone_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+    attempt = Cures.attempt
+    monkeypatch.setattr(Cures, "attempt", lambda cures, change: tried.append(change.rank) or attempt(cures, change))
+    (error,) = (d for d in dagc.compile_text(of_memory("1 kB")).diagnostics if d.code == "E04")
+    assert error.help == (
+        "no other layout or batch takes so much less: use more GPUs, larger ones, or a smaller model or dtype",
+    )
+    assert set(tried) <= {"sequences"} and len(tried) < 20
+
+
+@pytest.mark.parametrize("name", ["folded", "two changes", "stages"])
+def test_one_change_divides_what_a_gpu_holds_by_no_more_than_is_thought(name: str) -> None:
+    plan = dagc.compile_text(overflowing(name))
+    ((phase, result),) = plan.phases.items()
+    own = plan.units[phase].phase
+    made = [change for change in changes(plan.spec, result, own) if change.rank != "sequences"]
+    found = [Cures(plan.spec, plan.phases, plan.units).attempt(change) for change in made]
+    least = min(attempt.fraction for attempt in found if attempt is not None)
+    assert result.memory.fraction / most_divided(own) < least < result.memory.fraction
 
 
 @pytest.mark.parametrize(

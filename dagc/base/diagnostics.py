@@ -5,7 +5,7 @@ Codes and what each means: `codes`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 
 from .codes import TABLE
@@ -144,6 +144,13 @@ class Collector:
         if len(self.items) > MAX_DIAGNOSTICS or len(word) > MAX_SUGGESTED:
             return None
         return did_you_mean(word, islice(known, MAX_KNOWN))
+
+    def retell(self, first: int, change: Callable[[Diagnostic], Diagnostic]) -> None:
+        """Changes those from the `first` on, and says again that they failed where they did."""
+        told = list(map(change, self.items[first:]))
+        self.items[first:] = [d for i, d in enumerate(told) if d not in self.items[:first] and d not in told[:i]]
+        self._seen.update(told)
+        self.check()
 
     @property
     def failed(self) -> bool:

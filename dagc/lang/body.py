@@ -75,6 +75,11 @@ class Body:
         out |= {name: s[-1].kind_span for name, s in self.sections.items()}
         return out | {name.split(" ")[0]: d.span for name, d in self.directives.items()}
 
+    def inner_spans(self) -> dict[str, Span]:
+        """Of the attributes of its sections: `attention.heads`, the last that is given."""
+        parts = ((key, one) for key, sections in self.sections.items() for section in sections for one in section.body)
+        return {f"{key}.{one.name}": one.value.span for key, one in parts if isinstance(one, ast.Assign)}
+
 
 def _without_open_lists(statements: Sequence[ast.Statement], out: Collector) -> list[ast.Statement]:
     """`order = pp, dp, ep` reads as an attribute and names without a value: a list that lacks its brackets."""

@@ -92,6 +92,13 @@ def preset(kind: str, name: str) -> Source | None:
     return None
 
 
+def ships(source: Source) -> bool:
+    """Whether a file came with dagc, or with an installed library."""
+    from ..base.entry_points import libraries
+
+    return source.name.split("/")[0] in ("library", *(owner for owner, _ in libraries()[0]))
+
+
 def architecture(kind: str) -> Source | None:
     """The architecture of a `model_type`, or None."""
     if not _is_name(kind):

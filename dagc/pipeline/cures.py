@@ -22,6 +22,8 @@ NAMED = 3
 """Cures that a diagnostic names at most."""
 BASES = 3
 """Changes that came closest, on top of which others are tried."""
+MOST_PARTS = 16
+"""Into which one change cuts what it makes smaller, where there are fewer GPUs."""
 LONGEST = 4096
 """Layers beyond which stages are not balanced."""
 
@@ -72,15 +74,27 @@ class Cures:
             found = self.cures_of(name)
         if found:
             self.cured[name] = found[0].result
+        elif self.results[name].memory.fraction > most_divided(self.units[name].phase) ** 2:
+            return (
+                "no other layout or batch takes so much less: use more GPUs, larger ones, or a smaller model or dtype",
+            )
         return self.help(found, self.tried - before)
 
     def cures_of(self, name: str) -> list[Attempt]:
         """Single changes that fit, else two together."""
-        first = self.attempts(changes(self.spec, self.results[name], self.units[name].phase))
+        result, phase = self.results[name], self.units[name].phase
+        first = self.attempts(self.changes(result, phase, result.memory.fraction, 2))
         fitting = [attempt for attempt in first if attempt.fits]
         for base in sorted(first, key=lambda attempt: attempt.fraction)[:BASES] if not fitting else ():
-            fitting += [a for a in self.attempts(changes(self.spec, base.result, base.change.phase), 1) if a.fits]
+            second = self.changes(base.result, base.change.phase, base.fraction, 1)
+            fitting += [a for a in self.attempts(second, 1) if a.fits]
         return fitting
+
+    def changes(self, result: PhaseResult, phase: Phase, fraction: float, left: int) -> Iterator[PlanChange]:
+        """Those that may help where so many may be made: of a plan that is further from fitting than any layout takes it, smaller batches alone."""
+        if fraction > most_divided(phase) ** left:
+            return fewer_sequences(result, phase)
+        return changes(self.spec, result, phase)
 
     def of_pool(self, pool: Pool) -> tuple[str, ...]:
         """Help for phases that do not fit together: lay them out in the same way, or take less at once."""
@@ -155,6 +169,11 @@ class Cures:
         return Attempt(
             change, held.results[change.phase.name], pool.peak_B, held.fullest.fraction, held.fits, held.without
         )
+
+
+def most_divided(phase: Phase) -> float:
+    """By how much one change of a layout divides what a GPU holds, at most."""
+    return float(max(MOST_PARTS, len(phase.gpus)))
 
 
 def changes(spec: Spec, result: PhaseResult, phase: Phase) -> Iterator[PlanChange]:

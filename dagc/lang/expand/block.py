@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import isfinite
 
-from ...base.diagnostics import did_you_mean
+from ...base.diagnostics import SpecError, did_you_mean
 from ...base.frozen import field, mutable, replace
 from ...base.syntax import ast
 from ...ir.entries import group_of
@@ -18,6 +18,7 @@ from .builder import Ref
 from .functions import call
 from .scope import MADE_DIMS, PHASE_DIMS, Scope, is_if
 from .statement_rules import listed
+from .whose_values import told_where_used
 
 
 @mutable
@@ -40,6 +41,16 @@ class Block(Scope):
             definition = whole_sequence(
                 definition
             )  # every drafted token is checked, every token of training has a loss
+        first = len(unit.out.items)
+        try:
+            return self.expanded(definition, argument)
+        except SpecError:
+            layer, model = self.builder.segment, unit.spec.model
+            unit.out.retell(first, lambda found: told_where_used(found, definition, layer, model))
+            raise
+
+    def expanded(self, definition: ast.BlockDef, argument: Ref) -> Ref:
+        """Statement by statement."""
         own, *others = definition.params
         self.env[own] = self.argument = argument
         self.others = tuple(others)

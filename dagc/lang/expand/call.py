@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, NoReturn
 
-from ...base.diagnostics import did_you_mean
+from ...base.diagnostics import Label, did_you_mean
 from ...base.draft_trees import word
 from ...base.frozen import record
 from ...base.schema.attribute import Attribute
@@ -63,11 +63,14 @@ class BlockCall:
 
     def without_branches(self) -> None:
         """Refuses drafted tokens that branch: what goes token by token, or chooses among all before, has one past."""
-        if self.block.builder.unit.phase.tree:
-            self.fail(
-                f"`{self.name}` has one past for all tokens of a step, and those of a tree have several",
-                ("draft a chain: `draft = 3` in place of `tree`",),
-            )
+        unit = self.block.builder.unit
+        if unit.phase.tree:
+            unit.out.add(
+                "E13", f"`{self.name}` has one past for all tokens of a step, and those of a tree have several",
+                unit.phase.spans.get("tree", unit.phase.span), also=(Label(self.expr.span, f"in block `{self.block.block}`"),),
+                help=("draft a chain: `draft = 3` in place of `tree`",),
+            )  # fmt: skip
+            unit.out.check()
 
     # -- operands --------------------------------------------------------------------------------
 

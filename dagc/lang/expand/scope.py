@@ -34,6 +34,7 @@ PHASE_DIMS = {
 """Dimensions whose size is the phase's -> what they count."""
 MADE_DIMS = {"slot": "route", "choice": "route", "chosen": "select", POOLED: "pool", ENTRIES: "pool"}
 """Dimensions that a function makes, each call one of its own."""
+GIVE_SIZE = "give its size"
 COUNTED = {"expert": "experts.count", STREAM: "streams.count"}
 """Dimensions that an attribute of another name counts."""
 
@@ -150,7 +151,7 @@ class Scope:
         if size is None:
             known = ["batch", "seq", "context", *self.lets, *(k.split(".")[-1] for k in self.attributes())]
             near = did_you_mean(name, known)
-            hint = f"did you mean `{near}`?" if near else f"give its size: `let {name} = ...` in the block"
+            hint = f"did you mean `{near}`?" if near else f"{GIVE_SIZE}: `let {name} = ...` in the block"
             self.stop("E02", f"unknown dimension `{name}`", span, (hint,))
         if size < 1 or size != int(size):
             self.stop("E03", f"dimension `{name}` has size {size:g}, not a whole number >= 1", span)

@@ -11,6 +11,7 @@ from ...base.diagnostics import Collector
 from ...base.frozen import replace
 from ...base.schema.attribute import Attribute, dtype_of
 from ...base.schema.model import ATTENTION, EXPERTS, MLP, MODEL, ROPE, STREAMS
+from ...base.source import Span
 from ...base.syntax import ast
 from ...base.units import Quantity
 from ...spec.model import AttrValue, Layer, Model, left_out
@@ -86,9 +87,15 @@ def read_model(
         blocks=used,
         checkpoint={block: dict(weights) for block, weights in checkpoint.items() if _is_used(block, used)},
         params_stated=stated.value if isinstance(stated, Quantity) else None,
-        spans=body.spans(),
+        spans=body.spans() | body.inner_spans() | _layer_spans(stack, layers),
         span=body.span,
     )
+
+
+def _layer_spans(stack: Sequence[Layer], layers: Mapping[str, ast.LayerDef]) -> dict[str, Span]:
+    """Where layers of the stack name their blocks: `layer NAME.BLOCK`."""
+    written = [layers[name] for name in dict.fromkeys(layer.name for layer in stack) if name in layers]
+    return {f"layer {one.name}.{block.text}": block.span for one in written for block in one.blocks}
 
 
 def _is_used(scope: str, used: Blocks) -> bool:

@@ -1,0 +1,68 @@
+"""An error inside a block of the library is told where the spec brought it, the line of the library below."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import spec_text
+
+import dagc
+from dagc.base.diagnostics import Diagnostic
+
+V4 = 'model from "deepseek-v4-flash" {{ {} }}'
+DELTA = 'model from "qwen3-next-80b-a3b" { }'
+MLA = "attention { kind = mla, heads = 8, head_dim = 4 }\nexperts { count = 8, top_k = 2, hidden = 32 }"
+
+
+def told(model: str, phase: str = "gpus = [0]", kind: str = "prefill") -> Diagnostic:
+    """The first error of a spec with this text in place of its model."""
+    text = spec_text(phase=phase, kind=kind)
+    before, behind = text.index("model small"), text.index("workload")
+    with pytest.raises(dagc.SpecError) as raised:
+        dagc.compile_text(f"{text[:before]}{model}\n{text[behind:]}")
+    found: Diagnostic = raised.value.diagnostics[0]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("said", "at", "block"),
+    [
+        ("attention { head_dim = 3 }", "3", "v4_window"),
+        ("attention { out_groups = 7 }", "7", "v4_window"),  # by way of a size of the block's own
+        ("attention { index_top_k = 0 }", "0", "v4_csa"),
+        ("attention { kind = none }", "none", "v4_window"),  # which takes the others away
+        ("experts { limit = -1 }", "-1", "v4_hashed"),
+    ],
+)
+def test_at_the_value_that_the_spec_gave(said: str, at: str, block: str) -> None:
+    found = told(V4.format(said))
+    assert found.span is not None and (found.file, found.span.text) == ("<text>", at)
+    *others, last = found.also
+    assert last.span.source.name.startswith("library/") and last.text == f"in block `{block}` of the library"
+    assert others == []
+
+
+def test_every_value_that_it_was_computed_from() -> None:
+    found = told(V4.format("attention { heads = 60, out_groups = 7 }"))
+    assert [each.span.text for each in found.also[:-1]] == ["7"] and found.span is not None and found.span.text == "60"
+
+
+def test_at_what_asked_for_the_block_where_a_value_is_missing() -> None:
+    found = told(f"model small {{ layers = 4, hidden = 64, vocab = 512\n{MLA} }}")
+    assert found.span is not None and found.span.text == "mla"
+    assert found.help == ("give it: `attention { q_latent = ... }`",)
+    stack = f"model small {{ hidden = 64, vocab = 512, stack = [embed, 4 * own, lm_head]\n{MLA.replace('kind = mla, ', '')} }}"
+    found = told(f"layer own {{ mla, moe }}\n{stack}")
+    assert found.span is not None and found.span.text == "mla" and found.line == 8
+    assert found.help == ("give it in the model: `q_latent = ...`",)
+
+
+def test_at_the_attribute_of_the_phase_that_a_block_cannot_have() -> None:
+    found = told(DELTA, "gpus = [0], tree = [2, 2]", "decode")
+    assert found.span is not None and found.span.text == "[2, 2]" and found.also[0].text == "in block `gated_delta`"
+
+
+def test_blocks_of_the_spec_are_told_where_they_are() -> None:
+    text = "block own(x) {\n  y[batch, seq, hidden] = x * W[nothing, hidden]\n  return x + y\n}\nlayer one { own }\n"
+    found = told(f"{text}model small {{ hidden = 64, vocab = 512, stack = [embed, 4 * one, lm_head] }}")
+    assert found.also == () and found.span is not None and found.span.text.startswith("W[nothing")
+    assert found.help == ("give its size: `let nothing = ...` in the block",)
