@@ -13,12 +13,13 @@ import dagc
 from dagc.base.dtypes import DTYPE_BYTES
 from dagc.execute.machine import RankMachine
 from dagc.execute.prove import twin_inputs, twin_of_phase
-from dagc.ir.graph import Op, Segment
-from dagc.ir.ops.attention import attend_operands, entry_operands
+from dagc.ir.op import Op
+from dagc.ir.ops.attention_operands import attend_operands, entry_operands
 from dagc.ir.ops.attention_work import score_bytes, seen_bytes
-from dagc.ir.ops.attributes import AttendAttrs
+from dagc.ir.ops.attributes.attention import AttendAttrs
 from dagc.ir.ops.kind import Tokens
 from dagc.ir.ops.op_set import OPS, read_bytes, result_bytes
+from dagc.ir.segment import Segment
 
 ALL_ENTRIES = """block grouped_block(x) {
   let ratio = 4
