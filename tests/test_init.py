@@ -90,6 +90,40 @@ def test_where_nothing_fits_it_says_what_would(tmp_path: Path, capsys: Capture) 
     kept(out)
 
 
+def test_where_a_batch_takes_longer_than_a_first_token_may_prompts_come_one_by_one(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    """A layout for batches would put a long prompt on one GPU."""
+    words = [
+        "init",
+        "--model",
+        "qwen3-8b",
+        "--gpu",
+        "h100-sxm",
+        "--gpus",
+        "4",
+        "--prompt",
+        "60_000 tok",
+        "--output",
+        "16",
+        "--batch",
+        "4",
+    ]
+    times = {}
+    for name, more in (("batch", []), ("alone", ["--ttft", "10 ms", "--tpot", "1 s"])):
+        assert main([*words, *more, "-o", str(tmp_path / f"{name}.moe")]) == 0
+        plan = dagc.compile(tmp_path / f"{name}.moe")
+        times[name] = plan.serve("chat").ttft.p90_s
+        assert plan.spec.phase("prefill").sequences == (4 if name == "batch" else 1)
+    assert times["alone"] < times["batch"] / 2
+    told = capsys.readouterr().err  # what fails is said at once, with by how much
+    assert (
+        "FAILED: 1 of 4 requirements fail" in told
+        and "the first token of 90% of requests" in told
+        and "<= 10 ms" in told
+    )
+
+
 def test_nothing_is_overwritten(tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "plan.moe"
     out.write_text("mine")
@@ -125,6 +159,8 @@ def test_nothing_is_overwritten(tmp_path: Path, capsys: Capture) -> None:
         (["--model", "mixtral-8x7b", "--gpu", "h100"], 'did you mean "h100-sxm"'),
         (["--model", "mixtral-8x7b", "--gpu", "h100-sxm", "--gpus", "0"], "is not from 1"),
         (["--model", "mixtral-8x7b", "--gpu", "h100-sxm", "--prompt", "many"], "is not a whole number"),
+        (["--model", "mixtral-8x7b", "--gpu", "h100-sxm", "--prompt", "128k"], "128000, or 131072 if 1024 is meant"),
+        (["--model", "mixtral-8x7b", "--gpu", "h100-sxm", "--gpus", "4x8"], "write it out, 32"),
         (["--model", "mixtral-8x7b", "--gpu", "h100-sxm", "--ttft", "soon"], "is not a time such as"),
         (["--model", "mixtral-8x7b", "--gpu", "h100-sxm", "--rate", "-1"], "-1 is not a rate such as"),
         (["--model", "mixtral-8x7b", "--gpu", "h100-sxm", "--rate", "often"], "often is not a rate such as"),

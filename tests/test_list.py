@@ -113,6 +113,13 @@ def test_the_pages_are_what_is_listed(capsys: Capture) -> None:
         assert stale != text and rewritten(stale, table) == text
 
 
+def test_a_word_inside_of_names_or_of_what_is_said_finds_them(capsys: Capture) -> None:
+    assert main(["list", "metrics", "cost"]) == 0
+    assert capsys.readouterr().out.count("cost_per_") == 4
+    assert main(["list", "attributes", "prefill on GPUs of its own"]) == 0
+    assert "prefill_workers" in capsys.readouterr().out
+
+
 def test_without_a_topic_the_topics_are_listed(capsys: Capture) -> None:
     assert main(["list"]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(LISTS)

@@ -6,7 +6,7 @@ import pytest
 from conftest import spec_text
 
 import dagc
-from dagc.base.diagnostics import Collector
+from dagc.base.diagnostics import Collector, SpecError
 from dagc.base.source import Source
 from dagc.calib.accuracy import serving_errors
 from dagc.lang.load import load
@@ -103,3 +103,53 @@ def test_a_serving_that_no_default_fits_is_known() -> None:
         and (found.joined.tried, found.joined.refused, len(found.ranked)) == (4, 2, 2)
     )
     assert {tuple(own["hardware"] for own in one.values.values()) for one in found.ranked} == {("a", "b"), ("b", "a")}
+
+
+def under_traffic(limit: str, prefill: str = "attention { tp = 2 }") -> str:
+    return spec_text(
+        kind="prefill", gpus=2, phase=f"gpus = 0..1, engine = vllm, {prefill}, experts {{ ep = 2 }}",
+        extra="phase decode { gpus = 0..1, engine = vllm, attention { dp = any, tp = any }, experts { ep = 2 } }\n"
+        "serve chat { arrivals = poisson(200 req/s), requests = 12, prompts = first }\n"
+        f'require "first token" chat.ttft.p99 <= {limit}',
+    )  # fmt: skip
+
+
+def test_what_is_required_of_servings_counts_where_figures_of_phases_are_searched() -> None:
+    """Plans are simulated in the order of their own figures: the answer is the first that `dagc check` passes."""
+    every = search(opened(under_traffic("3600 s")), Asked(top=4))
+    seen = [dagc.compile_text(one.text).serve("chat").ttft.p99_s for one in every.ranked]
+    assert len(seen) == 2 and every.complete and seen[0] != seen[1]
+    best = min((0, 1), key=seen.__getitem__)
+    found = search(opened(under_traffic(f"{sum(seen) / 2 * 1e6:.6f} us")), Asked(top=1))
+    assert found.best is not None and found.complete and found.best.values == every.ranked[best].values
+
+
+def test_a_search_that_finds_none_says_how_near_the_nearest_is() -> None:
+    either = "attention { dp = any, tp = any }"
+    found = search(opened(under_traffic("1 us", either)), Asked(top=1))
+    assert found.best is None and found.complete and found.joined is not None and found.joined.refused == 4
+    (near,) = found.joined.near
+    assert near.rule == "requirement: first token" and "not <= 1 us" in near.words
+    front = search(opened(under_traffic("1 us", either)), Asked(("prefill.ttft", "decode.tpot", "gpus")))
+    assert not front.ranked and not front.complete  # what those are better than is not known
+
+
+@pytest.mark.parametrize("wrong", ["chat.ttft.p99 <= 1 day", "decode.tpot <= 1 day", "chat.tft <= 1 s"])
+def test_a_requirement_that_cannot_be_read_is_an_error_of_the_spec(wrong: str) -> None:
+    spec = opened(under_traffic(f'1 s\nrequire "wrong" {wrong}'))
+    with pytest.raises(SpecError) as caught:
+        search(spec, Asked(top=1))
+    assert [d.code for d in caught.value.diagnostics if d.code.startswith("E")] == ["E02"]
+    assert caught.value.diagnostics[0].help
+
+
+def test_a_cache_that_ranks_share_has_room_for_contexts_of_any_length() -> None:
+    """`dcp` cuts a context into equal parts: how full the cache gets is asked at one that can be cut so."""
+    text = spec_text(
+        kind="prefill", gpus=2, phase="gpus = 0..1, engine = vllm, tp = 2",
+        extra="phase decode { gpus = 0..1, engine = vllm, tp = 2, dcp = 2 }\n"
+        "serve chat { arrivals = poisson(200 req/s), requests = 4, prompts = first, prompt = 251 tok, output = 4 tok }\n"
+        'require "first token" chat.ttft.p99 <= 1 s',
+    ).replace("kv_heads = 4", "kv_heads = 1")  # fmt: skip
+    plan = dagc.compile_text(text)
+    assert plan.passed and plan.serve("chat").finished == 4

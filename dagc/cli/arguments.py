@@ -25,13 +25,27 @@ def at_least(least: int, kind: type[int] | type[float] = int) -> Callable[[str],
         try:
             value = kind(text)
         except ValueError:
-            out = f": write it out, {text[:-1]}000" if text[-1:] in ("k", "K") and text[:-1].isdecimal() else ""
-            raise argparse.ArgumentTypeError(f"`{text}` is not a {NUMBERS[kind]}{out}") from None
+            raise argparse.ArgumentTypeError(f"`{text}` is not a {NUMBERS[kind]}{_written_out(text)}") from None
         if not least <= value <= MOST:
             raise argparse.ArgumentTypeError(f"{text} is not from {least} to {MOST:.0e}")
         return value
 
     return parse
+
+
+def _written_out(text: str) -> str:
+    """What is meant by `128k` and `4x8`."""
+    if re.fullmatch(r"[0-9]{1,6}[kK]", text):
+        count = int(text[:-1])
+        return f": write it out, {1000 * count}, or {1024 * count} if 1024 is meant"
+    if found := re.fullmatch(r"([0-9]{1,6}) ?[x*] ?([0-9]{1,6})", text):
+        return f": write it out, {int(found[1]) * int(found[2])}"
+    return ""
+
+
+def tokens(text: str) -> float:
+    """`4096`, or `4096 tok` as in a spec."""
+    return at_least(1)(text.strip().removesuffix("tok").rstrip())
 
 
 def percent(text: str) -> float:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..base.diagnostics import Diagnostic, SpecError
-from .arguments import MOST, at_least, seconds
-from .common import tell, verdict
-from .manner import say, shown_progress
+from .arguments import MOST, at_least, seconds, tokens
+from .common import tell, verdict, width
+from .manner import color, say, shown_progress
 
 if TYPE_CHECKING:
     from ..api import Plan
@@ -88,8 +88,8 @@ QUESTIONS = (
     Question("model", "model (a preset, see `dagc list presets`, or a config.json)", model, "mixtral-8x7b"),
     Question("gpu", "GPUs of which kind (a preset)", gpu, "h100-sxm"),
     Question("gpus", "how many GPUs", at_least(1), open="as few as hold it"),
-    Question("prompt", "tokens of a prompt", at_least(1), str(PROMPT)),
-    Question("output_tokens", "generated tokens", at_least(1), str(OUTPUT)),
+    Question("prompt", "tokens of a prompt", tokens, str(PROMPT)),
+    Question("output_tokens", "generated tokens", tokens, str(OUTPUT)),
     Question("batch", "sequences at once", at_least(1), open=f"{BATCH}, or as many as fit"),
     Question("rate", "requests per second", rate, open="half of what it can take"),
     Question(
@@ -104,9 +104,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--model", metavar="MODEL", help="preset of the model, or a Hugging Face config.json")
     parser.add_argument("--gpu", metavar="GPU", help="preset of the GPUs")
     parser.add_argument("--gpus", type=at_least(1), metavar="N", help="how many GPUs (default: as few as hold it)")
-    parser.add_argument("--prompt", type=at_least(1), metavar="TOK", help=f"tokens of a prompt (default: {PROMPT})")
+    parser.add_argument("--prompt", type=tokens, metavar="TOK", help=f"tokens of a prompt (default: {PROMPT})")
     parser.add_argument(
-        "--output", dest="output_tokens", type=at_least(1), metavar="TOK", help=f"generated tokens (default: {OUTPUT})"
+        "--output", dest="output_tokens", type=tokens, metavar="TOK", help=f"generated tokens (default: {OUTPUT})"
     )
     parser.add_argument(
         "--batch",
@@ -193,18 +193,30 @@ class _Spec:
 
     def text(self) -> str | None:
         """None after it was told that nothing fits."""
-        from ..optimize.first_plan import first_plan
-
         gpus = self.args.gpus or self.needed()
         batches = [int(self.args.batch)] if self.args.batch else [BATCH >> k for k in range(BATCH.bit_length())]
         for batch in batches if gpus else ():
-            with shown_progress("layouts compiled: ") as told:
-                progress = None if told is None else lambda count, told=told: told(str(count))
-                found = first_plan(self.fit(batch), BOTH, int(gpus), (1.0, float(self.output)), progress)
+            found = self.laid_out(batch, int(gpus))
             if found is not None:
                 return self.written(batch, int(gpus), found)
         self.refuse(gpus, batches[-1])
         return None
+
+    def laid_out(self, batch: int, gpus: int) -> FirstPlan | None:
+        """For passes of the batch; for one prompt at a time where a batch of them takes longer than a first token may."""
+        found = self.least(batch, gpus, batch)
+        if found is None or self.args.ttft is None or batch == 1 or found.time_s[0] <= self.args.ttft:
+            return found
+        alone = self.least(batch, gpus, 1)
+        return alone if alone is not None and alone.time_s[0] < found.time_s[0] else found
+
+    def least(self, batch: int, gpus: int, prompts: int) -> FirstPlan | None:
+        """The layout in which a batch takes the least time, so many prompts in a pass."""
+        from ..optimize.first_plan import first_plan
+
+        with shown_progress("layouts compiled: ") as told:
+            progress = None if told is None else lambda count, told=told: told(str(count))
+            return first_plan(self.fit(batch, prompts), BOTH, gpus, (batch / prompts, float(self.output)), progress)
 
     def needed(self) -> int:
         """The fewest GPUs that hold it, as a number of them that people have."""
@@ -225,8 +237,8 @@ class _Spec:
         )
         tell([Diagnostic("E04", what, help=(help_,))])
 
-    def fit(self, batch: int) -> Fit:
-        """Both phases on one GPU of a large pool, to be laid out on others. Raises SpecError."""
+    def fit(self, batch: int, prompts: int | None = None) -> Fit:
+        """Both phases on one GPU of a large pool, to be laid out on others; `prompts` of the batch in a pass. Raises SpecError."""
         from ..base.diagnostics import Collector
         from ..base.source import Source
         from ..base.syntax.input import folder_of
@@ -234,7 +246,10 @@ class _Spec:
         from ..optimize.room import Fit
 
         pool = max(POOL, int(self.args.gpus or 0))
-        text = self.head(pool, batch) + "".join(f"phase {name} {{ gpus = 0 }}\n" for name in BOTH)
+        own = (f"sequences = {prompts or batch}", f"sequences = {batch}")
+        text = self.head(pool, batch) + "".join(
+            f"phase {name} {{ gpus = 0, {words} }}\n" for name, words in zip(BOTH, own, strict=True)
+        )
         return Fit(load(Source("<init>", text), Collector(), None, folder_of(self.spec_name)))
 
     def head(self, gpus: int, batch: int) -> str:
@@ -250,14 +265,20 @@ class _Spec:
         from ..optimize.layouts import layout_words
 
         prefill_s, decode_s = found.time_s
+        prompts = found.phases[0].sequences
         layout = [f"{layout_words(phase)}{_microbatches(phase)}" for phase in found.phases]
-        comes = self.args.rate or _rounded(0.5 * batch / (prefill_s + self.output * decode_s), up=False)
+        if prompts < batch:
+            layout[0] += f", sequences = {prompts}"
+        batch_s = batch / prompts * prefill_s + self.output * decode_s
+        comes = self.args.rate or _rounded(0.5 * batch / batch_s, up=False)
         last = f"0..{gpus - 1}" if gpus > 1 else "0"
         head = self.head(gpus, batch).split("\n")
         lines = [
             f"# {self.args.model} on {gpus} x {self.args.gpu}: `dagc compile` reports this plan, `dagc help` shows what else there is.",
             *head[:1], "", *head[1:3], "",
-            "# The batch of one pass. `dagc fit` says how much larger it may be.", head[3], "",
+            "# The batch of one pass. `dagc fit` says how much larger it may be.",
+            *(["# Prompts are computed one at a time: a batch of them takes longer than a first token may."] if prompts < batch else []),
+            head[3], "",
             f"# The layout that took the least time of {found.compiled} that were compiled; equal ones store weights once for both phases.",
             "# `dagc search` proves which is best: write `strategy = any`.",
             *(f"phase {name} {{\ngpus = {last}\n{words}\n}}" for name, words in zip(BOTH, layout, strict=True)), "",
@@ -272,6 +293,8 @@ class _Spec:
         text = format_source(Source(self.spec_name, "\n".join(lines) + "\n"))
         plan = self.compiled(text)
         print(verdict(self.spec_name if self.spec_name != "-" else "<init>", plan), file=sys.stderr)
+        for line in _failing(plan):
+            print(line, file=sys.stderr)
         return text
 
     def limits(self, text: str) -> list[str]:
@@ -291,6 +314,17 @@ class _Spec:
         from ..pipeline.compile import compile_source
 
         return Plan.of(compile_source(Source("<init>", text), base_dir=folder_of(self.spec_name)))
+
+
+def _failing(plan: Plan) -> list[str]:
+    """Requirements that do not hold, as `dagc check` prints them."""
+    from ..view.facts.plan_answer import ordered
+    from ..view.report.requirement_lines import Judged, requirement_lines
+    from ..view.report.terminal_text import Paint, within
+
+    failing = tuple(Judged.of(one) for one in ordered(plan) if not one.passed)
+    paint = Paint(color(sys.stderr), width(sys.stderr))
+    return [part for line in requirement_lines(failing, paint) for part in within(line, paint.width)]
 
 
 def _microbatches(phase: Phase) -> str:

@@ -31,7 +31,10 @@ def add_arguments(parser: ArgumentParser) -> None:
         help=any_of(tuple(LISTS)),
     )
     parser.add_argument(
-        "only", nargs="?", metavar="NAME", help="only those of this name or section, or that begin with it"
+        "only",
+        nargs="?",
+        metavar="NAME",
+        help="only those of this name or section, or that begin with it, have it in their name or are about it",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON array")
     parser.add_argument("--format", choices=("text", "md", "json"), default="text", help="default: text")
@@ -74,11 +77,16 @@ SELF_EVIDENT = 3
 
 
 def named(name: str, records: Sequence[Record], first: str) -> list[Record]:
-    """Those of this name, else those whose name, or entry in the first column, begins with it."""
+    """Those of this name, else those whose name, or entry in the first column, begins with it, else those that have it in their name, else
+    in what is said about them."""
     whole = [record for record in records if name in (record[first], record.get("name"))]
     if whole and first == "name":
         return whole
-    return [r for r in records if str(r[first]).startswith(name)] or whole
+    if begin := [r for r in records if str(r[first]).startswith(name)] or whole:
+        return begin
+    word = name.casefold()
+    inside = ([r for r in records if word in str(r.get(key, "")).casefold()] for key in (first, "name", "about"))
+    return next(filter(None, inside), [])
 
 
 def text(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import lcm
+
 from ..base.axes import SEQUENCE
 from ..base.frozen import record, replace
 from ..base.phase_kinds import DECODE, PREFILL
@@ -77,8 +79,9 @@ def grain(result: PhaseResult, phase: Phase) -> int:
 
 def sized(phase: Phase, serve: Serve, ranks: int, usual: int, unit: int) -> Phase:
     """The phase with the largest steps of the serving: `slots` sequences, `batch_tokens` of prompts on every rank; tokens in
-    multiples of the unit."""
-    tokens, usual = (-(-n // unit) * unit for n in (serve.batch_tokens, usual))
+    multiples of the unit, contexts of what their ranks share them by."""
+    tokens = -(-serve.batch_tokens // unit) * unit
+    usual = -(-usual // (shared := lcm(unit, phase.strategy.dcp))) * shared
     if phase.kind == DECODE.name:
         return replace(phase, sequences=serve.slots * ranks, context=max(usual, phase.tokens))
     if phase.kind == PREFILL.name:

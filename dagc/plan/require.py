@@ -138,12 +138,11 @@ def run(
     return tuple(verdicts)
 
 
-def judged(subject: Subject, requirements: Sequence[Requirement]) -> tuple[Verdict, ...]:
-    """Verdicts of some requirements on a plan with whatever servings, told to nobody."""
+def judged(subject: Subject, requirements: Sequence[Requirement], out: Collector | None = None) -> tuple[Verdict, ...]:
+    """Verdicts of some requirements on a plan with whatever servings; nobody but `out` is told."""
     spec = replace(subject.spec, requirements=tuple(requirements))
-    return run(
-        spec, subject.phases, subject.params, subject.pools, Collector(), subject.servings, trainings=subject.trainings
-    )
+    told = Collector() if out is None else out
+    return run(spec, subject.phases, subject.params, subject.pools, told, subject.servings, trainings=subject.trainings)
 
 
 def owners(requirement: Requirement) -> set[str]:

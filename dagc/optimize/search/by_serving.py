@@ -11,27 +11,26 @@ from itertools import product
 from math import prod
 from time import perf_counter
 
-from ...base.diagnostics import Collector, SpecError
 from ...calib.accuracy import PhaseError
 from ...lang.choices import SERVINGS
 from ...lang.open_spec import OpenSpec
-from ...pipeline.compile import compile_spec
 from ...plan.plan import CompiledPlan
 from ...plan.searched import Error
 from ...plan.subject import serving_metrics
 from ...spec.choice import Choice
-from ...spec.unit import Unit
 from ...view.facts.served_sureness import error_of
 from .answer import Answer, Joined, Ranked, Searched
 from .apart import Apart, Told
 from .best_first import Found, dominates
 from .domains import Unbounded
+from .exact import Allowed
 from .joint import AT_LEAST, placed
-from .nearest import REQUIREMENT, Reasons, near_of
+from .nearest import Reasons, near_of
 from .objectives import TABLE, Objective
 from .rules import GPUS
 from .space import Domain, Word
 from .together import Together
+from .under_traffic import simulated
 
 MOST = 5_000
 """Simulations of a search without a budget."""
@@ -83,7 +82,9 @@ class Served:
                 }
                 for (name, domains), chosen in zip(self.serves.items(), given, strict=True):
                     values[name] = dict(zip((d.path for d in domains), chosen, strict=True))
-                plan = self._simulated(values, objectives) if not self.divides or self._placed(plans, values) else None
+                plan = None
+                if not self.divides or self._placed(plans, values):
+                    plan = simulated(self.spec, values, self.allowed, {o.phase for o in objectives}, self.reasons)
                 found_scores = None if plan is None else scores_of(plan, objectives)
                 if plan is None or found_scores is None:
                     refused += 1
@@ -134,6 +135,10 @@ class Served:
         )
 
     @property
+    def allowed(self) -> Allowed | None:
+        return next((space.allowed for space in self.spaces.values()), None)
+
+    @property
     def divides(self) -> bool:
         """Whether prefill and decode both leave their number of GPUs open, so that each has GPUs of its own."""
         kinds = sorted(space.facts.phase.kind for space in self.spaces.values())
@@ -164,36 +169,6 @@ class Served:
             plans = tuple(each[k] for each, k in zip(lists, places, strict=True))
             for given in settings:
                 yield plans, given
-
-    def _simulated(
-        self, values: Mapping[str, Mapping[str, Word | range]], objectives: Sequence[Objective]
-    ) -> CompiledPlan | None:
-        """The whole spec compiled and served; None where it is refused."""
-        out = Collector()
-        spec = self.spec.closed({name: dict(own) for name, own in values.items()}, out)
-        if spec is None:
-            wrong = next(d for d in out.items if d.code.startswith("E"))
-            self.reasons.add("the spec as it is read", wrong.message, float("inf"), values)
-            return None
-        allowed = next((space.allowed for space in self.spaces.values()), None)
-        why = None if allowed is None else allowed([Unit(spec, phase, Collector()) for phase in spec.phases])
-        if why is not None:
-            self.reasons.add(*why, float("inf"), values)
-            return None
-        try:
-            plan = compile_spec(spec, Collector(), servings={o.phase for o in objectives})
-        except SpecError as error:
-            wrong = next(d for d in error.diagnostics if d.code.startswith("E"))
-            self.reasons.add("layout", wrong.message, float("inf"), values)
-            return None
-        if plan.passed:
-            return plan
-        failed = [v for v in plan.requirements if not v.passed]
-        rule = f"{REQUIREMENT}{failed[0].requirement.label}" if failed else "memory"
-        words = "; ".join(f"{v.shown(v.value)}, not {v.requirement.test.op} {v.shown(v.bound)}" for v in failed)
-        excess = sum(abs(v.value - v.bound) / (abs(v.bound) or 1.0) for v in failed) if plan.fits else float("inf")
-        self.reasons.add(rule, words or "it does not fit", excess, values)
-        return None
 
 
 def scores_of(plan: CompiledPlan, objectives: Sequence[Objective]) -> tuple[float, ...] | None:

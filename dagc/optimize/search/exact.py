@@ -23,7 +23,7 @@ from ...pipeline.estimates import Estimate, Estimates
 from ...plan.pools import Pool
 from ...plan.require import judged
 from ...plan.result import PhaseResult
-from ...plan.subject import Subject, all_metrics
+from ...plan.subject import Subject
 from ...spec.choice import Chosen
 from ...spec.metrics.known_metrics import TABLE
 from ...spec.metrics.metric import HARDWARE, PHASE, SERVE, TRAIN
@@ -296,8 +296,8 @@ class Judge:
                 continue
             found = compare(requirement.test, lambda node: value(node, subject), Collector())
             if found is None:
-                judged(subject, (requirement,))  # says what is wrong with it
-                raise SpecError(_wrong(requirement, subject))
+                judged(subject, (requirement,), out := Collector())  # says what is wrong with it
+                raise SpecError(out.items)
             if not found[2]:
                 return requirement
         return None
@@ -307,15 +307,6 @@ def asks(requirement: Requirement, spec: Spec) -> set[str]:
     """Phases and servings whose figures it asks for, those that are not read included."""
     found = {name.parts[0] for name in names_in(requirement.test) if len(name.parts) > 1}
     return found - {HARDWARE, *spec.pools, "model", "workload"}
-
-
-def _wrong(requirement: Requirement, subject: Subject) -> list[Any]:
-    out = Collector()
-    metrics = all_metrics(subject)
-    for name in names_in(requirement.test):
-        if name.text not in metrics:
-            out.add("E02", f"unknown metric `{name.text}`", name.span)
-    return out.items
 
 
 def _pooled(expr: ast.Expr) -> bool:

@@ -10,6 +10,7 @@ from time import perf_counter
 from ...base.frozen import record, replace
 from ...base.phase_kinds import TRAIN
 from ...lang.open_spec import OpenSpec
+from ...plan.require import owners
 from .answer import Answer, Joined, Ranked, Searched
 from .apart import Apart, Told
 from .best_first import Found, dominates
@@ -33,6 +34,7 @@ from .objectives import (
 from .rules import GPUS, HARDWARE
 from .space import Word
 from .together import Together
+from .under_traffic import UnderTraffic
 from .workers import Run, Text, running
 
 
@@ -277,6 +279,8 @@ def _one(
     if served:
         check_given(served, spec.spec.pools)
         return Served(spec, spaces, settings, until, told).search(served, asked.top)
+    asks = any(owners(r) & {*serves} for r in spec.spec.requirements)
+    kept = UnderTraffic(spec, asked.allowed, until).best if asks else lambda find, top: find(top)
     if (pair := deployment(spec, asked, kinds)) is not None:
         goals, front, divides = pair
         check_given([one for one in goals if not isinstance(one, Objective)], spec.spec.pools)
@@ -284,7 +288,9 @@ def _one(
             check_given(
                 [one for one in goals if isinstance(one, Objective) and one.phase == name], spaces[name].facts.pools
             )
-        return Deployed(spec, spaces, goals, until, told, divides=divides, front=front).search(asked.top)
+        return kept(
+            lambda top: Deployed(spec, spaces, goals, until, told, divides=divides, front=front).search(top), asked.top
+        )
     wanted: dict[str, list[Objective]] = {}
     for word in asked.objectives:
         one = objective(word, kinds, serves)
@@ -306,8 +312,8 @@ def _one(
             f"a front is of one phase, or of prefill and decode; {len(open_)} phases are open",
         )
     if len(open_) == 1:
-        return _alone(spaces[open_[0]], wanted[open_[0]], asked.top, until, told)
-    return Together(spec, spaces, until, told).beside(wanted, asked.top)
+        return kept(lambda top: _alone(spaces[open_[0]], wanted[open_[0]], top, until, told), asked.top)
+    return kept(lambda top: Together(spec, spaces, until, told).beside(wanted, top), asked.top)
 
 
 def _alone(space: Apart, objectives: Sequence[Objective], top: int, until: float | None, told: Told | None) -> Answer:

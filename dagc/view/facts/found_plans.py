@@ -334,7 +334,7 @@ def versus_text(one: Versus) -> str:
 
 def joined_text(one: Joined) -> str:
     """How plans of several phases were put together."""
-    text = f"put together: {counted(one.tried, 'combination')}, of which {one.refused:,} do not work together"
+    text = f"put together: {counted(one.tried, 'combination')}, of which {one.refused:,} {'does' if one.refused == 1 else 'do'} not work together"
     if one.reasons:
         most = sorted(one.reasons.items(), key=lambda pair: -pair[1])
         text += f" ({'; '.join(f'{count:,}: {why_text(rule)}' for rule, count in most[:MOST_REASONS])})"
