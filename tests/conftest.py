@@ -164,7 +164,7 @@ LONG = (
 SHARED = {
     "compiled examples": (
         "page", "browser", "answer", "cli", "lanes", "ir_text", "list", "techniques", "interchange", "renderers", "pipeline", "cost", "ir",
-        "markdown", "examples",
+        "markdown", "examples", "metrics",
     ),
     "reference models": ("expand_mutants", "pass_mutants"),
     "forked ranks": ("capacity_drops", "empty_experts", "experts_by_token", "matching", "measure", "preflight", "run", "run_trace", "training_run"),

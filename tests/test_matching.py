@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from conftest import spec_text
 from forked_ranks import run
+from tiers import in_turn
 
 import dagc
 from dagc.api import Plan
@@ -255,12 +256,15 @@ def twice(index: int) -> Edit:
     return lambda rank, calls: [*calls[: index + 1], replace(calls[index], payload_B=4444.0), *calls[index + 1 :]]
 
 
-@pytest.mark.parametrize(
-    ("word", "edit"), [("missing", without), ("size", resized), ("group", regrouped), ("extra", twice)]
-)
-@pytest.mark.parametrize("index", [0, 1, 3, 4, 5, 7, 17])
-def test_each_fault_is_found_by_order_alone(word: str, edit: Callable[[int], Edit], index: int, tmp_path: Path) -> None:
+EDITS = [("missing", without), ("size", resized), ("group", regrouped), ("extra", twice)]
+
+
+@pytest.mark.parametrize(("kind", "index"), in_turn(EDITS, [0, 1, 3, 4, 5, 7, 17]))
+def test_each_fault_is_found_by_order_alone(
+    kind: tuple[str, Callable[[int], Edit]], index: int, tmp_path: Path
+) -> None:
     """In a trace of one pass on every rank: the op, or a neighbour that nothing tells from it."""
+    word, edit = kind
     plan, paths = gpu_traces(tmp_path, GPU, edit(index))
     (result,) = plan.phases.values()
     calls = PlannedCalls(result).of(0)

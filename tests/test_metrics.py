@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import EXAMPLES, ROOT, spec_text
+from conftest import EXAMPLES, ROOT, compiled, spec_text
 
 import dagc
 from dagc.base.synonyms import OF_METRICS
@@ -82,7 +82,7 @@ def test_a_name_that_is_almost_one_is_told(spec: Path, capsys: Capture) -> None:
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
 def test_json_and_rows_are_the_metrics(path: Path) -> None:
     """`json` and `row` of a record say where its value is, also in objects that are made elsewhere."""
-    plan = dagc.compile(path)
+    plan = compiled(path.stem)
     found: dict[str, Any] = plan.to_json()
     rows = {row["phase"]: row for row in plan.rows("phases")}
     for name in plan.phases:

@@ -10,6 +10,7 @@ import pytest
 from conftest import examples, spec_text
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiers import in_turn
 
 import dagc
 from dagc.cost.schedule import microbatches
@@ -69,8 +70,7 @@ SPECS = {
 }
 
 
-@pytest.mark.parametrize("name", SPECS)
-@pytest.mark.parametrize("kind", ["prefill", "decode"])
+@pytest.mark.parametrize(("name", "kind"), in_turn(SPECS, ["prefill", "decode"]))
 def test_equal_to_the_recurrence(name: str, kind: str) -> None:
     count = 60
     text = spec_text(kind=kind, phase=f"{SPECS[name]}, microbatches = {count}").replace("layers = 4", "layers = 8")

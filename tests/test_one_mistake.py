@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tiers import all_tests
 
 import dagc
 from dagc.base.diagnostics import Diagnostic, SpecError
@@ -120,10 +121,15 @@ def test_a_model_without_feed_forward_layers_says_which_there_are() -> None:
     assert only.message == "`model` needs an `experts { ... }` or an `mlp { hidden = ... }` section"
 
 
-@pytest.mark.parametrize("value", ["2", "foo", '"text"', "[1, 2]", "true", "2 s", "3 GB", "50%"])
+VALUES = ["2", "foo", '"text"', "[1, 2]", "true", "2 s", "3 GB", "50%"]
+
+
+@pytest.mark.parametrize("value", VALUES)
 def test_a_value_of_another_kind_is_an_error_or_taken(value: str) -> None:
     """Every attribute of a phase: what was refused is not used any more."""
-    for name in PHASE:
+    for place, name in enumerate(PHASE):
+        if not all_tests() and (place + VALUES.index(value)) % 4:  # two values an attribute
+            continue
         text = SPEC.replace("microbatches = 4 }", f"microbatches = 4\n  {name} = {value} }}", 1)
         assert text != SPEC
         try:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, spec_text
+from conftest import ROOT, examples, spec_text
 
 from dagc.base.axes import AXES
 from dagc.base.diagnostics import Collector, Diagnostic, SpecError
@@ -113,7 +113,7 @@ def test_a_choice_reads_as_what_is_written_out(text: str, settings: dict[str, st
     spec = opened(text, **settings)
     rng = random.Random(7)
     legal = 0
-    for _ in range(50):
+    for _ in range(examples(50)):
         values = drawn(spec, rng)
         written = spec.text(values)
         assert format_source(Source("plan.moe", written)) == written and "any" not in written

@@ -10,6 +10,7 @@ import pytest
 from conftest import EXAMPLES, ROOT, examples, spec_text
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tiers import in_turn, spread
 
 import dagc
 from dagc.base.diagnostics import Collector, SpecError
@@ -60,8 +61,10 @@ def small(phase: str, kind: str, attention: str = GQA, shared: int = 0) -> str:
     return spec_text(kind=kind, phase=phase, model=model, workload="sequences = 8, prompt = 8 tok, output = 8 tok")
 
 
-@pytest.mark.parametrize("kind", ["prefill", "decode"])
-@pytest.mark.parametrize("name", PLANS)
+KINDS = ["prefill", "decode"]
+
+
+@pytest.mark.parametrize(("name", "kind"), in_turn(PLANS, KINDS))
 def test_grouped_query_attention_and_experts(name: str, kind: str) -> None:
     phase = PLANS[name]
     if kind == "decode" and "sequence_parallel" in phase:
@@ -70,8 +73,9 @@ def test_grouped_query_attention_and_experts(name: str, kind: str) -> None:
     assert proof.holds, proof
 
 
-@pytest.mark.parametrize("kind", ["prefill", "decode"])
-@pytest.mark.parametrize("name", ["one rank", "tp", "ep", "sp gather", "ep over dp and tp", "all five"])
+@pytest.mark.parametrize(
+    ("name", "kind"), in_turn(["one rank", "tp", "ep", "sp gather", "ep over dp and tp", "all five"], KINDS)
+)
 def test_latent_attention_dense_layers_and_shared_experts(name: str, kind: str) -> None:
     proof = prove(dagc.compile_text(small(PLANS[name], kind, MLA, shared=1)), kind)
     assert proof.holds, proof
@@ -143,7 +147,12 @@ def test_a_forgotten_or_misplaced_reduction_cannot_pass() -> None:
         assert not prove_graph(graph, plan.units["prefill"]).holds, name
 
 
-@pytest.mark.parametrize("path", [p for p in EXAMPLES if p.stem != "deepseek_v3_h800"], ids=lambda p: p.stem)
+LARGE = {"deepseek_v4_flash_8xh200", "llama_70b_fsdp", "plan_b", "qwen3_235b_placed", "three_link_levels"}
+"""Half of the time, of what tests/test_reference.py, test_shared_out_weights.py and others prove on small models."""
+PROVED = spread([p for p in EXAMPLES if p.stem != "deepseek_v3_h800"], lambda p: p.stem not in LARGE)
+
+
+@pytest.mark.parametrize("path", PROVED, ids=lambda p: p.stem)
 def test_verify_proves_the_examples(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(path)]) == 0
     spec = load(Source(path.name, path.read_text()), Collector(), {}, path.parent)

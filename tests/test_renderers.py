@@ -15,6 +15,7 @@ from conftest import ROOT, compiled, spec_text
 from drawings import Shape, Words, behind, contrast, faults, parts
 from PIL import Image
 from pypdf import PdfReader
+from tiers import in_turn
 
 import dagc
 from dagc.base.picture_words import DOT_VIEWS, THEMES, VIEWS, Theme
@@ -30,7 +31,11 @@ pytestmark = pytest.mark.usefixtures("shared_servings")
 Capture = pytest.CaptureFixture[str]
 
 
-@pytest.fixture(params=RENDERERS, ids=lambda one: one.name)
+def name_of(one: str | Renderer) -> str:
+    return one if isinstance(one, str) else one.name
+
+
+@pytest.fixture(params=RENDERERS, ids=name_of)
 def renderer(request: pytest.FixtureRequest) -> Renderer:
     one: Renderer = request.param
     if not one.found():
@@ -57,12 +62,14 @@ def drawn(view: str, theme: Theme) -> str:
     return compiled("plan_a").svg("prefill", view, theme=theme)
 
 
-@pytest.mark.parametrize("view", [*SHEETS, *SERVED])
+@pytest.mark.parametrize(
+    ("view", "renderer"), in_turn([*SHEETS, *SERVED], RENDERERS), indirect=["renderer"], ids=name_of
+)
 def test_every_part_has_the_colour_of_the_palette(view: str, renderer: Renderer) -> None:
     """One visible part of each look, as pixels of a PNG against the table; `auto` is light where there is no screen. Each renderer draws half
     of the views in either theme, and another one the other half."""
     themes: tuple[Theme, ...] = ("auto", "dark")
-    theme = themes[([*SHEETS, *SERVED].index(view) + [one.name for one in RENDERERS].index(renderer.name)) % 2]
+    theme = themes[([*SHEETS, *SERVED].index(view) // 2 + [one.name for one in RENDERERS].index(renderer.name)) % 2]
     compared(drawn(view, theme), theme, renderer)
 
 
@@ -169,7 +176,9 @@ def test_names_of_views() -> None:
     assert tuple(SHEETS) == VIEWS and tuple(DOT) == DOT_VIEWS
 
 
-@pytest.mark.parametrize("view", [*SHEETS, *SERVED])
+@pytest.mark.parametrize(
+    ("view", "renderer"), in_turn([*SHEETS, *SERVED], RENDERERS), indirect=["renderer"], ids=name_of
+)
 def test_words_of_a_pdf_can_be_selected(view: str, renderer: Renderer) -> None:
     svg = drawn(view, "auto")
     (page,) = PdfReader(io.BytesIO(renderer.render(svg, "pdf", 1.0))).pages

@@ -18,7 +18,7 @@ from typing import cast
 import in_process
 import numpy as np
 import pytest
-from conftest import spec_text, whole
+from conftest import examples, spec_text, whole
 from state_specs import GROUPED, state_spec
 
 import dagc
@@ -47,7 +47,7 @@ from dagc.spec.phase import Phase
 from dagc.spec.unit import Unit
 from dagc.view.facts import found_plans as said
 
-SPACES = int(os.environ.get("DAGC_SPACES", "8"))
+SPACES = int(os.environ.get("DAGC_SPACES", examples(8)))
 """Random spaces that are searched and compiled plan by plan; 200 of them take some minutes."""
 MOST_PLANS = 48
 """Of one of them."""
@@ -447,7 +447,7 @@ def test_a_glance_tells_of_ops_what_compiling_tells(kind: str) -> None:
             )  # type: ignore[arg-type]
 
 
-PLANS = int(os.environ.get("DAGC_PLANS", "15"))
+PLANS = int(os.environ.get("DAGC_PLANS", examples(15)))
 """Plans of each space whose bounds are compared."""
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, spec_text
 from drawings import faults
+from tiers import spread
 
 import dagc
 from dagc.base.diagnostics import Collector
@@ -135,7 +136,7 @@ def test_todays_plan_is_compared_by_the_same_figures() -> None:
     assert "today.moe" in reasons(own)
 
 
-@pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm"])
+@pytest.mark.parametrize("engine", spread(["vllm", "sglang", "trtllm"]))
 def test_an_engine_runs_the_plans_that_its_exporter_writes(engine: str) -> None:
     """Of all plans of the space: those and no others."""
     phase = "gpus = 0..3, attention { tp = any(2, 4), dp = any(1, 2) }, experts { ep = any, tp = any }, redundant = any(0, 4)"
@@ -272,7 +273,7 @@ def test_a_space_that_is_too_large_says_what_to_bound_and_where(
     assert f"plan.moe:{line}:" in told
 
 
-@pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm", "megatron"])
+@pytest.mark.parametrize("engine", spread(["vllm", "sglang", "trtllm", "megatron"], {"sglang", "megatron"}))
 def test_what_an_engine_refuses_at_sight_it_refuses_whatever_the_sizes(engine: str) -> None:
     phase = "gpus = any(4, 16), attention { dp = any, tp = any }, experts { ep = any, tp = any }, sequences = any(8, 65536), overlap = any, dispatch = any"
     runs = Runs(engine)

@@ -14,6 +14,7 @@ from conftest import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pools_reference import Several
+from tiers import in_turn, spread
 
 from dagc.serving.pools import Run
 from dagc.serving.records import Engine, Line, Load, Outcome, Request, Setup, Switch, Transfer, Workers
@@ -91,9 +92,8 @@ def run(setup: Setup, load: Load) -> Outcome:
     return driver.outcome()
 
 
-@pytest.mark.parametrize(
-    "seed", [*range(16), 650]
-)  # 750: a worker that leaves is empty by a hand-over that takes no time
+# 650: a worker that leaves is empty by a hand-over that takes no time
+@pytest.mark.parametrize("seed", spread([*range(16), 650], {0, 1, 2, 650}))
 @pytest.mark.parametrize("kind", ["equal", "apart", "switched", "alone"])
 def test_equal_to_a_simulation_of_every_step(kind: str, seed: int) -> None:
     for number in (seed, seed + 100):
@@ -222,8 +222,7 @@ def test_any_setup_ends_and_loses_nothing(
     assert (rows(again), again.counts, again.integrals) == (rows(outcome), outcome.counts, outcome.integrals)
 
 
-@pytest.mark.parametrize("think_s", [0, F(1, 4)])
-@pytest.mark.parametrize("kind", ["equal", "apart", "switched"])
+@pytest.mark.parametrize(("kind", "think_s"), in_turn(["equal", "apart", "switched"], [0, F(1, 4)]))
 def test_clients_of_a_closed_loop_are_thinking_or_served(kind: str, think_s: Any) -> None:
     """Little: C = rate x (E2E + think), but for the drain at the end, which is no longer than a request."""
     clients, count = 6, 600

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tiers import left_out
 
 from dagc.serving import gaps
 from dagc.serving.offered import load_of
@@ -201,7 +202,12 @@ def test_a_short_run_below_capacity_is_not_called_overloaded() -> None:
 
 @pytest.mark.parametrize(
     "rules",
-    [{"slots": 48}, {"slots": 512, "kv_blocks": 3000}, {"slots": 256, "prompts": "first"}, {"slots": 100_000}],
+    [
+        left_out({"slots": 48}),
+        {"slots": 512, "kv_blocks": 3000},
+        left_out({"slots": 256, "prompts": "first"}),
+        {"slots": 100_000},
+    ],
     ids=["slots", "cache", "prompts first", "nothing limits the batch"],
 )
 def test_a_server_of_batches_is_judged_by_what_it_serves_when_saturated(rules: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from conftest import spec_text
+from tiers import spread
 from training_steps import Step, differences, library_text, sharded_run, small_step, step_of, whole_run
 
 import dagc
@@ -313,7 +314,9 @@ PROVED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", PROVED)
+@pytest.mark.parametrize(
+    "name", spread(PROVED, lambda name: name not in ("biases and sinks", "dp, pipeline", "linear attention"))
+)
 def test_a_step_with_shared_out_weights_is_proved(name: str) -> None:
     """Loss, gradients and new weights of the whole model; bytes and FLOPs as they are costed."""
     model, phase = PROVED[name]

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import cache
 
 import pytest
+from conftest import examples
 
 from dagc.base.diagnostics import Collector
 from dagc.base.source import Source
@@ -112,7 +113,7 @@ def test_steps_between_knots_are_as_near_as_said(own: tuple[str, ...]) -> None:
     assert source is not None
     rng, gpu = random.Random(7), without_host(found)
     ranks, worst = source.ranks, 0.0
-    for _ in range(3):
+    for _ in range(examples(3)):
         b, m, t, x = (
             rng.randint(1, 60),
             rng.randint(100, 4000),

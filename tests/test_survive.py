@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT
+from tiers import left_out
 
 from dagc.base.diagnostics import Collector, SpecError
 from dagc.base.dtypes import dtype
@@ -102,10 +103,10 @@ def test_gpus_that_no_phase_uses_change_nothing() -> None:
 @pytest.mark.parametrize(
     ("phase", "lost"),
     [
-        ("gpus = 0..7, dp = 2, tp = 4", (2,)),
+        left_out(("gpus = 0..7, dp = 2, tp = 4", (2,))),
         ("gpus = 0..7, pp = 2, attention { dp = 2, tp = 2 }, experts { ep = 4 }", (1, 6)),
         ("gpus = 0..7, replicas = 2, ep = 2, tp = 2", (1, 6)),
-        ("gpus = 0..7, ep = 8", (1, 6)),
+        left_out(("gpus = 0..7, ep = 8", (1, 6))),
         ("gpus = 0..7, sp = 2, dp = 4, order = [dp, sp, tp, ep, pp]", (2,)),
     ],
 )

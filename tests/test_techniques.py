@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, TECHNIQUES, compiled
+from tiers import spread
 
 from dagc.cli import main
 
@@ -24,8 +25,9 @@ def test_what_does_not_hold_says_so(path: Path) -> None:
     assert failed == set(REFUTED.findall(path.read_text(encoding="utf-8")))
 
 
-@pytest.mark.parametrize("path", TECHNIQUES, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", spread(TECHNIQUES, lambda p: p.stem != "plan_techniques"), ids=lambda p: p.stem)
 def test_each_is_proved(path: Path) -> None:
+    """The plan that has them all takes as long as half of them."""
     assert main(["verify", str(path)]) == 0
 
 

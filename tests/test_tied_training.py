@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import examples
 from mutants.sources import SourceMutant, sampled, source_mutants
+from tiers import spread
 from training_steps import Step, small_step, training_text
 
 import dagc
@@ -100,7 +101,7 @@ def test_the_model_has_one_table() -> None:
     assert all(np.abs(found - part).max() > 1e-3 * np.abs(found).max() for part in both)
 
 
-@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("phase", spread(PHASES, lambda name: name not in ("no zero", "zero 2", "one stage, zero 3")))
 def test_every_lowering_has_the_gradient_and_the_table_of_the_model(phase: str) -> None:
     """Loss, the sum of both gradients, and every copy of the new table."""
     own = step(phase)

@@ -13,6 +13,7 @@ import tree_sitter_grammar
 from conftest import ROOT, examples
 from node_modules import needs_node
 from random_sentences import sentence
+from tiers import all_tests
 from tree_sitter_grammar import FOLDER, START, Node
 
 from dagc.base.syntax import lalr_tables
@@ -94,8 +95,9 @@ def one_line(tree: Node) -> str:
 
 
 def test_every_spec_is_one_tree() -> None:
-    trees = {path: by_lark(path.read_text()) for path in SPECS}  # a text that lark refuses has no tree in either
-    assert sum(tree is not None for tree in trees.values()) > 90
+    specs = SPECS if all_tests() else SPECS[::4]
+    trees = {path: by_lark(path.read_text()) for path in specs}  # a text that lark refuses has no tree in either
+    assert sum(tree is not None for tree in trees.values()) > len(specs) / 2
     assert not [str(path) for path, tree in trees.items() if tree != by_tree_sitter(path.read_text())]
 
 

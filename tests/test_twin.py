@@ -13,6 +13,7 @@ from conftest import spec_text
 from proofs.judge import judge
 from proofs.plans import MODELS, STRATEGIES
 from proofs.plans import spec as library_spec
+from tiers import in_turn, spread
 
 import dagc
 from dagc.api import Plan
@@ -113,7 +114,7 @@ def test_a_twin_of_another_lowering_is_never_equal(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("at", [0, 1])
+@pytest.mark.parametrize("at", spread([0, 1]))
 def test_library_models_are_proved(strategy: str, at: int) -> None:
     """Two of them under each strategy, the kind of phase alternating; `python -m tests.proofs` takes them all."""
     number = list(STRATEGIES).index(strategy)
@@ -402,8 +403,7 @@ EMITTED = {
 }
 
 
-@pytest.mark.parametrize("kind", ["prefill", "decode"])
-@pytest.mark.parametrize("name", EMITTED)
+@pytest.mark.parametrize(("name", "kind"), in_turn(EMITTED, ["prefill", "decode"]))
 def test_what_the_compiler_emits_is_run_and_equal(name: str, kind: str) -> None:
     layer, head, phase = EMITTED[name]
     model = SMALL.replace("LAYER", layer).replace("HEAD", head)
