@@ -17,9 +17,9 @@ MAX_NAME = 128
 class Builder:
     """Turns lark's tree into records. Only leaves are checked here: numbers that overflow."""
 
-    def __init__(self, source: Source, out: Collector) -> None:
-        self.source = source
-        self.out = out
+    def __init__(self, source: Source, out: Collector, at: int = 0) -> None:
+        """`at`: where in the source the text begins that the tree is of."""
+        self.source, self.out, self.at, self.length = source, out, at, len(source.text)
 
     def file(self, tree: Any) -> ast.File:
         statements = tuple(self.statement(node) for node in tree.children if node is not None)
@@ -30,7 +30,7 @@ class Builder:
         meta = node if hasattr(node, "start_pos") and not hasattr(node, "children") else node.meta
         start = getattr(meta, "start_pos", 0) or 0
         end = getattr(meta, "end_pos", start) or start
-        return Span(self.source, min(start, len(self.source.text)), min(end, len(self.source.text)))
+        return Span(self.source, min(start + self.at, self.length), min(end + self.at, self.length))
 
     def statement(self, node: Any) -> Any:
         return getattr(self, f"on_{node.data}")(node, node.children)

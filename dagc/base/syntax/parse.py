@@ -10,6 +10,7 @@ from ..source import Source, Span
 from . import ast
 from .build import MAX_NAME
 from .clean import clean_file
+from .edited import Known, edited
 
 MAX_CHARACTERS = 1_000_000
 MAX_NESTING = 64
@@ -23,12 +24,16 @@ def parse(source: Source, out: Collector) -> ast.File:
     known = _clean.pop(key, None)
     if known is not None:
         _clean[key] = known  # the library, which every text asks for, stays
-        return known
-    if not _readable(source, out):
-        return ast.File(Span(source, 0, 0), ())
+        return known[0]
     found = Collector()
-    file, blanked = clean_file(source, found), set[int]()
-    if file is None:
+    clean, blanked = _edited(source), set[int]()
+    if clean is None:
+        if not _readable(source, out):
+            return ast.File(Span(source, 0, 0), ())
+        clean = clean_file(source, found)
+    if clean is not None:
+        file = clean[0]
+    else:
         from .recovery import Recovery
 
         recovery = Recovery(source, found)
@@ -36,17 +41,25 @@ def parse(source: Source, out: Collector) -> ast.File:
     _check_version(file, source, found, blanked)
     for d in found.items:
         out.take(d)
-    if not found.items:
+    if clean is not None and not found.items:
         for oldest in list(_clean)[: max(0, len(_clean) - MAX_KEPT + 1)]:
             _clean.pop(oldest, None)  # another thread may have it out
-        _clean[key] = file
+        _clean[key] = clean
     return file
 
 
 MAX_KEPT = 32
-_clean: dict[tuple[str, str], ast.File] = {}
+_clean: dict[tuple[str, str], Known] = {}
 """Trees of files that parsed without a diagnostic, the few that were asked for last: a process that compiles many specs reads the
 library once. Trees never change."""
+
+
+def _edited(source: Source) -> Known | None:
+    """Of a text that has statements of the last one of its name; None where it is read as a whole."""
+    if len(source.text) > MAX_CHARACTERS:
+        return None
+    known = next((each for (name, _), each in reversed(list(_clean.items())) if name == source.name), None)
+    return None if known is None else edited(source, known, lambda text: _readable(Source("", text), Collector()))
 
 
 def parse_expression(text: str, out: Collector) -> ast.Expr | None:
