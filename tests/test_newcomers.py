@@ -41,6 +41,17 @@ def errors_of(text: str) -> list[Diagnostic]:
         ("0..7", "0..15", "GPUs 8, 9, 10, 11, 12 and 3 more are not in the pool of 8", "ids run from 0 to 7"),
         ("0..7", "8", "GPU 8 is not in the pool of 8", "8 GPUs are `0..7`"),
         ("0..7", "0-7", "`gpus` is a list of whole numbers", "a range is written `0..7`"),
+        ("0..7", "[0-7]", "`gpus` is a list of whole numbers", "a range is written `0..7`"),
+        ("0..7", '"0..7"', "`gpus` is a list of whole numbers", "a range is written `0..7`"),
+        ("0..7", "0...7", "unexpected `.`", "a range is written `0..7`"),
+        ("2048 tok", "1024..2048 tok", "a range consists of whole numbers", "`[1024 tok, 2048 tok]`"),
+        ("tp = 8", "pp = 2, tp = 4, layers_per_stage = 16", "must be 2 numbers that add up to 32", "`layers_per_stage = [16, 16]`"),
+        ("tp = 8", "tp = 8, order = tp", "must name each of", "`order = [tp, pp, dp, ep, sp]`"),
+        ("moe 1\n", "moe 1\nparam b = 1..4\n", "`b` is one value", "`param b = 1 in 1..4` has a domain"),
+        ("moe 1\n", "moe 1\nparam b = 1 in 1, 2, 4\n", "unexpected `2`", "`in [1, 2, 4]`"),
+        ("<= 10 s", "in [1 s, 10 s]", "unexpected `in`", "write a line for each bound"),
+        ("prefill.ttft <= 10 s", "1 s < prefill.ttft < 10 s", "unexpected `<`", "write a line for each bound"),
+        ('"mixtral-8x7b" { }', '"mixtral-8x7b" { stack = [embed, sparse * 32, lm_head] }', "how many of them first", "`32 * sparse`"),
         ("mixtral-8x7b", "mixtral-8x7", "unknown model preset", 'did you mean "mixtral-8x7b"?'),
         ("h100-sxm", "H100", "unknown hardware preset", 'did you mean "h100-sxm"?'),
         ('"h100-sxm"', "'h100-sxm'", "`'` is not allowed here", "double quotes"),
@@ -59,6 +70,16 @@ def test_a_mistake_says_what_to_write(old: str, new: str, message: str, help: st
     assert old in PLAN
     (found,) = errors_of(PLAN.replace(old, new, 1))
     assert message in found.message and any(help in line for line in found.help)
+
+
+def test_a_number_of_gpus_is_not_their_ids() -> None:
+    (found,) = errors_of(PLAN.replace("gpus = 8 }", "gpus = 16 }").replace("0..7", "8"))
+    assert found.help[0] == "`gpus = 8` is GPU 8 alone: 8 GPUs are `gpus = 0..7`"
+    folded = PLAN.replace("gpus = 8 }", "gpus = 16 }").replace(
+        "0..7, tp = 8", "8, attention { tp = 8 }, experts { ep = 8 }"
+    )
+    (found,) = errors_of(folded)
+    assert found.help[0] == "`gpus = 8` is GPU 8 alone: 8 GPUs are `gpus = 0..7`"
 
 
 def test_a_missing_workload_is_shown() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, spec_text
 from tiers import left_out
 
 from dagc.base.diagnostics import Collector, SpecError
@@ -439,3 +439,23 @@ def test_balanced_stages_are_cut_anew() -> None:
         again = written(own, plan.phases)
         assert "layers_per_stage" not in again and "stages = balanced" in again
         assert compiled(again).phases["decode"].time_s == plan.plan.phases["decode"].time_s
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("0..3", "gpu:0..3"),
+        ("[0..3]", "gpu:0..3"),
+        ("2", "gpu:2"),
+        ("0,1", "gpu:0 --lose gpu:1"),
+        ("gpus:0-3", "gpu:0..3"),
+        ("node:0, 2..3", "node:0 --lose node:2..3"),
+        ("fast.0..3", "fast.gpu:0..3"),
+        ("gpu:1..2x", "gpu:17, gpu:8..11 or node:3"),
+        ("0-", "gpu:17, gpu:8..11 or node:3"),
+    ],
+)
+def test_ids_and_lists_of_them_are_told_how_they_are_written(said: str, meant: str) -> None:
+    with pytest.raises(SpecError) as raised:
+        lost_gpus([said], opened(spec_text()).spec)
+    assert [d.help for d in raised.value.diagnostics] == [(f"write {meant}",)]

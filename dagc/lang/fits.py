@@ -73,11 +73,18 @@ class StrategyFit:
         else:
             others = [f"{a} = {gpus // (total // n)}" for a, n in parts if n > 1 and gpus % (total // n) == 0]
             help_ = [f"{' or '.join(others[:3])} makes it fit"] if others else help_
+        help_ = [*self._count_for_ids(total), *help_]
         self.out.add(
             "E03", f"the degrees of `{self.phase.name}` multiply to {total}, but it has {gpus} GPUs", self.at("gpus"), f"{gpus} GPUs here",
             because=(f"{shown} = {total}",), help=help_,
         )  # fmt: skip
         return False
+
+    def _count_for_ids(self, total: int) -> list[str]:
+        """`gpus = 8` is one GPU, where as many were probably meant."""
+        if self.phase.gpus != (total,) or self.at("gpus").text != str(total):
+            return []
+        return [f"`gpus = {total}` is GPU {total} alone: {total} GPUs are `gpus = 0..{total - 1}`"]
 
     def _folded_products(self) -> bool:
         s, gpus = self.s, len(self.phase.gpus)
@@ -112,6 +119,7 @@ class StrategyFit:
                 f"experts: {product['experts']}{edp}",
             ),
             help=(
+                *self._count_for_ids(dense * s.pp * s.replicas),
                 *self._degrees_that_fit(s.attention if dense != stage else s.experts, stage, exact=dense != stage),
                 f"{gpus} GPUs / (pp {s.pp} x replicas {s.replicas}) = {stage} GPUs per stage",
             ),
@@ -206,6 +214,7 @@ class StrategyFit:
                 self.out.add(
                     "E03", f"`layers_per_stage` must be {s.pp * chunks} numbers that add up to {layers}", self.at("layers_per_stage"),
                     because=(f"{total} = {sum(s.layers_per_stage)} over {len(s.layers_per_stage)} stages",),
+                    help=_even_cut(layers, s.pp * chunks),
                 )  # fmt: skip
         elif s.balanced:
             chunks = s.pp * _chunks(self.phase)
@@ -521,3 +530,13 @@ def _nearest(number: int, step: int) -> str:
 
 def _sequences(count: int) -> str:
     return f"{count} sequence{'' if count == 1 else 's'}"
+
+
+SHOWN = 16
+"""Stages of which a list is written out."""
+
+
+def _even_cut(layers: int, parts: int) -> tuple[str, ...]:
+    """A list that would do."""
+    each, more = divmod(layers, parts)
+    return (f"`layers_per_stage = {[each + (k < more) for k in range(parts)]}`",) if each and parts <= SHOWN else ()

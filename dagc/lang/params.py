@@ -18,6 +18,13 @@ from .values.evaluate import Env, Value, evaluate, names_in
 from .values.functions import ALONE
 
 
+def _first(many: ast.Expr) -> str:
+    """The first value of a list or range, as it is written."""
+    if isinstance(many, ast.Range):
+        return many.low.span.text
+    return many.items[0].span.text if isinstance(many, ast.ListExpr) else "VALUE"
+
+
 @lru_cache(maxsize=1024)
 def _parsed(text: str) -> tuple[ast.Expr | None, tuple[str, ...]]:
     """The text of a `--set`, or why it is not one value: a sweep sets the same ones again and again."""
@@ -118,7 +125,9 @@ class Constants:
         else:
             found = evaluate(made_of, env, self.out)
             if isinstance(found, (tuple, range)):
-                self.out.add("E08", f"`{s.name}` is one value, not a list", made_of.span)
+                many = f"`param {s.name} = {_first(made_of)} in {made_of.span.text}` has a domain, which `dagc sweep` goes through"
+                help_ = (many,) if isinstance(s, ast.Param) and domain is None and len(found) else ()
+                self.out.add("E08", f"`{s.name}` is one value, not a list", made_of.span, help=help_)
             value = None if isinstance(found, (tuple, range)) else found
         if value is not None and isinstance(s, ast.Param) and domain is not None:
             allowed = evaluate(domain, env, self.out)

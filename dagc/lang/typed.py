@@ -47,7 +47,7 @@ def _counts(name: str, attribute: Attribute, value: Value, span: Span, out: Coll
     )
     if items and all(plain):
         return items
-    dash = re.fullmatch(r"(\d+)\s*-\s*(\d+)", span.text)
+    dash = re.fullmatch(r'[\["]?\s*(\d+)\s*(?:-|\.\.)\s*(\d+)\s*[\]"]?', span.text)
     help_ = (f"a range is written `{dash[1]}..{dash[2]}`",) if dash else ()
     out.add("E08", f"`{name}` is a list of whole numbers: {attribute.about}", span, help=help_)
     return None

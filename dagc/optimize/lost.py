@@ -10,6 +10,7 @@ from ..spec.hardware import Hardware
 from ..spec.spec import Spec
 
 WORDS = ("gpu", "node")
+MOST_LISTED = 16
 _FORM = re.compile(r"(?P<what>[A-Za-z]+):(?P<first>\d{1,7})(?:\.\.(?P<last>\d{1,7}))?")
 
 
@@ -18,6 +19,9 @@ def lost_gpus(texts: Sequence[str], spec: Spec) -> Mapping[str, frozenset[int]]:
     found: dict[str, frozenset[int]] = {}
     wrong: list[Diagnostic] = []
     for text in texts:
+        if (meant := _meant(text)) is not None:
+            wrong.append(Diagnostic("E14", f"`--lose {text}` names no GPUs", help=(f"write {meant}",)))
+            continue
         pool, dot, rest = text.strip().rpartition(".") if ".." not in text else _pool_of(text.strip())
         known = spec.pools
         if dot and pool not in known:
@@ -38,6 +42,23 @@ def lost_gpus(texts: Sequence[str], spec: Spec) -> Mapping[str, frozenset[int]]:
     if wrong:
         raise SpecError(wrong)
     return found
+
+
+_LISTED = re.compile(
+    r"(?:(?P<pool>[A-Za-z_][\w-]*)\.)?(?P<what>gpu|node)?s?\s*[:= ]?\s*[\[(]?(?P<ids>[\d.,\s-]*\d)[\])]?"
+)
+_RANGE = re.compile(r"(\d{1,7})(?:\s*(?:\.\.+|-)\s*(\d{1,7}))?")
+
+
+def _meant(text: str) -> str | None:
+    """How ids, ranges or lists of them are written that say it otherwise: `0..3`, `[0, 1]`, `gpu:0-3`, `gpus:0..3`. None: as they are."""
+    match = _LISTED.fullmatch(text.strip())
+    ids = [_RANGE.fullmatch(part.strip()) for part in match["ids"].split(",")] if match is not None else []
+    if match is None or not all(ids) or len(ids) > MOST_LISTED:
+        return None
+    pool, what = f"{match['pool']}." if match["pool"] else "", match["what"] or "gpu"
+    words = [f"{pool}{what}:{found[1]}" + (f"..{found[2]}" if found[2] else "") for found in ids if found is not None]
+    return None if words == [text.strip()] else " --lose ".join(words)
 
 
 def _pool_of(text: str) -> tuple[str, str, str]:

@@ -208,6 +208,11 @@ def _hint(error: Any, at: int, source: Source) -> tuple[str, ...]:
     before = re.search(r"([A-Za-z_]+)[ \t]*$", source.text[:at][-80:])
     if token.value == "=" and before and before[1] in WORDS:
         return _reserved(before[1])
+    if token.value == "." and (dots := re.search(r"(\d+)\s*\.{3,}\s*(\d+)", source.line(line))):
+        return (f"a range is written `{dots[1]}..{dots[2]}`",)
+    required = source.line(line).lstrip().startswith("require ") and not re.search(r"=<|=>|<>|===?", source.line(line))
+    if required and (token.value == "in" or (token.type == "COMPARE" and "_END" in _accepted(error))):
+        return ("a `require` is one comparison: write a line for each bound",)
     if token.value in WORDS:
         return _reserved(str(token.value))
     if token.value == "{" and (section := re.search(r"((?:\w+[ \t]+)?\w+)[ \t]*[=:][ \t]*$", source.text[:at][-80:])):
@@ -264,6 +269,10 @@ def _list_without_brackets(error: Any, at: int, source: Source) -> str:
     text = source.line(line)
     if re.match(r'"[^"]*"\s*[=:]', text[column - 1 :]):
         return f"names are written without quotes: `{error.token.value[1:-1]} = ...`"
+    domain = re.match(r"\s*param\s.*\sin\s+([^\[\]#]*,\s*)$", text[: column - 1])
+    if domain is not None:
+        items = [part.strip() for part in (domain[1] + text[column - 1 :].partition("#")[0]).split(",")]
+        return f"a list is written in brackets: `in [{', '.join(filter(None, items))}]`"
     whole = re.match(r"(?:.*[,{])?\s*([A-Za-z_]\w*)\s*=\s*([^={}\[\]]*?,\s*)$", text[: column - 1])
     if whole is None:
         return ""

@@ -265,6 +265,10 @@ def _entries(item: ast.Expr, names: Names) -> list[tuple[str, int]] | None:
     repeat: Quantity | None = Quantity(1.0)
     node = item
     if isinstance(item, ast.Binary) and item.op == "*":
+        if isinstance(item.left, ast.Name) and isinstance(item.right, ast.Number):
+            turned = f"write `{item.right.span.text} * {item.left.text}`"
+            names.out.add("E08", "a stack consists of layers, how many of them first", item.span, help=(turned,))
+            return None
         repeat, node = quantity(item.left, env(names), names.out), item.right
     if isinstance(node, ast.Name) and repeat is not None and repeat.value >= 1 and repeat.value == int(repeat.value):
         return [(node.text, int(repeat.value))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ...base import coming
 from ...base.axes import ATTENTION_SIDE, AXES, EXPERT_SIDE, IN_EXPERTS, REPLICA, TENSOR
@@ -218,9 +218,20 @@ def _order(value: Value | None, body: Body, out: Collector) -> tuple[str, ...] |
         return tuple(AXES) if "order" not in body.assigns else None
     items = tuple(str(v) for v in value) if isinstance(value, tuple) else (str(value),)
     if sorted(items) != sorted(AXES):
-        out.add("E03", f"`order` must name each of {', '.join(AXES)} once", body.span_of("order"))
+        out.add(
+            "E03",
+            f"`order` must name each of {', '.join(AXES)} once",
+            body.span_of("order"),
+            help=(f"`order = [{', '.join(_all_of(items))}]`",),
+        )
         return None
     return items
+
+
+def _all_of(items: Sequence[str]) -> list[str]:
+    """The axes in the order of those that are written, the others behind them."""
+    said = [axis for axis in dict.fromkeys(items) if axis in AXES]
+    return [*said, *(axis for axis in AXES if axis not in said)]
 
 
 def _passes(value: Value | None, body: Body, out: Collector) -> tuple[str, ...] | None:

@@ -167,13 +167,21 @@ def _range(expr: ast.Range, env: Env, out: Collector) -> tuple[Value, ...] | Non
     return None if found is None else tuple(map(Quantity, map(float, found)))
 
 
+def _with_unit(side: ast.Expr, whole: ast.Range) -> str:
+    """A number of a range as it would stand alone, with the unit of the other where it has none."""
+    units = [each.unit for each in (side, whole.high, whole.low) if isinstance(each, ast.Number) and each.unit]
+    return " ".join([f"{side.value:g}", *units[:1]]) if isinstance(side, ast.Number) else ""
+
+
 def whole_range(expr: ast.Range, env: Env, out: Collector) -> range | None:
     """The numbers of a range: of a million GPUs nobody needs them one by one."""
     low, high = quantity(expr.low, env, out), quantity(expr.high, env, out)
     if low is None or high is None:
         return None
     if low.dim != SCALAR or high.dim != SCALAR or low.value != int(low.value) or high.value != int(high.value):
-        out.add("E08", "a range consists of whole numbers", expr.span)
+        low_text, high_text = (_with_unit(side, expr) for side in (expr.low, expr.high))
+        help_ = (f"a list has each value: `[{low_text}, {high_text}]`",) if low_text and high_text else ()
+        out.add("E08", "a range consists of whole numbers", expr.span, help=help_)
         return None
     if high.value < low.value or high.value - low.value >= MAX_ITEMS:
         shown = f"{low.value:.6g}..{high.value:.6g}"
