@@ -5,16 +5,18 @@ Which sizes a cost asks for is noted while it is found: of a pass in which these
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable
 from functools import partial
+from operator import is_
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ..base.frozen import replace
+from ..ir.entries import follows
 from ..ir.graph import Graph
 from ..ir.mesh import Mesh
 from ..ir.noted_sizes import NotedSizes
 from ..ir.op import Op
-from ..ir.ops.op_set import counted
+from ..ir.ops.op_set import counted, flops
 from ..ir.segment import Segment
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from .measured import Measured
 
 T = TypeVar("T")
+TOKENS = ("seq", "context")
 Key = tuple[Hashable, ...]
 
 
@@ -33,31 +36,47 @@ class Found(NamedTuple):
     asked: frozenset[str]
 
 
+class PassSizes(NotedSizes):
+    """Also of dimensions that follow from others: such a one may be as large as before where these are not. `apart`: those that some scope has
+    otherwise."""
+
+    __slots__ = ("apart", "passes", "plain")
+
+    def __init__(self, plain: Segment, passes: PassCosts) -> None:
+        super().__init__(plain.sizes, lambda dim: passes.asked.add(dim))
+        self.plain, self.passes = plain, passes
+        self.apart = {key.rpartition(":")[2] for key in plain.sizes if ":" in key}
+
+    def get(self, dim: str, default: Any = None) -> Any:
+        self.passes.asked.add(dim)
+        found = self.sizes.get(dim)
+        if found is None and follows(dim) and self.apart.isdisjoint((*TOKENS, dim.partition(".")[2])):
+            found = self.plain.size(dim)
+        return default if found is None else found
+
+
 class PassCosts:
     """Of graphs that differ in sizes alone, of one phase on one hardware."""
 
     def __init__(self) -> None:
         self.found: dict[Key, Found] = {}
-        self.sizes: tuple[Mapping[str, float], ...] | None = None
+        self.segments: tuple[Segment, ...] = ()
         self.asked: set[str] = set()
+        self.ever: set[str] = set()
 
     def begin(self, graph: Graph) -> Graph:
         """The graph of the next pass, which notes the sizes that it is asked for. What asked for some that the pass before had otherwise is
         forgotten."""
-        sizes = tuple([segment.sizes for segment in graph.segments])
-        if self.sizes is not None:
-            others = differing(self.sizes, sizes)
+        if self.segments:
+            others = differing(self.segments, graph.segments, self.ever)
             self.found = {key: one for key, one in self.found.items() if one.asked.isdisjoint(others)}
-        self.sizes = sizes
+        self.segments = graph.segments
         return replace(graph, segments=tuple([self._noting(segment) for segment in graph.segments]))
 
     def _noting(self, segment: Segment) -> Segment:
-        own = segment.with_sizes(NotedSizes(segment.sizes, self._note))
+        own = segment.with_sizes(PassSizes(segment, self))
         own.__dict__["flops"] = Counted(self, own)
         return own
-
-    def _note(self, dim: str) -> None:
-        self.asked.add(dim)
 
     def once(self, key: Key, make: Callable[[], T], *given: object) -> T:
         """What is made of the graph of this pass, or was of that of one before. `given`: all that it follows from beside the graph."""
@@ -69,9 +88,21 @@ class PassCosts:
             finally:
                 asked, self.asked = self.asked, before
             known = self.found[key] = Found(result, given, frozenset(asked))
+            self.ever |= asked
         self.asked |= known.asked
         found: T = known.result
         return found
+
+    def known(self, key: Key, *given: object) -> Any:
+        """The same where nobody notes what asks for it; None: it is not found yet."""
+        known = self.found.get(key)
+        return known.result if known is not None and same(known.given, given) else None
+
+    def flops(self, segment: Segment) -> float:
+        """Of all ops of a segment of the graph of this pass."""
+        name, known = segment.name, self.found
+        each = [(("flops", name, op.name), op) for op in segment.ops]
+        return sum([known[key].result if key in known else flops(segment, op) for key, op in each])
 
     def of(self, segment: Segment, mesh: Mesh) -> SegmentPasses:
         return SegmentPasses(self, segment, mesh)
@@ -117,13 +148,22 @@ class Counted:
 
 def same(some: tuple[object, ...], others: tuple[object, ...]) -> bool:
     """Each the very same."""
-    return all(a is b for a, b in zip(some, others, strict=True))
+    return all(map(is_, some, others))
 
 
-def differing(some: tuple[Mapping[str, float], ...], others: tuple[Mapping[str, float], ...]) -> set[str]:
-    """Dimensions that have other sizes in any segment, whichever part of a step they are of."""
+def differing(some: tuple[Segment, ...], others: tuple[Segment, ...], asked: Collection[str]) -> set[str]:
+    """Dimensions that have other sizes in any segment, whichever part of a step they are of; of those that follow from others the `asked`."""
     found: set[str] = set()
-    for own, other in zip(some, others, strict=True):
-        found.update(own.keys() ^ other.keys())
-        found.update(dim for dim, size in own.items() if other.get(dim) != size)
+    following = [dim for dim in asked if follows(dim)]
+    for a, b in zip(some, others, strict=True):
+        found.update(a.sizes.keys() ^ b.sizes.keys())
+        found.update(dim for dim, size in a.sizes.items() if b.sizes.get(dim) != size)
+        found.update(dim for dim in following if _size(a, dim) != _size(b, dim))
     return found | {dim.rpartition(":")[2] for dim in found}
+
+
+def _size(segment: Segment, dim: str) -> float | None:
+    try:
+        return segment.size(dim)
+    except KeyError:  # of no tensor of this one
+        return None

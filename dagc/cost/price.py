@@ -72,7 +72,8 @@ def price(
             else kept.of(segment, graph.the_mesh, unit.phase, loads)
         )
         shared = own if passes is None or graph.the_mesh.apart is not None else passes.of(segment, graph.the_mesh)
-        measured = _measured(segment, graph.the_mesh, unit, hardware, loads, shared)
+        own_times = partial(_measured, segment, graph.the_mesh, unit, hardware, loads, shared)
+        measured = once(("measured", segment.name), own_times, *loads.values())
         exchanges = exchanges_of(segment, unit, hardware)
         sides = {"": (hardware, measured, exchanges)}
         sides[AT_EXPERTS] = sides[""]
@@ -86,14 +87,16 @@ def price(
             busy = loads[rows] if rows is not None else None
             here, known, calls = sides[op.on]
             found = known.get(op.name)
-            if op.is_copy:
-                make = partial(copy_cost, segment, op, graph.the_mesh, here.host_link, lacking(segment, op, loads))
-            elif op.is_collective:
-                make = partial(collective_cost, segment, op, graph.the_mesh, here, busy, calls, own, link)
-            else:
-                make = partial(_launched, segment, op, graph.the_mesh, unit, here, busy, found)
-                make = make if own is None else partial(own.compute, op, busy, found, make)
-            cost = make() if op.is_copy else once(("op", segment.name, op.name), make, busy, found)
+            cost = passes.known(("op", segment.name, op.name), busy, found) if passes is not None else None
+            if cost is None:
+                if op.is_copy:
+                    make = partial(copy_cost, segment, op, graph.the_mesh, here.host_link, lacking(segment, op, loads))
+                elif op.is_collective:
+                    make = partial(collective_cost, segment, op, graph.the_mesh, here, busy, calls, own, link)
+                else:
+                    make = partial(_launched, segment, op, graph.the_mesh, unit, here, busy, found)
+                    make = make if own is None else partial(own.compute, op, busy, found, make)
+                cost = make() if op.is_copy else once(("op", segment.name, op.name), make, busy, found)
             costs[segment.name, op.name] = cost
     # Before collectives are there nothing is sent: ops alone have a price.
     sends = graph.level != "annotated"

@@ -50,13 +50,19 @@ def counts_tokens(dim: str) -> bool:
     return dim == "context" or is_entries(dim)
 
 
+def follows(dim: str) -> bool:
+    """Whether the size of a dimension follows from others."""
+    kind, dot, of = dim.partition(".")
+    return dim == PAIR or (bool(dot) and kind in DERIVED and of.partition(".")[0] not in DERIVED)
+
+
 def derived(sized: Sized, dim: str, scope: str = "dense") -> Any:
     """The size of a dimension that follows from others. Raises KeyError."""
     if dim == PAIR:
         return 2.0
-    kind, dot, of = dim.partition(".")
-    if not dot or kind not in DERIVED or of.partition(".")[0] in DERIVED:
+    if not follows(dim):
         raise KeyError(dim)
+    kind, _, of = dim.partition(".")
     if kind == AGAIN:
         return sized.size(of, scope)
     tokens, context = sized.size(of, scope), sized.size("context", scope)

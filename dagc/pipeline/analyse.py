@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 
 from ..base.frozen import replace
 from ..cost import chunks, scale_blocks
@@ -17,7 +16,6 @@ from ..cost.transfers import request_costs
 from ..ir.graph import Graph, runs
 from ..ir.ops.leaving import EXIT_TOKEN
 from ..ir.ops.op_set import flops
-from ..ir.segment import Segment
 from ..passes.cost import PriceOps
 from ..passes.memory import AddUpMemory
 from ..passes.schedule import ScheduleOps
@@ -161,15 +159,10 @@ def whole_memory(graph: Graph, unit: Unit, costs: Costs) -> Memory:
 def graph_flops(graph: Graph, shared: PassCosts | None = None) -> float:
     """FLOPs of one pass of all micro-batches over all ranks, replicated work counted once. `shared`: with other passes of the graph."""
     if shared is None:
-        layers = sum(s.repeat * layer_flops(s) for s in graph.segments)
+        layers = sum(s.repeat * sum(flops(s, op) for op in s.ops) for s in graph.segments)
     else:
-        own = shared.begin(graph).segments
-        layers = sum(s.repeat * shared.once(("flops", s.name), partial(layer_flops, s)) for s in own)
+        layers = sum(s.repeat * shared.flops(s) for s in shared.begin(graph).segments)
     return layers * graph.microbatches * graph.lanes
-
-
-def layer_flops(segment: Segment) -> float:
-    return sum(flops(segment, op) for op in segment.ops)
 
 
 def phase_tokens(phase: Phase) -> float:
