@@ -38,6 +38,7 @@ from comparison.runs import Job, Run, Runs
 from comparison.site import Constants, Site
 from comparison.statistics import Errors
 from conftest import compiled
+from tiers import spread
 
 import dagc
 from dagc.calib.accuracy import ANOTHER_GPU, OWN, ROOFLINE, kernels_of, phase_errors
@@ -57,9 +58,22 @@ def medians(text: str) -> dict[str, tuple[int, float]]:
     return {name: (int(n.replace(",", "")), float(median)) for name, n, median in rows}
 
 
-def test_the_page_states_the_medians_of_its_sample() -> None:
-    stated = medians(PAGE.read_text(encoding="utf-8").split(report.SAMPLE_TITLE)[1])
-    found = medians(report.sample_table())
+SAMPLES = {
+    "e2e_static.json": "static",
+    "measured_published.json": "measured high",
+    "measured_serving.csv": "measured_serving",
+}
+"""A file of the sample, and how its rows on the page begin."""
+
+
+@pytest.mark.parametrize("file", spread(SAMPLES))
+def test_the_page_states_the_medians_of_its_sample(file: str, tmp_path: Path) -> None:
+    every = medians(PAGE.read_text(encoding="utf-8").split(report.SAMPLE_TITLE)[1])
+    stated = {name: row for name, row in every.items() if name.startswith(SAMPLES[file])}
+    assert stated and all(name.startswith(tuple(SAMPLES.values())) for name in every)
+    assert {path.name for path in report.SAMPLE_DATA.iterdir() if path.suffix in (".json", ".csv")} == SAMPLES.keys()
+    (tmp_path / file).write_bytes((report.SAMPLE_DATA / file).read_bytes())
+    found = medians(report.in_short(report.gather(report.Options(tmp_path, CONFIGS, workers=1)), ("tune", "check")))
     assert found.keys() == stated.keys()
     for name, (n, median) in found.items():
         assert (n, median) == (stated[name][0], pytest.approx(stated[name][1], abs=0.5)), name

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import spec_text
+from tiers import in_turn
 
 import dagc
 from dagc.calib import decode_attention, load, prefill_attention
@@ -133,9 +134,7 @@ def attention_s(engine: str, window: int, kind: str, width: int) -> float:
     return max(float(cost.time_s.max()) for cost in found)
 
 
-@pytest.mark.parametrize("width", [128, 192, 256])
-@pytest.mark.parametrize("kind", ["prefill", "decode"])
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("engine", "kind", "width"), in_turn(ENGINES, ["prefill", "decode"], [128, 192, 256]))
 def test_no_window_is_dearer_than_full_attention(engine: str, kind: str, width: int) -> None:
     """Nor is one as long as the context another price than none."""
     whole = attention_s(engine, 0, kind, width)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from odd_blocks import COMPUTED, HEADS, REFUSED, text
+from tiers import in_turn
 
 import dagc
 from dagc.base.diagnostics import Diagnostic, SpecError
@@ -19,8 +20,7 @@ def fault(body: str, **options: str) -> Diagnostic:
     return errors[0]
 
 
-@pytest.mark.parametrize("name", REFUSED)
-@pytest.mark.parametrize("kind", ["prefill", "decode"])
+@pytest.mark.parametrize(("kind", "name"), in_turn(["prefill", "decode"], REFUSED))
 def test_what_cannot_be_computed_is_refused_at_its_statement(name: str, kind: str) -> None:
     body, code, message, at = REFUSED[name]
     found = fault(body, kind=kind)
@@ -35,8 +35,7 @@ def test_grouped_heads_are_shown_the_right_form() -> None:
     assert "q[batch, seq, kv_heads, group, head_dim]" in " ".join(found.help)
 
 
-@pytest.mark.parametrize("name", COMPUTED)
-@pytest.mark.parametrize("kind", ["prefill", "decode"])
+@pytest.mark.parametrize(("kind", "name"), in_turn(["prefill", "decode"], COMPUTED))
 def test_unusual_blocks_compute_what_they_say(name: str, kind: str) -> None:
     proof = prove(dagc.compile_text(text(COMPUTED[name], kind=kind)), kind)
     assert proof.holds, proof

@@ -6,6 +6,7 @@ from collections import OrderedDict
 
 import numpy as np
 import pytest
+from tiers import in_turn
 
 from dagc.base.arrays import NDArray
 from dagc.cost.cached_experts import characteristic_steps, missed, needed, traced
@@ -36,8 +37,7 @@ def simulated(q: Floats, room: int) -> float:
     return total / (STEPS - STEPS // 4)
 
 
-@pytest.mark.parametrize("s", [0.0, 0.6, 1.2])
-@pytest.mark.parametrize("tokens", [1, 4, 16])
+@pytest.mark.parametrize(("tokens", "s"), in_turn([1, 4, 16], [0.0, 0.6, 1.2]))
 def test_the_last_used_are_as_a_simulation_has_them(s: float, tokens: int) -> None:
     """Within 4% of what a step needs, from caches of a few experts to nearly all."""
     q = needed(popularity(s), np.arange(16)[None], tokens)

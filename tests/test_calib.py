@@ -14,6 +14,7 @@ from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from tiers import spread
 
 from dagc.calib import (
     CalibrationError,
@@ -73,7 +74,7 @@ def measured() -> dict[tables.Key, list[Row]]:
     return found
 
 
-@pytest.mark.parametrize("key", measured(), ids="-".join)
+@pytest.mark.parametrize("key", spread(measured(), of=lambda key: key.family), ids="-".join)
 def test_stated_errors_are_those_of_rows_the_fit_did_not_see(key: tables.Key) -> None:
     """The whole fit of a part again, folds and all, gives the constants and the errors that the library states."""
     family = FAMILIES[key.family]

@@ -10,6 +10,7 @@ from conftest import examples, spec_text
 from hypothesis import assume, given, settings
 from random_plans import plans
 from test_cost import longest_path_s
+from tiers import in_turn
 
 import dagc
 from dagc.api import Plan
@@ -182,8 +183,7 @@ def check_sensitivities(plan: Plan) -> None:
             assert change <= -0.95 * (1 - most.time_s / now.time_s) / 11 + 1e-6, name
 
 
-@pytest.mark.parametrize("options", PHASES)
-@pytest.mark.parametrize("hardware", ["", "h200-sxm"])
+@pytest.mark.parametrize(("hardware", "options"), in_turn(["", "h200-sxm"], PHASES))
 def test_what_would_help_is_of_the_whole_phase(options: str, hardware: str) -> None:
     text = spec_text(gpus=16, phase=options, workload="sequences = 32, prompt = 256 tok, output = 256 tok")
     if hardware:

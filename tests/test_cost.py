@@ -8,6 +8,7 @@ import pytest
 from conftest import compiled, spec_text
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiers import in_turn
 
 import dagc
 from dagc.api import Plan
@@ -119,18 +120,20 @@ def ends_s(plan: Plan, phase: str) -> float:
     return max(end.values())
 
 
-@pytest.mark.parametrize("kind", ["prefill", "decode"])
-@pytest.mark.parametrize("microbatches", [1, 3, 8])
 @pytest.mark.parametrize(
-    "shape",
-    [
-        "gpus = 0..3, pp = 2, tp = 2",
-        "gpus = 0..3, pp = 2, tp = 2, host = 50 us",
-        "gpus = 0..3, pp = 2, tp = 2, sequence_parallel = true",
-        "gpus = 0..31, pp = 4, ep = 4, tp = 2",
-        "gpus = 0..15, pp = 2, dp = 2, ep = 2, tp = 2, overlap = two_batch",
-        "gpus = 0..7, pp = 2, sp = 2, tp = 2, sp_method = ring",
-    ],
+    ("shape", "microbatches", "kind"),
+    in_turn(
+        [
+            "gpus = 0..3, pp = 2, tp = 2",
+            "gpus = 0..3, pp = 2, tp = 2, host = 50 us",
+            "gpus = 0..3, pp = 2, tp = 2, sequence_parallel = true",
+            "gpus = 0..31, pp = 4, ep = 4, tp = 2",
+            "gpus = 0..15, pp = 2, dp = 2, ep = 2, tp = 2, overlap = two_batch",
+            "gpus = 0..7, pp = 2, sp = 2, tp = 2, sp_method = ring",
+        ],
+        [1, 3, 8],
+        ["prefill", "decode"],
+    ),
 )
 def test_the_makespan_over_stages_is_the_longest_path(shape: str, microbatches: int, kind: str) -> None:
     """A message that arrives waits for no collective of the micro-batch before."""

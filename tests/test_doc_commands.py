@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 from doc_commands import BLOCK, NOT_RUN, Ran, calls, run, scratch, shortened, steps, timeless, why_not_run
+from tiers import spread
 
 from dagc.cli.help_pages import PAGES as HELP
 
@@ -39,7 +40,11 @@ def followed(name: str) -> tuple[list[Ran], dict[str, bytes]]:
         return ran, {path.name: path.read_bytes() for path in folder.glob("*.svg")}
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+SLOW = {"docs/fit.md", "docs/serving.md"}
+"""Pages whose commands survive the loss of a GPU of a large plan, and serve it."""
+
+
+@pytest.mark.parametrize("name", spread(COMMANDS, lambda name: name not in SLOW))
 def test_commands_print_what_the_page_shows(name: str) -> None:
     for ran in followed(name)[0]:
         wrong = re.search(r"error\[E(?!04)", ran.printed)  # E04: a plan, which does not fit

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 from conftest import spec_text
+from tiers import in_turn
 
 import dagc
 from dagc.api import Plan
@@ -46,8 +47,7 @@ def both(phase: str, **options: object) -> tuple[PhaseResult, PhaseResult]:
 LAYOUTS = ("dp = 8", "tp = 4, dp = 2", "ep = 8", "attention { dp = 2, tp = 4 }\nexperts { ep = 8 }")
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("draft", [1, 3])
+@pytest.mark.parametrize(("draft", "layout"), in_turn([1, 3], LAYOUTS))
 def test_a_step_takes_its_drafts_and_its_check(layout: str, draft: int) -> None:
     """N passes of one token each, priced as the step of a model of that one layer, then the step as it is without drafter."""
     drafts, plain = both(f"draft = {draft}, acceptance = 0.5, {layout}")
@@ -186,8 +186,7 @@ def test_phases_that_share_gpus_count_the_drafter_once() -> None:
         assert drafts.drafter is not None and more == pytest.approx(drafts.drafter.weights_B)
 
 
-@pytest.mark.parametrize("layout", [*LAYOUTS, "pp = 2, tp = 4"])
-@pytest.mark.parametrize("name", ["decode", "mixed"])
+@pytest.mark.parametrize(("name", "layout"), in_turn(["decode", "mixed"], [*LAYOUTS, "pp = 2, tp = 4"]))
 def test_the_step_that_checks_is_proved_beside_its_drafter(name: str, layout: str) -> None:
     """Weights and cache of what drafts are in the phase's memory, and no rank of the proof stores them."""
     step = "decode = 16, prompts = [64 tok], " if name == "mixed" else ""

@@ -9,6 +9,7 @@ import forked_ranks
 import numpy as np
 import pytest
 from test_training_run import needs_torch
+from tiers import in_turn
 
 import dagc
 from dagc.base.diagnostics import SpecError
@@ -89,8 +90,7 @@ def test_work_and_traffic_of_experts_follow_from_the_share(plans: dict[str, Comp
     assert other.costs.distinct_experts == pytest.approx(8 * (1 - (1 - chance) ** 16), rel=1e-12)
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("skip", ["skip = 0", "skip = 30%, skip_below = 60%"])
+@pytest.mark.parametrize(("skip", "way"), in_turn(["skip = 0", "skip = 30%, skip_below = 60%"], WAYS))
 def test_the_rule_is_run_and_compared(way: str, skip: str) -> None:
     plan = compiled(way, skip)
     (name,) = plan.phases

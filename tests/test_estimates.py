@@ -9,6 +9,7 @@ import pytest
 from conftest import examples
 from hypothesis import HealthCheck, given, settings
 from random_plans import plans
+from tiers import spread
 
 from dagc.base.diagnostics import Collector, SpecError
 from dagc.base.source import Source
@@ -116,13 +117,13 @@ def resized(rng: random.Random, phase: Phase) -> Phase:
     return replace(sized, kind="mixed", parts=parts, sequences=sequences + 3)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", spread(MODELS, lambda name: name not in ("routed", "windows")))
 def test_an_estimate_is_what_compile_finds(name: str) -> None:
     """Three sizes of each layout in turn, so that what is kept of one is used for the others."""
     rng = random.Random(name)
     spec = spec_of(name, "h200-sxm" if name != "dense" else "h100-sxm")
     estimates = Estimates(spec)
-    layouts = [drawn(rng, spec) for _ in range(3 * examples(1))]
+    layouts = [drawn(rng, spec) for _ in range(examples(3, 2))]
     held = 0
     for turn in range(3):
         for layout in layouts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import ROOT, compiled
+from conftest import INFERENCE, ROOT, compiled
 
 from dagc.api import Plan
 
@@ -163,6 +163,7 @@ def test_placement_of_the_plans() -> None:
     assert a.phases["prefill"].graph.stages[1].gpus == tuple(range(16, 32))
 
 
+@pytest.mark.parametrize("example_name", [path.stem for path in INFERENCE])
 def test_every_example_compiles_and_its_path_adds_up(example: Plan) -> None:
     for result in example.phases.values():
         total = sum(step.time_s for step in result.path)

@@ -11,6 +11,7 @@ from conftest import ROOT, spec_text
 from exchange_case import routed_layer
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiers import in_turn
 
 import dagc
 from dagc.base.diagnostics import SpecError
@@ -196,8 +197,12 @@ def test_tokens_narrower_than_measured_take_no_longer(preset: str, engine: str, 
             assert all(a <= 1.3 * b for a, b in zip(middle, wide, strict=True))
 
 
-@pytest.mark.parametrize("name", ["deepep_ht", "deepep_ll", "deepep_v2", "nvlink_one_sided", "nvlink_two_sided"])
-@pytest.mark.parametrize("engine", ["trtllm", "vllm", "sglang"])
+@pytest.mark.parametrize(
+    ("engine", "name"),
+    in_turn(
+        ["trtllm", "vllm", "sglang"], ["deepep_ht", "deepep_ll", "deepep_v2", "nvlink_one_sided", "nvlink_two_sided"]
+    ),
+)
 def test_a_phase_names_its_exchange(name: str, engine: str) -> None:
     """Priced by that kernel, wherever it was timed; what takes the place of this engine on this GPU is said."""
     for kind in ("prefill", "decode"):

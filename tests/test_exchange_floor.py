@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from exchange_case import routed_layer
+from tiers import in_turn, spread
 
 from dagc.calib import load
 from dagc.cost.exchange import Exchanges
@@ -111,7 +112,7 @@ TURNS = [
 """Each model on all hardware, in turn as prompts and as decode steps send its tokens: both on every hardware and with every model."""
 
 
-@pytest.mark.parametrize(("preset", "model", "phase"), TURNS)
+@pytest.mark.parametrize(("preset", "model", "phase"), spread(TURNS, of=lambda turn: frozenset({turn[0], turn[1:]})))
 def test_tokens_take_no_less_than_their_links_need(preset: str, model: str, phase: str) -> None:
     for words in WORDS:
         here = case(preset, model, phase, words)
@@ -124,8 +125,7 @@ def test_tokens_take_no_less_than_their_links_need(preset: str, model: str, phas
             break
 
 
-@pytest.mark.parametrize("engine", ["trtllm", "vllm", "sglang"])
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(("preset", "engine"), in_turn(PRESETS, ["trtllm", "vllm", "sglang"]))
 def test_collectives_take_no_less_than_their_links_need(preset: str, engine: str) -> None:
     here = case(preset, "mixtral-8x7b", "decode", f"engine = {engine}")
     for kind, shape in ((k, s) for k in ("all_to_all", "all_gather", "reduce_scatter", "all_reduce") for s in SHAPES):

@@ -10,6 +10,7 @@ import pytest
 from conftest import spec_text
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiers import in_turn
 
 import dagc
 from dagc.base.diagnostics import Collector, SpecError
@@ -247,15 +248,17 @@ def misplaced(graph: Graph, how: str) -> Graph:
     return replace(graph, segments=segments)
 
 
-@pytest.mark.parametrize("kind", ["prefill", "decode"])
 @pytest.mark.parametrize(
-    "phase",
-    [
-        "gpus = 0..3, ep = 4",
-        "gpus = 0..7, ep = 4, tp = 2",
-        "gpus = 0..3, ep = 4, redundant = 4",
-        "gpus = 0..3, attention { dp = 4 }, experts { gpus = 4..7, ep = 4 }",
-    ],
+    ("phase", "kind"),
+    in_turn(
+        [
+            "gpus = 0..3, ep = 4",
+            "gpus = 0..7, ep = 4, tp = 2",
+            "gpus = 0..3, ep = 4, redundant = 4",
+            "gpus = 0..3, attention { dp = 4 }, experts { gpus = 4..7, ep = 4 }",
+        ],
+        ["prefill", "decode"],
+    ),
 )
 def test_a_placed_plan_computes_the_same_and_a_misplaced_one_does_not(phase: str, kind: str) -> None:
     plan = dagc.compile_text(text(f"{phase}, expert_placement = balanced", kind=kind))

@@ -527,7 +527,7 @@ def test_a_wrong_gradient_is_found() -> None:
         for segment in step.placed.segments
         for what, new in mutants(segment)
     ]
-    tried = random.Random(5).sample(broken, min(len(broken), examples(20)))
+    tried = random.Random(5).sample(broken, min(len(broken), examples(20, 20)))
     for what, graph in tried:
         by = is_found(graph)
         assert by, what

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from conftest import ROOT, spec_text
 from doc_commands import brief
+from tiers import spread
 
 import dagc.api
 from dagc.cli import main
@@ -142,7 +143,9 @@ def _plan(spec: str, settings: tuple[tuple[str, str], ...], phases: tuple[str, .
     return COMPILE(spec, settings=dict(settings), phases=phases or None)
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda e: e.command)
+@pytest.mark.parametrize(
+    "example", spread(EXAMPLES, of=lambda example: example.command.split()[1]), ids=lambda e: e.command
+)
 def test_examples_run(example: Example, here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     if example.needs:
         pytest.importorskip(example.needs)

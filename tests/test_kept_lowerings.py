@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import EXAMPLES, ROOT, examples, spec_text
+from conftest import EXAMPLES, ROOT, SHOWN, examples, spec_text
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from random_plans import plans
+from tiers import spread
 
 import dagc
 from dagc.base.diagnostics import Collector, SpecError
@@ -71,7 +72,11 @@ def alike(spec: Spec, phase: Phase) -> bool:
 TECHNIQUES = sorted((ROOT / "examples/techniques").glob("*.moe"))
 
 
-@pytest.mark.parametrize("path", [*EXAMPLES, *TECHNIQUES], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    spread([*EXAMPLES, *TECHNIQUES], lambda path: path in TECHNIQUES or path.stem in SHOWN),
+    ids=lambda path: path.stem,
+)
 def test_examples_at_other_sizes(path: Path) -> None:
     """Every phase three times: lowered, traced, and filled in."""
     spec = read(path.read_text().partition("\nserve ")[0].partition("\nrequire")[0], path)

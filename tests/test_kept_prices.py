@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import EXAMPLES, ROOT, examples, spec_text
+from conftest import EXAMPLES, ROOT, SHOWN, examples, spec_text
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from random_plans import plans
+from tiers import spread
 
 import dagc
 from dagc.base.diagnostics import Collector, SpecError
@@ -91,7 +92,11 @@ UNTRACED = {
 """Examples some of whose phases have ranks that differ, experts on other GPUs, or placements over time: they are priced each time."""
 
 
-@pytest.mark.parametrize("path", [*EXAMPLES, *TECHNIQUES], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    spread([*EXAMPLES, *TECHNIQUES], lambda path: path in TECHNIQUES or path.stem in SHOWN),
+    ids=lambda path: path.stem,
+)
 def test_costs_and_memory_are_the_same(path: Path) -> None:
     spec = read(path.read_text().partition("\nserve ")[0].partition("\nrequire")[0], path)
     for phase in spec.phases[:3]:

@@ -13,6 +13,7 @@ import networkx as nx
 import pytest
 from conftest import INFERENCE, compiled, spec_text
 from text_widths import clashes
+from tiers import in_turn
 
 import dagc
 from dagc.api import Plan
@@ -126,9 +127,10 @@ def by_brute_force(name: str) -> tuple[nx.Graph, dict[str, str]]:
     return graph, {key: value for key, value in who.items() if key not in receives}
 
 
-@pytest.mark.parametrize("name", SPECS)
-@pytest.mark.parametrize("hops", [1, 2, 5])
-@pytest.mark.parametrize("select", [("gpu:3", "op:moe"), ("layer:1", "microbatch:0"), ("op:send,lm_head", "gpu:0..3")])
+@pytest.mark.parametrize(
+    ("select", "hops", "name"),
+    in_turn([("gpu:3", "op:moe"), ("layer:1", "microbatch:0"), ("op:send,lm_head", "gpu:0..3")], [1, 2, 5], SPECS),
+)
 def test_hops_are_data_edges(name: str, hops: int, select: tuple[str, ...]) -> None:
     result = next(iter(plan_of(name).phases.values()))
     if len(result.graph.stages) == 1:
@@ -169,8 +171,10 @@ def test_equal_letters_exchange(name: str) -> None:
         assert len(set().union(*groups.values())) == len(groups) if groups else True
 
 
-@pytest.mark.parametrize("name", SPECS)
-@pytest.mark.parametrize("select", [(), ("gpu:0..7",), ("op:send,lm_head",), ("op:send,moe.out",), ("microbatch:0",)])
+@pytest.mark.parametrize(
+    ("select", "name"),
+    in_turn([(), ("gpu:0..7",), ("op:send,lm_head",), ("op:send,moe.out",), ("microbatch:0",)], SPECS),
+)
 def test_wires_are_the_data_edges(name: str, select: tuple[str, ...]) -> None:
     """Of the unrolled graph, where both ends are drawn; a send has one arrow, to a box that takes what it brings."""
     result = next(iter(plan_of(name).phases.values()))

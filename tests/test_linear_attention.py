@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 from conftest import ROOT
+from tiers import in_turn
 
 import dagc
 from dagc.calib import delta_decode, delta_prefill, load, short_conv
@@ -92,8 +93,7 @@ def test_bytes_by_hand() -> None:
 # -- the match -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("phase", ["prefill", "decode"])
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("engine", "phase"), in_turn(ENGINES, ["prefill", "decode"]))
 def test_a_layer_runs_as_one_convolution_and_one_rule(phase: str, engine: str) -> None:
     found = ops(phase, engine)
     rule = "delta_decode" if phase == "decode" else "delta_prefill"

@@ -13,6 +13,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 from conftest import compiled, spec_text
+from tiers import in_turn
 
 import dagc
 from dagc.api import Plan
@@ -64,8 +65,7 @@ def check(result: PhaseResult) -> None:
     assert nx_view.longest_path_s(expanded) == pytest.approx(result.schedule.latency_s, rel=1e-9)
 
 
-@pytest.mark.parametrize("kind", ["prefill", "decode"])
-@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize(("name", "kind"), in_turn(PLANS, ["prefill", "decode"]))
 def test_of_small_plans(name: str, kind: str) -> None:
     check(plan(name, kind).phases[kind])
 
@@ -78,8 +78,7 @@ def uneven(result: PhaseResult, seed: int) -> Costs:
     return replace(result.costs, ops=ops)
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize(("name", "seed"), in_turn(PLANS, range(3)))
 def test_where_every_rank_takes_its_own_time(name: str, seed: int) -> None:
     result = plan(name).phases["prefill"]
     costs = uneven(result, seed)

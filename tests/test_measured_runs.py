@@ -398,7 +398,7 @@ def test_damaged_files_are_read_or_refused(tmp_path: Path) -> None:
         known += len(found)
         for figure in found.values():
             assert figure.value == figure.value and figure.low <= figure.value * (1 + 1e-9) <= figure.high * (1 + 2e-9)
-    assert known > 100
+    assert known > examples(100, 20)
 
 
 def test_faults_are_told_with_exit_code_2(compared, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from dagc.ir.ops.kind import Tokens
 from dagc.ir.ops.op_set import OPS
 from dagc.pipeline.lower import lower
 
-COUNT = examples(150)
+COUNT = examples(150, 150)
 
 
 @cache

@@ -15,7 +15,7 @@ from mutants.sources import SourceMutant, sampled
 from mutants.strategy import not_carried_out, wrong_ids
 from mutants.survivors import reason, survivors
 
-COUNT = examples(10)
+COUNT = examples(10, 10)
 
 
 @cache

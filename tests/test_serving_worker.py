@@ -19,7 +19,7 @@ from dagc.serving.records import Engine, Line, Request, Served
 from dagc.serving.rules import CannotServe, Rules, refuse
 from dagc.serving.worker import Worker
 
-CASES = examples(40)
+CASES = examples(40, 40)
 
 
 class Prices:

@@ -94,7 +94,7 @@ def test_turns_take_what_their_layers_take(name: str, kind: str, monkeypatch: py
     graph, costs = priced(name, kind)
     rng = random.Random(f"{name}{kind}")
     folded = 0
-    for _ in range(examples(5)):
+    for _ in range(examples(5, 5)):
         own = ordered(graph, orders(rng, rng.randint(4, 90)))
         found = Scheduler(own, costs).run()
         verify_schedule(own, found)

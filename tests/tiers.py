@@ -61,7 +61,7 @@ def in_turn(*lists: Iterable[Any]) -> list[Any]:
 
 def left_out(value: Any) -> Any:
     """A parameter that the default run has not."""
-    return pytest.param(*value if isinstance(value, tuple) else (value,), marks=exhaustive)
+    return pytest.param(*value if type(value) is tuple else (value,), marks=exhaustive)
 
 
 # -- the run -------------------------------------------------------------------------------------
