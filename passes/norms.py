@@ -21,9 +21,7 @@ class SplitNorms(GraphPass):
     name: ClassVar[str] = "norms"
 
     def run(self, graph: Graph) -> Graph:
-        segments = tuple(split_norms(s) for s in graph.segments)
-        same = all(a is b for a, b in zip(segments, graph.segments, strict=True))
-        return graph if same else replace(graph, segments=segments)
+        return graph.map_segments(split_norms)
 
 
 def split_norms(segment: Segment) -> Segment:

@@ -21,9 +21,7 @@ class Offload(GraphPass):
     levels: ClassVar[tuple[str, ...]] = ("sharded",)
 
     def run(self, graph: Graph) -> Graph:
-        segments = tuple(with_copies(s) for s in graph.segments)
-        same = all(a is b for a, b in zip(segments, graph.segments, strict=True))
-        return graph if same else replace(graph, segments=segments)
+        return graph.map_segments(with_copies)
 
 
 def with_copies(segment: Segment) -> Segment:

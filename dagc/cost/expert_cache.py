@@ -24,8 +24,7 @@ def copied_bytes(graph: Graph, costs: Costs) -> float:
         s.name: sum(costs.ops[s.name, op.name].bytes for op in s.ops if isinstance(op.attrs, ExpertCopyAttrs))
         for s in graph.segments
     }
-    passes = graph.microbatches * graph.lanes
-    return max(sum(count * of_layer[name] for name, count in stage.layers) * passes for stage in graph.stages)
+    return graph.in_fullest_stage(of_layer) * graph.microbatches * graph.lanes
 
 
 def held_bytes(graph: Graph) -> float:
@@ -33,14 +32,14 @@ def held_bytes(graph: Graph) -> float:
     of_layer = {
         s.name: sum(weight_size(s, w, graph.the_mesh) for w in s.weights if _comes(s, w.name)) for s in graph.segments
     }
-    return max(sum(count * of_layer[name] for name, count in stage.layers) for stage in graph.stages)
+    return graph.in_fullest_stage(of_layer)
 
 
 def host_expert_bytes(graph: Graph, rule: str) -> float:
     """Experts that host memory keeps for a GPU, of the stage with most: those that the GPU never has, or all of them where any may have to
     make room."""
     of_layer = {s.name: sum(_on_host(s, graph, rule)) for s in graph.segments}
-    return max(sum(count * of_layer[name] for name, count in stage.layers) for stage in graph.stages)
+    return graph.in_fullest_stage(of_layer)
 
 
 def _comes(segment: Segment, weight: str) -> bool:

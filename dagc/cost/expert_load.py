@@ -32,7 +32,7 @@ from .cached_experts import ALL_HELD, Held
 from .expert_placement import place_layers
 from .expert_work import RankWork
 from .kept_work import kept_work
-from .rank_work import works_of
+from .rank_work import Choices, works_of
 from .records import Array, LayerLoad
 from .routing import expert_probabilities
 
@@ -265,7 +265,7 @@ def _layer_work(
     whole = max(1, ceil(tokens - 1e-9))  # where ranks have unequal numbers of tokens, the group with most of them
     how = how or ("eplb" if redundant else "linear")
     wanted, slots = placed_layers(routings, experts, top_k, ranks, redundant, whole, limit.groups, nodes, how)
-    each = works_of(wanted, slots, top_k, whole, full, draws, limit, skip, held)
+    each = works_of(wanted, slots, Choices(whole, top_k, full, draws, limit, skip, held))
     if (redundant or how != "linear") and experts % ranks == 0:
         plain = layer_work(routings, experts, top_k, ranks, 0, tokens, full, draws, limit, nodes, "linear", skip, held)
         return tuple(replace(own, plain=other.plain) for own, other in zip(each, plain, strict=True))

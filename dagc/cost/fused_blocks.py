@@ -104,8 +104,7 @@ def launches(graph: Graph, costs: Mapping[tuple[str, str], OpCost], apart: bool)
     """Kernels that a GPU of the stage with most of them launches in a pass. `apart`: no op rides in another's. Products that a measured
     kernel does together are one."""
     of_layer = {s.name: _of_layer(graph, s, costs, apart) for s in graph.segments}
-    passes = graph.microbatches * graph.lanes
-    return float(max(passes * sum(count * of_layer[name] for name, count in stage.layers) for stage in graph.stages))
+    return float(graph.in_fullest_stage(of_layer) * graph.microbatches * graph.lanes)
 
 
 def _of_layer(graph: Graph, segment: Segment, costs: Mapping[tuple[str, str], OpCost], apart: bool) -> int:

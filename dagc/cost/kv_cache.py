@@ -124,8 +124,7 @@ def cache_bytes(segment: Segment, mesh: Mesh, kind: str, policy: CachePolicy) ->
 def host_bytes(graph: Graph, policy: CachePolicy) -> float:
     """KV cache that host memory keeps for one GPU, of the stage that has most of it."""
     of_layer = {s.name: _host_bytes(s, graph, policy) for s in graph.segments}
-    passes = graph.microbatches * graph.lanes
-    return max(sum(count * of_layer[name] for name, count in stage.layers) * passes for stage in graph.stages)
+    return graph.in_fullest_stage(of_layer) * graph.microbatches * graph.lanes
 
 
 def _host_bytes(segment: Segment, graph: Graph, policy: CachePolicy) -> float:

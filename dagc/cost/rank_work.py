@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..base.arrays import NDArray
+from ..base.frozen import record
 from ..calib.expert_rows import TILE, ExpertRows, expected_rows
 from ..ir.routed_dims import GroupLimit, after_skipping
 from .busiest import CHOICES, Skip, busiest_ranks, share_of
@@ -22,41 +23,37 @@ TOGETHER = 2**16
 """Random numbers of placements that are drawn for together: their arrays stay in a core's cache."""
 
 
-def works_of(
-    wanted: Floats,
-    slots: Slots,
-    top_k: int,
-    whole: int,
-    full: float,
-    draws: int,
-    limit: GroupLimit,
-    skip: Skip,
-    held: Held,
-) -> tuple[RankWork, ...]:
-    """Of each placement. `wanted` [placements, experts]: chance that a token picks each; `slots` [placements, ranks, slots]: experts of each rank;
-    `held`: of each, those that are on its GPU."""
-    choices = whole * top_k
-    at_once = max(1, TOGETHER // (draws * max(slots[0].size, choices if choices <= CHOICES else 0)))
+@record
+class Choices:
+    """What the tokens of a layer choose, and what is there of it: each of `tokens` takes `top_k` experts, by `limit` of a few groups; an expert takes
+    the rows of the share `full` of the tokens at most; `skip`: share of the choices that are left out; `held`: experts that are on their GPU.
+    `draws`: random steps at most."""
+
+    tokens: int
+    top_k: int
+    full: float
+    draws: int
+    limit: GroupLimit
+    skip: Skip
+    held: Held
+
+
+def works_of(wanted: Floats, slots: Slots, made: Choices) -> tuple[RankWork, ...]:
+    """Of each placement. `wanted` [placements, experts]: chance that a token picks each; `slots` [placements, ranks, slots]: experts of each
+    rank."""
+    choices = made.tokens * made.top_k
+    at_once = max(1, TOGETHER // (made.draws * max(slots[0].size, choices if choices <= CHOICES else 0)))
     found: list[RankWork] = []
     for first in range(0, len(wanted), at_once):
         some = slice(first, first + at_once)
-        found += _works(wanted[some], slots[some], top_k, whole, full, draws, limit, skip, held)
+        found += _works(wanted[some], slots[some], made)
     return tuple(found)
 
 
-def _works(
-    wanted: Floats,
-    slots: Slots,
-    top_k: int,
-    whole: int,
-    full: float,
-    draws: int,
-    limit: GroupLimit,
-    skip: Skip,
-    held: Held,
-) -> Iterator[RankWork]:
+def _works(wanted: Floats, slots: Slots, made: Choices) -> Iterator[RankWork]:
+    whole, top_k, full, skip = made.tokens, made.top_k, made.full, made.skip
     most = busiest_ranks(
-        wanted, slots, whole, tile=TILE, most_rows=full * whole, most_draws=draws, limit=limit, skip=skip
+        wanted, slots, whole, tile=TILE, most_rows=full * whole, most_draws=made.draws, limit=made.limit, skip=skip
     )
     kept = after_skipping(top_k, share_of(skip))
     wanted = wanted if kept == top_k else wanted * (1.0 - share_of(skip))
@@ -76,7 +73,7 @@ def _works(
     # A rank whose experts nobody chooses has no rows to scale.
     grown = np.divide(kernel.rows, mean.rows, out=np.ones_like(mean.rows), where=mean.rows > 0)
     slot_rows = whole * each * grown[:, :, None]
-    lacking = _shares_missed(wanted, slots, whole, hit, held)
+    lacking = _shares_missed(wanted, slots, whole, hit, made.held)
     missed = kernel.distinct * lacking / slots.shape[2]
     numbers = [v.tolist() for v in (hit.sum(axis=1), relative.max(axis=1), dropped, most.error)]
     for k, others in enumerate(zip(*numbers, strict=True)):

@@ -16,7 +16,7 @@ from .busiest import DRAWS, Skip
 from .cached_experts import Held
 from .expert_work import RankWork
 from .moved_experts import Moves, moves_between, placements
-from .rank_work import works_of
+from .rank_work import Choices, works_of
 from .routing import cap_each
 
 Floats = NDArray[np.float64]
@@ -63,6 +63,5 @@ def work_over_time(
     draws = max(FEWEST_DRAWS, DRAWS // (len(rows) * len(windows)))
     wanted = cap_each(_windows(plan.series, rows)[windows], top_k)
     where = placed[windows // plan.per_period - 1]
-    return tuple(
-        works_of(wanted[:, k], where[:, k], top_k, whole, full, draws, limit, skip, held) for k in range(len(rows))
-    )
+    choices = Choices(whole, top_k, full, draws, limit, skip, held)
+    return tuple(works_of(wanted[:, k], where[:, k], choices) for k in range(len(rows)))

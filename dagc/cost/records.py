@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -13,6 +13,16 @@ from ..ir.groups import GroupShape
 
 Array = NDArray[np.float64]
 """Per rank by broadcasting: one dimension per mesh atom, of length 1 where ranks are equal."""
+
+
+def index_at(rank: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
+    """Where an array of that shape has the value of a rank. `rank`: its mesh coordinates."""
+    return tuple([min(i, n - 1) for i, n in zip(rank, shape, strict=True)])
+
+
+def value_at(array: Array, rank: Sequence[int]) -> float:
+    """The value of a rank. `rank`: its mesh coordinates."""
+    return array.item() if array.size == 1 else array.item(index_at(rank, array.shape))
 
 
 @record

@@ -11,6 +11,7 @@ from ..ir.ops.attributes.elementwise import NormAttrs
 from ..ir.ops.leaving import EVERY, STILL
 from ..ir.ops.packing import unpacked_shape
 from ..ir.routed_dims import stem
+from ..ir.sharding import Axes
 from .dispatcher import OpCall, Rule
 
 Array = Any
@@ -33,6 +34,14 @@ def delta_layouts(dims: Sequence[Dims], rows: Dims) -> list[Dims]:
     width = dims[1][-1]
     decay = (*rows, width) if width in dims[3] else rows
     return [*((*rows, own[-1]) for own in dims[:3]), decay, rows]
+
+
+def reached(call: OpCall, exchange: Axes) -> range:
+    """The ranks of experts that a rank may send rows to: all but those that a rank with the same tokens selects for itself. `exchange`: axes
+    over which tokens are exchanged."""
+    rows = call.shards.rows(call.segment, call.op.name)
+    stay = tuple(a for a in call.op.loop(rows.expert) if a not in exchange)
+    return range(len(rows.slots))[call.shards.part(len(rows.slots), stay, call.rank)]
 
 
 def tokens_of(dims: Dims) -> str:

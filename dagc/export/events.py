@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from ..base.axes import STAGES
 from ..base.collectives import ACROSS
 from ..base.frozen import record
+from ..cost.records import index_at, value_at
 from ..ir.op import COMM, COMPUTE, COPY
 from ..ir.requests import request_moves
 from ..plan.result import PhaseResult
@@ -18,7 +19,6 @@ from ..view.facts.timeline import (
     Key,
     Member,
     Slice,
-    at,
     classes,
     everyone,
     labels,
@@ -259,7 +259,7 @@ class _Writer:
         else:
             out |= {"flops": cost.flops, "bytes": cost.bytes}
         if cost.time_s.size > 1:
-            out["mean_ratio"] = at(cost.time_s, member.index) / float(cost.time_s.mean())
+            out["mean_ratio"] = value_at(cost.time_s, member.index) / float(cost.time_s.mean())
         return out | {"times_from": cost.family or "model"}
 
     def memory(self, track: Track, member: Member, found: list[Slice]) -> Iterator[Count]:
@@ -286,7 +286,7 @@ class _Writer:
 def _whole(result: PhaseResult, visit: Visit) -> Index:
     """The path tells ranks apart only where they differ: the coordinates of one rank."""
     shape = result.graph.the_mesh.side_shape(result.seats[visit.stage].on)
-    return tuple(min(i, n - 1) for i, n in zip(visit.index, shape, strict=True))
+    return index_at(visit.index, shape)
 
 
 def _link(track: Track, start: int, end: int, before: int, wire_B: float) -> Iterable[Count]:

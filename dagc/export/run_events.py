@@ -9,6 +9,7 @@ import numpy as np
 
 from ..base.axes import STAGES
 from ..base.frozen import replace
+from ..cost.records import value_at
 from ..ir.op import COMM, COMPUTE
 from ..plan.result import PhaseResult
 from ..plan.trained import TrainingResult
@@ -85,7 +86,7 @@ def _about(result: Ran, span: Span, index: tuple[int, ...]) -> tuple[str, str, d
         return COMM, span.op, args | ({"group": STAGES} if span.op in ("send", "recv") else {})
     op = graph.segment(span.segment).by_name[span.op]
     cost = result.costs.ops[span.segment, span.op].time_s
-    planned_s = float(cost[tuple(min(i, n - 1) for i, n in zip(index, cost.shape, strict=True))])
+    planned_s = value_at(cost, index)
     if isinstance(result, TrainingResult):
         args["cell"] = op.cell or "forward"
     args |= {"layer": graph.layer_name(span.segment, span.layer), "planned_us": planned_s * 1e6}

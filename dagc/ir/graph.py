@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from itertools import groupby
 
@@ -121,6 +121,10 @@ class Graph:
     def find(self, name: str) -> Segment | None:
         return self._by_name.get(name)
 
+    def in_fullest_stage(self, of_layer: Mapping[str, float]) -> float:
+        """The sum over the layers of the stage where it is largest. `of_layer`: what a layer has, by segment."""
+        return max(sum(count * of_layer[name] for name, count in stage.layers) for stage in self.stages)
+
     @property
     def sides(self) -> tuple[str, ...]:
         """The sets of ranks that a stage has."""
@@ -148,6 +152,12 @@ class Graph:
     def the_mesh(self) -> Mesh:
         assert self.mesh is not None, "the mesh pass has not run"
         return self.mesh
+
+    def map_segments(self, change: Callable[[Segment], Segment]) -> Graph:
+        """The graph with every segment replaced by `change(segment)`; itself where that changes none."""
+        segments = tuple(change(s) for s in self.segments)
+        same = all(a is b for a, b in zip(segments, self.segments, strict=True))
+        return self if same else replace(self, segments=segments)
 
     def map_ops(self, change: Callable[[Segment, Op], Op], level: str) -> Graph:
         """The graph with every op replaced by `change(segment, op)`."""

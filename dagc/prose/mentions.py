@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache, lru_cache
 from itertools import islice
 
@@ -61,12 +61,22 @@ class Figure:
         return self.value * (UNITS[self.unit][0] if self.unit else 1.0)
 
 
+def _either(phrases: Iterable[str]) -> str:
+    """A pattern of any of these, the first that fits."""
+    return "|".join(map(re.escape, phrases))
+
+
+@cache
+def _unit_words() -> str:
+    return _either(word for word, _ in words().units)
+
+
 @cache
 def _units() -> re.Pattern[str]:
     """A unit or noun behind a number, the longest that fits."""
     table = words()
     all_ = [word for word, _ in (*table.units, *table.nouns)]
-    one = "|".join(re.escape(word) for word in sorted(set(all_) - {"×", "%", "x"}, key=lambda w: -len(w)))
+    one = _either(sorted(set(all_) - {"×", "%", "x"}, key=lambda w: (-len(w), w)))
     return re.compile(
         rf"\+?\s?(?:(?:input|output|prompt|generated)\s)?(?P<unit>(?:{one}))(?!\w|/(?!gpu\b)|-\w)|(?P<mark>\s?%|[×x](?![\w/]|\s*[\d(]))",
         re.IGNORECASE,
@@ -74,18 +84,21 @@ def _units() -> re.Pattern[str]:
 
 
 @cache
+def _gpu_names() -> str:
+    return _either(words().lists["gpu_names"])
+
+
+@cache
 def _gpus() -> re.Pattern[str]:
     """A GPU by its name, of which there are so many: `8x H100`, `16 A100s`, `8 NVIDIA H200`."""
-    names = "|".join(re.escape(name) for name in words().lists["gpu_names"])
-    return re.compile(rf"\s?[x×]?\s?(?:nvidia\s|amd\s)?(?:{names})s?\b", re.IGNORECASE)
+    return re.compile(rf"\s?[x×]?\s?(?:nvidia\s|amd\s)?(?:{_gpu_names()})s?\b", re.IGNORECASE)
 
 
 @cache
 def _of_gpu() -> re.Pattern[str]:
     """What is before the memory that a GPU is sold with: `H100 80 GB`, `H100 SXM (80 GB)`."""
-    names = "|".join(re.escape(name) for name in words().lists["gpu_names"])
     return re.compile(
-        rf"\b(?:{names})s?(?:[\s-](?:sxm\d?|pcie|nvl|hbm\d?e?|gpus?))*\s*[(,-]?\s*(?:(?:sxm\d?|pcie|nvl),?\s)?$",
+        rf"\b(?:{_gpu_names()})s?(?:[\s-](?:sxm\d?|pcie|nvl|hbm\d?e?|gpus?))*\s*[(,-]?\s*(?:(?:sxm\d?|pcie|nvl),?\s)?$",
         re.IGNORECASE,
     )
 
@@ -94,8 +107,7 @@ def _of_gpu() -> re.Pattern[str]:
 def _axes() -> re.Pattern[str]:
     """An axis before its degree: `TP=8`, `EP 32`, `tensor parallel size of 8`."""
     own = words().axes
-    names = "|".join(re.escape(a) for a in own)
-    said = "|".join(re.escape(phrase) for phrases in own.values() for phrase in phrases)
+    names, said = _either(own), _either(phrase for phrases in own.values() for phrase in phrases)
     return re.compile(
         rf"\b(?:({names})(?:\s*[=:]\s*|\s+to\s+|\s+of\s+|\s+is\s+|\s*-\s*|\s)?"
         rf"|({names}|{said})(?:\s+(?:size|degree)\s|(?:\s+(?:size|degree))?(?:\s+of\s|\s+is\s|\s*[=:]\s*)))$",
@@ -111,7 +123,7 @@ def _scales() -> re.Pattern[str]:
 @cache
 def _said_before() -> re.Pattern[str]:
     """`batch size 64`, `prompt length is 2,048`, `imbalance of 1.5`"""
-    phrases = "|".join(re.escape(phrase) for phrase, _ in sorted(words().said_before, key=lambda pair: -len(pair[0])))
+    phrases = _either(phrase for phrase, _ in sorted(words().said_before, key=lambda pair: -len(pair[0])))
     return re.compile(rf"(?<![\w-])({phrases})(?:\s+(?:is|are|of|at|to))?\s*[=:]?\s*[~≈]?\s*$", re.IGNORECASE)
 
 
@@ -282,16 +294,14 @@ def not_of_others(text: str, clause: str) -> str:
 @cache
 def _measured() -> re.Pattern[str]:
     """A number with what it counts or measures."""
-    table = words()
-    units = "|".join(re.escape(word) for word, _ in (*table.units, *table.nouns))
+    units = _either(word for word, _ in (*words().units, *words().nouns))
     return re.compile(rf"(?<![\w.,]){NUMBER}(?:[kMBT]\b|\s?(?=[a-zµμ%$×-])(?:{units})(?!\w))", re.IGNORECASE)
 
 
 @cache
 def _side() -> re.Pattern[str]:
     """A number with words of its own, and no arithmetic around it."""
-    units = "|".join(re.escape(word) for word, _ in words().units)
-    axes = "|".join(re.escape(a) for a in words().axes)
+    units, axes = _unit_words(), _either(words().axes)
     return re.compile(
         rf"(?:(?<![\w.,×*÷/+(-])(?<![×*÷/+(−-]\s){NUMBER}[kMBT]?\s?(?:{units})(?:\s[a-z]|/)|\b(?:{axes})\s?=\s?\d+\s[a-z])",
         re.IGNORECASE,
@@ -301,20 +311,19 @@ def _side() -> re.Pattern[str]:
 @cache
 def _counted() -> re.Pattern[str]:
     """A number that says behind it what it is of."""
-    units = "|".join(re.escape(word) for word, _ in words().units)
     return re.compile(
-        rf"(?<![\w.,]){NUMBER}\s?(?=[a-zµμ%$])(?:{units})\sof\s(?!(?:the\s|all\s)?(?:requests|users))(?=[a-z])",
+        rf"(?<![\w.,]){NUMBER}\s?(?=[a-zµμ%$])(?:{_unit_words()})\sof\s(?!(?:the\s|all\s)?(?:requests|users))(?=[a-z])",
         re.IGNORECASE,
     )
 
 
 @cache
 def _goes_on() -> re.Pattern[str]:
-    units = "|".join(re.escape(word) for word, _ in words().units)
     plain = "and|or|but|we|it|is|was|are|expect|expected|measure|measured|about|roughly|around|now|currently"
     places = "for|in|on|at|during|each|every|total|per gpu|per node|per device"
     return re.compile(
-        rf"(?:(?:{plain})\b\s*)*[\s<>=≤≥~≈]*{NUMBER}\+?\s?(?:{units})?(?:\W+(?:{places})\b.*)?\W*", re.IGNORECASE
+        rf"(?:(?:{plain})\b\s*)*[\s<>=≤≥~≈]*{NUMBER}\+?\s?(?:{_unit_words()})?(?:\W+(?:{places})\b.*)?\W*",
+        re.IGNORECASE,
     )
 
 

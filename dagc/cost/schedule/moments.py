@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from ..records import Array
+from ..records import Array, value_at
 
 RESOLUTION_S = 1e-13
 """Entry states closer than this count as equal."""
@@ -73,7 +73,7 @@ def at_rank(found: Moment, rank: Rank) -> float:
     if isinstance(found, float):
         return found
     assert isinstance(found, np.ndarray)
-    return float(found[tuple([min(r, n - 1) for r, n in zip(rank, found.shape, strict=True)])])
+    return value_at(found, rank)
 
 
 class Moments(Mapping[Node, Array]):

@@ -19,7 +19,7 @@ from ...ir.ops.gradients import differentiated, forward_op, unread_operand
 from ...ir.routed_dims import chosen_from, thins
 from ..dispatcher import OpCall, Rule
 from ..row_gradients import row_gradients
-from ..rule_makers import delta_layouts, fetched
+from ..rule_makers import delta_layouts, fetched, reached
 from ..updates import updates
 from ..values import Floats, Ints, Ragged
 from . import ops as k
@@ -240,14 +240,13 @@ def _choice_dot(call: OpCall, x: Operands) -> Floats:
 def _choice_rows(call: OpCall, x: Operands) -> Ragged:
     weights, chosen = x
     rows = call.shards.rows(call.segment, call.op.name)
-    stay = tuple(a for a in call.op.loop(rows.expert) if a not in call.op.of(ExchangeAttrs).exchange)
-    reached = range(len(rows.slots))[call.shards.part(len(rows.slots), stay, call.rank)]
+    there = reached(call, call.op.of(ExchangeAttrs).exchange)
     some = weights != 0.0 if thins(call.segment, call.op) else np.ones(chosen.shape, dtype=bool)
     some, chosen = (
         some & (chosen < len(rows.copies)),
         np.minimum(chosen, len(rows.copies) - 1),
     )  # those behind are empty
-    found = k.dispatch(np.ones((*chosen.shape[:2], 1)), chosen, weights, call.origin, rows.copies, reached, some)
+    found = k.dispatch(np.ones((*chosen.shape[:2], 1)), chosen, weights, call.origin, rows.copies, there, some)
     return found.with_data(found.data[:, 0])
 
 

@@ -20,7 +20,7 @@ from ..dispatcher import OpCall, Rule
 from ..numpy.router import SLOPES
 from ..numpy.router import Router as RouterRule
 from ..row_gradients import row_gradients
-from ..rule_makers import fetched
+from ..rule_makers import fetched, reached
 from ..updates import updates
 from ..values import Ragged
 from . import ops as k
@@ -101,11 +101,10 @@ def _at_choices(call: OpCall, ragged: Ragged, each: Tensor, chosen: Tensor) -> T
 def _choice_rows(call: OpCall, x: Operands) -> Ragged:
     weights, chosen = x
     rows = call.shards.rows(call.segment, call.op.name)
-    stay = tuple(a for a in call.op.loop(rows.expert) if a not in call.op.of(ExchangeAttrs).exchange)
-    reached = range(len(rows.slots))[call.shards.part(len(rows.slots), stay, call.rank)]
+    there = reached(call, call.op.of(ExchangeAttrs).exchange)
     some = weights != 0.0 if thins(call.segment, call.op) else torch.ones_like(chosen, dtype=torch.bool)
     some, chosen = some & (chosen < len(rows.copies)), chosen.clamp(max=len(rows.copies) - 1)  # those behind are empty
-    found = k.dispatch(torch.ones_like(weights[..., :1]), chosen, weights, call.origin, rows.copies, reached, some)
+    found = k.dispatch(torch.ones_like(weights[..., :1]), chosen, weights, call.origin, rows.copies, there, some)
     return found.with_data(found.data[:, 0])
 
 

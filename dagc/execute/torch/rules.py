@@ -32,6 +32,7 @@ from ..rule_makers import (
     new_rows,
     normed,
     packed,
+    reached,
     rejoined,
     stayed,
     tokens_of,
@@ -261,13 +262,11 @@ def _empty_weight(call: OpCall, x: Operands) -> Tensor:
 def _dispatch(call: OpCall, x: Operands) -> Ragged:
     rows = call.shards.rows(call.segment, call.op.name)
     attrs = call.op.of(DispatchAttrs)
-    stay = tuple(a for a in call.op.loop(rows.expert) if a not in attrs.exchange)
-    reached = range(len(rows.slots))[call.shards.part(len(rows.slots), stay, call.rank)]
     skips = attrs.skips or thins(call.segment, call.op)
     weights, some = x[2] if attrs.weighted else None, x[2] != 0.0 if skips else None
     some = some if some is None else some & (x[1] < len(rows.copies))  # those behind are empty
     chosen = x[1].clamp(max=len(rows.copies) - 1)
-    return k.dispatch(x[0], chosen, weights, call.origin, rows.copies, reached, some)
+    return k.dispatch(x[0], chosen, weights, call.origin, rows.copies, reached(call, attrs.exchange), some)
 
 
 def _combine(call: OpCall, x: Operands) -> Tensor:

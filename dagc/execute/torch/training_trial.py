@@ -13,6 +13,7 @@ import torch.distributed as dist
 
 from ...base.collectives import SEND
 from ...base.frozen import record
+from ...cost.records import value_at
 from ...cost.schedule.training.cell_orders import PipelineSchedule
 from ...ir.graph import Graph
 from ...ir.op import Op
@@ -263,8 +264,7 @@ def by_class(result: TrainingResult, at: tuple[int, ...], made: Made) -> Times:
     for key, measured_s in made.times.items():
         calls = made.calls[key]
         if key[0]:
-            cost = result.costs.ops[key].time_s
-            each = float(cost[tuple(min(i, n - 1) for i, n in zip(at[1:], cost.shape, strict=True))])
+            each = value_at(result.costs.ops[key].time_s, at[1:])
         else:
             each = send_s(result, at[0]) if key[1] == SEND.name else 0.0
         name = class_of(result, *key)

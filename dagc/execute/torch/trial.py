@@ -12,6 +12,7 @@ import torch.distributed as dist
 
 from ...base.collectives import GATHER, SEND
 from ...base.frozen import record
+from ...cost.records import value_at
 from ...ir.graph import Graph
 from ...ir.requests import request_moves
 from ...pipeline.analyse import cost_graph
@@ -154,8 +155,7 @@ def by_class(result: PhaseResult, ranks: Ranks, times: Mapping[Key, float]) -> T
     out: Times = {}
     for key, measured_s in times.items():
         if key[0]:
-            cost = result.costs.ops[key].time_s
-            each = float(cost[tuple(min(i, n - 1) for i, n in zip(ranks.at[1:], cost.shape, strict=True))])
+            each = value_at(result.costs.ops[key].time_s, ranks.at[1:])
             calls = layers[key[0]] * parts
         else:
             each = outside_s(result, stage, key[1])

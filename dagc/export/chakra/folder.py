@@ -10,6 +10,7 @@ import numpy as np
 
 from ...base.diagnostics import Diagnostic, SpecError
 from ...base.frozen import record
+from ...cost.records import value_at
 from ...plan.plan import CompiledPlan
 from ...plan.trained import TrainingResult
 from ...view.facts.size import MOST_STREAMED, check_size, check_step_size
@@ -66,13 +67,9 @@ def image(ranks: Ranks, alike: RankClass, templates: Templates | None = None) ->
     """The file of some equal ranks, without what is each rank's own. Templates serve all of equal stage and widths."""
     result, at = ranks.result, alike.members[0][1]
     templates = templates or Templates(program(ranks, alike.stage, dict(alike.widths)))
-    times = {key: _at(cost.time_s, at[1:]) for key, cost in result.costs.ops.items()}
+    times = {key: value_at(cost.time_s, at[1:]) for key, cost in result.costs.ops.items()}
     times |= templates.program.other_times()
     return Encoder(templates, times).encode(templates.program.rows())
-
-
-def _at(array: np.ndarray[tuple[int, ...], np.dtype[np.float64]], at: Position) -> float:
-    return float(array[tuple(min(i, n - 1) for i, n in zip(at, array.shape, strict=True))])
 
 
 def idle(ranks: Ranks, first_B: int) -> memoryview:

@@ -24,18 +24,21 @@ def _routed(segment: Segment, op: Op) -> None:
         return
     bias = ["bias"] if len(op.inputs) > 1 else []
     scores, *rest = operands(segment, op, "scores", *bias)
-    if op.dims[:-1] != scores[:-1] or stem(op.dims[-1]) != "choice":
-        raise Misfit("result", listed(op.dims), listed((*scores[:-1], "choice")))
+    _makes_choices(op, scores)
     for dims in rest:
         same_dims("operand 2 (bias)", dims, scores[-1:])
+
+
+def _makes_choices(op: Op, scores: tuple[str, ...]) -> None:
+    if op.dims[:-1] != scores[:-1] or stem(op.dims[-1]) != "choice":
+        raise Misfit("result", listed(op.dims), listed((*scores[:-1], "choice")))
 
 
 def _routed_with_empty(segment: Segment, op: Op) -> None:
     """Empty experts follow the others, with scores and biases of their own."""
     biases = ["bias", "bias of empty experts"] if len(op.inputs) > 2 else []
     scores, empty, *rest = operands(segment, op, "scores", "scores of empty experts", *biases)
-    if op.dims[:-1] != scores[:-1] or stem(op.dims[-1]) != "choice":
-        raise Misfit("result", listed(op.dims), listed((*scores[:-1], "choice")))
+    _makes_choices(op, scores)
     same_dims("operand 2 (scores of empty experts)", empty[:-1], scores[:-1])
     for place, (dims, of) in enumerate(zip(rest, (scores, empty), strict=False), start=3):
         same_dims(f"operand {place} (bias)", dims, of[-1:])
@@ -44,8 +47,7 @@ def _routed_with_empty(segment: Segment, op: Op) -> None:
 def _routed_by_token(segment: Segment, op: Op) -> None:
     """The table has a row of experts for every id."""
     scores, ids, table = operands(segment, op, "scores", "token ids", "table")
-    if op.dims[:-1] != scores[:-1] or stem(op.dims[-1]) != "choice":
-        raise Misfit("result", listed(op.dims), listed((*scores[:-1], "choice")))
+    _makes_choices(op, scores)
     same_dims("operand 2 (token ids)", ids, scores[:-1])
     if len(table) != 2 or segment.size(table[1]) != segment.size(op.dims[-1]):
         raise Misfit("operand 3 (table)", listed(table), f"[rows, {op.dims[-1]}]")

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ...base.diagnostics import Diagnostic, SpecError
+from ...cost.records import value_at
 from ...execute.op_classes import class_of
 from ...plan.result import PhaseResult
-from ...view.facts.timeline import at
 from .deviations import Beside, Matched, OpClass
 from .lateness import waits
 from .marked import Lookup
@@ -156,7 +156,7 @@ def _classes(result: PhaseResult, planned: PlannedCalls, found: Sequence[Lookup]
 def _planned_s(result: PhaseResult, segment: str, op: MarkedOp, index: tuple[int, ...], stage: int) -> float:
     """A receive takes no time of its own: its send is planned."""
     if segment:
-        return at(result.costs.ops[segment, op.mark.op].time_s, index)
+        return value_at(result.costs.ops[segment, op.mark.op].time_s, index)
     if op.mark.op in result.requests:
         return float(result.requests[op.mark.op].time_s.max())
     return result.costs.edges[stage].time_s if op.mark.op == "send" and stage < len(result.costs.edges) else 0.0

@@ -9,12 +9,13 @@ from math import nan
 from ...base.collectives import ACROSS, SEND
 from ...base.dtypes import DTYPE_BYTES
 from ...base.frozen import record
+from ...cost.records import value_at
 from ...ir.op import Op
 from ...ir.ops.attributes.moves import RingTurnAttrs
 from ...ir.routed_dims import rows_of
 from ...ir.sharding import Axes
 from ...plan.result import PhaseResult
-from ...view.facts.timeline import Member, at, slices
+from ...view.facts.timeline import Member, slices
 from ..planned_rank import members
 
 SEND_RECV, RECV = "send_recv", "recv"
@@ -112,7 +113,7 @@ class PlannedCalls:
         known = kind != SEND_RECV and rows_of(op.dims) is None
         payload_B = cost.payload_B if known else nan
         ranks = () if kind == SEND_RECV else self.group(op.axes, rank)
-        time_s = at(cost.time_s, self.members[rank].index)
+        time_s = value_at(cost.time_s, self.members[rank].index)
         return PlannedCall(kind, part, layer, op.name, payload_B, DTYPE_BYTES[op.dtype], ranks, time_s, steps)
 
     def group(self, axes: Axes, rank: int) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ...base.frozen import record
-from ...cost.records import Costs, OpCost
+from ...cost.records import Costs, OpCost, value_at
 from ...ir.graph import Graph
 from ...ir.op import Op
 from ...ir.ops.attributes.experts import ExchangeAttrs
@@ -214,6 +214,4 @@ def _rank(arrays: Sequence[Floats]) -> tuple[int, ...] | None:
 
 
 def _at(array: Floats, rank: tuple[int, ...] | None) -> float:
-    if rank is None:
-        return float(array.min())
-    return float(array[tuple(min(k, n - 1) for k, n in zip(rank, array.shape, strict=True))])
+    return float(array.min()) if rank is None else value_at(array, rank)

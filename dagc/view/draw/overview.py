@@ -120,6 +120,31 @@ def time_s(result: PhaseResult, seat: int) -> float:
     return result.schedule.stage_s[cell_of(result, seat)]
 
 
+def is_slowest(result: PhaseResult, seat: int) -> bool:
+    """Whether a stage delays the others."""
+    times = result.schedule.stage_s
+    return time_s(result, seat) == max(times) and min(times) < max(times) * (1 - 1e-9)
+
+
+def time_text(result: PhaseResult, seat: int) -> str:
+    slowest = ", the slowest" if is_slowest(result, seat) else ""
+    return f"{show(time_s(result, seat), TIME, 3)} per micro-batch{slowest}"
+
+
+def layers_text(stage: Seat) -> str:
+    """`3 × dense, sparse`"""
+    return ", ".join(name if count == 1 else f"{count} × {name}" for name, count in layers_of(stage).items())
+
+
+def gpus_of(result: PhaseResult, card: Card) -> list[int]:
+    return sorted(g for i in card for g in result.seats[i].ids)
+
+
+def memory_text(memory: StageMemory) -> str:
+    peak, capacity = show(memory.peak_B, BYTES, 3), show(memory.capacity_B, BYTES, 3)
+    return f"{peak} of {capacity} per GPU ({memory.peak_B / memory.capacity_B:.1%})"
+
+
 def handed_on(result: PhaseResult, a: Card, b: Card) -> tuple[list[str], int, str]:
     """What goes from one card to the next in words, stages between that are not drawn, and which kind it is."""
     if result.seats[b[0]].on:
@@ -181,17 +206,16 @@ def _card(result: PhaseResult, card: Card) -> Html:
     capacity = memory.capacity_B
     layers = ", ".join(name if count == 1 else f"{count} x {name}" for name, count in layers_of(stage).items())
     head = f"<b>{html(name_of(result, card))}</b>   {html(layers)}{' each' if len(card) > 1 else ''}"
-    gpus = sorted(g for i in card for g in result.seats[i].ids)
     full = f"<b>{html(show(memory.peak_B, BYTES, 3))}</b> of {html(show(capacity, BYTES, 3))} per GPU"
     rows = [
         head,
-        f"GPU {html(show_runs(gpus, most=6))}{html(pool_of(result, card))}",
+        f"GPU {html(show_runs(gpus_of(result, card), most=6))}{html(pool_of(result, card))}",
         _time(result, card[0]),
         *_collectives(result, card[0]),
         *_requests(result, card),
         _bar(memory, capacity),
         f"{full} ({memory.peak_B / capacity:.1%})",
-        f'<font point-size="9">{html(_parts(memory))}</font>',
+        f'<font point-size="9">{html(contents(memory))}</font>',
     ]
     cells = "".join(f'<tr><td align="left">{row}</td></tr>' for row in rows)
     return Html(
@@ -200,12 +224,8 @@ def _card(result: PhaseResult, card: Card) -> Html:
 
 
 def _time(result: PhaseResult, index: int) -> str:
-    times = result.schedule.stage_s
-    index = cell_of(result, index)
-    text = html(f"{show(times[index], TIME, 3)} per micro-batch")
-    # Red only where one stage delays the others.
-    slowest = times[index] == max(times) and min(times) < max(times) * (1 - 1e-9)
-    return f'<font color="{CRITICAL}"><b>{text}, the slowest</b></font>' if slowest else text
+    text = html(time_text(result, index))
+    return f'<font color="{CRITICAL}"><b>{text}</b></font>' if is_slowest(result, index) else text
 
 
 def collectives_of(result: PhaseResult, layer: str, on: str = "") -> dict[tuple[str, str], int]:
@@ -247,7 +267,7 @@ def _collectives(result: PhaseResult, index: int) -> list[str]:
     return rows
 
 
-def _parts(memory: StageMemory) -> str:
+def contents(memory: StageMemory) -> str:
     """What the bar holds, in words."""
     return ", ".join(f"{n} {show(s, BYTES, 3)}" for (n, _), s in zip(PARTS, sizes(memory), strict=True) if s > 0)
 

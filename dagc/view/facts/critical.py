@@ -11,14 +11,14 @@ from typing import NamedTuple
 import numpy as np
 
 from ...base.frozen import record
-from ...cost.records import Array
+from ...cost.records import Array, value_at
 from ...cost.schedule.layer_program import lane_program
 from ...ir.graph import Graph
 from ...ir.op import COPY
 from ...ir.ops.attributes.moves import RingTurnAttrs
 from ...ir.segment import Segment
 from ...plan.result import PhaseResult
-from .timeline import Index, Layer, at, layers
+from .timeline import Index, Layer, layers
 
 SAME_S = 1e-12
 
@@ -149,7 +149,7 @@ class _Walk:
             ring = self.ring(node)
             if counted and ring:
                 late = max(ring, key=lambda n: _when_s(self.finishes(n), index))
-                own = at(self.result.costs.ops[self.segment(node).name, node.op].time_s, index)
+                own = value_at(self.result.costs.ops[self.segment(node).name, node.op].time_s, index)
                 if end > start + own + SAME_S:  # the ring's last block came after the attention had done the others
                     node = late
                     continue
@@ -283,7 +283,7 @@ class _Walk:
 
 def _when_s(since: Since, index: Index) -> float:
     moment, after = since
-    return moment + at(after, index)
+    return moment + value_at(after, index)
 
 
 def _last_s(since: Since) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 from ...base.arrays import NDArray
 from ...base.by_identity import ByIdentity
 from ...base.frozen import record
-from ...cost.records import Array
+from ...cost.records import Array, index_at, value_at
 from ...cost.schedule.records import Run
 from ...ir.op import COMM, COMPUTE, COPY, Op
 from ...ir.requests import request_moves
@@ -76,13 +76,6 @@ Key = tuple[int, int | None, str, int]
 """(micro-batch, layer, op, lane): names an execution within a stage."""
 
 
-def at(array: Array, index: Index) -> float:
-    """An array's value for a rank: length one where ranks are equal."""
-    if array.size == 1:
-        return array.item()
-    return array.item(tuple([min(i, n - 1) for i, n in zip(index, array.shape, strict=True)]))
-
-
 def classes(result: PhaseResult, stage: int) -> list[Member]:
     """One member a class of ranks that do everything at the same moments, the slowest class first."""
     seat = result.seats[stage]
@@ -110,11 +103,7 @@ def cell_of(result: PhaseResult, seat: int) -> int:
 def rank_of(result: PhaseResult, seat: int, index: Index) -> int:
     """Number of a rank in its seat, from its place along all axes."""
     shape = result.graph.the_mesh.side_shape(result.seats[seat].on)
-    return (
-        int(np.ravel_multi_index(tuple(min(i, n - 1) for i, n in zip(index, shape, strict=True)), shape))
-        if index
-        else 0
-    )
+    return int(np.ravel_multi_index(index_at(index, shape), shape)) if index else 0
 
 
 def track(op: Op) -> str:
@@ -208,7 +197,7 @@ def slices(result: PhaseResult, member: Member) -> Iterator[Slice]:
             final = cell[-1]
             output = graph.segment(final.run.segment).output
             for lane in range(graph.lanes):
-                ready = final.start_s + at(final.run.finishes[output, lane], member.index)
+                ready = final.start_s + value_at(final.run.finishes[output, lane], member.index)
                 begin = max(ready, comm_free)
                 comm_free = begin + result.costs.edges[member.stage].time_s
                 yield Slice("send", "send", "comm", "", None, microbatch, lane, begin, comm_free)
@@ -254,7 +243,7 @@ def _steps(
     found = []
     for op in segment.ops:
         for lane in range(result.graph.lanes if op.is_at(on) else 0):
-            start, end = at(run.starts[op.name, lane], index), at(run.finishes[op.name, lane], index)
+            start, end = value_at(run.starts[op.name, lane], index), value_at(run.finishes[op.name, lane], index)
             if end > start:
                 found.append((start, end, op.name, op.runtime_kind, track(op), lane))
     return sorted(found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 from ....base.frozen import record
-from ....base.units import BYTES, TIME, show, show_runs
+from ....base.units import show_runs
 from ....cost.footprint import StageMemory
 from ....ir.requests import request_moves
 from ....plan.result import PhaseResult
@@ -15,14 +15,19 @@ from ..overview import (
     Card,
     collectives_of,
     columns,
+    contents,
+    gpus_of,
     handed_on,
+    is_slowest,
     layers_of,
+    layers_text,
+    memory_text,
     name_of,
     pool_of,
     requests_of,
     shown_cards,
     sizes,
-    time_s,
+    time_text,
 )
 from .looks import SMALL
 from .markup import Markup, fit, join, tag, width, wrapped
@@ -100,25 +105,14 @@ def _height(result: PhaseResult, card: Card, chips: list[list[tuple[str, str]]])
 def _card(result: PhaseResult, card: Card, chips: list[list[tuple[str, str]]], place: CardPlace) -> Markup:
     x, y = place.x, place.y
     stage, memory = result.seats[card[0]], result.memory.stages[card[0]]
-    layers = ", ".join(name if count == 1 else f"{count} × {name}" for name, count in layers_of(stage).items())
     each = " each" if len(card) > 1 else ""
-    gpus = sorted(g for i in card for g in result.seats[i].ids)
-    times = result.schedule.stage_s
-    own_s = time_s(result, card[0])
-    slowest = own_s == max(times) and min(times) < max(times) * (1 - 1e-9)
     room = CARD - 2 * PAD
-    share = memory.peak_B / memory.capacity_B
-    peak = f"{show(memory.peak_B, BYTES, 3)} of {show(memory.capacity_B, BYTES, 3)} per GPU ({share:.1%})"
+    peak = memory_text(memory)
     top = [
-        (f"{name_of(result, card)}: {layers}{each}", "strong"),
-        (f"GPU {show_runs(gpus, most=6)}{pool_of(result, card)}", ""),
+        (f"{name_of(result, card)}: {layers_text(stage)}{each}", "strong"),
+        (f"GPU {show_runs(gpus_of(result, card), most=6)}{pool_of(result, card)}", ""),
+        (time_text(result, card[0]), "late" if is_slowest(result, card[0]) else ""),
     ]
-    top.append(
-        (
-            f"{show(own_s, TIME, 3)} per micro-batch{', the slowest' if slowest else ''}",
-            "late" if slowest else "",
-        )
-    )
     parts: list[Markup] = [rect(x, y, CARD, place.height, "box", rx=8)]
     at = y + PAD
     for text, look in top:
@@ -137,8 +131,7 @@ def _card(result: PhaseResult, card: Card, chips: list[list[tuple[str, str]]], p
 
 def _held(memory: StageMemory) -> list[str]:
     """What the bar holds, in one or two lines."""
-    contents = ", ".join(f"{n} {show(s, BYTES, 3)}" for (n, _), s in zip(PARTS, sizes(memory), strict=True) if s > 0)
-    return wrapped(contents, CARD - 2 * PAD, SMALL, 2)
+    return wrapped(contents(memory), CARD - 2 * PAD, SMALL, 2)
 
 
 def _line(line: list[tuple[str, str]], x: float, y: float) -> list[Markup]:

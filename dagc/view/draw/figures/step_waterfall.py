@@ -8,8 +8,8 @@ from ...facts.step_path import PathPart, path_parts
 from ...facts.training_words import stage_names
 from ..dot import identifier
 from .markup import Markup
-from .svg import Figure, Keys, figure, line, moment_text, rect, ticks, title, words
-from .waterfall import BAR, LABEL, LARGE, RIGHT, ROW, TOP
+from .svg import Figure, Keys, figure, rect, title, words
+from .waterfall import BAR, LABEL, LARGE, RIGHT, ROW, TOP, scale
 
 KINDS: dict[str, tuple[str, str]] = {
     "forward": ("t-f0", "forward"),
@@ -30,10 +30,7 @@ def draw(result: TrainingResult) -> Figure:
     total = sum(part.time_s for part in parts) or 1.0
     shown, rest = parts[:MOST_ROWS], parts[MOST_ROWS:]
     height = TOP + ROW * (len(shown) + bool(rest)) + 6
-    body: list[Markup] = []
-    for moment in ticks(total):
-        x = LABEL + moment / total * BAR
-        body += [line(x, TOP - 6, x, height - 4, "grid"), words(x, TOP - 10, moment_text(moment), "soft mid")]
+    body = scale(total, height)
     done, names = 0.0, [name for name, _ in stage_names(result)]
     for k, part in enumerate(shown):
         body += _row(result, part, names[part.stage], k, done, total)

@@ -22,10 +22,7 @@ def draw(result: PhaseResult) -> Figure:
     total = sum(s.time_s for s in result.path) or 1.0
     rows = _rows([s for s in result.path if s.time_s], total)
     height = TOP + ROW * len(rows) + 6
-    body: list[Markup] = []
-    for moment in ticks(total):
-        x = LABEL + moment / total * BAR
-        body += [line(x, TOP - 6, x, height - 4, "grid"), words(x, TOP - 10, moment_text(moment), "soft mid")]
+    body = scale(total, height)
     done = 0.0
     for k, steps in enumerate(rows):
         y = TOP + ROW * k
@@ -41,6 +38,15 @@ def draw(result: PhaseResult) -> Figure:
         done += time
     label = f"critical path of {result.name}: {len(result.path)} ops in {show(total, TIME)}"
     return figure("waterfall critical-path", LABEL + BAR + RIGHT, height, label, *body)
+
+
+def scale(total: float, height: float) -> list[Markup]:
+    """Moments over the bars, up to `total` seconds."""
+    body: list[Markup] = []
+    for moment in ticks(total):
+        x = LABEL + moment / total * BAR
+        body += [line(x, TOP - 6, x, height - 4, "grid"), words(x, TOP - 10, moment_text(moment), "soft mid")]
+    return body
 
 
 def keys(result: PhaseResult) -> Keys:

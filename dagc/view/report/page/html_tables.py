@@ -1,12 +1,18 @@
-"""Tables that scroll where the page is narrow."""
+"""Tables that scroll where the page is narrow, and cards of facts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ...draw.figures.markup import Markup, join, tag
 
 Row = Sequence[object]
+
+
+def fact_cards(facts: Iterable[tuple[object, object, object]]) -> Markup:
+    """What each is, its value, and a line about it."""
+    cards = (tag("div", tag("dt", a), tag("dd", tag("b", b), tag("span", c))) for a, b, c in facts)
+    return tag("dl", join(cards), cls="cards")
 
 
 def table(head: Row, rows: Sequence[Row], cls: str = "", numbers: Sequence[int] = ()) -> Markup:

@@ -19,7 +19,7 @@ from ...facts.size import too_many
 from ..headline import alternative_text, headline, others
 from ..terminal import collectives_heading
 from . import devices, stages
-from .html_tables import Row, table
+from .html_tables import Row, fact_cards, table
 
 
 def fold(head: str, *body: object, open: bool = True, key: str = "") -> Markup:
@@ -98,8 +98,7 @@ def _figures(plan: CompiledPlan, result: PhaseResult) -> Markup:
         ("expert imbalance", figures["imbalance"], f"busiest rank over the mean{spared(result)}{worst_layer(result)}"),
         *((key, value, about[key]) for key, value in others(figures).items()),
     ]
-    cards = (tag("div", tag("dt", a), tag("dd", tag("b", b), tag("span", c))) for a, b, c in facts)
-    return tag("dl", join(cards), cls="cards")
+    return fact_cards(facts)
 
 
 def _stages(result: PhaseResult) -> str:

@@ -14,7 +14,7 @@ from ...draw.figures.svg import legend, moment_text
 from ...facts import served_words as said
 from ...facts.served_sureness import sureness
 from ..served_report import costs
-from .html_tables import table
+from .html_tables import fact_cards, table
 from .page_sections import Section, anchor_of
 
 PILLS = {STABLE: "pass", BACKLOGGED: "", OVERLOADED: "fail"}
@@ -78,5 +78,4 @@ def _cards(plan: CompiledPlan, result: ServeResult) -> Markup:
     ]
     if result.count("hit_tokens"):
         facts.append(("prefix cache", f"{result.hit_rate:.1%}", "of the prompts' tokens"))
-    cards = (tag("div", tag("dt", a), tag("dd", tag("b", b), tag("span", c))) for a, b, c in facts)
-    return tag("dl", join(cards), cls="cards")
+    return fact_cards(facts)

@@ -4,10 +4,23 @@ from __future__ import annotations
 
 import itertools
 
-from ....base.units import BYTES, TIME, show, show_runs
+from ....base.units import show_runs
 from ....plan.result import PhaseResult
 from ...draw.figures.markup import Markup, join, tag
-from ...draw.overview import Card, collectives_of, handed_on, layers_of, name_of, pool_of, shown_cards, time_s
+from ...draw.overview import (
+    Card,
+    collectives_of,
+    gpus_of,
+    handed_on,
+    is_slowest,
+    layers_of,
+    layers_text,
+    memory_text,
+    name_of,
+    pool_of,
+    shown_cards,
+    time_text,
+)
 
 
 def draw(result: PhaseResult) -> Markup:
@@ -31,21 +44,12 @@ def _send(result: PhaseResult, before: Card, after: Card) -> Markup:
 def _card(result: PhaseResult, card: Card) -> Markup:
     stage = result.seats[card[0]]
     memory = result.memory.stages[card[0]]
-    capacity = memory.capacity_B
-    layers = ", ".join(name if count == 1 else f"{count} × {name}" for name, count in layers_of(stage).items())
-    gpus = sorted(g for i in card for g in result.seats[i].ids)
-    times = result.schedule.stage_s
-    own_s = time_s(result, card[0])
-    slowest = own_s == max(times) and min(times) < max(times) * (1 - 1e-9)
     lines = [
         tag("h5", name_of(result, card)),
-        tag("p", layers + (" each" if len(card) > 1 else "")),
-        tag("p", f"GPU {show_runs(gpus, most=4)}{pool_of(result, card)}"),
-        tag("p", f"{show(own_s, TIME, 3)} per micro-batch{', the slowest' if slowest else ''}", cls="time"),
-        tag(
-            "p",
-            f"{show(memory.peak_B, BYTES, 3)} of {show(capacity, BYTES, 3)} per GPU ({memory.peak_B / capacity:.1%})",
-        ),
+        tag("p", layers_text(stage) + (" each" if len(card) > 1 else "")),
+        tag("p", f"GPU {show_runs(gpus_of(result, card), most=4)}{pool_of(result, card)}"),
+        tag("p", time_text(result, card[0]), cls="time"),
+        tag("p", memory_text(memory)),
     ]
     for name in layers_of(stage):
         counts = collectives_of(result, name, stage.on)
@@ -55,4 +59,4 @@ def _card(result: PhaseResult, card: Card) -> Markup:
                 for (kind, over), n in counts.items()
             ]
             lines.append(tag("p", f"{name}: ", join(chips, " "), cls="chips"))
-    return tag("li", join(lines), cls="stage slowest" if slowest else "stage")
+    return tag("li", join(lines), cls="stage slowest" if is_slowest(result, card[0]) else "stage")

@@ -19,7 +19,7 @@ from ...facts.pipeline_cells import step_chart
 from .. import training_tables as tables
 from ..headline import alternative_text
 from . import devices
-from .html_tables import table
+from .html_tables import fact_cards, table
 from .page_sections import Section, anchor_of
 from .phase import fold
 
@@ -103,5 +103,4 @@ def _cards(result: TrainingResult) -> Markup:
         ("exposed communication", percent(result.exposed), "data is moved and nothing computed"),
         ("update", show(result.update_s, TIME), f"{result.training.optimizer}, ZeRO {result.training.zero}"),
     ]  # fmt: skip
-    cards = (tag("div", tag("dt", a), tag("dd", tag("b", b), tag("span", c))) for a, b, c in facts)
-    return tag("dl", join(cards), cls="cards")
+    return fact_cards(facts)
