@@ -40,6 +40,25 @@ def test_a_phase_costs_what_a_model_of_its_dtypes_costs(dtypes: str) -> None:
     assert own.phases["decode"].memory != plain.phases["decode"].memory
 
 
+V4 = 'model from "deepseek-v4-flash" {{ {} }}'
+
+
+@pytest.mark.parametrize(
+    ("of_model", "of_phase"), [("weight_dtype = bf16", ""), ("", "bf16"), ("", "fp8"), ("weight_dtype = fp8", "bf16")]
+)
+def test_what_a_model_has_in_more_bits_than_its_activations_stays_so(of_model: str, of_phase: str) -> None:
+    """The weights that mix residual streams are published in fp32; a dtype that is asked of all replaces those of experts and the others."""
+    said = f", weight_dtype = {of_phase}" if of_phase else ""
+    spec = load(Source("x.moe", text(said, V4.format(of_model))), Collector())
+    assert load(Source("x.moe", print_spec(spec)), Collector()) == spec
+    model = spec.of(spec.phase("decode")).model
+    kept = {"hyper_collapse": "fp32", "hyper_merge": "fp32"}
+    tables = {"embed": "bf16", "lm_head": "bf16"} if model.weight_dtype == "fp8" else {}
+    assert dict(model.weight_dtypes) == kept | tables
+    own = load(Source("x.moe", text(said, V4.format("weights { hyper_collapse = bf16 }"))), Collector())
+    assert own.model.weight_dtypes["hyper_collapse"] == "bf16"
+
+
 def test_a_head_that_is_apart_stays_in_16_bits() -> None:
     model = 'model from "qwen3-30b-a3b" { weight_dtype = fp8_block, weights { lm_head = bf16 } }'
     spec = load(Source("x.moe", text(", weight_dtype = nvfp4", model)), Collector())

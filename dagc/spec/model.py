@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from ..base.dtypes import find
 from ..base.frozen import field, record, replace
@@ -84,15 +84,15 @@ class Model:
         return frozenset(block for layer in (self.stack[0], self.stack[-1]) for block in layer.blocks)
 
     def stored_as(self, given: Precision) -> Model:
-        """With other dtypes. Those of weights replace those of all parts, but for an embedding and a head that are apart in 16 bits
-        or more: no quantisation takes them."""
+        """With other dtypes. Those of weights replace those of all parts, but for what `stays`."""
         weight = given.weight_dtype or self.weight_dtype
         kv, attention = given.kv_dtype or self.kv_dtype, given.attention_dtype or self.attention_dtype
         parts = self.weight_dtypes
         if given.weight_dtype is not None:
-            parts = {p: dtype for p, dtype in parts.items() if p in self.tables and left_out(dtype, weight)}
+            parts = {p: dtype for p, dtype in parts.items() if stays(p, dtype, weight, self.dtype, self.tables)}
         if given.products:
-            parts = dict.fromkeys(sorted(self.tables), self.dtype)
+            wide = {p: dtype for p, dtype in parts.items() if wider(dtype, self.dtype)}
+            parts = dict.fromkeys(sorted(self.tables), self.dtype) | wide
         if (weight, kv, attention, parts) == (
             self.weight_dtype,
             self.kv_dtype,
@@ -134,6 +134,18 @@ class Model:
     def layers(self) -> int:
         """Transformer layers: every stack entry but the first and the last (embedding and head)."""
         return sum(layer.repeat for layer in self.stack[1:-1])
+
+
+def stays(part: str, kept: str, asked: str, activations: str, tables: Collection[str]) -> bool:
+    """Whether a part keeps its dtype where all weights are asked for in another: what a model has in more bits than its activations (the
+    weights that mix residual streams), and an embedding and a head in 16 bits or more, which no quantisation takes."""
+    return wider(kept, activations) or (part in tables and left_out(kept, asked))
+
+
+def wider(kept: str, activations: str) -> bool:
+    """Whether one dtype has more bits than another."""
+    one, other = find(kept), find(activations)
+    return one is not None and other is not None and one.bits > other.bits
 
 
 def left_out(part: str, asked: str) -> bool:

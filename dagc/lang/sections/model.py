@@ -14,7 +14,7 @@ from ...base.schema.model import ATTENTION, EXPERTS, MLP, MODEL, ROPE, STREAMS
 from ...base.source import Span
 from ...base.syntax import ast
 from ...base.units import Quantity
-from ...spec.model import AttrValue, Layer, Model, left_out
+from ...spec.model import AttrValue, Layer, Model, stays
 from ...spec.residual_streams import Streams
 from .. import library
 from ..block_checks import mentioned
@@ -69,7 +69,7 @@ def read_model(
     tables = {block for layer in (stack[0], stack[-1]) for block in layer.blocks}
     dtypes = {
         part: kept
-        for part, kept in _weight_dtypes(body, names, blocks, asked, tables).items()
+        for part, kept in _weight_dtypes(body, names, blocks, asked, dtype, tables).items()
         if ((part, None) in used and kept != weight_dtype) or (part == "experts" and "experts.count" in attributes)
     }
     if set(dtypes.values()) == {weight_dtype}:
@@ -359,10 +359,11 @@ def _used_blocks(
     return used
 
 
-def _weight_dtypes(body: Body, names: Names, blocks: Blocks, asked: str | None, tables: set[str]) -> dict[str, str]:
+def _weight_dtypes(
+    body: Body, names: Names, blocks: Blocks, asked: str | None, activations: str, tables: set[str]
+) -> dict[str, str]:
     """Dtypes by part. `asked`: the `weight_dtype` that the spec writes over its preset's: it replaces those of the
-    preset's parts, but for `tables` (embedding and head) that the preset keeps in 16 bits or more: no quantisation takes
-    them."""
+    preset's parts, but for what `stays`. `tables`: embedding and head."""
     schema = {name: dtype_of(f"weights of block {name}") for name, _ in blocks}
     schema["experts"] = dtype_of("weights of routed experts")
     dtypes: dict[str, str] = {}
@@ -373,7 +374,7 @@ def _weight_dtypes(body: Body, names: Names, blocks: Blocks, asked: str | None, 
         for section in sections:
             inner.add(section.body, names.out)
         read = {k: str(v) for k, v in Reader("weights", inner, schema, names).read().items() if v is not None}
-        dtypes |= {k: v for k, v in read.items() if own or asked is None or (k in tables and left_out(v, asked))}
+        dtypes |= {k: v for k, v in read.items() if own or asked is None or stays(k, v, asked, activations, tables)}
     return dtypes
 
 
