@@ -19,6 +19,10 @@ class Ranks:
     running: list[int]
     caches: list[set[int]] = field(default_factory=list)
 
+    @property
+    def requests(self) -> list[int]:
+        return [waits + runs for waits, runs in zip(self.waiting, self.running, strict=True)]
+
     def hit_tokens(self, rank: int, request: Request) -> int:
         found = 0
         for block in request.blocks:

@@ -240,6 +240,7 @@ def test_nothing_is_lost_at_any_event(seed: int) -> None:
         counts, shared = worker.counts, worker.shared
         assert counts["arrived"] == counts["finished"] + counts["rejected"] + sum(worker.waiting) + sum(worker.running)
         assert shared.waiting_all == sum(worker.waiting) and shared.running_all == sum(worker.running)
+        assert worker.requests == [waits + runs for waits, runs in zip(worker.waiting, worker.running, strict=True)]
         assert worker.now >= times[-1]
         times.append(worker.now)
         alive = [entry[2] for entry in shared.ends if entry is entry[2].entry]

@@ -55,7 +55,7 @@ class Shared:
 
     __slots__ = (
         "blocks_s", "decoding", "ends", "fixed", "gaps", "held", "hit_tokens", "looked", "most_blocks", "most_running", "most_waiting", "on_room", "preempted",
-        "queued_s", "queued_since", "refs_s", "resumed", "ring", "running", "running_all", "running_s", "runs", "tokens_s", "touched", "waiting", "waiting_all", "waiting_s", "worked",
+        "queued_s", "queued_since", "refs_s", "requests", "resumed", "ring", "running", "running_all", "running_s", "runs", "tokens_s", "touched", "waiting", "waiting_all", "waiting_s", "worked",
     )  # fmt: skip
 
     def __init__(self, ranks: int, size: int) -> None:
@@ -64,7 +64,7 @@ class Shared:
         self.resumed: list[Sequence] = []
         self.gaps: dict[int, float] = {}
         self.runs: list[float] = []  # gaps not yet in their bins, see gaps.add_runs
-        self.waiting, self.running = [0] * ranks, [0] * ranks
+        self.waiting, self.running, self.requests = [0] * ranks, [0] * ranks, [0] * ranks  # the last: both
         self.waiting_all = self.running_all = self.decoding = self.held = self.fixed = self.looked = 0
         self.ring = [0] * size
         self.touched: set[int] = set()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from operator import add
 from typing import NamedTuple, Protocol
 
 from .records import Request
@@ -20,12 +19,12 @@ FULL = 1 << 62
 
 
 class Ranks(Protocol):
-    """What a router sees of a worker: requests that wait and run on each of its ranks, and its prefix caches."""
+    """What a router sees of a worker: requests that wait on each of its ranks, that wait or run there, and its prefix caches."""
 
     @property
     def waiting(self) -> Sequence[int]: ...
     @property
-    def running(self) -> Sequence[int]: ...
+    def requests(self) -> Sequence[int]: ...
 
     def hit_tokens(self, rank: int, request: Request) -> int: ...
 
@@ -74,7 +73,7 @@ class Router:
         for w in self._among:  # of one worker, then of those
             worker = self._workers[w]
             waiting = worker.waiting
-            loads = list(map(add, waiting, worker.running))
+            loads = worker.requests
             on_worker = sum(loads)
             if self._queue is not None:
                 loads = [load if waits < self._queue else FULL for load, waits in zip(loads, waiting, strict=True)]
@@ -97,7 +96,7 @@ class Router:
         for place in self._places:
             worker = self._workers[place.worker]
             if self._has_room(place):
-                load = worker.waiting[place.rank] + worker.running[place.rank]
+                load = worker.requests[place.rank]
                 cached = worker.hit_tokens(place.rank, request)
                 if cached > best_cached or (cached == best_cached and best is not None and load < best_load):
                     best, best_cached, best_load = place, cached, load

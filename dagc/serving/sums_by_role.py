@@ -32,7 +32,8 @@ class Totals:
     def look(self, w: int, now: float) -> None:
         """Worker `w` has changed at `now`; times never fall."""
         worker, before, role = self._workers[w], self._of_worker[w], self._role[w]
-        self.sample(now)
+        if self._next_s <= now:
+            self.sample(now)
         shared = worker.shared
         after = [shared.waiting_all, shared.running_all, shared.held]
         if after == before:

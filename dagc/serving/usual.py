@@ -349,6 +349,7 @@ def run(worker: Worker, clock: Clock, lines: dict[int, Line]) -> Clock:
     shared.decoding = decoding
     shared.running_all = shared.running[0] = decoding + len(under_way)
     shared.waiting_all = shared.waiting[0] = len(queue)
+    shared.requests[0] = shared.running_all + shared.waiting_all
     worker.awake.clear()
     if queue or under_way:
         worker.awake.add(0)

@@ -48,7 +48,7 @@ class Worker:
     - `run()`: to the end.
     - hooks, called at the time at which it happens, with the sequence and the time: `on_first` (its first token), `on_chunk` (a chunk of its
       prompt other than the last is computed: `part` tokens, `done` in all), `on_finish`, `on_reject(request, now)`. They may `add` to any worker.
-    - `waiting[rank]`, `running[rank]`: sequences; `free_blocks(rank)`, `hit_tokens(rank, request)`. `route(worker, request)` gives the rank
+    - `waiting[rank]`, `running[rank]`, `requests[rank]`: sequences, the last of both; `free_blocks(rank)`, `hit_tokens(rank, request)`. `route(worker, request)` gives the rank
       of an arrival, at its time, by what the ranks hold then, or None: it is turned away (without `route`: one after the other).
     - `hold`: what has ended keeps its blocks (a transfer reads them) until `release`, and is no finished request of this worker, unless
       `on_finish` says True. May be changed while the worker has no requests.
@@ -86,7 +86,7 @@ class Worker:
         self.admits = self.decodes = True
         self.shared = Shared(engine.ranks, self.rules.size)
         self.shared.on_room = on_room
-        self.waiting, self.running = self.shared.waiting, self.shared.running
+        self.waiting, self.running, self.requests = self.shared.waiting, self.shared.running, self.shared.requests
         self.ranks = [Rank(index, self.rules, self.shared) for index in range(engine.ranks)]
         self.awake: set[int] = set()  # ranks where something may be scheduled
         self.gate = Gate(engine.balance, engine.gather) if engine.balance and engine.ranks > 1 else None
@@ -149,7 +149,8 @@ class Worker:
     def run_until(self, time_s: float) -> None:
         """All events up to and at `time_s`; starts no step at or after it."""
         self._limit, self._start = time_s, False
-        self._go()
+        if self._stretch is None or time_s >= self._next or self._cut < math.inf:
+            self._go()  # else in the middle of a step
 
     def next_event_s(self) -> float:
         """Starts the step that is due and gives the time of the next event."""
@@ -315,6 +316,7 @@ class Worker:
             seq.source, seq.done = BROUGHT, prompt * rules.parts
             seq.first_s = seq.last_s = first_s
         self.awake.add(index)
+        shared.requests[index] += 1
         if rules.fifo:  # as shared.waits and the rank's push do it
             shared.waiting[index] += 1
             waiting = shared.waiting_all
@@ -333,6 +335,7 @@ class Worker:
         request, shared = seq.request, self.shared
         index = seq.rank
         shared.running[index] -= 1
+        shared.requests[index] -= 1
         shared.running_all -= 1
         rank.tokens += request.prompt + request.output
         if rank.queue:
