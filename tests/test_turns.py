@@ -98,6 +98,8 @@ def test_turns_take_what_their_layers_take(name: str, kind: str, monkeypatch: py
         own = ordered(graph, orders(rng, rng.randint(4, 90)))
         found = Scheduler(own, costs).run()
         verify_schedule(own, found)
+        paced = Scheduler(own, costs).paced()
+        assert (paced.period_s, paced.stage_s, paced.path) == (found.period_s, found.stage_s, found.path)
         with monkeypatch.context() as context:
             context.setattr(scheduler, "turns", one_by_one)
             slow = Scheduler(own, costs).run()

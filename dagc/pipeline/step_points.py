@@ -10,8 +10,7 @@ from ..base.frozen import replace
 from ..base.phase_kinds import DECODE, MIXED, PREFILL, PROMPT, SAMPLED
 from ..cost.price import launched_s
 from ..cost.schedule.pipelines import PIPELINES
-from ..cost.schedule.records import Schedule
-from ..cost.schedule.scheduler import Scheduler
+from ..cost.schedule.scheduler import Paced, Scheduler
 from ..spec.phase import Launches, Part, Phase
 from ..spec.spec import Spec
 from ..spec.unit import Unit
@@ -113,11 +112,11 @@ def compiled(knot: Knot, spec: Spec) -> Figures:
     return Steps(spec)(knot)
 
 
-def _schedule(step: Priced) -> Schedule:
-    return Scheduler(step.graph, step.costs, programs=step.programs).run()
+def _schedule(step: Priced) -> Paced:
+    return Scheduler(step.graph, step.costs, programs=step.programs).paced()
 
 
-def _seconds(step: Priced, schedule: Schedule) -> float:
+def _seconds(step: Priced, schedule: Paced) -> float:
     """Of a step in steady state, micro-batches of prompts too: the next one enters a stage when the one before has left it."""
     graph = step.graph
     if len(graph.stages) == 1 or graph.generates:

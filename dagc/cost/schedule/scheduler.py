@@ -40,6 +40,15 @@ class Cells:
     left_s: float
 
 
+@record
+class Paced:
+    """What one pass after the other takes, each stage alone, and the path: of a `Schedule`."""
+
+    period_s: float
+    stage_s: tuple[float, ...]
+    path: tuple[PathStep, ...]
+
+
 def schedule(graph: Graph, costs: Costs, programs: dict[str, Program] | None = None) -> Schedule:
     """When everything runs. The GPUs wait for a host that launches more slowly than they run: a step takes the longer of both."""
     return _beside_host(Scheduler.run, graph, costs, {} if programs is None else programs)
@@ -87,18 +96,24 @@ class Scheduler:
     def run(self) -> Schedule:
         columns = walk(self.column, self.graph.microbatches)
         latency = max(c.ready_s for c in columns.columns)
+        paced = self.paced(columns)
+        return Schedule(
+            columns.rows(), columns.all_sends(), latency, paced.period_s, paced.stage_s, paced.path, self.host_s,
+            self.graph.microbatches, *self.ends(columns, latency),
+        )  # fmt: skip
+
+    def paced(self, columns: Columns[Cells] | None = None) -> Paced:
+        """`columns`: all micro-batches, if they are known. A step in steady state follows without them."""
         alone, stage_s, busy_s = self.alone()
         period, path = self.step(alone, stage_s, busy_s)
         if path is None:
-            period, path = latency, self.pipeline_path(columns)
+            columns = columns or walk(self.column, self.graph.microbatches)
+            period, path = max(c.ready_s for c in columns.columns), self.pipeline_path(columns)
         else:
             period += self.host_s
         if self.host_s:
             path.step(HOST, self.host_s)
-        return Schedule(
-            columns.rows(), columns.all_sends(), latency, period, stage_s, self.steps(path), self.host_s,
-            self.graph.microbatches, *self.ends(columns, latency),
-        )  # fmt: skip
+        return Paced(period, stage_s, self.steps(path))
 
     def times(self) -> Schedule:
         """How long it takes, without cells and path."""
