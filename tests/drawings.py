@@ -7,8 +7,10 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from dagc.view.draw.figures.markup import BOLD, width
+
 SVG = "{http://www.w3.org/2000/svg}"
-INHERITED = ("fill", "font-size", "text-anchor")
+INHERITED = ("fill", "font-size", "text-anchor", "font-weight")
 MOVE = re.compile(r"translate\((\S+) (\S+)\)")
 STEP = re.compile(r"([MLHVChvz])([^MLHVChvz]*)")
 
@@ -31,19 +33,23 @@ class Shape:
 
 @dataclass(frozen=True)
 class Words:
-    """A line of text: a point of its middle height, a little inside of its first or last letter."""
+    """A line of text: a point of its middle height, a little inside of its first or last letter; from where to where it goes."""
 
     x: float
     y: float
     size: float
     fill: str
     text: str
+    begin: float
+    end: float
 
 
 def parts(svg: str) -> list[Shape | Words]:
     """In the order in which they are painted."""
     root = ET.fromstring(svg)
-    return list(_parts(root, 0.0, 0.0, {"fill": "#000000", "font-size": "16", "text-anchor": "start"}))
+    return list(
+        _parts(root, 0.0, 0.0, {"fill": "#000000", "font-size": "16", "text-anchor": "start", "font-weight": "normal"})
+    )
 
 
 def _parts(element: ET.Element, x: float, y: float, above: Mapping[str, str]) -> Iterator[Shape | Words]:
@@ -57,7 +63,10 @@ def _parts(element: ET.Element, x: float, y: float, above: Mapping[str, str]) ->
         inside = {"start": 3.0, "middle": 0.0, "end": -3.0}[look["text-anchor"]]
         size = float(look["font-size"])
         at = x + float(element.get("x", 0)) + inside, y + float(element.get("y", 0)) - 0.35 * size
-        yield Words(*at, size, look["fill"], element.text or "")
+        text = element.text or ""
+        wide = width(text, size) * (BOLD if look["font-weight"] == "bold" else 1)
+        begin = x + float(element.get("x", 0)) - wide * {"start": 0.0, "middle": 0.5, "end": 1.0}[look["text-anchor"]]
+        yield Words(*at, size, look["fill"], text, begin, begin + wide)
     elif look["fill"] != "none":
         for box in _boxes(kind, element):
             yield Shape(x + box[0], y + box[1], box[2], box[3], look["fill"], element.get("class", ""), kind)
@@ -110,8 +119,13 @@ def _luminance(colour: str) -> float:
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
+def _left(words: Words, box: Shape) -> bool:
+    """Whether the words begin in a box and go beyond it."""
+    return "box" in box.classes.split() and box.has(words.x, words.y) and words.end > box.x + box.width
+
+
 def faults(svg: str) -> list[str]:
-    """Words that are too small, too pale for what they stand on, or outside of the drawing."""
+    """Words that are too small, too pale for what they stand on, outside of the drawing, or longer than the box that they begin in."""
     painted = parts(svg)
     root = ET.fromstring(svg)
     width, height = float(root.get("width", 0)), float(root.get("height", 0))
@@ -124,4 +138,8 @@ def faults(svg: str) -> list[str]:
                 found.append(f"{one.text!r} is outside")
             elif (ratio := contrast(one.fill, behind(one, painted))) < 4.5:
                 found.append(f"{one.text!r}: {one.fill} on {behind(one, painted)} has {ratio:.2f}")
+            elif over := [box for box in painted if isinstance(box, Shape) and _left(one, box)]:
+                found.append(
+                    f"{one.text!r} leaves its box by {max(one.end - box.x - box.width for box in over):.0f} px"
+                )
     return found

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from pypdf import PdfReader
 from tiers import in_turn
 
 import dagc
-from dagc.base.picture_words import DOT_VIEWS, THEMES, VIEWS, Theme
+from dagc.base.picture_words import DOT_VIEWS, THEMES, TRAINING_DOT_VIEWS, TRAINING_VIEWS, VIEWS, Theme
 from dagc.cli import main
 from dagc.view.draw.figures.looks import LOOKS, SMALL, file_style, look, painted
 from dagc.view.draw.figures.served.sheets import VIEWS as SERVED
@@ -271,3 +272,53 @@ def test_a_picture_is_as_large_as_a_renderer_can() -> None:
     for drawing in (wide, svg):
         (page,) = PdfReader(io.BytesIO(printed(drawing, "pdf"))).pages
         assert 100 < page.mediabox.width <= 14_400
+
+
+def test_all_views_of_every_phase(tmp_path: Path, capsys: Capture) -> None:
+    """`all`: what each phase has, and of those what each kind of file has."""
+    for name, views in (("llama_70b_fsdp", TRAINING_VIEWS), ("mixtral_8xh100", VIEWS)):
+        main(
+            [
+                "compile",
+                str(ROOT / "examples" / f"{name}.moe"),
+                "--emit",
+                "svg,dot",
+                "--view",
+                "all",
+                "-o",
+                str(tmp_path),
+            ]
+        )
+        made = {tuple(p.name.split(".")[2:]) for p in tmp_path.glob(f"{name}.*.*.*")}
+        dots = TRAINING_DOT_VIEWS if views is TRAINING_VIEWS else DOT_VIEWS
+        assert made == {*((view, "svg") for view in views), *((view, "dot") for view in dots)}
+    capsys.readouterr()
+
+
+def test_many_kinds_of_layers_fit_into_the_card_of_a_stage() -> None:
+    plan = compiled("deepseek_v4_flash_8xh200")
+    svg = plan.svg("prefill", "overview", theme="light")
+    assert faults(svg) == [] and "stage 0: embed, 2 × window_hashed, fine_hashed," in svg
+
+
+def test_frames_of_blocks_do_not_cross() -> None:
+    """A block round another one (what collapses and expands residual streams) has a frame above and one below it."""
+    plan = dagc.compile_text(
+        'moe 1\nhardware from "h100-sxm" { gpus = 1 }\nmodel from "mixtral-8x7b" { layers = 1, streams { count = 4 } }\n'
+        "workload { sequences = 4, prompt = 64 tok, output = 8 tok }\nphase decode { gpus = 0, tp = 1 }\n"
+    )
+    svg = plan.svg("decode", "layer", theme="light")
+    frames = [
+        (float(f["y"]), float(f["y"]) + float(f["height"]))
+        for f in (dict(re.findall(r'(\w+)="([^"]*)"', tag)) for tag in re.findall(r"<rect[^>]*>", svg))
+        if f.get("class") == "frame"
+    ]
+    assert len(frames) == 8 and svg.count(", further<") == 2
+    assert all(a[1] <= b[0] for a, b in pairwise(sorted(frames)))
+
+
+def test_a_bar_on_a_gpu_stands_out_from_its_colour() -> None:
+    """The first colour of a map and that of the KV cache are both blue: what lies round the bar is neither."""
+    svg = compiled("mixtral_8xh100").svg("decode", "map", theme="light")
+    assert ">free<" in svg and "bars: what decode alone takes" in svg
+    assert re.search(rf'class="[a-z ]*gauge[a-z ]*"[^>]* stroke="{PALETTE["paper"].light}" stroke-width="2"', svg)

@@ -12,6 +12,8 @@ VIEWS: Final = ("overview", "map", "layer", "lanes", "timeline", "memory", "path
 TRAINING_VIEWS: Final = ("pipeline", "memory", "map", "layer", "overview", "path")
 """Of a phase that trains."""
 EVERY_VIEW: Final = (*VIEWS, *(view for view in TRAINING_VIEWS if view not in VIEWS))
+ALL: Final = "all"
+"""Every view that a phase has, where artefacts are written."""
 USUAL_VIEWS: Final = ("overview", "layer")
 """Of a phase of inference, where artefacts have no others; of one that trains all that it has."""
 DOT_VIEWS: Final = ("overview", "layer", "lanes")

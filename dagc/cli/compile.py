@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from ..base.diagnostics import Diagnostic, SpecError
-from ..base.picture_words import EVERY_VIEW, TRAINING_DOT_VIEWS, TRAINING_VIEWS, USUAL_VIEWS, VIEWS
+from ..base.picture_words import ALL, DOT_VIEWS, EVERY_VIEW, TRAINING_DOT_VIEWS, TRAINING_VIEWS, USUAL_VIEWS, VIEWS
 from ..export.registry import EMIT, PHASE, PLAN, VIEW, Exporter, exporter, installed, names
 from ..export.registry import chosen as exporters
 from ..spec.inference_alone import inference_phases
@@ -37,7 +37,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--view",
         default="",
         metavar="VIEWS",
-        help=f"comma list of pictures to draw: {', '.join(EVERY_VIEW)} (default: {','.join(USUAL_VIEWS)}; of a phase that trains, "
+        help=f"comma list of pictures to draw: {', '.join(EVERY_VIEW)}, or {ALL} (default: {','.join(USUAL_VIEWS)}; of a phase that trains, "
         f"which has no others, {','.join(TRAINING_VIEWS)})",
     )
     theme_argument(parser)
@@ -61,12 +61,14 @@ def run(args: Namespace) -> int:
 def once(args: Namespace) -> int:
     try:
         kinds = exporters(chosen(args.emit, names(EMIT), "--emit", installed))
-        views = chosen(args.view, EVERY_VIEW, "--view")
+        views = chosen(args.view, (*EVERY_VIEW, ALL), "--view")
+        everything = ALL in views
         for kind in (k for k in kinds if k.takes == VIEW):
             from ..export.pictures import check_drawn
 
-            for view in views or USUAL_VIEWS:
+            for view in USUAL_VIEWS if everything else views or USUAL_VIEWS:
                 check_drawn(kind.name, view, args.theme)
+        views = [*EVERY_VIEW] if everything else views
         plan = compiled(args.spec, args)
         if plan is None:
             return 2
@@ -78,7 +80,7 @@ def once(args: Namespace) -> int:
         files: Files = {}
         folders: Folders = {}
         if kinds or args.output:
-            check_views(plan, kinds, views)
+            check_views(plan, kinds, [] if everything else views)
             directory = Path(args.output or f"{stem(args.spec)}.out")
             folders = trace_folders(plan, directory, stem(args.spec), kinds)
             for folder in folders:
@@ -133,7 +135,7 @@ def artefacts(
     add(exporter("text", PLAN), name)
     for phase in plan.phases:
         for view in (view for view in views or USUAL_VIEWS if view in VIEWS):
-            for kind in of[VIEW]:
+            for kind in (kind for kind in of[VIEW] if kind.name != "dot" or view in DOT_VIEWS):
                 add(kind, f"{name}.{phase}", phase, view)
         for kind in of[PHASE]:
             add(kind, f"{name}.{phase}", phase)

@@ -26,7 +26,7 @@ def kinds() -> Mapping[str, Sequence[str]]:
     """Kind of value -> its words, of those that tables have. Files, and names of a spec, are found by the shell."""
     from ..base.codes import TABLE
     from ..base.dtypes import NAMED
-    from ..base.picture_words import EVERY_VIEW
+    from ..base.picture_words import ALL, EVERY_VIEW
     from ..export.engines import ENGINES
     from ..export.registry import EMIT, names
     from ..lang import library
@@ -41,7 +41,7 @@ def kinds() -> Mapping[str, Sequence[str]]:
         "code": [one.code for one in TABLE],
         "command": list(COMMANDS),
         "exporter": list(names(EMIT)),
-        "view": list(EVERY_VIEW),
+        "view": [*EVERY_VIEW, ALL],
         "dtype": list(NAMED),
         "engine": list(ENGINES),
         **{kind: [str(r["name"]) for r in LISTS[plural][1]()] for kind, plural in LISTED.items()},

@@ -24,6 +24,8 @@ LONGEST = 150
 """Letters of a line above the picture."""
 SAME_S = 1e-12
 """Moments closer than this are one."""
+LEAST_S, LESS = 1e-9, "under 1 ns"
+"""Of a time that is drawn, and what is said of a shorter one."""
 BOLD = {"color": CRITICAL, "penwidth": "2.2"}
 
 
@@ -265,7 +267,8 @@ def gloss(op: Op) -> str:
 
 def _took(d: Drawing, ops: Sequence[Op]) -> str:
     """`38.9 us (12%)`: the share is of the layer's time."""
-    return f"{show(d.seconds(ops), TIME, 3)} ({d.share(ops):.0%})"
+    seconds = d.seconds(ops)
+    return f"{show(seconds, TIME, 3) if seconds >= LEAST_S or not seconds else LESS} ({d.share(ops):.0%})"
 
 
 def _block_text(d: Drawing, block: str, ops: list[Op]) -> Text:

@@ -30,7 +30,7 @@ from ..overview import (
     time_text,
 )
 from .looks import SMALL
-from .markup import Markup, fit, join, tag, width, wrapped
+from .markup import BOLD, Markup, fit, join, tag, width, wrapped
 from .svg import Figure, Keys, figure, rect, title, words
 
 CARD, PAD, LINE, BAR = 404.0, 12.0, 17.0, 9.0
@@ -99,24 +99,31 @@ def _chips(result: PhaseResult, card: Card) -> list[list[tuple[str, str]]]:
 
 def _height(result: PhaseResult, card: Card, chips: list[list[tuple[str, str]]]) -> float:
     parts = len(_held(result.memory.stages[card[0]]))
-    return PAD * 2 + LINE * (4 + len(chips)) + BAR + 6 + 13 * parts
+    return PAD * 2 + LINE * (3 + len(_heads(result, card)) + len(chips)) + BAR + 6 + 13 * parts
+
+
+def _heads(result: PhaseResult, card: Card) -> list[str]:
+    """Which stages, and their layers."""
+    each = " each" if len(card) > 1 else ""
+    return wrapped(
+        f"{name_of(result, card)}: {layers_text(result.seats[card[0]])}{each}", (CARD - 2 * PAD) / BOLD, 12, 3
+    )
 
 
 def _card(result: PhaseResult, card: Card, chips: list[list[tuple[str, str]]], place: CardPlace) -> Markup:
     x, y = place.x, place.y
-    stage, memory = result.seats[card[0]], result.memory.stages[card[0]]
-    each = " each" if len(card) > 1 else ""
+    memory = result.memory.stages[card[0]]
     room = CARD - 2 * PAD
     peak = memory_text(memory)
     top = [
-        (f"{name_of(result, card)}: {layers_text(stage)}{each}", "strong"),
+        *((line, "strong") for line in _heads(result, card)),
         (f"GPU {show_runs(gpus_of(result, card), most=6)}{pool_of(result, card)}", ""),
         (time_text(result, card[0]), "late" if is_slowest(result, card[0]) else ""),
     ]
     parts: list[Markup] = [rect(x, y, CARD, place.height, "box", rx=8)]
     at = y + PAD
     for text, look in top:
-        parts.append(words(x + PAD, at + 11, fit(text, room, 12), look))
+        parts.append(words(x + PAD, at + 11, text if look == "strong" else fit(text, room, 12), look))
         at += LINE
     for line in chips:
         parts += _line(line, x + PAD, at)

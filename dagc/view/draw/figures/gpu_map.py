@@ -131,7 +131,8 @@ def keys(found: DeviceMap, colour: str = "") -> Keys:
 def _bands(found: DeviceMap) -> Keys:
     """What the colours of bars mean; of no part that no GPU holds."""
     columns = zip(*(held.bands for held in found.held), strict=True)
-    return [(f"p{same[0][0]}", same[0][1]) for same in columns if max(size_B for _, _, size_B in same) > 0]
+    held = [(f"p{same[0][0]}", same[0][1]) for same in columns if max(size_B for _, _, size_B in same) > 0]
+    return [*held, ("free", "free")]
 
 
 def some_are_shared(found: DeviceMap) -> bool:
@@ -334,7 +335,7 @@ class _Painter:
         edge, high = (6.0, 10) if cell.said == CARD else (3.0, 4)
         left, top, room = x + edge, y + cell.height - high - (8 if cell.said == CARD else 2), cell.width - 2 * edge
         held = self.found.held[device.seat]
-        yield "trough", f"M{left:.0f} {top:.0f}h{room:.0f}v{high}h-{room:.0f}z"
+        yield "gauge", f"M{left:.0f} {top:.0f}h{room:.0f}v{high}h-{room:.0f}z"
         scale = room / max(held.capacity_B, held.peak_B)
         for hue, _, size_B in held.bands:
             w = size_B * scale
@@ -363,9 +364,11 @@ def heading(found: DeviceMap, colour: str = "") -> list[str]:
     shared = {phases for pool in found.pools for phases, _ in pool.uses if own in phases}
     if not some_are_shared(found) and len(phases := next(iter(shared))) > 1:
         said.append(f"all GPUs of {own} also serve {listed([name for name in phases if name != own])}")
+    alone = cell_of(found).said != DOT and any(len(phases) > 1 for phases in shared)
     if any(pool.hidden for pool in found.pools):
         said.append(f"the first {MOST_GPUS:,} GPUs of a pool are drawn")
-    return [f"{own}: GPU map, coloured by {by.name}", "; ".join(said)]
+    bars = [f"bars: what {own} alone takes of a GPU's memory"] if alone else []
+    return [f"{own}: GPU map, coloured by {by.name}", "; ".join(said), *bars]
 
 
 def reading(found: DeviceMap, by: Colouring) -> str:

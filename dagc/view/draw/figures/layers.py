@@ -11,7 +11,7 @@ from ..dot import COLORS, identifier
 from ..layer_digraph import Drawing, describe, drawings, gloss, links
 from .boxes import Boxes, BoxPlace, Size, place
 from .looks import SMALL
-from .markup import Markup, fit, join, tag, width, wrapped
+from .markup import BOLD, Markup, fit, join, tag, width, wrapped
 from .svg import Figure, Keys, figure, rect, title, words
 
 BOX = 232
@@ -110,7 +110,7 @@ def drawn_layer(d: Drawing) -> Figure:
 def _lines(d: Drawing, name: str, ops: list[Op]) -> tuple[str, list[str], str]:
     text = describe(d, name.split("/", 1)[1], ops)
     lines = [part for line in text.lines for part in wrapped(line, BOX - 16, SMALL, 3)]
-    return fit(text.head, BOX - 24, 12), lines, f"{text.hint}; {'; '.join([text.head, *text.lines])}"
+    return fit(text.head, (BOX - 24) / BOLD, 12), lines, f"{text.hint}; {'; '.join([text.head, *text.lines])}"
 
 
 def _size(d: Drawing, said: tuple[str, list[str], str], first: Op) -> Size:
@@ -150,16 +150,18 @@ def _arrow(key: str, path: str, critical: bool) -> Markup:
 
 
 def _frames(laid: Boxes, blocks: dict[str, str]) -> Iterator[Markup]:
-    """A frame round each block; what is of none lies between them."""
-    inside: dict[str, list[BoxPlace]] = {}
-    for name, block in blocks.items():
-        if block:
-            inside.setdefault(block, []).append(laid.places[name])
-    for block, places in inside.items():
+    """A frame round each block, two where another one lies between its parts; what is of none lies between them."""
+    framed = [(block, laid.places[name]) for name, block in blocks.items() if block]
+    framed.sort(key=lambda item: item[1].level)
+    begun: set[str] = set()
+    for block, run in itertools.groupby(framed, key=lambda item: item[0]):
+        places = [one for _, one in run]
+        name = f"{block}, further" if block in begun else block
+        begun.add(block)
         left, right = min(p.x - p.w / 2 for p in places), max(p.x + p.w / 2 for p in places)
         top, bottom = min(p.y for p in places), max(p.bottom for p in places)
         yield rect(left - 10, top - 16, right - left + 20, bottom - top + 26, "frame", rx=8)
-        yield words(left - 4, top - 5, fit(block, right - left), "soft")
+        yield words(left - 4, top - 5, fit(name, right - left), "soft")
 
 
 def _node(d: Drawing, key: str, p: BoxPlace, ops: list[Op], head: str, lines: list[str], hint: str) -> Markup:

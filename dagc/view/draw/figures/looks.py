@@ -51,6 +51,8 @@ LOOKS: dict[str, Look] = {
     "path": {"fill": "critical"},
     "b-mixed": {"fill": "edge"},
     "trough": {"fill": "cell0"},
+    "gauge": {"fill": "cell0", "stroke": "paper", "stroke-width": 2},
+    "free": {"fill": "cell0", "stroke": "edge"},
     "cell": {"fill": "cell0"},
     "c0": {"fill": "cell0"},
     "c1": {"fill": "cell1"},

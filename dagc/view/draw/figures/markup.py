@@ -57,6 +57,10 @@ def _ems(c: str) -> float:
     return 1.0 if ord(c) >= WIDE else 0.3 if c in NARROW else 0.68 if c.isupper() or c in "mw%" else 0.56
 
 
+BOLD = 1.08
+"""Of the width of the same words when they are bold."""
+
+
 def fit(words: str, room: float, size: float = 11) -> str:
     """The text, or as much of it as there is room for."""
     words = harmless(words.replace("\n", " "))

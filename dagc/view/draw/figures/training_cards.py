@@ -14,7 +14,7 @@ from ....plan.trained import TrainingResult
 from ...facts.gpu_map import Held, held_by_seat
 from ..dot import COLORS, identifier
 from .looks import SMALL
-from .markup import Markup, fit, join, tag, width, wrapped
+from .markup import BOLD, Markup, fit, join, tag, width, wrapped
 from .svg import Figure, Keys, figure, rect, title, words
 
 CARD, PAD, LINE, BAR, DOWN, ACROSS = 470.0, 12.0, 17.0, 9.0, 44.0, 150.0
@@ -25,10 +25,11 @@ CELLS = (("forward", "t-f0"), ("backward", "t-b0"), ("input", "t-i0"), ("weight"
 
 @record
 class StageCard:
-    """`top`: lines of words; `cells`: (colour, words); `moved`: of each cell its collectives, (kind, words) in lines."""
+    """`heads`: bold lines, `top`: those below them; `cells`: (colour, words); `moved`: of each cell its collectives, (kind, words) in lines."""
 
     stage: int
     name: str
+    heads: tuple[str, ...]
     top: tuple[str, ...]
     cells: tuple[tuple[str, str], ...]
     moved: tuple[tuple[tuple[str, str], ...], ...]
@@ -36,7 +37,9 @@ class StageCard:
 
     @property
     def height(self) -> float:
-        return 2 * PAD + LINE * (len(self.top) + 2 + len(self.moved)) + BAR + 6 + 13 * len(self.contents)
+        return (
+            2 * PAD + LINE * (len(self.heads) + len(self.top) + 2 + len(self.moved)) + BAR + 6 + 13 * len(self.contents)
+        )
 
     @property
     def contents(self) -> list[str]:
@@ -61,7 +64,8 @@ def stage_card(result: TrainingResult, stage: int) -> StageCard:
     )]  # fmt: skip
     chunks = sorted(virtual for (gpu, _), (_, virtual) in result.steps.schedule.stage_at.items() if gpu == stage)
     parts = f" (parts {', '.join(map(str, chunks))} of the model)" if len(chunks) > 1 else ""
-    top = (f"stage {stage}: {layers}", f"GPU {show_runs(gpus, most=6)}{pool}{parts}", f"of a step: {', '.join(goes)}")
+    heads = tuple(wrapped(f"stage {stage}: {layers}", (CARD - 2 * PAD) / BOLD, 12, 3))
+    top = (f"GPU {show_runs(gpus, most=6)}{pool}{parts}", f"of a step: {', '.join(goes)}")
     times = tuple(
         (look, f"{cell} {show(time_s, TIME, 3)}")
         for cell, look in CELLS
@@ -76,7 +80,7 @@ def stage_card(result: TrainingResult, stage: int) -> StageCard:
         chips = [(kind, f"{n:,} {kind}({over})") for (c, kind, over), n in found.items() if c == cell]
         moved += _lines(f"{cell}:", chips)
     held = list(held_by_seat(result))[stage]
-    return StageCard(stage, f"stage {stage}", top, times, tuple(moved), held)
+    return StageCard(stage, f"stage {stage}", heads, top, times, tuple(moved), held)
 
 
 def ran(result: TrainingResult) -> tuple[str, ...]:
@@ -126,8 +130,9 @@ def _card(result: TrainingResult, card: StageCard, place: tuple[float, float, fl
     peak = f"{show(held.peak_B, BYTES, 3)} of {show(held.capacity_B, BYTES, 3)} per GPU ({held.peak_B / held.capacity_B:.1%})"
     parts: list[Markup] = [rect(x, y, CARD, high, "box", rx=8)]
     at = y + PAD
-    for k, text in enumerate(card.top):
-        parts.append(words(x + PAD, at + 11, fit(text, room, 12), "strong" if not k else ""))
+    lines = [*((text, "strong") for text in card.heads), *((fit(text, room, 12), "") for text in card.top)]
+    for text, look in lines:
+        parts.append(words(x + PAD, at + 11, text, look))
         at += LINE
     parts += _chips((("", "a micro-batch:"), *card.cells), x + PAD, at)
     at += LINE
@@ -137,7 +142,7 @@ def _card(result: TrainingResult, card: StageCard, place: tuple[float, float, fl
     parts += [words(x + PAD, at + 11, fit(peak, room, 12)), *_bar(held, x + PAD, at + LINE)]
     at += LINE + BAR + 6
     parts += [words(x + PAD, at + 11 + 13 * k, said, "small") for k, said in enumerate(card.contents)]
-    hint = "; ".join([*card.top, peak, *card.contents])
+    hint = "; ".join([" ".join(card.heads), *card.top, peak, *card.contents])
     return tag("g", title(hint), join(parts), id=identifier(result.name, card.name), cls="node")
 
 
