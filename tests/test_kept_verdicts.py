@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from conftest import spec_text
 
-from dagc.base import entry_points, user_cache
+from dagc.base import entry_points, said_text, user_cache
 from dagc.cli import kept_verdicts, main
 from dagc.pipeline import compile as pipeline
 
@@ -78,7 +79,8 @@ def test_a_verdict_of_several_specs(spec: Path, compilations: list[str], capsys:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (SPEC + "# more\n", []),
+        (SPEC + "let more = 1\n", []),
+        (SPEC.replace("tp = 2", "tp = 2, # more\n"), []),
         (SPEC, ["--phase", "prefill"]),
         (SPEC.replace("moe 1\n", "moe 1\nparam a = 1\n"), ["--set", "a=2"]),
     ],
@@ -91,6 +93,64 @@ def test_another_text_phase_or_setting_is_another_question(
     spec.write_text(text)
     run(capsys, "plan.moe", *words)
     assert len(compilations) == 2 and len(entries(spec)) == 2
+
+
+def _edited(rng: random.Random, text: str) -> str:
+    """With other comments, empty lines and spaces at the ends of lines."""
+    lines = []
+    for line in text.split("\n"):
+        lines += rng.choice(([], [], [""], ["  # before"], [" ", "#", "# two"]))
+        lines.append(line + rng.choice(("", "", " ", " # (", ' # "', "\t#!")))
+    return "\n".join(lines)
+
+
+WARNED = (
+    SPEC.replace("require", "let a = (\n  1 # one\n  + 2\n)\nrequire", 1) + "require prefill.memory.fraction <= 90\n"
+)
+"""With warnings at several places, and brackets over lines, in which comments are said."""
+
+
+def test_another_comment_is_no_other_question(
+    spec: Path, compilations: list[str], capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is printed is what would be printed of the text as it is now."""
+    rng = random.Random(1)
+    head, brackets, tail = WARNED.partition("let a")
+    brackets, close, tail = (brackets + tail).partition(")\n")
+    spec.write_text(WARNED)
+    run(capsys, "plan.moe")
+    for more in ([], ["--format", "json"], ["--format", "sarif"], ["--format", "concise"], ["-q"], []):
+        spec.write_text(_edited(rng, head) + "\n" + brackets + close + _edited(rng, tail))
+        found = run(capsys, "plan.moe", *more)
+        assert compilations == ["plan.moe"] and len(entries(spec)) == 1
+        with monkeypatch.context() as patch:
+            patch.setenv("DAGC_CACHE", "off")
+            assert run(capsys, "plan.moe", *more) == found and found[0] == 1
+        compilations.pop()
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("moe 1 # a\n\n \t\n# b\nlet x = 3  \n", "moe 1\nlet x = 3"),
+        ('let s = "# a" # b\n', 'let s = "# a"'),
+        ("let x = [1, # a\n\n2] # b\nlet y = (2) # c\n", "let x = [1, # a\n\n2] # b\nlet y = (2)"),
+        ("phase p { # a\n  gpus = 0..1 # b\n\n}\n", "phase p {\n  gpus = 0..1\n}"),
+        ("let x = ] # a\n(# b\n# c", "let x = ]\n(# b\n# c"),
+        ("# \x00\nlet x = 3 # \x1b", "# \x00\nlet x = 3 # \x1b"),
+        ("", ""),
+        ("# a\n" * (said_text.MOST // 4 + 1), "# a\n" * (said_text.MOST // 4 + 1)),
+    ],
+)
+def test_what_a_text_says(text: str, left: str) -> None:
+    found = said_text.said(text)
+    assert found.text == left
+    for at in range(0, len(left), max(1, len(left) // 100)):
+        back = found.back(at)
+        assert back is not None and found.place(back) == at and (left[at] in "\n" or text[back] == left[at])
+    away = [at for at in range(min(200, len(text))) if found.place(at) is None]
+    assert all(text[at] in " \t\n" or "#" in text[: at + 1].rpartition("\n")[2] for at in away)
+    assert found.back(-1) is None and found.back(len(left) + 1) is None
 
 
 def _imports(spec: Path) -> None:

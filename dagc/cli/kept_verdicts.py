@@ -1,5 +1,5 @@
-"""The verdict on a spec, kept from one run of dagc to the next: it follows from the text, the settings and dagc alone, and whoever
-checks a folder before each commit has changed one file of it. What was kept was compiled and verified as any other."""
+"""The verdict on a spec, kept from one run of dagc to the next: it follows from what the text says, the settings and dagc alone, and whoever
+checks a folder before each commit has changed one file of it, if not a comment. What was kept was compiled and verified as any other."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ..base.diagnostics import Diagnostic
 from ..base.frozen import record
 from ..base.heard import LISTENERS, Listener
 from ..base.kept_diagnostics import data_of, diagnostics_from
+from ..base.said_text import Said, said
 from ..view.report.requirement_lines import Judged
 from .manner import manner
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from ..base.source import Source
     from ..plan.plan import CompiledPlan
 
-FORM = 1
+FORM = 2
 """Of an entry."""
 
 
@@ -65,8 +66,9 @@ def checked(
     allow_import: Sequence[str | Path],
 ) -> Checked:
     """The verdict on a source. Raises SpecError."""
-    key = _key(source, settings, phases)
-    if key is not None and (known := restored(user_cache.read(key), source)) is not None:
+    own = said(source.text)
+    key = _key(source.name, own, settings, phases)
+    if key is not None and (known := restored(user_cache.read(key), source, own)) is not None:
         return known
     from ..pipeline.compile import compile_source
 
@@ -83,25 +85,22 @@ def checked(
     finally:
         LISTENERS.remove(_elsewhere)
     found = Checked.of(plan)
-    if key is not None and not _elsewhere.found and (made := entry(found, source)) is not None:
+    if key is not None and not _elsewhere.found and (made := entry(found, source, own)) is not None:
         user_cache.write(key, made)
     return found
 
 
-def _key(source: Source, settings: Mapping[str, str], phases: Sequence[str]) -> str | None:
+def _key(name: str, said: Said, settings: Mapping[str, str], phases: Sequence[str]) -> str | None:
     """The name of its entry; None where verdicts are not kept. With `-v` people ask what takes how long: it is done again."""
     if manner().verbose or user_cache.folder() is None or (own := user_cache.surroundings()) is None:
         return None
-    said = [
-        f"{len(part)} {part}"
-        for part in (source.name, source.text, *phases, "--set", *sorted(map("=".join, settings.items())))
-    ]
-    return user_cache.digest("\n".join(["check", str(FORM), own, *said]))
+    asked = (name, said.text, *phases, "--set", *sorted(map("=".join, settings.items())))
+    return user_cache.digest("\n".join(["check", str(FORM), own, *(f"{len(part)} {part}" for part in asked)]))
 
 
-def entry(found: Checked, source: Source) -> dict[str, Any] | None:
-    """What is kept of a verdict; None where it points to another text than the spec's."""
-    diagnostics = data_of(found.diagnostics, source)
+def entry(found: Checked, source: Source, own: Said) -> dict[str, Any] | None:
+    """What is kept of a verdict; None where it points to another text than what the spec says."""
+    diagnostics = data_of(found.diagnostics, source, own.place)
     if diagnostics is None:
         return None
     failing = [[one.label, one.sides, one.by] for one in found.failing]
@@ -114,14 +113,14 @@ def entry(found: Checked, source: Source) -> dict[str, Any] | None:
     }
 
 
-def restored(found: Any, source: Source) -> Checked | None:
+def restored(found: Any, source: Source, own: Said) -> Checked | None:
     """The verdict of an entry; None where it has another form."""
     try:
         words = [found["state"], found["verdict"], *(text for row in found["failing"] for text in row)]
         if set(map(type, words)) != {str} or (type(found["passed"]), type(found["failing"])) != (bool, list):
             return None
         failing = tuple(Judged(label, sides, by, False) for label, sides, by in found["failing"])
-        diagnostics = diagnostics_from(found["diagnostics"], source)
+        diagnostics = diagnostics_from(found["diagnostics"], source, own.back)
         return Checked(diagnostics, found["passed"], found["state"], found["verdict"], failing)
     except (KeyError, TypeError, ValueError):
         return None
