@@ -19,6 +19,7 @@ from dagc.base.diagnostics import Collector, SpecError
 from dagc.base.frozen import fields_of, is_record
 from dagc.base.render import render
 from dagc.base.source import Source
+from dagc.base.traced import Untraceable
 from dagc.cost.memory import stage_memory
 from dagc.cost.price import price
 from dagc.lang.load import load
@@ -81,15 +82,8 @@ def checked(spec: Spec, name: str, steps: tuple[int, ...]) -> int:
     return met
 
 
-UNTRACED = {
-    "custom_attention",
-    "deepseek_v3_expert_gpus",
-    "plan_a",
-    "qwen3_235b_placed",
-    "plan_techniques",
-    "rebalance",
-}
-"""Examples some of whose phases have ranks that differ, experts on other GPUs, or placements over time: they are priced each time."""
+UNTRACED = {"deepseek_v3_expert_gpus", "rebalance"}
+"""Examples some of whose phases have experts on other GPUs, or placements over time: they are priced each time."""
 
 
 @pytest.mark.parametrize(
@@ -200,17 +194,22 @@ def test_what_prices_follow_from(old: str, new: str) -> None:
 
 def test_who_cannot_be_traced_is_priced_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
-    traced = kept_prices.traced
 
     def heard(*given: object) -> object:
         asked.append(given)
-        return traced(*given)  # type: ignore[arg-type]
+        raise Untraceable("as its ranks have placements over time")
 
     monkeypatch.setattr(kept_prices, "traced", heard)
-    text = spec_text(kind="prefill", phase="gpus = 0..7, sp = 4, tp = 2", dtype="bf16")
     for n in range(1, 12):
-        said(text.replace("sequences = 64", f"sequences = {8 * n}"))
+        said(TEXT.replace("sequences = 64", f"sequences = {8 * n}"))
     assert len(asked) == 1
+
+
+def test_a_fault_is_not_taken_for_a_plan_without_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept_prices, "traced", lambda *given: given.line)  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError):
+        for n in range(1, 12):
+            said(TEXT.replace("sequences = 64", f"sequences = {8 * n}"))
 
 
 def test_a_line_that_cannot_be_followed_is_left() -> None:

@@ -44,6 +44,7 @@ class Tape:
         self.lines: list[tuple[str, str, tuple[str, ...]]] = []  # (name; none: a guard; code; names that it takes)
         self.known: dict[str, Traced] = {}
         self.guards: set[str] = set()
+        self.fresh: set[str] = set()  # arrays that the line makes each time
         self.scope: dict[str, Any] = {"np": np, "math": math, "_alone": _alone}
         self.sealed = False
 
@@ -68,7 +69,15 @@ class Tape:
     def array(self, code: str, value: Any, takes: tuple[str, ...]) -> TracedArray:
         """The result of a step that is an array of several numbers."""
         found = self.node(code, value, takes)
+        self.fresh.add(found.name)
         return TracedArray(self, found.name, value)
+
+    def array_of(self, values: Sequence[Any]) -> TracedArray:
+        """An array of numbers, some of them traced."""
+        codes = [each.name if isinstance(each, Traced) else self.constant(each) for each in values]
+        takes = tuple(dict.fromkeys(each.name for each in values if isinstance(each, Traced)))
+        plain = np.array([each.value if isinstance(each, Traced) else each for each in values])
+        return self.array(f"np.array([{', '.join(codes)}])", plain, takes)
 
     def guard(self, code: str, holds: bool, takes: tuple[str, ...]) -> bool:
         """An answer that the code went on with."""
@@ -89,7 +98,8 @@ class Tape:
         return name
 
     def call(self, function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
-        """A function that is called in the line: for what is not made of single steps, such as tables. Its results are remembered."""
+        """A function that is called in the line: for what is not made of single steps, such as tables. Its results are remembered, but those of
+        arrays that the line makes."""
         codes, takes, values = [], [], []
         for each in arguments:
             if isinstance(each, TracedObject):
@@ -115,9 +125,12 @@ class Tape:
         if isinstance(found, (float, int, np.generic)) or (isinstance(found, np.ndarray) and found.size == 1):
             line = f"_alone({line})"
         kept = f"k{len(self.scope)}"
-        self.scope[kept] = _remembering(eval(f"lambda {', '.join(keys)}: {line}", self.scope))
+        made_of = eval(f"lambda {', '.join(keys)}: {line}", self.scope)
+        self.scope[kept] = made_of if self.fresh.intersection(keys) else _remembering(made_of)
         if isinstance(found, np.ndarray) and found.size > 1 and found.dtype.kind == "f":
             made = self.array(f"{kept}({', '.join(keys)})", found, keys)
+            if not self.fresh.intersection(keys):
+                self.fresh.remove(made.name)
             self.guard(f"(np.shape({made.name}) == {found.shape})", True, (made.name,))
             return made
         if not line.startswith("_alone"):
@@ -435,6 +448,15 @@ class TracedArray:
     def max(self) -> Traced:
         return self.tape.node(f"float({self.name}.max())", float(self.value.max()), (self.name,), ())
 
+    def mean(self) -> Traced:
+        return self.tape.node(f"float({self.name}.mean())", float(self.value.mean()), (self.name,), ())
+
+    def listed(self, count: int) -> list[Traced]:
+        """As so many numbers."""
+        every = np.broadcast_to(self.value, count).tolist()
+        code = self.name if self.shape == (count,) else f"np.broadcast_to({self.name}, {count})"
+        return [self.tape.node(f"float({code}[{k}])", value, (self.name,)) for k, value in enumerate(every)]
+
     def any(self) -> bool:
         return self.tape.guard(f"bool({self.name}.any())", bool(self.value.any()), (self.name,))
 
@@ -557,16 +579,17 @@ def chosen(choose: Callable[..., T], numbers: Sequence[Any]) -> T:
 
 
 def array_of(values: Sequence[Any]) -> Any:
-    """Numbers as an array; of traced ones, one alone."""
-    if not any(type(each) is Traced for each in values):
+    """Numbers as an array."""
+    tape = next((each.tape for each in values if type(each) is Traced), None)
+    if tape is None:
         return np.asarray(values)
-    if len(values) != 1:
-        raise Untraceable("ranks differ")
-    return values[0].reshape(1)
+    return values[0].reshape(1) if len(values) == 1 else tape.array_of(values)
 
 
 def listed(values: Any, count: int) -> list[Any]:
     """An array as so many numbers."""
+    if type(values) is TracedArray:
+        return values.listed(count)
     return [values.number] * count if type(values) is Traced else np.broadcast_to(values, count).tolist()
 
 

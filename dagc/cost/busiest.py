@@ -31,7 +31,7 @@ DRAWS = 512
 """Random steps at most. The standard error of a mean over them is stated with it."""
 CELLS = 2**21
 """Random numbers at most: layers of very many experts are drawn less often."""
-BLOCK = 2**14
+BLOCK = 2**15
 """Of them used at once: these stay in a core's cache."""
 EXACT = 10**6
 """Products of coefficients up to which a maximum is counted exactly."""
@@ -85,7 +85,7 @@ def busiest_ranks(
     for chosen in sorted(set(of_token[few & drawn].tolist())):
         some = np.flatnonzero(drawn & (of_token == chosen))
         rows = _rows_by_token(p[some], slots[some], tokens, draws, limit, skip)
-        of_rank = _over_slots(rows, MANY_SLOTS)
+        of_rank = _whole_sums(rows)
         most[:, some], found[3, some] = _maxima(rows, of_rank, copies[some], slots[some], tile, most_rows)
     many = np.flatnonzero(~few)
     if len(many):
@@ -110,27 +110,26 @@ def _maxima(
         taken = np.minimum(rows, (most_rows / np.maximum(in_slots(copies.astype(float), slots), 1.0))[:, None])
         of_rank = taken.sum(axis=3)
         dropped = 1.0 - taken.reshape(len(rows), -1).sum(axis=1) / rows.reshape(len(rows), -1).sum(axis=1)
-    loads = (of_rank, _over_slots(_whole(taken / tile), MANY_SLOTS), _over_slots(rows != 0, MANY_SLOTS))
-    return np.array([each.max(axis=2) for each in loads], dtype=float), dropped
-
-
-def _whole(values: Floats) -> Floats:
-    """`np.ceil`, which is many times slower than `np.rint`."""
-    near = np.rint(values)
-    near += near < values
-    return near
+    found = np.full((3, *rows.shape[:2]), float(rows.shape[3]))
+    of_rank.max(axis=2, out=found[0])
+    _whole_sums(np.ceil(taken / tile)).max(axis=2, out=found[1])
+    if not rows.min():  # else all slots have some
+        _whole_sums((rows != 0).astype(float)).max(axis=2, out=found[2])
+    return found, dropped
 
 
 FEW_SLOTS = 7
 """Numbers that NumPy adds up one after the other; of more the order of its sums is another one."""
-MANY_SLOTS = 64
-"""Whole numbers that are faster to add up column by column, in whatever order."""
 
 
-def _over_slots(values: NDArray[Any], most: int = FEW_SLOTS) -> Floats:
-    """Sums over the slots of each rank, [..., ranks] from [..., ranks, slots], column by column where these are not
-    more than `most`."""
-    if values.shape[-1] > most:
+def _whole_sums(values: Floats) -> Floats:
+    """The same of whole numbers, which are the same in whatever order: in the fastest one."""
+    return np.asarray(np.einsum("...s->...", values))
+
+
+def _over_slots(values: NDArray[Any]) -> Floats:
+    """Sums over the slots of each rank, [..., ranks] from [..., ranks, slots], column by column where these are few."""
+    if values.shape[-1] > FEW_SLOTS:
         return np.asarray(values.sum(axis=-1), dtype=float)
     total = values[..., 0].astype(float)
     for slot in range(1, values.shape[-1]):
@@ -245,9 +244,12 @@ def _chances(p: Floats, limit: GroupLimit, draws: int) -> Floats:
     return np.minimum(found, 1.0)
 
 
-def _spread(p: Floats, slots: Counts, copies: Counts, limit: GroupLimit) -> Floats:
+@lru_cache(maxsize=256)
+def _spread(chances_of: bytes, slots_of: bytes, shape: tuple[int, int], limit: GroupLimit) -> Floats:
     """How much wider the rows of each rank [ranks] spread when tokens use few groups: standard deviations, relative to those
-    of independent choices."""
+    of independent choices. Chances of experts, and slots of a shape, by their bytes: numbers of tokens have the same."""
+    p, slots = np.frombuffer(chances_of), np.frombuffer(slots_of, dtype=np.int64).reshape(shape)
+    copies = copies_in(slots[None], len(p))[0]
     chances = (_chances(p, limit, ORDERS) / np.maximum(copies, 1))[:, slots]  # [draws, ranks, slots]
     within = (chances * (1 - chances)).sum(axis=2).mean(axis=0)
     between = chances.sum(axis=2).var(axis=0)
@@ -270,11 +272,14 @@ def _rows_by_expert(
         _normal(draws, each.shape[2]), np.sqrt(variance / np.maximum(1 - share, 0.5)), np.sqrt(variance)
     )  # fmt: skip
     none, slope = _quantiles(each, tokens), 1 - 2 * each
+    most_none = none.max()
     by_rank = (len(p), 1, ranks, per_rank)
     rank_variance = _over_slots(variance.reshape(by_rank))
     spread = None
     if limit.limits:
-        spread = np.array([_spread(*one, limit) for one in zip(p, slots, copies, strict=True)])[:, None]
+        spread = np.array(
+            [_spread(own.tobytes(), where.tobytes(), where.shape, limit) for own, where in zip(p, slots, strict=True)]
+        )[:, None]
         rank_variance = rank_variance * spread**2
     rank_mean = mean.reshape(by_rank).sum(axis=3)
     skew = (1 - 2 * rank_mean / (tokens * per_rank)) / 6
@@ -284,7 +289,7 @@ def _rows_by_expert(
         away = normal[first : first + at_once] * width
         away -= away.sum(axis=2, keepdims=True) * share
         z = away / deviation
-        some = z > none
+        some = 1.0 if z.min() > most_none else z > none
         # mean + away + (1 - 2 each) (z z - 1) / 6, in place: these are the largest arrays of a price.
         z *= z
         z -= 1

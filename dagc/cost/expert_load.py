@@ -282,4 +282,12 @@ def placed_layers(
     p = np.stack([
         expert_probabilities(routing, experts, top_k, tokens=tokens, ranks=ranks if in_order else 1) for routing in routings
     ])  # fmt: skip
-    return p, place_layers(p, ranks, redundant, groups, nodes, how)
+    return p, _placed(p.tobytes(), p.shape, ranks, redundant, groups, nodes, how)
+
+
+@lru_cache(maxsize=16)
+def _placed(
+    chances: bytes, shape: tuple[int, int], ranks: int, redundant: int, groups: int, nodes: int, how: str
+) -> Slots:
+    """Most loads are the same for every number of tokens."""
+    return place_layers(np.frombuffer(chances).reshape(shape), ranks, redundant, groups, nodes, how)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...base.arrays import NDArray
-from ...base.traced import is_traced, number
+from ...base.traced import called, is_traced, number
 from ..mesh import Mesh
 from ..op import Op
 from ..segment import Segment
@@ -72,9 +72,12 @@ def _joined(held: list[Run]) -> list[Run]:
 
 def over_blocks(values: NDArray[np.float64], axes: Axes, mesh: Mesh) -> Array:
     """A value for each block over `axes`, laid over the mesh; of length one where all are equal."""
+    return values.reshape([1] * len(mesh.atoms)) if is_traced(values) else _laid(values, axes, mesh)
+
+
+@called
+def _laid(values: NDArray[np.float64], axes: Axes, mesh: Mesh) -> Array:
     alike = [1] * len(mesh.atoms)
-    if is_traced(values):
-        return values.reshape(alike)
     if np.ptp(values) <= 1e-12 * float(np.abs(values).max(initial=0.0)):
         return values.ravel()[:1].reshape(alike)
     shape = [size if name in axes else 1 for name, size in mesh.atoms]
