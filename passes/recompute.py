@@ -14,6 +14,8 @@ from dagc.ir.op import FORWARD, RECOMPUTE, Op
 from dagc.ir.ops.attributes.attention import AttendAttrs
 from dagc.ir.segment import Segment
 
+from ..ir.naming import done_anew
+
 FULL = "full"
 
 
@@ -89,7 +91,7 @@ def recomputed(segment: Segment, chosen: set[str], *, whole: bool) -> Segment:
 
     def anew(name: str) -> str:
         op = source.get(name)
-        return f"{op.name}.again{name[len(op.name) :]}" if op is not None and op.name in needed else name
+        return done_anew(op.name, name) if op is not None and op.name in needed else name
 
     def copied(op: Op) -> Op:
         more = tuple(replace(value, name=anew(value.name)) for value in op.more)

@@ -45,6 +45,10 @@ class Diagnostic:
         return {"E": "error", "W": "warning", "R": "failed"}[self.code[0]]
 
     @property
+    def is_error(self) -> bool:
+        return self.severity == "error"
+
+    @property
     def file(self) -> str:
         """Name of the source, empty where it is of no place."""
         return self.span.source.name if self.span is not None else ""

@@ -37,7 +37,7 @@ class SpecError(Exception):
     @property
     def first(self) -> Diagnostic | None:
         """The first error, or else the first diagnostic."""
-        return next((d for d in self.diagnostics if d.severity == "error"), next(iter(self.diagnostics), None))
+        return next((d for d in self.diagnostics if d.is_error), next(iter(self.diagnostics), None))
 
     @property
     def file(self) -> str:
@@ -123,7 +123,7 @@ class Collector:
 
     def take(self, diagnostic: Diagnostic) -> None:
         """One that was made elsewhere; each is kept once. Of thousands the first are kept, and that there are more."""
-        if diagnostic.code.startswith("E") and diagnostic not in self._seen:
+        if diagnostic.is_error and diagnostic not in self._seen:
             self.errors += 1
         if diagnostic in self._seen or (len(self._seen) > MAX_DIAGNOSTICS and diagnostic.code in self._codes):
             return

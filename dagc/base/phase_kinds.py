@@ -38,11 +38,16 @@ SAMPLED = "sampled"
 
 def is_part(scope: str) -> bool:
     """Whether ops of this scope belong to one part of a mixed step."""
-    return scope == DECODE.name or scope.startswith(PROMPT)
+    return scope == DECODE.name or is_of_prompts(scope)
+
+
+def is_of_prompts(scope: str) -> bool:
+    """Whether ops of this scope belong to the prompts of a mixed step."""
+    return scope.startswith(PROMPT)
 
 
 def part_kind(scope: str, kind: str) -> PhaseKind:
     """What ops of a scope are like, in a graph of this kind."""
     if scope == DECODE.name:
         return DECODE
-    return PREFILL if scope.startswith(PROMPT) else PHASE_KINDS[kind]
+    return PREFILL if is_of_prompts(scope) else PHASE_KINDS[kind]

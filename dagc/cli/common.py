@@ -43,7 +43,7 @@ def put(data: bytes) -> None:
 
 def audible(diagnostics: Sequence[Diagnostic]) -> Sequence[Diagnostic]:
     """Those that are told: errors alone where the command is to be quiet."""
-    return [d for d in diagnostics if d.severity == "error"] if manner().quiet else diagnostics
+    return [d for d in diagnostics if d.is_error] if manner().quiet else diagnostics
 
 
 def verdict(spec: str, plan: CompiledPlan) -> str:

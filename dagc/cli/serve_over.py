@@ -123,7 +123,7 @@ def _plan(args: Namespace, given: Mapping[str, str]) -> Plan | str:
 
 
 def _said(error: SpecError) -> str:
-    return "; ".join(f"{d.code}: {d.message}" for d in error.diagnostics if d.code.startswith("E"))
+    return "; ".join(f"{d.code}: {d.message}" for d in error.diagnostics if d.is_error)
 
 
 def _row(settings: Mapping[str, str], plan: Plan, name: str, words: Sequence[str]) -> GridRow:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..calib import delta_decode, delta_prefill, short_conv
+from ..ir.naming import of_all_parts
 from ..ir.op import Op
 from ..ir.ops.attributes.recurrent import DeltaAttrs
 from ..ir.ops.kind import Fuse
@@ -23,7 +24,7 @@ def match_deltas(found: Match) -> None:
     """Delta rules, each with the convolutions that only it reads; the parts of a mixed step convolve one by one."""
     rules: dict[str, list[Op]] = {}
     for op in found.shapes.of_kind("delta"):
-        rules.setdefault(op.name.removesuffix(f".{op.scope}"), []).append(op)
+        rules.setdefault(of_all_parts(op.name, op.scope), []).append(op)
     for parts in rules.values():
         measured = [_delta(found, op) for op in parts]
         for op, each in zip(parts, measured, strict=True):

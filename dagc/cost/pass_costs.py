@@ -14,6 +14,7 @@ from ..base.frozen import replace
 from ..ir.entries import follows
 from ..ir.graph import Graph
 from ..ir.mesh import Mesh
+from ..ir.naming import scope_and_dim
 from ..ir.noted_sizes import NotedSizes
 from ..ir.op import Op
 from ..ir.ops.op_set import counted, flops
@@ -45,7 +46,7 @@ class PassSizes(NotedSizes):
     def __init__(self, plain: Segment, passes: PassCosts) -> None:
         super().__init__(plain.sizes, lambda dim: passes.asked.add(dim))
         self.plain, self.passes = plain, passes
-        self.apart = {key.rpartition(":")[2] for key in plain.sizes if ":" in key}
+        self.apart = {dim for scope, dim in map(scope_and_dim, plain.sizes) if scope}
 
     def get(self, dim: str, default: Any = None) -> Any:
         self.passes.asked.add(dim)
@@ -159,7 +160,7 @@ def differing(some: tuple[Segment, ...], others: tuple[Segment, ...], asked: Col
         found.update(a.sizes.keys() ^ b.sizes.keys())
         found.update(dim for dim, size in a.sizes.items() if b.sizes.get(dim) != size)
         found.update(dim for dim in following if _size(a, dim) != _size(b, dim))
-    return found | {dim.rpartition(":")[2] for dim in found}
+    return found | {scope_and_dim(key)[1] for key in found}
 
 
 def _size(segment: Segment, dim: str) -> float | None:

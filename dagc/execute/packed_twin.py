@@ -9,6 +9,7 @@ from typing import Protocol
 from ..base.frozen import record
 from ..base.phase_kinds import DECODE, SAMPLED
 from ..ir.graph import Graph
+from ..ir.naming import size_key
 from ..ir.ops.packing import sequences_of_rank
 
 MORE = 40
@@ -54,15 +55,15 @@ def packed_sizes(found: Splits, plan: Graph) -> Mapping[tuple[str, int], int]:
     small = next(
         one for one in (*choices(whole, branches(plan)), whole)
         if rows(one) >= min(least, rows(whole)) and all(_as_even(found, key, a, b) for key, a, b in (
-            ("seq", rows(whole), rows(one)), (f"{SAMPLED}:seq", rows(whole, sampled), rows(one, sampled)),
+            ("seq", rows(whole), rows(one)), (size_key(SAMPLED, "seq"), rows(whole, sampled), rows(one, sampled)),
         ))
     )  # fmt: skip
     known = {("batch", ranks): few, ("seq", rows(whole)): rows(small)}
-    known[f"{SAMPLED}:seq", rows(whole, sampled)] = rows(small, sampled)
+    known[size_key(SAMPLED, "seq"), rows(whole, sampled)] = rows(small, sampled)
     for one, part in zip(small, whole, strict=True):
-        known[f"{part.scope}:batch", ranks * part.each] = few * one.each
-        known[f"{part.scope}:seq", part.seq] = one.seq
-        known[f"{part.scope}:context", part.context] = one.context
+        known[size_key(part.scope, "batch"), ranks * part.each] = few * one.each
+        known[size_key(part.scope, "seq"), part.seq] = one.seq
+        known[size_key(part.scope, "context"), part.context] = one.context
     return known
 
 

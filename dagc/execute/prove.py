@@ -14,6 +14,7 @@ from ..cost.kv_cache import cache_policy
 from ..cost.records import Costs, OpCost
 from ..ir.graph import Graph
 from ..ir.mesh import Mesh
+from ..ir.naming import remembers
 from ..ir.op import Op
 from ..ir.ops.kind import Tokens
 from ..ir.ops.leaving import EVERY
@@ -309,7 +310,7 @@ class Recording:
     def batch_axis(self, layer: int, name: str) -> int:
         """Where the sequences are in a value, or in a state."""
         segment = next(s for s, at in self.machine.graph.layers if at == layer)
-        op = segment.by_name.get(name) or state_of(segment, segment.by_name[name.removesuffix(".state")])
+        op = segment.by_name.get(name) or state_of(segment, segment.by_name[remembers(name)])
         rows = EVERY if op is not None and EVERY in op.dims else "batch"
         return op.dims.index(rows) if op is not None else 0
 

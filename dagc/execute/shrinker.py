@@ -14,6 +14,7 @@ from ..base.frozen import record
 from ..base.number_texts import numbers_of, text_of
 from ..ir.entries import entries_dim, group_of
 from ..ir.graph import Graph
+from ..ir.naming import size_key
 from ..ir.op import Op
 from ..ir.ops.attention import rope_of_factors, rotated
 from ..ir.ops.attention_operands import chooses, entry_operands
@@ -153,7 +154,7 @@ class Shrinker:
     def few(self, route: Op, expert: str, count: int, physical: int, top_k: int) -> Experts:
         """As few experts as the ranks, the groups and the choices of a token allow: two a rank where the plan has more
         than one, spare copies where it has some, more experts than choices where it has more."""
-        held, dense = self.parts((f"experts:{expert}", physical)), self.parts((expert, count))
+        held, dense = self.parts((size_key("experts", expert), physical)), self.parts((expert, count))
         step = lcm(*held, 1)
         groups, limit = route.of(RouteAttrs).groups, route.of(RouteAttrs).groups_limit
         choices = self.cut(route.dims[-1], top_k, CHOICES)
@@ -206,7 +207,7 @@ class Shrinker:
         size = segment.size(dim, scope)
         kind = stem(dim)
         if kind in PHASE_DIMS:
-            own = f"{scope}:{dim}"
+            own = size_key(scope, dim)
             return float(self.known[own if own in segment.sizes else dim, int(size)])
         if kind == "expert" and self.is_routed(segment, dim):
             small = self.routers[int(segment.sizes[dim]), int(segment.size(dim, "experts"))]
@@ -250,8 +251,8 @@ class Shrinker:
     def made(self, segment: Segment, dim: str, scope: str = "dense") -> float:
         """Sizes that functions make: choices of a router, slots of its experts, tokens that are selected."""
         if stem(dim) == "chosen":
-            scope = scope if f"{scope}:{dim}" in segment.sizes else "dense"  # one size for all parts
-            own = tuple(f"{part}:context" for part in segment.parts if scope in (part, "dense")) or ("context",)
+            scope = scope if size_key(scope, dim) in segment.sizes else "dense"  # one size for all parts
+            own = tuple(size_key(part, "context") for part in segment.parts if scope in (part, "dense")) or ("context",)
             found = [(int(segment.sizes[key]), self.known[key, int(segment.sizes[key])]) for key in own]
             group = group_of(chosen_from(segment, dim) or "")
             if group is not None:  # groups of tokens, the begun one among them
@@ -288,7 +289,7 @@ class Shrinker:
         context = int(self.plan.head.size("context", part or "dense"))
         ops = (op for s in self.plan.segments for op in s.ops if part in ("", op.scope))
         found = sorted({float(v) for op in ops for v in _reaches(op.attrs) if 0 < v < context})
-        small = self.known[f"{part}:context" if part else "context", context]
+        small = self.known[size_key(part, "context") if part else "context", context]
         return {value: float(max(1, 1 + (i + 1) * (small - 1) // (len(found) + 1))) for i, value in enumerate(found)}
 
     def attrs(self, segment: Segment, op: Op) -> Attrs:
@@ -372,7 +373,8 @@ def layouts(segment: Segment) -> Iterator[tuple[str, int, Axes]]:
     def of(dims: tuple[str, ...], axes: tuple[Axes, ...], scope: str) -> Iterator[tuple[str, int, Axes]]:
         for dim, split in zip(dims, axes, strict=True):
             if split and stem(dim) != "slot":
-                name = f"{scope}:{dim}" if f"{scope}:{dim}" in segment.sizes else dim
+                own = size_key(scope, dim)
+                name = own if own in segment.sizes else dim
                 yield name, int(segment.size(dim, scope)), split
 
     if segment.entry is not None:

@@ -13,7 +13,9 @@ from itertools import chain
 from ..base.frozen import record
 from ..ir.graph import Graph, Stage, runs
 from ..ir.handed_on import are_handed_on, carried
+from ..ir.naming import scope_and_dim, size_key
 from ..ir.ops.op_set import OPS, table_by_id
+from ..ir.routed_dims import stem
 from ..ir.segment import Segment
 from ..ir.verify.violation import VerifyError
 from ..spec.unit import Unit
@@ -53,9 +55,9 @@ class Twin:
         parts = tuple(
             replace(
                 part,
-                sequences=int(sizes[f"{part.scope}:batch"]) * self.placed.microbatches * self.placed.lanes,
-                tokens=int(sizes[f"{part.scope}:seq"]),
-                context=int(sizes[f"{part.scope}:context"]),
+                sequences=int(sizes[size_key(part.scope, "batch")]) * self.placed.microbatches * self.placed.lanes,
+                tokens=int(sizes[size_key(part.scope, "seq")]),
+                context=int(sizes[size_key(part.scope, "context")]),
             )
             for part in unit.phase.parts
             if unit.phase.is_packed
@@ -75,7 +77,8 @@ class Twin:
     @staticmethod
     def spare(segment: Segment) -> int:
         """Spare copies of experts."""
-        spares = [int(n - segment.sizes[k[8:]]) for k, n in segment.sizes.items() if k.startswith("experts:expert")]
+        known = ((*scope_and_dim(key), size) for key, size in segment.sizes.items())
+        spares = (int(n - segment.sizes[dim]) for scope, dim, n in known if (scope, stem(dim)) == ("experts", "expert"))
         return max(spares, default=0)
 
     @property
@@ -122,7 +125,7 @@ def shrunk(shrinker: Shrinker, lowered: Segment, segment: Segment, repeat: int) 
     """A segment of the plan (or of its model, whose dims are those of `lowered`) on the twin's sizes."""
     sizes: dict[str, float] = {}
     for key in segment.sizes:
-        scope, _, dim = key.rpartition(":")
+        scope, dim = scope_and_dim(key)
         sizes[key] = shrinker.size(lowered, dim, scope or "dense")
     ops = tuple(replace(op, attrs=shrinker.attrs(lowered, op)) for op in segment.ops)
     return replace(segment, repeat=repeat, ops=ops, sizes=sizes)

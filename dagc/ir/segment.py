@@ -9,8 +9,9 @@ from typing import Any, Protocol
 
 from ..base.collectives import ACROSS, FROM_EXPERTS
 from ..base.frozen import record, replace
-from ..base.phase_kinds import PROMPT, is_part
+from ..base.phase_kinds import is_of_prompts, is_part
 from .entries import derived
+from .naming import scope_and_dim, size_key
 from .noted_sizes import with_others
 from .op import SCOPES, Op, Taken, Value, Weight
 from .ops.attributes.attention import AttendAttrs
@@ -58,7 +59,7 @@ class Segment:
     gives: tuple[tuple[str, str], ...] = ()
 
     def size(self, dim: str, scope: str = "dense") -> float:
-        if scope != "dense" and (own := f"{scope}:{dim}") in self.sizes:
+        if scope != "dense" and (own := size_key(scope, dim)) in self.sizes:
             return self.sizes[own]
         found = self.sizes.get(dim)
         return derived(self, dim, scope) if found is None else found
@@ -95,7 +96,7 @@ class Segment:
     def _parts(self) -> Mapping[str, Segment]:
         found: dict[str, dict[str, float]] = {}
         for key in self.sizes:
-            scope, _, dim = key.rpartition(":")
+            scope, dim = scope_and_dim(key)
             if scope and scope not in SCOPES:
                 found.setdefault(scope, {})[dim] = self.sizes[key]
         packed = {PACKED_BATCH: self.sizes["batch"]} if found else {}
@@ -104,10 +105,8 @@ class Segment:
     @property
     def parts(self) -> tuple[str, ...]:
         """Scopes of the parts of a mixed step, in the order in which their tokens are packed; none in other graphs."""
-        found = (
-            scope for scope, _, dim in (key.rpartition(":") for key in self.sizes) if dim == "batch" and is_part(scope)
-        )
-        return tuple(sorted(found, key=lambda scope: (scope.startswith(PROMPT), len(scope), scope)))
+        found = (scope for scope, dim in map(scope_and_dim, self.sizes) if dim == "batch" and is_part(scope))
+        return tuple(sorted(found, key=lambda scope: (is_of_prompts(scope), len(scope), scope)))
 
     @cached_property
     def by_name(self) -> dict[str, Op]:

@@ -247,7 +247,7 @@ class Elaborator:
         read_phase(section, without, names, pools, model, workload, self.model_named, judged=not choices)
         self.out.steps = found.steps
         for diagnostic in found.items:
-            if diagnostic.code.startswith("E"):
+            if diagnostic.is_error:
                 self.out.take(diagnostic)
 
     def serves(

@@ -55,9 +55,7 @@ def compiled(task: Task) -> SweepRow:
         spec = load(Source(task.name, task.text), Collector(), settings, base, task.allow_import)
         plan = compile_spec(spec, Collector(), task.phases or None, servings=task.servings)
     except SpecError as error:
-        return SweepRow(
-            settings, errors=tuple(f"{d.code}: {d.message}" for d in error.diagnostics if d.code.startswith("E"))
-        )
+        return SweepRow(settings, errors=tuple(f"{d.code}: {d.message}" for d in error.diagnostics if d.is_error))
     except Exception as error:  # the fault of one point does not affect the others
         return SweepRow(settings, errors=(f"internal error: {type(error).__name__}: {error}",))
     return row_of(settings, all_metrics(plan.subject()), plan.requirements, plan.fits)

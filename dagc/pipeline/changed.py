@@ -178,7 +178,7 @@ def unbalanced(phase: Phase) -> Phase:
 
 
 def _errors(found: Sequence[Diagnostic]) -> tuple[Diagnostic, ...]:
-    return tuple(d for d in found if d.code.startswith("E"))
+    return tuple(d for d in found if d.is_error)
 
 
 def _engine_memory(spec: Spec, phase: Phase) -> EngineMemory:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ..base.diagnostics import Collector
 from ..base.frozen import replace
-from ..base.phase_kinds import DECODE, MIXED, PREFILL, PROMPT, SAMPLED
+from ..base.phase_kinds import DECODE, MIXED, PREFILL, PROMPT, SAMPLED, is_of_prompts
 from ..cost.price import launched_s
 from ..cost.schedule.pipelines import PIPELINES
 from ..cost.schedule.scheduler import Paced, Scheduler
@@ -140,7 +140,7 @@ def _figures(own: Priced, phase: Phase) -> Figures:
             routed_s += time_s
         elif op.scope in (DECODE.name, SAMPLED):
             decode_s += time_s
-        elif op.scope.startswith(PROMPT):
+        elif is_of_prompts(op.scope):
             prompt_s += time_s
     time_s = _seconds(own, schedule)
     if time_s != schedule.period_s:

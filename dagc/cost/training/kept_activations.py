@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from ...base.frozen import record, replace
 from ...ir.graph import Graph, Stage
 from ...ir.handed_on import are_handed_on
+from ...ir.naming import done_anew
 from ...ir.op import FORWARD, RECOMPUTE, UPDATE, WEIGHT, Op
 from ...ir.ops.attention_work import score_bytes
 from ...ir.ops.attributes.attention import AttendAttrs
@@ -111,11 +112,14 @@ def kept_bytes(segment: Segment, graph: Graph, imbalance: float) -> Mapping[str,
 
 def kept_scores(segment: Segment, graph: Graph) -> dict[str, float]:
     """The softmax of stored scores, by attention: gradients read it. Of an attention that is done anew it is there then."""
-    again = {op.name.partition(".again")[0] for op in segment.ops if op.cell == RECOMPUTE}
+    anew = {op.name for op in segment.ops if op.cell == RECOMPUTE}
     stored = (
         op
         for op in segment.ops
-        if op.cell == FORWARD and type(op.attrs) is AttendAttrs and op.attrs.kernel != "flash" and op.name not in again
+        if op.cell == FORWARD
+        and type(op.attrs) is AttendAttrs
+        and op.attrs.kernel != "flash"
+        and done_anew(op.name) not in anew
     )
     return {f"{op.name}.scores": score_bytes(segment.within(op.scope), op, graph.the_mesh) for op in stored}
 
@@ -158,7 +162,7 @@ def kept_results(segment: Segment) -> set[str]:
     return {
         op.name
         for op in segment.ops
-        if op.cell == FORWARD and OPS[op.kind].kept and op.name in quantised and f"{op.name}.again" not in anew
+        if op.cell == FORWARD and OPS[op.kind].kept and op.name in quantised and done_anew(op.name) not in anew
     }
 
 

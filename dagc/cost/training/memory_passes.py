@@ -18,6 +18,7 @@ from ...ir.op import Op
 from ...ir.ops.attributes.experts import ExchangeAttrs
 from ...ir.ops.attributes.training import AccumulateAttrs, WeightAttrs
 from ...ir.ops.kind import Tokens
+from ...ir.ops.norms import gain_grad
 from ...ir.ops.op_set import OPS, input_layout, result_layout, traffic
 from ...ir.ops.sizes import local_bytes, local_count
 from ...ir.ops.training import STATES
@@ -86,7 +87,7 @@ def _rides(segment: Segment, op: Op) -> bool:
         return made is not None and made.kind == "contract" and segment.is_weight(op.inputs[1]) and readers == [op]
     if op.kind == "sum_dims":  # its gradient, by that of the weights
         return any(reader.kind == "contract" for reader in readers)
-    if op.kind.endswith("_gain_grad"):
+    if op.kind == gain_grad(OPS[op.kind].gradient_of):
         beside = OPS[op.kind].gradient_of + "_grad"
         return any(reader.kind == beside and reader.inputs == op.inputs for reader in readers)
     return False

@@ -10,6 +10,11 @@ from .elementwise import per_element
 from .kind import IN_EXPERTS, ROW_SUMS, DimsRule, Fuse, Misfit, OpKind, RowSum, listed, operands, same_dims
 
 
+def gain_grad(norm: str) -> str:
+    """The kind of op that is the gradient of a norm's gain."""
+    return f"{norm}_gain_grad"
+
+
 def _normed(sums: int) -> DimsRule:
     """The value, its gain where it has one, and so many sums of each row where its width is split and the sums are ops of
     their own."""

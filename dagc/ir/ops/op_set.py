@@ -10,6 +10,7 @@ from ...base.dtypes import DTYPE_BYTES
 from ...base.frozen import record
 from ..graph import Graph
 from ..mesh import Mesh
+from ..naming import state_name
 from ..op import Op
 from ..segment import Segment
 from ..sharding import Axes, Sharding
@@ -141,7 +142,7 @@ def state_of(segment: Segment, op: Op) -> Op | None:
         return None
     dims, dtype = state(segment, op)
     return Op(
-        f"{op.name}.state", "cache", (op.name,), dims, dtype, op.block, op.scope, sharding=Sharding(by_loops(op, dims))
+        state_name(op.name), "cache", (op.name,), dims, dtype, op.block, op.scope, sharding=Sharding(by_loops(op, dims))
     )
 
 

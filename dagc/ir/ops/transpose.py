@@ -14,6 +14,7 @@ from .attributes.experts import OF_CHOICE, CombineAttrs, DispatchAttrs, Exchange
 from .attributes.losses import LossAttrs
 from .attributes.recurrent import DeltaGradAttrs
 from .gradients import KINDS
+from .norms import gain_grad
 
 
 class Emitter(Protocol):
@@ -88,7 +89,7 @@ def _by_kind(layer: Emitter, op: Op, upstream: str) -> Iterator[Gradient]:
 def _norm(layer: Emitter, op: Op, upstream: str) -> Iterator[Gradient]:
     yield _piece(layer, op, f"{op.kind}_grad", (upstream, *op.inputs), op.inputs[0], op.attrs)
     if len(op.inputs) > 1:
-        yield _piece(layer, op, f"{op.kind}_gain_grad", (upstream, *op.inputs), op.inputs[1], op.attrs)
+        yield _piece(layer, op, gain_grad(op.kind), (upstream, *op.inputs), op.inputs[1], op.attrs)
 
 
 def _rope(layer: Emitter, op: Op, upstream: str) -> Iterator[Gradient]:

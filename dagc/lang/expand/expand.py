@@ -10,6 +10,7 @@ from ...base.frozen import replace
 from ...base.traced import number
 from ...ir.entries import group_of
 from ...ir.graph import Graph, Stage
+from ...ir.naming import of_part
 from ...ir.op import Op, Taken, Weight
 from ...ir.ops.attributes.attention import PoolAttrs
 from ...ir.ops.attributes.experts import RouteAttrs
@@ -84,7 +85,7 @@ def of_all_parts(unit: Unit, layer: Layer, batching: Batching, sources: Sources)
     ]
     for scope, segment in alone:
         names = [op.name for op in segment.ops if (segment.name, op.name) in unit.spans]
-        unit.spans.update({(segment.name, f"{name}.{scope}"): unit.spans[segment.name, name] for name in names})
+        unit.spans.update({(segment.name, of_part(name, scope)): unit.spans[segment.name, name] for name in names})
     try:
         return joined(alone, batching.ranks)
     except CannotJoin as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...base.frozen import replace
+from ...ir.naming import size_key
 from ...ir.op import Op
 from ...ir.ops.attributes.experts import RouteAttrs
 from ...ir.requests import IDS
@@ -117,7 +118,7 @@ def _size_slots(call: BlockCall, over: str, slot: str, top_k: float, empty: floa
     sizes = call.sizes
     phase = call.block.builder.unit.phase
     physical = sizes[over] + phase.strategy.redundant
-    sizes[f"experts:{over}"] = physical
+    sizes[size_key("experts", over)] = physical
     share = left_out(phase.experts.skip, sizes[over], empty)
     sizes[slot] = sizes["batch"] * sizes["seq"] * after_skipping(top_k, share) / physical
 

@@ -16,6 +16,7 @@ from ...base.frozen import field, mutable, replace
 from ...base.phase_kinds import SAMPLED
 from ...base.traced import number
 from ...ir.entries import group_of
+from ...ir.naming import of_part, size_key
 from ...ir.op import Op
 from ...ir.ops.further import further_results
 from ...ir.ops.op_set import OPS
@@ -67,10 +68,10 @@ class _Join:
                     raise CannotJoin(f"weight {weight.name[1:]} is stored differently for prompts and in decode")
         parts = [*zip(self.scopes, self.segments, strict=True)]
         taken = tuple(
-            replace(v, name=f"{v.name}.{scope}", scope=scope) for scope, s in parts for v in s.taken if v.kind != IDS
+            replace(v, name=of_part(v.name, scope), scope=scope) for scope, s in parts for v in s.taken if v.kind != IDS
         )
         handed = tuple(
-            (f"{n}.{scope}", self.unpacked(scope, s, v)) for scope, s in parts for n, v in s.handed if v != IDS
+            (of_part(n, scope), self.unpacked(scope, s, v)) for scope, s in parts for n, v in s.handed if v != IDS
         )
         taken += tuple(v for v in self.first.taken if v.kind == IDS)  # ids of all parts, packed
         handed += tuple(pair for pair in self.first.handed if pair[1] == IDS)
@@ -152,12 +153,12 @@ class _Join:
                 self.sizes[dim] = sizes[0]
             else:
                 self.sizes[dim] = max(sizes)
-                self.sizes |= {f"{p}:{dim}": s.sizes[dim] for p, s in zip(self.scopes, self.segments, strict=True)}
+                self.sizes |= {size_key(p, dim): s.sizes[dim] for p, s in zip(self.scopes, self.segments, strict=True)}
         for scope, segment in zip(self.scopes, self.segments, strict=True):
-            self.sizes |= {f"{scope}:{dim}": segment.sizes[dim] for dim in PHASE_DIMS}
+            self.sizes |= {size_key(scope, dim): segment.sizes[dim] for dim in PHASE_DIMS}
         if self.sampled:
             found = zip(self.segments, self.sampled_rows, strict=True)
-            self.sizes[f"{SAMPLED}:seq"] = number(sum(self.rows(s, all_tokens=every) for s, every in found))
+            self.sizes[size_key(SAMPLED, "seq")] = number(sum(self.rows(s, all_tokens=every) for s, every in found))
 
     def rows(self, segment: Segment, *, all_tokens: bool) -> float:
         """Of a part on a rank."""
@@ -180,7 +181,7 @@ class _Join:
         if op.scope != "dense":
             raise CannotJoin(f"{op.name}: routed experts are not the same for prompts and in decode")
         inputs = tuple(n if n.startswith("@") else self.unpacked(scope, segment, n) for n in op.inputs)
-        renamed = replace(op, name=f"{op.name}.{scope}", inputs=inputs, scope=scope)
+        renamed = replace(op, name=of_part(op.name, scope), inputs=inputs, scope=scope)
         self.add(replace(renamed, more=further_results(renamed, None)))
 
     def one(self, ops: Sequence[Op]) -> None:
@@ -208,12 +209,12 @@ class _Join:
 
     def unpacked(self, scope: str, segment: Segment, name: str) -> str:
         """A value as a part has it."""
-        own = f"{name}.{scope}"
+        own = of_part(name, scope)
         if name in segment.beside and segment.beside[name].kind != IDS:
             return own
         if not self.is_packed(name) and name in segment.by_name:
             op = segment.by_name[name]
-            return own if op.name == name else f"{op.name}.{scope}{name[len(op.name) :]}"
+            return own if op.name == name else of_part(op.name, scope) + name[len(op.name) :]
         dims = segment.dims_of(name)
         if "batch" not in dims:  # the same for every token
             return name
@@ -232,12 +233,12 @@ class _Join:
         if op.name != name or len(whole) > 1 or not whole:
             raise CannotJoin(f"{name} has other dimensions for prompts than in decode")
         every = all("seq" in d for d in dims)
-        own = tuple(f"{name}.{scope}" for scope in self.scopes)
+        own = tuple(of_part(name, scope) for scope in self.scopes)
         scope = "dense" if every else SAMPLED
         self.add(Op(name, "pack", own, whole.pop(), op.dtype, op.block, scope))
         if not every:
             self.sizes.setdefault(
-                f"{SAMPLED}:seq",
+                size_key(SAMPLED, "seq"),
                 number(sum(self.rows(s, all_tokens="seq" in d) for s, d in zip(self.segments, dims, strict=True))),
             )
         return name

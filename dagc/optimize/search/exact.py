@@ -184,7 +184,7 @@ class Judge:
         out = Collector()
         phase = spec.phase(self.name, values, out)
         if phase is None:
-            wrong = next(d for d in out.items if d.code.startswith("E"))
+            wrong = next(d for d in out.items if d.is_error)
             return Plan(self.spec.phase(self.name), None, ("the phase as it is read", wrong.code), wrong.message)
         return self.plan(phase, seen)
 
@@ -193,7 +193,7 @@ class Judge:
         try:
             estimate = self.costed(phase, seen)
         except SpecError as error:
-            first = next(d for d in error.diagnostics if d.code.startswith("E"))
+            first = next(d for d in error.diagnostics if d.is_error)
             rule = CACHE if isinstance(error.__context__, NoCacheSplit) else LAYOUT
             return Plan(phase, None, (rule, first.code), first.message)
         except CutBlocks as error:

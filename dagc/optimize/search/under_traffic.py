@@ -91,7 +91,7 @@ def simulated(
     out = Collector()
     closed = spec.closed({name: dict(own) for name, own in values.items()}, out)
     if closed is None:
-        wrong = next(d for d in out.items if d.code.startswith("E"))
+        wrong = next(d for d in out.items if d.is_error)
         reasons.add("the spec as it is read", wrong.message, float("inf"), values)
         return None
     why = None if allowed is None else allowed([Unit(closed, phase, Collector()) for phase in closed.phases])
@@ -101,7 +101,7 @@ def simulated(
     try:
         plan = compile_spec(closed, Collector(), servings=servings)
     except SpecError as error:
-        wrong = next(d for d in error.diagnostics if d.code.startswith("E"))
+        wrong = next(d for d in error.diagnostics if d.is_error)
         if wrong.code == UNKNOWN:
             raise
         reasons.add("layout", wrong.message, float("inf"), values)

@@ -9,6 +9,7 @@ from ...base.frozen import field, mutable
 from ...base.phase_kinds import DECODE, PREFILL
 from ...base.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, show
 from ...cost.schedule.records import PathStep
+from ...ir.naming import size_key
 from ...ir.ops.op_set import attention_imbalance
 from ...ir.requests import request_moves
 from ...ir.routed_dims import skipped_share
@@ -85,7 +86,7 @@ def worst_layer(result: PhaseResult) -> str:
 def _unplaced(result: PhaseResult, imbalance: float, plain: float) -> str:
     if plain <= imbalance + 0.005:
         return ""
-    spares = any(s.sizes.get(f"experts:{d}", n) > n for s in result.graph.segments for d, n in s.sizes.items())
+    spares = any(s.sizes.get(size_key("experts", d), n) > n for s in result.graph.segments for d, n in s.sizes.items())
     return f" ({plain:.2f} {'without spare copies' if spares else 'as experts are numbered'})"
 
 

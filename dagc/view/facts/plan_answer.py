@@ -106,7 +106,7 @@ def _limits(plan: CompiledPlan) -> Iterator[str]:
 def _trained(result: TrainingResult) -> str:
     from .training_words import limit_text
 
-    return limit_text(result)
+    return f"{result.name}: {limit_text(result)}"
 
 
 def _binding(plan: CompiledPlan) -> Verdict | None:

@@ -269,7 +269,7 @@ def limit_text(result: TrainingResult) -> str:
         if seconds >= 0.005 * step_s:
             clauses.append(f"{seconds / step_s:.0%} {words}")
     where = f" (stage {stage})" if result.steps.schedule.gpus > 1 else ""
-    return f"{result.name}: {', '.join(clauses)}{where}"
+    return f"{', '.join(clauses)}{where}"
 
 
 def _led(result: TrainingResult, stage: int) -> str:
@@ -327,4 +327,4 @@ def step_text(result: TrainingResult) -> str:
     """The step in sentences, as pages and notebooks say it."""
     ratio = f", {result.time_s / result.floor_s:.2f} times its floor at datasheet peaks" if result.floor_s else ""
     step = f"A step takes {show(result.time_s, TIME)}{ratio}; {schedule_text(result)}, MFU {percent(result.mfu)}."
-    return f"{step} {sentence(limit_text(result).removeprefix(f'{result.name}: '))}"
+    return f"{step} {sentence(limit_text(result))}"

@@ -62,7 +62,7 @@ def _lines(plan: CompiledPlan, sensitivities: Sensitivities) -> Iterator[str]:
     for name, held in shared_lines(plan):
         yield ""
         yield escaped(f"shared GPUs: {name}, the fullest: {held}")
-    warnings = [d for d in plan.diagnostics if d.code.startswith("W")]
+    warnings = [d for d in plan.diagnostics if d.severity == "warning"]
     if warnings:
         yield ""
         for d in warnings:

@@ -28,7 +28,7 @@ def _pipeline(plan: CompiledPlan, result: TrainingResult, choice: Choice) -> She
         f"{result.name}: cells of one step, {schedule_text(result)}",
         f"{show(cells_s, TIME)} to the last gradient, of which GPUs wait {idle:.1%} in the mean, and "
         f"{show(result.update_s, TIME)} for new weights",
-        limit_text(result).removeprefix(f"{result.name}: "),
+        limit_text(result),
     ]
     return Sheet(heading, pipeline_chart.draw(chart), pipeline_chart.keys(chart))
 
@@ -65,7 +65,7 @@ def _layer(plan: CompiledPlan, result: TrainingResult, choice: Choice) -> Sheet:
 def _path(plan: CompiledPlan, result: TrainingResult, choice: Choice) -> Sheet:
     heading = [
         f"{result.name}: longest path of a step, all cells of a kind on a stage added up",
-        limit_text(result).removeprefix(f"{result.name}: "),
+        limit_text(result),
     ]
     return Sheet(heading, step_waterfall.draw(result), step_waterfall.keys(result))
 
