@@ -121,7 +121,7 @@ def assembled(
     return PhaseResult(
         graph=graph,
         costs=end.costs,
-        floor=end.floor,
+        least=end.least,
         schedule=end.schedule,
         chunks=passes,
         memory=memory,
@@ -236,7 +236,7 @@ def _in_flight(found: tuple[Chunk, ...], graph: Graph) -> tuple[Chunk, ...]:
 
     times = added_s([c.schedule for c in found]), added_s([c.floor for c in found])
     return tuple(
-        replace(c, schedule=shortened(c.schedule, own), floor=shortened(c.floor, floor))
+        replace(c, schedule=shortened(c.schedule, own), least=shortened(c.floor, floor))
         for c, own, floor in zip(found, *times, strict=True)
     )
 
@@ -261,5 +261,5 @@ def _priced(
     kept = None if prices is None else prices(findings.graph, unit)
     findings = PriceOps().run(findings) if kept is None else replace(findings, costs=kept[0])
     findings = ScheduleOps().run(findings)
-    assert findings.schedule is not None and findings.floor is not None
-    return Chunk(size.count, size.tokens, size.context, findings.the_costs, findings.schedule, findings.floor)
+    assert findings.schedule is not None and findings.least is not None
+    return Chunk(size.count, size.tokens, size.context, findings.the_costs, findings.schedule, findings.least)

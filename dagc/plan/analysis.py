@@ -8,6 +8,7 @@ from ..base.frozen import record
 from ..cost.footprint import Memory
 from ..cost.pass_costs import PassCosts
 from ..cost.records import Costs
+from ..cost.schedule.at_peak import Floor, known
 from ..cost.schedule.records import Schedule
 from ..ir.graph import Graph
 from ..spec.hardware import Hardware
@@ -17,8 +18,8 @@ from ..spec.unit import Unit
 @record
 class Findings:
     """About one pass over a lowered graph of a phase. `hardware`: instead of the spec's; `passes`: costs that it shares with other
-    passes of the phase. `floor`: of the schedule at datasheet
-    peaks the times alone. None: the analysis has not run."""
+    passes of the phase. `least`: the schedule at datasheet
+    peaks, which `floor` has the times of. None: the analysis has not run."""
 
     graph: Graph
     unit: Unit
@@ -26,8 +27,12 @@ class Findings:
     passes: PassCosts | None = None
     costs: Costs | None = None
     schedule: Schedule | None = None
-    floor: Schedule | None = None
+    least: Floor | None = None
     memory: Memory | None = None
+
+    @property
+    def floor(self) -> Schedule | None:
+        return None if self.least is None else known(self.least)
 
     @property
     def the_costs(self) -> Costs:

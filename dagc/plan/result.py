@@ -10,6 +10,7 @@ from ..base.frozen import field, record, replace
 from ..base.phase_kinds import MIXED, PHASE_KINDS, PhaseKind
 from ..cost.footprint import Memory
 from ..cost.records import Costs, ExpertCache, OpCost, Rebalanced
+from ..cost.schedule.at_peak import Floor, known
 from ..cost.schedule.records import PathStep, Schedule
 from ..ir.graph import Graph
 from ..ir.sharding import AT_EXPERTS, Axes
@@ -68,14 +69,18 @@ Sensitivities = Mapping[str, tuple[Sensitivity, ...]]
 @record(slots=False)
 class Chunk:
     """Passes of a phase that are priced as one: each takes in `tokens` of every sequence, up to `context`. A phase whose
-    prompts are not cut has one of one pass. Its costs, and its schedules as estimated and at datasheet peaks."""
+    prompts are not cut has one of one pass. Its costs, and its schedules as estimated and at datasheet peaks (`least`)."""
 
     count: float
     tokens: float
     context: float
     costs: Costs
     schedule: Schedule
-    floor: Schedule
+    least: Floor
+
+    @property
+    def floor(self) -> Schedule:
+        return known(self.least)
 
 
 @record(slots=False)
@@ -111,12 +116,12 @@ class Drafter:
 
 @record(slots=False)
 class PhaseResult:
-    """Everything found about one phase. `graph`, `costs`, `floor` and `schedule` are of one pass, the largest: a whole
+    """Everything found about one phase. `graph`, `costs`, `least`, `floor` and `schedule` are of one pass, the largest: a whole
     chunk at the end of the prompt. Times, path and utilization are of all passes (`chunks`)."""
 
     graph: Graph
     costs: Costs
-    floor: Schedule
+    least: Floor
     schedule: Schedule
     chunks: tuple[Chunk, ...]
     memory: Memory
@@ -150,6 +155,11 @@ class PhaseResult:
     in_flight: bool = False  # whether chunks of prompts follow each other through the stages
 
     kind: str = ""  # of its phase; a mixed step that has one part has the graph of another kind
+
+    @property
+    def floor(self) -> Schedule:
+        """The schedule at datasheet peaks."""
+        return known(self.least)
 
     @property
     def phase_kind(self) -> PhaseKind:
