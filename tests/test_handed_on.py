@@ -13,17 +13,20 @@ from training_steps import step_of
 import dagc
 from dagc.base.diagnostics import SpecError
 from dagc.base.frozen import replace
+from dagc.cost.footprint import StageMemory
+from dagc.cost.memory import bytes_beside, left_of
 from dagc.cost.training.kept_activations import kept_by_layer
 from dagc.execute.inputs import random_weight
 from dagc.execute.prove import prove, single
 from dagc.execute.training import TrainingMachine
-from dagc.ir.graph import StageEdge
+from dagc.ir.graph import Stage, StageEdge, runs
+from dagc.ir.handed_on import crossing, crossings, made_in
 from dagc.ir.segment import Segment
 from dagc.ir.text.read import parse_graph
 from dagc.ir.text.write import print_graph
 from dagc.ir.verify.verify import verify
 from dagc.ir.verify.violation import VerifyError
-from dagc.pipeline.stage_cut import _ranges
+from dagc.pipeline.stage_cut import Beside, _ranges
 from dagc.plan.step_totals import step_collectives
 
 needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="needs torch")
@@ -199,6 +202,33 @@ def test_balanced_stages_count_what_is_sent(stack: str) -> None:
     for n, result in cuts.items():
         want = [stage.peak_B / stage.capacity_B for stage in result.memory.stages]
         assert [filled[0, n + 1], filled[n + 1, 8]] == pytest.approx(want)
+
+
+def test_memory_of_every_run_of_layers_is_that_of_its_layers_one_by_one() -> None:
+    """Of kinds in turn, of which a run may begin with either; and what crosses each cut is what crosses into a stage there."""
+    stack = "full, shared, shared, full, shared, full"
+    source = CHOOSES.replace("full, 3 * shared, full, shared", stack)
+    plan = dagc.compile_text(source.format(phases="phase decode { gpus = 0..1, pp = 2, layers_per_stage = [3, 3] }"))
+    graph, unit = plan.phases["decode"].graph, plan.units["decode"]
+    layers = [segment for segment, _ in graph.layers]
+    names = [segment.name for segment in layers]
+    for k, found in enumerate(crossings(graph)):
+        stages = (Stage(0, runs(names[:k])), Stage(1, runs(names[k:])))
+        assert found == crossing(replace(graph, stages=stages), 1)
+    single = {
+        name: StageMemory(0, 0.0, 0.0, 1e3 * (k + 1), 0.0, 0.0, 0.0) for k, name in enumerate(dict.fromkeys(names))
+    }
+    beside = Beside(graph, unit, single)
+    assert len({found for i in range(len(names)) for found in beside.from_layer(i)}) > 4
+    for i in range(len(names)):
+        for j, found in enumerate(beside.from_layer(i), start=i + 1):
+            made = {name: one for name, one in made_in(layers[i:j]).items() if not one.is_cache}
+            held_B = bytes_beside(graph, {**crossings(graph)[i], **made})
+            live_B = max(
+                single[s.name].activations_B + beside.ratio[s.name] * left_of(held_B, s, graph) for s in layers[i:j]
+            )
+            sent_B = [sum(bytes_beside(graph, crossings(graph)[k]).values()) for k in (i, j)]
+            assert found == (live_B, 2 * max(sent_B))
 
 
 # -- training ----------------------------------------------------------------------------------------

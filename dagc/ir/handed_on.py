@@ -56,6 +56,22 @@ def crossing(graph: Graph, stage: int) -> Mapping[str, Made]:
     return {name: made[name] for name in sorted(wanted & made.keys())}
 
 
+def crossings(graph: Graph) -> list[dict[str, Made]]:
+    """What would go between the layers before the k-th and those from it on, if a stage ended there; k from 0 to the number of layers."""
+    layers = [segment for segment, _ in graph.layers]
+    if not are_handed_on(graph):
+        return [{} for _ in range(len(layers) + 1)]
+    wanted = [frozenset[str]()]
+    for layer in reversed(layers):
+        wanted.append(wanted[-1] - {name for name, _ in layer.handed} | {one.name for one in layer.taken})
+    made = dict[str, Made]()
+    found = [made]
+    for layer, names in zip(layers, reversed(wanted[:-1]), strict=True):
+        made = made | made_in([layer])
+        found.append({name: made[name] for name in sorted(names & made.keys())})
+    return found
+
+
 def crossing_back(graph: Graph, stage: int) -> Mapping[str, Made]:
     """Of these, what gradients go back of in a training step."""
     names = {name for segment in graph.segments for name, _ in segment.gets}

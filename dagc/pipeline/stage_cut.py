@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -16,8 +17,8 @@ from ..cost.price import price
 from ..cost.records import Costs
 from ..cost.schedule.ranges import range_times_s
 from ..cost.transfers import between_stages
-from ..ir.graph import Graph, Stage, runs
-from ..ir.handed_on import Made, are_handed_on, crossing, made_in, sent
+from ..ir.graph import Graph, Stage
+from ..ir.handed_on import are_handed_on, crossings, made_in, sent
 from ..ir.ops.sizes import local_bytes
 from ..spec.factors import even_stages
 from ..spec.hardware import Hardware
@@ -99,13 +100,6 @@ def _ranges(spec: Spec, phase: Phase) -> tuple[Ranges, Ranges]:
     return a_layer_each(time_s / time_s[0, -1]), _filled(graph, costs, unit, drafter_B)
 
 
-def at_ends(graph: Graph) -> list[dict[str, Made]]:
-    """What goes between the layers before the k-th and those from it on, beside the residual stream; k up to the number of layers."""
-    names = [segment.name for segment, _ in graph.layers]
-    cut = ((Stage(0, runs(names[:k])), Stage(1, runs(names[k:]))) for k in range(len(names) + 1))
-    return [dict(crossing(replace(graph, stages=stages), 1)) for stages in cut]
-
-
 def longer_s(graph: Graph, hardware: Hardware) -> Ranges:
     """[., k]: what a send behind the layers before the k-th takes longer than one of the residual stream alone, which any cut has; between
     the stages that are farthest apart. Zeros of length 1 where nothing is handed on beside it."""
@@ -117,7 +111,7 @@ def longer_s(graph: Graph, hardware: Hardware) -> Ranges:
         return max(between_stages(size, e.source, e.target, mesh, hardware).time_s for e in graph.sends)
 
     plain = residual_B(graph)
-    sizes = [sum(bytes_beside(graph, made).values()) for made in at_ends(graph)]
+    sizes = [sum(bytes_beside(graph, made).values()) for made in crossings(graph)]
     known = {size: time_s(plain + size) - time_s(plain) for size in set(sizes)}
     return np.array([[known[size] for size in sizes]])
 
@@ -141,24 +135,26 @@ def _filled(graph: Graph, costs: Costs, unit: Unit, drafter_B: float) -> Ranges:
     Sums and maxima of single layers, as the memory pass has them of a stage."""
     names = [segment.name for segment, _ in graph.layers]
     kinds = list(dict.fromkeys(names))
-    beside = Beside(graph, unit) if are_handed_on(graph) and graph.sends else None
-    if beside is not None:
-        costs = replace(costs, edges=tuple(replace(e, payload_B=beside.residual_B) for e in costs.edges))
+    sends = are_handed_on(graph) and bool(graph.sends)
+    if sends:
+        costs = replace(costs, edges=tuple(replace(e, payload_B=residual_B(graph)) for e in costs.edges))
     apart = replace(graph, stages=tuple(Stage(k, ((n, 1),)) for k, n in enumerate(kinds)))
     single = stage_memory(apart, costs, unit, alone=True)
     of = dict(zip(kinds, single.stages, strict=True))
+    beside = Beside(graph, unit, of) if sends else None
     engine, total_B = unit.phase.memory, single.total_B
     fixed_B = engine.graphs_B + engine.communication_B + (engine.padding_B or 0.0)
     filled = np.full((len(names) + 1,) * 2, np.inf)
     for i in range(len(names)):
         weights = kv = live = buffers = padding = 0.0
-        for j, name in enumerate(names[i:], start=i + 1):
+        more = itertools.repeat(None) if beside is None else beside.from_layer(i)
+        for (j, name), with_beside in zip(enumerate(names[i:], start=i + 1), more, strict=False):
             one = of[name]
             weights, kv = weights + one.weights_B, kv + one.kv_cache_B
             padding += one.engine_B - fixed_B
             live, buffers = max(live, one.activations_B), max(buffers, one.buffers_B)
             last_B = drafter_B if j == len(names) else 0.0
-            live_B, sent_B = (live, 0.0) if beside is None else beside.of(names, i, j, of)
+            live_B, sent_B = with_beside or (live, 0.0)
             need = StageMemory(
                 0, weights + last_B, kv, live_B, buffers + sent_B, one.reserve_B, total_B, fixed_B + padding
             )
@@ -167,18 +163,32 @@ def _filled(graph: Graph, costs: Costs, unit: Unit, drafter_B: float) -> Ranges:
 
 
 class Beside:
-    """What layers hand on beside the residual stream, in the memory of any run of layers as a stage."""
+    """What layers hand on beside the residual stream, in the memory of any run of layers as a stage. `single`: of a layer of each kind."""
 
-    def __init__(self, graph: Graph, unit: Unit) -> None:
-        self.graph, self.residual_B = graph, residual_B(graph)
-        self.ends = [bytes_beside(graph, made) for made in at_ends(graph)]
+    def __init__(self, graph: Graph, unit: Unit, single: Mapping[str, StageMemory]) -> None:
+        self.graph, self.single = graph, single
+        self.names = [segment.name for segment, _ in graph.layers]
+        self.ends = [bytes_beside(graph, made) for made in crossings(graph)]
+        self.sent_B = [sum(end.values()) for end in self.ends]
         tokens = unit.phase.memory.tokens
         self.ratio = {s.name: graph.lanes * profile_ratio(s, graph, tokens) for s in graph.segments}
 
-    def of(self, names: list[str], i: int, j: int, single: Mapping[str, StageMemory]) -> tuple[float, float]:
-        """Activations of the layers from the i-th to before the j-th, and what buffers of their sends have beside the residual stream."""
-        layers = [self.graph.segment(name) for name in dict.fromkeys(names[i:j])]
+    def from_layer(self, i: int) -> Iterator[tuple[float, float]]:
+        """Activations of the layers from the i-th to before the j-th, and what buffers of their sends have beside the residual stream, for each j
+        behind i. Activations change where the first layer of a kind comes."""
+        kinds: list[str] = []
+        live_B = 0.0
+        for j, name in enumerate(self.names[i:], start=i + 1):
+            if name not in kinds:
+                kinds.append(name)
+                live_B = self._live_B(i, kinds)
+            yield live_B, 2 * max(self.sent_B[i], self.sent_B[j])
+
+    def _live_B(self, i: int, kinds: Sequence[str]) -> float:
+        layers = [self.graph.segment(name) for name in kinds]
         made = {name: one for name, one in made_in(layers).items() if not one.is_cache}
         held_B = {**self.ends[i], **bytes_beside(self.graph, made)}
-        live_B = (single[s.name].activations_B + self.ratio[s.name] * left_of(held_B, s, self.graph) for s in layers)
-        return max(live_B), 2 * max(sum(self.ends[i].values()), sum(self.ends[j].values()))
+        live_B = (
+            self.single[s.name].activations_B + self.ratio[s.name] * left_of(held_B, s, self.graph) for s in layers
+        )
+        return max(live_B)
