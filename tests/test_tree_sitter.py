@@ -6,6 +6,7 @@ import logging
 import random
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from node_modules import needs_node
 from random_sentences import sentence
 from tiers import all_tests
 from tree_sitter_grammar import FOLDER, START, Node
+from tree_sitter_program import generated, needs_generator, ran, trees
 
 from dagc.base.syntax import lalr_tables
 
@@ -163,3 +165,43 @@ def test_queries_name_nodes_that_there_are() -> None:
         tokens = set(re.findall(r'"((?:[^"\\]|\\.)*)"', re.sub(r"\((?:any-of|match|eq)\?[^)]*\)", "", told)))
         assert set(re.findall(r"\(([a-z_A-Z]+)", re.sub(r'"[^"]*"', "", told))) <= nodes, query.name
         assert all(f'"{token}"' in text for token in tokens), (query.name, tokens)
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return generated(tmp_path_factory.mktemp("grammar"))
+
+
+def wrong(program: Path, texts: list[str]) -> list[str]:
+    """Texts whose trees differ between lark and the generated parser."""
+    own = [None if (tree := by_lark(text)) is None else one_line(tree) for text in texts]
+    return [text for text, one, other in zip(texts, own, trees(program, texts), strict=True) if one != other]
+
+
+@needs_generator
+def test_the_generated_parser_builds_the_same_trees(program: Path) -> None:
+    """The same as of the parser that lark makes: every spec, random texts, and texts with one wrong token."""
+    rng = random.Random(23)
+    specs = [path.read_text() for path in SPECS]
+    whole = [text for text in specs if by_lark(text) is not None]
+    sentences = [sentence(random.Random(seed)) for seed in range(examples(200))]
+    changed = [mutant for text in rng.sample(whole, 30) for mutant in mutants(text, rng, examples(10))]
+    assert wrong(program, [*specs, *sentences]) == []
+    assert [text for text in wrong(program, changed) if not LIKE_THESE.search(text) and "+-" not in text] == []
+
+
+@needs_generator
+def test_the_generated_parser_has_the_differences_that_are_known(program: Path) -> None:
+    known = {**DIFFERENT, "let a = 1 +-2": (False, True)}
+    found = dict(zip(known, trees(program, [f"{text}\n" for text in known]), strict=True))
+    assert {text: (by_lark(text) is not None, tree is not None) for text, tree in found.items()} == known
+
+
+@needs_generator
+def test_the_program_passes_the_corpus_and_reads_every_query(program: Path) -> None:
+    told = ran(program, "test")
+    assert told.returncode == 0, told.stdout + told.stderr
+    example = str(ROOT / "examples" / "plan_a.moe")
+    for query in sorted((FOLDER / "queries").glob("*.scm")):
+        asked = ran(program, "query", f"queries/{query.name}", example)
+        assert asked.returncode == 0 and "capture" in asked.stdout, asked.stderr

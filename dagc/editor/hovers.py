@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..base.axes import AXES
 from ..base.frozen import record
@@ -135,14 +135,20 @@ def _phase_facts(name: str, checked: Checked) -> str:
     owned = [m for m in TABLE if m.owner == (OF_TRAINING if trains else OF_PHASE) and m.name in facts.figures]
     told = [m for m in owned if trains or m.reported or m.name in _SHOWN]
     if told:
-        lines += ["", "| | |", "| --- | --- |", *(f"| {m.name} | {facts.figures[m.name]} |" for m in told)]
+        lines += ["", _aligned({m.name: facts.figures[m.name] for m in told})]
     return "\n".join(lines)
 
 
 def _serving(document: Document, names: b.Names, use: b.Use, checked: Checked) -> str:
     figures = {m.name: checked.figures.get(f"{use.name}.{m.name}") for m in TABLE if m.owner == SERVE and m.usual}
-    rows = [f"| {name} | {value} |" for name, value in figures.items() if value is not None]
-    return "\n".join([f"serving **`{use.name}`**", *(["", "| | |", "| --- | --- |", *rows] if rows else [])])
+    known = {name: value for name, value in figures.items() if value is not None}
+    return "\n\n".join([f"serving **`{use.name}`**", *([_aligned(known)] if known else [])])
+
+
+def _aligned(figures: Mapping[str, str]) -> str:
+    """Names and values in columns: few editors draw tables."""
+    room = max(map(len, figures))
+    return "\n".join(["```text", *(f"{name:<{room}}  {value}" for name, value in figures.items()), "```"])
 
 
 def _owner(document: Document, names: b.Names, use: b.Use, checked: Checked) -> str | None:
