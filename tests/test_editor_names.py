@@ -22,6 +22,7 @@ from dagc.editor.finding_uses import Refused, definitions_at, rename, uses_at
 from dagc.editor.hints import hints
 from dagc.editor.hovers import hover
 from dagc.editor.layout import formatting
+from dagc.lang.expand.functions import FUNCTIONS
 from dagc.spec.metrics.known_metrics import of_training
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -210,6 +211,37 @@ def test_hover_of_sizes_and_constants(pools: Checked) -> None:
     assert found is not None and "`a` = 2.5 GB" in found.text
     hinted = hints(document, check_spec(document))
     assert [hint.text for hint in hinted] == ["= 2.5 GB", "= 625 MB"]
+
+
+BLOCK_TEXT = "moe 1\nblock own(x) {\n  q[batch, seq, heads, head_dim] = rms_norm(x, gain = false) * W[hidden, heads, head_dim]\n  o = attend(rope(q, theta = 10), q, q, causal = true, window = if(local, 4, 8))\n  return x + o\n}\n"
+SECTION_TEXT = "moe 1\nserve chat { arrivals = gamma(rate = 4 req/s, cv = 2), lengths = lognormal(cv = 1) }\nphase p { exit = [at(layers = 2, share = 10%)] }\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "word", "call", "about"),
+    [
+        (BLOCK_TEXT, "gain", "rms_norm", "has a gain of the last dimension's width"),
+        (BLOCK_TEXT, "theta", "rope", "base"),
+        (BLOCK_TEXT, "causal", "attend", ""),
+        (BLOCK_TEXT, "window", "attend", ""),
+        (SECTION_TEXT, "cv", "gamma", ""),
+        (SECTION_TEXT, "share", "at", "of all sequences of the batch"),
+        (SECTION_TEXT, "layers", "at", "layers that they go through"),
+    ],
+)
+def test_hover_of_a_keyword_says_whose_it_is(text: str, word: str, call: str, about: str) -> None:
+    document = Document(text, HERE)
+    found = hover(document, text.index(f"{word} ="), NOTHING)
+    assert found is not None and found.text.startswith(f"**`{word}`** of `{call}(...)`: ") and about in found.text
+    assert len(found.text.splitlines()) >= 3
+
+
+def test_every_keyword_of_every_function_has_a_hover() -> None:
+    for name, function in FUNCTIONS.items():
+        for key in function.keywords:
+            text = f"moe 1\nblock own(x) {{\n  y = {name}(x, {key} = 1)\n  return x + y\n}}\n"
+            found = hover(Document(text, HERE), text.index(f"{key} = 1"), NOTHING)
+            assert found is not None and function.keywords[key].about in found.text, (name, key)
 
 
 def test_products_of_experts_have_their_copies_and_their_own_gpus() -> None:

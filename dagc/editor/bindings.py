@@ -62,7 +62,8 @@ OWNERS = ("hardware", "model", "workload")
 @record
 class Use:
     """`role`: a kind of name, or one of the roles of other words; `name`: of a metric, with its owner; `path` and `attribute`: whose
-    value, or which section's attribute it is; `scope`: of a name inside a block, the characters of that block."""
+    value, or which section's attribute it is, of the keyword of a call the function; `scope`: of a name inside a block, the characters of
+    that block."""
 
     token: Token
     role: str
@@ -265,9 +266,14 @@ class Reader:
     def expression(self, tokens: Sequence[Token], path: str, attribute: str, kinds: tuple[str, ...] = ()) -> None:
         """Names in values. `kinds`: of names that it may be, beside constants."""
         i, dims = 0, 0
+        calls: list[str] = []  # around the word, from the outermost on; nothing: of brackets alone
         while i < len(tokens):
             token = tokens[i]
             after = tokens[i + 1].text if i + 1 < len(tokens) else ""
+            if token.kind == OPERATOR and token.text == "(":
+                calls.append(tokens[i - 1].text if i and tokens[i - 1].kind == NAME else "")
+            elif token.kind == OPERATOR and token.text == ")":
+                del calls[-1:]
             if token.kind in LITERALS:
                 self.add(token, LITERALS[token.kind], path=path, attribute=attribute)
             elif token.kind == OPERATOR and token.text == "[" and i and tokens[i - 1].kind == NAME and self.scope:
@@ -280,7 +286,8 @@ class Reader:
                     chain.append(tokens[i + 2])
                     i += 2
                 after = tokens[i + 1].text if i + 1 < len(tokens) else ""
-                self.chain(chain, after, path, attribute, kinds, bool(dims))
+                around = calls[-1] if calls and after == "=" else ""
+                self.chain(chain, after, path, around or attribute, kinds, bool(dims))
             i += 1
 
     def chain(

@@ -9,7 +9,7 @@ from ..base.axes import AXES
 from ..base.frozen import record
 from ..base.phase_kinds import PHASE_KINDS, TRAIN
 from ..base.schema.attribute import Attribute
-from ..base.sections import SECTIONS, default_text, kind_text, range_text
+from ..base.sections import FORMS, SECTIONS, default_text, kind_text, range_text
 from ..base.units import SCALAR, UNITS, dim_words, unit_name
 from ..spec.metrics.known_metrics import TABLE
 from ..spec.metrics.metric import HARDWARE, SERVE, Metric
@@ -65,9 +65,14 @@ def attribute_text(path: str, name: str, one: Attribute) -> str:
 
 
 def _attribute(document: Document, names: b.Names, use: b.Use, checked: Checked) -> str | None:
+    if use.path == "block":
+        return _block_keyword(use.attribute, use.name)
     section = SECTIONS.get(use.path)
     if section is None:
         return None
+    argument = _argument(use.attribute, use.name)
+    if argument is not None:
+        return keyword_text(use.attribute, use.name, argument)
     one = section.attributes.get(use.name)
     if one is None:
         return f"**`{use.name}`** of `{use.path}`: a size that blocks read by its name" if section.free else None
@@ -75,6 +80,34 @@ def _attribute(document: Document, names: b.Names, use: b.Use, checked: Checked)
     path = use.path.removeprefix("model").removeprefix(".")
     value = checked.attributes.get(f"{path}.{use.name}" if path else use.name) if use.path.startswith("model") else None
     return f"{text}\n\nHere: {value}" if value is not None else text
+
+
+def keyword_text(call: str, name: str, one: Attribute) -> str:
+    """A keyword of a function, or an argument of a word: what it is, within which bounds, and what holds without it."""
+    default, bounds = default_text(one), range_text(one)
+    held = [f"Default: {default}"] if default else []
+    return "\n".join(
+        [
+            f"**`{name}`** of `{call}(...)`: {kind_text(name, one)}",
+            "",
+            one.about,
+            "",
+            "; ".join([*held, bounds] if bounds else held),
+        ]
+    ).rstrip()
+
+
+def _block_keyword(function: str, name: str) -> str | None:
+    from ..lang.expand.functions import FUNCTIONS
+
+    one = FUNCTIONS[function].keywords.get(name) if function in FUNCTIONS else None
+    return None if one is None else keyword_text(function, name, one)
+
+
+def _argument(word: str, name: str) -> Attribute | None:
+    """Of a word with arguments that is the value of an attribute: `lognormal(sigma = 1)`."""
+    takes = (words[word] for words in FORMS.values() if isinstance(words, Mapping) and word in words)
+    return next((own[name] for own in takes if isinstance(own, Mapping) and name in own), None)
 
 
 def _kind(document: Document, names: b.Names, use: b.Use, checked: Checked) -> str | None:
@@ -218,8 +251,6 @@ def _weight(document: Document, names: b.Names, use: b.Use, checked: Checked) ->
 
 
 def _function(document: Document, names: b.Names, use: b.Use, checked: Checked) -> str | None:
-    from ..base.sections import FORMS
-
     if use.path == "block":
         return block_function(use.name)
     forms = {word: f"serve.{attribute}" for attribute, words in FORMS.items() for word in words}
