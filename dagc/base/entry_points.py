@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
 EXPORTERS, PASSES, LIBRARY = "dagc.exporters", "dagc.passes", "dagc.library"
+ANY_FAULT = (Exception, SystemExit)
+"""What code of another package may end with: it is told as its own, and does not end dagc."""
 
 
 def entry_points(group: str) -> Iterable[EntryPoint]:
@@ -47,7 +49,7 @@ def loaded(point: EntryPoint) -> Any:
     """The object that an entry point names. Raises SpecError with E17."""
     try:
         return point.load()
-    except (Exception, SystemExit) as error:
+    except ANY_FAULT as error:
         raise broken(point, f"cannot be loaded: {type(error).__name__}: {error}") from error
 
 
@@ -70,6 +72,6 @@ def libraries() -> tuple[list[tuple[str, Traversable]], list[str]]:
     for point in sorted(entry_points(group=LIBRARY), key=lambda p: p.name):
         try:
             folders.append((point.name, resources.files(point.load())))
-        except (Exception, SystemExit) as error:
+        except ANY_FAULT as error:
             faults.append(told(point, f"cannot be loaded: {type(error).__name__}: {error}"))
     return folders, faults

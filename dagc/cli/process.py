@@ -8,7 +8,11 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from types import SimpleNamespace
 
 INTERNAL = 3
 INTERRUPTED = 130
@@ -68,7 +72,7 @@ def _run(argv: list[str]) -> int:
             signal.signal(signal.SIGTERM, before)
 
 
-def _arguments(argv: list[str]) -> Any:
+def _arguments(argv: list[str]) -> Namespace | SimpleNamespace | int:
     """The parsed arguments, or an exit code when there is nothing more to do."""
     from .plain_words import plain_arguments
 
@@ -97,7 +101,7 @@ def _on_termination() -> Any:
         return None
 
 
-def _to_nowhere(stream: Any) -> None:
+def _to_nowhere(stream: TextIO) -> None:
     """Nothing is left to fail when the interpreter flushes at its end."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

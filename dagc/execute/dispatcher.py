@@ -18,7 +18,7 @@ from ..ir.routed_dims import rows_of
 from ..ir.segment import Segment
 from .failure import CannotRun, Wrong
 from .shards import Coordinates, Shards
-from .values import Array, Ragged
+from .values import Array, Flags, Ints, Ragged
 
 ROW = "row."
 """Rows of one expert: no dimension of a block has such a name."""
@@ -55,7 +55,7 @@ class OpCall:
         own = self.part(dim)
         return int(own.stop - own.start)
 
-    def positions(self, dim: str) -> Any:
+    def positions(self, dim: str) -> Ints:
         """In the sequence, of the rank's tokens along `seq` or `context`; of drafted tokens that branch by their depth. Of groups of tokens
         the first token's."""
         group = group_of(dim)
@@ -70,7 +70,7 @@ class OpCall:
         before, depth = self._before, np.array(depths(tree))
         return np.where(found < before, found, before + depth[np.maximum(found - before, 0)])
 
-    def places(self, dim: str) -> Any:
+    def places(self, dim: str) -> Ints:
         """Of the rank's tokens along `seq` or `context`, among all of the sequence."""
         return self.shards.positions(self.segment, self.op.loop(dim), self.rank, dim)
 
@@ -80,18 +80,18 @@ class OpCall:
         return int(self.segment.sizes["context"] - self.segment.sizes["seq"])
 
     @property
-    def related(self) -> Any:
-        """[queries, context]: whether a token of the context comes before the query, or is of another branch; True where none branch."""
+    def related(self) -> Flags:
+        """[queries, context]: whether a token of the context comes before the query, or is of another branch; [1, 1] where none branch."""
         tree = of_word(getattr(self.op.attrs, "tree", ""))
         if not tree:
-            return True
+            return np.ones((1, 1), dtype=bool)
         size = int(self.segment.sizes["seq"])
         own = np.zeros((size, size), dtype=bool)
         own[tuple(np.array(list(lineage(tree))).T)] = True
         queries, context = self.places("seq") - self._before, self.places("context") - self._before
         return (context < 0)[None, :] | own[queries[:, None], np.maximum(context, 0)[None, :]]
 
-    def whole_groups(self, dim: str) -> Any:
+    def whole_groups(self, dim: str) -> Flags:
         """[queries, entries]: whether all tokens of a group come no later than the query."""
         last = self.positions(dim) + int(self.segment.size(str(group_of(dim)))) - 1
         return self.positions("seq")[:, None] >= last[None, :]

@@ -11,6 +11,7 @@ from ..base.frozen import record, replace
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 Array = Any
 """Of NumPy or of torch: every value of a run has arrays of one of the two."""
 

@@ -142,13 +142,13 @@ class Plugin(Exporter):
     point: EntryPoint | None = None
 
     def make(self, plan: CompiledPlan, *of: str, **given: Any) -> dict[str, Content]:
-        from ..base.entry_points import broken, loaded
+        from ..base.entry_points import ANY_FAULT, broken, loaded
 
         assert self.point is not None
         made = loaded(self.point)
         try:
             content = dict(made(plan, *of))
-        except (Exception, SystemExit) as error:
+        except ANY_FAULT as error:
             raise broken(self.point, f"failed on `{of[0]}`: {type(error).__name__}: {error}") from error
         for suffix, data in content.items():
             if not isinstance(data, bytes) or not isinstance(suffix, str) or not SUFFIX.fullmatch(suffix):

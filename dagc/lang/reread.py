@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 from ..base.diagnostics import Collector
 from ..base.files import Reach
@@ -18,6 +18,8 @@ from ..spec.spec import Spec
 from .elaborate import Elaborator
 from .params import Constants
 from .statements import Statements
+
+T = TypeVar("T")
 
 
 class Watched(Mapping[str, AttrValue]):
@@ -53,27 +55,31 @@ class Once(Elaborator):
     """An elaborator that keeps what it read of hardware and model. `watched`: the constants as these saw them."""
 
     watched: Watched = field(default_factory=lambda: Watched({}))
-    kept: dict[int, Any] = field(default_factory=dict)
+    known_hardware: dict[int, Hardware | None] = field(default_factory=dict)
+    known_models: dict[int, Model | None] = field(default_factory=dict)
 
     def hardware(self, section: ast.Section, base: Path | None) -> Hardware | None:
-        if id(section) not in self.kept:
-            self.kept[id(section)] = self._watching(Elaborator.hardware, section, base)
-        found: Hardware | None = self.kept[id(section)]
-        return found
+        return self._once(self.known_hardware, Elaborator.hardware, section, base)
 
     def model(self, section: ast.Section, base: Path | None) -> Model | None:
-        if id(section) not in self.kept:
-            self.kept[id(section)] = self._watching(Elaborator.model, section, base)
-        found: Model | None = self.kept[id(section)]
-        return found
+        return self._once(self.known_models, Elaborator.model, section, base)
 
-    def _watching(self, read: Any, section: ast.Section, base: Path | None) -> Any:
-        own = self.values
-        self.values = self.presets.values = self.watched
-        try:
-            return read(self, section, base)
-        finally:
-            self.values = self.presets.values = own
+    def _once(
+        self,
+        known: dict[int, T | None],
+        read: Callable[[Elaborator, ast.Section, Path | None], T | None],
+        section: ast.Section,
+        base: Path | None,
+    ) -> T | None:
+        """Sections are of one tree, which is kept as long as these are."""
+        if id(section) not in known:
+            own = self.values
+            self.values = self.presets.values = self.watched
+            try:
+                known[id(section)] = read(self, section, base)
+            finally:
+                self.values = self.presets.values = own
+        return known[id(section)]
 
 
 class First(NamedTuple):
@@ -110,7 +116,14 @@ class Rereading:
                 break
         else:
             return self._read(settings)
-        again = Once(statements, constants.values, constants.domains, watched=once.watched, kept=once.kept)
+        again = Once(
+            statements,
+            constants.values,
+            constants.domains,
+            watched=once.watched,
+            known_hardware=once.known_hardware,
+            known_models=once.known_models,
+        )
         again.presets.config = once.presets.config
         spec = again.spec(file)
         out.check()

@@ -51,7 +51,7 @@ def _dask(address: str) -> Iterator[Submit]:
     def connect() -> None:
         try:
             made.append(Client(f"tcp://{address}", timeout=CONNECT_S, set_as_default=False))  # type: ignore[no-untyped-call, unused-ignore]
-        except Exception as error:
+        except Exception as error:  # of this thread: the one that waits for it tells of it
             made.append(error)
 
     # A server that answers and is none of Dask keeps the client waiting without an end.

@@ -45,7 +45,7 @@ def evaluate(task: Task) -> SweepRow:
         _kept = key, KeptPoints(task)
     try:
         row = _kept[1].row(task)
-    except Exception:  # the fault of one point does not affect the others
+    except Exception:  # what is kept is only faster: the point is compiled alone, which tells of its faults
         row, _kept = None, None
     return compiled(task) if row is None else row
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib.metadata import EntryPoint
 
 from ..base.diagnostics import did_you_mean
-from ..base.entry_points import PASSES, installed, told
+from ..base.entry_points import ANY_FAULT, PASSES, installed, told
 from ..ir.graph import Graph
 from ..ir.graph_pass import GraphPass, PassError
 from ..ir.verify.verify import verify
@@ -32,7 +32,7 @@ def asked(names: tuple[str, ...]) -> dict[str, list[GraphPass]]:
         made = plugin_pass(name)
         try:
             passes.setdefault(made.after, []).append(made())  # type: ignore[attr-defined]
-        except (Exception, SystemExit) as error:
+        except ANY_FAULT as error:
             reason = f"cannot be made: {type(error).__name__}: {error}"
             raise PluginFault(told(installed(PASSES)[name], reason), at="passes") from error
     return passes
@@ -49,7 +49,7 @@ def plugin_pass(name: str) -> type[GraphPass]:
     point = known[name]
     try:
         made = point.load()
-    except (Exception, SystemExit) as error:
+    except ANY_FAULT as error:
         raise PluginFault(told(point, f"cannot be loaded: {type(error).__name__}: {error}"), at="passes") from error
     frozen = getattr(getattr(made, "__dataclass_params__", None), "frozen", False)
     if not (isinstance(made, type) and issubclass(made, GraphPass) and frozen):
@@ -73,7 +73,7 @@ def guarded(one: GraphPass, graph: Graph) -> Graph:
         raise
     except VerifyError as error:
         raise PluginFault(told(point, f"breaks the graph of `{graph.phase}`: {error.line}"), at="passes") from error
-    except (Exception, SystemExit) as error:
+    except ANY_FAULT as error:
         reason = f"failed on `{graph.phase}`: {type(error).__name__}: {error}"
         raise PluginFault(told(point, reason), at="passes") from error
     return made
