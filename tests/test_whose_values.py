@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
-from conftest import spec_text
+from conftest import ROOT, spec_text
 
 import dagc
 from dagc.base.diagnostics import Diagnostic
@@ -13,12 +16,16 @@ DELTA = 'model from "qwen3-next-80b-a3b" { }'
 MLA = "attention { kind = mla, heads = 8, head_dim = 4 }\nexperts { count = 8, top_k = 2, hidden = 32 }"
 
 
-def told(model: str, phase: str = "gpus = [0]", kind: str = "prefill") -> Diagnostic:
-    """The first error of a spec with this text in place of its model."""
+def spec_with(model: str, phase: str = "gpus = [0]", kind: str = "prefill") -> str:
     text = spec_text(phase=phase, kind=kind)
     before, behind = text.index("model small"), text.index("workload")
+    return f"{text[:before]}{model}\n{text[behind:]}"
+
+
+def told(model: str, phase: str = "gpus = [0]", kind: str = "prefill") -> Diagnostic:
+    """The first error of a spec with this text in place of its model."""
     with pytest.raises(dagc.SpecError) as raised:
-        dagc.compile_text(f"{text[:before]}{model}\n{text[behind:]}")
+        dagc.compile_text(spec_with(model, phase, kind))
     found: Diagnostic = raised.value.diagnostics[0]
     return found
 
@@ -66,3 +73,35 @@ def test_blocks_of_the_spec_are_told_where_they_are() -> None:
     found = told(f"{text}model small {{ hidden = 64, vocab = 512, stack = [embed, 4 * one, lm_head] }}")
     assert found.also == () and found.span is not None and found.span.text.startswith("W[nothing")
     assert found.help == ("give its size: `let nothing = ...` in the block",)
+
+
+def config_with(tmp_path: Path, **fields: object) -> Path:
+    """DeepSeek V4's, with other fields; None: without."""
+    data = json.loads((ROOT / "tests" / "data" / "hf_configs" / "deepseek-v4-flash.json").read_text()) | fields
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({name: value for name, value in data.items() if value is not None}, indent=1))
+    return path
+
+
+def test_of_a_config_the_fields_that_the_values_are_made_of_are_named(tmp_path: Path) -> None:
+    (tmp_path / "plan.moe").write_text(spec_with(f'model from "{config_with(tmp_path, head_dim=3).name}" {{ }}'))
+    with pytest.raises(dagc.SpecError) as raised:
+        dagc.compile(tmp_path / "plan.moe")
+    found = raised.value.diagnostics[0]
+    assert found.span is not None and found.span.text == "model" and found.file.endswith("plan.moe")
+    assert "`attention.head_dim` is `config.head_dim` of the config" in found.because
+
+
+def test_a_field_that_a_config_lacks_is_told_at_the_file(tmp_path: Path) -> None:
+    (tmp_path / "plan.moe").write_text(
+        spec_with(f'model from "{config_with(tmp_path, num_attention_heads=None).name}" {{ }}')
+    )
+    with pytest.raises(dagc.SpecError) as raised:
+        dagc.compile(tmp_path / "plan.moe")
+    found = raised.value.diagnostics[0]
+    assert (
+        "has no field `num_attention_heads`" in found.message and found.file.endswith("config.json") and found.line == 1
+    )
+    assert [(each.span.source.name.split("/")[0], each.text) for each in found.also] == [
+        ("library", "what it is read for")
+    ]

@@ -31,6 +31,11 @@ def told_where_used(found: Diagnostic, definition: ast.BlockDef, layer: str, mod
         return found
     own = list(dict.fromkeys(_given(found, span, definition, layer, model)))
     first, *more = own or [model.span]
+    because = (
+        []
+        if own
+        else [f"`{key}` is `{text}` of the config" for key, text in _of_config(found, span, definition, model)]
+    )
     lacks = next((text for text in found.help if text.startswith(GIVE_SIZE)), None)
     if lacks is not None:
         (name,) = re.findall(r"`(\w+)`", found.message)
@@ -41,16 +46,29 @@ def told_where_used(found: Diagnostic, definition: ast.BlockDef, layer: str, mod
     return replace(
         found, span=first, label=found.label if own and found.label else "",
         also=(*also, *found.also, Label(span, f"in block `{definition.name}` of the library")),
+        because=(*found.because, *because[:MOST]),
     )  # fmt: skip
 
 
-def _given(found: Diagnostic, span: Span, definition: ast.BlockDef, layer: str, model: Model) -> Iterator[Span]:
-    """Places in files of the spec: values that the message names, those that the place computes with, what asked for the block."""
+def _of_config(found: Diagnostic, span: Span, definition: ast.BlockDef, model: Model) -> Iterator[tuple[str, str]]:
+    """Attributes that an architecture makes of fields of a config."""
+    for key in _attributes(found, span, definition, model):
+        if (place := model.spans.get(key)) is not None and "config." in place.text:
+            yield key, " ".join(place.text.split())
+
+
+def _attributes(found: Diagnostic, span: Span, definition: ast.BlockDef, model: Model) -> list[str]:
+    """Those that the message names, then those that the place computes with."""
     lets = {s.name: s.value for s in definition.body if isinstance(s, ast.Let)}
     said = re.findall(r"`([\w.]+)`", found.message)
     written = [name for node in walk(definition) if _inside(node.span, span) for name in _names(node)]
     written = [] if found.code == "E02" else written  # what it lacks nobody gave
-    attributes = [key for name in _with_lets([*said, *written], lets) for key in _keys(name, model)]
+    return [key for name in _with_lets([*said, *written], lets) for key in _keys(name, model)]
+
+
+def _given(found: Diagnostic, span: Span, definition: ast.BlockDef, layer: str, model: Model) -> Iterator[Span]:
+    """Places in files of the spec: values that the message names, those that the place computes with, what asked for the block."""
+    attributes = _attributes(found, span, definition, model)
     sections = [f"{key.split('.')[0]}.kind" for key in attributes if "." in key]
     for keys in (attributes, sections, [f"layer {layer}.{definition.name}", *_kinds(definition, model)]):
         places = [model.spans[key] for key in keys if key in model.spans]

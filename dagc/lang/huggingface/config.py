@@ -6,12 +6,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ...base.diagnostics import Collector, did_you_mean
+from ...base.diagnostics import Collector, Label, did_you_mean
 from ...base.files import Unreadable, read_text
 from ...base.frozen import field, record
 from ...base.source import Source, Span
 from ...base.suggest import products
 from ...base.units import Quantity
+from .. import library
 from ..values.evaluate import Value
 from .field_places import place_of
 from .precision import precision
@@ -102,12 +103,16 @@ class Config:
         near = did_you_mean(parts[0], own)
         more = ", ..." if len(own) > MOST_SHOWN else ""
         hint = f"did you mean `{near}`?" if near else f"{self.path} has {', '.join(own[:MOST_SHOWN])}{more}"
-        self._once(f"`{self.path}` has no field `{'.'.join(parts)}`", span, out, hint)
+        what = f"`{self.path}` has no field `{'.'.join(parts)}`"
+        if self.source is None or not library.ships(span.source):
+            self._once(what, span, out, hint)
+        else:  # the line of the library is not the reader's to change
+            self._once(what, Span(self.source, 0, 1), out, hint, (Label(span, "what it is read for"),))
 
-    def _once(self, what: str, span: Span, out: Collector, help_: str) -> None:
+    def _once(self, what: str, span: Span, out: Collector, help_: str, also: Sequence[Label] = ()) -> None:
         """Of a field that several attributes are made of."""
         if what not in self.told:
-            out.add("E05", what, span, help=(help_,))
+            out.add("E05", what, span, also=also, help=(help_,))
         self.told.add(what)
 
 
