@@ -35,7 +35,8 @@ from dagc.optimize.search.optimum import Asked, search
 from dagc.optimize.search.plain_answer import findings
 from dagc.optimize.search.space_map import BOUND, map_of
 from dagc.optimize.search.why import Explainer
-from dagc.plan.searched import ENGINE, Findings, Step
+from dagc.plan.refusal_rules import of_engine
+from dagc.plan.searched import Findings, Step
 from dagc.view.draw.figures.searched import front
 from dagc.view.facts import found_plans as said
 from dagc.view.report.search_report import answer, reasons
@@ -147,7 +148,7 @@ def test_an_engine_runs_the_plans_that_its_exporter_writes(engine: str) -> None:
         assert runs[-1] == exported(plan, engine)
     assert any(runs) and not all(runs)
     refused = {one.rule: one.count for one in own.spaces[0].refusals}
-    assert refused[f"{ENGINE}{engine}"] > 0
+    assert refused[of_engine(engine)] > 0
     assert own.complete and own.plans[0].figures[0] <= free.plans[0].figures[0]
     assert all(exported(dagc.compile_text(one.spec), engine) for one in own.plans)
 

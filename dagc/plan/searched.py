@@ -7,11 +7,6 @@ from collections.abc import Mapping
 from ..base.frozen import field, record
 from ..base.units import Dim
 
-ENGINE = "engine "
-"""Begins the rule of plans that an engine does not run."""
-NOT_READY = "exporter not ready"
-"""The rule of plans that an engine could run, if files for them were written."""
-
 
 @record
 class Measure:

@@ -8,7 +8,7 @@ from ...base.frozen import record, replace
 from ...engines.facts import facts
 from ...ir.graph import Graph
 from ...pipeline.lower import unverified
-from ...plan.searched import ENGINE, NOT_READY
+from ...plan.refusal_rules import NOT_READY, of_engine
 from ...spec.unit import Unit
 from .degrees import layout
 from .rules import OF_SIZES
@@ -23,7 +23,7 @@ class Runs:
 
     @property
     def rule(self) -> str:
-        return f"{ENGINE}{self.engine}"
+        return of_engine(self.engine)
 
     def __call__(self, units: Sequence[Unit]) -> tuple[str, str] | None:
         """(rule, what it is that the engine does not do) of phases that run beside each other; None: it runs them. Raises SpecError

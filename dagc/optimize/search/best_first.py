@@ -10,6 +10,7 @@ from time import perf_counter
 import numpy as np
 
 from ...base.frozen import record
+from ...plan.refusal_rules import of_requirement
 from .bound import News
 from .certificate import Certificate
 from .exact import Plan
@@ -170,7 +171,7 @@ class Search:
         for limit in self.limits:
             (least,) = self.bound((limit.objective,))
             over = open_ & (least > limit.score + abs(limit.score) * SLACK)
-            self._refuse(open_, over, f"requirement: {limit.label}", "R07")
+            self._refuse(open_, over, of_requirement(limit.label), "R07")
 
     def _refuse(self, open_: Flags, those: Flags, rule: str, code: str, why: str = "") -> None:
         out = np.flatnonzero(those)

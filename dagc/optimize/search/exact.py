@@ -21,6 +21,7 @@ from ...pipeline import pools
 from ...pipeline.compile import compile_phase
 from ...pipeline.estimates import Estimate, Estimates
 from ...plan.pools import Pool
+from ...plan.refusal_rules import of_requirement
 from ...plan.require import judged
 from ...plan.result import PhaseResult
 from ...plan.subject import Subject
@@ -216,7 +217,7 @@ class Judge:
             return replace(plan, refused=("shared memory", "E04"))
         failed = self.failed(subject)
         if failed is not None:
-            return replace(plan, refused=(f"requirement: {failed.label}", "R07"))
+            return replace(plan, refused=(of_requirement(failed.label), "R07"))
         not_run = self.not_run(phase)
         return plan if not_run is None else replace(plan, refused=(not_run[0], "E05"), why=not_run[1])
 

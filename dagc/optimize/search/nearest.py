@@ -12,6 +12,7 @@ from ...base.diagnostics import Collector
 from ...base.frozen import record
 from ...base.units import BYTES, show
 from ...lang.values.evaluate import compare
+from ...plan.refusal_rules import of_requirement, of_several, requirement_in, several_in
 from ...plan.require import is_share
 from ...spec.metrics.metric import percent
 from .apart import Apart, limits
@@ -20,10 +21,6 @@ from .exact import Judge, Plan, plain_test, value
 from .rules import fixed, names, rules
 from .space import Tally, Word, legal
 
-REQUIREMENT = "requirement: "
-"""Begins the rule of a requirement."""
-SEVERAL = " requirements"
-"""Ends the rule of a plan that fails more than one."""
 NAMED = 3
 """Plans that are shown at most."""
 
@@ -65,11 +62,11 @@ def failing(judge: Judge, plan: Plan) -> tuple[str, str, float]:
         return rule, plan.why or rule, float("inf")
     if not plan.estimate.fits:
         return "memory", *_too_full(plan)
-    failed = _failed(judge, plan) if rule.startswith(REQUIREMENT) else []
+    failed = _failed(judge, plan) if requirement_in(rule) is not None else []
     if not failed:
         return rule, plan.why or rule, float("inf")
     words = "; ".join(f"{label}: {how}" if len(failed) > 1 else how for label, how, _ in failed)
-    return rule if len(failed) == 1 else f"{len(failed)}{SEVERAL}", words, sum(excess for _, _, excess in failed)
+    return rule if len(failed) == 1 else of_several(len(failed)), words, sum(excess for _, _, excess in failed)
 
 
 def _too_full(plan: Plan) -> tuple[str, float]:
@@ -120,8 +117,8 @@ def _several(space: Apart) -> tuple[Near, ...]:
         for row, plan in known
         for rule, how, by in (failing(space.judge, plan),)
     ]
-    several = [near for near in found if near.rule.endswith(SEVERAL)]
-    return tuple(sorted(several, key=lambda one: (int(one.rule.removesuffix(SEVERAL)), one.excess))[:1])
+    several = [(count, near) for near in found if (count := several_in(near.rule)) is not None]
+    return tuple(near for _, near in sorted(several, key=lambda pair: (pair[0], pair[1].excess))[:1])
 
 
 def _illegal(space: Apart) -> list[Near]:
@@ -146,10 +143,10 @@ def _compiled(space: Apart, row: int, plan: Plan) -> Near | None:
         return Near("memory", values, *_too_full(plan))
     if fits and not failed and plan.why:
         return Near(plan.refused[0], values, plan.why)
-    if not fits or len(failed) != 1 or not plan.refused[0].startswith(REQUIREMENT):
+    if not fits or len(failed) != 1 or requirement_in(plan.refused[0]) is None:
         return None
     label, words, excess = failed[0]
-    return Near(f"{REQUIREMENT}{label}", values, words, excess)
+    return Near(of_requirement(label), values, words, excess)
 
 
 def _failed(judge: Judge, plan: Plan) -> list[tuple[str, str, float]]:

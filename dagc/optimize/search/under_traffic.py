@@ -14,10 +14,11 @@ from ...base.diagnostics import Collector, SpecError
 from ...lang.open_spec import OpenSpec
 from ...pipeline.compile import compile_spec
 from ...plan.plan import CompiledPlan
+from ...plan.refusal_rules import of_requirement
 from ...spec.unit import Unit
 from .answer import Answer, Joined, Ranked
 from .exact import Allowed
-from .nearest import REQUIREMENT, Reasons
+from .nearest import Reasons
 from .space import Word
 
 LOOKED_AT = 6
@@ -109,7 +110,7 @@ def simulated(
     if plan.passed:
         return plan
     failed = [v for v in plan.requirements if not v.passed]
-    rule = f"{REQUIREMENT}{failed[0].requirement.label}" if failed else "memory"
+    rule = of_requirement(failed[0].requirement.label) if failed else "memory"
     words = "; ".join(f"{v.shown(v.value)}, not {v.requirement.test.op} {v.shown(v.bound)}" for v in failed)
     excess = sum(abs(v.value - v.bound) / (abs(v.bound) or 1.0) for v in failed) if plan.fits else float("inf")
     reasons.add(rule, words or "it does not fit", excess, values)

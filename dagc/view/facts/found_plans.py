@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 
 from ...base.units import BYTES, SCALAR, TIME, TOKEN_RATE, number, show
+from ...plan.refusal_rules import NOT_READY, engine_in, requirement_in, several_in
 from ...plan.searched import (
-    ENGINE,
-    NOT_READY,
     Against,
     Binding,
     Findings,
@@ -34,8 +33,6 @@ EQUAL = "="
 """Mark of a plan that is as good as the best within what is known of the error."""
 TIED = "\u00a0"
 """A space at which no line is broken."""
-REQUIREMENT = "requirement: "
-SEVERAL = " requirements"
 MOST_REASONS = 3
 PLAIN = {
     "gpus": "there are not enough GPUs for both",
@@ -213,11 +210,11 @@ def duration(seconds: float) -> str:
 
 def rule_text(one: Refusal) -> str:
     """What a rule wants, or what is wrong, in a sentence."""
-    if one.rule.startswith(REQUIREMENT):
-        return f'the requirement "{one.rule.removeprefix(REQUIREMENT)}" does not hold'
+    if (label := requirement_in(one.rule)) is not None:
+        return f'the requirement "{label}" does not hold'
     if one.legal:
         return f"against the rule that {one.about}"
-    if one.rule.startswith(ENGINE):
+    if engine_in(one.rule) is not None:
         return f"not run by {one.about}"
     if one.rule == NOT_READY:
         return f"the engine could run it, and its exporter is not ready: {one.about}"
@@ -343,7 +340,7 @@ def joined_text(one: Joined) -> str:
 
 def near_text(rule: str, how: str, choices: Mapping[str, str]) -> str:
     """A plan that breaks one rule alone, or where there is none `2 requirements`."""
-    breaks = rule if rule.endswith(SEVERAL) and rule[0].isdigit() else f"`{rule}` alone"
+    breaks = f"`{rule}` alone" if several_in(rule) is None else rule
     return f"breaks {breaks} ({how}): {choices_text(choices)}"
 
 
@@ -397,8 +394,8 @@ def cell_figure(measure: Measure, value: float) -> str:
 
 def why_text(why: str) -> str:
     """Why no plan of a cell was found."""
-    if why.startswith(REQUIREMENT):
-        return f'the requirement "{why.removeprefix(REQUIREMENT)}" does not hold'
-    if why.startswith(ENGINE):
-        return f"not run by {why.removeprefix(ENGINE)}"
+    if (label := requirement_in(why)) is not None:
+        return f'the requirement "{label}" does not hold'
+    if (engine := engine_in(why)) is not None:
+        return f"not run by {engine}"
     return PLAIN.get(why, why)
