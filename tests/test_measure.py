@@ -484,7 +484,7 @@ def test_fit_without_scipy_is_told_before_anything_is_timed(monkeypatch: pytest.
     ("work", "unwanted"),
     [
         (
-            "from dagc.cli import main; main(['check', 'examples/mixtral_8xh100.moe'])",
+            "from dagc.cli import main; main(['check', 'examples/qwen3_235b_vllm.moe'])",
             ("torch", "scipy", "dagc.measure", "dagc.calib.fitting"),
         ),
         (

@@ -9,6 +9,7 @@ from math import prod
 import pytest
 from conftest import spec_text
 from oracles.reshards import Row, WirePrices, chain_wire_B, moves, stored_rows
+from tiers import spread
 
 import dagc
 from dagc.base.collectives import wire_bytes
@@ -174,7 +175,7 @@ def some_layout(choose: random.Random, axes: list[str], dims: int) -> tuple[Axes
     return tuple(out)
 
 
-@pytest.mark.parametrize("prices", [PLAIN_PRICES, WirePrices(), *LINKS])
+@pytest.mark.parametrize("prices", spread([PLAIN_PRICES, WirePrices(), *LINKS], 3))
 def test_bounds_change_no_chain(prices: Prices) -> None:
     """A search that leaves out what cannot be cheaper finds the very same chains, of equal ones too, as one that looks at all."""
     choose = random.Random(7)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import spec_text
+from tiers import in_turn
 
 import dagc
 from dagc.base.units import BYTES, show
@@ -156,8 +157,9 @@ def test_what_is_printed_begins_with_the_verdict(command: list[str], spec: Path,
     assert printed.err.startswith("error[E04]")
 
 
-@pytest.mark.parametrize("name", ["v.svg", "v.dot"])
-@pytest.mark.parametrize("view", ["overview", "layer", "lanes", "timeline", "memory", "path"])
+@pytest.mark.parametrize(
+    ("view", "name"), in_turn(["overview", "layer", "lanes", "timeline", "memory", "path"], ["v.svg", "v.dot"])
+)
 def test_pictures_begin_with_the_verdict(view: str, name: str, spec: Path, tmp_path: Path) -> None:
     if name.endswith("dot") and view in ("timeline", "memory", "path"):
         return

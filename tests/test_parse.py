@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import EXAMPLES, ROOT
+from tiers import spread
 
 from dagc.base.diagnostics import Collector, Diagnostic, SpecError
 from dagc.base.source import Source
@@ -163,7 +164,7 @@ def test_blocks_and_layers() -> None:
     assert isinstance(layer, ast.LayerDef) and [b.text for b in layer.blocks] == ["mla", "moe"]
 
 
-@pytest.mark.parametrize("path", SPECS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", spread(SPECS, SPECS[::4]), ids=lambda p: p.stem)
 def test_every_spec_here_parses(path: Path) -> None:
     file, found = read(path.read_text())
     assert not found and len(file.statements) > 1

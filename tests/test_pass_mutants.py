@@ -14,6 +14,7 @@ from mutants import copies, expansion, passes
 from mutants.sources import SourceMutant, sampled
 from mutants.strategy import not_carried_out, wrong_ids
 from mutants.survivors import reason, survivors
+from tiers import spread
 
 COUNT = examples(10, 10)
 
@@ -28,7 +29,9 @@ def of_expand() -> tuple[SourceMutant, ...]:
     return tuple(expansion.source_mutants_of_expand())
 
 
-@pytest.mark.parametrize("name", [*passes.PLANS, *passes.MORE, *passes.OWN])
+@pytest.mark.parametrize(
+    "name", spread([*passes.PLANS, *passes.MORE, *passes.OWN], [*passes.PLANS, *passes.MORE, *passes.OWN][::3])
+)
 def test_true_plans_do_what_their_strategy_says(name: str) -> None:
     graph, phase = passes.true_graph(name), passes.unit_of(name).phase
     assert not wrong_ids(graph, phase)
@@ -49,7 +52,10 @@ def test_no_broken_expansion_goes_unnoticed() -> None:
     assert [v.mutant.name for v in verdicts if not v.caught] == []
 
 
-@pytest.mark.parametrize(("name", "plan"), [(name, plan) for name, (_, plans) in copies.OF.items() for plan in plans])
+@pytest.mark.parametrize(
+    ("name", "plan"),
+    spread([(name, plan) for name, (_, plans) in copies.OF.items() for plan in plans], of=lambda case: case[0]),
+)
 def test_true_phases_copy_and_quantise_what_they_say(name: str, plan: str) -> None:
     phase = copies.OF[name][1][plan]
     assert copies.not_as_said(copies.true_graph(phase), copies.unit_of(phase)) == ""

@@ -14,6 +14,7 @@ import pytest
 from conftest import examples, spec_text
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiers import spread
 
 from dagc.api import Plan
 from dagc.base.diagnostics import Collector
@@ -254,7 +255,7 @@ PHASES = {
 }
 
 
-@pytest.mark.parametrize("name", PHASES)
+@pytest.mark.parametrize("name", spread(PHASES, list(PHASES)[::3]))
 def test_graphs_of_every_strategy_are_self_contained(name: str) -> None:
     for unit in units(spec_text(phase=PHASES[name], dtype="bf16")):
         from_text(unit)

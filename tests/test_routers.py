@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from conftest import spec_text
+from tiers import spread
 
 import dagc
 from dagc.api import Plan
@@ -89,15 +90,18 @@ def test_a_router_of_more_choices_is_active_in_more_parameters() -> None:
 @pytest.mark.parametrize("counts", [(8, 8), (8, 4)], ids=["one count", "two counts"])
 @pytest.mark.parametrize(
     ("phase", "kind"),
-    [
-        ("gpus = 0..1, tp = 2", "prefill"),
-        ("gpus = 0..3, ep = 2, tp = 2", "prefill"),
-        ("gpus = 0..3\nattention { tp = 4 }\nexperts { ep = 4 }", "prefill"),
-        ("gpus = 0..3\nattention { dp = 2, tp = 2 }\nexperts { ep = 4 }\nsequence_parallel = true", "prefill"),
-        ("gpus = 0..1, ep = 2, redundant = 2", "prefill"),
-        ("gpus = 0..3, ep = 4, dispatch = allgather", "prefill"),
-        ("gpus = 0..3, ep = 2, sp = 2", "decode"),
-    ],
+    spread(
+        [
+            ("gpus = 0..1, tp = 2", "prefill"),
+            ("gpus = 0..3, ep = 2, tp = 2", "prefill"),
+            ("gpus = 0..3\nattention { tp = 4 }\nexperts { ep = 4 }", "prefill"),
+            ("gpus = 0..3\nattention { dp = 2, tp = 2 }\nexperts { ep = 4 }\nsequence_parallel = true", "prefill"),
+            ("gpus = 0..1, ep = 2, redundant = 2", "prefill"),
+            ("gpus = 0..3, ep = 4, dispatch = allgather", "prefill"),
+            ("gpus = 0..3, ep = 2, sp = 2", "decode"),
+        ],
+        lambda case: "\n" in case[0] or case[1] == "decode" or "redundant" in case[0],
+    ),
     ids=["tp", "ep x tp", "ep in tp", "ep over dp and tp", "redundant", "allgather", "decode"],
 )
 def test_two_routers_are_proved(phase: str, kind: str, counts: tuple[int, int]) -> None:

@@ -9,6 +9,7 @@ import pytest
 from conftest import compiled, spec_text
 from hypothesis import given
 from hypothesis import strategies as st
+from tiers import in_turn
 
 import dagc
 from dagc.api import compile_text
@@ -174,17 +175,17 @@ attention { kind = gqa, heads = 8, kv_heads = 4, head_dim = 8, window = 7 }
 experts { count = 8, top_k = 2, hidden = 32 }"""
 
 
-@pytest.mark.parametrize("method", ["allgather", "ring", "ulysses"])
 @pytest.mark.parametrize(
-    ("phase", "model"),
-    [
+    ("case", "method"),
+    in_turn([
         ("gpus = 0..7, sp = 4, tp = 2", ""),
         ("gpus = 0..7, sp = 2, tp = 2, ep = 2, sequence_parallel = true", WINDOW),
         ("gpus = 0..15, pp = 2, sp = 2, tp = 2, dp = 2, microbatches = 2, overlap = two_batch", WINDOW),
         ("gpus = 0..7\nattention { sp = 2, tp = 2, dp = 2 }\nexperts { ep = 8 }", ""),
-    ],
+    ], ["allgather", "ring", "ulysses"]),
 )  # fmt: skip
-def test_zigzag_computes_what_the_model_does(phase: str, model: str, method: str) -> None:
+def test_zigzag_computes_what_the_model_does(case: tuple[str, str], method: str) -> None:
+    phase, model = case
     first, *rest = phase.split("\n", 1)
     if method == "ulysses" and "sp = 4" in phase:
         first = first.replace("tp = 2", "dp = 2")

@@ -1,9 +1,9 @@
 """Scripts that are followed without being run start what bash starts, and hostile ones end in a diagnosis."""
 
-import json
 import os
 import subprocess
 import sys
+from ast import literal_eval
 
 import pytest
 
@@ -46,9 +46,9 @@ def programs(tmp_path_factory):
     program = folder / "run"
     names = "A B C D G"
     program.write_text(
-        f"#!{sys.executable} -S\nimport json, os, sys\n"
+        f"#!{sys.executable} -IS\nimport os, sys\n"
         f"own = {{k: os.environ[k] for k in {names.split()!r} if k in os.environ}}\n"
-        "open(os.environ['OUT'], 'a').write(json.dumps([sys.argv[1:], own]) + '\\n')\n"
+        "open(os.environ['OUT'], 'a').write(ascii([sys.argv[1:], own]) + '\\n')\n"
     )
     program.chmod(0o755)
     return folder
@@ -59,7 +59,7 @@ def test_what_bash_starts(name, programs, tmp_path):
     script, out = SCRIPTS[name], tmp_path / "out"
     environment = {"PATH": f"{programs}:{os.environ['PATH']}", "OUT": str(out), "X": "1 2"}
     subprocess.run(["bash", "-c", script, "script.sh"], env=environment, cwd=tmp_path, check=False, timeout=20)
-    ran = [json.loads(line) for line in out.read_text().splitlines()]
+    ran = [literal_eval(line) for line in out.read_text().splitlines()]
     found = follow(script, {"X": "1 2"})
     started = [one for one in found.started if one.argv[0] == "run"]
     assert (

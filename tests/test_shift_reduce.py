@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from lark.exceptions import UnexpectedInput
+from tiers import all_tests
 
 from dagc.base.diagnostics import Collector
 from dagc.base.source import Source
@@ -66,7 +67,7 @@ def test_small_texts(text: str) -> None:
 
 
 def test_every_text_of_the_library_and_the_examples() -> None:
-    for text in TEXTS:
+    for text in TEXTS if all_tests() else TEXTS[::4]:
         assert shape(shift_reduce.tree(text, moe_tables)) == by_lark(text) is not None
 
 

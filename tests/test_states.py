@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from conftest import spec_text
 from state_specs import LINEAR, MODEL, SIZES, SPARSE, state_spec
+from tiers import in_turn
 
 from dagc.api import Plan, compile_text
 from dagc.base.diagnostics import SpecError
@@ -63,23 +64,26 @@ def test_selected_tokens_bound_what_attention_computes_and_reads() -> None:
     assert traffic(*long, single()).activations_B > 10 * traffic(*short, single()).activations_B
 
 
-@pytest.mark.parametrize("block", [LINEAR, SPARSE], ids=["linear", "sparse"])
 @pytest.mark.parametrize(
-    ("kind", "phase"),
-    [
-        ("prefill", "gpus = 0..7, tp = 2, sp = 2, ep = 2, sequence_parallel = true, microbatches = 2"),
-        ("prefill", "gpus = 0..7, sp = 4, pp = 2, sp_method = ring"),
-        ("prefill", "gpus = 0..7, sp = 4, pp = 2, sp_layout = zigzag"),
-        ("prefill", "gpus = 0..7\nattention { dp = 2, tp = 2, sp = 2 }\nexperts { ep = 8 }"),
-        ("decode", "gpus = 0..7, tp = 2, sp = 2, dp = 2"),
-        ("decode", "gpus = 0..7, tp = 8"),
-        ("decode", "gpus = 0..3, tp = 2, sp = 2, draft = 3"),
-        ("prefill", "gpus = 0..3, tp = 2, dp = 2, prefix = 128 tok"),
-        ("prefill", "gpus = 0..3, tp = 2, dp = 2, chunk = 64 tok"),
-    ],
+    ("case", "block"),
+    in_turn(
+        [
+            ("prefill", "gpus = 0..7, tp = 2, sp = 2, ep = 2, sequence_parallel = true, microbatches = 2"),
+            ("prefill", "gpus = 0..7, sp = 4, pp = 2, sp_method = ring"),
+            ("prefill", "gpus = 0..7, sp = 4, pp = 2, sp_layout = zigzag"),
+            ("prefill", "gpus = 0..7\nattention { dp = 2, tp = 2, sp = 2 }\nexperts { ep = 8 }"),
+            ("decode", "gpus = 0..7, tp = 2, sp = 2, dp = 2"),
+            ("decode", "gpus = 0..7, tp = 8"),
+            ("decode", "gpus = 0..3, tp = 2, sp = 2, draft = 3"),
+            ("prefill", "gpus = 0..3, tp = 2, dp = 2, prefix = 128 tok"),
+            ("prefill", "gpus = 0..3, tp = 2, dp = 2, chunk = 64 tok"),
+        ],
+        ["linear", "sparse"],
+    ),
 )
-def test_a_small_twin_computes_what_the_model_computes(block: str, kind: str, phase: str) -> None:
-    proof = prove_small(plan(block, phase, kind), kind)
+def test_a_small_twin_computes_what_the_model_computes(case: tuple[str, str], block: str) -> None:
+    kind, phase = case
+    proof = prove_small(plan({"linear": LINEAR, "sparse": SPARSE}[block], phase, kind), kind)
     assert proof.verdict == "equal", proof
 
 

@@ -199,7 +199,7 @@ def states(of: Plan) -> list[tuple[float, float, float]]:
     return [(m.weights_B, m.gradients_B, m.optimizer_B) for m in of.trainings["step"].memory]
 
 
-@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("phase", spread(PHASES, lambda name: name not in ("no zero", "zero 2", "one stage, zero 3")))
 def test_it_is_held_once_where_both_ends_are_on_one_gpu(phase: str) -> None:
     """Weight in bf16, sum in fp32, master copy and two moments in fp32, over the ranks that share them; a copy on each end otherwise."""
     own, other = states(plan(phase)), states(plan(phase, "false"))

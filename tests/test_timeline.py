@@ -11,6 +11,7 @@ from conftest import compiled, examples, spec_text
 from hypothesis import assume, given, settings
 from random_plans import plans
 from text_widths import clashes, lines
+from tiers import spread
 
 import dagc
 from dagc.api import Plan
@@ -139,7 +140,10 @@ def staged(stages: int, microbatches: int) -> Plan:
     return dagc.compile_text(spec_text(phase=phase, model=model, workload=work))
 
 
-@pytest.mark.parametrize(("stages", "microbatches"), [(1, 1), (1, 64), (2, 8), (4, 8), (4, 64), (8, 16), (16, 40)])
+@pytest.mark.parametrize(
+    ("stages", "microbatches"),
+    spread([(1, 1), (1, 64), (2, 8), (4, 8), (4, 64), (8, 16), (16, 40)], {(1, 1), (2, 8), (4, 64), (16, 40)}),
+)
 def test_words_of_the_timeline_are_apart(stages: int, microbatches: int) -> None:
     """By the widths of the letters: numbers of micro-batches, shares of bubbles, moments and ends never run into each other."""
     svg = staged(stages, microbatches).svg("prefill", "timeline")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from mutants.expansion import model_text
 from state_specs import GROUPED, state_spec
+from tiers import spread
 
 import dagc
 from dagc.api import Plan
@@ -132,7 +133,7 @@ def test_where_a_context_is_split_one_rank_counts_the_entries() -> None:
         assert shares == pytest.approx([(tokens / 2 + entries) / (tokens + entries), tokens / 2 / (tokens + entries)])
 
 
-@pytest.mark.parametrize("context", range(3, 14))
+@pytest.mark.parametrize("context", spread(range(3, 14), {4, 7, 8, 13}))
 def test_every_cached_step_of_deepseek_v4_is_that_of_transformers(context: int) -> None:
     """Groups of 3 and of 4 tokens, some filled by the step and some not; `tests/test_reference.py` has prompts and layouts."""
     folder = Path(__file__).parent / "data" / "reference" / "deepseek_v4_attention"

@@ -7,6 +7,7 @@ from functools import cache
 
 import pytest
 from conftest import examples, spec_text
+from tiers import in_turn
 
 from dagc.base.diagnostics import Collector
 from dagc.base.frozen import replace
@@ -88,8 +89,7 @@ def test_sequences_that_repeat_are_found() -> None:
         assert tuple(each for turn in found for _ in range(turn.times) for each in turn.layers) == layers
 
 
-@pytest.mark.parametrize("kind", ["prefill", "decode"])
-@pytest.mark.parametrize("name", PHASES)
+@pytest.mark.parametrize(("name", "kind"), in_turn(PHASES, ["prefill", "decode"]))
 def test_turns_take_what_their_layers_take(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     graph, costs = priced(name, kind)
     rng = random.Random(f"{name}{kind}")

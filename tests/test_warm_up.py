@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from conftest import compiled, spec_text
+from tiers import spread
 
 import dagc
 from dagc.pipeline.moved import cache_relaid, relaid
@@ -133,7 +134,7 @@ def fetched(before: PhaseResult, after: PhaseResult, cached: bool) -> tuple[floa
     return near_B, far_B, slowest_s
 
 
-@pytest.mark.parametrize(("prefill", "decode"), PAIRS)
+@pytest.mark.parametrize(("prefill", "decode"), spread(PAIRS, PAIRS[::2]))
 def test_what_moves_is_what_elements_show(prefill: str, decode: str) -> None:
     plan = both(prefill, decode)
     one, other = plan.phases["prefill"], plan.phases["decode"]
