@@ -199,8 +199,8 @@ class Exchanges:
         them: one-sided; or two-sided, which exchange counts before a dispatch."""
         phase = self.unit.phase
         direction = "combine" if sent.back else "dispatch"
-        for name in (phase.exchange,) if phase.exchange else (phase.exchanges, "nvlink_one_sided", "nvlink_two_sided"):
-            family = domain_a2a.FAMILY if name.startswith("nvlink") else moe_a2a.FAMILY
+        for name in (phase.exchange,) if phase.exchange else (phase.exchanges, *domain_a2a.KERNELS.values()):
+            family = domain_a2a.FAMILY if name in domain_a2a.KERNELS.values() else moe_a2a.FAMILY
             backend = name + V2_MODES[phase.takes_prompts] if name == "deepep_v2" else name
             parts = [direction, "prepare"] if name == "nvlink_two_sided" and not sent.back else [direction]
             find = self._anywhere if phase.exchange else self._here

@@ -146,6 +146,10 @@ def per_user(result: ServeResult) -> str:
 
 def verdict_text(result: ServeResult) -> str:
     """The verdict and its reason."""
+    return f"{result.verdict}: {verdict_reason(result)}"
+
+
+def verdict_reason(result: ServeResult) -> str:
     offered, served = result.offered_per_s, per_second(result.rate_per_s)
     known = result.arrivals.kind != "closed" and isfinite(offered)
     rates = (
@@ -155,15 +159,15 @@ def verdict_text(result: ServeResult) -> str:
     if result.verdict == OVERLOADED:
         turned = result.count("rejected")
         if turned and not piled.overloaded:
-            return f"overloaded: {turned:,} of {result.arrived:,} requests were turned away{never_fit(result)}; {rates}"
+            return f"{turned:,} of {result.arrived:,} requests were turned away{never_fit(result)}; {rates}"
         what = "requests end" if piled.whole else "first tokens come"
-        return f"overloaded: of the later half of the requests {piled.share:.0%} pile up, {what} at {piled.served:.0%} of the offered rate; {rates}"
+        return f"of the later half of the requests {piled.share:.0%} pile up, {what} at {piled.served:.0%} of the offered rate; {rates}"
     if result.arrivals.kind == "burst" and result.verdict == BACKLOGGED:
-        return f"backlogged: all requests came at once and were worked off; {rates}"
+        return f"all requests came at once and were worked off; {rates}"
     if result.verdict == BACKLOGGED:
-        return f"backlogged: requests piled up, and the run ended before it was clear whether that goes on; {rates}"
+        return f"requests piled up, and the run ended before it was clear whether that goes on; {rates}"
     assert result.verdict == STABLE
-    return f"stable: {rates}"
+    return rates
 
 
 def limits_text(limits: Limits) -> str:

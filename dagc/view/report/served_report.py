@@ -50,7 +50,7 @@ def reports(
 def _serving(plan: CompiledPlan, serve: Serve, result: ServeResult, knee: Knee | None, paint: Paint) -> list[str]:
     width = paint.width
     lines = [paint.rule(result.name), *_load(serve, result)]
-    lines += [f"  verdict   {_coloured(said.verdict_text(result), paint)}", *times(result, width)]
+    lines += [f"  verdict   {_verdict(result, paint)}", *times(result, width)]
     lines += ["", *figures(plan, result, width)]
     lines += [f"  {line}" for line in sureness(plan, serve, result)]
     if knee is not None:
@@ -64,7 +64,7 @@ def brief(plan: CompiledPlan, result: ServeResult, paint: Paint) -> list[str]:
     return [
         paint.rule(result.name),
         *_load(serve, result)[:1],
-        f"  verdict   {_coloured(said.verdict_text(result), paint)}",
+        f"  verdict   {_verdict(result, paint)}",
         *times(result, paint.width)[:-1],
         *list(figures(plan, result, paint.width))[: 3 if costs(plan, result) else 2],
         *(f"  {line}" for line in sureness(plan, serve, result)),
@@ -96,9 +96,8 @@ def _phases(serve: Serve) -> str:
     return ", ".join(kind if kind == name else f"{kind} = {name}" for kind, name in named if name is not None)
 
 
-def _coloured(text: str, paint: Paint) -> str:
-    word, colon, rest = text.partition(":")
-    return f"{paint(word, COLORS[word])}{colon}{rest}"
+def _verdict(result: ServeResult, paint: Paint) -> str:
+    return f"{paint(result.verdict, COLORS[result.verdict])}: {said.verdict_reason(result)}"
 
 
 def times(result: ServeResult, width: int) -> list[str]:

@@ -34,8 +34,8 @@ def _serving(plan: CompiledPlan, result: ServeResult) -> Iterator[Markup]:
         ("rules", said.rules_text(serve, result)),
     )  # fmt: skip
     yield tag("dl", join(tag("div", tag("dt", a), tag("dd", b)) for a, b in facts), cls="facts")
-    word, _, reason = said.verdict_text(result).partition(": ")
-    yield tag("p", tag("span", word, cls=f"pill {PILLS[word]}".strip()), " ", reason)
+    pill = tag("span", result.verdict, cls=f"pill {PILLS[result.verdict]}".strip())
+    yield tag("p", pill, " ", said.verdict_reason(result))
     yield _cards(plan, result)
     rows = [[name, *said.spread_row(getattr(result, field)), said.OF[field]] for name, field in said.TIMES]
     yield table(["time", "mean", "p50", "p90", "p99", "what it is"], rows, numbers=(1, 2, 3, 4))
