@@ -345,3 +345,25 @@ def test_the_man_page_is_clean(lint: list[str]) -> None:
     assert lint[0] == "man" or done.stdout == ""
     if lint[0] == "man":
         assert all(f"dagc {name}" in re.sub(".\x08", "", done.stdout) for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", ["check", "export", "opt", "serve", "pick", "completion", "audit"])
+def test_where_words_are_missing_a_whole_command_line_is_shown(command: str, capsys: Capture) -> None:
+    assert main([command]) == 2
+    said = capsys.readouterr().err
+    assert f"such as `{PAGES[command].examples[0].command}`" in said
+    assert "NAME" not in said.partition("help")[0]  # what may be left out is not required
+
+
+def test_a_narrow_terminal_gets_narrow_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    wide = overview()
+    assert max(map(len, wide.splitlines())) > 60  # of a file or a pipe nothing changes
+    monkeypatch.setattr("sys.stdout", Terminal())
+    narrow = overview()
+    assert max(map(len, narrow.splitlines())) <= 50 and narrow.split() == wide.split()
+
+
+class Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True

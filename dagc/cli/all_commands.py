@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from .commands import COMMANDS, GROUPS
 
 USAGE = "usage: dagc [-h] [-V] [-q | -v] [--color WHEN] COMMAND ..."
@@ -38,4 +40,24 @@ def overview() -> str:
     lines += ["", "example:", f"  {FIRST}", ""]
     lines += ["`dagc help COMMAND` explains a command with examples; README.md and docs/ say more.", ""]
     lines += ["exit codes:", *(f"  {code:>3}  {meaning}" for code, meaning in EXITS)]
-    return "\n".join(lines) + "\n"
+    return "\n".join(_narrowed(lines)) + "\n"
+
+
+def _narrowed(lines: list[str]) -> list[str]:
+    """On a terminal that is narrower than they are: what is said beside a name goes on below its beginning."""
+    if not sys.stdout.isatty():
+        return lines
+    from .columns import columns
+
+    if max(map(len, lines)) <= (room := columns()):
+        return lines
+    import textwrap
+
+    out: list[str] = []
+    for line in lines:
+        name, _, about = line.rpartition("  ")
+        inside = " " * (len(line) - len(about) if name.strip() else 4)
+        out += textwrap.wrap(line, max(room, len(inside) + 20), subsequent_indent=inside, break_on_hyphens=False) or [
+            ""
+        ]
+    return out

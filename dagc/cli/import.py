@@ -25,6 +25,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "words",
         nargs="*",
+        default=[],
         metavar="CONFIG.json",
         help="config.json of a model; with --from: files, or `-- COMMAND ...`, that start servers",
     )

@@ -18,7 +18,13 @@ class Parser(argparse.ArgumentParser):
     """argparse exits by itself; here a wrong command line is a diagnostic and code 2."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{self.prog}: {message}", f"`{self.prog} --help` lists what it takes")
+        raise UsageError(
+            f"{self.prog}: {message}", *self.examples(message), f"`{self.prog} --help` lists what it takes"
+        )
+
+    def examples(self, message: str) -> tuple[str, ...]:
+        """A whole command line, where words are missing."""
+        return ()
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """A word of a list: the one that is meant, or all."""
@@ -57,6 +63,13 @@ class CommandParser(Parser):
         module.add_arguments(self)
         self.set_defaults(run=module.run)
         add_general(self)
+
+    def examples(self, message: str) -> tuple[str, ...]:
+        if not self.explained or "required" not in message:
+            return ()
+        from .help_pages import PAGES
+
+        return (f"such as `{PAGES[self.explained].examples[0].command}`",)
 
     def format_help(self) -> str:
         if self.explained:

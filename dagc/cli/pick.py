@@ -24,6 +24,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "names",
         nargs="*",
+        default=[],
         metavar="NAME",
         help="alternatives to keep: wide, or decode=wide (none: compile and compare all)",
     )

@@ -30,7 +30,9 @@ USUAL = "csv,json,svg"
 
 def add_arguments(parser: ArgumentParser) -> None:
     spec_arguments(parser)
-    parser.add_argument("name", nargs="*", metavar="NAME", help="servings to simulate (default: all of the spec)")
+    parser.add_argument(
+        "name", nargs="*", default=[], metavar="NAME", help="servings to simulate (default: all of the spec)"
+    )
     parser.add_argument("--seed", type=at_least(0), metavar="N", help="of everything random, instead of the spec's")
     parser.add_argument(
         "--knee", action="store_true", help="also look for the highest load that keeps every requirement"

@@ -18,6 +18,7 @@ from ..optimize.serving_loads import MOST_POINTS, WORDS, GridRow, applies, chang
 from ..serving.knee import load_kind
 from ..spec.metrics.known_metrics import of_serving
 from .asked_servings import asked, compiled, read
+from .common import width
 from .manner import shown_progress
 
 if TYPE_CHECKING:
@@ -167,6 +168,12 @@ def _print(rows: Sequence[GridRow], names: Sequence[str], kind: str) -> None:
         )
     if kind == "csv":
         csv.writer(sys.stdout, lineterminator="\n").writerows(lines)
+        return
+    from ..view.report.terminal_text import in_blocks
+
+    room = width(sys.stdout) if sys.stdout.isatty() else sys.maxsize  # a row of a file stays a line
+    if sum(max(map(len, column)) + 2 for column in zip(*lines, strict=True)) - 2 > room:
+        print("\n".join(in_blocks(lines, len(given), room)))
         return
     figures = range(len(given), len(given) + len(names))
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]) - 1)]
