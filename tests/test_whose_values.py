@@ -84,12 +84,24 @@ def config_with(tmp_path: Path, **fields: object) -> Path:
 
 
 def test_of_a_config_the_fields_that_the_values_are_made_of_are_named(tmp_path: Path) -> None:
-    (tmp_path / "plan.moe").write_text(spec_with(f'model from "{config_with(tmp_path, head_dim=3).name}" {{ }}'))
+    named = config_with(tmp_path, head_dim=129, qk_rope_head_dim=43).name
+    (tmp_path / "plan.moe").write_text(spec_with(f'model from "{named}" {{ }}'))
     with pytest.raises(dagc.SpecError) as raised:
         dagc.compile(tmp_path / "plan.moe")
     found = raised.value.diagnostics[0]
     assert found.span is not None and found.span.text == "model" and found.file.endswith("plan.moe")
     assert "`attention.head_dim` is `config.head_dim` of the config" in found.because
+
+
+def test_a_value_that_an_architecture_makes_of_a_config_is_told_at_the_model(tmp_path: Path) -> None:
+    (tmp_path / "plan.moe").write_text(spec_with(f'model from "{config_with(tmp_path, head_dim=3).name}" {{ }}'))
+    with pytest.raises(dagc.SpecError) as raised:
+        dagc.compile(tmp_path / "plan.moe")
+    found = raised.value.diagnostics[0]
+    assert (
+        found.message.startswith("`fraction` must be") and found.span is not None and found.span.text == '"config.json"'
+    )
+    assert found.also[0].text.startswith("this is 21.3") and found.also[0].span.source.name.startswith("library/")
 
 
 def test_a_field_that_a_config_lacks_is_told_at_the_file(tmp_path: Path) -> None:

@@ -146,11 +146,10 @@ class Collector:
         return did_you_mean(word, islice(known, MAX_KNOWN))
 
     def retell(self, first: int, change: Callable[[Diagnostic], Diagnostic]) -> None:
-        """Changes those from the `first` on, and says again that they failed where they did."""
+        """Changes those from the `first` on."""
         told = list(map(change, self.items[first:]))
         self.items[first:] = [d for i, d in enumerate(told) if d not in self.items[:first] and d not in told[:i]]
         self._seen.update(told)
-        self.check()
 
     @property
     def failed(self) -> bool:

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..base.diagnostics import Collector, Label
+from ..base.diagnostics import Collector, Diagnostic, Label
 from ..base.files import Reach
-from ..base.frozen import field, mutable
+from ..base.frozen import field, mutable, replace
 from ..base.phase_kinds import PHASE_KINDS
 from ..base.source import Span
 from ..base.syntax import ast
@@ -23,6 +23,7 @@ from ..spec.model import AttrValue, Model
 from ..spec.phase import Phase
 from ..spec.spec import Spec
 from ..spec.workload import Workload
+from . import library
 from .alternatives import picks, read_variants
 from .body import Body
 from .math_units import check_units
@@ -330,7 +331,11 @@ class Elaborator:
             return None  # without its preset, everything that the section lacks would be reported too
         at = self.statements
         checkpoint = read_checkpoint([s for s, _ in at.sections if s.kind == "checkpoint"], self.names())
-        return read_model(name, body, self.presets.names(), at.layers, at.blocks, checkpoint)
+        first = len(self.out.items)
+        found = read_model(name, body, self.presets.names(), at.layers, at.blocks, checkpoint)
+        if len(self.out.items) > first:
+            self.out.retell(first, lambda told: _where_asked(told, section))
+        return found
 
     def model_named(self, name: str, span: Span) -> Model | None:
         """Another model than the spec's, by the name of a preset or of a file."""
@@ -352,3 +357,11 @@ class Elaborator:
         body = Body(section.kind_span)
         body.add(section.body, self.out)
         return read_workload(body, self.names(), base, section.kind_span)
+
+
+def _where_asked(found: Diagnostic, section: ast.Section) -> Diagnostic:
+    """What is wrong with a value of a preset or an architecture, told at the model that has it, the line of the library below."""
+    if found.span is None or library.ships(section.kind_span.source) or not library.ships(found.span.source):
+        return found
+    at = section.kind_span if section.preset is None else section.preset.span
+    return replace(found, span=at, label="", also=(Label(found.span, found.label or "in the library"), *found.also))

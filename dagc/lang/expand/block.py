@@ -47,6 +47,7 @@ class Block(Scope):
         except SpecError:
             layer, model = self.builder.segment, unit.spec.model
             unit.out.retell(first, lambda found: told_where_used(found, definition, layer, model))
+            unit.out.check()
             raise
 
     def expanded(self, definition: ast.BlockDef, argument: Ref) -> Ref:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import cast
 
-from ...base.diagnostics import Collector
+from ...base.diagnostics import Collector, Label
 from ...base.frozen import replace
 from ...base.schema.attribute import Attribute, dtype_of
 from ...base.schema.model import ATTENTION, EXPERTS, MLP, MODEL, ROPE, STREAMS
@@ -217,7 +217,9 @@ def _stack(
         )
         return None
     if number is not None and number.value != total:
-        out.add("E03", f"`layers = {number.value:g}`, but the stack has {total}", assign.value.span)
+        assert stated is not None
+        also = (Label(assign.value.span, f"{total} layers"),)
+        out.add("E03", f"`layers = {number.value:g}`, but the stack has {total}", stated.value.span, also=also)
     return tuple(stack)
 
 
