@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import EXAMPLES, ROOT, compiled, spec_text
+from conftest import EXAMPLES, ROOT, SHOWN, compiled, spec_text
+from tiers import spread
 
 import dagc
 from dagc.base.synonyms import OF_METRICS
@@ -79,7 +80,7 @@ def test_a_name_that_is_almost_one_is_told(spec: Path, capsys: Capture) -> None:
     assert "a metric follows its phase: `prefill.mine.wait`" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", spread(EXAMPLES, lambda path: path.stem in SHOWN), ids=lambda p: p.stem)
 def test_json_and_rows_are_the_metrics(path: Path) -> None:
     """`json` and `row` of a record say where its value is, also in objects that are made elsewhere."""
     plan = compiled(path.stem)

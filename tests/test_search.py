@@ -674,7 +674,7 @@ def test_interrupted_it_prints_the_best_so_far(
 
 def test_the_answer_is_the_same_whoever_costs_the_plans() -> None:
     """Counts and all: batches do not depend on workers."""
-    text = everything("decode", 8)
+    text = everything("decode", 4)
     spec = opened(text)
     one, two = (
         search(spec, Asked(("throughput", "tpot"), workers=workers), text=Text(text, "plan.moe", None))
@@ -687,7 +687,7 @@ def test_the_answer_is_the_same_whoever_costs_the_plans() -> None:
 
 def test_the_answer_is_the_same_on_a_dask_cluster_and_a_lost_cluster_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     distributed = pytest.importorskip("distributed", reason="Dask is an extra: pip install -e '.[dask]'")
-    text = everything("decode", 8)
+    text = everything("decode", 4)
     spec, readable = opened(text), Text(text, "plan.moe", None)
     here = search(spec, Asked(("throughput",)), text=readable)
     dask = pytest.importorskip("dask")

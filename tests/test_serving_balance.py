@@ -13,6 +13,7 @@ import pytest
 from conftest import examples
 from serving_reference import Reference
 from test_serving_worker import Prices, drawn, simulated
+from tiers import spread
 
 import dagc
 from dagc.base.diagnostics import Collector
@@ -146,7 +147,7 @@ def test_the_gate_counts_as_by_hand(seed: int) -> None:
     assert found == gate_by_hand(limit, gather, looks)
 
 
-@pytest.mark.parametrize("seed", range(examples(20, 20)))
+@pytest.mark.parametrize("seed", spread(range(examples(20, 20)), 7))
 def test_waiting_steps_are_skipped_exactly(seed: int) -> None:
     """As stepping does it, whatever the other rules are."""
     found, requests = drawn(seed, Fraction)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from conftest import examples
 from serving_reference import Reference
+from tiers import spread
 
 from dagc.serving.records import Engine, Line, Request, Served
 from dagc.serving.rules import CannotServe, Rules, refuse
@@ -138,7 +139,7 @@ def drawn(seed: int, kind: Any) -> tuple[Engine, list[Request]]:
         seed += 99_999
 
 
-@pytest.mark.parametrize("seed", range(CASES))
+@pytest.mark.parametrize("seed", spread(range(CASES), 14))
 def test_skipping_is_stepping_exactly(seed: int) -> None:
     engine, requests = drawn(seed, Fraction)
     worker, rows = simulated(engine, requests)
@@ -172,7 +173,7 @@ def usual_engine(seed: int) -> tuple[Engine, list[Request]]:
     return engine, [request for request in requests if seed % 2 or rules.refusal(request) is None]
 
 
-@pytest.mark.parametrize("seed", range(CASES))
+@pytest.mark.parametrize("seed", spread(range(CASES), 14))
 def test_the_usual_case_is_as_all_others(seed: int) -> None:
     """The same load through the loop for the usual case and, with a hook, through the one for all: equal to the last digit."""
     engine, requests = usual_engine(seed)
@@ -213,7 +214,7 @@ def test_the_cases_have_every_policy_at_work() -> None:
     assert counts["steps"] > 2 * counts["events"]  # runs of steps are what is tested
 
 
-@pytest.mark.parametrize("seed", range(CASES, CASES + 20))
+@pytest.mark.parametrize("seed", spread(range(CASES, CASES + 20), 7))
 def test_floats_are_within_a_nanosecond(seed: int) -> None:
     engine, requests = drawn(seed, float)
     _, rows = simulated(engine, requests)

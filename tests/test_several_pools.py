@@ -10,6 +10,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 from conftest import ROOT
+from tiers import all_tests
 
 import dagc
 from dagc.api import read_plan
@@ -379,8 +380,9 @@ def test_a_search_over_dtypes_and_pools_is_the_best_of_all_plans() -> None:
 
 def test_phases_that_divide_the_gpus_of_pools_left_open() -> None:
     """The best of all ways to choose the pools; where both are on one, they have GPUs of their own there."""
-    pools = POOLS.replace("gpus = 16", "gpus = 4").replace("gpus = 8", "gpus = 4")
-    body = "gpus = any(2, 4), tp = any, sequences = 8"
+    most = 4 if all_tests() else 2
+    pools = POOLS.replace("gpus = 16", f"gpus = {most}").replace("gpus = 8", f"gpus = {most}")
+    body = f"gpus = any({most // 2}, {most}), tp = any, sequences = 8"
 
     def best(prefill: str, decode: str) -> Answer:
         phases = f"phase prefill {{ hardware = {prefill}, {body} }}\nphase decode {{ hardware = {decode}, {body} }}"
