@@ -15,6 +15,8 @@ from dagc.ir.ops.op_set import OPS
 from dagc.ir.routed_dims import rows_of
 from dagc.ir.segment import Segment
 
+from ..ir.ops.attributes.experts import DispatchAttrs
+
 
 @record
 class Quantise(GraphPass):
@@ -65,7 +67,7 @@ def products(segment: Segment, weights: dict[str, str]) -> Iterator[tuple[str, s
 def dispatched(segment: Segment, of: dict[str, str]) -> Iterator[tuple[str, str]]:
     """Ops that bring tokens, or gradients of what experts made of them, to experts whose products alone read them, each with the dtype of these."""
     for op in segment.ops:
-        if op.kind == "dispatch":
+        if isinstance(op.attrs, DispatchAttrs):
             read = {of.get(user.name, "") for user in segment.users(op.name)}
             if len(read) == 1 and "" not in read:
                 yield op.name, read.pop()

@@ -27,6 +27,7 @@ from ..calib.rising import rising_s
 from ..calib.shape import Floats
 from ..ir.groups import GroupShape
 from ..ir.op import Op
+from ..ir.ops.attributes.experts import DispatchAttrs
 from ..ir.routed_dims import kept_choices, rows_of
 from ..ir.segment import Segment
 from ..spec.hardware import Hardware, Link
@@ -252,7 +253,7 @@ class Exchanges:
         source = self.segment.by_name[op.inputs[0]]
         while source.is_collective:
             source = self.segment.by_name[source.inputs[0]]
-        back, rows = source.kind != "dispatch", rows_of(op.dims)
+        back, rows = not isinstance(source.attrs, DispatchAttrs), rows_of(op.dims)
         assert rows is not None
         hidden, top_k = self.segment.size(op.dims[-1]), kept_choices(self.segment, rows)
         element_B = DTYPE_BYTES[op.dtype]

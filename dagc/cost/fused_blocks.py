@@ -117,7 +117,7 @@ def _of_layer(graph: Graph, segment: Segment, costs: Mapping[tuple[str, str], Op
             count += leads(segment, op)
         elif cost.family == "fused" or (OPS[op.kind].fused and not apart):
             continue
-        elif cost.family and op.kind == "contract":
+        elif cost.family and OPS[op.kind].product:
             together.add((cost.family, op.scope if op.scope == "experts" else op.inputs[0]))
         else:
             count += max(1, len(kernels_of(segment, op, graph.the_mesh)))

@@ -73,7 +73,7 @@ def _before(found: Match, rules: Sequence[Op]) -> list[Op]:
 def _rides(op: Op) -> bool:
     """Whether the kernel of a rule does this op too; views cost nothing anyhow."""
     kind = OPS[op.kind]
-    if op.kind == "contract" and any(name.startswith("@") for name in op.inputs):
+    if OPS[op.kind].product and any(name.startswith("@") for name in op.inputs):
         return False
     return Fuse.RECURRENCE in kind.rides_in or (kind.local and kind.fused and not op.is_collective)
 

@@ -13,6 +13,7 @@ from ..ir.op import Op
 from ..ir.ops.attention_operands import attend_operands
 from ..ir.ops.attributes.attention import AttendAttrs
 from ..ir.ops.kind import Fuse
+from ..ir.ops.op_set import OPS
 from .attention import KV_VARIANT
 from .measured import Match, Measured, estimate_s
 from .products import GEMM_VARIANT
@@ -99,7 +100,7 @@ def _kind(found: Match, name: str) -> str:
 
 
 def _projects(op: Op) -> bool:
-    return op.kind == "contract" and len(op.inputs) == 2 and op.inputs[1].startswith("@")
+    return OPS[op.kind].product and len(op.inputs) == 2 and op.inputs[1].startswith("@")
 
 
 def _projection(found: Match, name: str) -> Op | None:

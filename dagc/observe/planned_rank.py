@@ -9,6 +9,7 @@ import numpy as np
 from ..base.collectives import ACROSS, SEND
 from ..base.frozen import record, replace
 from ..ir.op import Op
+from ..ir.ops.op_set import OPS
 from ..plan.result import PhaseResult
 from ..view.facts.timeline import Member, Slice, everyone, slices
 from .busy import NOTHING, Activity, activity
@@ -47,7 +48,7 @@ def row_of(op: Op) -> str:
     """The row in which the time of an op is."""
     if op.is_collective:
         return ROWS.get(op.runtime_kind, op.runtime_kind)
-    if op.kind == "contract":
+    if OPS[op.kind].product:
         return "experts" if op.scope == "experts" else "gemm"
     return ROWS.get(op.kind, "experts" if op.scope == "experts" else OTHER)
 

@@ -84,9 +84,9 @@ def _rides(segment: Segment, op: Op) -> bool:
     by_name, readers = segment.by_name, [other for other in segment.ops if op.inputs and op.inputs[0] in other.inputs]
     if op.kind == "add":  # a bias, by the product's epilogue
         made = by_name.get(op.inputs[0])
-        return made is not None and made.kind == "contract" and segment.is_weight(op.inputs[1]) and readers == [op]
+        return made is not None and OPS[made.kind].product and segment.is_weight(op.inputs[1]) and readers == [op]
     if op.kind == "sum_dims":  # its gradient, by that of the weights
-        return any(reader.kind == "contract" for reader in readers)
+        return any(OPS[reader.kind].product for reader in readers)
     if op.kind == gain_grad(OPS[op.kind].gradient_of):
         beside = OPS[op.kind].gradient_of + "_grad"
         return any(reader.kind == beside and reader.inputs == op.inputs for reader in readers)
@@ -120,7 +120,7 @@ def _accumulated(segment: Segment, op: Op, mesh: Mesh, training: Training) -> fl
     made = segment.by_name.get(op.inputs[0])
     gradient_B = local_bytes(segment, op.inputs[0], input_layout(segment, op, op.inputs[0]), mesh)
     sum_B = 2 * result_bytes(segment, op, mesh)
-    return sum_B + (-gradient_B if made is not None and made.kind == "contract" else gradient_B)
+    return sum_B + (-gradient_B if made is not None and OPS[made.kind].product else gradient_B)
 
 
 def _updated(segment: Segment, op: Op, mesh: Mesh, training: Training) -> float:

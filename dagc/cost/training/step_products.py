@@ -18,6 +18,7 @@ from ...calib import gemm
 from ...calib.constants import Entry
 from ...calib.training_constants import Kernels
 from ...ir.op import BACKWARD, Op
+from ...ir.ops.op_set import OPS
 from ...ir.routed_dims import routed
 from ..measured import RIDING, Match, Measured, estimate_s
 from ..products import GEMM_VARIANT, quantised_before
@@ -82,7 +83,7 @@ def _sums(found: Match) -> dict[str, str]:
     for op in found.segment.ops:
         if op.cell != BACKWARD:
             continue
-        if op.kind == "contract" and found.segment.is_weight(op.inputs[-1]) and shape_of(found, op) is not None:
+        if OPS[op.kind].product and found.segment.is_weight(op.inputs[-1]) and shape_of(found, op) is not None:
             root[op.name] = op.name
         elif op.kind == "add" and all(name in root and readers[name] == 1 for name in op.inputs):
             first, second = (root[name] for name in op.inputs)

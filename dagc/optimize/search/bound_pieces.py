@@ -10,7 +10,7 @@ from ...base.frozen import record
 from ...cost.records import Costs, OpCost, value_at
 from ...ir.graph import Graph
 from ...ir.op import Op
-from ...ir.ops.attributes.experts import ExchangeAttrs
+from ...ir.ops.attributes.experts import DispatchAttrs, ExchangeAttrs
 from ...ir.ops.attributes.moves import RingTurnAttrs
 from ...ir.segment import Segment
 from .objectives import Floats
@@ -50,7 +50,7 @@ class Layer:
                 for name in (op.name, *(v.name for v in op.more)):
                     origin[name] = origin[inputs[0]]
                 continue
-            side = ROUTED if op.kind == "dispatch" else side
+            side = ROUTED if isinstance(op.attrs, DispatchAttrs) else side
             for source in dict.fromkeys(origin[n] for n in inputs):
                 edges.append((source, op.name))
                 sides.append(side)
@@ -184,7 +184,7 @@ def _moves(layer: Layer, segment: Segment, costs: Costs) -> list[Floats]:
             continue
         names = (op.name, *(v.name for v in op.more))
         if op.name in own:
-            side = ROUTED if op.kind == "dispatch" else side
+            side = ROUTED if isinstance(op.attrs, DispatchAttrs) else side
             for name in inputs:
                 taken(name, op.name)
             origin |= dict.fromkeys(names, op.name)
