@@ -24,6 +24,7 @@ from dagc.cost.memory import stage_memory
 from dagc.cost.price import price
 from dagc.lang.load import load
 from dagc.pipeline import kept_lowerings, kept_phases, kept_prices
+from dagc.pipeline.analyse import graph_flops
 from dagc.pipeline.kept import LOST, expansion, lowering, numbers_of, rooms_of
 from dagc.spec.spec import Spec
 from dagc.spec.unit import Unit
@@ -77,7 +78,7 @@ def checked(spec: Spec, name: str, steps: tuple[int, ...]) -> int:
         if rooms is not None and found is not None:
             unit, graph = Unit(spec, own), layout.template.at(rooms)
             costs = price(graph, unit)
-            assert not list(differences(found, (costs, stage_memory(graph, costs, unit))))
+            assert not list(differences(found, (costs, stage_memory(graph, costs, unit), graph_flops(graph))))
             met += 1
     return met
 

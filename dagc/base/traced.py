@@ -139,6 +139,16 @@ class Tape:
             f"{kept}({', '.join(keys)})", _alone(found), keys, _shape(found), isinstance(found, np.ndarray)
         )
 
+    def larger(self, a: Any, b: Any, words: tuple[str, str]) -> TracedObject:
+        """As the function of that name."""
+        values = [each.value if isinstance(each, Traced) else each for each in (a, b)]
+        takes = tuple(dict.fromkeys(each.name for each in (a, b) if isinstance(each, Traced)))
+        codes = [each.name if isinstance(each, Traced) else self.constant(each) for each in (a, b)]
+        found = words[0 if values[0] > values[1] else 1]
+        return TracedObject(
+            self, self.node(f"({words[0]!r} if {codes[0]} > {codes[1]} else {words[1]!r})", found, takes)
+        )
+
     def chosen(self, choose: Callable[..., T], numbers: Sequence[Any]) -> T:
         """What `choose` says of some numbers, which the code goes on with: the line is right where it says the same. How it comes to that is
         not traced."""
@@ -252,7 +262,13 @@ class Traced:
         """Code that makes it of its number, as what it would be without a tape."""
         if self.shape is None:
             return self.name
-        return f"np.full({self.shape}, {self.name})" if self.shape or self.boxed else f"np.float64({self.name})"
+        if not (self.shape or self.boxed):
+            return f"np.float64({self.name})"
+        if not isinstance(self.value, float) or not self.shape:
+            return f"np.full({self.shape}, {self.name})"
+        one = f"ones{len(self.shape)}"  # times which takes half as long
+        self.tape.scope.setdefault(one, np.ones(self.shape))
+        return f"{one} * {self.name}"
 
     @property
     def plain(self) -> Any:
@@ -561,6 +577,12 @@ def called(function: F) -> F:
         return function(*arguments)
 
     return cast(F, either)
+
+
+def larger(a: Any, b: Any, words: tuple[str, str]) -> Any:
+    """The first word where `a` is more than `b`, else the second one: the line has whichever is right."""
+    tape = next((each.tape for each in (a, b) if type(each) is Traced), None)
+    return words[0 if a > b else 1] if tape is None else tape.larger(a, b, words)
 
 
 def fixed(value: Any) -> Any:

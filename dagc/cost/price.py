@@ -15,7 +15,7 @@ import numpy as np
 
 from ..base.dtypes import dtype
 from ..base.frozen import replace
-from ..base.traced import called, is_traced, number
+from ..base.traced import is_traced, larger, number
 from ..ir.graph import Graph
 from ..ir.mesh import Mesh
 from ..ir.op import Op
@@ -261,9 +261,9 @@ def _most(found: Any) -> Any:
     return found if isinstance(found, float) else found.max()
 
 
-@called
 def _bound(compute_s: float | Array, memory_s: float | Array) -> str:
-    return "compute" if _most(compute_s) > _most(memory_s) else "memory"
+    found: str = larger(_most(compute_s), _most(memory_s), ("compute", "memory"))
+    return found
 
 
 def _math_dtype(segment: Segment, op: Op) -> str:

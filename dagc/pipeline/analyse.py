@@ -35,8 +35,8 @@ ANALYSES: tuple[Analysis, ...] = (PriceOps(), ScheduleOps(), AddUpMemory())
 """In the order in which they follow the graph passes; memory is added up for a whole pass alone."""
 
 
-Prices = Callable[[Graph, Unit], "tuple[Costs, Memory] | None"]
-"""What a pass costs and what GPUs hold, where that is kept."""
+Prices = Callable[[Graph, Unit], "tuple[Costs, Memory, float] | None"]
+"""What a pass costs, what GPUs hold and its FLOPs (`graph_flops`), where that is kept."""
 
 
 def cost_graph(graph: Graph, unit: Unit, prices: Prices | None = None) -> PhaseResult:
@@ -55,10 +55,7 @@ def cost_graph(graph: Graph, unit: Unit, prices: Prices | None = None) -> PhaseR
         warn_of_idle_stages(unit, end.schedule)
     warn_of_moved_cache(unit, graph, end.costs)
     warn_of_full_hosts(unit, graph)
-    flops = sum(
-        size.count * graph_flops(chunks.resized(graph, size.tokens, size.context), shared)
-        for size in chunks.sizes(unit.phase)
-    )
+    flops = sum(size.count * _flops(graph, unit, size, prices, shared) for size in chunks.sizes(unit.phase))
     totals = collective_totals(graph, end.costs)
     found = assembled(unit, graph, passes, end, need, flops, totals, bound_shares(joined_path(passes)))
     return replace(
@@ -154,6 +151,15 @@ def whole_memory(graph: Graph, unit: Unit, costs: Costs) -> Memory:
     need = AddUpMemory().run(Findings(graph, unit, costs=costs)).memory
     assert need is not None
     return need
+
+
+def _flops(graph: Graph, unit: Unit, size: chunks.PassSize, prices: Prices | None, shared: PassCosts | None) -> float:
+    """Of a pass; its tokens count, wherever they are."""
+    if prices is not None and size.tokens == unit.phase.tokens:
+        kept = prices(of_size(graph, unit.phase, size), unit)
+        if kept is not None:
+            return kept[2]
+    return graph_flops(chunks.resized(graph, size.tokens, size.context), shared)
 
 
 def graph_flops(graph: Graph, shared: PassCosts | None = None) -> float:

@@ -126,11 +126,15 @@ class Template:
     spans: Mapping[tuple[str, str], Span] = field(default_factory=dict, compare=False, repr=False)
     costs: KeptCosts = field(default_factory=KeptCosts, compare=False, repr=False)
 
-    def at(self, numbers: Numbers) -> Graph:
+    def sizes(self, numbers: Numbers) -> list[dict[str, Any]]:
+        """Of each segment."""
         own: list[dict[str, Any]] = [dict(segment.sizes) for segment in self.graph.segments]
         for at, dim, k in self.slots:
             own[at][dim] = numbers[k]
-        segments = (s.with_sizes(sizes) for s, sizes in zip(self.graph.segments, own, strict=True))
+        return own
+
+    def at(self, numbers: Numbers) -> Graph:
+        segments = (s.with_sizes(sizes) for s, sizes in zip(self.graph.segments, self.sizes(numbers), strict=True))
         return replace(self.graph, segments=tuple(segments))
 
     def numbers(self, graph: Graph) -> Numbers:

@@ -24,7 +24,8 @@ MOST_RANGES = 4
 MOST_LOST = 2
 """Times that prices could not be traced, or no range was right, until it is not tried again."""
 
-Found = tuple[Costs, Memory]
+Found = tuple[Costs, Memory, float]
+"""FLOPs are of all micro-batches over all ranks."""
 Line = Callable[..., "Found | None"]
 
 
@@ -86,6 +87,7 @@ def traced(template: Template, numbers: Numbers, unit: Unit) -> Line:
     from ..base.traced import Tape
     from ..cost.memory import stage_memory
     from ..cost.price import price
+    from .analyse import graph_flops
     from .kept import numbers_of, with_numbers
 
     tape, count = Tape(tells=True), len(numbers_of(unit.phase))
@@ -93,7 +95,7 @@ def traced(template: Template, numbers: Numbers, unit: Unit) -> Line:
     phase: Phase = with_numbers(unit.phase, given[-count:])
     own, graph = replace(unit, phase=phase), template.at(given[:-count])
     costs = price(graph, own)
-    return tape.maker((costs, stage_memory(graph, costs, own)))
+    return tape.maker((costs, stage_memory(graph, costs, own), graph_flops(graph)))
 
 
 @mutable
@@ -110,8 +112,8 @@ class PricesOf:
             sizes = self.template.numbers(graph)
         except KeyError:
             return None
-        same = zip(self.template.at(sizes).segments, graph.segments, strict=True)
-        if not all(a.ops is b.ops and a.sizes == b.sizes for a, b in same):
+        same = zip(self.template.graph.segments, self.template.sizes(sizes), graph.segments, strict=True)
+        if not all(own.ops is other.ops and wanted == other.sizes for own, wanted, other in same):
             return None  # of a pass that has sizes of its own
         if sizes not in self.known:
             self.known[sizes] = self.prices.at(self.template, sizes, unit)

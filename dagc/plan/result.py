@@ -362,6 +362,6 @@ def joined_path(chunks: Sequence[Chunk]) -> tuple[PathStep, ...]:
                 first, bound, so_far_s, times = before
                 bound = step.bound if time_s > so_far_s else bound
                 found[key] = first, bound, time_s + so_far_s, count + times
-    return tuple(
-        replace(first, bound=bound, time_s=time_s, count=count) for first, bound, time_s, count in found.values()
-    )
+    return tuple([
+        PathStep(first.segment, first.op, first.kind, time_s, count, bound) for first, bound, time_s, count in found.values()
+    ])  # fmt: skip

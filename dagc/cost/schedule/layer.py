@@ -13,7 +13,7 @@ from ...base.frozen import record
 from ...ir.graph import Graph
 from ..records import Costs
 from .layer_program import Program, Ran, program, run_even, run_uneven
-from .moments import Moment, Moments, State, moment, state_key
+from .moments import Moments, State, moment, state_key
 
 
 @record(slots=False)
@@ -59,9 +59,6 @@ class Layers:
         if found is None:
             found = self.programs[segment] = program(self.graph, self.graph.segment(segment), self.places)
         return found
-
-    def time(self, evaluation: Evaluation, step: int) -> Moment:
-        return self.times[evaluation.program.steps[step].time]
 
     def evaluate(self, segment: str, entry: State) -> Evaluation:
         own = state_key(entry)

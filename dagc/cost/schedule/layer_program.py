@@ -35,13 +35,14 @@ class Step(NamedTuple):
 @record
 class Program:
     """A layer: its steps; which of them makes each lane's result (none: what enters); the one before each on its stream, and the
-    last of each stream; the op of each; the place of each (op, lane)."""
+    last of each stream; the op of each, and its (segment, name); the place of each (op, lane)."""
 
     steps: tuple[Step, ...]
     results: tuple[int | None, ...]
     before: tuple[int | None, ...]
     last: tuple[int | None, ...]
     ops: tuple[Op, ...]
+    keys: tuple[tuple[str, str], ...]
     places: Mapping[Node, int]
 
 
@@ -90,7 +91,8 @@ def _program(graph: Graph, segment: Segment, times: Mapping[str, int]) -> Progra
     for k, step in enumerate(steps):
         before.append(last[step.stream])
         last[step.stream] = k
-    return Program(tuple(steps), ends, tuple(before), tuple(last), tuple(ops), at)
+    keys = tuple((segment.name, op.name) for op in ops)
+    return Program(tuple(steps), ends, tuple(before), tuple(last), tuple(ops), keys, at)
 
 
 def lane_program(segment: Segment, lanes: int) -> list[tuple[Op, int]]:

@@ -42,8 +42,13 @@ class Path:
         return Path({k: v for k, v in gained.items() if v[0]})
 
     def add(self, other: Path, times: int = 1) -> None:
+        visits = self.visits
         for key, (count, time_s) in other.visits.items():
-            self.step(key, time_s * times, count * times)
+            before = visits.get(key)
+            if before is None:
+                visits[key] = count * times, time_s * times
+            else:
+                visits[key] = before[0] + count * times, before[1] + time_s * times
 
 
 @mutable
@@ -105,31 +110,39 @@ class Paths:
     def _trace(self, ev: Evaluation, target: Node, rank: Rank) -> tuple[Path, Node, Rank]:
         found, program, streams = Path(), ev.program, self.layers.graph.streams
         arrivals, starts, ends, _ = ev.ran
+        times = self.layers.times
         kind, lane = target
         at = program.results[lane] if kind == "ready" else program.last[streams.index(kind)]
         counted = True
         while at is not None:
             step = program.steps[at]
-            own_s = at_rank(self.layers.time(ev, at), rank)
+            own_s = times[step.time]
+            if not isinstance(own_s, float):
+                own_s = at_rank(own_s, rank)
             if step.rings and at_rank(ends[at], rank) > at_rank(starts[at], rank) + own_s + RESOLUTION_S:
                 # The ring's last block came later than the attention was done with the others.
                 at = max(step.rings, key=lambda k: at_rank(ends[k], rank))
                 continue
             if counted:
-                found.step((ev.segment, program.ops[at].name), own_s)
+                found.step(program.keys[at], own_s)
             counted = True
-            rank = self._slowest(arrivals[at], step.axes, rank)
-            latest_s = at_rank(arrivals[at], rank) + RESOLUTION_S
+            arrived = arrivals[at]
+            if isinstance(arrived, float):
+                latest_s = arrived + RESOLUTION_S
+            else:
+                rank = self._slowest(arrived, step.axes, rank)
+                latest_s = at_rank(arrived, rank) + RESOLUTION_S
             # Of what it waited for, that which came last; of equal ones the first.
             previous, best_s = program.before[at], -inf
             at = None
             for source in step.sources:
                 if source == ENTRY:
-                    came_s = at_rank(ev.entry.ready[step.lane], rank)
+                    came = ev.entry.ready[step.lane]
                 elif source in step.rings:  # attention begins with the ring, on its own block
-                    came_s = at_rank(starts[source], rank)
+                    came = starts[source]
                 else:
-                    came_s = at_rank(ends[source], rank)
+                    came = ends[source]
+                came_s = came if isinstance(came, float) else at_rank(came, rank)
                 if best_s < came_s <= latest_s:
                     best_s, at = came_s, None if source == ENTRY else source
                     target, counted = ("ready", step.lane), source not in step.rings
@@ -138,7 +151,8 @@ class Paths:
                 if best_s < came_s <= latest_s:
                     best_s, at = came_s, None
                     target, counted = (streams[step.ahead], 0), True
-            came_s = at_rank(ev.entry.streams[step.stream] if previous is None else ends[previous], rank)
+            came = ev.entry.streams[step.stream] if previous is None else ends[previous]
+            came_s = came if isinstance(came, float) else at_rank(came, rank)
             if best_s < came_s <= latest_s:
                 target, at, counted = (streams[step.stream], 0), previous, True
         return found, target, rank

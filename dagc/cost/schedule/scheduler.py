@@ -303,13 +303,16 @@ class Scheduler:
     def steps(self, path: Path) -> tuple[PathStep, ...]:
         """The path as a chain in program order, all executions of an op added up; launches apart from the kernels
         they precede."""
-        order = self.layers.places
-        steps = []
+        steps: list[PathStep] = []
         launches, launching_s = 0, 0.0
-        for key, (count, time_s) in sorted(path.visits.items(), key=lambda kv: order.get(kv[0], len(order))):
+        ops = [key for key in path.visits if key[0]]
+        ops.sort(key=self.layers.places.__getitem__)
+        by_name = {segment.name: segment.by_name for segment in self.graph.segments}
+        for key in (*ops, *(key for key in path.visits if not key[0])):
             segment, name = key
+            count, time_s = path.visits[key]
             if segment:
-                op, cost = self.graph.segment(segment).by_name[name], self.costs.ops[key]
+                op, cost = by_name[segment][name], self.costs.ops[key]
                 launch_s = 0.0 if self.floor else min(time_s, count * cost.launch_s)
                 if launch_s:
                     launches, launching_s = launches + count, launching_s + launch_s
