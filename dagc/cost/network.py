@@ -62,14 +62,21 @@ def collective_time(
         return crossing_time(payload_B, shape, *links, floor=floor)
     if shape.ranks == 1:
         return CollectiveTime(0.0 * payload_B, "none", (0.0 * payload_B,) * len(links))
-    own, used, kept = _at_bandwidth(shape, links) if floor else spanned(shape, links)
+    lines, kept = _prepared(kind, shape, links, floor)
     largest_B = float(np.max(payload_B, initial=0.0)) if isinstance(payload_B, np.ndarray) else payload_B
-    options = ALGORITHMS[kind](largest_B, own, used)
+    options = lines(largest_B)
     best = _fastest(options, largest_B)
     line = options[best]
     sent = dict(zip(kept, line.sent, strict=True))
     level_B = tuple(sent.get(i, 0.0) * payload_B for i in range(len(links)))
     return CollectiveTime(line.at(payload_B), best, level_B)
+
+
+@lru_cache(maxsize=4096)
+def _prepared(kind: str, shape: GroupShape, links: Links, floor: bool) -> tuple[BySize, tuple[int, ...]]:
+    """What a transfer can run as, and the levels that it crosses."""
+    own, used, kept = _at_bandwidth(shape, links) if floor else spanned(shape, links)
+    return ALGORITHMS[kind](own, used), kept
 
 
 def crossing_time(
@@ -218,14 +225,20 @@ class _Line:
 
 
 Options = Mapping[str, _Line]
-Algorithms = Callable[[float, GroupShape, Links], Options]
-"""What a transfer can run as, by (payload, group, links)."""
+BySize = Callable[[float], Options]
+"""What a transfer can run as, by payload: algorithms choose others for their parts."""
+Algorithms = Callable[[GroupShape, Links], BySize]
 
 
 def _at_any_size(lines: Callable[[GroupShape, Links], Options]) -> Algorithms:
     """Of algorithms whose lines are the same for every payload: made once for a group and its links."""
-    kept = lru_cache(maxsize=1024)(lines)
-    return lambda size, shape, links: kept(shape, links)
+
+    @lru_cache(maxsize=1024)
+    def made(shape: GroupShape, links: Links) -> BySize:
+        options = lines(shape, links)
+        return lambda size: options
+
+    return made
 
 
 def _fastest(options: Options, size: float) -> str:
@@ -304,15 +317,17 @@ def _at_once(shape: GroupShape, links: Links, parts: int) -> tuple[float, tuple[
     return moving, tuple(sent)
 
 
-def _all_reduce(size: float, shape: GroupShape, links: Links) -> Options:
+@lru_cache(maxsize=1024)
+def _all_reduce(shape: GroupShape, links: Links) -> BySize:
     """Ring: 2 (n-1) a + 2 (n-1)/n S/BW (nccl-tests PERFORMANCE.md). Recursive halving and doubling: 2 log2(n) a and
     the ring's bytes; pipelined tree: 2 log2(n) a + 2 S/BW (Thakur et al. 2005). One-shot, inside a fabric: a +
     (n-1) S/BW. Reduce-scatter then all-gather, each by its own best. Across domains also reduce-scatter inside,
     all-reduce of S/g on every rail, all-gather inside (Calculon, calculon-ai/calculon, network model)."""
-    out = {**_flat_all_reduce(size, shape, links), "scatter_gather": _scatter_then_gather(size, shape, links)}
-    if shape.nodes > 1 and (shape.per_node > 1 or len(links) > 2):
-        out["two_level" if len(links) == 2 else "levels"] = _inside_first(size, shape, links)
-    return out
+    flat, halves = _flat_all_reduce(shape, links)(0.0), _scatter_then_gather(shape, links)
+    if not (shape.nodes > 1 and (shape.per_node > 1 or len(links) > 2)):
+        return lambda size: {**flat, "scatter_gather": halves(size)}
+    name, inside = "two_level" if len(links) == 2 else "levels", _inside_first(shape, links)
+    return lambda size: {**flat, "scatter_gather": halves(size), name: inside(size)}
 
 
 @_at_any_size
@@ -332,7 +347,7 @@ def _flat_all_reduce(shape: GroupShape, links: Links) -> Options:
     return out
 
 
-def _inside_first(size: float, shape: GroupShape, links: Links) -> _Line:
+def _inside_first(shape: GroupShape, links: Links) -> Callable[[float], _Line]:
     """Reduce-scatter in the innermost domains of several ranks, all-reduce across them, all-gather inside."""
     if shape.per_node > 1:
         inside = GroupShape(shape.per_node, shape.per_node, 1)
@@ -347,16 +362,27 @@ def _inside_first(size: float, shape: GroupShape, links: Links) -> _Line:
             spreads.append(Spread(s.domains, held, s.inner))
         across, far = GroupShape(first.domains, 1, first.domains, tuple(spreads)), (0, *range(2, len(links)))
         share = 1 / shape.least[1]
-    middle = _best(_all_reduce(size * share, across, tuple(links[i] for i in far)), size * share).of(share)
-    ends = _scatter_then_gather(size, inside, tuple(links[i] for i in near))
-    return ends.on(near, len(links)).then(middle.on(far, len(links)))
+    middles = _all_reduce(across, tuple(links[i] for i in far))
+    halves = _scatter_then_gather(inside, tuple(links[i] for i in near))
+    known: dict[tuple[int, int], tuple[_Line, _Line, _Line]] = {}
+
+    def of(size: float) -> _Line:
+        middle, ends = _best(middles(size * share), size * share), halves(size)
+        found = known.get((id(middle), id(ends)))
+        if found is None:
+            made = ends.on(near, len(links)).then(middle.of(share).on(far, len(links)))
+            found = known[id(middle), id(ends)] = middle, ends, made
+        return found[2]
+
+    return of
 
 
-def _scatter_then_gather(size: float, shape: GroupShape, links: Links) -> _Line:
+def _scatter_then_gather(shape: GroupShape, links: Links) -> Callable[[float], _Line]:
     """The two halves of an all-reduce, each by its fastest algorithm: they cost the same (nccl-tests PERFORMANCE.md)."""
     share = 1 / shape.ranks
-    half = _best(_gather(size * share, shape, links), size * share).of(share)
-    return half.then(half)
+    gathers = _gather(shape, links)(0.0)
+    both = {name: line.of(share).then(line.of(share)) for name, line in gathers.items()}
+    return lambda size: both[_fastest(gathers, size * share)]
 
 
 @_at_any_size
@@ -399,7 +425,7 @@ def _gather_by_levels(shape: GroupShape, links: Links) -> _Line:
 def _scatter(shape: GroupShape, links: Links) -> Options:
     """A reduce-scatter is an all-gather of size/n run backwards (nccl-tests PERFORMANCE.md)."""
     share = 1 / shape.ranks
-    return {name: line.of(share) for name, line in _gather(share, shape, links).items()}
+    return {name: line.of(share) for name, line in _gather(shape, links)(0.0).items()}
 
 
 @_at_any_size
