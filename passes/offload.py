@@ -25,7 +25,7 @@ class Offload(GraphPass):
 
 
 def with_copies(segment: Segment) -> Segment:
-    """The layer whose ops read caches that are partly the host's behind a copy."""
+    """The layer whose ops read caches that are partly the host's behind a copy. Raises PassError."""
     copied: dict[str, str] = {}
     ops: list[Op] = []
     for op in segment.ops:

@@ -118,7 +118,7 @@ def reach(groups: int, limit: int, nodes: Any) -> Any:
 
 @lru_cache(maxsize=1)
 def constants() -> dict[str, ClusterKernel]:
-    """`ll_dispatch`, `ll_combine`, `ht_dispatch`, `ht_combine`."""
+    """`ll_dispatch`, `ll_combine`, `ht_dispatch`, `ht_combine`. Raises CalibrationError."""
     try:
         return {name: _kernel(name, body) for name, body in _file()["kernels"].items()}
     except (KeyError, TypeError, ValueError) as error:

@@ -214,7 +214,7 @@ def run_cells(host: Host, segment: Segment, layer: int, env: Env, cells: tuple[s
 
 
 def run_op(host: Host, place: RunPlace, env: Mapping[str, list[object]]) -> Results:
-    """One op on every rank of this process."""
+    """One op on every rank of this process. Raises Wrong."""
     segment, layer, op = place
     if op.is_collective:
         return host.collective(place, [env[name] for name in op.inputs])

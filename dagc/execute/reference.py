@@ -103,7 +103,7 @@ def prove_reference(
 ) -> Proof:
     """The phase at its full dims with real weights: the model's logits at every position against the reference, and
     the placed graph against the model. A decode step finds the cache that the model leaves after the tokens before.
-    `models`: for strategies of one checkpoint, which share what the model computes."""
+    `models`: for strategies of one checkpoint, which share what the model computes. Raises ReferenceMismatch."""
     models = [] if models is None else models
     model = every_position(spec.model)
     plan = compile_spec(replace(spec, model=model, requirements=()), Collector(), [phase.name])

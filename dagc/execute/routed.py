@@ -25,7 +25,7 @@ from .values import Ints
 
 
 def dispatch_of(segment: Segment, name: str) -> Op:
-    """The dispatch that routed rows, or an expert weight that meets them, come from."""
+    """The dispatch that routed rows, or an expert weight that meets them, come from. Raises CannotRun."""
     if segment.is_weight(name):
         return dispatch_of(segment, next(segment.readers(segment.weight_of(name).name)).name)
     line = [name]

@@ -160,7 +160,7 @@ def given_back(segment: Segment, env: Env, back: Env) -> Env:
 
 def owner(graph: Graph, segment: Segment, layer: int, weight: str) -> tuple[Segment, Op, Key]:
     """Where the sum of a weight's gradients is: its layer, the op there, its key. A layer that makes no new one of a table that it
-    shares adds to that of the first layer."""
+    shares adds to that of the first layer. Raises ExecutionError."""
     tied = segment.weight[f"@{weight}"].tied.removeprefix("@")
     if tied and not stores(segment, weight):
         segment, layer, weight = graph.embedding, -1, tied

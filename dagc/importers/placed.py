@@ -85,7 +85,7 @@ def plan_of(data: Any, reach: Reach | None = None) -> CompiledPlan:
 
 
 def listed(data: dict[str, Any]) -> tuple[list[str], list[tuple[str, str, str]]]:
-    """Ids of the nodes, and the edges between them; every field is known and every end exists."""
+    """Ids of the nodes, and the edges between them; every field is known and every end exists. Raises DataError."""
     if data["ranks"] not in ("folded", "all"):
         raise DataError("ranks", "is neither `folded` nor `all`")
     for name in ("nodes", "edges", "ir"):
@@ -144,7 +144,7 @@ def acyclic(nodes: Iterable[str], edges: Iterable[tuple[str, str, str]]) -> None
 
 
 def graph_of(lines: list[Any]) -> Graph:
-    """The graph of the textual IR, verified."""
+    """The graph of the textual IR, verified. Raises DataError."""
     if not all(isinstance(line, str) for line in lines):
         raise DataError("ir", "is not a list of lines")
     try:
@@ -185,7 +185,7 @@ def on_nodes(graph: Graph, hardware: Hardware) -> Graph:
 
 
 def unit_of(data: Any, graph: Graph, reach: Reach) -> Unit:
-    """The compilation that the costing passes see."""
+    """The compilation that the costing passes see. Raises DataError."""
     experts = data.get("experts") if isinstance(data, dict) else None
     parts = check_object(
         {k: v for k, v in data.items() if k != "experts"} if experts is not None else data,
@@ -267,7 +267,7 @@ RESULTS = ("start_s", "time_s")
 def same_graph(
     result: PhaseResult, given: list[dict[str, Any]], edges: list[tuple[str, str, str]], ranks: str, version: int
 ) -> None:
-    """Nodes and edges are those of the IR, but for times."""
+    """Nodes and edges are those of the IR, but for times. Raises DataError."""
     items = unroll(result) if version > 2 else _version_2(result.graph, unroll(result))
     nodes = [node["id"] for node in given]
     want_nodes: dict[str, Node] = {}

@@ -72,7 +72,7 @@ def search_chain(
     source: Sharding, target: Sharding, shape: TensorSizes, mesh: Mesh, price: Price, calls: Calls | None
 ) -> tuple[float, list[Move]]:
     """(seconds, moves) of the cheapest chain. With a bound on what is left (`calls`), states are left out that no chain passes
-    which costs as little as one that was found; they change neither costs nor which of equal ways comes first."""
+    which costs as little as one that was found; they change neither costs nor which of equal ways comes first. Raises NoRoute."""
     if source == target:
         return 0.0, []
     search = _Moves(target, shape, mesh)

@@ -36,7 +36,7 @@ def tokens_of(segment: Segment, graph: Graph) -> int:
 
 def with_loss(head: Segment, graph: Graph, further: float = 0.0) -> Segment:
     """The head with the cross entropy of its logits in place of the choice of a token; and of those of each further token, the next but
-    one first."""
+    one first. Raises PassError."""
     last = head.by_name[head.output]
     if last.kind != "argmax":
         raise PassError(

@@ -405,7 +405,7 @@ def _as_mooncake(requests: Iterator[Request], kv_block: int) -> Iterator[str]:
 
 
 def ids_of(request: Request, kv_block: int) -> list[int]:
-    """Ids of the leading blocks of 512 tokens, as far as those of `kv_block` tokens are all the parts of one."""
+    """Ids of the leading blocks of 512 tokens, as far as those of `kv_block` tokens are all the parts of one. Raises ValueError."""
     blocks = request.blocks
     if not blocks or kv_block == BLOCK_TOKENS:
         return list(blocks)

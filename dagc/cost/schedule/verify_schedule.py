@@ -15,7 +15,7 @@ from .records import Run, Schedule
 
 def verify_schedule(graph: Graph, schedule: Schedule) -> None:
     """Each rank's streams are totally ordered and no op starts before its inputs are there; the critical
-    path adds up to the phase's time."""
+    path adds up to the phase's time. Raises VerifyError."""
     seen: set[tuple[int, int]] = set()
     streams = {s.name: [(op, graph.stream_of(s, op)) for op in s.ops] for s in graph.segments}
     # Where most micro-batches follow from a few, the few are looked at.

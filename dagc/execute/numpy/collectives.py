@@ -42,7 +42,8 @@ Exchange = Callable[[Group, Sequence[Members]], Sequence[Members]]
 
 
 def collective(shards: Shards, segment: Segment, op: Op, operands: Sequence[Members]) -> list[list[object]]:
-    """Of each result of a collective the value on every rank. `operands`: of each operand the value on every rank."""
+    """Of each result of a collective the value on every rank. `operands`: of each operand the value on every rank.
+    Raises CannotRun or Wrong."""
     have, got = segment.sharding_of(op.inputs[0]), op.sharding
     assert have is not None and got is not None
     exchange = COLLECTIVES.get(op.kind)

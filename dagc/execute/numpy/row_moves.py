@@ -23,7 +23,7 @@ def move_rows(
     takers: Sequence[Coordinates] | None = None,
 ) -> list[Ragged]:  # fmt: skip
     """What each member of a group has after a collective (or a slice: a group of one) on routed rows. `takers`: who gets them, if
-    not the members."""
+    not the members. Raises Wrong."""
     have, got = segment.sharding_of(op.inputs[0]), op.sharding
     assert have is not None and got is not None
     rows, offset = shards.rows(segment, op.inputs[0]), shards.offset

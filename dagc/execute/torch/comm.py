@@ -108,7 +108,7 @@ COLLECTIVES: Mapping[str, Callable[[Exchange, Sequence[Any]], tuple[Any, ...]]] 
 
 
 def collective(comm: Communicator, segment: Segment, op: Op, operands: Sequence[Any]) -> tuple[Any, ...]:
-    """What this rank has of each result of a collective."""
+    """What this rank has of each result of a collective. Raises CannotRun."""
     exchange = comm.exchange(segment, op)
     if isinstance(operands[0], Ragged):
         return (move_rows(exchange, operands[0]),)

@@ -159,7 +159,7 @@ def simulated_s(result: Placed) -> dict[str, float]:
 
 
 def check_name(directory: Path) -> None:
-    """The simulator takes a path of communicator groups with `empty` in it for none at all."""
+    """The simulator takes a path of communicator groups with `empty` in it for none at all. Raises SpecError."""
     if "empty" in str(directory):
         message = f"ASTRA-sim would ignore the communicator groups in `{directory}`"
         because = ("it treats a path that contains `empty` as no path",)

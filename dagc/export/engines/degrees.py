@@ -136,7 +136,7 @@ def _named(at: Mapping[str, int]) -> str:
 
 
 def layout(graph: Graph, gpus: Sequence[int], unit: Unit) -> EngineDegrees:
-    """Of a lowered phase; `gpus`: of its ranks in the order of the mesh."""
+    """Of a lowered phase; `gpus`: of its ranks in the order of the mesh. Raises SpecError."""
     mesh, strategy = graph.the_mesh, unit.phase.strategy
     if strategy.apart is not None:
         message = f"no release of an engine runs `{unit.phase.name}`: its experts have GPUs of their own"

@@ -15,7 +15,7 @@ from .unsaid import Given
 
 
 def split_command(engine: str, command: ServerCommand, given: Given) -> tuple[Words, str]:
-    """The words of a command, and the checkpoint that it serves."""
+    """The words of a command, and the checkpoint that it serves. Raises SpecError."""
     known = facts(engine, given.version)
     words = _behind_program(known, command)
     if known.words.get("config") == "options":

@@ -11,7 +11,7 @@ from .shared_readers import SHARED, count, on
 
 
 def stages(reading: Reading, value: object) -> Outcome:
-    """Layers of each stage: `E|t*31|t*30L`, or as dagc writes it."""
+    """Layers of each stage: `E|t*31|t*30L`, or as dagc writes it. Raises WrongValue."""
     text = str(value)
     counts = []
     for stage in text.split("|") if len(text) < 100_000 else ():

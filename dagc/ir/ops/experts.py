@@ -106,7 +106,7 @@ def _combined(segment: Segment, op: Op) -> None:
 
 
 def exchanged(segment: Segment, op: Op) -> None:
-    """Tokens are exchanged over axes that split experts."""
+    """Tokens are exchanged over axes that split experts. Raises Misfit."""
     rows, exchange = routed(segment, op), op.of(ExchangeAttrs).exchange
     splits = op.loop(rows.expert) if rows is not None else ()
     if not set(exchange) <= set(splits):

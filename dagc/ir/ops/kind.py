@@ -39,7 +39,7 @@ def same_dims(what: str, found: Dims, wanted: Dims) -> None:
 
 
 def operands(segment: Segment, op: Op, *roles: str) -> list[Dims]:
-    """Dims of the operands, of which there are as many as roles."""
+    """Dims of the operands, of which there are as many as roles. Raises Misfit."""
     if len(op.inputs) != len(roles):
         raise Misfit("operands", len(op.inputs), f"{len(roles)} ({', '.join(roles)})")
     return [segment.dims_of(name) for name in op.inputs]

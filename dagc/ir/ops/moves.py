@@ -184,7 +184,7 @@ def _shares(segment: Segment, op: Op, source: Op) -> None:
 
 
 def check_moved_results(segment: Segment, op: Op, got: Sharding) -> None:
-    """A move takes a value with all that belongs to it, and has a result for each."""
+    """A move takes a value with all that belongs to it, and has a result for each. Raises Misfit."""
     moved = [segment.result(name) for name in op.inputs if name in segment.by_name]
     if not isinstance(op.attrs, (SoftmaxMergeAttrs, SoftmaxScatterAttrs)):
         source = segment.by_name.get(op.inputs[0])

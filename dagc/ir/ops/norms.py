@@ -40,7 +40,7 @@ def per_row(segment: Segment, op: Op) -> None:
 
 
 def dotted(segment: Segment, op: Op) -> None:
-    """One number for each row of the first operand; the others have its last dim."""
+    """One number for each row of the first operand; the others have its last dim. Raises Misfit."""
     if not 1 <= len(op.inputs) <= 3:
         raise Misfit("operands", len(op.inputs), "one to three")
     value, *others = map(segment.dims_of, op.inputs)

@@ -114,7 +114,7 @@ def gpu_map(
 
 
 def gpu_ids(at: Cursor) -> tuple[int, ...]:
-    """`0..7, 9`"""
+    """`0..7, 9`. Raises TextError."""
     ids: list[int] = []
     while not ids or at.takes(","):
         low = at.count()

@@ -115,7 +115,7 @@ def _free_port() -> int:
 
 
 def main(argv: Sequence[str]) -> int:
-    """One rank."""
+    """One rank. Raises Misread."""
     told = json.loads(argv[0])
     if not isinstance(told, dict):
         raise Misread("no jobs")

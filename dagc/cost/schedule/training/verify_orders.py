@@ -16,7 +16,7 @@ from .stage_times import StageTimes
 
 def verify_orders(schedule: PipelineSchedule, most: Sequence[float] | None = None, *, progress: bool = True) -> None:
     """`most`: by GPU, what it may hold, in micro-batches of a stage. `progress`: whether all GPUs come to their ends is looked at
-    too, which whoever times the schedule finds anyway."""
+    too, which whoever times the schedule finds anyway. Raises VerifyError."""
     _check_routes(schedule)
     for gpu in range(schedule.gpus):
         _check_order(schedule, gpu)
