@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from ...base import coming
 from ...base.diagnostics import Collector
 from ...base.frozen import replace
-from ...base.phase_kinds import MIXED, PHASE_KINDS, PREFILL, TRAIN
+from ...base.phase_kinds import DECODE, MIXED, PHASE_KINDS, PREFILL, TRAIN
 from ...base.schema.phase import KV_BLOCK, OPEN, PHASE
 from ...base.schema.phase_sections import BESIDE
 from ...base.syntax import ast
@@ -25,7 +25,7 @@ from ..pools import Pools
 from ..reader import Reader
 from ..values.evaluate import Value, kind_of
 from ..values.names import Names
-from .draft_words import ModelNamed, read_drafter, read_drafts
+from .draft_words import Drafts, ModelNamed, read_drafter, read_drafts
 from .early_exits import read_exits
 from .kv_cache import read_cache
 from .mixed_step import belongs, read_parts
@@ -71,14 +71,7 @@ def read_phase(
     kind = values["kind"] or (name if name in PHASE_KINDS else None)
     later = {*body.assigns, *body.sections, *body.bare} & ({*coming.ATTRIBUTES["phase"]} - {*PHASE})
     if kind is None and "kind" not in body.assigns and not out.incomplete:
-        near = out.near(name, tuple(PHASE_KINDS))
-        help_ = (f"did you mean `phase {near}`?",) if near else ()
-        out.add(
-            "E10",
-            f"phase `{name}` needs `kind = prefill`, `kind = decode`, `kind = mixed` or `kind = train`",
-            section.kind_span,
-            help=help_,
-        )
+        _needs_a_kind(section, name, out)
     pool = pools.named_by(values["hardware"], body, section, names)
     hardware = None if pool is None else pools.of(pool)
     gpus = read_gpus(values.get("gpus"), body, hardware, out, pool)
@@ -108,13 +101,7 @@ def read_phase(
     own = values["sequences"]
     sequences = int(own.value) if isinstance(own, Quantity) else workload.sequences
     prefix, draft = int(_number(values["prefix"])), drafts.count
-    if (draft and kind == "prefill") or (prefix and kind == "decode"):
-        name_, other = ("tree" if drafts.tree else "draft", "decode") if draft else ("prefix", "prefill")
-        out.add("E12", f"`{name_}` belongs to a {other} phase", body.span_of(name_))
-    elif kind == PREFILL.name:
-        for word in ("draft_model", "drafter"):
-            if values[word] not in (None, "none"):
-                out.add("E12", f"`{word}` belongs to a decode phase", body.span_of(word))
+    _drafts_or_a_prefix(str(kind), drafts, prefix, values, body, out)
     batch = None
     if kind == PREFILL.name and "lengths" in body.assigns:
         listed = body.assigns["lengths"].value
@@ -140,13 +127,7 @@ def read_phase(
         sequences, tokens, length = sum(p.sequences for p in parts), parts[0].tokens, parts[0].context
         chunk = tokens
     passes = max(1, -(-tokens // chunk))
-    if kind == "decode" and "sp_layout" in body.assigns:
-        out.add("E12", "`sp_layout` belongs to a prefill phase", body.span_of("sp_layout"))
-    if kind in (PREFILL.name, TRAIN.name) and _number(values["dcp"]) > 1:
-        out.add("E12", "`dcp` belongs to a decode phase", body.span_of("dcp"))
-    if "exchange" in body.assigns and values["dispatch"] == "allgather":
-        help_ = ("write `dispatch = all_to_all`, or leave `exchange` out",)
-        out.add("E12", "`exchange` belongs to `dispatch = all_to_all`", body.span_of("exchange"), help=help_)
+    _of_another_kind(str(kind), values, body, out)
     engine = str(values["engine"]) if "engine" in body.assigns and values["engine"] is not None else None
     memory = _memory(
         body, names, values, engine_memory(engine, hardware, strategy, len(gpus) // strategy.replicas // strategy.pp)
@@ -177,18 +158,88 @@ def read_phase(
             "E12", "`heavy` needs scores, which flash attention does not hand out", body.span_of("kv_cache"), help=help_
         )
     block = int(_number(values["kv_block"])) or (ENGINES[engine].block if engine is not None else KV_BLOCK)
+    several = passes > 1
     phase = Phase(
-        name, str(kind), gpus, length, chunk if passes > 1 else tokens, sequences, strategy, drafts.acceptance,
-        passes, tokens % chunk if passes > 1 else 0, str(values["dispatch_dtype"]) if values["dispatch_dtype"] else None, str(values["exchange"]) if values["exchange"] else None, str(values["quantise"]), str(values["expert_activations"]) if values["expert_activations"] else None, str(values["engine"]), _number(values["host"]), bool(values["cuda_graph"]),
-        str(values["window_cache"]), block, memory, _launches(values["launch"], engine), routing,
-        parts=parts, precision=precision, hardware=pool, drafter=drafter, draft_model=draft_model, draft_name="" if draft_model is None else draft_model.name, chunk=int(_number(values["chunk"])), training=training, tree=drafts.tree, chances=drafts.chances,
-        lengths=None if batch is None else batch.lengths, exits=exits,
-        by_work=passes > 1 and values["chunk_by"] == "work", chunks_overlap=passes > 1 and values["chunk_overlap"] == "full",
-        experts=read_expert_use(of_experts, body, str(kind), model, strategy, names), cache=cache, attention_kernel=kernel, fuse=fuse, span=section.kind_span, spans=body.spans(),
-    )  # fmt: skip
+        name=name,
+        kind=str(kind),
+        gpus=gpus,
+        context=length,
+        tokens=chunk if several else tokens,
+        sequences=sequences,
+        strategy=strategy,
+        acceptance=drafts.acceptance,
+        passes=passes,
+        last=tokens % chunk if several else 0,
+        dispatch_dtype=_word(values["dispatch_dtype"]),
+        exchange=_word(values["exchange"]),
+        quantise=str(values["quantise"]),
+        expert_activations=_word(values["expert_activations"]),
+        engine=str(values["engine"]),
+        host_s=_number(values["host"]),
+        cuda_graph=bool(values["cuda_graph"]),
+        window_cache=str(values["window_cache"]),
+        kv_block=block,
+        memory=memory,
+        launches=_launches(values["launch"], engine),
+        routing=routing,
+        parts=parts,
+        precision=precision,
+        hardware=pool,
+        drafter=drafter,
+        draft_model=draft_model,
+        draft_name="" if draft_model is None else draft_model.name,
+        chunk=int(_number(values["chunk"])),
+        training=training,
+        tree=drafts.tree,
+        chances=drafts.chances,
+        lengths=None if batch is None else batch.lengths,
+        exits=exits,
+        by_work=several and values["chunk_by"] == "work",
+        chunks_overlap=several and values["chunk_overlap"] == "full",
+        experts=read_expert_use(of_experts, body, str(kind), model, strategy, names),
+        cache=cache,
+        attention_kernel=kernel,
+        fuse=fuse,
+        span=section.kind_span,
+        spans=body.spans(),
+    )
     if judged and out.errors == errors:
         StrategyFit(phase, body, model, workload, out).check()
     return phase
+
+
+def _needs_a_kind(section: ast.Section, name: str, out: Collector) -> None:
+    near = out.near(name, tuple(PHASE_KINDS))
+    out.add(
+        "E10",
+        f"phase `{name}` needs `kind = prefill`, `kind = decode`, `kind = mixed` or `kind = train`",
+        section.kind_span,
+        help=(f"did you mean `phase {near}`?",) if near else (),
+    )
+
+
+def _drafts_or_a_prefix(
+    kind: str, drafts: Drafts, prefix: int, values: Mapping[str, Value | None], body: Body, out: Collector
+) -> None:
+    """Tokens are drafted where they are generated, and a prefix is of prompts."""
+    if (drafts.count and kind == PREFILL.name) or (prefix and kind == DECODE.name):
+        word, other = ("tree" if drafts.tree else "draft", "decode") if drafts.count else ("prefix", "prefill")
+        out.add("E12", f"`{word}` belongs to a {other} phase", body.span_of(word))
+    elif kind == PREFILL.name:
+        for word in ("draft_model", "drafter"):
+            if values[word] not in (None, "none"):
+                out.add("E12", f"`{word}` belongs to a decode phase", body.span_of(word))
+
+
+def _of_another_kind(kind: str, values: Mapping[str, Value | None], body: Body, out: Collector) -> None:
+    """What a phase of this kind, or one that exchanges tokens otherwise, has no use for."""
+    if kind == DECODE.name and "sp_layout" in body.assigns:
+        out.add("E12", "`sp_layout` belongs to a prefill phase", body.span_of("sp_layout"))
+    if kind in (PREFILL.name, TRAIN.name) and _number(values["dcp"]) > 1:
+        out.add("E12", "`dcp` belongs to a decode phase", body.span_of("dcp"))
+    if "exchange" in body.assigns and values["dispatch"] == "allgather":
+        help_ = ("write `dispatch = all_to_all`, or leave `exchange` out",)
+        out.add("E12", "`exchange` belongs to `dispatch = all_to_all`", body.span_of("exchange"), help=help_)
 
 
 def _precision(values: Mapping[str, Value | None]) -> Precision | None:
@@ -254,6 +305,10 @@ def _launches(value: Value | None, engine: str | None) -> Launches:
     """The engine's, and what the phase says over them."""
     default = ENGINES[engine].launches if engine is not None else Launches()
     return replace(default, layer_s=value.value) if isinstance(value, Quantity) else default
+
+
+def _word(value: Value | None) -> str | None:
+    return str(value) if value else None
 
 
 def _number(value: Value | None) -> float:
