@@ -18,6 +18,7 @@ from conftest import ROOT, compiled, spec_text
 import dagc
 from dagc.api.asked_specs import setting_text
 from dagc.base.short_repr import LINE, ROOM, short
+from dagc.base.units import TIME, show
 from dagc.cli import main
 
 MIXTRAL = ROOT / "examples" / "mixtral_8xh100.moe"
@@ -295,3 +296,16 @@ def test_small_values_are_printed_as_python_does() -> None:
 def test_a_serving_that_is_not_there_is_told(ask: Callable[[dagc.Plan, str], object]) -> None:
     with pytest.raises(dagc.SpecError, match="E14 the spec has no serving `chta`"):
         ask(compiled("plan_a"), "chta")
+
+
+def test_results_say_what_people_ask_of_them() -> None:
+    plan = compiled("mixtral_8xh100")
+    prefill, (first, *_) = plan.phases["prefill"], plan.requirements
+    assert repr(prefill).startswith(f"<PhaseResult prefill: {show(prefill.time_s, TIME)}, 8 GPUs, ")
+    assert repr(first) == f"<Verdict pass {first.requirement.label!r}: {first.sides}>"
+    served = plan.serve("chat")
+    assert repr(served).startswith("<ServeResult chat: TTFT p99 ") and repr(served).endswith(f"{served.verdict}>")
+    step = compiled("mixtral_pretrain").trainings["pretrain"]
+    assert repr(step).startswith(
+        f"<TrainingResult pretrain: {show(step.time_s, TIME)} a step, 64 GPUs, MFU {step.mfu:.1%}"
+    )

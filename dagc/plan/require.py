@@ -54,6 +54,9 @@ class Verdict:
     passed: bool
     share: bool = False  # a fraction, shown as percent
 
+    def __repr__(self) -> str:
+        return f"<Verdict {'pass' if self.passed else 'FAIL'} {self.requirement.label!r}: {self.sides}>"
+
     def shown(self, value: float) -> str:
         """One of its sides for people."""
         return percent(value) if self.share else show(value, self.dim)

@@ -8,6 +8,7 @@ from functools import cached_property
 
 from ..base.frozen import field, record, replace
 from ..base.phase_kinds import MIXED, PHASE_KINDS, PhaseKind
+from ..base.units import TIME, TOKEN_RATE, show
 from ..cost.footprint import Memory
 from ..cost.records import Costs, ExpertCache, OpCost, Rebalanced
 from ..cost.schedule.at_peak import Floor, known
@@ -155,6 +156,10 @@ class PhaseResult:
     in_flight: bool = False  # whether chunks of prompts follow each other through the stages
 
     kind: str = ""  # of its phase; a mixed step that has one part has the graph of another kind
+
+    def __repr__(self) -> str:
+        said = f"{show(self.time_s, TIME)}, {len(self.gpus)} GPUs, {show(self.throughput_tok_s, TOKEN_RATE)}"
+        return f"<PhaseResult {self.name}: {said}, memory {self.memory.fraction:.1%}>"
 
     @property
     def floor(self) -> Schedule:

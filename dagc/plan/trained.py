@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..base.frozen import field, record
+from ..base.units import TIME, show
 from ..cost.records import Costs
 from ..cost.schedule.training.cell_orders import Part
 from ..cost.schedule.training.makespan import StepTimes
@@ -58,6 +59,9 @@ class TrainingResult:
     copies: tuple[CollectiveTotal, ...] = ()
     usual: Usual | None = None
     placement: Placement | None = None
+
+    def __repr__(self) -> str:
+        return f"<TrainingResult {self.name}: {show(self.time_s, TIME)} a step, {len(self.gpus)} GPUs, MFU {self.mfu:.1%}, memory {self.fraction:.1%}>"
 
     @property
     def name(self) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..base.arrays import NDArray
 from ..base.frozen import field, record, replace
+from ..base.units import REQUEST_RATE, TIME, show
 from ..spec.serve import Arrivals
 from . import gaps
 from .records import Outcome, Served, Setup, Switch, Workers
@@ -102,6 +103,10 @@ class ServeResult:
     to_decode_s: float = 0.0
     to_prefill_s: float = 0.0
     moved_B: float = 0.0
+
+    def __repr__(self) -> str:
+        times = f"TTFT p99 {show(self.ttft.p99_s, TIME)}, TPOT p99 {show(self.tpot.p99_s, TIME)}"
+        return f"<ServeResult {self.name}: {times}, goodput {show(self.goodput_per_s, REQUEST_RATE)}, {self.verdict}>"
 
     @property
     def counts(self) -> Mapping[str, int]:
