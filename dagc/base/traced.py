@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
-from operator import attrgetter
+from functools import lru_cache, partial, wraps
+from math import isfinite
+from operator import add, attrgetter, floordiv, mod, mul, sub, truediv
 from typing import Any, NoReturn, TypeVar, cast
 
 import numpy as np
@@ -91,6 +92,8 @@ class Tape:
 
     def constant(self, value: Any) -> str:
         """How the line names what does not change."""
+        if type(value) is float and isfinite(value):
+            return repr(value)
         if isinstance(value, (bool, int, float)) and math.isfinite(value):
             return repr(value.item() if isinstance(value, np.generic) else value)
         name = f"c{len(self.scope)}"
@@ -100,32 +103,32 @@ class Tape:
     def call(self, function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
         """A function that is called in the line: for what is not made of single steps, such as tables. Its results are remembered, but those of
         arrays that the line makes."""
-        codes, takes, values = [], [], []
+        codes: list[
+            str
+        ] = []  # of its arguments: a: what the line gives, m: what makes an argument of that, c: what does not change
+        places: dict[str, int] = {}
+        same, values = [], []
         for each in arguments:
-            if isinstance(each, TracedObject):
-                codes.append(each.of.name)
-                takes.append(each.of.name)
-                values.append(each.of.value)
-            elif isinstance(each, TracedArray):
-                codes.append(each.name)
-                takes.append(each.name)
-                values.append(each.value)
-            elif isinstance(each, Traced):
-                codes.append(each.made)
-                takes.append(each.name)
-                values.append(each.plain)
+            if isinstance(each, (Traced, TracedArray, TracedObject)):
+                one = each.of if isinstance(each, TracedObject) else each
+                code = f"a{places.setdefault(one.name, len(places))}"
+                values.append(each.plain if isinstance(each, Traced) else one.value)
+                if isinstance(each, Traced) and each.shape is not None:
+                    same.append(partial(np.full, each.shape) if each.shape or each.boxed else np.float64)
+                    code = f"c{len(same) - 1}({code})"
+                codes.append(code)
             else:
-                codes.append(self.constant(each))
+                same.append(each)
+                codes.append(f"c{len(same) - 1}")
                 values.append(each)
         found = function(*values)
-        keys = tuple(dict.fromkeys(takes))
-        name = f"f{len(self.scope)}"
-        self.scope[name] = function
-        line = f"{name}({', '.join(codes)})"
-        if isinstance(found, (float, int, np.generic)) or (isinstance(found, np.ndarray) and found.size == 1):
+        keys = tuple(places)
+        line = f"f({', '.join(codes)})"
+        alone = isinstance(found, (float, int, np.generic)) or (isinstance(found, np.ndarray) and found.size == 1)
+        if alone:
             line = f"_alone({line})"
         kept = f"k{len(self.scope)}"
-        made_of = eval(f"lambda {', '.join(keys)}: {line}", self.scope)
+        made_of = _calls(line, len(keys), len(same))(function, *same)
         self.scope[kept] = made_of if self.fresh.intersection(keys) else _remembering(made_of)
         if isinstance(found, np.ndarray) and found.size > 1 and found.dtype.kind == "f":
             made = self.array(f"{kept}({', '.join(keys)})", found, keys)
@@ -133,7 +136,7 @@ class Tape:
                 self.fresh.remove(made.name)
             self.guard(f"(np.shape({made.name}) == {found.shape})", True, (made.name,))
             return made
-        if not line.startswith("_alone"):
+        if not alone:
             return TracedObject(self, self.node(f"{kept}({', '.join(keys)})", found, keys))
         return self.node(
             f"{kept}({', '.join(keys)})", _alone(found), keys, _shape(found), isinstance(found, np.ndarray)
@@ -204,6 +207,14 @@ class Tape:
         text = f"def line({', '.join(self.inputs)}):\n" + "\n".join(reversed(body))
         exec(f"{text}\n return {result}", self.scope)
         return self.scope["line"]
+
+
+@lru_cache(maxsize=1024)
+def _calls(line: str, given: int, same: int) -> Callable[..., Callable[..., Any]]:
+    """Of a function `f` and what its arguments are made with, `c`, a call by what a line gives, `a`. Compiled once for all calls alike."""
+    fixed, own = ([f"{name}{k}" for k in range(count)] for name, count in (("c", same), ("a", given)))
+    made = eval(f"lambda {', '.join(['f', *fixed])}: lambda {', '.join(own)}: {line}", {"_alone": _alone})
+    return cast("Callable[..., Callable[..., Any]]", made)
 
 
 def _remembering(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -323,17 +334,32 @@ class Traced:
         self, form: str, how: Callable[[Any, Any], Any], other: Any, swapped: bool = False, least: Shape = None
     ) -> Traced:
         """`least`: the shape of the result where both are numbers."""
-        if isinstance(other, TracedArray):
+        own, kind = self.name, type(other)
+        takes: tuple[str, ...] = (own,)
+        shape: Shape = None
+        if kind is Traced:
+            if other.tape is not self.tape:
+                raise Untraceable("of another tape")
+            code, value, shape = other.name, other.value, other.shape
+            takes = own, code
+        elif kind is float or kind is int:
+            code, value = self.tape.constant(other), other
+        elif kind is TracedArray:
             return cast(Traced, NotImplemented)  # which takes the step itself
-        if isinstance(other, np.ndarray) and other.size > 1:
+        elif isinstance(other, np.ndarray) and other.size > 1:
             return cast(Traced, self._spread(form, how, other, swapped))
-        if isinstance(other, Traced) and other.tape is not self.tape:
-            raise Untraceable("of another tape")
-        code, value, names, shape = self._with(other)
-        a, b = (code, self.name) if swapped else (self.name, code)
-        x, y = (value, self.value) if swapped else (self.value, value)
-        widest = max((each for each in (self.shape, shape) if each is not None), key=len, default=least)
-        return self.tape.node(form.format(a, b), how(x, y), (self.name, *names), widest)
+        else:
+            code, value, _, shape = self._with(other)
+        if swapped:
+            text, found = form.format(code, own), how(value, self.value)
+        else:
+            text, found = form.format(own, code), how(self.value, value)
+        widest = self.shape
+        if widest is None:
+            widest = least if shape is None else shape
+        elif shape is not None and len(shape) > len(widest):
+            widest = shape
+        return self.tape.node(text, found, takes, widest)
 
     def _spread(self, form: str, how: Callable[[Any, Any], Any], other: Any, swapped: bool) -> TracedArray:
         """With an array of several numbers that are always the same."""
@@ -345,40 +371,40 @@ class Traced:
         return self.tape.array(form.format(a, b), how(x, y), (self.name,))
 
     def __add__(self, other: Any) -> Traced:
-        return self._step("{0} + {1}", lambda a, b: a + b, other)
+        return self._step("{0} + {1}", add, other)
 
     def __radd__(self, other: Any) -> Traced:
-        return self._step("{0} + {1}", lambda a, b: a + b, other, swapped=True)
+        return self._step("{0} + {1}", add, other, swapped=True)
 
     def __sub__(self, other: Any) -> Traced:
-        return self._step("{0} - {1}", lambda a, b: a - b, other)
+        return self._step("{0} - {1}", sub, other)
 
     def __rsub__(self, other: Any) -> Traced:
-        return self._step("{0} - {1}", lambda a, b: a - b, other, swapped=True)
+        return self._step("{0} - {1}", sub, other, swapped=True)
 
     def __mul__(self, other: Any) -> Traced:
-        return self._step("{0} * {1}", lambda a, b: a * b, other)
+        return self._step("{0} * {1}", mul, other)
 
     def __rmul__(self, other: Any) -> Traced:
-        return self._step("{0} * {1}", lambda a, b: a * b, other, swapped=True)
+        return self._step("{0} * {1}", mul, other, swapped=True)
 
     def __truediv__(self, other: Any) -> Traced:
-        return self._step("{0} / {1}", lambda a, b: a / b, other)
+        return self._step("{0} / {1}", truediv, other)
 
     def __rtruediv__(self, other: Any) -> Traced:
-        return self._step("{0} / {1}", lambda a, b: a / b, other, swapped=True)
+        return self._step("{0} / {1}", truediv, other, swapped=True)
 
     def __floordiv__(self, other: Any) -> Traced:
-        return self._step("{0} // {1}", lambda a, b: a // b, other)
+        return self._step("{0} // {1}", floordiv, other)
 
     def __rfloordiv__(self, other: Any) -> Traced:
-        return self._step("{0} // {1}", lambda a, b: a // b, other, swapped=True)
+        return self._step("{0} // {1}", floordiv, other, swapped=True)
 
     def __mod__(self, other: Any) -> Traced:
-        return self._step("{0} % {1}", lambda a, b: a % b, other)
+        return self._step("{0} % {1}", mod, other)
 
     def __rmod__(self, other: Any) -> Traced:
-        return self._step("{0} % {1}", lambda a, b: a % b, other, swapped=True)
+        return self._step("{0} % {1}", mod, other, swapped=True)
 
     def __divmod__(self, other: Any) -> tuple[Traced, Traced]:
         return self // other, self % other

@@ -376,8 +376,9 @@ def layout_key(unit: Unit) -> tuple[object, ...]:
     return _OF_LAYOUT(phase), scopes, constants, batching.microbatches, batching.lanes, unit.routing, beside
 
 
-FRESH_PRICES = 5
-"""How often sizes of a layout are priced each for itself before prices are traced, which takes as long as about so many."""
+FRESH_PRICES = 1
+"""How often sizes of a layout are priced each for itself before prices are traced: that takes as long as three of them, and most layouts that
+are asked for twice are asked for many times."""
 MOST_LOST = 3
 """Times that a layout's sizes could not be traced, until it is not tried again."""
 LOST = (Untraceable, ZeroDivisionError)
