@@ -17,4 +17,4 @@ class ScheduleOps(Analysis):
 
     def run(self, found: Findings) -> Findings:
         costs = found.the_costs
-        return replace(found, schedule=schedule(found.graph, costs), least=AtPeak(found.graph, costs))
+        return replace(found, schedule=schedule(found.graph, costs), at_peak=AtPeak(found.graph, costs))

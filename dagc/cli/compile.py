@@ -62,13 +62,13 @@ def once(args: Namespace) -> int:
     try:
         kinds = exporters(chosen(args.emit, names(EMIT), "--emit", installed))
         views = chosen(args.view, (*EVERY_VIEW, ALL), "--view")
-        everything = ALL in views
+        asked = [] if ALL in views else views  # by name, so that what a phase has not is an error
         for kind in (k for k in kinds if k.takes == VIEW):
             from ..export.pictures import check_drawn
 
-            for view in USUAL_VIEWS if everything else views or USUAL_VIEWS:
+            for view in asked or USUAL_VIEWS:
                 check_drawn(kind.name, view, args.theme)
-        views = [*EVERY_VIEW] if everything else views
+        views = [*EVERY_VIEW] if ALL in views else views
         plan = compiled(args.spec, args)
         if plan is None:
             return 2
@@ -80,7 +80,7 @@ def once(args: Namespace) -> int:
         files: Files = {}
         folders: Folders = {}
         if kinds or args.output:
-            check_views(plan, kinds, [] if everything else views)
+            check_views(plan, kinds, asked)
             directory = Path(args.output or f"{stem(args.spec)}.out")
             folders = trace_folders(plan, directory, stem(args.spec), kinds)
             for folder in folders:

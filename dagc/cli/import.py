@@ -25,7 +25,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "words",
         nargs="*",
-        default=[],
+        default=[],  # else argparse asks for one where any word is missing
         metavar="CONFIG.json",
         help="config.json of a model; with --from: files, or `-- COMMAND ...`, that start servers",
     )

@@ -24,7 +24,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "names",
         nargs="*",
-        default=[],
+        default=[],  # else argparse asks for one where any word is missing
         metavar="NAME",
         help="alternatives to keep: wide, or decode=wide (none: compile and compare all)",
     )

@@ -31,7 +31,11 @@ USUAL = "csv,json,svg"
 def add_arguments(parser: ArgumentParser) -> None:
     spec_arguments(parser)
     parser.add_argument(
-        "name", nargs="*", default=[], metavar="NAME", help="servings to simulate (default: all of the spec)"
+        "name",
+        nargs="*",
+        default=[],  # else argparse asks for one where any word is missing
+        metavar="NAME",
+        help="servings to simulate (default: all of the spec)",
     )
     parser.add_argument("--seed", type=at_least(0), metavar="N", help="of everything random, instead of the spec's")
     parser.add_argument(

@@ -85,10 +85,10 @@ def _passes(result: PhaseResult) -> Iterator[tuple[PhaseResult, float]]:
     """Each sort of pass, and how many of it there are for one pass of the model."""
     total = sum(chunk.count for chunk in result.chunks) or 1.0
     for chunk in result.chunks:
-        yield replace(result, costs=chunk.costs, schedule=chunk.schedule, least=chunk.least), chunk.count / total
+        yield replace(result, costs=chunk.costs, schedule=chunk.schedule, at_peak=chunk.at_peak), chunk.count / total
     for draft in result.drafter.passes if result.drafter is not None else ():
         chunk = draft.chunk
-        drafting = replace(result, graph=draft.graph, costs=chunk.costs, schedule=chunk.schedule, least=chunk.least)
+        drafting = replace(result, graph=draft.graph, costs=chunk.costs, schedule=chunk.schedule, at_peak=chunk.at_peak)
         yield drafting, chunk.count / total
 
 

@@ -118,7 +118,7 @@ def assembled(
     return PhaseResult(
         graph=graph,
         costs=end.costs,
-        least=end.least,
+        at_peak=end.at_peak,
         schedule=end.schedule,
         chunks=passes,
         memory=memory,
@@ -242,7 +242,7 @@ def _in_flight(found: tuple[Chunk, ...], graph: Graph) -> tuple[Chunk, ...]:
 
     times = added_s([c.schedule for c in found]), added_s([c.floor for c in found])
     return tuple(
-        replace(c, schedule=shortened(c.schedule, own), least=shortened(c.floor, floor))
+        replace(c, schedule=shortened(c.schedule, own), at_peak=shortened(c.floor, floor))
         for c, own, floor in zip(found, *times, strict=True)
     )
 
@@ -267,5 +267,5 @@ def _priced(
     kept = None if prices is None else prices(findings.graph, unit)
     findings = PriceOps().run(findings) if kept is None else replace(findings, costs=kept[0])
     findings = ScheduleOps().run(findings)
-    assert findings.schedule is not None and findings.least is not None
-    return Chunk(size.count, size.tokens, size.context, findings.the_costs, findings.schedule, findings.least)
+    assert findings.schedule is not None and findings.at_peak is not None
+    return Chunk(size.count, size.tokens, size.context, findings.the_costs, findings.schedule, findings.at_peak)

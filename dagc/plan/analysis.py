@@ -8,7 +8,7 @@ from ..base.frozen import record
 from ..cost.footprint import Memory
 from ..cost.pass_costs import PassCosts
 from ..cost.records import Costs
-from ..cost.schedule.at_peak import Floor, known
+from ..cost.schedule.at_peak import Floor, schedule_of
 from ..cost.schedule.records import Schedule
 from ..ir.graph import Graph
 from ..spec.hardware import Hardware
@@ -18,8 +18,8 @@ from ..spec.unit import Unit
 @record
 class Findings:
     """About one pass over a lowered graph of a phase. `hardware`: instead of the spec's; `passes`: costs that it shares with other
-    passes of the phase. `least`: the schedule at datasheet
-    peaks, which `floor` has the times of. None: the analysis has not run."""
+    passes of the phase. `at_peak`: the schedule at datasheet
+    peaks, or how it is made; `floor` is that schedule. None: the analysis has not run."""
 
     graph: Graph
     unit: Unit
@@ -27,12 +27,12 @@ class Findings:
     passes: PassCosts | None = None
     costs: Costs | None = None
     schedule: Schedule | None = None
-    least: Floor | None = None
+    at_peak: Floor | None = None
     memory: Memory | None = None
 
     @property
     def floor(self) -> Schedule | None:
-        return None if self.least is None else known(self.least)
+        return None if self.at_peak is None else schedule_of(self.at_peak)
 
     @property
     def the_costs(self) -> Costs:

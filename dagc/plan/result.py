@@ -11,7 +11,7 @@ from ..base.phase_kinds import MIXED, PHASE_KINDS, PhaseKind
 from ..base.units import TIME, TOKEN_RATE, show
 from ..cost.footprint import Memory
 from ..cost.records import Costs, ExpertCache, OpCost, Rebalanced
-from ..cost.schedule.at_peak import Floor, known
+from ..cost.schedule.at_peak import Floor, schedule_of
 from ..cost.schedule.records import PathStep, Schedule
 from ..ir.graph import Graph
 from ..ir.sharding import AT_EXPERTS, Axes
@@ -70,18 +70,18 @@ Sensitivities = Mapping[str, tuple[Sensitivity, ...]]
 @record(slots=False)
 class Chunk:
     """Passes of a phase that are priced as one: each takes in `tokens` of every sequence, up to `context`. A phase whose
-    prompts are not cut has one of one pass. Its costs, and its schedules as estimated and at datasheet peaks (`least`)."""
+    prompts are not cut has one of one pass. Its costs, and its schedules as estimated and at datasheet peaks (`at_peak`, `floor`)."""
 
     count: float
     tokens: float
     context: float
     costs: Costs
     schedule: Schedule
-    least: Floor
+    at_peak: Floor
 
     @property
     def floor(self) -> Schedule:
-        return known(self.least)
+        return schedule_of(self.at_peak)
 
 
 @record(slots=False)
@@ -117,12 +117,12 @@ class Drafter:
 
 @record(slots=False)
 class PhaseResult:
-    """Everything found about one phase. `graph`, `costs`, `least`, `floor` and `schedule` are of one pass, the largest: a whole
+    """Everything found about one phase. `graph`, `costs`, `at_peak`, `floor` and `schedule` are of one pass, the largest: a whole
     chunk at the end of the prompt. Times, path and utilization are of all passes (`chunks`)."""
 
     graph: Graph
     costs: Costs
-    least: Floor
+    at_peak: Floor
     schedule: Schedule
     chunks: tuple[Chunk, ...]
     memory: Memory
@@ -164,7 +164,7 @@ class PhaseResult:
     @property
     def floor(self) -> Schedule:
         """The schedule at datasheet peaks."""
-        return known(self.least)
+        return schedule_of(self.at_peak)
 
     @property
     def phase_kind(self) -> PhaseKind:

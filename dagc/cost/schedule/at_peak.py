@@ -29,5 +29,5 @@ Floor = Schedule | AtPeak
 """One that is known, or that is to be made."""
 
 
-def known(floor: Floor) -> Schedule:
+def schedule_of(floor: Floor) -> Schedule:
     return floor.schedule if isinstance(floor, AtPeak) else floor

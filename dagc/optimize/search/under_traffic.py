@@ -59,7 +59,7 @@ class UnderTraffic:
             refused=was.refused + refused,
             complete=was.complete and sure,
             reasons=dict(Counter(was.reasons) + self.reasons.counts),
-            near=() if passed else (*self.reasons.nearest, *was.near)[: len(self.reasons.nearest) or None],
+            near=() if passed else self.reasons.nearest or was.near,
         )
         return replace(answer, ranked=tuple(passed), joined=joined, seconds=perf_counter() - began)
 
