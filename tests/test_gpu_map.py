@@ -15,7 +15,7 @@ from conftest import spec_text
 import dagc
 from dagc.api import Plan
 from dagc.base.frozen import record
-from dagc.view.draw.figures.gpu_map import keys
+from dagc.view.draw.figures.gpu_map import draw, keys
 from dagc.view.facts.gpu_map import MOST_IDLE, Device, DeviceMap, gpu_map
 
 Places = dict[str, int]
@@ -316,3 +316,14 @@ def test_of_very_many_gpus_the_first_nodes_are_drawn(monkeypatch: pytest.MonkeyP
     assert [d.gpu for d in pool.devices] == list(range(16)) and pool.hidden == 48
     document = plan_of("flat").svg("prefill", "map")
     assert cells(document).keys() == set(range(16)) and "48 GPUs more are not drawn" in document
+
+
+def test_a_last_node_with_fewer_gpus_keeps_the_columns() -> None:
+    """Of 72 twelve are side by side, and so they are of the 64 of the last node."""
+    plan = dagc.compile_text(
+        'moe 1\nhardware from "gb200-nvl72" { gpus = 136 }\nmodel from "qwen3-30b-a3b" { layers = 1 }\n'
+        "workload { sequences = 136, prompt = 64 tok, output = 8 tok }\nphase decode { gpus = 0..135, attention { dp = 136 }, experts { ep = 8 } }\n"
+    )
+    figure = "".join(draw(gpu_map(plan, "decode"), "").body)
+    columns = Counter(re.findall(r'<rect x="(\d+)" y="\d+" width="\d+" height="\d+" class="g\d"', figure))
+    assert len(columns) == 12 and {*columns.values()} == {11, 12}

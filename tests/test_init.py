@@ -128,6 +128,26 @@ def test_where_a_batch_takes_longer_than_a_first_token_may_prompts_come_one_by_o
     )
 
 
+def test_an_engine_is_that_of_both_phases(tmp_path: Path) -> None:
+    out = tmp_path / "plan.moe"
+    words = [
+        "--model",
+        "qwen3-8b",
+        "--gpu",
+        "h100-sxm",
+        "--gpus",
+        "1",
+        "--ttft",
+        "9",
+        "--tpot",
+        "9",
+        "--engine",
+        "sglang",
+    ]
+    assert main(["init", *words, "-o", str(out)]) == 0
+    assert {phase.memory.engine for phase in kept(out).spec.phases} == {"sglang"}
+
+
 def test_nothing_is_overwritten(tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "plan.moe"
     out.write_text("mine")
@@ -169,6 +189,7 @@ def test_nothing_is_overwritten(tmp_path: Path, capsys: Capture) -> None:
         (["--model", "mixtral-8x7b", "--gpu", "h100-sxm", "--rate", "-1"], "-1 is not a rate such as"),
         (["--model", "mixtral-8x7b", "--gpu", "h100-sxm", "--rate", "often"], "often is not a rate such as"),
         (["--model", "mixtral-8x7b", "--gpu", "h100-sxm", "--tpot", "0 ms"], "not a limit that anything keeps"),
+        (["--model", "mixtral-8x7b", "--gpu", "h100-sxm", "--engine", "vlm"], "did you mean `vllm`"),
         (["--model", "nowhere.json", "--gpu", "h100-sxm"], "cannot read"),
         (["--model", 'a"}\nlet b = 1 #.json', "--gpu", "h100-sxm"], "not a path that a spec can have in quotes"),
         (["--model", "../../../etc/passwd", "--gpu", "h100-sxm"], "there is no model preset"),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..base.diagnostics import Diagnostic, SpecError
+from ..export.engines import SERVING
 from .arguments import MOST, at_least, seconds, tokens
 from .common import tell, verdict, width
 from .manner import color, say, shown_progress
@@ -121,6 +122,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--ttft", type=limit, metavar="TIME", help="what the first token of 90%% of requests must keep, e.g. `2 s`"
     )
     parser.add_argument("--tpot", type=limit, metavar="TIME", help="what their further tokens must keep, e.g. `50 ms`")
+    parser.add_argument(
+        "--engine", choices=SERVING, help="what serves it: its kernels, memory and scheduling (default: none is named)"
+    )
     parser.add_argument("-o", "--out", dest="out", metavar="FILE.moe", help="file to write (default: standard output)")
     parser.add_argument("--force", action="store_true", help="replace a file that exists")
 
@@ -246,7 +250,8 @@ class _Spec:
         from ..optimize.room import Fit
 
         pool = max(POOL, int(self.args.gpus or 0))
-        own = (f"sequences = {prompts or batch}", f"sequences = {batch}")
+        engine = f", engine = {self.args.engine}" if self.args.engine else ""
+        own = (f"sequences = {prompts or batch}{engine}", f"sequences = {batch}{engine}")
         text = self.head(pool, batch) + "".join(
             f"phase {name} {{ gpus = 0, {words} }}\n" for name, words in zip(BOTH, own, strict=True)
         )
@@ -272,6 +277,7 @@ class _Spec:
         batch_s = batch / prompts * prefill_s + self.output * decode_s
         comes = self.args.rate or _rounded(0.5 * batch / batch_s, up=False)
         last = f"0..{gpus - 1}" if gpus > 1 else "0"
+        engine = f", engine = {self.args.engine}" if self.args.engine else ""
         head = self.head(gpus, batch).split("\n")
         lines = [
             f"# {self.args.model} on {gpus} x {self.args.gpu}: `dagc compile` reports this plan, `dagc help` shows what else there is.",
@@ -281,7 +287,7 @@ class _Spec:
             head[3], "",
             f"# The layout that took the least time of {found.compiled} that were compiled; equal ones store weights once for both phases.",
             "# `dagc search` proves which is best: write `strategy = any`.",
-            *(f"phase {name} {{\ngpus = {last}\n{words}\n}}" for name, words in zip(BOTH, layout, strict=True)), "",
+            *(f"phase {name} {{\ngpus = {last}{engine}\n{words}\n}}" for name, words in zip(BOTH, layout, strict=True)), "",
             "# Requests as they come, simulated one by one. `dagc serve --knee` finds the highest load that it keeps up with.",
             f"serve chat {{ arrivals = poisson({comes:g} req/s), lengths = uniform(50%, 100%), requests = 300 }}", "",
         ]  # fmt: skip

@@ -160,6 +160,8 @@ class _Painter:
     def pool(self, pool: PoolMap) -> Block:
         """A frame with the nodes, or the racks, of a pool."""
         own = pool.hardware
+        whole = max((len(domain.devices) for domain in _nodes(pool.domains)), default=1)
+        self.across = _across(whole, self.cell.across)  # the last node may have fewer
         inside = self.arranged([self.domain(domain) for domain in pool.domains], self.room - 2 * PAD)
         head = f"{own.name}: {_gpus(own.gpus)}, {own.per_node} per node, {show(own.memory_B, BYTES, 3)} at {show(own.hbm_Bps, BYTE_RATE, 3)} each"
         foot = [f"{_gpus(pool.hidden)} more are not drawn"] if pool.hidden else []
@@ -219,10 +221,10 @@ class _Painter:
     def node(self, domain: Domain) -> Block:
         """Its name and a row of GPUs, or several rows of a large one."""
         cell = self.cell
-        across = _across(len(domain.devices), cell.across)
+        across = self.across
         rows = [domain.devices[k : k + across] for k in range(0, len(domain.devices), across)]
         below = 4.0 if cell.said != DOT or len(rows) > 1 else 0.0
-        w = self.labels + across * (cell.width + cell.gap) - cell.gap
+        w = self.labels + min(across, len(domain.devices)) * (cell.width + cell.gap) - cell.gap
         h = len(rows) * (cell.height + cell.gap) + below
 
         def paint(x: float, y: float) -> Iterator[Markup]:
