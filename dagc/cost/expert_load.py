@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from math import ceil, fsum, sqrt
+from typing import Any
 
 import numpy as np
 
 from ..base.arrays import NDArray
-from ..base.frozen import record, replace
+from ..base.frozen import record
 from ..base.traced import called
 from ..base.units import Quantity
 from ..calib.expert_rows import ExpertRows
@@ -33,7 +34,7 @@ from .expert_placement import place_layers
 from .expert_work import RankWork
 from .kept_work import kept_work
 from .rank_work import Choices, works_of
-from .records import Array, LayerLoad
+from .records import Array, LayerLoad, WhenAsked
 from .routing import expert_probabilities
 
 Floats = NDArray[np.float64]
@@ -44,7 +45,8 @@ Slots = NDArray[np.int64]
 class ExpertLoad:
     """Work of the expert ranks, laid over the mesh: arrays of length 1 where all ranks are equal. `filled`: share of the
     batch's places that have a sequence. `each`: work in each of the `layers`, where their loads differ; `ranks` is the
-    mean over them, busiest ranks with busiest ranks."""
+    mean over them, busiest ranks with busiest ranks. `unplaced`: rows of the busiest rank over the mean in each layer, experts as they are
+    numbered and without spare copies, where they are otherwise."""
 
     ranks: RankWork
     axes: tuple[str, ...]
@@ -52,6 +54,12 @@ class ExpertLoad:
     filled: float = 1.0
     layers: tuple[int, ...] = ()
     each: tuple[RankWork, ...] = ()
+    unplaced: WhenAsked | None = None
+
+    @property
+    def numbered(self) -> float | WhenAsked:
+        """The mean of `unplaced`."""
+        return self.ranks.plain if self.unplaced is None else self.unplaced
 
     @cached_property
     def work(self) -> Array:
@@ -71,8 +79,9 @@ class ExpertLoad:
     @property
     def by_layer(self) -> Iterator[LayerLoad]:
         """Each layer's own load, where they differ."""
-        for layer, work in zip(self.layers, self.each, strict=False):
-            yield LayerLoad(layer, float(work.relative.max()), work.plain)
+        plain = [work.plain for work in self.each] if self.unplaced is None else self.unplaced.each
+        for layer, work, own in zip(self.layers, self.each, plain, strict=False):
+            yield LayerLoad(layer, float(work.relative.max()), own)
 
     @property
     def most(self) -> float:
@@ -133,7 +142,17 @@ def _load(
 ) -> ExpertLoad:  # fmt: skip
     """`given`: experts, top_k, ranks and redundant experts; `limits` and `how`, with the share that is skipped: as `layer_work` takes them."""
     each = layer_work(routings, *given, tokens, *limits, *how)
-    return ExpertLoad(mean_work(each), axes, mesh, filled, layers, each if len(each) > 1 else ())
+    unplaced = None
+    experts, top_k, ranks, redundant = given
+    placing, *others = how
+    if (redundant or (placing or "linear") != "linear") and experts % ranks == 0:
+        unplaced = WhenAsked(_numbered, (routings, experts, top_k, ranks, 0, tokens, *limits, "linear", *others))
+    return ExpertLoad(mean_work(each), axes, mesh, filled, layers, each if len(each) > 1 else (), unplaced)
+
+
+def _numbered(*given: Any) -> tuple[float, ...]:
+    """Of layers the rows of the busiest rank over the mean. `given`: as `layer_work` takes it."""
+    return tuple(work.plain for work in layer_work(*given))
 
 
 @called
@@ -265,11 +284,7 @@ def _layer_work(
     whole = max(1, ceil(tokens - 1e-9))  # where ranks have unequal numbers of tokens, the group with most of them
     how = how or ("eplb" if redundant else "linear")
     wanted, slots = placed_layers(routings, experts, top_k, ranks, redundant, whole, limit.groups, nodes, how)
-    each = works_of(wanted, slots, Choices(whole, top_k, full, draws, limit, skip, held))
-    if (redundant or how != "linear") and experts % ranks == 0:
-        plain = layer_work(routings, experts, top_k, ranks, 0, tokens, full, draws, limit, nodes, "linear", skip, held)
-        return tuple(replace(own, plain=other.plain) for own, other in zip(each, plain, strict=True))
-    return each
+    return works_of(wanted, slots, Choices(whole, top_k, full, draws, limit, skip, held))
 
 
 @lru_cache(maxsize=256)

@@ -16,7 +16,7 @@ class RankWork:
     """Work of each expert rank [ranks], in the order that the op splits experts: `relative` rows over the mean,
     `read` the share of its slots whose weights are read, `slot_rows` [ranks, slots] the rows of each slot, `kernel` what
     the fused kernel does with them, `missed` the share of its slots whose weights are not there. `distinct`: experts read
-    by all ranks; `plain`: rows of the busiest rank over the mean, experts as they are numbered and without spare copies; `dropped`: share of the choices
+    by all ranks; `plain`: rows of the busiest rank over the mean; `dropped`: share of the choices
     beyond an expert's capacity; `error`: relative standard error of the busiest rank."""
 
     relative: Floats

@@ -13,7 +13,7 @@ from ..base.spelled import Unkeyed, spell
 from ..calib.expert_rows import ExpertRows
 from .expert_work import Floats, RankWork
 
-FORM = 2
+FORM = 3
 """Of an entry."""
 Works = tuple[RankWork, ...]
 NUMBERS = ("distinct", "plain", "dropped", "error")

@@ -30,7 +30,7 @@ from ..spec.unit import Unit
 from .expert_load import ExpertLoad
 from .fused_blocks import inner_bytes, leads
 from .host_copies import copy_cost
-from .records import NO_TRANSFER, Array, Costs, LayerLoad, OpCost
+from .records import NO_TRANSFER, Array, Costs, LayerLoad, OpCost, WhenAsked
 from .transfers import collective_cost, stage_edges, stage_returns
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ def price(
     once = _each_time if passes is None else passes.once
     costs: dict[tuple[str, str], OpCost] = {}
     load = np.ones(1)
-    distinct, plain, dropped, error, absent = 0.0, 1.0, 0.0, 0.0, 0.0
+    distinct, dropped, error, absent = 0.0, 0.0, 0.0, 0.0
+    numbered: float | WhenAsked = 1.0
     by_layer: dict[int, LayerLoad] = {}
     for segment in graph.segments:
         loads = {
@@ -62,7 +63,7 @@ def price(
         if loads:
             experts = max(loads.values(), key=lambda found: found.most)
             load, distinct = experts.in_mesh_order(experts.ranks.relative), experts.ranks.distinct
-            plain, dropped, error = experts.ranks.plain, experts.ranks.dropped, experts.ranks.error
+            numbered, dropped, error = experts.numbered, experts.ranks.dropped, experts.ranks.error
             absent = experts.ranks.lacking
             if unit.routing.layers:
                 by_layer |= {own.layer: own for own in experts.by_layer}
@@ -103,7 +104,7 @@ def price(
     edges, tokens = stage_edges(graph, hardware) if sends else ((), NO_TRANSFER)
     layers = tuple(by_layer[layer] for layer in sorted(by_layer))
     return Costs(
-        costs, edges, tokens, load, distinct, plain, dropped, load_error=error, layers=layers, host_s=unit.phase.host_s,
+        costs, edges, tokens, load, distinct, numbered, dropped, load_error=error, layers=layers, host_s=unit.phase.host_s,
         launched_s=launched_s(graph, unit.phase), lacking=absent, returns=stage_returns(graph, hardware) if sends else (),
     )  # fmt: skip
 

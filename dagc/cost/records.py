@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from math import fsum
+from typing import Any
 
 import numpy as np
 
@@ -60,6 +63,22 @@ class Transfer:
     level: str  # the links that it crosses
 
 
+@record(slots=False)
+class WhenAsked:
+    """Numbers of layers that are found when somebody asks for them: `find(*given)`."""
+
+    find: Callable[..., tuple[float, ...]]
+    given: tuple[Any, ...]
+
+    @cached_property
+    def each(self) -> tuple[float, ...]:
+        return self.find(*self.given)
+
+    @property
+    def mean(self) -> float:
+        return fsum(self.each) / len(self.each)
+
+
 @record
 class LayerLoad:
     """Load of one routed layer: rows of its busiest expert rank over the mean of its ranks, and without the spare copies
@@ -79,10 +98,10 @@ NO_HOPS: Hops = {}
 @record
 class Costs:
     """`ops`: (segment, op) -> cost. `edges`: the sends of each stage but the last to the next; `returns`: of gradients back, where they are of less. `load`: rows of each
-    expert rank over the mean of all, the largest as it is expected of the busiest rank of a step. `plain`: that
-    largest without the spare copies of experts. `dropped`: share of the choices over an expert's capacity.
+    expert rank over the mean of all, the largest as it is expected of the busiest rank of a step. `numbered`: that
+    largest with experts as they are numbered, without spare copies. `dropped`: share of the choices over an expert's capacity.
     `load_error`: relative standard error of the busiest rank (0: exact). `layers`: of the load's layers each for
-    itself, where the loads of experts are given by layer (`load` and `plain` are means). `host_s`: what the host takes before the
+    itself, where the loads of experts are given by layer (`load` and `numbered` are means). `host_s`: what the host takes before the
     GPUs begin a pass; `lacking`: of the experts that a step needs the share that no GPU holds; `launched_s`: to launch all kernels of a stage, beside what the GPUs do; 0 under a CUDA graph.
     `kernels`: that a GPU launches in a pass, where `ops` are not there to be counted. `hops`: of a training step whose layers hand values on
     beside the residual stream, sends by virtual stage and by the GPUs of the pipeline."""
@@ -92,7 +111,7 @@ class Costs:
     token_return: Transfer
     load: NDArray[np.float64]
     distinct_experts: float
-    plain: float = 1.0
+    numbered: float | WhenAsked = 1.0
     dropped: float = 0.0
     host_s: float = 0.0
     load_error: float = 0.0
@@ -108,6 +127,11 @@ class Costs:
         """The slowest of the sends between stages: one figure represents all of them."""
         hops = (edge for pair in self.hops.values() for edge in pair)
         return max((*self.edges, *hops), key=lambda edge: edge.time_s, default=NO_TRANSFER)
+
+    @property
+    def plain(self) -> float:
+        """The largest without spare copies of experts."""
+        return self.numbered.mean if isinstance(self.numbered, WhenAsked) else self.numbered
 
     @property
     def imbalance(self) -> float:
