@@ -4,11 +4,12 @@ differ. Most layers are simulated on numbers alone."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from ..records import Array, value_at
+from ..records import Array, index_at
 
 RESOLUTION_S = 1e-13
 """Entry states closer than this count as equal."""
@@ -73,7 +74,10 @@ def at_rank(found: Moment, rank: Rank) -> float:
     if isinstance(found, float):
         return found
     assert isinstance(found, np.ndarray)
-    return value_at(found, rank)
+    return found.item(_index(rank, found.shape))
+
+
+_index = lru_cache(maxsize=4096)(index_at)
 
 
 class Moments(Mapping[Node, Array]):

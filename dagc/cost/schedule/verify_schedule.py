@@ -42,7 +42,7 @@ def _verify_run(graph: Graph, run: Run, streams: list[tuple[Op, str]]) -> None:
                 require(finish >= start - 1e-12, segment, op, "finishes before it starts")
                 own.append((start, finish))
             else:
-                require(bool(np.all(finish >= start - 1e-12)), segment, op, "finishes before it starts")
+                require(bool(np.asarray(finish >= start - 1e-12).all()), segment, op, "finishes before it starts")
                 own.append((np.asarray(start).item(0), np.asarray(finish).item(0)))
     for times in ends.values():
         times.sort()
