@@ -22,6 +22,7 @@ from dagc.base.source import Source
 from dagc.base.traced import Untraceable
 from dagc.cost.memory import stage_memory
 from dagc.cost.price import price
+from dagc.cost.schedule.at_peak import AtPeak, schedule_of
 from dagc.lang.load import load
 from dagc.pipeline import kept_lowerings, kept_phases, kept_prices
 from dagc.pipeline.analyse import graph_flops
@@ -41,8 +42,10 @@ def keeping(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def differences(a: object, b: object, at: str = "") -> Iterator[str]:
-    """Where two values are not the same, types and bits included."""
-    if is_record(type(a)) and type(a) is type(b):
+    """Where two values are not the same, types and bits included; of what is made when it is asked for, what is made."""
+    if isinstance(a, AtPeak) and isinstance(b, AtPeak):
+        yield from differences(schedule_of(a), schedule_of(b), at)
+    elif is_record(type(a)) and type(a) is type(b):
         for name in fields_of(type(a)):
             yield from differences(getattr(a, name), getattr(b, name), f"{at}.{name}")
     elif isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
