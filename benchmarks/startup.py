@@ -1,5 +1,5 @@
-"""Start-up: whole processes of a normal install against a peer in the same run, alternating, as ratios: `dagc check` of a text that requires something
-else than before, of one that has another comment, and with nothing kept.
+"""Start-up: whole processes of a normal install against a peer in the same run, alternating, as ratios: `dagc check` of a text that asks for something
+else than before, so that it is compiled, of one that bounds something otherwise, of one that has another comment, and with nothing kept.
 
 python benchmarks/startup.py [-n RUNS] [SPEC ...]
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import resource
 import shutil
 import statistics
@@ -108,14 +109,24 @@ def compared(one: Measured, runs: int, prepare: Callable[[int], None] = lambda r
     return Ratio(ratio, 1e3 * statistics.median(own), 1e3 * statistics.median(peer))
 
 
-def edited(spec: Path, line: str) -> Callable[[int], None]:
-    """A copy of a spec in the current folder, with another last line each time."""
+def edited(spec: Path, *lines: str) -> Callable[[int], None]:
+    """A copy of a spec in the current folder, with another last line each time: the `lines` in turn."""
     text = spec.read_text()
-    return lambda run: Path(spec.name).write_text(f"{text}\n{line.format(run)}\n") and None
+    return lambda run: Path(spec.name).write_text(f"{text}\n{lines[run % len(lines)].format(run)}\n") and None
 
 
-REQUIRES = 'require "run {0}" {0} >= 0'
-"""The verdict is not known yet, but what is drawn, searched or simulated for it is."""
+def asks(spec: Path) -> list[str]:
+    """Requirements on two metrics that the spec asks for nowhere else: where it asked for the other one before, neither verdict nor plan are known, but
+    what is drawn, searched or simulated for it is."""
+    text = spec.read_text()
+    phase = re.findall(r"^phase (\w+)", text, re.MULTILINE)[0]
+    metrics = ("model.params_active", "model.params_total", f"{phase}.memory.fraction", f"{phase}.gpus")
+    first, second, *_ = (metric for metric in metrics if metric not in text)
+    return [f'require "run {{0}}" {metric} >= 0' for metric in (first, second)]
+
+
+BOUNDS = 'require "run {0}" {0} >= 0'
+"""The plan is known."""
 COMMENT = "# {0}"
 """The verdict is known."""
 
@@ -141,7 +152,9 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=15, help="counted runs of each command")
     args = parser.parse_args()
     specs = [spec.resolve() for spec in args.specs]
-    print(f"{'CPU, ms':<26}{'peer':>9}{'changed':>9}{'':>9}{'comment':>9}{'':>9}{'bare':>9}{'':>9}{'target':>9}")
+    print(
+        f"{'CPU, ms':<26}{'peer':>9}{'changed':>9}{'':>9}{'bound':>9}{'':>9}{'comment':>9}{'':>9}{'bare':>9}{'':>9}{'target':>9}"
+    )
     with tempfile.TemporaryDirectory() as folder:
         python = install(Path(folder))
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -151,9 +164,8 @@ def main() -> None:
             if one.spec is None:
                 row(one.name, compared(one, args.n), target=one.target)
                 continue
-            changed = compared(one, args.n, edited(one.spec, REQUIRES))
-            commented = compared(one, args.n, edited(one.spec, COMMENT))
-            row(one.name, changed, commented, compared(one, args.n, bare(one.spec)), target=one.target)
+            found = [compared(one, args.n, edited(one.spec, *lines)) for lines in (asks(one.spec), [BOUNDS], [COMMENT])]
+            row(one.name, *found, compared(one, args.n, bare(one.spec)), target=one.target)
         os.chdir(ROOT)
 
 

@@ -12,8 +12,9 @@ import pytest
 from conftest import spec_text
 
 from dagc.base import entry_points, said_text, user_cache
-from dagc.cli import kept_verdicts, main
+from dagc.cli import kept_metrics, kept_verdicts, main
 from dagc.pipeline import compile as pipeline
+from dagc.spec.spec import Spec
 
 Capture = pytest.CaptureFixture[str]
 FAILS = 'require "sooner" prefill.ttft <= 1 us\nrequire "alike" prefill.gpus == 8\n'
@@ -27,6 +28,7 @@ def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("DAGC_CACHE", raising=False)
     monkeypatch.setattr(user_cache, "identity", lambda: "installed")
     monkeypatch.setattr(user_cache.Use, "MOST", 0)  # of what tests here are not about
+    monkeypatch.setattr(kept_metrics, "plan_text", lambda *_: None)
     monkeypatch.setattr(kept_verdicts, "_elsewhere", kept_verdicts.Elsewhere())
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "plan.moe"
@@ -38,13 +40,13 @@ def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def compilations(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of what was compiled."""
     found: list[str] = []
-    compile_source = pipeline.compile_source
+    compile_spec = pipeline.compile_spec
 
-    def counted(source: Any, **more: Any) -> Any:
-        found.append(source.name)
-        return compile_source(source, **more)
+    def counted(spec: Spec, *args: Any, **more: Any) -> Any:
+        found.append(spec.phases[0].span.source.name)
+        return compile_spec(spec, *args, **more)
 
-    monkeypatch.setattr(pipeline, "compile_source", counted)
+    monkeypatch.setattr(pipeline, "compile_spec", counted)
     return found
 
 
@@ -176,13 +178,13 @@ def _of_files(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _plugins(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pass of another package: other packages are asked."""
-    compile_source = pipeline.compile_source
+    compile_spec = pipeline.compile_spec
 
-    def asking(source: Any, **more: Any) -> Any:
+    def asking(*args: Any, **more: Any) -> Any:
         entry_points.entry_points("dagc.passes")
-        return compile_source(source, **more)
+        return compile_spec(*args, **more)
 
-    monkeypatch.setattr(pipeline, "compile_source", asking)
+    monkeypatch.setattr(pipeline, "compile_spec", asking)
 
 
 def _wrong(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:

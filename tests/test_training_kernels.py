@@ -9,7 +9,7 @@ import pytest
 
 import dagc
 from dagc.calib import gemm, load
-from dagc.calib.calibration import available
+from dagc.calib.known_gpus import available
 from dagc.calib.training_constants import instead, kernels, step_error
 from dagc.cost.training.pointwise_passes import Passes, is_pointwise, result_bytes
 from dagc.plan.trained import TrainingResult

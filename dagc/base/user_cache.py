@@ -101,9 +101,21 @@ def using() -> Iterator[None]:
 
 
 def digest(text: str) -> str:
-    from hashlib import sha256
+    found: str = _sha256()(text.encode()).hexdigest()
+    return found
 
-    return sha256(text.encode()).hexdigest()
+
+def _sha256() -> Any:
+    """Python's own, as `random` takes its: `hashlib` loads all of OpenSSL, a tenth of what a kept verdict takes."""
+    found: Any
+    try:
+        from _sha2 import sha256 as found  # type: ignore[import-not-found, no-redef]
+    except ImportError:
+        try:  # before Python 3.12
+            from _sha256 import sha256 as found  # type: ignore[import-not-found, no-redef]
+        except ImportError:
+            from hashlib import sha256 as found
+    return found
 
 
 def read(key: str) -> Any:

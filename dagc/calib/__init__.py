@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .calibration import Calibration as Calibration
-    from .calibration import available as available
     from .calibration import load as load
     from .constants import CalibrationError as CalibrationError
     from .constants import Device as Device
     from .constants import Entry as Entry
+    from .known_gpus import available as available
 
 
 def __getattr__(name: str) -> Any:
@@ -19,7 +19,11 @@ def __getattr__(name: str) -> Any:
         from . import constants
 
         return getattr(constants, name)
-    if name in ("Calibration", "available", "load"):
+    if name == "available":
+        from .known_gpus import available
+
+        return available
+    if name in ("Calibration", "load"):
         from . import calibration
 
         return getattr(calibration, name)

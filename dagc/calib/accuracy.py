@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from ..base.frozen import record
 from ..base.phase_kinds import DECODE, PREFILL
-from .constants import folder
+from .known_gpus import folder
 
 BESIDE = {PREFILL.name: "a request also waits", DECODE.name: "a server also prefills between steps"}
 """What a server does that one pass does not."""

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, TypeVar
 
 from ..base.files import stamp
 from ..base.frozen import replace
 from .calibration_file import CalibrationFile, read, shipped
-from .constants import CalibrationError, Device, Entry, FitError, folder
+from .constants import CalibrationError, Device, Entry, FitError
 from .family import COMMON, ENGINES, Family
+from .known_gpus import available, folder
 
 C = TypeVar("C")
 NEAREST = "nearest.json"
@@ -128,16 +128,6 @@ def moved(family: Family[C], entry: Entry[C], device: Device, variant: str) -> E
 
 
 # -- the library ---------------------------------------------------------------------------------
-
-
-def available() -> list[str]:
-    """GPUs with a calibration in the library."""
-    return _folders(folder())
-
-
-@lru_cache(maxsize=4)
-def _folders(at: Path) -> list[str]:
-    return sorted(entry.name for entry in at.iterdir() if entry.is_dir())
 
 
 def engines_of(gpu: str) -> list[str]:

@@ -13,9 +13,10 @@ from typing import Any, Generic, TypeVar
 
 from ..base.files import Unreadable, read_text
 from ..base.frozen import fields_of, record
-from .constants import CalibrationError, Device, Entry, FitError, Over, folder
+from .constants import CalibrationError, Device, Entry, FitError, Over
 from .families import FAMILIES
 from .family import COMMON, ENGINES, Family
+from .known_gpus import folder
 from .residual import Residual
 
 C = TypeVar("C")

@@ -26,7 +26,8 @@ import numpy as np
 
 from ..base.arrays import ArrayLike
 from ..base.frozen import record
-from .constants import CalibrationError, folder
+from .constants import CalibrationError
+from .known_gpus import folder
 from .shape import Floats, floats, overlap_s
 
 SMS = 20.0

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from ..base.frozen import record
-from ..base.packaged import folder as packaged
 from ..base.traced import Traced
 from .residual import Residual
 
@@ -16,11 +14,6 @@ C = TypeVar("C")
 
 class CalibrationError(ValueError):
     """A calibration file is missing, or does not say what it must."""
-
-
-def folder() -> Path:
-    """Where the files are that dagc comes with: a folder per GPU, and what belongs to no GPU."""
-    return packaged("dagc.grammar.library") / "calibration"
 
 
 @record

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..base.frozen import record
 from .accuracy import PhaseError
-from .constants import folder
+from .known_gpus import folder
 
 
 @record

@@ -65,7 +65,7 @@ PAGES: dict[str, Page] = {
             "Compiles each spec and prints one line for it. Diagnostics go to standard error; --format gives them to editors and CI: "
             "one line each (concise), JSON, annotations of GitHub, or SARIF.",
             "With --watch it goes on, and compiles again whenever a spec or a file that it reads changes.",
-            "An installed dagc keeps its verdicts in ~/.cache/dagc: a spec that has not changed, but for comments, is answered from there. -v compiles it again, and "
+            "An installed dagc keeps its verdicts in ~/.cache/dagc: a spec that has not changed, but for comments and the bounds of requirements, is answered from there. -v compiles it again, and "
             "DAGC_CACHE=off keeps nothing.",
         ),
         (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..base import user_cache
 from ..base.diagnostics import Diagnostic
 from ..base.frozen import record
-from ..base.heard import LISTENERS, Listener
+from ..base.heard import LISTENERS, Listener, timed
 from ..base.kept_diagnostics import data_of, diagnostics_from
 from ..base.said_text import Said, said
 from ..view.report.requirement_lines import Judged
@@ -70,24 +70,44 @@ def checked(
     key = _key(source.name, own, settings, phases)
     if key is not None and (known := restored(user_cache.read(key), source, own)) is not None:
         return known
-    from ..pipeline.compile import compile_source
-
     LISTENERS.append(_elsewhere)
     try:
-        plan = compile_source(
-            source,
-            settings=settings,
-            phases=phases or None,
-            base_dir=base_dir,
-            allow_import=allow_import,
-            kept=True,
-        )
+        plan, made = _compiled(source, settings, phases, base_dir, allow_import)
     finally:
         LISTENERS.remove(_elsewhere)
     found = Checked.of(plan)
-    if key is not None and not _elsewhere.found and (made := entry(found, source, own)) is not None:
-        user_cache.write(key, made)
+    if key is not None and not _elsewhere.found:
+        for name, data in ((key, entry(found, source, own)), *made):
+            if data is not None:
+                user_cache.write(name, data)
     return found
+
+
+def _compiled(
+    source: Source, settings: Mapping[str, str], phases: Sequence[str], base_dir: Path | None, allow_import: Sequence[str | Path]
+) -> tuple[CompiledPlan, list[tuple[str, Any]]]:  # fmt: skip
+    """A plan, of which the verdict may be all that is there, and what is worth being kept of it."""
+    from ..base.diagnostics import Collector
+    from ..lang.load import load
+    from . import kept_metrics
+
+    out = Collector()
+    with timed("spec", "parse, check"):
+        spec = load(source, out, settings, base_dir, allow_import)
+    own = None if phases else kept_metrics.plan_text(spec, source)
+    key = None if own is None else _key(source.name, own, settings, ("", "plan"))
+    loaded = tuple(out.items)
+    if own is not None and key is not None and (data := user_cache.read(key)) is not None:
+        found = kept_metrics.judged(data, spec, out, source, own)
+        if found is not None:
+            return found, []
+    from ..pipeline.compile import compile_spec
+
+    with user_cache.using():
+        plan = compile_spec(spec, out, phases or None, cures=True, kept=True)
+    if own is None or key is None:
+        return plan, []
+    return plan, [(key, kept_metrics.entry(plan, loaded, source, own))]
 
 
 def _key(name: str, said: Said, settings: Mapping[str, str], phases: Sequence[str]) -> str | None:

@@ -243,7 +243,8 @@ def axes() -> list[Record]:
 
 def engines() -> list[Record]:
     from ..base.schema.phase import PHASE
-    from ..calib.calibration import available, engines_of
+    from ..calib.calibration import engines_of
+    from ..calib.known_gpus import available
     from ..export.engines import ENGINES
 
     phase, default = PHASE["engine"].words, PHASE["engine"].default

@@ -118,9 +118,9 @@ def facts(engine: str, version: str | None = None) -> Facts:
 
 @cache
 def _read(engine: str) -> dict[str, Any]:
-    import orjson
+    import json
 
-    found: dict[str, Any] = orjson.loads((files(__package__) / f"{engine}.json").read_bytes())
+    found: dict[str, Any] = json.loads((files(__package__) / f"{engine}.json").read_bytes())
     return found
 
 

@@ -23,13 +23,13 @@ class Other:
 @cache
 def others(engine: str, version: str) -> tuple[Other, ...]:
     """Of one version. Empty for an engine whose further options are not listed."""
-    import orjson
+    import json
 
     file = files(__package__) / f"{engine}.others.json"
     if not file.is_file():
         return ()
     found = []
-    for group in orjson.loads(file.read_bytes())["groups"]:
+    for group in json.loads(file.read_bytes())["groups"]:
         if not is_within(version, group.get("since", ""), group.get("before", "")):
             continue
         for text in group["names"]:

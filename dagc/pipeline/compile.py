@@ -15,6 +15,7 @@ from ..base.user_cache import using
 from ..lang.load import load
 from ..plan.plan import CompiledPlan
 from ..plan.result import PhaseResult
+from ..plan.subject import AskedMetrics, Subject
 from ..spec.spec import Spec
 from ..spec.unit import Unit
 from . import kept_phases
@@ -136,11 +137,13 @@ def compile_spec(
         with timed("servings", "simulate"):
             simulated, simulations = simulate(bare, out, servings, told, kept=kept)
     with timed("spec", "requirements"):
-        verdicts = require.run(spec, results, params, shared, out, simulated, trainings=trainings)
+        subject = Subject(spec, results, params, shared, servings=simulated, trainings=trainings)
+        asked = AskedMetrics(subject)
+        verdicts = require.run(spec, results, params, shared, out, simulated, asked, trainings)
     out.check()
     out.items.sort(key=lambda d: d.code != "E04")  # the verdict first
     return CompiledPlan(
-        spec, results, units, verdicts, params, shared, tuple(out.items), simulated, simulations, trainings
+        spec, results, units, verdicts, params, shared, tuple(out.items), simulated, simulations, trainings, asked.known
     )
 
 

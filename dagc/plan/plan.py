@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from ..base.diagnostics import Diagnostic
 from ..base.frozen import field, record
+from ..base.units import Quantity
 from ..spec.phase import Phase
 from ..spec.spec import Spec
 from ..spec.unit import Unit
 from .pools import Pool, kv_tokens
-from .result import PhaseResult
-from .subject import Subject
 
 if TYPE_CHECKING:
     from ..serving.result import ServeResult
     from .require import Verdict
+    from .result import PhaseResult
+    from .subject import Subject
     from .trained import TrainingResult
 
 
@@ -32,7 +33,8 @@ def _short(message: str) -> str:
 @record(slots=False)
 class CompiledPlan:
     """`params`: (total, active per token), counted from the blocks. `servings`: those that were simulated: that a requirement names, or
-    that were asked for; `simulations`: what simulates them (`dagc.pipeline.serve.Servings`) with the step prices that it has. `trainings`: phases that train; `phases` are inference."""
+    that were asked for; `simulations`: what simulates them (`dagc.pipeline.serve.Servings`) with the step prices that it has. `trainings`: phases that train; `phases` are inference. `asked`: metrics that
+    requirements name, and constants."""
 
     spec: Spec
     phases: Mapping[str, PhaseResult]
@@ -44,9 +46,12 @@ class CompiledPlan:
     servings: Mapping[str, ServeResult] = field(default_factory=dict, repr=False)
     simulations: Any = field(default=None, repr=False, compare=False)
     trainings: Mapping[str, TrainingResult] = field(default_factory=dict)
+    asked: Mapping[str, Quantity] = field(default_factory=dict, repr=False, compare=False)
 
     def subject(self, phase: str = "") -> Subject:
         """What metrics are of."""
+        from .subject import Subject
+
         return Subject(self.spec, self.phases, self.params, self.pools, phase, self.servings, self.trainings)
 
     @property

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from ..base.frozen import field, record
 from ..base.units import BYTES, show
-from .result import PhaseResult
+
+if TYPE_CHECKING:
+    from .result import PhaseResult
 
 
 @record
@@ -59,6 +60,8 @@ def kv_tokens(result: PhaseResult, pools: Sequence[Pool], tokens: int) -> tuple[
     """By stage: tokens of cache for which the whole phase has room in addition to everything else that a GPU of the
     stage holds, other phases' part included. `tokens`: those that its sequences cache, all together; more of them
     would be of such sequences. Infinite where a stage caches nothing, 0 where everything else leaves no room."""
+    import numpy as np
+
     out = []
     for need in result.memory.stages:
         key = (result.name, need.stage)

@@ -6,8 +6,6 @@ from collections.abc import Collection, Mapping, Sequence
 from math import inf, log
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ..base.diagnostics import Collector, Label, did_you_mean
 from ..base.frozen import record, replace
 from ..base.schema.hardware import HARDWARE as OF_HARDWARE
@@ -21,9 +19,7 @@ from ..base.units import (
     number,
     show,
 )
-from ..ir.mesh import axis_coordinates
 from ..lang.values.evaluate import compare, holds, names_in
-from ..spec.factors import factorisations
 from ..spec.metrics.known_metrics import metric, of_serving
 from ..spec.metrics.meant import meant_metric
 from ..spec.metrics.metric import HARDWARE, percent
@@ -31,11 +27,11 @@ from ..spec.model import AttrValue
 from ..spec.requirement import Requirement
 from ..spec.spec import Spec
 from .pools import Pool, heading, listed, text
-from .result import PhaseResult
-from .subject import AskedMetrics, Subject
 
 if TYPE_CHECKING:
     from ..serving.result import ServeResult
+    from .result import PhaseResult
+    from .subject import Subject
     from .trained import TrainingResult
 
 
@@ -107,6 +103,8 @@ def run(
     if not spec.requirements:
         return ()
     if metrics is None:
+        from .subject import AskedMetrics, Subject
+
         metrics = AskedMetrics(Subject(spec, phases, params, pools, servings=servings, trainings=trainings or {}))
     skipped = {p.name for p in (*spec.phases, *spec.trainings)} - {*phases, *(trainings or ())} | {
         s.name for s in spec.serves
@@ -295,6 +293,11 @@ def _gpu(node: ast.CallExpr, spec: Spec, phases: Mapping[str, PhaseResult], out:
             help=("write PHASE.gpu(axis = index, ...)",),
         )
         return None
+    import numpy as np
+
+    from ..ir.mesh import axis_coordinates
+    from ..spec.factors import factorisations
+
     graph = phases[name].graph
     phase = spec.phase(name)
     mesh = graph.the_mesh

@@ -23,7 +23,7 @@ from ..ir.requests import request_moves
 from ..spec.exits import depth as mean_depth
 from ..spec.hardware import Hardware, Link
 from ..spec.metrics.known_metrics import TABLE, of_phase, of_serving, of_training
-from ..spec.metrics.metric import HARDWARE, PHASE, SERVE, TRAIN, Metric
+from ..spec.metrics.metric import HARDWARE, MODEL, PHASE, SERVE, TRAIN, Metric
 from ..spec.phase import Phase
 from ..spec.spec import Spec
 from .pools import Pool, kv_tokens
@@ -296,17 +296,20 @@ def all_metrics(subject: Subject) -> dict[str, Quantity]:
 
 
 class AskedMetrics(Mapping[str, Quantity]):
-    """The same, those of phases found as they are asked for: requirements name few."""
+    """The same, each found as it is asked for: requirements name few. `known`: those that were."""
 
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
-        self.of = {name: subject.of(name) for name in subject.phases}
-        self.named = {metric.name: metric for metric in of_phase()}
+        self.known: dict[str, Quantity] = {}
         self.every: dict[str, Quantity] | None = None
+        groups = ((subject.phases, of_phase), (subject.trainings, of_training), (subject.servings, of_serving))
+        self.owners = {name: (subject.of(name), metrics) for names, metrics in groups for name in names}
 
     def __getitem__(self, name: str) -> Quantity:
-        found = self._of_phase(name) if self.every is None else None
-        return self.whole[name] if found is None else found
+        if name not in self.known:
+            found = self._alone(name) if self.every is None else None
+            self.known[name] = self.whole[name] if found is None else found
+        return self.known[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.whole)
@@ -320,15 +323,28 @@ class AskedMetrics(Mapping[str, Quantity]):
             self.every = all_metrics(self.subject)
         return self.every
 
-    def _of_phase(self, name: str) -> Quantity | None:
-        for phase, own in self.of.items():
-            if name.startswith(f"{phase}."):
-                rest = name[len(phase) + 1 :]
-                metric = self.named.get(rest)
-                value = None if metric is None else metric.how(own)
-                if metric is not None and value is not None:
-                    return Quantity(value, metric.dim)
-        return None
+    def _alone(self, name: str) -> Quantity | None:
+        """A constant, a figure of the model, or a metric of a phase or serving."""
+        owner, dot, rest = name.partition(".")
+        if not dot:
+            constant = self.subject.spec.constants.get(name)
+            return constant if isinstance(constant, Quantity) else None
+        if owner not in self.owners:
+            return self._of_model(name) if owner == MODEL else None
+        subject, metrics = self.owners[owner]
+        metric = next((one for one in metrics() if one.name == rest), None)
+        value = None if metric is None else metric.how(subject)
+        if metric is None or value is None or (owner in subject.servings and not isfinite(value)):
+            return None
+        return Quantity(value, metric.dim)
+
+    def _of_model(self, name: str) -> Quantity | None:
+        metric = next((one for one in TABLE if one.owner == MODEL and one.full == name), None)
+        value = None if metric is None else metric.how(self.subject)
+        if metric is not None and value is not None:
+            return Quantity(value, metric.dim)
+        stated = self.subject.spec.model.attributes.get(name.partition(".")[2])
+        return stated if isinstance(stated, Quantity) else None
 
 
 def kv_transfer(prefill: PhaseResult, decode: PhaseResult, spec: Spec) -> tuple[float, float]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from dagc.base.frozen import record
 from dagc.calib import training_constants as training
-from dagc.calib.constants import folder
+from dagc.calib.known_gpus import folder
 
 from .measured_rows import Step, compiled
 

@@ -64,10 +64,10 @@ def _calibration(given: Value | None, body: Body, names: Names, base: Path | Non
     preset's."""
     if not isinstance(given, str) or given in ("", "none"):
         return None
-    from ...calib import CalibrationError, available, load
-
     span = body.span_of("calibration")
     if given.endswith(".json"):
+        from ...calib import CalibrationError, load
+
         try:
             path = str(names.find(given, base))
         except Unreadable as error:
@@ -78,6 +78,8 @@ def _calibration(given: Value | None, body: Body, names: Names, base: Path | Non
         except CalibrationError as error:
             names.out.add("E05", str(error).replace(path, f"`{given}`"), span)
         return path
+    from ...calib.known_gpus import available
+
     known = available()
     if given not in known:
         near = did_you_mean(given, known)

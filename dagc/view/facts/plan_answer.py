@@ -12,11 +12,11 @@ from ...lang.values.evaluate import names_in
 from ...plan.plan import CompiledPlan
 from ...plan.pools import Pool, heading, listed, text
 from ...plan.require import Verdict, owners
-from ...plan.result import PhaseResult
 from ...spec.metrics.known_metrics import of_phase, of_serving, of_training
 from ...spec.metrics.metric import Metric
 
 if TYPE_CHECKING:
+    from ...plan.result import PhaseResult
     from ...plan.trained import TrainingResult
 
 PASSED, FAILED, DOES_NOT_FIT = "passed", "FAILED", "DOES NOT FIT"
