@@ -19,6 +19,7 @@ import tempfile
 import traceback
 from ast import literal_eval
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -87,16 +88,33 @@ def python(*imported: str) -> str:
     return str(command)
 
 
+COMPILED = """moe 1
+hardware pool from "h100-sxm" { gpus = 2 }
+model small {
+  layers = 2, hidden = 64, vocab = 64, dtype = bf16
+  attention { kind = gqa, heads = 8, kv_heads = 4, head_dim = 8 }
+  experts { count = 4, top_k = 2, hidden = 32 }
+}
+workload { sequences = 2, prompt = 8 tok, output = 8 tok, routing = zipf(1) }
+phase decode { gpus = 0..1, ep = 2 }
+phase step { kind = train, gpus = 0..1, dp = 2 }
+"""
+"""Once before all forks: a hundred modules and the stock blocks are read while something is compiled."""
+
+
 def _work() -> None:
     """Answers until nobody asks any more."""
+    import dagc.cli.process
     import dagc.cli.run
     import dagc.execute.prove
     import dagc.execute.step_twin
     import dagc.execute.torch.training_trial
     import dagc.execute.torch.trial
+    import dagc.export.json
     import dagc.pipeline.compile
-    import dagc.pipeline.trained_phase  # noqa: F401
+    import dagc.pipeline.trained_phase
 
+    dagc.compile_text(COMPILED)
     answers = os.fdopen(os.dup(1), "w")  # nothing else may write between the answers
     os.dup2(2, 1)
     for line in sys.stdin:
@@ -110,10 +128,15 @@ def _work() -> None:
 def _job(
     arguments: Sequence[str], ranks: int, faults: dict[str, Any] | None, environment: dict[str, str] | None
 ) -> dict[str, Any]:
+    import dagc
+
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(ranks)}
+    if arguments[0] == "run" and ranks > 1:  # what it compiles is kept, for each of them
+        with suppress(Exception):
+            dagc.compile(arguments[1])
     code = 0
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         left = set()

@@ -68,7 +68,8 @@ def jobs(text: str, kind: str) -> list[Job | None]:
 def test_what_a_process_of_this_machine_reaches(tmp_path: Path) -> None:
     """The section is measured, and a plan on it compiles with what it says."""
     path = tmp_path / "machine.moe"
-    done = forked_ranks.dagc("measure", "--machine", str(path), environment={})
+    command = [forked_ranks.python(), "-m", "dagc", "measure", "--machine", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     spec = tmp_path / "p.moe"
     text = spec_text(phase="gpus = 0..1, tp = 2")

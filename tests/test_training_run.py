@@ -22,6 +22,7 @@ import jsonschema
 import pytest
 from test_handed_on import SCORED, STEP
 from test_training_schedules import FOR_GOLDENS, sizes
+from tiers import spread
 from training_steps import small_step, training_text
 
 import dagc
@@ -74,7 +75,7 @@ def test_every_schedule_runs() -> None:
 
 
 @needs_torch
-@pytest.mark.parametrize("schedule", STEPS)
+@pytest.mark.parametrize("schedule", spread(STEPS, {"dualpipe", "zb_h2", "zb_v"}))
 def test_processes_make_the_step_that_the_model_makes(schedule: str, tmp_path: Path) -> None:
     spec = tmp_path / "p.moe"
     spec.write_text(text_of(schedule))
