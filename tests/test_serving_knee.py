@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from conftest import compiled
 
-from dagc.serving.knee import Knee, knee, rung, rung_of
+from dagc.serving.knee import Knee, Point, knee, rung, rung_of
 
 
 @dataclass
@@ -63,3 +64,12 @@ def test_every_load_is_told_before_it_runs_and_runs_once() -> None:
     told: list[float] = []
     found = looked_for(100, 12, told=told.append)
     assert sorted(told) == [point.load for point in found.points]
+
+
+def test_where_no_load_holds_the_least_that_was_tried_is_named() -> None:
+    from dagc.view.report.served_report import knee_lines
+
+    served = compiled("mixtral_8xh100").serve("chat")
+    alone = Point(1e-5, served, ("first token: 3 s, not <= 1 s",))
+    *_, said = lines = knee_lines(served, Knee(None, alone, (alone,)), 100)
+    assert any(line.lstrip().startswith("least") for line in lines) and "the least that was tried" in said

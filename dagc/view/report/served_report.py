@@ -171,7 +171,7 @@ def knee_lines(result: ServeResult, knee: Knee, width: int) -> list[str]:
     kind, _ = load_kind(result.arrivals)
     rows: list[Sequence[str]] = [["", "load", "TTFT p99", "TPOT p99", "goodput", "verdict"]]
     rows += [_point("knee", knee.at, kind)] if knee.at is not None else []
-    rows += [_point("above", knee.above, kind)] if knee.above is not None else []
+    rows += [_point("above" if knee.at is not None else "least", knee.above, kind)] if knee.above is not None else []
     lines = [line[2:].rstrip() for line in fitted(rows, "<>>>><", width + 2)]
     if knee.above is not None:
         first, *more = knee.above.broken
@@ -179,7 +179,9 @@ def knee_lines(result: ServeResult, knee: Knee, width: int) -> list[str]:
     if knee.at is not None and knee.at.result.verdict == BACKLOGGED:
         lines.append("  requests pile up at the knee already: a run of more requests finds a lower one")
     if knee.at is None:
-        lines.append("  no load keeps every requirement")
+        lines.append(
+            "  no load keeps every requirement: the least that was tried, at which requests hardly meet, breaks it"
+        )
     if knee.above is None:
         lines.append("  no load was found that breaks anything")
     return lines
