@@ -12,7 +12,10 @@ from conftest import examples
 from dagc.base.diagnostics import Collector
 from dagc.base.source import Source
 from dagc.lang.load import load
+from dagc.pipeline.analyse import held
 from dagc.pipeline.compile import compile_phase, compile_spec
+from dagc.pipeline.drafts import held_with_drafter
+from dagc.pipeline.lower import lowered
 from dagc.pipeline.serve import CannotServe, Servings
 from dagc.pipeline.serving_roles import grain
 from dagc.pipeline.step_kinds import Limits
@@ -292,6 +295,17 @@ def test_a_setup_has_the_plans_workers_ranks_and_room() -> None:
         .workers
     )
     assert (dense.count, dense.gpus, dense.engine.ranks) == (4, 2, 1)  # ranks that exchange nothing are workers
+
+
+@pytest.mark.parametrize(("layout", "drafts"), [(EXPERTS, ""), (LATENT, DRAFTS)])
+def test_room_is_what_the_largest_steps_leave_compiled_as_phases_are(layout: tuple[str, str], drafts: str) -> None:
+    """For the room memory alone is found; here all else is, too."""
+    own = plan(*layout, drafts)
+    unit = Unit(own.spec, replace(own.spec.phase("decode"), sequences=16, context=2048), Collector())
+    wanted = compile_phase(unit).memory
+    graph = lowered(unit)
+    assert held_with_drafter(held(graph, unit), graph, unit) == wanted
+    assert bool(wanted.stages[-1].drafter_B) == bool(drafts)
 
 
 def test_a_request_that_no_rank_can_hold_is_refused_by_name() -> None:

@@ -146,6 +146,13 @@ def check(graph: Graph, unit: Unit) -> None:
     unit.out.check()
 
 
+def held(graph: Graph, unit: Unit) -> Memory:
+    """What the GPUs of every stage hold in a whole pass, for who asks for nothing else. Raises SpecError."""
+    check(graph, unit)
+    size = chunks.whole_pass(unit.phase)
+    return whole_memory(graph, unit, PriceOps().run(Findings(of_size(graph, unit.phase, size), unit)).the_costs)
+
+
 def whole_memory(graph: Graph, unit: Unit, costs: Costs) -> Memory:
     """What the GPUs of every stage hold."""
     need = AddUpMemory().run(Findings(graph, unit, costs=costs)).memory

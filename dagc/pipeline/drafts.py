@@ -23,7 +23,7 @@ from ..spec.phase import Phase
 from ..spec.strategy import Strategy
 from ..spec.unit import Unit
 from ..spec.workload import Routing
-from .analyse import bound_shares, graph_flops, phase_tokens, price, whole_memory
+from .analyse import bound_shares, graph_flops, held, phase_tokens, price, whole_memory
 from .kept_lowerings import lowered
 from .parameters import count_parameters
 
@@ -68,6 +68,15 @@ def with_drafts(result: PhaseResult, unit: Unit) -> PhaseResult:
         throughput_tok_s=tokens / time_s,
         bound_by=bound_shares(joined_path(both.all_passes)),
     )
+
+
+def held_with_drafter(memory: Memory, graph: Graph, unit: Unit) -> Memory:
+    """The memory of a phase with what its drafter stores, if it has one. Raises SpecError."""
+    if unit.phase.drafter == NONE:
+        return memory
+    _, own = next(draft_units(unit, graph))
+    draft = lowered(own)
+    return memory_with(memory, graph, unit, draft, held(draft, own).stages[-1])[0]
 
 
 def memory_with(memory: Memory, graph: Graph, unit: Unit, draft: Graph, of_draft: StageMemory) -> tuple[Memory, float]:

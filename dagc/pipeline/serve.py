@@ -47,7 +47,8 @@ class Servings:
 
     def __init__(self, plan: CompiledPlan) -> None:
         self.plan = plan
-        self.price = cache(Steps(plan.spec))
+        self.steps = Steps(plan.spec)
+        self.price = cache(self.steps)
         self.prices: dict[tuple[object, ...], StepPrices] = {}
         self.rooms: dict[tuple[object, ...], float] = {}
         self.known: dict[tuple[object, ...], Facts] = {}
@@ -253,7 +254,7 @@ class Servings:
         own = self.source(phase, role)
         every = own.lockstep * own.copies
         try:
-            self.price(Knot(phase.name, every, 64, every, own.grain, 64))
+            self.steps.lower(Knot(phase.name, every, 64, every, own.grain, 64))
         except SpecError:
             return False
         return True
@@ -312,8 +313,8 @@ class Servings:
 
     def _room(self, role: Role, serve: Serve) -> float:
         from . import pools
-        from .analyse import cost_graph
-        from .drafts import with_drafts
+        from .analyse import held
+        from .drafts import held_with_drafter
         from .kept_lowerings import lowered
 
         _, usual = self.lengths(serve)
@@ -324,7 +325,9 @@ class Servings:
         for phase in role.phases:
             sizes[phase.name] = sized(phase, serve, everywhere, usual, grain(self.result(phase), phase))
             unit = Unit(self.spec, sizes[phase.name], Collector())
-            results[phase.name] = with_drafts(cost_graph(lowered(unit), unit), unit)
+            graph = lowered(unit)
+            memory = held_with_drafter(held(graph, unit), graph, unit)
+            results[phase.name] = replace(self.result(phase), graph=graph, gpus=graph.the_mesh.all_gpus, memory=memory)
         shared = pools.run(results, self.spec.alternating)
         main = role.main
         phase, result = sizes[main.name], results[main.name]

@@ -88,9 +88,8 @@ class Steps:
 
     def __call__(self, knot: Knot) -> Figures:
         """The step lowered and priced; not verified, as its phase was. Raises SpecError."""
-        phase = replace(phase_of(knot, self.spec), host_s=0.0, launches=Launches())
-        unit = Unit(self.spec, phase, Collector())
-        own = self.layouts.priced(unit)
+        unit = self._unit(knot)
+        phase, own = unit.phase, self.layouts.priced(unit)
         figures = _figures(own, phase)
         if phase.drafter == "none":
             return figures
@@ -105,6 +104,20 @@ class Steps:
             else:
                 alone_s += drafts_s
         return figures._replace(time_s=figures.time_s + joint_s + alone_s, decode_s=figures.decode_s + alone_s)
+
+    def _unit(self, knot: Knot) -> Unit:
+        phase = replace(phase_of(knot, self.spec), host_s=0.0, launches=Launches())
+        return Unit(self.spec, phase, Collector())
+
+    def lower(self, knot: Knot) -> None:
+        """For who asks whether there is such a step. Raises SpecError."""
+        unit = self._unit(knot)
+        graph = self.layouts.graph(unit)
+        if unit.phase.drafter != "none":
+            from .drafts import draft_units
+
+            for _, drafting in draft_units(unit, graph):
+                self.drafts.graph(drafting)
 
 
 def compiled(knot: Knot, spec: Spec) -> Figures:

@@ -35,6 +35,11 @@ class Stuck(RuntimeError):
     """Requests are left that no worker can ever start."""
 
 
+def prefilled(request: Request) -> Request:
+    """What a prefill worker has of a request: it ends with its first token."""
+    return Request(request.arrival_s, request.prompt, 1, request.blocks, request.priority)
+
+
 class Run:
     """One simulation. `workers`: all of them, in the order of `setup.workers`. Raises `Stuck`."""
 
@@ -207,7 +212,7 @@ class Run:
         if self._back is None or request.output == 1:
             self._add(place, request, now)
         else:
-            self._add(place, request._replace(output=1), now, tag=Parcel(request, place.worker))
+            self._add(place, prefilled(request), now, tag=Parcel(request, place.worker))
 
     def _refused(self) -> None:
         self.rejected += 1
@@ -216,7 +221,7 @@ class Run:
     def refusal(self, request: Request) -> str | None:
         """Why no worker can ever serve `request`, or None."""
         if self._disjoint and request.output > 1:
-            why = self.workers[0].rules.refusal(request._replace(output=1))
+            why = self.workers[0].rules.refusal(prefilled(request))
             return why if why is not None else self.workers[-1].rules.refusal(request)
         return self.workers[0].rules.refusal(request)
 

@@ -91,8 +91,11 @@ class Rules:
 
     def refusal(self, request: Request) -> str | None:
         """Why a request can never be served, or None."""
-        asks = f"a request of {request.prompt} prompt and {request.output} output tokens"
-        if request.prompt < 1 or request.output < 1:
+        _, prompt, output, _, _ = request
+        if prompt > 0 and output > 0 and prompt * self.parts + output * self.growth <= self.safe:
+            return None
+        asks = f"a request of {prompt} prompt and {output} output tokens"
+        if prompt < 1 or output < 1:
             return f"{asks}: both must be at least 1"
         need = self.blocks(request)
         if need > self.kv_blocks:
