@@ -9,6 +9,7 @@ import pytest
 from conftest import spec_text
 from hypothesis import given
 from hypothesis import strategies as st
+from tiers import in_turn
 
 import dagc
 from dagc.api import Plan
@@ -94,9 +95,17 @@ def test_much_idleness_is_said_with_the_nearest_batches() -> None:
     assert "they fill 6 of 8 micro-batches" in micro.because
 
 
-@pytest.mark.parametrize("kind", ["prefill", "decode"])
-@pytest.mark.parametrize(("sequences", "phase"), [(1, FOLDED), (5, FLAT), (7, FLAT + ", microbatches = 3"), (3, "gpus = 0..7, dp = 2, ep = 2, tp = 2, overlap = two_batch")])  # fmt: skip
-def test_uneven_plans_are_proved_and_read_back(sequences: int, phase: str, kind: str, tmp_path: Path) -> None:
+UNEVEN = [
+    (1, FOLDED),
+    (5, FLAT),
+    (7, FLAT + ", microbatches = 3"),
+    (3, "gpus = 0..7, dp = 2, ep = 2, tp = 2, overlap = two_batch"),
+]
+
+
+@pytest.mark.parametrize(("case", "kind"), in_turn(UNEVEN, ["prefill", "decode"]))
+def test_uneven_plans_are_proved_and_read_back(case: tuple[int, str], kind: str, tmp_path: Path) -> None:
+    sequences, phase = case
     made = plan(sequences, phase, kind)
     assert prove(made, kind).holds
     file = tmp_path / "graph.json"

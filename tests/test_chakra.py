@@ -18,6 +18,7 @@ import pytest
 from conftest import compiled, examples, spec_text
 from hypothesis import HealthCheck, assume, given, settings
 from random_plans import plans
+from tiers import spread
 
 pytest.importorskip("google.protobuf", reason="the traces are read with protobuf: pip install -e '.[test]'")
 
@@ -96,14 +97,14 @@ def small(name: str) -> tuple[PhaseResult, Ranks, dict[int, list[Event]]]:
     return result, *files(result)
 
 
-@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize("name", spread(PLANS, lambda name: name != "two lanes"))
 def test_every_file_reads_back_consistent(name: str) -> None:
     result, ranks, events = small(name)
     assert sorted(events) == list(range(ranks.network.ranks)) == list(range(prod(ranks.network.shape)))
     consistent(result, ranks, events)
 
 
-@pytest.mark.parametrize(("name", "phase"), [("plan_a", "decode"), ("plan_b", "decode")])
+@pytest.mark.parametrize(("name", "phase"), spread([("plan_a", "decode"), ("plan_b", "decode")]))
 def test_examples_read_back_consistent(name: str, phase: str) -> None:
     result = compiled(name).phases[phase]
     consistent(result, *files(result))

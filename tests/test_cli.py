@@ -14,6 +14,7 @@ import networkx as nx
 import pytest
 from conftest import EXAMPLES, ROOT, compiled, spec_text
 from state_specs import LINEAR, state_spec
+from tiers import spread
 
 import dagc
 from dagc.api import Plan
@@ -200,7 +201,11 @@ def test_fmt(tmp_path: Path, capsys: Capture) -> None:
     capsys.readouterr()
 
 
-@pytest.mark.parametrize("path", [*EXAMPLES, *(ROOT / "grammar" / "library").rglob("*.moe")], ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path",
+    spread([*EXAMPLES, *(ROOT / "grammar" / "library").rglob("*.moe")], 3, of=lambda path: path.parent),
+    ids=lambda p: p.stem,
+)
 def test_formatting_keeps_the_meaning(path: Path) -> None:
     from dagc.base.diagnostics import Collector
     from dagc.base.source import Source

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tiers import spread
 
 from dagc.cli import main
 from dagc.cli.commands import COMMANDS
@@ -87,7 +88,7 @@ def _until(handle: int, end: bytes) -> bytes:
     return said
 
 
-@pytest.fixture(params=SHELLS)
+@pytest.fixture(params=spread(SHELLS, ("bash", "fish")))
 def complete(request: pytest.FixtureRequest, folder: Path) -> Complete:
     shell = {"bash": bash, "fish": fish, "zsh": zsh}[request.param]
     if shutil.which(request.param) is None:
@@ -114,6 +115,7 @@ def test_names_of_the_spec(complete: Complete, folder: Path) -> None:
     assert not (folder / "x").exists(), "a name of a spec was run"
 
 
+@pytest.mark.parametrize("complete", SHELLS, indirect=True)
 def test_specs(complete: Complete) -> None:
     found = complete("dagc check ")
     assert "plan.moe" in found and "notes.txt" not in found and {one.rstrip("/") for one in found} >= {"deep"}

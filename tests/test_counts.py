@@ -10,6 +10,7 @@ import pytest
 from conftest import spec_text
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiers import in_turn
 
 import dagc
 from dagc.api import Plan
@@ -82,9 +83,9 @@ def test_flops_that_are_not_stated_so_are_named(monkeypatch: pytest.MonkeyPatch)
         assert proof.verdict == "differs" and set(proof.work_wrong) == named
 
 
-@pytest.mark.parametrize(("kind", "phase"), PLANS)
-@pytest.mark.parametrize("what", ["weights_B", "kv_cache_B"])
-def test_memory_that_is_not_held_so_is_named(kind: str, phase: str, what: str) -> None:
+@pytest.mark.parametrize(("case", "what"), in_turn(PLANS, ["weights_B", "kv_cache_B"]))
+def test_memory_that_is_not_held_so_is_named(case: tuple[str, str], what: str) -> None:
+    kind, phase = case
     plan = compiled(kind, phase)
     result = plan.phases[kind]
     assert prove_small(plan, kind).verdict == "equal"

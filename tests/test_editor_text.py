@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tiers import spread
 
 from dagc.base.diagnostics import Collector
 from dagc.base.source import Source
@@ -48,7 +49,7 @@ def test_a_unit_inside_a_character_is_its_start() -> None:
     assert Document("# 😀x").offset(0, 4) == 3
 
 
-@pytest.mark.parametrize("path", SPECS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", spread(SPECS, 3, of=lambda path: path.parent), ids=lambda p: p.stem)
 def test_statements_are_the_parser_s(path: Path) -> None:
     """Kinds, order and nesting of all statements of every spec in the repository."""
     text = path.read_text()

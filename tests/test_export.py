@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, compiled, spec_text
+from tiers import spread
 
 import dagc
 from dagc.base.diagnostics import SpecError
@@ -163,7 +164,7 @@ def test_megatron_takes_uneven_stages() -> None:
     assert "layout" not in written("megatron", phase=phase.format(""))["sh"]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", spread(ENGINES, ("vllm", "megatron")))
 def test_what_no_engine_expresses(engine: str) -> None:
     for method in ("allgather", "ring", "ulysses"):
         phase = f"gpus = 0..7, sp = 2, tp = 2, ep = 2, sp_method = {method}"

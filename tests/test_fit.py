@@ -12,6 +12,7 @@ import pytest
 from conftest import ROOT, examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiers import spread
 
 import dagc
 from dagc.base.diagnostics import Collector
@@ -90,10 +91,10 @@ PHASES = {
 
 @pytest.mark.parametrize(
     ("kind", "strategy"),
-    [
+    spread([
         ("decode", "tp = 4"), ("prefill", "ep = 4, microbatches = 2"), ("decode", FOLDED), ("prefill", "sp = 2, tp = 2"),
         ("decode", "pp = 2, tp = 2, microbatches = 3"), ("prefill", "dp = 4"),
-    ],
+    ], lambda case: case[1] == FOLDED or "sp = 2" in case[1] or "pp = 2" in case[1]),
 )  # fmt: skip
 def test_batch_and_context_are_those_of_all_values_tried(kind: str, strategy: str) -> None:
     phase = PHASES[kind] % strategy
@@ -244,9 +245,9 @@ def stages(answer: Fewest) -> str:
 
 @pytest.mark.parametrize(
     ("kind", "phase"),
-    [
+    spread([
         ("prefill", "gpus = 0..7, tp = 8"), ("decode", "gpus = 0..7, ep = 8, microbatches = 2"), ("decode", "gpus = 0..7, sp = 8")
-    ],
+    ], of=lambda case: case[0]),
 )  # fmt: skip
 def test_the_bound_is_never_above_what_a_layout_holds(kind: str, phase: str) -> None:
     spec = load(Source("x.moe", text(f"phase {kind} {{ {phase} }}", sequences=5)), Collector())
@@ -271,7 +272,7 @@ def _on(phase: Phase, count: int, strategy: object) -> Phase:
     return replace(phase, gpus=tuple(range(count)), strategy=strategy)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("memory", ["700 kB", "900 kB", "1500 kB"])
+@pytest.mark.parametrize("memory", spread(["700 kB", "900 kB", "1500 kB"]))
 def test_it_agrees_with_a_search_for_the_fewest_gpus(memory: str) -> None:
     """The search has no uneven stages and no spare copies to fill ranks with: it finds as few only where none are needed."""
     pins = "replicas = 1, microbatches = 1, sequence_parallel = false, sp_method = allgather, dispatch = all_to_all, overlap = none"

@@ -24,6 +24,7 @@ import jsonschema
 import numpy as np
 import pytest
 from conftest import spec_text
+from tiers import spread
 
 import dagc
 from dagc.base.diagnostics import SpecError
@@ -347,7 +348,9 @@ def test_every_exporter_has_a_reader() -> None:
     assert registry.EXPORTERS is EXPORTERS
 
 
-@pytest.mark.parametrize("file", FILES, ids=str)
+@pytest.mark.parametrize(
+    "file", spread(FILES, of=lambda file: (file[0].takes, READERS[file[0].takes, file[1]])), ids=str
+)
 def test_a_foreign_program_reads_it(file: File, tmp_path: Path) -> None:
     exporter, suffix = file
     try:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import EXAMPLES, ROOT
+from tiers import spread
 
 from dagc.base.diagnostics import Collector
 from dagc.base.source import Source
@@ -92,14 +93,15 @@ def test_comments_survive() -> None:
         assert result.count(comment) == 1
 
 
-@pytest.mark.parametrize("path", SPECS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", spread(SPECS, 3, of=lambda path: path.parent), ids=lambda p: p.stem)
 def test_specs_here_keep_their_tree(path: Path) -> None:
     formatted(path.read_text())
 
 
-def test_any_layout_of_a_spec_keeps_its_tree() -> None:
-    rng = random.Random(5)
-    for path in SPECS:
+@pytest.mark.parametrize("part", spread(range(5)))
+def test_any_layout_of_a_spec_keeps_its_tree(part: int) -> None:
+    rng = random.Random(part)
+    for path in SPECS[part::5]:
         out = []
         for line in path.read_text().splitlines():
             code, mark, comment = line.partition("#")

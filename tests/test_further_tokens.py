@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import spec_text
+from tiers import spread
 from training_steps import Step, small_step, training_text
 
 import dagc
@@ -119,7 +120,7 @@ LOWERINGS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", LOWERINGS)
+@pytest.mark.parametrize("name", spread(LOWERINGS, ("one rank", "tied", "experts", "a ring", "a V")))
 def test_every_lowering_has_the_losses_and_gradients_of_the_model(name: str) -> None:
     found = proof(step(*LOWERINGS[name]))
     assert found.holds, found

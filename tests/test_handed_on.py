@@ -8,6 +8,7 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
+from tiers import in_turn
 from training_steps import step_of
 
 import dagc
@@ -287,18 +288,20 @@ def test_gradients_of_what_is_handed_on_are_those_of_autograd() -> None:
     assert all(float(abs(machine.gradients[layer, "own.Wk"][2][0]).max()) > 0 for layer in (0, 1, 4))
 
 
-@pytest.mark.parametrize("source", [SPEC, CHOOSES], ids=["keys and values", "a choice"])
-@pytest.mark.parametrize(
-    "phase",
-    [
-        "gpus = 0..7, tp = 2, sp = 2, dp = 2, recompute = full",
-        "gpus = 0..3, pp = 2, tp = 2, microbatches = 2, layers_per_stage = [3, 3]",
-        "gpus = 0..3, pp = 2, dp = 2, microbatches = 2, virtual = 3, schedule = interleaved, zero = 3",
-        "gpus = 0..3, pp = 4, microbatches = 8, schedule = dualpipe, layers_per_stage = [2, 1, 1, 2]",
-    ],
-)
-def test_every_rank_has_the_gradients_of_the_model(source: str, phase: str) -> None:
-    plan = dagc.compile_text(source.format(phases=STEP.format(phase), stack=STACK, takes="x, keys, values", window=""))
+TRAINED = [
+    "gpus = 0..7, tp = 2, sp = 2, dp = 2, recompute = full",
+    "gpus = 0..3, pp = 2, tp = 2, microbatches = 2, layers_per_stage = [3, 3]",
+    "gpus = 0..3, pp = 2, dp = 2, microbatches = 2, virtual = 3, schedule = interleaved, zero = 3",
+    "gpus = 0..3, pp = 4, microbatches = 8, schedule = dualpipe, layers_per_stage = [2, 1, 1, 2]",
+]
+HANDED = {"keys and values": SPEC, "a choice": CHOOSES}
+
+
+@pytest.mark.parametrize(("phase", "what"), in_turn(TRAINED, HANDED))
+def test_every_rank_has_the_gradients_of_the_model(phase: str, what: str) -> None:
+    plan = dagc.compile_text(
+        HANDED[what].format(phases=STEP.format(phase), stack=STACK, takes="x, keys, values", window="")
+    )
     assert plan.prove("step").verdict == "equal"
     graph = plan.trainings["step"].graph
     assert parse_graph(print_graph(graph)) == graph

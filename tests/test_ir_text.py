@@ -108,7 +108,7 @@ STEPS = {
 }
 
 
-@pytest.mark.parametrize("strategy", STEPS)
+@pytest.mark.parametrize("strategy", spread(STEPS, ("folded", "pipeline", "8 bits")))
 def test_every_level_of_a_training_step_reads_back_equal(strategy: str) -> None:
     """Cells, gradients that layers hand back, and those that they are handed."""
     step = step_of(training_text(STEPS[strategy]))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from conftest import examples
+from tiers import spread
 
 from dagc.base.diagnostics import Collector, Diagnostic, SpecError
 from dagc.base.source import Source
@@ -48,7 +49,7 @@ def task(text: str, **settings: str) -> Task:
     return Task(text, "s.moe", None, tuple(settings.items()))
 
 
-@pytest.mark.parametrize("model", ["qwen3-235b-a22b", "gpt-oss-20b"])
+@pytest.mark.parametrize("model", spread(["qwen3-235b-a22b", "gpt-oss-20b"]))
 def test_a_kept_row_is_what_compiling_gives(model: str) -> None:
     """Also where the hardware changes between points, and comes back."""
     rng, text = random.Random(model), SPEC.format(model=model, sides=SIDES)

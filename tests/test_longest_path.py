@@ -13,7 +13,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 from conftest import compiled, spec_text
-from tiers import in_turn
+from tiers import in_turn, spread
 
 import dagc
 from dagc.api import Plan
@@ -88,7 +88,7 @@ def test_where_every_rank_takes_its_own_time(name: str, seed: int) -> None:
     assert sum(step.time_s for step in found.path) == pytest.approx(longest, rel=1e-9)
 
 
-@pytest.mark.parametrize("phase", ["prefill", "decode"])
+@pytest.mark.parametrize("phase", spread(["prefill", "decode"], ("decode",)))
 def test_of_plan_a_on_all_its_gpus(phase: str) -> None:
     check(compiled("plan_a").phases[phase])
 

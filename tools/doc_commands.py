@@ -132,7 +132,7 @@ def scratch() -> Iterator[Path]:
         yield folder
 
 
-BRIEF = {"search": ("--budget", "1 s", "--workers", "1")}
+BRIEF = {"search": ("--budget", "0.3 s", "--workers", "1")}
 """Options of commands that are run to see that they run: a search of all of a space takes as long as it is wide."""
 
 

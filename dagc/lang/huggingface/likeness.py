@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import cache
 from math import log
@@ -50,7 +51,7 @@ def alike(fields: Mapping[str, object], kinds: Iterable[str]) -> list[str]:
     """The architectures that read most of what a config has and least of what it has not; rare fields count more. Best first. Of those that are
     another one under a name of their own the other one."""
     read = {kind: fields_read(kind) for kind in kinds if another(kind) is None}
-    count = {name: sum(name in own for own in read.values()) for own in read.values() for name in own}
+    count = Counter(name for own in read.values() for name in own)
     weight = {name: log((1 + len(read)) / times) for name, times in count.items()}
     given = {name for name, value in fields.items() if value is not None and name in weight}
     total = sum(weight[name] for name in given)
