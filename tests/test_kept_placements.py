@@ -12,7 +12,7 @@ from dagc.base import user_cache
 from dagc.base.diagnostics import Collector
 from dagc.base.source import Source
 from dagc.lang.load import load
-from dagc.pipeline import kept_placements, place_best
+from dagc.pipeline import kept_phases, kept_placements, place_best
 from dagc.pipeline.compile import compile_source
 from dagc.plan.plan import CompiledPlan
 from dagc.spec.spec import Spec
@@ -60,6 +60,29 @@ def test_a_second_run_searches_no_more_and_says_the_same(home: Path, monkeypatch
     monkeypatch.setattr(place_best, "placed", lambda spec: pytest.fail("searched again"))
     assert shown(compile_source(Source("spec", "# another comment\n" + text()), kept=True)) == wanted
     assert any(one.moved for one, _, _ in wanted)  # type: ignore[misc]
+
+
+def test_a_process_searches_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until something else is said than a comment, or a requirement."""
+    asked: list[Spec] = []
+    search = place_best.placed
+
+    def heard(spec: Spec) -> object:
+        asked.append(spec)
+        return search(spec)
+
+    monkeypatch.setattr(place_best, "placed", heard)
+    wanted = shown(compile_source(Source("spec", text())))
+    monkeypatch.setattr(kept_phases, "MOST", 16)
+    kept_phases.forget()
+    for words in (text(), "# another comment\n" + text().replace("1 s", "2 s"), text()):
+        assert shown(compile_source(Source("spec", words))) == wanted
+    assert len(asked) == 2
+    compile_source(Source("spec", text(1024)))
+    kept_phases.forget()
+    compile_source(Source("spec", text()))
+    assert len(asked) == 4
+    kept_phases.forget()
 
 
 @pytest.mark.parametrize(

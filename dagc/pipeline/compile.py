@@ -84,12 +84,14 @@ def compile_spec(
 
         spec = balanced_steps(spec)
     if any(p.strategy.best for p in (*spec.phases, *spec.trainings)):
+        from .kept_placements import placed_again
+
         if kept:
             from .kept_placements import placed
         else:
             from .place_best import placed
 
-        spec, placements = placed(spec)
+        spec, placements = placed_again(spec, placed)
     results: dict[str, PhaseResult] = {}
     units: dict[str, Unit] = {}
     for phase in spec.phases:

@@ -4,7 +4,7 @@ serves it in many ways compiles most of it as it was."""
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from operator import attrgetter
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ from ..base.heard import LISTENERS
 from ..base.source import Span
 from ..spec.factors import neighbours
 from ..spec.phase import Phase
+from ..spec.spec import Spec
 from ..spec.unit import Unit
 from . import kept_lowerings
 from .statement_places import Places, extents, places_of, tell, texts
@@ -21,7 +22,9 @@ from .statement_places import Places, extents, places_of, tell, texts
 T = TypeVar("T")
 MOST = 16
 """Phases that are kept, each with its graph."""
-_OF_PHASE = attrgetter(*(name for name in fields_of(Phase) if name not in ("span", "spans")))
+values_of: Callable[[Phase], tuple[Any, ...]] = attrgetter(
+    *(name for name in fields_of(Phase) if name not in ("span", "spans"))
+)
 """Also what counts in no comparison of phases: a draft model is another one where its file has changed."""
 
 Names = tuple[str, ...]
@@ -42,24 +45,32 @@ class Kept:
 
 _KEPT: list[Kept] = []
 """The one that was asked for last first."""
+PLACED: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+"""The same of specs whose phases are placed best (`kept_placements.py`): all that it follows from, and where ranks are."""
 
 
 def forget() -> None:
     """For who changes dagc itself while it runs."""
     _KEPT.clear()
+    PLACED.clear()
     kept_lowerings.forget()
+
+
+def keeps(spec: Spec, phases: Iterable[Phase]) -> bool:
+    """Whether what follows from these phases of a spec is kept: from files that may change, and passes of other packages, it is not."""
+    files = any(h.calibration is not None and os.sep in h.calibration for h in (spec.hardware, *spec.others))
+    return not (LISTENERS or files or MOST == 0 or any(phase.strategy.passes for phase in phases))
 
 
 def kept(unit: Unit, compiled: Callable[[Unit], T]) -> T:
     """What `compiled` finds of a phase, now or before. Raises SpecError."""
     spec, phase, out = unit.spec, unit.phase, unit.out
-    files = any(h.calibration is not None and os.sep in h.calibration for h in (spec.hardware, *spec.others))
-    if LISTENERS or files or phase.strategy.passes or out.items or MOST == 0:
+    if not keeps(spec, (phase,)) or out.items:
         return compiled(unit)
     blocks = extents(unit)
     # Where something is told follows from what is said of a phase, also where that is the default.
     asked = (
-        compiled, *_OF_PHASE(phase), phase.spans.keys(), spec.hardware, spec.model, spec.workload, spec.others, spec.pool_links, spec.constants,
+        compiled, *values_of(phase), phase.spans.keys(), spec.hardware, spec.model, spec.workload, spec.others, spec.pool_links, spec.constants,
         neighbours(spec, phase), texts(blocks),
     )  # fmt: skip
     found = next((one for one in _KEPT if one.asked == asked), None)

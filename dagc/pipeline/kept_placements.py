@@ -1,9 +1,9 @@
-"""GPUs that `place = best` found, kept from one run of dagc to the next: the search compiles many ways, follows from the spec and from
-dagc alone, and what it found is compiled and verified as any other."""
+"""GPUs that `place = best` found, kept in a process, and from one run of dagc to the next: the search compiles many ways, follows from the spec and
+from dagc alone, and what it found is compiled and verified as any other."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..base import user_cache
@@ -12,10 +12,33 @@ from ..plan.placement import LevelBytes, Placement
 from ..spec.phase import Phase
 from ..spec.spec import Spec
 from .kept_keys import key_of
+from .kept_phases import PLACED, keeps, values_of
 
 FORM = 1
 """Of an entry."""
 Placed = tuple[Spec, Mapping[str, Placement]]
+
+
+MOST = 4
+"""Specs whose placements a process keeps."""
+
+
+def placed_again(spec: Spec, found: Callable[[Spec], Placed]) -> Placed:
+    """What `found` says of a spec, now or of one that said the same of GPUs, model, workload and phases."""
+    phases = *spec.phases, *spec.trainings
+    if not keeps(spec, phases):
+        return found(spec)
+    own = spec.hardware, spec.others, spec.pool_links, spec.model, spec.workload, spec.constants
+    asked = (*own, len(spec.phases), *map(values_of, phases))
+    known = next((one for one in PLACED if one[0] == asked), None)
+    before = None if known is None else restored(known[1], spec)
+    if known is not None and before is not None:
+        PLACED[:] = [known, *(one for one in PLACED if one is not known)]
+        return before
+    result = found(spec)
+    PLACED.insert(0, (asked, entry(spec, result)))
+    del PLACED[MOST:]
+    return result
 
 
 def placed(spec: Spec) -> Placed:

@@ -14,7 +14,7 @@ from ..cost.kept_costs import KeptCosts
 from ..cost.order_costs import OrderCosts
 from ..cost.price import price
 from ..cost.records import Costs
-from ..cost.schedule.scheduler import times
+from ..cost.schedule.period import period_s
 from ..ir.chains import Prices
 from ..ir.graph import Graph
 from ..ir.graph_pass import GraphPass
@@ -157,14 +157,14 @@ class Trial:
         for size in chunks.sizes(phase):
             own = of_size(graph, phase, size)
             costs = price(own, unit, kept=self.kept)
-            total += size.count * times(own, costs).period_s
+            total += size.count * period_s(own, costs)
             whole = costs if own is graph else whole
         if phase.drafter != "none":
             from .drafts import draft_units
 
             for count, drafted in draft_units(unit, graph):
                 draft = unverified(drafted)
-                total += count * times(draft, price(draft, drafted)).period_s
+                total += count * period_s(draft, price(draft, drafted))
         per_step = 1.0 if phase.parts or not graph.generates else phase.tokens_per_step
         return total / per_step, price(graph, unit, kept=self.kept) if whole is None else whole
 

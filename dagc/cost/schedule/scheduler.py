@@ -54,11 +54,6 @@ def schedule(graph: Graph, costs: Costs, programs: dict[str, Program] | None = N
     return _beside_host(Scheduler.run, graph, costs, {} if programs is None else programs)
 
 
-def times(graph: Graph, costs: Costs) -> Schedule:
-    """How long it takes, without cells and path."""
-    return _beside_host(Scheduler.times, graph, costs, {})
-
-
 def _beside_host(
     run: Callable[[Scheduler], Schedule], graph: Graph, costs: Costs, programs: dict[str, Program]
 ) -> Schedule:
