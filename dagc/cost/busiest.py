@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 from math import comb
-from typing import Any
 
 import numpy as np
 
@@ -118,8 +117,8 @@ def _maxima(
     return found, dropped
 
 
-FEW_SLOTS = 7
-"""Numbers that NumPy adds up one after the other; of more the order of its sums is another one."""
+FEW_SLOTS = 15
+"""Numbers that are added up column by column faster than by NumPy, in its order."""
 
 
 def _whole_sums(values: Floats) -> Floats:
@@ -127,12 +126,18 @@ def _whole_sums(values: Floats) -> Floats:
     return np.asarray(np.einsum("...s->...", values))
 
 
-def _over_slots(values: NDArray[Any]) -> Floats:
-    """Sums over the slots of each rank, [..., ranks] from [..., ranks, slots], column by column where these are few."""
-    if values.shape[-1] > FEW_SLOTS:
-        return np.asarray(values.sum(axis=-1), dtype=float)
-    total = values[..., 0].astype(float)
-    for slot in range(1, values.shape[-1]):
+def _over_slots(values: Floats) -> Floats:
+    """Sums over the slots of each rank, [..., ranks] from [..., ranks, slots]. NumPy adds up fewer than eight one after the other, of more
+    the first eight in pairs."""
+    slots = values.shape[-1]
+    if slots > FEW_SLOTS:
+        return np.asarray(values.sum(axis=-1))
+    if slots < 8:
+        total, rest = values[..., 0].copy(), 1
+    else:
+        pairs = [values[..., k] + values[..., k + 1] for k in range(0, 8, 2)]
+        total, rest = (pairs[0] + pairs[1]) + (pairs[2] + pairs[3]), 8
+    for slot in range(rest, slots):
         total += values[..., slot]
     return total
 

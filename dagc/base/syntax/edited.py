@@ -70,7 +70,7 @@ def _moved(value: Any, source: Source, by: int) -> Any:
     if kind is Span:
         return Span(source, value.start + by, value.end + by)
     if kind is tuple:
-        return tuple([_moved(each, source, by) for each in value])
+        return tuple([each if type(each) in _PLAIN else _moved(each, source, by) for each in value])
     if kind is ast.Binary:
         return _moved_chain(value, source, by)
     fields = _FIELDS.get(kind)
@@ -79,7 +79,7 @@ def _moved(value: Any, source: Source, by: int) -> Any:
             return value
         fields = _FIELDS[kind] = attrgetter(*fields_of(kind))
     found = fields(value)
-    return kind(*[_moved(each, source, by) for each in found])
+    return kind(*[each if type(each) in _PLAIN else _moved(each, source, by) for each in found])
 
 
 def _moved_chain(value: ast.Binary, source: Source, by: int) -> ast.Expr:
@@ -95,4 +95,5 @@ def _moved_chain(value: ast.Binary, source: Source, by: int) -> ast.Expr:
     return left
 
 
+_PLAIN = frozenset((str, float, int, bool, type(None)))
 _FIELDS: dict[type, Callable[[Any], tuple[Any, ...]]] = {}
