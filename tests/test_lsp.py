@@ -252,7 +252,7 @@ def test_hints_links_symbols_folds_and_colours(client: Client, mixtral: str) -> 
     labels = [hint["label"] for hint in hints]
     assert hints[0]["position"]["line"] == where(TEXT, "moe 1")[0] and hints[0]["label"].startswith("passed: all 5")
     assert "least room" in hints[0]["tooltip"]
-    assert "46.7 B parameters, 12.88 B active" in labels and "tp 8 = 8 GPUs" in labels and "ep 8 = 8 GPUs" in labels
+    assert "46.7B parameters, 12.88B active" in labels and "tp 8 = 8 GPUs" in labels and "ep 8 = 8 GPUs" in labels
     assert any(
         label.startswith("ttft ") and label.endswith(", 28.14 GB of 85.52 GB per GPU") for label in labels
     )  # both phases' part

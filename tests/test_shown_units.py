@@ -50,3 +50,10 @@ def test_what_is_shown_can_be_written_in_a_spec(value: float, dim: Dim) -> None:
     words, unit = show(value, dim).split(" ")
     factor, known = UNITS[unit]
     assert known == dim and float(words.replace(",", "")) * factor == pytest.approx(value, rel=5e-4 * 1.001)
+
+
+def test_parameters_are_counted_as_people_do() -> None:
+    from dagc.base.units import parameters
+
+    counts = (452_346_368, 999_999_999, 1e9, 46_702_792_704, 235.1e9, 1.026e12)
+    assert [parameters(n) for n in counts] == ["452.3M", "1000M", "1B", "46.7B", "235.1B", "1.026T"]

@@ -229,6 +229,11 @@ def number(value: float, digits: int = 4, *, zeros: bool = False) -> str:
     return f"{float(f'{value:.{digits - 1}e}'):,.0f}"
 
 
+def parameters(count: float) -> str:
+    """So many parameters as people say it: `452.3M`, `46.7B`, `1.026T`."""
+    return f"{number(count / 1e9)}B" if 1e9 <= count < 1e12 else show(count)
+
+
 def show(value: float, dim: Dim = SCALAR, digits: int = 4) -> str:
     """A quantity for people, the one way in which every report and picture has it: `5.369 GB`, `83,200 tok/s`, `9.8 ms`."""
     for factor, unit in _DISPLAY.get(dim, ()):

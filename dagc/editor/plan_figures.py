@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..base.frozen import replace
-from ..base.units import BYTES, show
+from ..base.units import BYTES, parameters, show
 from ..plan.plan import CompiledPlan
 from ..plan.subject import Subject
 from ..spec.metrics.known_metrics import TABLE
@@ -47,13 +47,9 @@ def figures_of(plan: CompiledPlan) -> dict[str, str]:
 
 
 def params_of(plan: CompiledPlan) -> str:
-    """`235.1 B parameters, 22.2 B active`."""
+    """`235.1B parameters, 22.2B active`."""
     total, active = plan.params
-    return f"{_billions(total)} parameters" + (f", {_billions(active)} active" if active < total else "")
-
-
-def _billions(count: float) -> str:
-    return f"{count / 1e9:.4g} B" if count >= 1e9 else f"{count / 1e6:.4g} M"
+    return f"{parameters(total)} parameters" + (f", {parameters(active)} active" if active < total else "")
 
 
 def _of(owner: str, subject: Subject) -> dict[str, str]:

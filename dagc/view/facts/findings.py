@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from ...base.collectives import SCATTER
 from ...base.frozen import field, mutable
 from ...base.phase_kinds import DECODE, PREFILL
-from ...base.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, show
+from ...base.units import BYTE_RATE, BYTES, FLOP_RATE, TIME, parameters, show
 from ...cost.schedule.records import PathStep
 from ...ir.naming import size_key
 from ...ir.ops.op_set import attention_imbalance
@@ -318,7 +318,7 @@ def drafter_lines(result: PhaseResult) -> list[str]:
     layers, passes = (f"{n} {what}" for n, what in ((one.layers, "layer"), (one.count, "pass")))
     layers, passes = layers + "s" * (one.layers > 1), passes + "es" * (one.count > 1)
     return [
-        f"drafter {one.name}, {layers} of {show(one.params, SCALAR)} parameters: {passes} of {show(one.time_s, TIME)} in all "
+        f"drafter {one.name}, {layers} of {parameters(one.params)} parameters: {passes} of {show(one.time_s, TIME)} in all "
         f"before each step; {show(one.weights_B, BYTES)} of weights and {show(one.kv_cache_B, BYTES)} of cache on a GPU of "
         "the last stage"
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ...base.units import BYTES, SCALAR, TIME, show
+from ...base.units import BYTES, TIME, parameters, show
 from ...plan.held_memory import HEAD, room_text, shared_lines, stage_rows
 from ...plan.plan import CompiledPlan
 from ...plan.pools import listed
@@ -36,7 +36,7 @@ def _lines(plan: CompiledPlan, sensitivities: Sensitivities) -> Iterator[str]:
     yield from _requirements(found)
     yield (
         f"{escaped(plan.spec.model.name)}: "
-        f"{show(total, SCALAR)} parameters ({show(active, SCALAR)} active) on "
+        f"{parameters(total)} parameters ({parameters(active)} active) on "
         f"{listed([f'{own.gpus} {escaped(own.name)} GPUs' for own in plan.spec.pools.values()])}"
     )
     yield ""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from textwrap import shorten
 
 from ...base.phase_kinds import DECODE, PREFILL
-from ...base.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, TIME, show
+from ...base.units import BYTE_RATE, BYTES, FLOP_RATE, TIME, parameters, show
 from ...ir.ops.op_set import attention_imbalance
 from ...ir.routed_dims import skipped_share
 from ...plan.held_memory import BRIEF, PARTS, beside, limit_text, room_text, shared_lines, stage_rows
@@ -71,12 +71,12 @@ def report(
 def _head(plan: CompiledPlan, paint: Paint) -> list[str]:
     model = plan.spec.model
     total, active = plan.params
-    stated = "" if model.params_stated is None else f", stated {show(model.params_stated, SCALAR)}"
+    stated = "" if model.params_stated is None else f", stated {parameters(model.params_stated)}"
     layers = ", ".join(f"{s.repeat} x {s.name}" for s in list(model.kinds.values())[1:-1])
     machines = [_hardware(own, model.weight_dtype) for own in plan.spec.pools.values()]
     machines += [f"{' to '.join(link.pools)}: {pool_link(link)}" for link in plan.spec.pool_links]
     return [
-        f"{paint.bold('model')}     {model.name}: {show(total, SCALAR)} parameters ({show(active, SCALAR)} active{stated}), {model.precision}",
+        f"{paint.bold('model')}     {model.name}: {parameters(total)} parameters ({parameters(active)} active{stated}), {model.precision}",
         f"          {layers}",
         *(f"{' ' * 8 if i else paint.bold('hardware')}  {words}" for i, words in enumerate(machines)),
         f"{paint.bold('workload')}  {workload_words(plan)}",

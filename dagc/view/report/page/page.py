@@ -12,7 +12,7 @@ from string import Template
 
 from ....base.picture_words import Theme
 from ....base.source import Source
-from ....base.units import BYTE_RATE, BYTES, FLOP_RATE, SCALAR, show
+from ....base.units import BYTE_RATE, BYTES, FLOP_RATE, parameters, show
 from ....base.version import VERSION
 from ....plan.held_memory import shared_lines
 from ....plan.plan import CompiledPlan
@@ -83,11 +83,11 @@ def _facts(plan: CompiledPlan) -> Markup:
     """Model, hardware and workload."""
     model = plan.spec.model
     total, active = plan.params
-    stated = "" if model.params_stated is None else f", stated {show(model.params_stated, SCALAR)}"
+    stated = "" if model.params_stated is None else f", stated {parameters(model.params_stated)}"
     facts = [
         (
             "model",
-            f"{model.name}: {show(total, SCALAR)} parameters, {show(active, SCALAR)} active{stated}; {model.layers} layers, {model.precision}",
+            f"{model.name}: {parameters(total)} parameters, {parameters(active)} active{stated}; {model.layers} layers, {model.precision}",
         ),
         *(("hardware", _hardware(own, model.weight_dtype)) for own in plan.spec.pools.values()),
         *((f"link {' to '.join(link.pools)}", pool_link(link)) for link in plan.spec.pool_links),
