@@ -5,7 +5,8 @@ Alpha-beta over the levels of links (`network.py`), or a measured kernel where a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -73,7 +74,9 @@ def call_cost(
     """Of a payload on the mean rank, `worst` times as much on the busiest."""
     group = mesh.group_of(op.kind, op.axes)
     if group.ends is not None:
-        return _across_cost(op, payload, worst, group, mesh, hardware)
+        bound = _crossed(group, hardware).bound
+        by_level = partial(_by_level, hardware=hardware)
+        return _crossing_cost(op, payload, worst, group, mesh, hardware.links, bound, by_level)
     steps = _steps(op)
     found = collective_time(op.runtime_kind, payload * worst, group, *hardware.links)
     floor = collective_time(op.runtime_kind, payload, group, *hardware.links, floor=True)
@@ -105,22 +108,6 @@ def call_cost(
     )
 
 
-def _across_cost(op: Op, payload: float, worst: float, group: GroupShape, mesh: Mesh, hardware: Hardware) -> OpCost:
-    """Between attention and experts on other GPUs. `payload`: what a rank gets; the busiest rank is one of the experts."""
-    assert group.ends is not None
-    sent, received = (1.0, worst) if op.on else (worst, 1.0)
-    found = crossing_time(payload, group, *hardware.links, sent=sent, received=received)
-    moving = crossing_time(payload, group, *hardware.links, floor=True, sent=sent, received=received)
-    floor = crossing_time(payload, group, *hardware.links, floor=True)
-    one = np.ones((1,) * len(mesh.atoms))
-    wire = payload * group.ends.receivers / group.ends.senders
-    bound = _link_bound(float(found.time_s), float(moving.time_s), _crossed(group, hardware).bound)
-    return OpCost(
-        one * float(found.time_s), one * float(floor.time_s), bound, 0.0, 0.0, payload, wire, group, found.algorithm,
-        level_B=_by_level(found, wire, hardware),
-    )  # fmt: skip
-
-
 LINKED = "pools"
 """Names the links between pools among what bounds a time, and among levels."""
 
@@ -129,17 +116,25 @@ LINKED = "pools"
 def _linked_cost(op: Op, payload: float, worst: float, mesh: Mesh, link: Link) -> OpCost:
     """The same to experts in another pool."""
     group = mesh.crossing(op.kind)
+    return _crossing_cost(op, payload, worst, group, mesh, (link,), LINKED, lambda found, wire_B: {LINKED: wire_B})
+
+
+def _crossing_cost(
+    op: Op, payload: float, worst: float, group: GroupShape, mesh: Mesh, links: tuple[Link, ...], bound: str,
+    by_level: Callable[[CollectiveTime[float], float], Mapping[str, float]],
+) -> OpCost:  # fmt: skip
+    """Between attention and experts on other GPUs. `payload`: what a rank gets; the busiest rank is one of the experts."""
     assert group.ends is not None
     sent, received = (1.0, worst) if op.on else (worst, 1.0)
-    found = crossing_time(payload, group, link, sent=sent, received=received)
-    moving = crossing_time(payload, group, link, floor=True, sent=sent, received=received)
-    floor = crossing_time(payload, group, link, floor=True)
+    found = crossing_time(payload, group, *links, sent=sent, received=received)
+    moving = crossing_time(payload, group, *links, floor=True, sent=sent, received=received)
+    floor = crossing_time(payload, group, *links, floor=True)
     one = np.ones((1,) * len(mesh.atoms))
     wire = payload * group.ends.receivers / group.ends.senders
-    bound = _link_bound(float(found.time_s), float(moving.time_s), LINKED)
+    bound = _link_bound(float(found.time_s), float(moving.time_s), bound)
     return OpCost(
         one * float(found.time_s), one * float(floor.time_s), bound, 0.0, 0.0, payload, wire, group, found.algorithm,
-        level_B={LINKED: wire},
+        level_B=by_level(found, wire),
     )  # fmt: skip
 
 

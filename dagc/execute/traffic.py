@@ -109,9 +109,7 @@ def crossing(shards: Shards, segment: Segment, op: Op) -> float:
         held, made = (rows.mine(op.dims, at, rank, keys, shards.offset) for at in (have, got))
         had = float(held.sum()) * prod(edges.stop - edges.start for edges in before)
         has = float(made.sum()) * prod(edges.stop - edges.start for edges in after)
-        common = (held & made).sum() * prod(
-            max(0, min(a.stop, b.stop) - max(a.start, b.start)) for a, b in zip(before, after, strict=True)
-        )
+        common = (held & made).sum() * _overlap(before, after)
         payload += had
         if op.kind == "all_reduce":
             wire += 2.0 * had * (group - 1) / group
@@ -126,7 +124,7 @@ def _elements(value: object) -> float:
     return float(value.size) if isinstance(value, np.ndarray) else 0.0
 
 
-def _overlap(before: tuple[slice, ...], after: tuple[slice, ...]) -> float:
+def _overlap(before: Sequence[slice], after: Sequence[slice]) -> float:
     """Elements of the rank's result that it had before."""
     return float(prod(max(0, min(a.stop, b.stop) - max(a.start, b.start)) for a, b in zip(before, after, strict=True)))
 

@@ -39,7 +39,7 @@ from .rank import Key as OpKey
 from .repeats import repeated
 from .spans import Span, Timeline
 from .training_rank import RECV, TrainingRank
-from .trial import Times, averaged, in_job
+from .trial import Times, add_calls, averaged, in_job
 
 
 @record(slots=False)
@@ -267,9 +267,7 @@ def by_class(result: TrainingResult, at: tuple[int, ...], made: Made) -> Times:
             each = value_at(result.costs.ops[key].time_s, at[1:])
         else:
             each = send_s(result, at[0]) if key[1] == SEND.name else 0.0
-        name = class_of(result, *key)
-        before = out.get(name, (0, 0.0, 0.0))
-        out[name] = (before[0] + calls, before[1] + measured_s, before[2] + calls * each)
+        add_calls(out, class_of(result, *key), calls, measured_s, calls * each)
     return out
 
 

@@ -160,10 +160,14 @@ def by_class(result: PhaseResult, ranks: Ranks, times: Mapping[Key, float]) -> T
         else:
             each = outside_s(result, stage, key[1])
             calls = parts
-        name = class_of(result, *key)
-        before = out.get(name, (0, 0.0, 0.0))
-        out[name] = (before[0] + calls, before[1] + measured_s, before[2] + calls * each)
+        add_calls(out, class_of(result, *key), calls, measured_s, calls * each)
     return out
+
+
+def add_calls(times: Times, name: str, calls: int, measured_s: float, estimated_s: float) -> None:
+    """To those of its class."""
+    before = times.get(name, (0, 0.0, 0.0))
+    times[name] = (before[0] + calls, before[1] + measured_s, before[2] + estimated_s)
 
 
 def outside_s(result: PhaseResult, stage: int, kind: str) -> float:

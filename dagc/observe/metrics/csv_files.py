@@ -70,6 +70,22 @@ def rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         yield number, [cell.strip() for cell in cells]
 
 
+def table(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """The head, and the rows below it; files that were put together have it again. Raises TraceError."""
+    body = rows(path)
+    _, head = next(body)
+
+    def below() -> Iterator[tuple[int, list[str]]]:
+        for number, cells in body:
+            if cells == head:
+                continue
+            if len(cells) != len(head):
+                raise TraceError(path, number, f"{len(cells)} cells, and {len(head)} in the head")
+            yield number, cells
+
+    return head, below()
+
+
 def request_columns(head: Sequence[str]) -> dict[str, tuple[int, float]]:
     """What a head has of a request: name -> (column, to seconds or as it is). Empty where the file has something else."""
     found: dict[str, tuple[int, float]] = {}
@@ -93,16 +109,11 @@ def is_samples(head: Sequence[str]) -> bool:
 
 def read_requests(path: Path) -> Requests:
     """Raises TraceError."""
-    body = rows(path)
-    _, head = next(body)
+    head, body = table(path)
     places = request_columns(head)
     kept = {name: array("d") for name in places}
     count = 0
     for number, cells in body:
-        if cells == head:
-            continue
-        if len(cells) != len(head):
-            raise TraceError(path, number, f"{len(cells)} cells, and {len(head)} in the head")
         count += 1
         if count > MOST_ROWS:
             raise TraceError(path, number, f"more than {MOST_ROWS:,} requests")
@@ -124,8 +135,7 @@ def read_requests(path: Path) -> Requests:
 
 def read_samples(path: Path, server: Server) -> int:
     """Adds the cells of known columns to the server; the columns that name a GPU are its labels. Returns the number of samples. Raises TraceError."""
-    body = rows(path)
-    _, head = next(body)
+    head, body = table(path)
     known, aliases = sources(), sources().aliases
     values: list[tuple[int, str, Labels]] = []
     labels: list[tuple[int, str]] = []
@@ -142,10 +152,6 @@ def read_samples(path: Path, server: Server) -> int:
             time = place
     found, moments = 0, set[float]()
     for number, cells in body:
-        if cells == head:
-            continue
-        if len(cells) != len(head):
-            raise TraceError(path, number, f"{len(cells)} cells, and {len(head)} in the head")
         at_s = _time(cells[time], path, number) if time is not None else None
         if at_s is not None and len(moments) < MOST_SERIES:
             moments.add(at_s)

@@ -181,10 +181,15 @@ class Deployed:
             shared = one.shares(other)
             more = len(set(other.gpus) - set(one.gpus)) if one.hardware == other.hardware else len(other.gpus)
             sizes = [(one.hardware, len(one.gpus)), (other.hardware, more)]
+        price, power = self.price_and_power(sizes)
+        return shared, float(sum(count for _, count in sizes)), price, power
+
+    def price_and_power(self, sizes: Sequence[tuple[str, int]]) -> tuple[float, float]:
+        """Per second and in watts, of so many GPUs of pools."""
         price, power = (
             sum(count * _given(self.pool(name), what) for name, count in sizes) for what in ("price_per_s", "power_W")
         )
-        return shared, float(sum(count for _, count in sizes)), price, power
+        return price, power
 
     def pool(self, name: str) -> Hardware:
         spec = self.spec.spec
@@ -306,9 +311,7 @@ class Deployed:
         rates = [float(plan.the_estimate.throughput_tok_s) / self.tokens(name) for name, plan in plans.items()]
         more = set(other.gpus) - set(one.gpus) if one.hardware == other.hardware else set(other.gpus)
         sizes = [(one.hardware, len(one.gpus)), (other.hardware, len(more))]
-        price, power = (
-            sum(count * _given(self.pool(name), what) for name, count in sizes) for what in ("price_per_s", "power_W")
-        )
+        price, power = self.price_and_power(sizes)
         both = float(rate(rates[0], rates[1], one.shares(other)))
         split = Split(both, float(gpus_of(plans)), float(self.spec.spec.workload.output), price, power)
         for asked in self.asked:

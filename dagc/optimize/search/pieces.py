@@ -6,7 +6,7 @@ fraction of what it costs to compile it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property, partial
 
 import numpy as np
@@ -207,13 +207,16 @@ class Pieces:
     @cached_property
     def layouts(self) -> Ints:
         """A number for the layout of each row."""
-        own = [column for column, d in zip(self.rows.places, self.rows.domains, strict=True) if d.path not in SIZES]
-        return packed(own) if own else np.zeros(len(self.rows), dtype=np.int64)
+        return self._alike_but(SIZES)
 
     @cached_property
     def costs_alike(self) -> Ints:
         """A number for what each row of a training phase is before its cells are ordered."""
-        own = [column for column, d in zip(self.rows.places, self.rows.domains, strict=True) if d.path not in ORDERED]
+        return self._alike_but(ORDERED)
+
+    def _alike_but(self, paths: Collection[str]) -> Ints:
+        """The same number for rows that differ in these choices alone."""
+        own = [column for column, d in zip(self.rows.places, self.rows.domains, strict=True) if d.path not in paths]
         return packed(own) if own else np.zeros(len(self.rows), dtype=np.int64)
 
     def too_full(self) -> Flags:

@@ -175,13 +175,13 @@ def fold(segment: Segment) -> dict[str, str]:
     return home
 
 
-def heaviest(result: PhaseResult) -> list[Segment]:
-    """The kinds of layer, those first that take most of the phase's time, all their repeats together."""
+def heaviest(result: PhaseResult | TrainingResult) -> list[Segment]:
+    """The kinds of layer, those first that take most of the time, all their repeats together."""
 
-    def weight(s: Segment) -> float:
+    def weight_s(s: Segment) -> float:
         return s.repeat * sum(float(result.costs.ops[s.name, op.name].time_s.max()) for op in s.ops)
 
-    return sorted(result.graph.segments[1:-1], key=weight, reverse=True)
+    return sorted(result.graph.body, key=weight_s, reverse=True)
 
 
 def _twins(result: PhaseResult, segment: Segment) -> dict[str, str]:

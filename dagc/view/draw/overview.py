@@ -267,6 +267,12 @@ def _collectives(result: PhaseResult, index: int) -> list[str]:
     return rows
 
 
+def held_parts(result: PhaseResult) -> list[tuple[str, str]]:
+    """Parts of the memory that some GPU holds: what they look like, and their names."""
+    largest = [max(column) for column in zip(*(sizes(s) for s in result.memory.stages), strict=True)]
+    return [(f"p{k}", name) for k, ((name, _), size) in enumerate(zip(PARTS, largest, strict=True)) if size > 0]
+
+
 def contents(memory: StageMemory) -> str:
     """What the bar holds, in words."""
     return ", ".join(f"{n} {show(s, BYTES, 3)}" for (n, _), s in zip(PARTS, sizes(memory), strict=True) if s > 0)

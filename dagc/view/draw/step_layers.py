@@ -9,7 +9,7 @@ from ...ir.op import BACKWARD, FORWARD, RECOMPUTE, UPDATE, WEIGHT
 from ...ir.segment import Segment
 from ...plan.plan import CompiledPlan
 from ...plan.trained import TrainingResult
-from .layer_digraph import Drawing, fold, written
+from .layer_digraph import Drawing, fold, heaviest, written
 
 COLUMNS = (
     ("forward", FORWARD, "t-f0"),
@@ -27,11 +27,7 @@ MOST_OPS = 48
 
 def shown_layers(result: TrainingResult) -> list[Segment]:
     """The kinds of layer that are drawn."""
-
-    def weight_s(s: Segment) -> float:
-        return s.repeat * sum(float(result.costs.ops[s.name, op.name].time_s.max()) for op in s.ops)
-
-    heavy = sorted(result.graph.body, key=weight_s, reverse=True)[:KINDS]
+    heavy = heaviest(result)[:KINDS]
     return [s for s in result.graph.body if s in heavy]
 
 

@@ -11,13 +11,13 @@ from ....ir.requests import request_moves
 from ....plan.result import PhaseResult
 from ..dot import COLORS, identifier
 from ..overview import (
-    PARTS,
     Card,
     collectives_of,
     columns,
     contents,
     gpus_of,
     handed_on,
+    held_parts,
     is_slowest,
     layers_of,
     layers_text,
@@ -68,8 +68,7 @@ def draw(result: PhaseResult) -> Figure:
 
 def keys(result: PhaseResult) -> Keys:
     """Parts of the memory that are held, and collectives that are drawn."""
-    largest = [max(column) for column in zip(*(sizes(s) for s in result.memory.stages), strict=True)]
-    parts = [(f"p{k}", name) for k, ((name, _), size) in enumerate(zip(PARTS, largest, strict=True)) if size > 0]
+    parts = held_parts(result)
     kinds = {op.runtime_kind for s in result.graph.segments for op in s.ops}
     kinds |= {"send"} if len(result.graph.stages) > 1 else set()
     kinds |= {move.kind for move in request_moves(result.graph)}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ....base.units import BYTES, show
 from ....plan.result import PhaseResult
 from ..dot import identifier
-from ..overview import MAX_CARDS, PARTS, cards, name_of, sizes
+from ..overview import MAX_CARDS, PARTS, cards, held_parts, name_of, sizes
 from .markup import Markup
 from .svg import Figure, Keys, figure, line, rect, title, words
 
@@ -54,8 +54,7 @@ def draw(result: PhaseResult) -> Figure:
 
 def keys(result: PhaseResult) -> Keys:
     """What the colours mean; of no part that no GPU holds."""
-    largest = [max(column) for column in zip(*(sizes(s) for s in result.memory.stages), strict=True)]
-    return [(f"p{k}", name) for k, ((name, _), size) in enumerate(zip(PARTS, largest, strict=True)) if size > 0]
+    return held_parts(result)
 
 
 def _named(parts: Sequence[float]) -> list[tuple[str, str, float]]:
