@@ -103,9 +103,8 @@ class Tape:
     def call(self, function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
         """A function that is called in the line: for what is not made of single steps, such as tables. Its results are remembered, but those of
         arrays that the line makes."""
-        codes: list[
-            str
-        ] = []  # of its arguments: a: what the line gives, m: what makes an argument of that, c: what does not change
+        # Codes of arguments: `a` is what the line gives, `c` what does not change, or what makes an argument of that.
+        codes: list[str] = []
         places: dict[str, int] = {}
         same, values = [], []
         for each in arguments:

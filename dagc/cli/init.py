@@ -241,6 +241,11 @@ class _Spec:
         )
         tell([Diagnostic("E04", what, help=(help_,))])
 
+    @property
+    def engine(self) -> str:
+        """What phases say of it."""
+        return f", engine = {self.args.engine}" if self.args.engine else ""
+
     def fit(self, batch: int, prompts: int | None = None) -> Fit:
         """Both phases on one GPU of a large pool, to be laid out on others; `prompts` of the batch in a pass. Raises SpecError."""
         from ..base.diagnostics import Collector
@@ -250,8 +255,7 @@ class _Spec:
         from ..optimize.room import Fit
 
         pool = max(POOL, int(self.args.gpus or 0))
-        engine = f", engine = {self.args.engine}" if self.args.engine else ""
-        own = (f"sequences = {prompts or batch}{engine}", f"sequences = {batch}{engine}")
+        own = (f"sequences = {prompts or batch}{self.engine}", f"sequences = {batch}{self.engine}")
         text = self.head(pool, batch) + "".join(
             f"phase {name} {{ gpus = 0, {words} }}\n" for name, words in zip(BOTH, own, strict=True)
         )
@@ -277,7 +281,6 @@ class _Spec:
         batch_s = batch / prompts * prefill_s + self.output * decode_s
         comes = self.args.rate or _rounded(0.5 * batch / batch_s, up=False)
         last = f"0..{gpus - 1}" if gpus > 1 else "0"
-        engine = f", engine = {self.args.engine}" if self.args.engine else ""
         head = self.head(gpus, batch).split("\n")
         lines = [
             f"# {self.args.model} on {gpus} x {self.args.gpu}: `dagc compile` reports this plan, `dagc help` shows what else there is.",
@@ -287,7 +290,7 @@ class _Spec:
             head[3], "",
             f"# The layout that took the least time of {found.compiled} that were compiled; equal ones store weights once for both phases.",
             "# `dagc search` proves which is best: write `strategy = any`.",
-            *(f"phase {name} {{\ngpus = {last}{engine}\n{words}\n}}" for name, words in zip(BOTH, layout, strict=True)), "",
+            *(f"phase {name} {{\ngpus = {last}{self.engine}\n{words}\n}}" for name, words in zip(BOTH, layout, strict=True)), "",
             "# Requests as they come, simulated one by one. `dagc serve --knee` finds the highest load that it keeps up with.",
             f"serve chat {{ arrivals = poisson({comes:g} req/s), lengths = uniform(50%, 100%), requests = 300 }}", "",
         ]  # fmt: skip
