@@ -467,3 +467,16 @@ def test_a_phase_without_a_kind_is_told_what_phases_are(name: str) -> None:
         dagc.compile_text(spec_text(kind=name, phase="gpus = 0..7, tp = 8"))
     (error,) = caught.value.diagnostics
     assert error.code == "E10" and "`kind = train`" in error.message
+
+
+def test_words_for_money_and_for_units_are_known() -> None:
+    """A newcomer's `cost`, a time that follows its phase, and a unit without a number."""
+    both = "phase decode { gpus = 0..7, tp = 8 }\n"
+    (found,) = errors_of(spec_text(extra=f"{both}require tpot <= 1 s"))
+    assert found.help == ("a metric follows its phase: `decode.tpot`",)
+    (found,) = errors_of(spec_text(extra="require prefill.cost <= 2 $/Mtok"))
+    assert found.help[0] == "did you mean `prefill.cost_per_token`?"
+    (found,) = errors_of(spec_text().replace("per_node = 8", "per_node = 8, cost = 2 $/h", 1))
+    assert found.help == ("did you mean `price`?",)
+    (found,) = errors_of(spec_text(extra=f"{both}serve chat {{ arrivals = poisson(2/s), requests = 3 }}"))
+    assert found.message == "unknown name `s`" and found.help[0].startswith("`s` is a unit, and follows its number")

@@ -30,7 +30,7 @@ SYNONYMS: dict[str, str] = {
     # The machine.
     "gpu": "hardware", "machine": "hardware", "cluster": "hardware", "server": "hardware", "pool": "hardware",
     "vram": "memory", "hbm_capacity": "memory", "memory_bandwidth": "hbm", "mem_bw": "hbm", "flops": "compute", "peak_flops": "compute",
-    "gpus_per_node": "per_node", "num_gpus": "gpus", "gpu_count": "gpus", "bw": "bandwidth",
+    "gpus_per_node": "per_node", "cost": "price", "hourly": "price", "price_per_hour": "price", "tdp": "power", "watts": "power", "num_gpus": "gpus", "gpu_count": "gpus", "bw": "bandwidth",
     # Switches.
     "yes": "true", "on": "true", "enabled": "true", "no": "false", "off": "false", "disabled": "false",
     # Dtypes.
@@ -115,6 +115,7 @@ OF_METRICS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("inter_token_latency",), ("itl.p99",)), **dict.fromkeys(("latency", "e2el", "request_latency"), ("e2e.p99", "tpot", "ttft")),
     **dict.fromkeys(("tokens_per_second", "output_throughput", "tps"), ("throughput",)), **dict.fromkeys(("qps", "rps", "request_throughput"), ("rate",)),
     **dict.fromkeys(("waiting", "queue_length", "num_requests_waiting"), ("queue",)), "num_requests_running": ("running",),
+    **dict.fromkeys(("cost", "price_per_token", "cost_per_million", "cost_per_mtok"), ("cost_per_token",)),
     **dict.fromkeys(("cache_hit_rate", "prefix_cache_hit_rate"), ("hit_rate",)),
 }  # fmt: skip
 """Metrics, as those who watch servings call them: the first that its owner has."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ..base.phase_kinds import PHASE_KINDS
 from ..base.units import meant_unit
 from ..spec.metrics.known_metrics import metric
 from ..spec.metrics.metric import PHASE, SERVE
@@ -11,6 +12,12 @@ from ..spec.model import AttrValue
 from ..spec.requirement import Requirement
 from .statements import Statements
 from .values.evaluate import names_in
+
+
+def _owner(metric_name: str, phases: Sequence[str]) -> str:
+    """The phase that is probably meant: one whose time the metric is, by its name, else the first."""
+    timed = [kind.name for kind in PHASE_KINDS.values() if kind.metric == metric_name]
+    return next((name for name in (*timed, *phases) if name in phases), PHASE)
 
 
 def read_requirements(
@@ -42,7 +49,7 @@ def read_requirements(
                     continue  # a pool with a wrong name, which is reported
                 if unit := meant_unit(name.text):
                     hint = f"if this is a unit, did you mean {unit}?"
-                owner = next(iter(sorted(phases)), "PHASE")
+                owner = _owner(name.text, sorted(phases))
                 if (meant := metric(f"{owner}.{name.text}")) is not None:
                     whose, owner = (
                         ("phase", owner) if meant.owner == PHASE else ("serving", next(iter(sorted(serves)), SERVE))

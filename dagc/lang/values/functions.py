@@ -13,7 +13,7 @@ from ...base.frozen import record, replace
 from ...base.number_texts import text_of
 from ...base.schema.attribute import ANY
 from ...base.syntax import ast
-from ...base.units import SCALAR, Quantity, dim_words
+from ...base.units import SCALAR, UNITS, Quantity, dim_words
 from .evaluate import Env, Value, evaluate, kind_of
 from .names import Names
 
@@ -46,6 +46,8 @@ def env(names: Names, words: bool = False) -> Env:
         names.unknown.add(node.text)  # once is enough
         near = names.out.near(node.text, [*names.constants, *names.extra, "true", "false"])
         help_ = (f"did you mean `{near}`?",) if near else ()
+        if node.text in UNITS:
+            help_ = (f"`{node.text}` is a unit, and follows its number: `2 {node.text}`, `2 req/s`",)
         names.out.add(
             "E02", f"unknown name `{node.text}`", node.span, help=ALONE if node.text == ANY and not near else help_
         )

@@ -18,7 +18,10 @@ def meant_metric(word: str, known: Iterable[str]) -> tuple[str, ...]:
     from ...base.synonyms import OF_METRICS
 
     owner, _, rest = word.partition(".")
-    called = next((f"{owner}.{name}" for name in OF_METRICS.get(rest.lower(), ()) if f"{owner}.{name}" in names), None)
+    meant = [f"{owner}.{name}" for name in OF_METRICS.get(rest.lower(), ())]
+    called = next((n for n in meant if n in names), None)
+    if called is None and any(n.startswith(f"{owner}.") for n in names):  # one that needs more of the hardware
+        called = next((n for n in meant if (m := metric(n)) is not None and m.needs), None)
     if called:
         return f"did you mean `{called}`?", "`dagc list metrics` shows all"
     tails = [n for n in names if n.partition(".")[2] == word or n.endswith(f".{word}")]
