@@ -89,7 +89,7 @@ def test_what_asks_for_the_context_is_found_anew() -> None:
         made.append({key for key, one in shared.found.items() if before.get(key) is not one and key[0] == "op"})
     ops = {("op", segment.name, op.name) for segment in graph.segments for op in segment.ops}
     assert made[0] == ops and made[1] == made[2] and len(made[1]) < 0.1 * len(ops)
-    assert all("context" in shared.found[key].asked for key in made[1])
+    assert all("context" in shared.found[key][2] for key in made[1])
 
 
 def test_sizes_tell_what_they_are_asked_for() -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import spec_text
 
+from dagc import cli
 from dagc.cli import columns as terminal
 from dagc.cli import main
 from dagc.cli.parser import parse_arguments
@@ -42,6 +45,49 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 def test_a_verdict_imports_nothing_that_it_does_not_need(imported: set[str]) -> None:
     assert "numpy" in imported and "dagc.pipeline.compile" in imported
     assert sorted(imported & set(NEEDLESS)) == []
+
+
+class Full(io.StringIO):
+    """Of a disk that is."""
+
+    def flush(self) -> None:
+        raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("command", "waits", "ends"),
+    [
+        ("check", "", True),
+        ("explain", "", False),
+        ("check", "atexit", False),
+        ("check", "profile", False),
+        ("check", "trace", False),
+        ("check", "thread", False),
+        ("check", "closed", False),
+    ],
+)
+def test_a_process_ends_with_its_verdict(monkeypatch: pytest.MonkeyPatch, command: str, waits: str, ends: bool) -> None:
+    """Unless somebody waits for its end, or what it printed cannot be written."""
+    ended: list[int] = []
+    monkeypatch.setattr(sys, "argv", ["dagc", command])
+    monkeypatch.setattr(cli, "main", lambda: 1)
+    monkeypatch.setattr(os, "_exit", ended.append)
+    monkeypatch.setattr("atexit._ncallbacks", lambda: int(waits == "atexit"))
+    monkeypatch.setattr(sys, "gettrace", lambda: print if waits == "trace" else None)
+    monkeypatch.setattr(sys, "getprofile", lambda: print if waits == "profile" else None)
+    monkeypatch.setattr("threading.active_count", lambda: 1 + (waits == "thread"))
+    if waits == "closed":
+        monkeypatch.setattr(sys, "stdout", Full())
+    assert cli.script() == 1 and ended == [1] * ends
+
+
+def test_the_command_prints_and_says_how_it_ended(tmp_path: Path) -> None:
+    spec = tmp_path / "plan.moe"
+    spec.write_text(spec_text(extra='require "no" prefill.gpus == 7\n'))
+    code = "import sys; from dagc.cli import script; sys.exit(script())"
+    done = subprocess.run([sys.executable, "-c", code, "check", str(spec)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stdout.endswith("FAILED: 1 of 1 requirement fails\n")
+    assert "requirement `no` does not hold" in done.stderr
 
 
 def test_quantiles_are_those_of_the_standard_library() -> None:

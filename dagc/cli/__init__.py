@@ -31,6 +31,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+def script() -> int:
+    """The same as a whole process, which ends with its verdict: to take apart modules, graphs and arrays takes a tenth of that."""
+    code = main()
+    if sys.argv[1:2] == ["check"] and not _awaited():
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except (OSError, ValueError, AttributeError):  # the interpreter says so
+            return code
+        os._exit(code)
+    return code
+
+
+def _awaited() -> bool:
+    """Whether somebody waits for the end of this process within it: profilers, debuggers, other threads, who asked to be called."""
+    import atexit
+
+    watching = getattr(sys, "monitoring", None)
+    threading = sys.modules.get("threading")
+    return (
+        getattr(atexit, "_ncallbacks", lambda: 1)() > 0
+        or sys.gettrace() is not None
+        or sys.getprofile() is not None
+        or (watching is not None and any(map(watching.get_tool, range(6))))
+        or (threading is not None and threading.active_count() > 1)
+        or bool(sys.flags.interactive or sys.flags.inspect)
+    )
+
+
 def _overview() -> bool:
     """Print what there is, with nothing imported that it does not need. False where that fails: `process` says why."""
     from .all_commands import overview

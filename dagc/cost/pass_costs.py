@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Hashable
 from functools import partial
 from operator import is_
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..base.frozen import replace
 from ..ir.entries import follows
@@ -29,12 +29,8 @@ TOKENS = ("seq", "context")
 Key = tuple[Hashable, ...]
 
 
-class Found(NamedTuple):
-    """`given`: what it follows from beside the graph, each the very same; `asked`: dimensions, in whichever segment."""
-
-    result: Any
-    given: tuple[object, ...]
-    asked: frozenset[str]
+Found = tuple[Any, tuple[object, ...], frozenset[str]]
+"""A result; what it follows from beside the graph, each the very same; the dimensions that it asks for, in whichever segment."""
 
 
 class PassSizes(NotedSizes):
@@ -70,7 +66,7 @@ class PassCosts:
         forgotten."""
         if self.segments:
             others = differing(self.segments, graph.segments, self.ever)
-            self.found = {key: one for key, one in self.found.items() if one.asked.isdisjoint(others)}
+            self.found = {key: one for key, one in self.found.items() if one[2].isdisjoint(others)}
         self.segments = graph.segments
         return replace(graph, segments=tuple([self._noting(segment) for segment in graph.segments]))
 
@@ -82,28 +78,28 @@ class PassCosts:
     def once(self, key: Key, make: Callable[[], T], *given: object) -> T:
         """What is made of the graph of this pass, or was of that of one before. `given`: all that it follows from beside the graph."""
         known = self.found.get(key)
-        if known is None or not same(known.given, given):
+        if known is None or not same(known[1], given):
             before, self.asked = self.asked, set()
             try:
                 result = make()
             finally:
                 asked, self.asked = self.asked, before
-            known = self.found[key] = Found(result, given, frozenset(asked))
+            known = self.found[key] = result, given, frozenset(asked)
             self.ever |= asked
-        self.asked |= known.asked
-        found: T = known.result
+        self.asked |= known[2]
+        found: T = known[0]
         return found
 
     def known(self, key: Key, *given: object) -> Any:
         """The same where nobody notes what asks for it; None: it is not found yet."""
         known = self.found.get(key)
-        return known.result if known is not None and same(known.given, given) else None
+        return known[0] if known is not None and same(known[1], given) else None
 
     def flops(self, segment: Segment) -> float:
         """Of all ops of a segment of the graph of this pass."""
         name, known = segment.name, self.found
         each = [(("flops", name, op.name), op) for op in segment.ops]
-        return sum([known[key].result if key in known else flops(segment, op) for key, op in each])
+        return sum([known[key][0] if key in known else flops(segment, op) for key, op in each])
 
     def of(self, segment: Segment, mesh: Mesh) -> SegmentPasses:
         return SegmentPasses(self, segment, mesh)
