@@ -15,11 +15,12 @@ from tiers import spread
 
 import dagc
 from dagc.calib import load, moe
-from dagc.cost.busiest import busiest_ranks, most_of_one_token
+from dagc.cost import busiest
+from dagc.cost.busiest import Skip, busiest_ranks, most_of_one_token
 from dagc.cost.expert_load import rank_work
 from dagc.cost.expert_placement import place_experts
 from dagc.cost.routing import cap, expert_probabilities
-from dagc.ir.routed_dims import GroupLimit
+from dagc.ir.routed_dims import NO_LIMIT, GroupLimit
 from dagc.plan.result import PhaseResult
 from dagc.spec.workload import Routing
 
@@ -266,3 +267,19 @@ def test_a_limit_of_all_groups_is_none() -> None:
         assert busiest_rank(p, slots, tokens, tile=128, limit=GroupLimit(8, 8)) == busiest_rank(
             p, slots, tokens, tile=128
         )
+
+
+@pytest.mark.parametrize("skip", [0.0, 0.25, (0.0, 0.5)])
+@pytest.mark.parametrize("limit", [NO_LIMIT, GroupLimit(4, 2)])
+def test_what_a_token_chooses_does_not_depend_on_how_many_were_asked_for_before(skip: Skip, limit: GroupLimit) -> None:
+    chances = np.random.default_rng(3).random((2, 16)) + 0.1
+    p = np.minimum(chances / chances.sum(axis=1, keepdims=True) * 2, 1.0)
+    slots = np.stack([np.arange(24).reshape(4, 6) % 16, np.arange(24)[::-1].reshape(4, 6) % 16])  # some experts twice
+    found = {}
+    for tokens in (3, 7, 1, 20, 5):
+        found[tokens] = busiest._rows_by_token(p, slots, tokens, 32, limit, skip)
+    for tokens, rows in found.items():
+        busiest._choices.cache_clear()
+        assert (rows == busiest._rows_by_token(p, slots, tokens, 32, limit, skip)).all()
+    if not skip:
+        assert all((rows.sum(axis=(2, 3)) == 2 * tokens).all() for tokens, rows in found.items())

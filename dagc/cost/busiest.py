@@ -191,43 +191,70 @@ def _draws(size: int, most: int) -> int:
 
 
 def _rows_by_token(p: Floats, slots: Counts, tokens: int, draws: int, limit: GroupLimit, skip: Skip) -> Floats:
-    """Rows of each slot [placements, draws, ranks, slots], of placements whose tokens choose equally many experts. Every token takes a systematic
-    sample of the experts in a random order, which has `p` as its chances and never picks an expert twice (Madow, 1949)."""
-    placements, experts = p.shape
-    top_k = max(1, round(float(p[0].sum())))
-    orders, each = _orders(experts), np.arange(placements)[:, None, None, None]
-    if limit.limits:
-        chances = np.stack([np.take_along_axis(_chances(own, limit, len(orders)), orders, axis=1) for own in p])
-    else:
-        chances = p[:, orders]
-    reach = np.cumsum(chances, axis=2) * (top_k / chances.sum(axis=2, keepdims=True))
-    flat = (reach + np.arange(len(orders))[:, None] * (top_k + 1.0)).reshape(placements, -1)
-    rng = np.random.default_rng(SEED)
-    step, token = np.arange(draws), np.arange(tokens)[:, None]
-    order = (step + 97 * token) % len(orders)  # [tokens, draws]: the orders of the tokens of a step differ
-    start = rng.random((tokens, draws))
-    wanted = (start + order * (top_k + 1.0))[:, :, None] + np.arange(top_k)
-    place = np.stack([np.searchsorted(own, wanted.ravel(), side="right") for own in flat])
-    place = place.reshape(placements, *wanted.shape)
-    first = (order * experts)[:, :, None]
-    chosen = orders.ravel()[np.clip(place, first, first + experts - 1, out=place)]
-    where, copies = _slot_of(slots, experts), copies_in(slots, experts)
-    most = where.shape[2]
-    at = where.ravel()[(chosen + experts * each) * most + _copy(chosen, copies, each, most)]
-    size = slots[0].size
-    at += (step[:, None] + draws * each) * size
+    """Rows of each slot [placements, draws, ranks, slots], of placements whose tokens choose equally many experts."""
+    at = _choices(p.tobytes(), slots.tobytes(), (p.shape, slots.shape), draws, limit).of(tokens)
     if skip:
-        at = at[:, np.random.default_rng(SEED + 3).random(wanted.shape) >= np.asarray(skip)]
-    rows = np.bincount(at.ravel(), minlength=placements * draws * size)
-    return rows.reshape(placements, draws, *slots.shape[1:]).astype(float)
+        at = at[:, np.random.default_rng(SEED + 3).random(at.shape[1:]) >= np.asarray(skip)]
+    rows = np.bincount(at.ravel(), minlength=draws * slots.size)
+    return rows.reshape(len(p), draws, *slots.shape[1:]).astype(float)
 
 
-def _copy(chosen: Counts, copies: Counts, each: Counts, most: int) -> Counts | int:
-    """Which copy of its expert a token takes."""
-    if most == 1:
-        return 0
-    chance = np.random.default_rng(SEED + 1).random(chosen.shape[1:])
-    return np.asarray((chance * copies[each, chosen]).astype(int))
+class _Choices:
+    """Where the choices of the first tokens of each random step go [placements, tokens, draws, choices], by slots of all placements and draws.
+    What one token draws does not depend on how many others there are. Every token takes a systematic sample of the experts in a random
+    order, which has `p` as its chances and never picks an expert twice (Madow, 1949)."""
+
+    def __init__(self, p: Floats, slots: Counts, draws: int, limit: GroupLimit) -> None:
+        placements, experts = p.shape
+        self.top_k = max(1, round(float(p[0].sum())))
+        self.orders, self.draws, self.experts = _orders(experts), draws, experts
+        if limit.limits:
+            chances = np.stack([
+                np.take_along_axis(_chances(own, limit, len(self.orders)), self.orders, axis=1) for own in p
+            ])  # fmt: skip
+        else:
+            chances = p[:, self.orders]
+        reach = np.cumsum(chances, axis=2) * (self.top_k / chances.sum(axis=2, keepdims=True))
+        starts = np.arange(len(self.orders))[:, None] * (self.top_k + 1.0)
+        self.reach = (reach + starts).reshape(placements, -1)
+        self.where, self.copies = _slot_of(slots, experts), copies_in(slots, experts)
+        self.each = np.arange(placements)[:, None, None, None]
+        self.first_slot = (np.arange(draws)[:, None] + draws * self.each) * slots[0].size
+        self.known: Counts = np.empty((placements, 0, draws, self.top_k), dtype=np.int64)
+
+    def of(self, tokens: int) -> Counts:
+        """Of so many tokens."""
+        known = self.known
+        if tokens > known.shape[1]:
+            known = self.known = np.concatenate([known, self.drawn(known.shape[1], tokens)], axis=1)
+        return known[:, :tokens]
+
+    def drawn(self, since: int, until: int) -> Counts:
+        """Of some tokens, by their numbers."""
+        orders, experts, top_k = self.orders, self.experts, self.top_k
+        order = (np.arange(self.draws) + 97 * np.arange(since, until)[:, None]) % len(orders)  # those of a step differ
+        start = np.random.default_rng(SEED).random((until, self.draws))[since:]
+        wanted = (start + order * (top_k + 1.0))[:, :, None] + np.arange(top_k)
+        place = np.stack([np.searchsorted(own, wanted.ravel(), side="right") for own in self.reach])
+        place = place.reshape(len(self.reach), *wanted.shape)
+        first = (order * experts)[:, :, None]
+        chosen = orders.ravel()[np.clip(place, first, first + experts - 1, out=place)]
+        most = self.where.shape[2]
+        at = (chosen + experts * self.each) * most
+        if most > 1:  # which copy of its expert a token takes
+            chance = np.random.default_rng(SEED + 1).random((until, *chosen.shape[2:]))[since:]
+            at += (chance * self.copies[self.each, chosen]).astype(int)
+        return np.asarray(self.where.ravel()[at] + self.first_slot)
+
+
+@lru_cache(maxsize=8)
+def _choices(
+    chances_of: bytes, slots_of: bytes, shapes: tuple[tuple[int, ...], tuple[int, ...]], draws: int, limit: GroupLimit
+) -> _Choices:
+    """Of chances of experts and of slots by their bytes: numbers of tokens have the same."""
+    p = np.frombuffer(chances_of).reshape(shapes[0])
+    slots = np.frombuffer(slots_of, dtype=np.int64).reshape(shapes[1])
+    return _Choices(p, slots, draws, limit)
 
 
 def _chances(p: Floats, limit: GroupLimit, draws: int) -> Floats:
