@@ -9,7 +9,9 @@ import pytest
 from conftest import ROOT, spec_text
 
 import dagc
-from dagc.base.diagnostics import Diagnostic
+from dagc.base.diagnostics import Collector, Diagnostic
+from dagc.base.source import Source
+from dagc.lang.load import load
 
 V4 = 'model from "deepseek-v4-flash" {{ {} }}'
 DELTA = 'model from "qwen3-next-80b-a3b" { }'
@@ -117,3 +119,35 @@ def test_a_field_that_a_config_lacks_is_told_at_the_file(tmp_path: Path) -> None
     assert [(each.span.source.name.split("/")[0], each.text) for each in found.also] == [
         ("library", "what it is read for")
     ]
+
+
+def warned(model: str) -> list[str]:
+    out = Collector()
+    load(Source("plan.moe", spec_with(model)), out)
+    return [d.message for d in out.items if d.code == "W06" and d.span is not None and d.file == "plan.moe"]
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ("attention { kind = gqa }", "no layer of this model has `gqa`"),
+        ("experts { kind = moe }", "no layer of this model has `moe`"),
+        ("experts { shared = 2 }", "no block of this model uses `experts.shared`"),
+        ("experts { groups = 8, groups_limit = 4 }", "no block of this model uses `experts.groups`"),
+        ("attention { qk_norm = true }", "no block of this model uses `attention.qk_norm`"),
+        ("attention { kind = v4_csa, window = 64 }", ""),
+        ("experts { capacity = 1.25, top_k = 4, score = sigmoid, scale = 2 }", ""),
+    ],
+)
+def test_what_is_written_over_a_preset_and_changes_nothing_is_told(said: str, message: str) -> None:
+    found = warned(V4.format(said))
+    assert found[:1] == ([message] if message else [])
+
+
+def test_what_a_preset_reads_is_not_told() -> None:
+    assert (
+        warned(
+            'model from "mixtral-8x7b" { experts { groups = 2, shared = 1 }, attention { kind = gqa, window = 64, bias = true } }'
+        )
+        == []
+    )

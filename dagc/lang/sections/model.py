@@ -388,7 +388,10 @@ def _unused_attributes(attributes: Mapping[str, AttrValue], used: Blocks, body: 
     for name in attributes:
         section, _, attr = name.rpartition(".")
         schema = PARTS.get(section, {}) if section else MODEL
-        if attr in schema or attr == "group":
+        if attr in schema:
+            _ignored(section, attr, attributes, used, words, body, out)
+            continue
+        if attr == "group":
             continue
         if attr not in words and name not in words:
             inner = body.sub(section, out) if section else body
@@ -406,3 +409,40 @@ def _unused_attributes(attributes: Mapping[str, AttrValue], used: Blocks, body: 
                 span,
                 help=(f"did you mean `{near}`?",) if near else (),
             )
+
+
+def _ignored(
+    section: str,
+    attr: str,
+    attributes: Mapping[str, AttrValue],
+    used: Blocks,
+    words: set[str],
+    body: Body,
+    out: Collector,
+) -> None:
+    """A value of a known attribute that is written over a preset and changes nothing: who writes it means something by it."""
+    name = f"{section}.{attr}" if section else attr
+    if section not in _READ_BY_BLOCKS or not any(library.ships(span.source) for span in body.spans().values()):
+        return
+    inner = body.sub(section, out)
+    if inner is None or attr not in inner.assigns or library.ships(inner.assigns[attr].value.span.source):
+        return
+    value, usual = attributes[name], PARTS[section][attr].default
+    if attr == "kind":
+        if any(block == value for block, _ in used):
+            return
+        own = sorted({block for block, _ in used} - {"embed", "lm_head"})
+        out.add(
+            "W06", f"no layer of this model has `{value}`", inner.assigns[attr].value.span,
+            help=(f"its layers are written: {', '.join(own)}",),
+        )  # fmt: skip
+        return
+    plain = value.value if isinstance(value, Quantity) else value
+    if plain != usual and attr not in _READ_BY_ALL and not {attr, name} & words:
+        out.add("W06", f"no block of this model uses `{name}`", inner.assigns[attr].name_span)
+
+
+_READ_BY_BLOCKS = ("attention", "experts", "mlp")
+"""Sections whose attributes have an effect where blocks read them."""
+_READ_BY_ALL = ("count", "capacity", "heads", "kv_heads", "head_dim")
+"""But for these, which routers and layouts ask for, too."""
