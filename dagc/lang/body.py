@@ -75,6 +75,13 @@ class Body:
         out |= {name: s[-1].kind_span for name, s in self.sections.items()}
         return out | {name.split(" ")[0]: d.span for name, d in self.directives.items()}
 
+    def first_of(self, *names: str) -> Span:
+        """Of the first of these attributes that was written; else of the section."""
+        for name in names:
+            if name in self.assigns or name in self.sections:
+                return self.span_of(name)
+        return self.span
+
     def inner_spans(self) -> dict[str, Span]:
         """Of the attributes of its sections: `attention.heads`, the last that is given."""
         parts = ((key, one) for key, sections in self.sections.items() for section in sections for one in section.body)

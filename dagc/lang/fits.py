@@ -1,20 +1,19 @@
-"""Does a phase's strategy fit? Products against GPUs, and everything that must divide."""
+"""Does a phase's strategy fit? Products against GPUs (`gpu_products.py`), and everything that must divide."""
 
 from __future__ import annotations
 
-from math import gcd, lcm, prod
+from math import gcd, lcm
 
-from ..base.axes import AXES
 from ..base.diagnostics import Collector, Label
 from ..base.pipeline_schedules import SCHEDULES
-from ..base.source import Span
 from ..spec.factors import unequal
 from ..spec.model import Model
 from ..spec.phase import Phase
-from ..spec.strategy import Fold, Strategy
+from ..spec.strategy import Strategy
 from ..spec.workload import Workload
 from .block_checks import dims_of
 from .body import Body
+from .gpu_products import GpuProducts, nearest
 
 IDLE = 0.1
 """Share of a batch's places that may be empty before it is reported."""
@@ -22,10 +21,6 @@ IDLE = 0.1
 
 MOST_BALANCED = 1024
 """Layers of a stack that is cut into balanced stages: each run of them is looked at."""
-
-
-MOST_TURNS = 26
-"""Micro-batches that are scheduled side by side; with 3 or 4 neither side waits where they take equally long."""
 
 
 class StrategyFit:
@@ -38,11 +33,7 @@ class StrategyFit:
         self.apart = self.s.apart is not None
 
     def check(self) -> None:
-        if self.apart:
-            fits = self._products_apart()
-        else:
-            fits = self._folded_products() if self.folded else self._flat_product()
-        if not fits:
+        if not GpuProducts(self.phase, self.body, self.model, self.out).fit():
             return
         self._layers()
         self._experts()
@@ -51,134 +42,6 @@ class StrategyFit:
         self._sequence()
         self._branches()
         self._shard()
-
-    def at(self, *names: str) -> Span:
-        """Span of the first of these attributes that was written."""
-        for name in names:
-            if name in self.body.assigns or name in self.body.sections:
-                return self.body.span_of(name)
-        return self.body.span
-
-    def _flat_product(self) -> bool:
-        s, gpus = self.s, len(self.phase.gpus)
-        parts = [("replicas", s.replicas), *((axis, getattr(s, axis)) for axis in AXES)]
-        total = prod(n for _, n in parts)
-        if total == gpus:
-            return True
-        shown = " x ".join(f"{a} {n}" for a, n in parts if n > 1) or "one rank"
-        rest = total // s.dp
-        help_ = [f"gpus = {total} of them"] if total < gpus else []
-        if gpus % rest == 0:
-            help_.insert(0, f"dp = {gpus // rest} uses them all")
-        else:
-            others = [f"{a} = {gpus // (total // n)}" for a, n in parts if n > 1 and gpus % (total // n) == 0]
-            help_ = [f"{' or '.join(others[:3])} makes it fit"] if others else help_
-        help_ = [*self._count_for_ids(total), *help_]
-        self.out.add(
-            "E03", f"the degrees of `{self.phase.name}` multiply to {total}, but it has {gpus} GPUs", self.at("gpus"), f"{gpus} GPUs here",
-            because=(f"{shown} = {total}",), help=help_,
-        )  # fmt: skip
-        return False
-
-    def _count_for_ids(self, total: int) -> list[str]:
-        """`gpus = 8` is one GPU, where as many were probably meant."""
-        if self.phase.gpus != (total,) or self.at("gpus").text != str(total):
-            return []
-        return [f"`gpus = {total}` is GPU {total} alone: {total} GPUs are `gpus = 0..{total - 1}`"]
-
-    def _folded_products(self) -> bool:
-        s, gpus = self.s, len(self.phase.gpus)
-        assert s.attention is not None and s.experts is not None
-        if gpus % (s.pp * s.replicas):
-            self.out.add(
-                "E03",
-                f"{gpus} GPUs cannot be divided by pp {s.pp} x replicas {s.replicas}",
-                self.at("pp", "gpus"),
-                help=(f"{_nearest(gpus, s.pp * s.replicas)} GPUs can",),
-            )
-            return False
-        stage = gpus // (s.pp * s.replicas)
-        dense, sparse = prod(n for _, n in s.attention.degrees), prod(n for _, n in s.experts.degrees)
-        if dense == stage and stage % sparse == 0:
-            return True
-        edp = f" x edp {stage // sparse} = {stage}" if stage % sparse == 0 else f", which does not divide {stage}"
-        # The side that is wrong is marked; the other one, and the GPUs, say why.
-        wrong, other = ("attention", "experts") if dense != stage else ("experts", "attention")
-        product = {"attention": f"{_times(s.attention)} = {dense}", "experts": f"{_times(s.experts)} = {sparse}"}
-        labels = [(other, f"{product[other]}"), ("gpus", f"{gpus} GPUs here")]
-        also = [
-            Label(self.at(name), text)
-            for name, text in labels
-            if name in (*self.body.assigns, *self.body.sections) and self.at(name) != self.at(wrong, other)
-        ]
-        self.out.add(
-            "E03", f"attention and experts of `{self.phase.name}` must both factor the {stage} GPUs of a stage",
-            self.at(wrong, other), product[wrong] if wrong in self.body.sections else "", also=also,
-            because=(
-                f"attention: {product['attention']}" + ("" if dense == stage else f", not {stage}"),
-                f"experts: {product['experts']}{edp}",
-            ),
-            help=(
-                *self._count_for_ids(dense * s.pp * s.replicas),
-                *self._degrees_that_fit(s.attention if dense != stage else s.experts, stage, exact=dense != stage),
-                f"{gpus} GPUs / (pp {s.pp} x replicas {s.replicas}) = {stage} GPUs per stage",
-            ),
-        )  # fmt: skip
-        return False
-
-    def _products_apart(self) -> bool:
-        """Where experts have GPUs of their own: what does not go with that, and the product of each side."""
-        s = self.s
-        assert s.attention is not None and s.experts is not None and s.apart is not None
-        if not self.model.count("experts.count", 0):
-            self.out.add(
-                "E03",
-                f"the experts of `{self.phase.name}` have GPUs, but `{self.model.name}` has no routed experts",
-                self.at("experts"),
-            )
-            return False
-        wrong = False
-        for name, why, instead in not_with_own_gpus(self.phase):
-            self.out.add(
-                "E03", f"experts on GPUs of their own and `{name}` cannot be combined", self.at(name, "place gpu", "experts"),
-                because=(why,), help=(instead,),
-            )  # fmt: skip
-            wrong = True
-        if s.microbatches > MOST_TURNS:
-            self.out.add(
-                "E09",
-                f"at most {MOST_TURNS} micro-batches take turns at attention and at experts",
-                self.at("microbatches"),
-            )
-            wrong = True
-        if wrong:
-            return False
-        for side, fold, gpus in (("attention", s.attention, self.phase.gpus), ("experts", s.experts, s.apart.gpus)):
-            product = prod(n for _, n in fold.degrees)
-            if product != len(gpus):
-                self.out.add(
-                    "E03", f"the degrees of `{side}` of `{self.phase.name}` multiply to {product}, but it has {len(gpus)} GPUs", self.at(side, "gpus"),
-                    because=(f"{_times(fold)} = {product}",), help=self._degrees_that_fit(fold, len(gpus), exact=True, side=side),
-                )  # fmt: skip
-                wrong = True
-        return not wrong
-
-    def _degrees_that_fit(self, fold: Fold, stage: int, *, exact: bool, side: str = "") -> list[str]:
-        """One degree of a side changed, the others kept: attention fills the stage, experts divide it."""
-        total, side = prod(n for _, n in fold.degrees), side or ("attention" if exact else "experts")
-        found = []
-        for axis, n in fold.degrees:
-            rest = total // n
-            if stage % rest:
-                continue
-            most = stage // rest
-            fits = [most] if exact else [d for d in range(most, 0, -1) if most % d == 0 and d <= max(n, 1)][:2]
-            experts = self.model.count("experts.count", 0)
-            if axis == "ep" and experts:
-                fits = [d for d in fits if experts % d == 0] or fits
-            if fits and fits != [n]:
-                found.append(f"{axis} = {' or '.join(map(str, fits))}")
-        return [f"{' or '.join(found[:2])} in `{side}` makes it fit"] if found else []
 
     def degree(self, side: str, axis: str) -> int:
         fold = self.s.attention if side == "attention" else self.s.experts
@@ -191,7 +54,7 @@ class StrategyFit:
         verb = "do" if what.endswith("s") else "does"
         message = f"{what} {size} {verb} not divide by {by} {degree}"
         also = self.why({"heads": "attention", "expert width": "experts"}.get(what, ""), f"{what} {size}")
-        self.out.add("E03", message, self.at(*attrs), also=also, help=_divisors(size, by, degree))
+        self.out.add("E03", message, self.body.first_of(*attrs), also=also, help=_divisors(size, by, degree))
 
     def why(self, part: str, text: str) -> list[Label]:
         """A label at a part of the model, where the same file has it."""
@@ -203,7 +66,7 @@ class StrategyFit:
         if tokens % degree:
             what = "prompt tokens" if self.phase.takes_prompts else "context tokens"
             message = f"{tokens} {what} do not divide by {by} {degree}"
-            self.out.add("E03", message, self.at(*attrs), help=(f"{_nearest(tokens, degree)} tokens do",))
+            self.out.add("E03", message, self.body.first_of(*attrs), help=(f"{nearest(tokens, degree)} tokens do",))
 
     def _layers(self) -> None:
         layers, s = self.model.layers, self.s
@@ -212,7 +75,7 @@ class StrategyFit:
             if sum(s.layers_per_stage) != layers or len(s.layers_per_stage) not in (s.pp, s.pp * chunks):
                 total = " + ".join(map(str, s.layers_per_stage))
                 self.out.add(
-                    "E03", f"`layers_per_stage` must be {s.pp * chunks} numbers that add up to {layers}", self.at("layers_per_stage"),
+                    "E03", f"`layers_per_stage` must be {s.pp * chunks} numbers that add up to {layers}", self.body.first_of("layers_per_stage"),
                     because=(f"{total} = {sum(s.layers_per_stage)} over {len(s.layers_per_stage)} stages",),
                     help=_even_cut(layers, s.pp * chunks),
                 )  # fmt: skip
@@ -222,14 +85,14 @@ class StrategyFit:
                 many = f"pp {s.pp} stages need" if chunks == s.pp else f"{chunks} chunks of layers need"
                 self.out.add(
                     "E03", f"{many} a layer each, of {layers}" if chunks > layers
-                    else f"{layers} layers are more than {MOST_BALANCED}, which are balanced at most", self.at("pp", "stages"),
+                    else f"{layers} layers are more than {MOST_BALANCED}, which are balanced at most", self.body.first_of("pp", "stages"),
                 )  # fmt: skip
         elif layers % s.pp:
             chunks = s.pp * _chunks(self.phase)
             balanced = "`stages = balanced` cuts them so that the busiest takes the least time"
             helps = (balanced, unequal(layers, chunks))
             self.out.add(
-                "E03", f"{layers} layers cannot be divided by pp {s.pp} stages", self.at("pp"),
+                "E03", f"{layers} layers cannot be divided by pp {s.pp} stages", self.body.first_of("pp"),
                 also=self.why("layers", f"{layers} layers") or self.why("stack", f"{layers} layers"),
                 help=helps if layers >= chunks else ("use fewer stages",),
             )  # fmt: skip
@@ -253,34 +116,34 @@ class StrategyFit:
         number = m.count("experts.count", 0)
         if not number:
             if s.redundant:
-                self.out.add("E03", "`redundant` needs routed experts", self.at("redundant"))
+                self.out.add("E03", "`redundant` needs routed experts", self.body.first_of("redundant"))
             if self.folded and self.degree("experts", "ep") > 1:
-                self.out.add("E03", "`ep` needs routed experts", self.at("experts"))
+                self.out.add("E03", "`ep` needs routed experts", self.body.first_of("experts"))
             return
         self._routing(number)
         ep = self.degree("experts", "ep")
         if (number + s.redundant) % ep:
             spare = -(number + s.redundant) % ep + s.redundant
             self.out.add(
-                "E03", f"{number} experts + {s.redundant} redundant do not divide over ep {ep}", self.at("ep", "experts"),
+                "E03", f"{number} experts + {s.redundant} redundant do not divide over ep {ep}", self.body.first_of("ep", "experts"),
                 also=self.why("experts", f"{number} experts"),
                 help=(f"redundant = {spare} fills every rank",),
             )  # fmt: skip
         trace = self.phase.experts.trace
         if trace is not None and len(trace.windows[0][0]) != number:
             message = f"the trace has loads of {len(trace.windows[0][0])} experts, the model has {number}"
-            self.out.add("E05", message, self.at("experts"), also=self.why("experts", f"{number} experts"))
+            self.out.add("E05", message, self.body.first_of("experts"), also=self.why("experts", f"{number} experts"))
         resident = self.phase.experts.resident
         if resident % ep:
             self.out.add(
-                "E03", f"{resident} experts that GPUs hold do not divide over ep {ep}", self.at("experts"),
+                "E03", f"{resident} experts that GPUs hold do not divide over ep {ep}", self.body.first_of("experts"),
                 help=(f"resident = {max(ep, resident // ep * ep)} gives each rank as many",),
             )  # fmt: skip
         if s.redundant > number * (ep - 1):
             self.out.add(
                 "E03",
                 f"{s.redundant} redundant copies of {number} experts do not fit on {ep} ranks without doubles",
-                self.at("redundant"),
+                self.body.first_of("redundant"),
             )
         self.need("expert width", m.count("experts.hidden"), "tp", self.degree("experts", "tp"), "experts", "tp")
 
@@ -294,13 +157,13 @@ class StrategyFit:
             if kv % tp and tp % kv:
                 message = f"kv_heads {kv} and tp {tp}: neither divides the other"
                 also = self.why("attention", f"kv_heads {kv}")
-                self.out.add("E03", message, self.at("tp", "attention"), also=also)
+                self.out.add("E03", message, self.body.first_of("tp", "attention"), also=also)
             self._context_parallel(tp, cached_heads(m))
         width = m.count("mlp.hidden", tp)
         if any("mlp" in layer.blocks for layer in m.stack) and width % tp:
             left = "split over fewer ranks or not at all" if gcd(width, tp) > 1 else "whole on every rank"
             self.out.add(
-                "W06", f"the mlp width {width} does not divide by tp {tp}: it is {left}", self.at("tp", "attention"),
+                "W06", f"the mlp width {width} does not divide by tp {tp}: it is {left}", self.body.first_of("tp", "attention"),
                 also=self.why("mlp", f"width {width}"), because=("engines refuse to load such a split",),
                 help=_divisors(width, "tp", tp),
             )  # fmt: skip
@@ -314,7 +177,7 @@ class StrategyFit:
         self.out.add(
             "E03", "no ranks of tp keep the same keys and values, which dcp would split" if copies == 1
             else f"dcp {dcp} does not divide the {copies} ranks of tp that keep the same keys and values" if heads
-            else f"dcp {dcp} does not divide tp {tp}", self.at("dcp"),
+            else f"dcp {dcp} does not divide tp {tp}", self.body.first_of("dcp"),
             because=(f"tp {tp} over kv_heads {kv}",) if heads else (),
             help=_divisors(copies, "dcp", dcp) if copies > 1 else ("leave out `dcp`",),
         )  # fmt: skip
@@ -343,11 +206,11 @@ class StrategyFit:
                 if s.microbatches > 1
                 else "they fill one lane of the two"
             )
-        near = _nearest(batching.sequences, parts)
+        near = nearest(batching.sequences, parts)
         self.out.add(
             "W06", f"{_sequences(batching.sequences)} leave{'s' if batching.sequences == 1 else ''} {empty} of {batching.places} places of `{self.phase.name}` empty"
             if empty else f"{_sequences(batching.sequences)} are too few for every part of `{self.phase.name}`",
-            self.at("sequences", "microbatches", "dp", "attention", "ep"), because=because,
+            self.body.first_of("sequences", "microbatches", "dp", "attention", "ep"), because=because,
             help=(f"every rank is priced like the busiest; {near} sequences fill all of them",),
         )  # fmt: skip
 
@@ -356,24 +219,24 @@ class StrategyFit:
         what = "a mixed step" if self.phase.lengths is None else "packed prompts"
         if self.degree("attention", "sp") > 1:
             self.out.add(
-                "E03", f"{what} and sp > 1 cannot be combined", self.at("sp", "attention"),
+                "E03", f"{what} and sp > 1 cannot be combined", self.body.first_of("sp", "attention"),
                 because=("sp splits the context of sequences in decode, and the tokens of prompts",),
                 help=("split heads and batch (tp, dp) instead of the sequence",),
             )  # fmt: skip
         if self.s.dcp > 1:
             self.out.add(
-                "E03", f"{what} and dcp {self.s.dcp} cannot be combined", self.at("dcp"),
+                "E03", f"{what} and dcp {self.s.dcp} cannot be combined", self.body.first_of("dcp"),
                 because=("its prompts attend to the keys and values of all ranks",),
             )  # fmt: skip
         if self.s.sequence_parallel:
             self.out.add(
-                "E03", f"{what} and `sequence_parallel` cannot be combined", self.at("sequence_parallel"),
+                "E03", f"{what} and `sequence_parallel` cannot be combined", self.body.first_of("sequence_parallel"),
                 because=("its number of tokens differs from step to step, so that ranks of tp do not divide it",),
             )  # fmt: skip
         for part in self.phase.parts:
             if part.tokens > part.context:
                 message = f"{part.tokens} new tokens exceed a context of {part.context}"
-                self.out.add("E03", message, self.at("draft", "context"))
+                self.out.add("E03", message, self.body.first_of("draft", "context"))
 
     def _sequence(self) -> None:
         if self.phase.parts:
@@ -390,12 +253,14 @@ class StrategyFit:
         if tokens < self.phase.context and sp > 1:
             what, without = ("a prompt in chunks", "chunk") if self.phase.passes > 1 else ("a cached prefix", "prefix")
             self.out.add(
-                "E03", f"{what} and sp > 1 cannot be combined", self.at(without),
+                "E03", f"{what} and sp > 1 cannot be combined", self.body.first_of(without),
                 because=("the ranks of sp would have the earlier tokens in another order than the new ones",),
                 help=(f"leave out `{without}`, or split heads and batch (tp, dp) instead of the sequence",),
             )  # fmt: skip
         if self.phase.lengths is None and self.phase.context != self.workload.prompt:
-            self.out.add("E03", f"the context of a {self.phase.kind} phase is its prompt", self.at("context"))
+            self.out.add(
+                "E03", f"the context of a {self.phase.kind} phase is its prompt", self.body.first_of("context")
+            )
         pieces = _pieces(self.s, sp)
         self.need_tokens(tokens, "sp" if pieces == sp else "2 sp (zigzag)", pieces, "sp", "attention")
         if self.s.sequence_parallel:
@@ -404,13 +269,13 @@ class StrategyFit:
             if self.s.sp_layout == "zigzag":
                 self.out.add(
                     "W06", "`sp_layout = zigzag` changes nothing: ulysses exchanges heads, and is even already",
-                    self.at("sp_layout"),
+                    self.body.first_of("sp_layout"),
                 )  # fmt: skip
             kv = self.model.count("attention.kv_heads", self.model.count("attention.heads", 0))
             group = self.model.count("attention.group", 1)
             if kv % (tp * sp) and (group % sp or kv % tp):
                 self.out.add(
-                    "E03", f"ulysses exchanges heads: kv_heads {kv} do not divide over tp {tp} x sp {sp}", self.at("sp_method"),
+                    "E03", f"ulysses exchanges heads: kv_heads {kv} do not divide over tp {tp} x sp {sp}", self.body.first_of("sp_method"),
                     help=("use sp_method = allgather or ring",),
                 )  # fmt: skip
 
@@ -423,7 +288,11 @@ class StrategyFit:
                 help_ = (f"write `{word} = 1`, or a chain: `draft = {len(self.phase.tree)}`",)
                 why = ("every branch would have its own last tokens on the last rank",)
                 self.out.add(
-                    "E03", f"`tree` and {word} {degree} cannot be combined", self.at("tree"), because=why, help=help_
+                    "E03",
+                    f"`tree` and {word} {degree} cannot be combined",
+                    self.body.first_of("tree"),
+                    because=why,
+                    help=help_,
                 )
 
     def _too_few(self, parts: int, by: str) -> None:
@@ -433,10 +302,10 @@ class StrategyFit:
             prompt = self.workload.prompt
             message = f"a prefix of {prompt - tokens} tokens leaves no new tokens of a prompt of {prompt}"
             help_ = (f"prefix = {prompt - 1} tok at most",) if prompt > 1 else ()
-            self.out.add("E03", message, self.at("prefix"), help=help_)
+            self.out.add("E03", message, self.body.first_of("prefix"), help=help_)
             return
         message = f"{tokens} new tokens exceed a context of {context}" + (f" over {by} {parts}" if parts > 1 else "")
-        self.out.add("E03", message, self.at("draft" if self.phase.speculative else "context", "context"))
+        self.out.add("E03", message, self.body.first_of("draft" if self.phase.speculative else "context", "context"))
 
     def _shard(self) -> None:
         """A rule on a dimension that no block has would do nothing."""
@@ -457,24 +326,6 @@ class StrategyFit:
                     rules.assigns[dim].name_span,
                     help=(f"did you mean `{near}`?",) if near else (),
                 )
-
-
-def not_with_own_gpus(phase: Phase) -> list[tuple[str, str, str]]:
-    """What a phase says that does not go with experts on GPUs of their own: the attribute, why, and what to do instead."""
-    s, alone = phase.strategy, "give its experts no GPUs of their own"
-    return [
-        (name, why, instead)
-        for name, said, why, instead in (
-            ("pp", s.pp > 1, "all layers take turns on the same two sets of GPUs", "write `pp = 1`"),
-            ("replicas", s.replicas > 1, "the experts would serve several copies of attention", "more ranks of `dp` in `attention` share the same experts"),
-            ("dispatch", s.dispatch != "all_to_all", "tokens are sent to the ranks of their experts", "leave out `dispatch`"),
-            ("exchange", phase.exchange is not None, "these kernels exchange tokens within one group of ranks", "leave out `exchange`"),
-            ("overlap", s.overlap != "none", "micro-batches take turns already: one at the experts, others at attention", f"write `microbatches = {2 * s.microbatches}`"),
-            ("place", s.best or s.place is not None, "it orders the ranks of one set of GPUs", "the ids in `gpus` say which GPU each rank is"),
-            ("drafter", phase.drafter != "none", "the layers that draft have experts too", alone),
-        )
-        if said
-    ]  # fmt: skip
 
 
 def cached_heads(model: Model) -> int:
@@ -512,20 +363,10 @@ def _divisors(size: int, by: str, degree: int) -> tuple[str, ...]:
     return (f"{by.split()[0]} = {near} divides it",) if near else ()
 
 
-def _times(fold: Fold) -> str:
-    return " x ".join(f"{a} {n}" for a, n in fold.degrees)
-
-
 def _chunks(phase: Phase) -> int:
     """Of layers on each GPU of a pipeline."""
     training = phase.training
     return 1 if training is None else SCHEDULES[training.schedule].cuts(training.virtual)
-
-
-def _nearest(number: int, step: int) -> str:
-    """The multiples of a step on both sides of a number: `248 or 252`."""
-    low = number // step * step
-    return f"{low} or {low + step}" if low else str(step)
 
 
 def _sequences(count: int) -> str:
