@@ -50,7 +50,9 @@ def examples(count: int, shown: int | None = None) -> int:
 
 
 # No test fails because a machine is slow.
-settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "patient", deadline=None, max_examples=examples(100), suppress_health_check=[HealthCheck.too_slow]
+)
 settings.register_profile("repeatable", settings.get_profile("patient"), derandomize=True, database=None)
 settings.register_profile("long", settings.get_profile("patient"), print_blob=True)
 settings.load_profile("long" if "DAGC_EXAMPLES" in os.environ else "repeatable")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import examples
 
 import dagc
 from dagc.base.diagnostics import Collector, Diagnostic, SpecError
@@ -95,7 +96,7 @@ def test_however_they_are_written() -> None:
         gap = rng.choice([", ", "\n  ", " ,\n", "  # c\n", "\n\n"])
         return gap.join(own) + ("\n" if "#" in gap else " ")
 
-    for _ in range(120):
+    for _ in range(examples(120)):
         folds = [[one] for one in some] + [[some[k], some[3]] for k in range(3)] + [[]]
         common = rng.choice(folds) + rng.sample(more[1:], rng.randrange(3))
         own = [[rng.choice(fits), *rng.sample(more, rng.randrange(4))] for _ in range(rng.randrange(1, 4))]

@@ -30,6 +30,8 @@ SHORTEST = {
 }
 LIBRARIES = {"expand_nx"}
 """Modules of benchmarks that do nothing on their own."""
+SLOW = {"startup", "scale", "searching", "keystrokes", "kept_graphs"}
+"""Those that install a package, start processes or plan for thousands of GPUs."""
 APART = {"startup"}
 """Those that change their process: they have one of their own."""
 
@@ -38,7 +40,7 @@ def test_every_benchmark_is_run_here() -> None:
     assert {file.stem for file in (ROOT / "benchmarks").glob("*.py")} == SHORTEST.keys() | LIBRARIES
 
 
-@pytest.mark.parametrize("name", spread(SHORTEST, lambda name: name not in APART))
+@pytest.mark.parametrize("name", spread(SHORTEST, lambda name: name not in SLOW))
 def test_benchmark(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     if name == "draw" and shutil.which("dot") is None:
         pytest.skip("no Graphviz")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -102,7 +103,7 @@ def test_the_busiest_rank_is_that_of_another_sampler(
         assert getattr(found, name) == pytest.approx(most.mean(), abs=3.5 * error + 0.02 * most.mean()), name
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(
     st.sampled_from([(8, 2), (16, 4), (64, 6)]), st.sampled_from([1, 2, 4, 8]), st.floats(0, 1.5),
     st.sampled_from([0, 8]), st.integers(1, 600),

@@ -69,10 +69,10 @@ MODELS = {
 }
 EVERY = (*CASES, *LAYOUTS, *MODELS, "skewed")
 SHOWN = {
-    "one_f_one_b", "interleaved", "zb_v", "dualpipe", "zero 1, hidden", "zero 3, kept", "pairs", "stages inside", "router losses", "recompute, apart",
-    "ring", "ulysses", "placed", "one GPU", "tied", "further tokens", "skewed",
+    "interleaved", "dualpipe", "zero 1, hidden", "zero 3, kept", "pairs", "stages inside", "router losses", "recompute, apart", "ring", "ulysses",
+    "placed", "one GPU", "tied", "further tokens",
 }  # fmt: skip
-"""Of these, one of each order of cells, of each way to keep and hide weights and gradients, and all layouts and models."""
+"""Of these, one with chunks, one with two copies of the model, ways to keep and hide weights and gradients, and layouts and models."""
 
 
 @cache

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+from conftest import examples
+
 from dagc.editor.buffer import Document
 from dagc.editor.check_process import answer, asked
 from dagc.editor.completions import completions
@@ -13,7 +15,7 @@ from tests.fuzz.edits import OUTER, edited, inspect, run
 
 
 def test_no_feature_fails_after_random_edits() -> None:
-    assert run(seed=20, edits=100) == {}
+    assert run(seed=20, edits=examples(100)) == {}
 
 
 def test_edits_change_texts_and_are_always_the_same() -> None:

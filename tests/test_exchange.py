@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from conftest import ROOT, spec_text
+from conftest import ROOT, examples, spec_text
 from exchange_case import routed_layer
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -58,7 +58,7 @@ def call_s(preset: str, phase: str, kind: str, payload_B: float, shape: GroupSha
 KINDS = ("dispatch", "combine", "all_reduce", "all_gather", "reduce_scatter", "all_to_all")
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(
     st.sampled_from(NVLINK), st.sampled_from(("prefill", "decode")), st.sampled_from(KINDS),
     st.floats(3, 9.5).map(lambda x: 10.0**x), st.sampled_from([2, 3, 4, 6, 8, 12, 16, 18, 24, 32, 36, 48, 64, 72]), st.data(),

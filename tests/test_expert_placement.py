@@ -7,10 +7,10 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from conftest import spec_text
+from conftest import examples, spec_text
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiers import in_turn
+from tiers import in_turn, spread
 
 import dagc
 from dagc.base.diagnostics import Collector, SpecError
@@ -83,19 +83,22 @@ def least(p: Floats, ranks: int, spare: int) -> float:
 
 @pytest.mark.parametrize(
     ("experts", "ranks", "spare"),
-    [
-        (4, 2, 0),
-        (6, 3, 0),
-        (6, 2, 0),
-        (8, 4, 0),
-        (8, 2, 0),
-        (3, 2, 1),
-        (4, 2, 2),
-        (4, 3, 2),
-        (5, 2, 1),
-        (5, 3, 1),
-        (6, 4, 2),
-    ],
+    spread(
+        [
+            (4, 2, 0),
+            (6, 3, 0),
+            (6, 2, 0),
+            (8, 4, 0),
+            (8, 2, 0),
+            (3, 2, 1),
+            (4, 2, 2),
+            (4, 3, 2),
+            (5, 2, 1),
+            (5, 3, 1),
+            (6, 4, 2),
+        ],
+        lambda case: case != (8, 4, 0),
+    ),
 )
 def test_few_slots_are_placed_best(experts: int, ranks: int, spare: int) -> None:
     for law in range(3):
@@ -166,7 +169,7 @@ def test_swaps_found_at_once_are_those_one_after_another(law: int, monkeypatch: 
     assert found[0] == found[1] == found[2]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(st.integers(1, 8), st.integers(1, 5), st.integers(0, 3), st.sampled_from(PLACINGS), st.data())
 def test_any_placement_keeps_every_expert_and_no_doubles(
     ranks: int, per_rank: int, more: int, how: str, data: st.DataObject
