@@ -24,6 +24,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """The known word that is meant, or None when nothing is near."""
     candidates = list(islice(dict.fromkeys(known), MOST_KNOWN))
     lowered = word.lower()
+    if f"{lowered}s" in candidates:
+        return f"{lowered}s"
     for name in (*IN_SERVINGS.get(lowered, ()), *IN_TRAINING.get(lowered, ()), SYNONYMS.get(lowered)):
         if name in candidates:
             return name
@@ -74,7 +76,7 @@ def preset_help(kind: str, word: str, known: Sequence[str]) -> tuple[str, ...]:
     meant = products(word, known)
     if meant:
         return (f"did you mean {_or(meant)}?", all_)
-    family = re.match("[a-z]{4,}", word.lower().rsplit("/", 1)[-1])
+    family = re.match("[a-z]{3,}", word.lower().rsplit("/", 1)[-1])
     alike = [n for n in sorted(known) if family and n.startswith(family[0])]
     return (f"of that family there is {_or(alike)}", all_) if alike else (all_,)
 

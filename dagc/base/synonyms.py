@@ -14,9 +14,13 @@ SYNONYMS: dict[str, str] = {
     **{f"{axis}_size": axis for axis in AXES},
     "cp": "sp", "cp_size": "sp", "num_replicas": "replicas", "num_microbatches": "microbatches", "micro_batches": "microbatches",
     "gpu_memory_utilization": "memory_fraction", "mem_fraction_static": "memory_fraction", "max_num_batched_tokens": "chunk",
-    "chunked_prefill_size": "chunk", "pipeline": "pp", "stages": "pp", "etp": "tp", "num_redundant_experts": "redundant", "expert_placement_strategy": "expert_placement", "eplb": "expert_placement", "devices": "gpus", "gpu_ids": "gpus",
+    **dict.fromkeys(("chunked_prefill_size", "chunked_prefill", "enable_chunked_prefill", "chunk_size", "prefill_chunk"), "chunk"),
+    **dict.fromkeys(("speculative", "speculative_tokens", "num_speculative_tokens", "draft_tokens", "speculative_num_steps"), "draft"),
+    **dict.fromkeys(("quantization", "quantisation", "quant", "weights_dtype"), "weight_dtype"),
+    "pipeline": "pp", "stages": "pp", "etp": "tp", "num_redundant_experts": "redundant", "expert_placement_strategy": "expert_placement", "eplb": "expert_placement", "devices": "gpus", "gpu_ids": "gpus",
     # The batch.
     "batch": "sequences", "batch_size": "sequences", "max_num_seqs": "sequences", "concurrency": "sequences", "requests": "sequences",
+    "max_batch": "sequences", "max_batch_size": "sequences", "seq_len": "prompt", "seqlen": "prompt", "sequence_length": "prompt",
     "isl": "prompt", "input": "prompt", "input_len": "prompt", "input_length": "prompt", "prompt_len": "prompt", "prompt_tokens": "prompt",
     "osl": "output", "output_len": "output", "output_length": "output", "max_tokens": "output", "output_tokens": "output",
     # The model, as a config.json calls it.

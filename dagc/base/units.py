@@ -125,6 +125,7 @@ def dim_words(dim: Dim) -> str:
 
 _SPELT = {
     "seconds": "s", "second": "s", "sec": "s", "secs": "s", "msec": "ms", "usec": "us", "tokens": "tok", "token": "tok",
+    "milliseconds": "ms", "millisecond": "ms", "millis": "ms", "microseconds": "us", "microsecond": "us", "minutes": "min", "hours": "h",
     "tokens/s": "tok/s", "token/s": "tok/s", "tps": "tok/s", "bytes": "B", "byte": "B", "percent": "%", "G": "e9", "B/sec": "B/s",
     "K": "k", "requests": "req", "request": "req", "reqs": "req", "requests/s": "req/s", "request/s": "req/s", "rps": "req/s",
     "qps": "req/s", "rpm": "req/min", "watt": "W", "watts": "W", "joule": "J", "joules": "J", "USD": "$", "dollars": "$",

@@ -82,6 +82,9 @@ _HIDDEN = {
 }
 
 
+EACH_BOUND = "a `require` is one comparison: write a line for each"
+
+
 def report(error: Any, at: int, source: Source, out: Collector) -> None:
     """Add the diagnostic of one syntax error."""
     token = getattr(error, "token", None)
@@ -107,7 +110,9 @@ def report(error: Any, at: int, source: Source, out: Collector) -> None:
         out.add("E01", f"a number has one unit: `{unit[0].text}` has two", unit[0], help=(unit[1],))
         return
     if (word := _missing_comma(error, at, source)) is not None:
-        out.add("E01", f"a comma or a newline is missing before `{word.text}`", word)
+        both = word.text in ("and", "or") and text.lstrip().startswith("require ")
+        help_ = (EACH_BOUND,) if both else ()
+        out.add("E01", f"a comma or a newline is missing before `{word.text}`", word, help=help_)
         return
     if (digit := _begun_with_digit(at, source)) is not None:
         out.add("E01", f"no name begins with a digit: `{digit[0].text}`", digit[0], help=digit[1])
@@ -200,6 +205,8 @@ def _hint(error: Any, at: int, source: Source) -> tuple[str, ...]:
     token = error.token
     line, column = source.position(at)
     first = re.match(r"\s*([A-Za-z_]+)\s+\S", source.line(line))
+    if first and first[1] in ("assert", "check", "ensure", "expect") and first.end(1) < column:
+        return ("did you mean `require`?",)
     if first and first.end(1) < column and first[1] not in (*WORDS, *HOMES) and (near := did_you_mean(first[1], WORDS)):
         return (f"did you mean `{near}`?",)
     if token.type == "NAME" and re.search(r"\bfrom\s+$", source.line(line)[: column - 1]):
@@ -212,7 +219,9 @@ def _hint(error: Any, at: int, source: Source) -> tuple[str, ...]:
         return (f"a range is written `{dots[1]}..{dots[2]}`",)
     required = source.line(line).lstrip().startswith("require ") and not re.search(r"=<|=>|<>|===?", source.line(line))
     if required and (token.value == "in" or (token.type == "COMPARE" and "_END" in _accepted(error))):
-        return ("a `require` is one comparison: write a line for each bound",)
+        return (EACH_BOUND,)
+    if token.value == "." and re.match(r"\s*require\b.*,\s*[\w.]*$", source.line(line)[: column - 1]):
+        return (EACH_BOUND,)
     if token.value in WORDS:
         return _reserved(str(token.value))
     if token.value == "{" and (section := re.search(r"((?:\w+[ \t]+)?\w+)[ \t]*[=:][ \t]*$", source.text[:at][-80:])):
