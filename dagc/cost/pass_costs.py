@@ -78,17 +78,19 @@ class PassCosts:
     def once(self, key: Key, make: Callable[[], T], *given: object) -> T:
         """What is made of the graph of this pass, or was of that of one before. `given`: all that it follows from beside the graph."""
         known = self.found.get(key)
-        if known is None or not same(known[1], given):
+        result: T
+        if known is not None and same(known[1], given):
+            result, _, asked = known
+        else:
             before, self.asked = self.asked, set()
             try:
                 result = make()
             finally:
-                asked, self.asked = self.asked, before
-            known = self.found[key] = result, given, frozenset(asked)
+                asked, self.asked = frozenset(self.asked), before
+            self.found[key] = result, given, asked
             self.ever |= asked
-        self.asked |= known[2]
-        found: T = known[0]
-        return found
+        self.asked |= asked
+        return result
 
     def known(self, key: Key, *given: object) -> Any:
         """The same where nobody notes what asks for it; None: it is not found yet."""
