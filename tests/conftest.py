@@ -159,14 +159,14 @@ def example(example_name: str) -> Plan:
 # -- the run -------------------------------------------------------------------------------------
 
 LONG = (
-    "reference", "page", "doc_commands", "sweep", "search", "chakra_training", "benchmarks", "survive", "proof", "help",
-    "search_training", "shared_out_weights", "mutants", "hostile", "accuracy", "training_figures", "step_prices",
-    "expand_mutants", "language_pages", "serving_pools", "deploy", "place_best", "search_answer", "fit",
-    "foreign_readers", "interchange", "run_trace", "pass_mutants", "gradients", "exchange_floor", "init", "preflight",
-    "training_language", "renderers", "longest_path", "expert_kernels", "tied_training", "random_plans", "pools",
-    "measure", "several_pools", "run", "tree_sitter", "notebook", "overflow", "serve_command", "mixed", "serving_worker",
-    "op_kinds", "serving_result", "router_losses", "pipeline", "further_tokens", "chunks", "fuzz", "chakra", "cost",
-    "twin", "import", "import_identity", "calib",
+    "page", "training_run", "reference", "expand_mutants", "search", "accuracy", "search_training", "doc_commands", "language_pages",
+    "help", "step_prices", "survive", "deploy", "proof", "chakra_training", "gradients", "benchmarks", "fit", "mutants", "foreign_readers",
+    "shared_out_weights", "serving_pools", "search_answer", "place_best", "several_pools", "hostile", "handed_on", "kept_lowerings",
+    "kept_prices", "sweep", "tied_training", "megatron_training", "low_precision", "import", "trained_outputs", "estimates", "init",
+    "manifests", "notebook", "training_language", "mixed", "lsp", "training_figures", "chakra", "docs", "fuzz", "serving_metrics",
+    "tree_sitter", "pools", "likeness", "measured_runs", "json_schemas", "completion", "config", "siblings", "op_kinds", "expert_kernels",
+    "serve_command", "exchange_floor", "kept_points", "timeline", "config_defaults", "longest_path", "precision", "counts",
+    "serving_worker", "shell", "overflow", "export", "python_face",
 )  # fmt: skip
 """Files that take longest: they are begun first, so that all workers end at about the same time."""
 
