@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from conftest import spec_text
+from tiers import in_turn
 
 import dagc
 from dagc.execute.prove import prove
@@ -38,16 +39,18 @@ def test_only_one_number_a_row_is_sent(norm: str, sums: int) -> None:
     assert [c.payload_B for c in costs] == [8 * 8 * 4.0] * sums
 
 
-@pytest.mark.parametrize("norm", ["rms_norm", "layer_norm"])
 @pytest.mark.parametrize(
-    "phase",
-    [
-        "gpus = [0]",
-        "gpus = 0..3, tp = 4",
-        "gpus = 0..7, dp = 2, sp = 2, tp = 2",
-        "gpus = 0..3, sp = 2, tp = 2, sequence_parallel = true",
-        "gpus = 0..1, tp = 2\nshard { hidden = tp }",
-    ],
+    ("phase", "norm"),
+    in_turn(
+        [
+            "gpus = [0]",
+            "gpus = 0..3, tp = 4",
+            "gpus = 0..7, dp = 2, sp = 2, tp = 2",
+            "gpus = 0..3, sp = 2, tp = 2, sequence_parallel = true",
+            "gpus = 0..1, tp = 2\nshard { hidden = tp }",
+        ],
+        ["rms_norm", "layer_norm"],
+    ),
 )
 def test_a_norm_of_parts_is_the_norm(norm: str, phase: str) -> None:
     proof = prove(dagc.compile_text(spec(norm, phase)), "prefill")

@@ -203,15 +203,17 @@ def test_an_imported_model_prints_as_a_spec_that_reads_back_equal(tmp_path: Path
     assert again == spec and spec.model.checkpoint["llama4_moe"]["Wr"]
 
 
-@pytest.mark.parametrize("kind", ["prefill", "decode"])
 @pytest.mark.parametrize(
-    "phase",
-    [
-        "gpus = 0..3, ep = 4",
-        "gpus = 0..3\nattention { dp = 2, tp = 2 }\nexperts { ep = 4 }",
-        "gpus = 0..7\nattention { dp = 4, tp = 2 }\nexperts { ep = 4, tp = 2 }",
-        "gpus = 0..7, sp = 2, tp = 2, ep = 2",
-    ],
+    ("phase", "kind"),
+    in_turn(
+        [
+            "gpus = 0..3, ep = 4",
+            "gpus = 0..3\nattention { dp = 2, tp = 2 }\nexperts { ep = 4 }",
+            "gpus = 0..7\nattention { dp = 4, tp = 2 }\nexperts { ep = 4, tp = 2 }",
+            "gpus = 0..7, sp = 2, tp = 2, ep = 2",
+        ],
+        KINDS,
+    ),
 )
 def test_gathered_tokens_instead_of_exchanged_ones(phase: str, kind: str) -> None:
     """`dispatch = allgather`: every expert rank sees all tokens; sums go back instead of routed rows."""

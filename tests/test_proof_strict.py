@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from mutants.mutations import with_op, with_segment
 from mutants.plans import placed
+from tiers import spread
 
 from dagc.cost.records import Costs
 from dagc.execute.chosen import are_largest
@@ -156,7 +157,10 @@ def priced(costs: Costs, key: tuple[str, str], factor: float) -> Costs:
     return replace(costs, ops={**costs.ops, key: replace(cost, payload_B=cost.payload_B * factor)})
 
 
-@pytest.mark.parametrize("plan", ["tp", "ring", "ep", "ep over dp and tp", "decode, context split", "pipeline"])
+@pytest.mark.parametrize(
+    "plan",
+    spread(["tp", "ring", "ep", "ep over dp and tp", "decode, context split", "pipeline"], {"ring", "ep", "pipeline"}),
+)
 def test_bytes_that_are_not_counted_so_are_named(plan: str) -> None:
     graph, unit, costs = placed(plan)
     model = alone(unit)
@@ -233,7 +237,13 @@ def test_tokens_that_are_none_are_not_the_largest() -> None:
         assert not are_largest(logits, np.array(tokens), 1e-9)
 
 
-@pytest.mark.parametrize("plan", ["ep", "ep x tp", "ep over dp and tp", "experts folded", "redundant", "decode"])
+@pytest.mark.parametrize(
+    "plan",
+    spread(
+        ["ep", "ep x tp", "ep over dp and tp", "experts folded", "redundant", "decode"],
+        {"ep x tp", "experts folded", "redundant"},
+    ),
+)
 def test_wire_bytes_that_are_not_counted_so_are_named(plan: str) -> None:
     """Those of routed rows too, whose payload may be right."""
     graph, unit, costs = placed(plan)

@@ -95,8 +95,7 @@ def compared(svg: str, theme: Theme, renderer: Renderer) -> None:
     assert len(wanted) >= 2 and seen == wanted
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["plan_a", "mixtral_8xh100"])
+@pytest.mark.parametrize(("name", "theme"), in_turn(["plan_a", "mixtral_8xh100"], ["light", "dark"]))
 def test_words_can_be_read(name: str, theme: Theme) -> None:
     """None below 11 px, a contrast of 4.5 at least on what is behind them, none outside of the picture."""
     plan = compiled(name)

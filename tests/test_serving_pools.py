@@ -288,7 +288,7 @@ def erlang_arrivals(stages: int, rate: float, service_s: float) -> float:
     return sigma / (mu * (1 - sigma))
 
 
-@pytest.mark.parametrize("servers", [1, 3])
+@pytest.mark.parametrize("servers", spread([1, 3], {3}))
 def test_slots_of_one_worker_are_servers_with_one_queue(servers: int) -> None:
     """M/M/c. A request that comes while others run waits for the end of their step: half of one."""
     rate = 0.7 * servers / SERVICE_S

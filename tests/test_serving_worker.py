@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from conftest import examples
 from serving_reference import Reference
-from tiers import spread
+from tiers import in_turn, spread
 
 from dagc.serving.records import Engine, Line, Request, Served
 from dagc.serving.rules import CannotServe, Rules, refuse
@@ -455,8 +455,7 @@ def lindley(requests: list[Request], step_s: float) -> list[float]:
     return waits
 
 
-@pytest.mark.parametrize("load", [0.3, 0.7])
-@pytest.mark.parametrize("law", ["fixed", "geometric"])
+@pytest.mark.parametrize(("law", "load"), in_turn(["fixed", "geometric"], [0.3, 0.7]))
 def test_one_slot_is_the_queue_of_the_books(load: float, law: str) -> None:
     """One slot, services of 100 steps, or of geometrically many: every wait is that of Lindley's recursion, the mean of which is that
     of M/D/1 and M/M/1."""

@@ -8,6 +8,7 @@ from functools import cache
 
 import pytest
 from conftest import examples
+from tiers import spread
 
 from dagc.base.diagnostics import Collector
 from dagc.base.source import Source
@@ -96,7 +97,11 @@ def test_a_step_costs_what_its_phase_compiles_to(knot: Knot, drafts: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "model", ["mixtral-8x7b", "deepseek-v2-lite", "gpt-oss-20b", "qwen3-next-80b-a3b", "deepseek-v3.2"]
+    "model",
+    spread(
+        ["mixtral-8x7b", "deepseek-v2-lite", "gpt-oss-20b", "qwen3-next-80b-a3b", "deepseek-v3.2"],
+        {"gpt-oss-20b", "deepseek-v3.2"},
+    ),
 )
 def test_a_graph_serves_other_contexts(model: str) -> None:
     """As if it had been lowered for them: windows, chunks, latent caches and states, and those that choose among cached tokens."""
@@ -250,7 +255,7 @@ def test_a_pipeline_is_priced_by_rotations() -> None:
     assert alone == pytest.approx(way, rel=0.01) and full == pytest.approx(way, rel=0.05)
 
 
-@pytest.mark.parametrize(("prefill", "decode"), [((1, 8), (8, 1)), ((8, 1), (1, 8)), ((2, 4), (4, 2))])
+@pytest.mark.parametrize(("prefill", "decode"), spread([((1, 8), (8, 1)), ((8, 1), (1, 8)), ((2, 4), (4, 2))], 2))
 def test_phases_of_a_worker_may_have_other_ranks(prefill: tuple[int, int], decode: tuple[int, int]) -> None:
     """(dp, tp) of each: prompts on every rank of the worker, and one alone, cost what the prefill phase compiles to."""
     phases = "".join(

@@ -17,6 +17,7 @@ from conftest import compiled, spec_text
 from drawings import faults
 from test_page import read
 from text_widths import clashes
+from tiers import spread
 
 import dagc
 from dagc.api import Plan
@@ -232,7 +233,7 @@ def test_a_diff_tells_training_plans_apart(tmp_path: Path, capsys: Capture) -> N
     }
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("schedule", spread(SCHEDULES, {"interleaved", "one_f_one_b", "zb_v", "dualpipe"}))
 def test_memory_over_a_step_is_that_of_the_cells_that_run(schedule: str) -> None:
     """At any moment what cells hold that have begun, but for what those have freed that have ended."""
     result = trained(f"schedule = {schedule}" + (", virtual = 2" if schedule == "interleaved" else "")).trainings[
