@@ -275,7 +275,7 @@ def test_a_phase_that_trains_has_metrics_of_training() -> None:
         result.mfu * 100, rel=1e-2
     )
     name = hover(document, text.index("phase pretrain") + 7, checked)
-    assert name is not None and all(f"| {m.name} |" in name.text for m in of_training() if m.needs != "price")
+    assert name is not None and all(f"\n{m.name}  " in name.text for m in of_training() if m.needs != "price")
     assert any("step_time" in hint.text and "mfu" in hint.text for hint in hints(document, checked))
     names = offered(text.replace("m|fu >= 1%", "|"))
     assert {m.name for m in of_training()} <= {*names} and "ttft" not in names

