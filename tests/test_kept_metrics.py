@@ -100,7 +100,7 @@ def test_other_requirements_are_judged_on_what_is_kept(
     [
         TEXT + 'require "another metric" decode.memory.weights <= 1 TB\n',
         TEXT + 'require "a function" decode.gpu(tp = 0) == 0\n',
-        TEXT.replace("most = 30 ms", "most = 31 ms"),
+        TEXT.replace("sequences = 64", "sequences = some").replace("let most", "let some = 32\nlet most"),
         TEXT.replace("gpus = 0..7, tp = 8", "gpus = 0..3, tp = 4"),
         TEXT + "require decode.tpot <= 3 GB\n",
         TEXT + "require decode.none <= 3\n",
@@ -123,6 +123,37 @@ def test_a_requirement_on_a_serving_is_of_the_plan(
         compilations.clear()
         found = check(text, capsys)
         assert len(compilations) == 1 and found == fresh(text, capsys, monkeypatch)
+
+
+def test_constants_of_requirements_are_judged_as_they_are_now(
+    compilations: list[str], capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = TEXT + "let half = most / 2\nrequire decode.tpot <= half\n"
+    check(text, capsys)
+    for bound in ("1 us", "30 us", "2 s"):
+        other = text.replace("30 ms", bound)
+        assert check(other, capsys) == fresh(other, capsys, monkeypatch)
+    assert len(compilations) == 4
+    assert check(text.replace("30 ms", "30 GB"), capsys)[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("let limit_a = 3 ms # why\nlet limit_b = 2 * limit_a", ""),
+        ("let limit_a = 3\nlet limit_b = 2\nphase decode { batch = limit_a }", "let limit_a = 3\nphase decode { batch = limit_a }"),
+        ("let limit_a = 3\nlet limit_b = limit_a\nphase d { b = limit_b }", "let limit_a = 3\nlet limit_b = limit_a\nphase d { b = limit_b }"),
+        ("block b(x) {\n  let limit_a = 3\nlet limit_b = 3\n}", "block b(x) {\n  let limit_a = 3\nlet limit_b = 3\n}"),
+        ("let hidden = 3\nlet limit_a = (3)\nlet limit_b = 1, let limit_c = 2", "let hidden = 3\nlet limit_a = (3)\nlet limit_b = 1, let limit_c = 2"),
+        ('let limit_a = 3\nserve s { trace = "limit_a.csv" }', 'let limit_a = 3\nserve s { trace = "limit_a.csv" }'),
+    ],
+)  # fmt: skip
+def test_constants_that_nothing_else_names(text: str, left: str) -> None:
+    """Those of library blocks are named there."""
+    base = spec_text(extra="")
+    source = Source("plan.moe", base + text + "\n")
+    own = kept_metrics.plan_text(load(Source("other.moe", base), Collector()), source)
+    assert own is not None and own.text == kept_metrics.said(base + left).text
 
 
 def test_a_requirement_may_be_wrong_without_a_plan(compilations: list[str], capsys: Capture) -> None:

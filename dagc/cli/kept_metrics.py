@@ -5,22 +5,24 @@ Requirements that name a serving are part of the plan: which servings are simula
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from ..base.diagnostics import MAX_STEPS, Collector, Diagnostic
 from ..base.kept_diagnostics import data_of, diagnostics_from
+from ..base.packaged import folder as packaged
 from ..base.said_text import Said, said
 from ..base.units import SCALAR, Quantity
+from ..lang import library
 from ..lang.values.evaluate import names_in
 
 if TYPE_CHECKING:
     from ..base.source import Source, Span
     from ..plan.plan import CompiledPlan
     from ..plan.pools import Pool
+    from ..spec.model import AttrValue
     from ..spec.spec import Spec
-
-T = TypeVar("T")
 
 MOST_SAID = 100
 """Diagnostics: of very many some are left out."""
@@ -32,16 +34,17 @@ class NotKept(Exception):
     """A requirement asks for something else than those of the run before."""
 
 
-class Known(Mapping[str, T]):
-    """What is kept, by name. Raises NotKept for all else."""
+class Known(Mapping[str, Quantity]):
+    """Metrics that are kept, and the constants of the text as it is now. Raises NotKept for all else."""
 
-    def __init__(self, known: Mapping[str, T]) -> None:
-        self.known = known
+    def __init__(self, known: Mapping[str, Quantity], constants: Mapping[str, AttrValue]) -> None:
+        self.known, self.constants = known, constants
 
-    def __getitem__(self, name: str) -> T:
-        if name not in self.known:
+    def __getitem__(self, name: str) -> Quantity:
+        found = self.known.get(name) if "." in name else self.constants.get(name)
+        if not isinstance(found, Quantity):
             raise NotKept(name)
-        return self.known[name]
+        return found
 
     def __iter__(self) -> Iterator[str]:
         raise NotKept("all of them")
@@ -70,16 +73,63 @@ class Named(Mapping[str, Any]):
 
 
 def plan_text(spec: Spec, source: Source) -> Said | None:
-    """What the text says of the plan: all but requirements that name no serving. None where they are not of this text."""
+    """What the text says of the plan: all but requirements that name no serving, and constants that nothing else names. None where requirements
+    are not of this text."""
     serves, text = {serve.name for serve in spec.serves}, source.text
     for requirement in spec.requirements:
         span = requirement.span
         if span is None or (span.source.name, span.source.text) != (source.name, source.text):
             return None
         if serves.isdisjoint(name.parts[0] for name in names_in(requirement.test)):
-            blank = "".join(each if each == "\n" else " " for each in span.text)
-            text = text[: span.start] + blank + text[span.end :]
-    return said(text)
+            text = _blanked(text, span.start, span.end)
+    places = _constants(text)
+    if places:
+        beside = library_text(source.text)
+        places = {name: place for name, place in places.items() if not _names(beside, name)}
+    while True:
+        left = text
+        for start, end in places.values():
+            left = _blanked(left, start, end)
+        free = {name: place for name, place in places.items() if not _names(left, name)}
+        if len(free) == len(places):
+            return said(left)
+        places = free
+
+
+def library_text(text: str) -> str:
+    """All that the library has beside a text: its blocks, and the presets that are named."""
+    root, names = packaged(library.PACKAGE), re.findall(r'\bfrom[ \t]+"([\w.-]+)"', text)
+    named = [root / library.folder(kind) / f"{name}.moe" for name in names for kind in ("hardware", "model", "serving")]
+    files = [*sorted(root.glob("*.moe")), *named]
+    return re.sub(r"#[^\n]*", "", "\n".join(file.read_text(encoding="utf-8") for file in files if file.is_file()))
+
+
+def _blanked(text: str, start: int, end: int) -> str:
+    return text[:start] + "".join(each if each == "\n" else " " for each in text[start:end]) + text[end:]
+
+
+def _names(text: str, name: str) -> bool:
+    return re.search(rf"\b{name}\b", text) is not None
+
+
+_TOKENS = re.compile(r'"[^"\n]*"|#[^\n]*|[(\[{]|[)\]}]|^let[ \t]+(?P<name>\w+)[ \t]*=[^\n#"()\[\]{},]*', re.MULTILINE)
+
+
+def _constants(text: str) -> dict[str, tuple[int, int]]:
+    """Where constants are written, each in a line of its own, without strings and brackets."""
+    found: dict[str, tuple[int, int]] = {}
+    depth = 0
+    for part in _TOKENS.finditer(text):
+        name, word = part["name"], part.group()
+        if name is not None:
+            after = text[part.end() : part.end() + 1]
+            if depth == 0 and name not in found and after in ("", "\n", "#"):
+                found[name] = part.span()
+        elif word in "([{":
+            depth += 1
+        elif word in ")]}":
+            depth -= 1
+    return found
 
 
 def entry(plan: CompiledPlan, loaded: Collection[Diagnostic], source: Source, own: Said) -> dict[str, Any] | None:
@@ -93,7 +143,7 @@ def entry(plan: CompiledPlan, loaded: Collection[Diagnostic], source: Source, ow
         return None
     return {
         "diagnostics": diagnostics,
-        "metrics": {name: [float(one.value), *one.dim] for name, one in plan.asked.items()},
+        "metrics": {name: [float(one.value), *one.dim] for name, one in plan.asked.items() if "." in name},
         "names": [list(plan.phases), list(plan.trainings), list(plan.servings)],
         "pools": [
             [
@@ -129,7 +179,7 @@ def judged(found: Any, spec: Spec, before: Collector, source: Source, own: Said)
         told = diagnostics_from(found["diagnostics"], source, own.back)
         for one in (*before.items, *told):
             out.take(one)
-        verdicts = require.run(spec, phases, (0.0, 0.0), pools, out, servings, Known(known), trainings)
+        verdicts = require.run(spec, phases, (0.0, 0.0), pools, out, servings, Known(known, spec.constants), trainings)
     except (AttributeError, KeyError, TypeError, ValueError, NotKept):
         return None
     if out.errors or len(out.items) > MOST_SAID or out.steps > MAX_STEPS // 2:
