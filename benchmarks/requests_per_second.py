@@ -87,8 +87,10 @@ def drawn(count: int, rate: float, prompt: float, output: float, shared: bool) -
         yield Request(at, tokens, 1 + int(output * math.exp(made.gauss(0.0, 0.8))), blocks)
 
 
-def timed(engine: Engine, requests: list[Request], runs: int) -> tuple[list[float], dict[str, int]]:
-    setup = Setup((Workers("both", 1, engine),))
+def timed(
+    engine: Engine, requests: list[Request], runs: int, route: str = "round_robin"
+) -> tuple[list[float], dict[str, int]]:
+    setup = Setup((Workers("both", 1, engine),), route)
     seconds = []
     for _ in range(runs):
         start = time.process_time()
@@ -108,8 +110,8 @@ def stepped(engine: Engine, requests: list[Request]) -> tuple[float, int]:
     return time.process_time() - start, slow.counts["steps"]
 
 
-def show(name: str, engine: Engine, requests: list[Request], runs: int, few: int) -> None:
-    seconds, counts = timed(engine, requests, runs)
+def show(name: str, engine: Engine, requests: list[Request], runs: int, few: int, route: str = "round_robin") -> None:
+    seconds, counts = timed(engine, requests, runs, route)
     best, median = len(requests) / min(seconds), len(requests) / statistics.median(seconds)
     print(
         f"{name}: {len(requests):,} requests, {counts['steps']:,} steps in {counts['events']:,} events: {best:,.0f} requests/s at best,"
@@ -159,6 +161,7 @@ def main() -> None:
     largest = max(-(-(request.prompt + request.output) // base.kv_block) for request in chat)
     show("chat, tight cache", replace(base, kv_blocks=max(1200, largest + 1)), chat, given.n, given.stepped)
     show("chat, 8 ranks", replace(base, ranks=8), chat, given.n, given.stepped)
+    show("chat, 144 ranks, the least loaded", replace(base, ranks=144), chat, given.n, 0, "least")
     shared = replace(base, batch_tokens=16384, chunk=16384, prefix_cache=True, prefix_block=BLOCK)
     show("long", replace(shared, prices=Prices(8.0)), long, given.n, given.stepped // 4)
     show("long, overloaded", shared, long, given.n, 0)
