@@ -72,7 +72,7 @@ def test_a_preset_without_its_calibration() -> None:
     [
         ("deepseek-r1", "fp8_block weights (bf16: embed, lm_head), bf16 activations"),
         ("gpt-oss-20b", "bf16 weights (mxfp4: experts), bf16 activations"),
-        ("olmoe-1b-7b", "active, stated 6.9e9), bf16\n"),
+        ("olmoe-1b-7b", "active, stated 6.9B), bf16\n"),
     ],
 )
 def test_the_head_of_a_report_names_the_dtypes_of_weights(model: str, words: str) -> None:
