@@ -11,6 +11,7 @@ from conftest import ROOT, spec_text
 import dagc
 from dagc.base.diagnostics import Collector, Diagnostic
 from dagc.base.source import Source
+from dagc.importers.huggingface import import_config
 from dagc.lang.load import load
 
 V4 = 'model from "deepseek-v4-flash" {{ {} }}'
@@ -95,15 +96,29 @@ def test_of_a_config_the_fields_that_the_values_are_made_of_are_named(tmp_path: 
     assert "`attention.head_dim` is `config.head_dim` of the config" in found.because
 
 
-def test_a_value_that_an_architecture_makes_of_a_config_is_told_at_the_model(tmp_path: Path) -> None:
+def test_a_value_that_an_architecture_makes_of_a_config_is_told_at_the_field(tmp_path: Path) -> None:
     (tmp_path / "plan.moe").write_text(spec_with(f'model from "{config_with(tmp_path, head_dim=3).name}" {{ }}'))
     with pytest.raises(dagc.SpecError) as raised:
         dagc.compile(tmp_path / "plan.moe")
     found = raised.value.diagnostics[0]
-    assert (
-        found.message.startswith("`fraction` must be") and found.span is not None and found.span.text == '"config.json"'
-    )
+    assert found.message.startswith("`fraction` must be") and found.span is not None
+    assert found.span.text == '"qk_rope_head_dim"' and found.file.endswith("config.json")
     assert found.also[0].text.startswith("this is 21.3") and found.also[0].span.source.name.startswith("library/")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message", "at"),
+    [
+        ({"num_hidden_layers": True}, "is a number", '"num_hidden_layers"'),
+        ({"vocab_size": -1}, "`vocab` must be at least 1", '"vocab_size"'),
+        ({"rope_scaling": {"rope_type": "dynamic", "factor": 4}}, "`scaling` cannot be `dynamic`", '"rope_type"'),
+    ],
+)
+def test_imports_name_the_field_too(tmp_path: Path, fields: dict[str, object], message: str, at: str) -> None:
+    with pytest.raises(dagc.SpecError) as raised:
+        import_config(str(config_with(tmp_path, **fields)))
+    found = raised.value.diagnostics[0]
+    assert found.span is not None and found.span.text == at and found.also[-1].span.source.name.startswith("library/")
 
 
 def test_a_field_that_a_config_lacks_is_told_at_the_file(tmp_path: Path) -> None:

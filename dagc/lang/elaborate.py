@@ -334,7 +334,7 @@ class Elaborator:
         first = len(self.out.items)
         found = read_model(name, body, self.presets.names(), at.layers, at.blocks, checkpoint)
         if len(self.out.items) > first:
-            self.out.retell(first, lambda told: _where_asked(told, section))
+            self.out.retell(first, lambda told: _where_asked(told, section, self.config))
         return found
 
     def model_named(self, name: str, span: Span) -> Model | None:
@@ -359,9 +359,13 @@ class Elaborator:
         return read_workload(body, self.names(), base, section.kind_span)
 
 
-def _where_asked(found: Diagnostic, section: ast.Section) -> Diagnostic:
-    """What is wrong with a value of a preset or an architecture, told at the model that has it, the line of the library below."""
+def _where_asked(found: Diagnostic, section: ast.Section, config: Config | None) -> Diagnostic:
+    """What is wrong with a value of a preset or an architecture, told at the field of the config that it is made of, else at the model that has
+    it; the line of the library below."""
     if found.span is None or library.ships(section.kind_span.source) or not library.ships(found.span.source):
         return found
-    at = section.kind_span if section.preset is None else section.preset.span
+    asked = section.kind_span if section.preset is None else section.preset.span
+    fields = re.findall(r"config\.([\w.]+)", found.span.text) if config is not None else []
+    places = (config.made_at(field.split("."), asked) for field in fields if config is not None)
+    at = next((place for place in places if place is not asked), asked)
     return replace(found, span=at, label="", also=(Label(found.span, found.label or "in the library"), *found.also))

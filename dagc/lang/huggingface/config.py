@@ -83,6 +83,15 @@ class Config:
                 return Span(self.source, *found)
         return otherwise
 
+    def made_at(self, parts: Sequence[str], otherwise: Span) -> Span:
+        """Where the file has what a field is made of: rotary fields have gone by several names."""
+        ways = [parts]
+        if parts[0] == "rope":
+            names = {"type": ("rope_type", "type"), "theta": ("rope_theta",)}.get(parts[-1], parts[-1:])
+            ways += [(section, name) for section in ROPE_SECTIONS for name in names] + [names]
+        found = (self.place(way, otherwise) for way in ways)
+        return next((place for place in found if place is not otherwise), otherwise)
+
     def short(self, parts: Sequence[str], have: int, wanted: int, span: Span, out: Collector) -> None:
         """Of a list that has an item for each layer."""
         name = ".".join(parts)
