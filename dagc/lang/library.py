@@ -88,15 +88,18 @@ def preset(kind: str, name: str) -> Source | None:
     for owner, root in libraries()[0]:
         shared = root / folder(kind) / f"{name}.moe"
         if shared.is_file():
+            _owners.add(owner)
             return Source(f"{owner}/{folder(kind)}/{name}.moe", shared.read_text(encoding="utf-8"))
     return None
 
 
+_owners = {"library"}
+"""Of presets that were read: dagc, and installed libraries. Who looked for these again at every model would keep no verdict."""
+
+
 def ships(source: Source) -> bool:
     """Whether a file came with dagc, or with an installed library."""
-    from ..base.entry_points import libraries
-
-    return source.name.split("/")[0] in ("library", *(owner for owner, _ in libraries()[0]))
+    return source.name.partition("/")[0] in _owners
 
 
 def architecture(kind: str) -> Source | None:
