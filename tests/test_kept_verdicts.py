@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import spec_text
+from conftest import EXAMPLES, spec_text
 
 from dagc.base import entry_points, said_text, user_cache
 from dagc.cli import kept_metrics, kept_verdicts, main
@@ -68,6 +68,15 @@ def test_the_second_run_prints_the_same_and_compiles_nothing(
     assert first[0] == 1 and first[1] and len(entries(spec)) == 1
     assert run(capsys, "plan.moe", *more) == first
     assert compilations == ["plan.moe"]
+
+
+@pytest.mark.parametrize("name", ["three_link_levels", "residual_streams"])
+def test_presets_of_dagc_ask_no_other_package(spec: Path, compilations: list[str], capsys: Capture, name: str) -> None:
+    """A verdict that does is not kept."""
+    spec.write_text((EXAMPLES[0].parent / f"{name}.moe").read_text())
+    for _ in range(2):
+        run(capsys, "plan.moe")
+    assert compilations == ["plan.moe"] and len(entries(spec)) == 1
 
 
 def test_a_verdict_of_several_specs(spec: Path, compilations: list[str], capsys: Capture) -> None:
