@@ -13,6 +13,7 @@ from dagc.base.diagnostics import Collector, Diagnostic
 from dagc.base.source import Source
 from dagc.importers.huggingface import import_config
 from dagc.lang.load import load
+from dagc.pipeline.compile import compile_source
 
 V4 = 'model from "deepseek-v4-flash" {{ {} }}'
 DELTA = 'model from "qwen3-next-80b-a3b" { }'
@@ -166,3 +167,14 @@ def test_what_a_preset_reads_is_not_told() -> None:
         )
         == []
     )
+
+
+def test_files_of_a_spec_in_a_folder_called_library_are_its_own() -> None:
+    """They were taken for dagc's by that name: errors were told at the line of the model, and warnings not at all."""
+    text = spec_with('model from "mixtral-8x7b" { attention { kind = mla, window = 99 } }', kind="decode")
+    found = []
+    for name in ("library/plan.moe", "plan.moe"):
+        with pytest.raises(dagc.SpecError) as raised:
+            compile_source(Source(name, text))
+        found.append([(d.code, d.message, d.span and (d.file == name, d.span.start)) for d in raised.value.diagnostics])
+    assert found[0] == found[1] and len(found[0]) > 1

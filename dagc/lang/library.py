@@ -5,14 +5,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..base.diagnostics import Collector
 from ..base.packaged import folder as packaged
 from ..base.source import Source
 from ..base.syntax import ast
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
 
 MAX_NAME = 128
 
@@ -88,18 +91,27 @@ def preset(kind: str, name: str) -> Source | None:
     for owner, root in libraries()[0]:
         shared = root / folder(kind) / f"{name}.moe"
         if shared.is_file():
-            _owners.add(owner)
+            _owners[owner] = root
             return Source(f"{owner}/{folder(kind)}/{name}.moe", shared.read_text(encoding="utf-8"))
     return None
 
 
-_owners = {"library"}
-"""Of presets that were read: dagc, and installed libraries. Who looked for these again at every model would keep no verdict."""
+_owners: dict[str, Traversable] = {}
+"""Installed libraries of which presets were read. Who looked for all of them at every model would keep no verdict."""
 
 
 def ships(source: Source) -> bool:
-    """Whether a file came with dagc, or with an installed library."""
-    return source.name.partition("/")[0] in _owners
+    """Whether a file came with dagc, or with an installed library: a spec may be in a folder of such a name, too."""
+    owner, _, rest = source.name.partition("/")
+    return (owner == "library" or owner in _owners) and _text(owner, rest) == source.text
+
+
+@lru_cache(maxsize=64)
+def _text(owner: str, path: str) -> str | None:
+    if not all(map(_is_name, path.split("/"))):
+        return None
+    file = (packaged(PACKAGE) if owner == "library" else _owners[owner]).joinpath(path)
+    return file.read_text(encoding="utf-8") if file.is_file() else None
 
 
 def architecture(kind: str) -> Source | None:
