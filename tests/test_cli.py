@@ -161,7 +161,7 @@ def test_an_internal_error_is_three_and_shows_no_traceback(monkeypatch: pytest.M
     def broken(*args: object, **kwargs: object) -> None:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr("dagc.pipeline.compile.compile_source", broken)
+    monkeypatch.setattr("dagc.pipeline.compile.compile_spec", broken)
     monkeypatch.delenv("DAGC_DEBUG", raising=False)
     assert main(["check", str(ROOT / "examples/plan_a.moe")]) == 3
     assert "internal error" in capsys.readouterr().err
@@ -171,7 +171,7 @@ def test_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
     def stopped(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dagc.pipeline.compile.compile_source", stopped)
+    monkeypatch.setattr("dagc.pipeline.compile.compile_spec", stopped)
     assert main(["check", str(ROOT / "examples/plan_a.moe")]) == 130
 
 
