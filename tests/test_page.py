@@ -15,8 +15,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from conftest import compiled, spec_text
+from conftest import INFERENCE, compiled, spec_text
 from text_widths import clashes
+from tiers import exhaustive, spread
 
 import dagc
 from dagc.api import Plan
@@ -80,6 +81,14 @@ def read(html: str) -> Reader:
     return reader
 
 
+@pytest.fixture(
+    params=spread([path.stem for path in INFERENCE], {"plan_a", "qwen3_235b_two_pools", "residual_streams"})
+)
+def paged(request: pytest.FixtureRequest) -> str:
+    """Of the examples, those whose pages have every section between them: servings, pools and streams."""
+    return str(request.param)
+
+
 @cache
 def page(name: str) -> str:
     return compiled(name).html()
@@ -90,8 +99,8 @@ def read_page(name: str) -> Reader:
     return read(page(name))
 
 
-def test_a_page_has_everything_and_loads_nothing(example_name: str) -> None:
-    example, html, reader = compiled(example_name), page(example_name), read_page(example_name)
+def test_a_page_has_everything_and_loads_nothing(paged: str) -> None:
+    example, html, reader = compiled(paged), page(paged), read_page(paged)
     assert len(html.encode()) <= 500_000
     names = [name for name, _ in reader.tags]
     assert names.count("script") == names.count("style") == 1
@@ -109,8 +118,8 @@ def test_a_page_has_everything_and_loads_nothing(example_name: str) -> None:
     assert reader.text.index("Requirements") < reader.text.index("Stages")
 
 
-def test_ids_are_single_and_links_lead_somewhere(example_name: str) -> None:
-    reader = read_page(example_name)
+def test_ids_are_single_and_links_lead_somewhere(paged: str) -> None:
+    reader = read_page(paged)
     ids = [a["id"] for _, a in reader.tags if a.get("id")]
     assert len(ids) == len(set(ids))
     wanted = {str(a["href"])[1:] for name, a in reader.tags if name == "a"}
@@ -294,8 +303,8 @@ def test_a_ring_and_a_merge_are_drawn_as_what_runtimes_call_them(kind: str, phas
     assert known_as <= {name for name, _ in boxes} and all(COLORS[name] == fill for name, fill in boxes)
 
 
-def test_ids_are_one_of_a_kind(example_name: str) -> None:
-    ids = re.findall(r'\bid="([^"]*)"', page(example_name))
+def test_ids_are_one_of_a_kind(paged: str) -> None:
+    ids = re.findall(r'\bid="([^"]*)"', page(paged))
     assert len(ids) > 100 and len(set(ids)) == len(ids)
 
 
@@ -373,6 +382,7 @@ def test_no_half_written_file(tmp_path: Path, capsys: Capture) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["old.html"]
 
 
+@exhaustive
 def test_the_gallery_is_made_by_its_command(tmp_path: Path) -> None:
     """The same pictures as are committed, figure by figure: `python docs/gallery.py` makes those anew that are older than the costs."""
     docs = Path(__file__).parent.parent / "docs"
@@ -385,10 +395,10 @@ def test_the_gallery_is_made_by_its_command(tmp_path: Path) -> None:
     assert not older, "run `python docs/gallery.py`"
 
 
-def test_every_figure_of_a_phase_stands_once(example_name: str) -> None:
+def test_every_figure_of_a_phase_stands_once(paged: str) -> None:
     """What a kind calls its time too."""
-    example = compiled(example_name)
-    found = re.findall(r'<dl class="cards">(.*?)</dl>', page(example_name), re.S)
+    example = compiled(paged)
+    found = re.findall(r'<dl class="cards">(.*?)</dl>', page(paged), re.S)
     assert len(found) == len(example.phases) + len(example.rows("servings"))
     for cards, result in zip(found, example.phases.values(), strict=False):
         titles = re.findall(r"<dt>(.*?)</dt>", cards)

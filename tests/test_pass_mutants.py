@@ -16,7 +16,7 @@ from mutants.strategy import not_carried_out, wrong_ids
 from mutants.survivors import reason, survivors
 from tiers import spread
 
-COUNT = examples(10, 10)
+COUNT = examples(10, 5)
 
 
 @cache

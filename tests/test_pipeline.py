@@ -157,7 +157,7 @@ def test_analyses_follow_in_the_list(example: Plan) -> None:
         AddUpMemory().run(Findings(result.graph, example.units[name]))
 
 
-@settings(max_examples=examples(100), deadline=None)
+@settings(max_examples=examples(100, 12), deadline=None)
 @given(st.lists(PASSES, min_size=1, max_size=4))
 def test_a_pipeline_reads_back_equal(passes: list[Step]) -> None:
     text = show(passes)

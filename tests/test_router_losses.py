@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import ROOT
-from tiers import in_turn
+from tiers import spread
 from training_steps import Step, small_step, training_text
 
 import dagc
@@ -183,7 +184,13 @@ LOWERINGS = {
 }
 
 
-@pytest.mark.parametrize(("name", "over"), in_turn(LOWERINGS, ["rank", "sequence", "micro_batch"]))
+@pytest.mark.parametrize(
+    ("name", "over"),
+    spread(
+        product(LOWERINGS, ["rank", "sequence", "micro_batch"]),
+        {("flat", "rank"), ("gathered", "sequence"), ("folded", "micro_batch")},
+    ),
+)
 def test_every_lowering_has_the_losses_and_gradients_of_the_model(name: str, over: str) -> None:
     found = proof(step(LOWERINGS[name], f"aux_loss = 0.5, aux_loss_over = {over}, z_loss = 0.1"))
     assert found.holds, found

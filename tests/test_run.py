@@ -16,7 +16,7 @@ import pytest
 from conftest import ROOT, spec_text
 from state_specs import GROUPED, LINEAR, SPARSE, state_spec
 from test_handed_on import CHOOSES
-from tiers import spread
+from tiers import exhaustive, spread
 
 import dagc
 from dagc.base.collectives import REQUESTS
@@ -153,6 +153,7 @@ def test_a_cpu_is_not_compared_with_the_estimate_of_a_gpu(device: str) -> None:
 
 
 @needs_torch
+@exhaustive
 def test_torchrun_starts_it_too(tmp_path: Path) -> None:
     spec = tmp_path / "p.moe"
     spec.write_text(spec_text(phase="gpus = 0..1, tp = 2"))

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from conftest import examples, spec_text, whole
 from state_specs import GROUPED, state_spec
+from tiers import exhaustive
 
 import dagc
 from dagc.api import Plan
@@ -685,6 +686,7 @@ def test_the_answer_is_the_same_whoever_costs_the_plans() -> None:
     assert replace(one.certificate, seconds=0.0) == replace(two.certificate, seconds=0.0)
 
 
+@exhaustive
 def test_the_answer_is_the_same_on_a_dask_cluster_and_a_lost_cluster_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     distributed = pytest.importorskip("distributed", reason="Dask is an extra: pip install -e '.[dask]'")
     text = everything("decode", 4)
@@ -710,6 +712,7 @@ def test_the_answer_is_the_same_on_a_dask_cluster_and_a_lost_cluster_is_said(mon
     assert replace(here.certificate, seconds=0.0) == replace(there.certificate, seconds=0.0)
 
 
+@exhaustive
 def test_servings_choose_the_plan(tmp_path: Path) -> None:
     text = spec_text(
         kind="prefill", gpus=4, phase="gpus = 0..3, tp = any(2, 4), dp = any(1, 2)",

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, spec_text
 from drawings import faults
-from tiers import spread
+from tiers import exhaustive, spread
 
 import dagc
 from dagc.base.diagnostics import Collector
@@ -228,6 +228,7 @@ def test_pictures_and_page_are_whole() -> None:
     jsonschema.validate(json.loads(made["plan.search.json"]), SCHEMA)
 
 
+@exhaustive
 def test_the_documented_answer_is_that_of_the_command(
     request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

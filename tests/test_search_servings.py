@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from conftest import spec_text
+from tiers import exhaustive
 
 import dagc
 from dagc.base.diagnostics import Collector, SpecError
@@ -124,6 +125,7 @@ def test_what_is_required_of_servings_counts_where_figures_of_phases_are_searche
     assert found.best is not None and found.complete and found.best.values == every.ranked[best].values
 
 
+@exhaustive
 def test_a_search_that_finds_none_says_how_near_the_nearest_is() -> None:
     either = "attention { dp = any, tp = any }"
     found = search(opened(under_traffic("1 us", either)), Asked(top=1))

@@ -13,7 +13,7 @@ import jsonschema
 import numpy as np
 import pytest
 from conftest import ROOT, examples, spec_text, whole
-from tiers import spread
+from tiers import exhaustive, spread
 
 import dagc
 from dagc.api import Plan
@@ -295,6 +295,7 @@ def test_a_search_has_equal_stages(tmp_path: Path) -> None:
         assert "trains: a search has equal stages" in found.message + "".join(found.because)
 
 
+@exhaustive
 def test_a_budget_is_kept_and_has_a_good_plan_early(monkeypatch: pytest.MonkeyPatch) -> None:
     """By a clock on which a glance takes a second and a plan of what was glanced at a tenth: bounds that promise much are not all that is looked
     at, and nothing is begun that there is no time for."""

@@ -14,7 +14,7 @@ from conftest import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pools_reference import Several
-from tiers import in_turn, spread
+from tiers import exhaustive, in_turn, spread
 
 from dagc.serving.pools import Run
 from dagc.serving.records import Engine, Line, Load, Outcome, Request, Setup, Switch, Transfer, Workers
@@ -304,6 +304,7 @@ def test_round_robin_makes_arrivals_of_each_worker_more_even() -> None:
     assert wait_s == pytest.approx(erlang_arrivals(3, rate / 3, SERVICE_S), rel=0.1)
 
 
+@exhaustive
 def test_least_loaded_is_between_one_queue_and_round_robin() -> None:
     rate = 0.7 * 3 / SERVICE_S
     waits = [

@@ -19,6 +19,7 @@ import dask_workers
 import pytest
 from conftest import ROOT, spec_text
 from faulty_points import dies, dies_once, ended_once, sleeps
+from tiers import exhaustive
 
 import dagc
 import dagc.optimize.clusters
@@ -157,6 +158,7 @@ def test_a_ray_cluster_that_loses_a_worker_gives_the_same_rows(tmp_path: Path) -
     assert [r.settings for r in lost if r.errors == given_up] == [{"wide": "2", "unused": "3"}]
 
 
+@exhaustive
 def test_a_worker_that_is_told_to_end_is_a_lost_one(tmp_path: Path) -> None:
     """Also where the process that waits for it handles that signal, as a command does."""
     before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit("the parent's"))

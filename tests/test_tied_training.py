@@ -101,7 +101,7 @@ def test_the_model_has_one_table() -> None:
     assert all(np.abs(found - part).max() > 1e-3 * np.abs(found).max() for part in both)
 
 
-@pytest.mark.parametrize("phase", spread(PHASES, lambda name: name not in ("no zero", "zero 2", "one stage, zero 3")))
+@pytest.mark.parametrize("phase", spread(PHASES, {"one stage", "zero 1", "a V"}))
 def test_every_lowering_has_the_gradient_and_the_table_of_the_model(phase: str) -> None:
     """Loss, the sum of both gradients, and every copy of the new table."""
     own = step(phase)
@@ -199,7 +199,7 @@ def states(of: Plan) -> list[tuple[float, float, float]]:
     return [(m.weights_B, m.gradients_B, m.optimizer_B) for m in of.trainings["step"].memory]
 
 
-@pytest.mark.parametrize("phase", spread(PHASES, lambda name: name not in ("no zero", "zero 2", "one stage, zero 3")))
+@pytest.mark.parametrize("phase", spread(PHASES, {"one stage", "zero 1", "a V"}))
 def test_it_is_held_once_where_both_ends_are_on_one_gpu(phase: str) -> None:
     """Weight in bf16, sum in fp32, master copy and two moments in fp32, over the ranks that share them; a copy on each end otherwise."""
     own, other = states(plan(phase)), states(plan(phase, "false"))
@@ -252,7 +252,7 @@ def mutants() -> tuple[SourceMutant, ...]:
 def test_no_broken_pass_goes_unnoticed() -> None:
     """One comparison, branch or element changed: the lowering stops, is refused or differs, or the copies are not where they belong."""
     escaped = []
-    for mutant in sampled([m for m in mutants() if NOT_NOTICED not in m.name], examples(10, 10), seed=1):
+    for mutant in sampled([m for m in mutants() if NOT_NOTICED not in m.name], examples(10, 4), seed=1):
         with mutant.applied():
             try:
                 fine = all(

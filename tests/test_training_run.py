@@ -22,7 +22,7 @@ import jsonschema
 import pytest
 from test_handed_on import SCORED, STEP
 from test_training_schedules import FOR_GOLDENS, sizes
-from tiers import spread
+from tiers import left_out, spread
 from training_steps import small_step, training_text
 
 import dagc
@@ -75,7 +75,7 @@ def test_every_schedule_runs() -> None:
 
 
 @needs_torch
-@pytest.mark.parametrize("schedule", spread(STEPS, {"dualpipe", "zb_h2", "zb_v"}))
+@pytest.mark.parametrize("schedule", spread(STEPS, {"dualpipe", "zb_v"}))
 def test_processes_make_the_step_that_the_model_makes(schedule: str, tmp_path: Path) -> None:
     spec = tmp_path / "p.moe"
     spec.write_text(text_of(schedule))
@@ -143,10 +143,12 @@ def test_a_wrong_step_is_noticed(phase: str, faults: dict[str, Any], differs: st
 @pytest.mark.parametrize(
     ("phase", "delayed", "said"),
     [
-        (
-            "gpus = 0..1, pp = 2, microbatches = 3",
-            ["sparse.0/gqa.o", 0],
-            "process 1 in cell F0: the activation of micro-batch 0 for virtual stage 1 did not come from process 0",
+        left_out(
+            (
+                "gpus = 0..1, pp = 2, microbatches = 3",
+                ["sparse.0/gqa.o", 0],
+                "process 1 in cell F0: the activation of micro-batch 0 for virtual stage 1 did not come from process 0",
+            )
         ),
         (
             "gpus = 0..1, dp = 2",

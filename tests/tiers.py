@@ -16,6 +16,15 @@ exhaustive = pytest.mark.exhaustive
 
 WHOLE = {
     "test_training_schedules.py::test_orders_are_those_of_pytorch": "importing its schedules takes longer than all other tests of them",
+    "test_page.py::test_the_gallery_is_made_by_its_command": "it draws all figures of several examples, which others of the file draw on three, to see that files are current",
+    "test_run.py::test_torchrun_starts_it_too": "a process of torchrun takes longer than ranks; test_processes_find_each_other_by_torchruns_variables has what it tells them",
+    "test_search.py::test_servings_choose_the_plan": "test_search_servings.py compares plans by what requests see, and says so",
+    "test_search.py::test_the_answer_is_the_same_on_a_dask_cluster_and_a_lost_cluster_is_said": "test_sweep.py has a cluster of Dask, and the test before it other workers",
+    "test_search_answer.py::test_the_documented_answer_is_that_of_the_command": "it searches a whole example to compare words that the tests before it show on a small one",
+    "test_search_servings.py::test_a_search_that_finds_none_says_how_near_the_nearest_is": "test_search.py says it of searches without servings",
+    "test_search_training.py::test_a_budget_is_kept_and_has_a_good_plan_early": "test_search.py::test_time_is_up_even_where_nothing_was_found has a budget that is kept",
+    "test_serving_pools.py::test_least_loaded_is_between_one_queue_and_round_robin": "the tests before it compare one queue and round robin with the books, and one after it has the least loaded",
+    "test_sweep.py::test_a_worker_that_is_told_to_end_is_a_lost_one": "test_points_of_a_lost_worker_are_done_again loses one that is killed",
 }
 """Tests of which the default run has nothing, each with why."""
 
