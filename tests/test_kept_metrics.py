@@ -14,8 +14,9 @@ from conftest import spec_text
 from test_kept_verdicts import Capture, run
 
 from dagc.base import user_cache
-from dagc.base.diagnostics import Collector
-from dagc.base.source import Source
+from dagc.base.diagnostics import Collector, Diagnostic
+from dagc.base.frozen import replace
+from dagc.base.source import Source, Span
 from dagc.cli import kept_metrics, kept_verdicts
 from dagc.lang.load import load
 from dagc.pipeline import compile as pipeline
@@ -221,3 +222,15 @@ def test_what_a_text_says_of_the_plan() -> None:
     assert own is not None and own.text.count("require") == 1 and SERVED.strip() in own.text
     assert own.text.startswith("moe 1\n") and own.place(SERVING.index("require")) is None
     assert kept_metrics.plan_text(spec, Source("other.moe", SERVING)) is None
+
+
+def test_what_is_told_of_another_file_is_of_no_requirement_of_this_one() -> None:
+    """At the place that one has here: such a plan is not kept, instead of without the warning."""
+    source, out = Source("plan.moe", TEXT), Collector()
+    spec = load(source, out)
+    plan = pipeline.compile_spec(spec, out)
+    own = kept_metrics.plan_text(spec, source)
+    place = plan.spec.requirements[0].span
+    assert own is not None and place is not None and kept_metrics.entry(plan, (), source, own) is not None
+    told = Diagnostic("W06", "doubtful", Span(Source("library/blocks.moe", TEXT), place.start, place.end))
+    assert kept_metrics.entry(replace(plan, diagnostics=(*plan.diagnostics, told)), (), source, own) is None

@@ -162,7 +162,11 @@ SIZES_OF_POOL = ("weights_B", "copies_B", "kv_cache_B", "work_B", "reserve_B", "
 
 
 def _within(span: Span | None, others: list[Span]) -> bool:
-    return span is not None and any(one.start <= span.start and span.end <= one.end for one in others)
+    if span is None:
+        return False
+    return any(
+        one.source.name == span.source.name and one.start <= span.start and span.end <= one.end for one in others
+    )
 
 
 def judged(found: Any, spec: Spec, before: Collector, source: Source, own: Said) -> CompiledPlan | None:
