@@ -40,6 +40,8 @@ SHOWN = {
     "three_link_levels",
 }  # fmt: skip
 """Of these, some of each kind of phase, pool, link and layer: the default run tries on them what is said of every example."""
+FEW = {"custom_attention", "deepseek_v3_expert_gpus", "qwen3_30b_drafts"}
+"""Of these, those that tests have which take long, and show their rule on small plans too."""
 
 
 def examples(count: int, shown: int | None = None) -> int:
@@ -144,6 +146,10 @@ def share_servings(patch: pytest.MonkeyPatch, *, keep: bool = False) -> None:
 def shared_servings(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests of what is done with a serving, not of how it is simulated."""
     share_servings(monkeypatch)
+
+
+few_examples = pytest.mark.parametrize("example_name", spread([p.stem for p in INFERENCE], FEW))
+"""Of a test of `example`: the default run has these."""
 
 
 @pytest.fixture(params=spread([p.stem for p in INFERENCE], SHOWN))

@@ -203,7 +203,12 @@ def loss_of(twin: Twin, weights: WeightSource) -> float:
     return float(np.mean(RankMachine(twin.model, replace(inputs, weights=weights), single()).run()))
 
 
-@pytest.mark.parametrize("model", [*MODELS, "mixtral-8x7b, dropout = 30%"])
+@pytest.mark.parametrize(
+    "model",
+    spread(
+        [*MODELS, "mixtral-8x7b, dropout = 30%"], {"deepseek-v3.2", "qwen3-next-80b-a3b", "mixtral-8x7b, dropout = 30%"}
+    ),
+)
 def test_gradients_of_a_model_are_the_slopes_of_its_loss(model: str) -> None:
     """By central differences, along a random direction in the weights of each layer."""
     name, _, words = model.partition(", ")
@@ -251,10 +256,17 @@ def test_weights_without_a_gradient_are_those_that_choose() -> None:
 # -- another program's gradients ---------------------------------------------------------------------
 
 DISTINCT = (
-    "dbrx", "deepseek_v2", "deepseek_v3_yarn", "deepseek_v32", "gemma2", "glm4_moe", "glm_moe_dsa_shared", "longcat_flash", "gpt_neox", "gpt_oss_yarn", "llama4", "llama_bias_tied",
-    "minimax_m2", "mixtral", "nemotron", "phimoe_jitter", "qwen3_next", "qwen3_5_moe",
-)  # fmt: skip
-"""One of each architecture."""
+    "deepseek_v2",
+    "deepseek_v32",
+    "gemma2",
+    "gpt_neox",
+    "gpt_oss_yarn",
+    "llama_bias_tied",
+    "minimax_m2",
+    "nemotron",
+    "qwen3_next",
+)
+"""Those with every kind of attention, norm, activation and router."""
 REFERENCES = [path.parent for path in sorted((ROOT / "tests" / "data" / "reference").glob("*/slopes.npz"))]
 
 
@@ -527,7 +539,7 @@ def test_a_wrong_gradient_is_found() -> None:
         for segment in step.placed.segments
         for what, new in mutants(segment)
     ]
-    tried = random.Random(5).sample(broken, min(len(broken), examples(20, 20)))
+    tried = random.Random(5).sample(broken, min(len(broken), examples(20, 8)))
     for what, graph in tried:
         by = is_found(graph)
         assert by, what

@@ -34,7 +34,11 @@ pytestmark = pytest.mark.usefixtures("shared_servings")
 Capture = pytest.CaptureFixture[str]
 MIXTRAL = str(ROOT / "examples" / "mixtral_8xh100.moe")
 EXAMPLES = [example for page in PAGES.values() for example in page.examples]
-FIRST = [page.examples[0] for name, page in PAGES.items() if name not in ("run", "measure")]
+FIRST = [
+    page.examples[0]
+    for name, page in PAGES.items()
+    if name not in ("run", "measure", "init", "serve", "survive", "fit")
+]
 """Of each command; tests/test_run.py and tests/test_measure.py import PyTorch."""
 REQUESTS = "arrival_s,input_tokens,output_tokens,ttft_ms,tpot_ms\n" + "".join(
     f"{k / 2},3000,500,{900 + k},{20 + k % 3}\n" for k in range(40)

@@ -12,7 +12,7 @@ import jsonschema
 import networkx as nx
 import orjson
 import pytest
-from conftest import ROOT, spec_text
+from conftest import ROOT, few_examples, spec_text
 
 import dagc
 from dagc.api import Plan
@@ -139,6 +139,7 @@ def phase_figures(plan: Plan, phase: str) -> Any:
     return found
 
 
+@few_examples
 def test_examples_compile_again_to_the_same_cost(example: Plan) -> None:
     for phase in example.phases:
         data = dumps(graph_object(example, phase))

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import random_plans
-from conftest import ROOT, examples, spec_text
+from conftest import ROOT, examples, few_examples, spec_text
 from hypothesis import HealthCheck, given, settings
 from tiers import spread
 from training_steps import step_of, training_text
@@ -65,6 +65,7 @@ def levels_read_back(unit: Unit, ends: bool = False) -> list[str]:
     return names
 
 
+@few_examples
 def test_every_level_reads_back_equal(example: Plan) -> None:
     for unit in example.units.values():
         assert levels_read_back(Unit(unit.spec, unit.phase)) == ["expand", *PASSES]
@@ -73,7 +74,7 @@ def test_every_level_reads_back_equal(example: Plan) -> None:
 PAIRS = [(model, strategy) for i, model in enumerate(MODELS) for strategy in list(STRATEGIES)[i % 2 :: 2]]
 
 
-@pytest.mark.parametrize(("model", "strategy"), spread(PAIRS, of=lambda pair: pair[0]))
+@pytest.mark.parametrize(("model", "strategy"), spread(PAIRS, PAIRS[::7]))
 def test_every_preset_reads_back_equal(model: str, strategy: str) -> None:
     """Every model under two of the strategies, before all passes and behind them; what is between has the ops of other tests here."""
     kind, phase = STRATEGIES[strategy]
@@ -108,7 +109,7 @@ STEPS = {
 }
 
 
-@pytest.mark.parametrize("strategy", spread(STEPS, ("folded", "pipeline", "8 bits")))
+@pytest.mark.parametrize("strategy", spread(STEPS, ("folded", "8 bits")))
 def test_every_level_of_a_training_step_reads_back_equal(strategy: str) -> None:
     """Cells, gradients that layers hand back, and those that they are handed."""
     step = step_of(training_text(STEPS[strategy]))

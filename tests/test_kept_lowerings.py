@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import EXAMPLES, ROOT, SHOWN, examples, spec_text
+from conftest import EXAMPLES, FEW, ROOT, examples, spec_text
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from random_plans import plans
@@ -74,7 +74,7 @@ TECHNIQUES = sorted((ROOT / "examples/techniques").glob("*.moe"))
 
 @pytest.mark.parametrize(
     "path",
-    spread([*EXAMPLES, *TECHNIQUES], lambda path: path in TECHNIQUES[::2] or path.stem in SHOWN),
+    spread([*EXAMPLES, *TECHNIQUES], lambda path: path in TECHNIQUES[::4] or path.stem in FEW),
     ids=lambda path: path.stem,
 )
 def test_examples_at_other_sizes(path: Path) -> None:
@@ -89,7 +89,7 @@ def test_examples_at_other_sizes(path: Path) -> None:
         assert kept[2] or phase.exits, phase.name
 
 
-@settings(deadline=None, max_examples=examples(12), suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=examples(12, 2), suppress_health_check=list(HealthCheck))
 @given(plans(uses=True), st.data())
 def test_any_plan_at_other_sizes(case: tuple[str, str], data: st.DataObject) -> None:
     """Some of the sizes are refused: with the same words."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import EXAMPLES, ROOT, SHOWN, spec_text
+from conftest import EXAMPLES, FEW, ROOT, spec_text
 from tiers import spread
 
 import dagc
@@ -42,7 +42,7 @@ def said(plan: dagc.Plan) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize(
-    "path", spread(EXAMPLES, lambda path: path.stem in {*SHOWN, "mixtral_pretrain"}), ids=lambda path: path.stem
+    "path", spread(EXAMPLES, lambda path: path.stem in {*FEW, "mixtral_pretrain"}), ids=lambda path: path.stem
 )
 def test_a_changed_text_compiles_to_the_same(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Comments above and below: what is told is at its new lines."""

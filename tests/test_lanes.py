@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 
 import networkx as nx
 import pytest
-from conftest import INFERENCE, compiled, spec_text
+from conftest import INFERENCE, compiled, few_examples, spec_text
 from text_widths import clashes
 from tiers import in_turn
 
@@ -227,6 +227,7 @@ def test_geometry_unfolded(name: str) -> None:
     check_geometry(drawn(name)[1])
 
 
+@few_examples
 def test_examples_can_be_read(example: Plan, example_name: str) -> None:
     """Few enough boxes, each selected execution in one of them, the folds told in their order."""
     for turn, (name, result) in enumerate(

@@ -10,6 +10,7 @@ from pathlib import Path
 import language_pages
 import pytest
 from conftest import ROOT
+from tiers import spread
 from worked import FILES, OWN_NAMES, WORKED, spec
 from written_out import PLAIN, Written, defaults, without_and_with
 
@@ -50,20 +51,23 @@ def test_every_attribute_has_an_example() -> None:
             assert re.search(rf"\b{said}\b", text), (path, name)
 
 
-@pytest.mark.parametrize("path", WORKED)
-def test_every_example_compiles_and_says_something(path: str, beside_files: None) -> None:
+EACH = [(path, name) for path, examples in WORKED.items() for name in examples]
+
+
+@pytest.mark.parametrize(("path", "name"), spread(EACH, 3, of=lambda each: each[0]))
+def test_every_example_compiles_and_says_something(path: str, name: str, beside_files: None) -> None:
     """But for servings, which only `dagc serve` and requirements run: they are read."""
-    for name, text in WORKED[path].items():
-        if name in REFUSED:
-            with pytest.raises(SpecError) as caught:
-                dagc.compile_text(spec(text))
-            assert {d.code for d in caught.value.diagnostics} == {REFUSED[name]}
-        elif path.startswith("serve"):
-            assert read(spec(text)).serves
-        else:
-            plan = dagc.compile_text(spec(text))
-            assert plan.phases or plan.trainings
-            assert plan.spec != read(spec("")), (path, name)
+    text = WORKED[path][name]
+    if name in REFUSED:
+        with pytest.raises(SpecError) as caught:
+            dagc.compile_text(spec(text))
+        assert {d.code for d in caught.value.diagnostics} == {REFUSED[name]}
+    elif path.startswith("serve"):
+        assert read(spec(text)).serves
+    else:
+        plan = dagc.compile_text(spec(text))
+        assert plan.phases or plan.trainings
+        assert plan.spec != read(spec(""))
 
 
 @pytest.mark.parametrize("path", OWN_NAMES)
@@ -104,12 +108,15 @@ def results(text: str, phase: str) -> object:
     return plan
 
 
-@pytest.mark.parametrize("path", dict.fromkeys(path for path, _ in DEFAULTS))
-def test_a_default_written_out_is_the_same_plan(path: str, beside_files: None) -> None:
-    for (section, name), how in DEFAULTS.items():
-        if section == path and isinstance(how, Written):
-            without, written = without_and_with(path, name, how)
-            assert without != written and same_plan(path, how.place, without, written), (path, name)
+WRITTEN = [place for place, how in DEFAULTS.items() if isinstance(how, Written)]
+
+
+@pytest.mark.parametrize(("path", "name"), spread(WRITTEN, 4, of=lambda place: place[0]))
+def test_a_default_written_out_is_the_same_plan(path: str, name: str, beside_files: None) -> None:
+    how = DEFAULTS[path, name]
+    assert isinstance(how, Written)
+    without, written = without_and_with(path, name, how)
+    assert without != written and same_plan(path, how.place, without, written)
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, compiled
+from tiers import exhaustive
 
 from dagc.view.facts.plan_answer import answer
 
 TOUR = ROOT / "examples" / "tour.ipynb"
 
 
+@exhaustive
 def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:
     """Committed without outputs, run in a kernel of its own as a reader's is."""
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")

@@ -9,6 +9,7 @@ import pytest
 from conftest import spec_text
 from state_specs import GROUPED, state_spec
 from test_empty_experts import compiled
+from tiers import spread
 from training_steps import library_text, step_of
 
 import dagc
@@ -120,6 +121,10 @@ def test_there_is_an_op_of_every_kind() -> None:
             verify(with_op(graph, segment, op))
 
 
+some = pytest.mark.parametrize("name", spread(OPS, list(OPS)[::3]))
+"""A third of the kinds."""
+
+
 @pytest.mark.parametrize("name", OPS)
 def test_a_record_is_complete(name: str) -> None:
     kind = OPS[name]
@@ -134,7 +139,7 @@ def test_a_record_is_complete(name: str) -> None:
     assert kind.fused or kind.rides_in or not kind.local or kind.move is not None
 
 
-@pytest.mark.parametrize("name", OPS)
+@some
 def test_operands_are_counted(name: str) -> None:
     _, segment, op = found()[name]
     if op.inputs:
@@ -142,7 +147,7 @@ def test_operands_are_counted(name: str) -> None:
     refused(name, replace(op, inputs=(*op.inputs, *[*op.inputs, segment.input][:1] * 3)))
 
 
-@pytest.mark.parametrize("name", OPS)
+@some
 def test_dims_of_the_result_follow_from_the_operands(name: str) -> None:
     _, segment, op = found()[name]
     extra = next(d for d in segment.sizes if d not in op.dims and ":" not in d)
@@ -151,7 +156,7 @@ def test_dims_of_the_result_follow_from_the_operands(name: str) -> None:
     refused(name, replace(op, dims=(*op.dims, op.dims[0])))
 
 
-@pytest.mark.parametrize("name", OPS)
+@some
 def test_the_dtype_of_the_result_is_the_kinds(name: str) -> None:
     _, _, op = found()[name]
     wrong = "bf16" if op.dtype in INDICES else "int64"
@@ -159,7 +164,7 @@ def test_the_dtype_of_the_result_is_the_kinds(name: str) -> None:
     assert f"dtype: found {wrong}" in line
 
 
-@pytest.mark.parametrize("name", OPS)
+@some
 def test_attributes_are_the_kinds_record(name: str) -> None:
     _, _, op = found()[name]
     other = MoveAttrs() if type(op.attrs) is Attrs else Attrs()
@@ -167,7 +172,7 @@ def test_attributes_are_the_kinds_record(name: str) -> None:
     assert wanted in refused(name, replace(op, attrs=other))
 
 
-@pytest.mark.parametrize("name", OPS)
+@some
 def test_the_layout_of_the_result_is_the_kinds(name: str) -> None:
     """Split over an axis that is idle, or by one less."""
     graph, _, op = found()[name]

@@ -15,6 +15,7 @@ exhaustive = pytest.mark.exhaustive
 """Of a test, or of one of its parameters: what it shows, others of the default run show, on fewer models, examples or sizes."""
 
 WHOLE = {
+    "test_notebook.py::test_the_notebook_runs_from_top_to_bottom": "a kernel starts for seconds; test_python_face.py calls what its cells call",
     "test_training_schedules.py::test_orders_are_those_of_pytorch": "importing its schedules takes longer than all other tests of them",
     "test_page.py::test_the_gallery_is_made_by_its_command": "it draws all figures of several examples, which others of the file draw on three, to see that files are current",
     "test_run.py::test_torchrun_starts_it_too": "a process of torchrun takes longer than ranks; test_processes_find_each_other_by_torchruns_variables has what it tells them",
