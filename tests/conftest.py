@@ -162,6 +162,12 @@ def example(example_name: str) -> Plan:
     return compiled(example_name)
 
 
+SOME_EXAMPLES = pytest.mark.parametrize(
+    "example_name", spread([p.stem for p in INFERENCE], {"plan_a", "qwen3_30b_drafts", "residual_streams"})
+)
+"""Of a test whose rule costs more than others: the default run tries it on fewer of them."""
+
+
 # -- the run -------------------------------------------------------------------------------------
 
 LONG = (

@@ -8,7 +8,7 @@ from functools import cache
 from itertools import pairwise
 
 import pytest
-from conftest import compiled
+from conftest import SOME_EXAMPLES, compiled
 from test_page import read
 
 from dagc.api import Plan, compile_text
@@ -58,6 +58,7 @@ def small(*requirements: str, sequences: int = 8) -> Plan:
     return compile_text(text + "".join(f'require "{r}" {r}\n' for r in requirements))
 
 
+@SOME_EXAMPLES
 def test_every_output_begins_with_the_verdict_and_a_report_ends_with_it(example_name: str) -> None:
     example = compiled(example_name)
     found = answer(example)
@@ -193,6 +194,7 @@ OTHERS = re.compile(
 LONG = re.compile(r"(?<![\w.,])\d+\.\d*[1-9]\d*(?= (?:[munk]?s|[kMGTP]?B|tok/s|req/s|\$/\w+)\b)")
 
 
+@SOME_EXAMPLES
 def test_units_have_one_spelling_and_few_digits(example_name: str) -> None:
     """What the spec itself says is left out: labels, and its listing on the page."""
     example = compiled(example_name)

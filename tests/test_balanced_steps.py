@@ -9,6 +9,7 @@ from itertools import combinations
 import pytest
 from conftest import spec_text
 from test_training_language import errors_of, read
+from tiers import spread
 
 import dagc
 from dagc.base.frozen import replace
@@ -51,7 +52,11 @@ def every(layers: int, chunks: int) -> Iterator[tuple[int, ...]]:
         yield tuple(b - a for a, b in zip((0, *edges), (*edges, layers), strict=True))
 
 
-@pytest.mark.parametrize("words", CASES.values(), ids=list(CASES))
+@pytest.mark.parametrize(
+    "words",
+    spread(CASES.values(), [CASES[name] for name in ("shared out, overlapped", "ZB-H2", "a V")]),
+    ids=list(CASES),
+)
 def test_no_cut_has_a_less_busy_gpu(words: str) -> None:
     """The busiest GPU's cells as the step itself has them, of every cut."""
     found = cuts(words)

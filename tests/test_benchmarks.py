@@ -30,8 +30,10 @@ SHORTEST = {
 }
 LIBRARIES = {"expand_nx"}
 """Modules of benchmarks that do nothing on their own."""
-SLOW = {"startup", "scale", "searching", "keystrokes", "kept_graphs"}
-"""Those that install a package, start processes or plan for thousands of GPUs."""
+SLOW = {
+    "startup", "scale", "searching", "keystrokes", "kept_graphs", "compiled_steps", "requests_per_second", "chakra", "placing", "alternating_layers",
+}  # fmt: skip
+"""Those that install a package, start processes, plan for many GPUs, or take most of a second otherwise."""
 APART = {"startup"}
 """Those that change their process: they have one of their own."""
 

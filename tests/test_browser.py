@@ -9,6 +9,7 @@ import pytest
 from browser import Browser, browser, chromium
 from conftest import INFERENCE, compiled
 from test_page import page
+from tiers import in_turn, spread
 
 from dagc.base.picture_words import THEMES, Theme
 from dagc.base.units import TIME, show
@@ -26,19 +27,21 @@ def chrome() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pages")
-    for path in INFERENCE:
-        (folder / f"{path.stem}.html").write_text(page(path.stem), encoding="utf-8")
-    return folder
+    """A folder for the pages of examples: each is written when it is first opened."""
+    return tmp_path_factory.mktemp("pages")
 
 
 def opened(chrome: Browser, path: Path) -> None:
+    if not path.exists():
+        path.write_text(page(path.stem), encoding="utf-8")
     chrome.complaints.clear()
     chrome.open(path)
     assert chrome.run("document.documentElement.dataset.ready") == "yes"
 
 
-@pytest.mark.parametrize("name", [p.stem for p in INFERENCE])
+@pytest.mark.parametrize(
+    "name", spread([p.stem for p in INFERENCE], {"plan_a", "deepseek_v3_h800", "residual_streams"})
+)
 def test_every_example(chrome: Browser, pages: Path, name: str) -> None:
     chrome.look()
     opened(chrome, pages / f"{name}.html")
@@ -55,8 +58,7 @@ def test_every_example(chrome: Browser, pages: Path, name: str) -> None:
     assert chrome.complaints == []
 
 
-@pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("width", [400, 1240])
+@pytest.mark.parametrize(("width", "dark"), in_turn([400, 1240], [False, True]))
 def test_no_page_is_wider_than_its_window(chrome: Browser, pages: Path, width: int, dark: bool) -> None:
     chrome.look(dark=dark, width=width)
     opened(chrome, pages / "plan_a.html")
@@ -96,8 +98,7 @@ SMALL_OR_CUT = """(() => {
 })()"""
 
 
-@pytest.mark.parametrize("width", [420, 1400])
-@pytest.mark.parametrize("name", ["plan_a", "deepseek_v3_h800"])
+@pytest.mark.parametrize(("name", "width"), in_turn(["plan_a", "deepseek_v3_h800"], [420, 1400]))
 def test_all_words_are_large_enough_and_none_is_cut(chrome: Browser, pages: Path, name: str, width: int) -> None:
     """Figures keep their size and scroll in their frames where the window is narrow; everything is unfolded."""
     chrome.look(width=width)
@@ -243,7 +244,7 @@ def test_paper_shows_what_is_folded(chrome: Browser, pages: Path) -> None:
 
 
 def test_the_policy_stops_a_foreign_script(chrome: Browser, pages: Path) -> None:
-    html = (pages / "plan_a.html").read_text(encoding="utf-8")
+    html = page("plan_a")
     (pages / "evil.html").write_text(html.replace("</main>", "<script>window.bad = 1</script></main>"), "utf-8")
     chrome.complaints.clear()
     chrome.open(pages / "evil.html")

@@ -88,9 +88,7 @@ def test_both_backends_drop_the_same() -> None:
     np.testing.assert_array_equal(ours, theirs.numpy())
 
 
-@pytest.mark.parametrize(
-    "words", spread(STEPS.values(), lambda words: words != STEPS["split sequences"]), ids=list(STEPS)
-)
+@pytest.mark.parametrize("words", spread(STEPS.values(), [STEPS["exchange"], STEPS["zigzag"]]), ids=list(STEPS))
 def test_steps_drop_on_ranks_what_the_model_alone_drops(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Loss, gradients, new weights, bytes and FLOPs; choices really are dropped, and other groups of tokens are another step."""
     made = plan("train", words)

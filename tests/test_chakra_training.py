@@ -68,10 +68,7 @@ MODELS = {
     "further tokens": ("mtp_loss = 0.1, zero = 3", "mtp_layers = 1"),
 }
 EVERY = (*CASES, *LAYOUTS, *MODELS, "skewed")
-SHOWN = {
-    "interleaved", "dualpipe", "zero 1, hidden", "zero 3, kept", "pairs", "stages inside", "router losses", "recompute, apart", "ring", "ulysses",
-    "placed", "one GPU", "tied", "further tokens",
-}  # fmt: skip
+SHOWN = {"dualpipe", "zero 3, kept", "pairs", "stages inside", "recompute, apart", "ring", "placed", "one GPU", "tied"}
 """Of these, one with chunks, one with two copies of the model, ways to keep and hide weights and gradients, and layouts and models."""
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import jsonschema
 import networkx as nx
 import pytest
-from conftest import EXAMPLES, ROOT, compiled, spec_text
+from conftest import EXAMPLES, ROOT, SOME_EXAMPLES, compiled, spec_text
 from state_specs import LINEAR, state_spec
 from tiers import spread
 
@@ -70,6 +70,7 @@ def test_json_of_the_command_is_the_plans() -> None:
     assert found.stdout.rstrip().encode() == dumps(plan_object(compiled("plan_a")), indent=True).rstrip()
 
 
+@SOME_EXAMPLES
 def test_json_follows_the_schema(example: Plan) -> None:
     data = json.loads(dumps(plan_object(example), indent=True))
     jsonschema.validate(data, SCHEMA)
@@ -251,6 +252,7 @@ def test_placed_graph_of_every_rank() -> None:
 # -- pictures ----------------------------------------------------------------------------------------
 
 
+@SOME_EXAMPLES
 def test_every_view_of_every_example_draws(example: Plan) -> None:
     for phase in example.phases:
         for view in VIEWS:

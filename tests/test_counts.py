@@ -10,7 +10,7 @@ import pytest
 from conftest import spec_text
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiers import in_turn
+from tiers import in_turn, spread
 
 import dagc
 from dagc.api import Plan
@@ -99,7 +99,7 @@ def test_memory_that_is_not_held_so_is_named(case: tuple[str, str], what: str) -
 
 
 @pytest.mark.parametrize(
-    "phase", ["gpus = 0..7, ep = 8", "gpus = 0..7, attention { dp = 4, tp = 2 }, experts { ep = 8 }"]
+    "phase", spread(["gpus = 0..7, ep = 8", "gpus = 0..7, attention { dp = 4, tp = 2 }, experts { ep = 8 }"])
 )
 def test_rows_on_the_wire_with_even_loads_are_the_plans_on_every_rank(phase: str) -> None:
     """Mean and largest: tokens are dealt out to experts in order."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from conftest import spec_text
 from test_proof import GQA, MLA, small
+from tiers import spread
 
 import dagc
 from dagc.base.diagnostics import Collector, SpecError
@@ -35,7 +36,10 @@ MLA_PLANS = {
 EIGHT = GQA.replace("heads = 4", "heads = 8", 1)
 
 
-@pytest.mark.parametrize("name", GQA_PLANS)
+@pytest.mark.parametrize(
+    "name",
+    spread(GQA_PLANS, ("stages and lanes", "experts over the same ranks", "some of the copies", "drafted tokens")),
+)
 def test_grouped_attention_computes_the_same(name: str) -> None:
     proof = prove(dagc.compile_text(small(GQA_PLANS[name], "decode", EIGHT)), "decode")
     assert proof.holds, proof

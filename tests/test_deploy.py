@@ -343,7 +343,7 @@ def test_a_server_that_ends_ends_all(tmp_path: Path, started: list[Started]) -> 
     assert code == 1 and "decode has ended" in out and "no GPU here" in out and not run.left()
 
 
-@pytest.mark.parametrize("kind", ["shell", "slurm"])
+@pytest.mark.parametrize("kind", spread(["shell", "slurm"]))
 def test_a_server_that_is_killed_later_ends_all(kind: str, tmp_path: Path, started: list[Started]) -> None:
     run = Started(tmp_path, deployed("vllm", TWO), kind)
     started.append(run)

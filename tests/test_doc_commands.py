@@ -40,8 +40,8 @@ def followed(name: str) -> tuple[list[Ran], dict[str, bytes]]:
         return ran, {path.name: path.read_bytes() for path in folder.glob("*.svg")}
 
 
-SLOW = {"docs/fit.md", "docs/serving.md"}
-"""Pages whose commands survive the loss of a GPU of a large plan, and serve it."""
+SLOW = {"docs/cookbook.md", "docs/fit.md", "docs/serving.md", "docs/training.md"}
+"""Pages whose commands search, survive the loss of a GPU of a large plan, serve it, or train: tests of these commands do so on less."""
 
 
 @pytest.mark.parametrize("name", spread(COMMANDS, lambda name: name not in SLOW))

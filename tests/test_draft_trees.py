@@ -10,6 +10,7 @@ from random import Random
 
 import numpy as np
 import pytest
+import tiers
 from conftest import spec_text
 
 import dagc
@@ -410,7 +411,7 @@ def test_a_tree_in_a_serving_has_room_for_all_and_keeps_a_path() -> None:
     assert engine.tokens_per_step == phase.tokens_per_step == pytest.approx(1 + 0.8 + 0.8 * 0.7)
 
 
-@pytest.mark.parametrize("said", ["acceptance = [80%, 50%, 20%]", "acceptance = 60%"])
+@pytest.mark.parametrize("said", tiers.spread(["acceptance = [80%, 50%, 20%]", "acceptance = 60%"]))
 def test_a_search_counts_the_tokens_that_are_kept(said: str, tmp_path: Path) -> None:
     """Complete: its bounds and its plans count the same, and the best is that of all plans compiled."""
     phase = f"gpus = 0..7, dp = any, tp = any, draft = any(0, 1, 3), {said}"

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import EXAMPLES, ROOT, examples
+from conftest import EXAMPLES, ROOT, SHOWN, examples
+from tiers import spread
 
 from dagc.base.diagnostics import Collector
 from dagc.base.frozen import fields_of, is_record
@@ -87,13 +88,18 @@ def changed(rng: random.Random, text: str) -> str:
     return "\n".join(lines)
 
 
-@pytest.mark.parametrize("text", TEXTS, ids=[*(path.stem for path in EXAMPLES), "blocks"])
+IDS = [*(path.stem for path in EXAMPLES), "blocks"]
+
+
+@pytest.mark.parametrize(
+    "text", spread(TEXTS, [text for name, text in zip(IDS, TEXTS, strict=True) if name in {*SHOWN, "blocks"}]), ids=IDS
+)
 def test_edits_give_the_same_trees(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also those that are no specs, with the same words."""
     rng = random.Random(7)
     monkeypatch.setattr(parse, "_clean", {})
     now = text
-    for _ in range(examples(12, 12)):
+    for _ in range(examples(12)):
         now = changed(rng, now if rng.random() < 0.5 else text)
         assert read(now)[1:] == alone(now)
 

@@ -194,7 +194,7 @@ def capped(phase: str, capacity: float = 0.75) -> CompiledPlan:
     return dagc.compile_text(text.replace("PHASE", phase).replace("EMPTY", "empty_weight(r)"))
 
 
-@pytest.mark.parametrize("way", ["exchange", "gather", "stages"])
+@pytest.mark.parametrize("way", spread(["exchange", "gather", "stages"], 2))
 def test_a_capacity_beside_empty_experts_drops_the_same_on_ranks(way: str) -> None:
     phase = WAYS[way].replace("SKIP", "skip = 0") if way in WAYS else f"phase t {{ kind = train, {STEPS[way]} }}"
     plan = capped(phase)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, spec_text
 from hypothesis import given
+from tiers import spread
 
 import dagc
 from dagc.base.collectives import FROM_EXPERTS, TO_EXPERTS
@@ -62,7 +63,12 @@ def small(name: str, model: str = SMALL) -> tuple[str, str]:
     return kind, spec_text(kind=kind, phase=phase, model=model, workload=TINY)
 
 
-@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize(
+    "name",
+    spread(
+        PLANS, ("more attention", "widths of experts split too", "ids in no order", "spare experts", "one GPU each")
+    ),
+)
 def test_the_same_is_computed(name: str) -> None:
     """Numbers, bytes of every collective, FLOPs, weights and cache of every rank."""
     kind, text = small(name)

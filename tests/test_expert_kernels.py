@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 import pytest
 from conftest import ROOT
-from tiers import spread
+from tiers import all_tests, spread
 
 from dagc.base import dtypes
 from dagc.calib import available, load, moe
@@ -56,12 +56,13 @@ def test_the_law_is_the_one_that_the_tables_count_tokens_by() -> None:
     """Tokens that reach the timed rank, which a table states, against those of our draws: without bias, and as near as two
     draws of one skewed law are."""
     ratios = []
-    for row in tables.read(DATA / "wideep_moe_trtllm.csv"):
+    every = 1 if all_tests() else 3
+    for row in tables.read(DATA / "wideep_moe_trtllm.csv")[::every]:
         sizes = [int(row[name]) for name in ("num_tokens", "num_experts")]
         drawn = busiest_rank(row["distribution"], *sizes, 8, int(row["moe_ep_size"]), int(row["num_slots"]))
         if int(row["rank0_num_tokens"]) >= 16:
             ratios.append(drawn.tokens.mean() / float(row["rank0_num_tokens"]))
-    assert len(ratios) > 80
+    assert len(ratios) > 80 / every
     assert np.median(ratios) == pytest.approx(1.0, abs=0.03)
     assert np.quantile(np.abs(np.log(ratios)), 0.9) < np.log(1.35)
 
@@ -85,9 +86,7 @@ def refitted(engine: str, variant: str) -> Part:
     return fit_part(key, parts[key], Device(**devices["h100_sxm"]))
 
 
-@pytest.mark.parametrize(
-    ("engine", "variant"), spread(FITTED, lambda fit: fit[1].startswith("fp8_block-d") or fit[1] == "fp8_block")
-)
+@pytest.mark.parametrize(("engine", "variant"), spread(FITTED, lambda fit: fit[1].startswith("fp8_block-d")))
 def test_the_fit_made_again_has_the_errors_that_the_library_states(engine: str, variant: str) -> None:
     part = refitted(engine, variant)
     stated = load("h100_sxm").of(moe.FAMILY, engine)[variant].error
