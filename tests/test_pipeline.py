@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from conftest import examples, spec_text
+from conftest import INFERENCE, examples, spec_text
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiers import spread
@@ -236,6 +236,7 @@ def from_text(unit: Unit) -> None:
     assert whole == steps[-1][1]
 
 
+@pytest.mark.parametrize("example_name", spread([path.stem for path in INFERENCE], {"plan_a", "residual_streams"}))
 def test_graphs_of_the_examples_are_self_contained(example: Plan) -> None:
     for unit in example.units.values():
         from_text(Unit(unit.spec, unit.phase))

@@ -10,6 +10,7 @@ from random import Random
 import numpy as np
 import pytest
 from conftest import spec_text
+from tiers import left_out
 
 import dagc
 from dagc.api import Plan
@@ -179,7 +180,7 @@ def test_what_is_no_file_of_lengths_says_so(text: str) -> None:
 # -- proof, printing, what is wrong ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("layout", ["dp = 2, tp = 4", "pp = 2, ep = 2, tp = 2, microbatches = 2"])
+@pytest.mark.parametrize("layout", [left_out("dp = 2, tp = 4"), "pp = 2, ep = 2, tp = 2, microbatches = 2"])
 def test_packed_rows_are_proved(layout: str) -> None:
     plan = compiled(f"{layout}, sequences = 32, lengths = lognormal(1), prefix = 8 tok")
     assert len(plan.spec.phases[0].parts) > 2

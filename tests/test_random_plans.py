@@ -41,7 +41,7 @@ def compiled(text: str) -> Plan:
         raise
 
 
-@settings(PROPERTY, max_examples=examples(25))
+@settings(PROPERTY, max_examples=examples(25, 5))
 @given(plans(uses=True))
 def test_the_ranks_compute_what_the_model_computes(case: tuple[str, str]) -> None:
     kind, text = case
@@ -73,7 +73,7 @@ def check_work(graph: Graph, model: dict[tuple[str, str], float], ranks: dict[tu
         assert ranks[segment, name] == pytest.approx(model[segment, name] * repeated), (segment, name)
 
 
-@settings(PROPERTY, max_examples=examples(40))
+@settings(PROPERTY, max_examples=examples(40, 6))
 @given(plans())
 def test_the_placed_graph_is_sound(case: tuple[str, str]) -> None:
     """Acyclic with one node per op and cell; no collective over a group of one."""

@@ -86,7 +86,7 @@ PLANS = {
 }
 FURTHER = {
     "2 decode, groups of tokens", "2 prefill, linear attention, zigzag", "2 prefill, selected tokens, zigzag", "4 prefill, linear attention, two stages",
-    "4 prefill, ring", "4 prefill, selected tokens", "4 prefill, width of routed rows", "8 prefill, three axes",
+    "4 prefill, zigzag", "4 prefill, ring", "4 prefill, selected tokens", "4 prefill, width of routed rows", "8 prefill, three axes",
 }  # fmt: skip
 """Each has a collective, an attention and a phase that others have; together they are all pairs."""
 MOVES = {

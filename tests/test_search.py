@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from conftest import examples, spec_text, whole
 from state_specs import GROUPED, state_spec
-from tiers import exhaustive
+from tiers import exhaustive, left_out
 
 import dagc
 from dagc.api import Plan
@@ -315,11 +315,15 @@ mlp { hidden = 96 }"""
     "text",
     [
         everything("decode", 16),
-        everything("prefill", 16),
-        everything("decode", 12, SHARED),
+        left_out((everything("prefill", 16),)),
+        left_out((everything("decode", 12, SHARED),)),
         everything("prefill", 12, SHARED, extra="chunk = any(240 tok, 100 tok)"),
-        everything(
-            "prefill", 8, workload="sequences = 20, prompt = 240 tok, output = 16 tok, routing = power_law(0.5)"
+        left_out(
+            (
+                everything(
+                    "prefill", 8, workload="sequences = 20, prompt = 240 tok, output = 16 tok, routing = power_law(0.5)"
+                ),
+            )
         ),
         everything("decode", 8)
         .replace("hardware pool {", 'hardware pool from "h100-sxm" {')
@@ -374,7 +378,7 @@ def space_of(text: str) -> tuple[Pieces, Rows, list[Objective]]:
 @pytest.mark.parametrize(
     "text",
     [
-        everything("decode", 8, SHARED, extra="fuse = full"),
+        left_out((everything("decode", 8, SHARED, extra="fuse = full"),)),
         everything("prefill", 8, SHARED, extra="fuse = [gqa, moe_shared], sequence_parallel = any"),
         everything("decode", 8, extra="fuse = full")
         .replace("hardware pool {", 'hardware pool from "h100-sxm" {')

@@ -65,7 +65,7 @@ def found(phase: str = PHASE, extra: str = LIMIT, engine: str = "", against: str
     text = spec_text(kind="decode", phase=phase, extra=extra)
     spec = load_open(Source("plan.moe", text), Collector())
     asked = Asked(top=4, allowed=Runs(engine) if engine else None)
-    got = search(spec, asked)
+    got = search(spec, asked) if engine else answered(phase, extra)[1]
     today = ("today.moe", dagc.compile_text(against).spec) if against else None
     return Explainer(spec, asked, got).explained(findings(got, "plan.moe"), today)
 

@@ -226,7 +226,7 @@ def test_a_plan_is_written_that_compiles_to_the_figures_that_are_said(
 ) -> None:
     path = tmp_path / "plan.moe"
     path.write_text(training(
-        "gpus = 0..7, pp = any(1, 2), microbatches = any(2, 4)  # of a step\nattention { dp = any, tp = any(1, 2) }, experts { ep = 4 }\n"
+        "gpus = 0..7, pp = any(1, 2), microbatches = any(2, 4)  # of a step\nattention { dp = any }, experts { ep = 4 }\n"
         "schedule = any(one_f_one_b, zb_h1), recompute = any(none, [gqa, moe])",
         'require "some" step.mfu >= 0.01%',
     ))  # fmt: skip

@@ -123,7 +123,7 @@ def test_equal_to_a_simulation_of_every_step(kind: str, seed: int) -> None:
 
 
 def test_a_worker_alone_is_the_same_with_and_without_the_driver() -> None:
-    for seed in range(20):
+    for seed in range(examples(20)):
         setup = replace(random_setup(random.Random(seed), "equal"), route="round_robin")
         setup = replace(setup, workers=(Workers("both", 1, replace(setup.workers[0].engine, admit="prompt")),))
         load = [list(requests(seed, 60, 20)) for _ in range(2)]

@@ -206,7 +206,7 @@ def test_a_short_run_below_capacity_is_not_called_overloaded() -> None:
         left_out({"slots": 48}),
         {"slots": 512, "kv_blocks": 3000},
         left_out({"slots": 256, "prompts": "first"}),
-        {"slots": 100_000},
+        left_out({"slots": 100_000}),
     ],
     ids=["slots", "cache", "prompts first", "nothing limits the batch"],
 )

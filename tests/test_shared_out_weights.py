@@ -116,8 +116,10 @@ def test_a_token_uses_as_many_parameters() -> None:
 # -- memory ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("dtype", "size"), [("fp32", 4), ("bf16", 2)])
-@pytest.mark.parametrize("d", [4, 8])
+@pytest.mark.parametrize(
+    ("d", "dtype", "size"),
+    spread([(4, "fp32", 4), (4, "bf16", 2), (8, "fp32", 4), (8, "bf16", 2)], {(4, "fp32", 4), (8, "bf16", 2)}),
+)
 def test_a_gpu_holds_its_part_and_the_weights_of_one_layer(dtype: str, size: int, d: int) -> None:
     """2 bytes of weights, those of gradients and 12 of AdamW for each parameter, all over d; and what is gathered."""
     phase = f"gpus = 0..{d - 1}, dp = {d}, gradient_dtype = {dtype}, zero = "
@@ -435,7 +437,7 @@ def test_one_call_moves_a_weight_where_one_dimension_divides() -> None:
     assert [op.kind for op in moves] == ["all_gather"]
 
 
-@pytest.mark.parametrize("stage", [1, 2, 3])
+@pytest.mark.parametrize("stage", spread([1, 2, 3], {3}))
 def test_two_dimensions_take_what_one_does_not_divide_by(stage: int) -> None:
     """Hidden 2880 divides by 64 of 128 ranks, eight heads by the other 2: nothing but biases and sinks is on every rank."""
     text = library_text("gpt-oss-20b", "train", f"gpus = 0..127, dp = 128, zero = {stage}")

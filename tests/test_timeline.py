@@ -142,7 +142,7 @@ def staged(stages: int, microbatches: int) -> Plan:
 
 @pytest.mark.parametrize(
     ("stages", "microbatches"),
-    spread([(1, 1), (1, 64), (2, 8), (4, 8), (4, 64), (8, 16), (16, 40)], {(1, 1), (2, 8), (4, 64), (16, 40)}),
+    spread([(1, 1), (1, 64), (2, 8), (4, 8), (4, 64), (8, 16), (16, 40)], {(1, 1), (2, 8), (16, 40)}),
 )
 def test_words_of_the_timeline_are_apart(stages: int, microbatches: int) -> None:
     """By the widths of the letters: numbers of micro-batches, shares of bubbles, moments and ends never run into each other."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import spec_text
+from conftest import INFERENCE, spec_text
 from proofs.judge import judge
 from proofs.plans import MODELS, STRATEGIES
 from proofs.plans import spec as library_spec
@@ -65,6 +65,9 @@ def twin(phase: str, kind: str = "prefill", model: str = SPARSE, extra: str = ""
 # -- the plan's own lowering -----------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "example_name", spread([path.stem for path in INFERENCE], {"custom_attention", "plan_a", "residual_streams"})
+)
 def test_every_op_of_a_twin_is_the_plans(example: Plan) -> None:
     for name, result in example.phases.items():
         small = twin_of_phase(example, name)
