@@ -103,7 +103,7 @@ def test_of_what_no_layout_makes_fit_smaller_batches_alone_are_tried(monkeypatch
     assert set(tried) <= {"sequences"} and len(tried) < 20
 
 
-@pytest.mark.parametrize("name", ["folded", "two changes", "stages"])
+@pytest.mark.parametrize("name", spread(["folded", "two changes", "stages"], {"folded", "stages"}))
 def test_one_change_divides_what_a_gpu_holds_by_no_more_than_is_thought(name: str) -> None:
     plan = dagc.compile_text(overflowing(name))
     ((phase, result),) = plan.phases.items()

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from tiers import spread
 
 import dagc
 from dagc.api import Plan
@@ -233,7 +234,7 @@ REST = 235.09e9 - TABLES_B / 2
 
 @pytest.mark.parametrize(
     ("section", "each_B"),
-    [
+    spread([
         ({"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True}, 0.5 + (16 + 4) / 8 / 128),
         ({"quant_method": "gptq", "bits": 4, "group_size": 128, "sym": True}, 0.5 + 16 / 8 / 128),
         ({"quant_method": "gptq", "bits": 8, "group_size": -1}, 1.0),
@@ -248,7 +249,7 @@ REST = 235.09e9 - TABLES_B / 2
         ({"quant_method": "fp8", "weight_block_size": [128, 128]}, 1 + 4 / 128**2),
         ({"quant_method": "compressed-tensors", "config_groups": {"g": {"weights": {"type": "int", "num_bits": 4, "group_size": 32, "symmetric": False}}}}, 0.5 + 2.5 / 32),
         ({"quant_method": "compressed-tensors", "config_groups": {"g": {"weights": {"type": "float", "num_bits": 8, "block_structure": [128, 128]}}}}, 1 + 4 / 128**2),
-    ],
+    ], of=lambda case: case[0]["quant_method"]),
 )  # fmt: skip
 def test_published_quantisations_hold_their_bytes(section: dict[str, object], each_B: float, tmp_path: Path) -> None:
     path = config_file(tmp_path, QWEN, quantization_config=section)

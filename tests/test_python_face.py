@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT, compiled, spec_text
+from tiers import spread
 
 import dagc
 from dagc.api.asked_specs import setting_text
@@ -258,7 +259,7 @@ def test_data_frames_need_a_library(monkeypatch: pytest.MonkeyPatch) -> None:
         compiled("plan_a").to_dataframe(library="arrow")
 
 
-@pytest.mark.parametrize("example", ["plan_a", "qwen3_235b_two_pools"])
+@pytest.mark.parametrize("example", spread(["plan_a", "qwen3_235b_two_pools"]))
 def test_every_record_that_users_reach_prints_as_a_line(example: str) -> None:
     plan = compiled(example)
     result = next(iter(plan.phases.values()))

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from conftest import ROOT, compiled, spec_text
 from drawings import Shape, Words, behind, contrast, faults, parts
 from PIL import Image
 from pypdf import PdfReader
-from tiers import in_turn
+from tiers import in_turn, spread
 
 import dagc
 from dagc.base.picture_words import DOT_VIEWS, THEMES, TRAINING_DOT_VIEWS, TRAINING_VIEWS, VIEWS, Theme
@@ -177,7 +177,10 @@ def test_names_of_views() -> None:
 
 
 @pytest.mark.parametrize(
-    ("view", "renderer"), in_turn([*SHEETS, *SERVED], RENDERERS), indirect=["renderer"], ids=name_of
+    ("view", "renderer"),
+    spread(product([*SHEETS, *SERVED], RENDERERS), of=lambda pair: pair[1].name),
+    indirect=["renderer"],
+    ids=name_of,
 )
 def test_words_of_a_pdf_can_be_selected(view: str, renderer: Renderer) -> None:
     svg = drawn(view, "auto")

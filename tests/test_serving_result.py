@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import examples
 from tiers import left_out
 
 from dagc.serving import gaps
@@ -169,7 +170,9 @@ def test_even_arrivals_are_judged_by_a_short_run(rate: float, verdict: str) -> N
 
 
 def test_a_short_run_of_uneven_arrivals_is_seldom_called_overloaded_wrongly() -> None:
-    found = [measured("q", SETUP, queue(0.8, 300, seed), Arrivals("poisson", 0.8)).verdict for seed in range(100)]
+    found = [
+        measured("q", SETUP, queue(0.8, 300, seed), Arrivals("poisson", 0.8)).verdict for seed in range(examples(100))
+    ]
     assert found.count(OVERLOADED) <= 2
 
 
@@ -197,7 +200,7 @@ def test_a_short_run_below_capacity_is_not_called_overloaded() -> None:
         load = load_of(Serve("q", arrivals, Lengths("fixed", 2048, 256), requests=600, seed=seed))
         return measured("q", setup, simulate(setup, load), arrivals).verdict
 
-    assert [found(seed) for seed in range(60)].count(OVERLOADED) <= 1
+    assert [found(seed) for seed in range(examples(60))].count(OVERLOADED) <= 1
 
 
 @pytest.mark.parametrize(

@@ -432,7 +432,7 @@ def test_rows_of_experts_are_cut_over_an_axis_on_which_tokens_repeat() -> None:
 attention { kind = gqa, heads = 4, kv_heads = 4, head_dim = 4 }
 experts { count = 16, top_k = 2, hidden = 16 }"""
     text = spec_text(
-        phase="gpus = 0..63, pp = 4, ep = 4, sp = 2, tp = 2, microbatches = 2",
+        phase="gpus = 0..31, pp = 2, ep = 4, sp = 2, tp = 2, microbatches = 2",
         model=model,
         workload="sequences = 32, prompt = 16 tok, output = 8 tok",
     )
