@@ -38,7 +38,7 @@ from comparison.runs import Job, Run, Runs
 from comparison.site import Constants, Site
 from comparison.statistics import Errors
 from conftest import compiled
-from tiers import spread
+from tiers import exhaustive
 
 import dagc
 from dagc.calib.accuracy import ANOTHER_GPU, OWN, ROOFLINE, kernels_of, phase_errors
@@ -66,7 +66,8 @@ SAMPLES = {
 """A file of the sample, and how its rows on the page begin."""
 
 
-@pytest.mark.parametrize("file", spread(SAMPLES))
+@exhaustive
+@pytest.mark.parametrize("file", SAMPLES)
 def test_the_page_states_the_medians_of_its_sample(file: str, tmp_path: Path) -> None:
     every = medians(PAGE.read_text(encoding="utf-8").split(report.SAMPLE_TITLE)[1])
     stated = {name: row for name, row in every.items() if name.startswith(SAMPLES[file])}

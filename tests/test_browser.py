@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -39,9 +40,7 @@ def opened(chrome: Browser, path: Path) -> None:
     assert chrome.run("document.documentElement.dataset.ready") == "yes"
 
 
-@pytest.mark.parametrize(
-    "name", spread([p.stem for p in INFERENCE], {"plan_a", "deepseek_v3_h800", "residual_streams"})
-)
+@pytest.mark.parametrize("name", spread([p.stem for p in INFERENCE], {"plan_a", "plan_b", "residual_streams"}))
 def test_every_example(chrome: Browser, pages: Path, name: str) -> None:
     chrome.look()
     opened(chrome, pages / f"{name}.html")
@@ -98,7 +97,9 @@ SMALL_OR_CUT = """(() => {
 })()"""
 
 
-@pytest.mark.parametrize(("name", "width"), in_turn(["plan_a", "deepseek_v3_h800"], [420, 1400]))
+@pytest.mark.parametrize(
+    ("name", "width"), spread(product(["plan_a", "deepseek_v3_h800"], [420, 1400]), lambda case: case[0] == "plan_a")
+)
 def test_all_words_are_large_enough_and_none_is_cut(chrome: Browser, pages: Path, name: str, width: int) -> None:
     """Figures keep their size and scroll in their frames where the window is narrow; everything is unfolded."""
     chrome.look(width=width)

@@ -14,7 +14,7 @@ import networkx as nx
 import pytest
 from conftest import EXAMPLES, ROOT, SOME_EXAMPLES, compiled, spec_text
 from state_specs import LINEAR, state_spec
-from tiers import spread
+from tiers import exhaustive, spread
 
 import dagc
 from dagc.api import Plan
@@ -64,6 +64,7 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> Non
     assert capsys.readouterr().out == "-: passed: no requirements\n"
 
 
+@exhaustive
 def test_json_of_the_command_is_the_plans() -> None:
     """In a process of its own, with other hashes of strings: the same bytes."""
     found = run("compile", str(ROOT / "examples" / "plan_a.moe"), "--json")
@@ -162,6 +163,7 @@ def test_an_internal_error_is_three_and_shows_no_traceback(monkeypatch: pytest.M
     def broken(*args: object, **kwargs: object) -> None:
         raise ZeroDivisionError("oops")
 
+    monkeypatch.setenv("DAGC_CACHE", "off")  # a verdict that is kept asks no compiler
     monkeypatch.setattr("dagc.pipeline.compile.compile_spec", broken)
     monkeypatch.delenv("DAGC_DEBUG", raising=False)
     assert main(["check", str(ROOT / "examples/plan_a.moe")]) == 3
@@ -172,6 +174,7 @@ def test_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
     def stopped(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
+    monkeypatch.setenv("DAGC_CACHE", "off")
     monkeypatch.setattr("dagc.pipeline.compile.compile_spec", stopped)
     assert main(["check", str(ROOT / "examples/plan_a.moe")]) == 130
 

@@ -174,7 +174,7 @@ STEPS = {
 }
 
 
-@pytest.mark.parametrize("words", spread(STEPS.values(), (STEPS["exchange"], STEPS["stages"])), ids=list(STEPS))
+@pytest.mark.parametrize("words", spread(STEPS.values(), (STEPS["exchange"],)), ids=list(STEPS))
 def test_routers_learn_through_choices_that_do_nothing(words: str) -> None:
     """Loss, every gradient and new weight, bytes and FLOPs on ranks; that they are right is in `test_gradients.py`, by transformers' LongCat Flash."""
     plan = compiled(f"phase t {{ kind = train, {words} }}")

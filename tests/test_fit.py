@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT, examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiers import all_tests, spread
+from tiers import all_tests, exhaustive, spread
 
 import dagc
 from dagc.base.diagnostics import Collector
@@ -323,6 +323,7 @@ def test_the_command(tmp_path: Path, capsys: Capture) -> None:
     assert told["phases"]["decode"]["sequences"]["next"]["fits"] is False
 
 
+@exhaustive
 def test_an_example(capsys: Capture) -> None:
     assert main(["fit", str(ROOT / "examples" / "mixtral_8xh100.moe")]) == 0
     out = capsys.readouterr().out

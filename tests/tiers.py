@@ -15,6 +15,9 @@ exhaustive = pytest.mark.exhaustive
 """Of a test, or of one of its parameters: what it shows, others of the default run show, on fewer models, examples or sizes."""
 
 WHOLE = {
+    "test_accuracy.py::test_the_page_states_the_medians_of_its_sample": "it prices a sample of runs for seconds; others of the file price single ones, and compare pages with what the tool wrote",
+    "test_cli.py::test_json_of_the_command_is_the_plans": "test_compile_leaves_its_files_and_the_same_bytes compares the same object of a process of its own",
+    "test_fit.py::test_an_example": "test_the_command runs it on a small spec, and what it finds is compared with plans above",
     "test_notebook.py::test_the_notebook_runs_from_top_to_bottom": "a kernel starts for seconds; test_python_face.py calls what its cells call",
     "test_training_schedules.py::test_orders_are_those_of_pytorch": "importing its schedules takes longer than all other tests of them",
     "test_page.py::test_the_gallery_is_made_by_its_command": "it draws all figures of several examples, which others of the file draw on three, to see that files are current",
