@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.util import find_spec
+from itertools import product
 
 import numpy as np
 import pytest
-from tiers import in_turn
+from tiers import spread
 from training_steps import step_of
 
 import dagc
@@ -182,7 +183,9 @@ def test_an_edge_that_carries_something_else_is_noticed(
         verify(replace(graph, sends=(change(graph.sends[0]), *graph.sends[1:])))
 
 
-@pytest.mark.parametrize("stack", ["2 * full, 2 * shared, full, shared", "full, 5 * shared"])
+@pytest.mark.parametrize(
+    "stack", spread(["2 * full, 2 * shared, full, shared", "full, 5 * shared"], {"full, 5 * shared"})
+)
 def test_balanced_stages_count_what_is_sent(stack: str) -> None:
     """Of every run of layers the memory is that of the stage in a plan which is cut so; no cut is busier with its sends."""
     source = CHOOSES.replace("full, 3 * shared, full, shared", stack)
@@ -297,7 +300,10 @@ TRAINED = [
 HANDED = {"keys and values": SPEC, "a choice": CHOOSES}
 
 
-@pytest.mark.parametrize(("phase", "what"), in_turn(TRAINED, HANDED))
+@pytest.mark.parametrize(
+    ("phase", "what"),
+    spread(list(product(TRAINED, HANDED)), [(TRAINED[0], "keys and values"), (TRAINED[2], "a choice")]),
+)
 def test_every_rank_has_the_gradients_of_the_model(phase: str, what: str) -> None:
     plan = dagc.compile_text(
         HANDED[what].format(phases=STEP.format(phase), stack=STACK, takes="x, keys, values", window="")

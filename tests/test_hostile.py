@@ -455,15 +455,18 @@ def test_what_would_list_millions_is_refused(tmp_path: Path, capsys: Capture) ->
 
 @pytest.mark.parametrize(
     "text",
-    [
-        "".join(f"let a{i} = b{i}\n" for i in range(3000)),
-        "let a = 1\n" * 3000,
-        "".join(f"foo{i} {{ }}\n" for i in range(3000)),
-        "".join(f'import "x{i}"\n' for i in range(3000)),
-        "".join(f"phase p{i} {{ gpus = 0..7 }}\n" for i in range(3000)),
-        "block b(x) {\n" + "y = silu(x)\n" * 3000 + "return y }\n",
-        "phase more { kind = decode, gpus = 0..7, pp = 2, tp = 4, layers_per_stage = [0..99_999] }\n",
-    ],
+    spread(
+        [
+            "".join(f"let a{i} = b{i}\n" for i in range(3000)),
+            "let a = 1\n" * 3000,
+            "".join(f"foo{i} {{ }}\n" for i in range(3000)),
+            "".join(f'import "x{i}"\n' for i in range(3000)),
+            "".join(f"phase p{i} {{ gpus = 0..7 }}\n" for i in range(3000)),
+            "block b(x) {\n" + "y = silu(x)\n" * 3000 + "return y }\n",
+            "phase more { kind = decode, gpus = 0..7, pp = 2, tp = 4, layers_per_stage = [0..99_999] }\n",
+        ],
+        lambda text: not text.startswith(("let a0", "import")),
+    ),
 )
 def test_many_mistakes_are_told_briefly(text: str, tmp_path: Path, capsys: Capture) -> None:
     said = refused(written(tmp_path, f"{spec_text()}{text}"), capsys)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT
+from tiers import exhaustive
 
 from dagc.base.diagnostics import Collector, SpecError
 from dagc.base.source import Source
@@ -80,10 +81,15 @@ def test_a_preset_is_the_imported_model(rows: dict[str, Any], name: str) -> None
     assert replace(spec.model, params_stated=None) == replace(model, checkpoint={})
 
 
-def test_presets_and_the_page_are_current(rows: dict[str, Any]) -> None:
-    made = tool.made(list(rows.values()))
+def test_presets_are_current(rows: dict[str, Any]) -> None:
+    made = tool.presets(list(rows.values()))
     assert [str(path.name) for path, text in made.items() if not path.exists() or path.read_text() != text] == []
-    assert {p.name for p in tool.PRESETS.glob("*.moe")} == {p.name for p in made if p.parent == tool.PRESETS}
+    assert {p.name for p in tool.PRESETS.glob("*.moe")} == {p.name for p in made}
+
+
+@exhaustive
+def test_the_page_is_current(rows: dict[str, Any]) -> None:
+    assert tool.PAGE.read_text() == tool.page(list(rows.values()))
 
 
 @pytest.mark.parametrize("name", REFUSED)

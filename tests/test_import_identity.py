@@ -56,7 +56,7 @@ def drawn_plan(seed: int) -> tuple[dagc.Plan, tuple[str, ...]] | None:
     return plan, tuple(engine for engine in ENGINES if refused(list(layouts(plan).values()), engine) is None)
 
 
-@pytest.mark.parametrize("seed", spread(DRAWS, 10))
+@pytest.mark.parametrize("seed", spread(DRAWS, 6))
 def test_export_then_import_is_the_plan(seed: int, tmp_path: Path) -> None:
     drawn, found = Drawn(seed), drawn_plan(seed)
     if found is None:

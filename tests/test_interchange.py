@@ -13,6 +13,7 @@ import networkx as nx
 import orjson
 import pytest
 from conftest import ROOT, few_examples, spec_text
+from tiers import spread
 
 import dagc
 from dagc.api import Plan
@@ -48,7 +49,7 @@ def same(a: nx.MultiDiGraph, b: nx.MultiDiGraph) -> bool:
     )
 
 
-@pytest.mark.parametrize("ranks", ["folded", "all"])
+@pytest.mark.parametrize("ranks", spread(["folded", "all"]))
 def test_networkx_round_trips(small: Plan, ranks: str) -> None:
     graph = small.to_networkx("prefill", ranks=ranks)
     nodes, edges = counts(small.phases["prefill"])

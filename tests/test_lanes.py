@@ -13,7 +13,7 @@ import networkx as nx
 import pytest
 from conftest import INFERENCE, compiled, few_examples, spec_text
 from text_widths import clashes
-from tiers import in_turn
+from tiers import exhaustive, in_turn
 
 import dagc
 from dagc.api import Plan
@@ -315,8 +315,8 @@ stack = [embed, local, far, local, far, local, far, local, far, lm_head]"""
 
 
 def test_what_does_not_fit_is_cut_and_said() -> None:
-    """Sixty kinds of layers of six blocks: the first are drawn, and the title tells how many are not."""
-    kinds = 60
+    """Fifty kinds of layers of six blocks: the first are drawn, and the title tells how many are not."""
+    kinds = 52
     model = (
         "hidden = 64, vocab = 512, dtype = fp32\nattention { kind = gqa, heads = 8, kv_heads = 4, head_dim = 8 }\n"
         f"experts {{ count = 8, top_k = 2, hidden = 32 }}\nmlp {{ hidden = 64 }}\nstack = [embed, {', '.join(f'l{k}' for k in range(kinds))}, lm_head]"
@@ -338,6 +338,7 @@ def test_many_stages_are_folded_however_few_their_boxes() -> None:
     assert len(picture(plan.phases["prefill"], Choice(unfold=("stages",))).bands) == 16
 
 
+@exhaustive
 def test_more_than_ten_thousand_boxes(tmp_path: Path, capsys: Capture) -> None:
     """A whole micro-batch of plan A, every op on every GPU: a box for each, all of them well-formed."""
     target = tmp_path / "big.svg"

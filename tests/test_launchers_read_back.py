@@ -11,6 +11,7 @@ from conftest import examples, spec_text
 from random_exports import Drawn
 from test_deploy import COPIES, MANY, NODES, TWO, compiled_text, deployed
 from test_import_identity import MODEL, drawn_plan
+from tiers import spread
 
 import dagc
 from dagc.base.diagnostics import SpecError
@@ -94,9 +95,10 @@ def test_scripts_read_back(engine: str, plan: str, tmp_path: Path) -> None:
         assert command.first_gpus in ((), seats) and (server.replicas == 1 or command.first_gpus == seats)
 
 
-@pytest.mark.parametrize("plan", PLANS)
-@pytest.mark.parametrize("kind", [one.name for one in LAUNCHERS])
-@pytest.mark.parametrize("engine", SERVING)
+CASES = [(engine, one.name, plan) for engine in SERVING for one in LAUNCHERS for plan in PLANS]
+
+
+@pytest.mark.parametrize(("engine", "kind", "plan"), spread(CASES, CASES[::4]))
 def test_a_launcher_reads_back(engine: str, kind: str, plan: str, tmp_path: Path) -> None:
     entry = launcher(kind)
     if plan in ("one", "mixed") and kind not in ("shell", "dynamo"):

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from tiers import all_tests
 
 from dagc.base.diagnostics import SpecError
 from dagc.importers.huggingface import import_config
@@ -18,13 +19,15 @@ DATA = Path(__file__).parent / "data"
 def test_most_configs_find_their_own_architecture() -> None:
     known = library.architectures()
     found = []
-    for path in (*DATA.glob("reference/*/config.json"), *DATA.glob("hf_configs/*.json")):
+    for path in [*sorted(DATA.glob("reference/*/config.json")), *sorted(DATA.glob("hf_configs/*.json"))][
+        :: 1 if all_tests() else 3
+    ]:
         fields = json.loads(path.read_text())
         fields |= fields.get("text_config") or {}
         if fields.get("model_type") in known:
             own = fields["model_type"], another(fields["model_type"])
             found.append(not set(own).isdisjoint(alike(fields, known)))
-    assert len(found) > 80 and sum(found) >= 0.9 * len(found)
+    assert len(found) > (80 if all_tests() else 25) and sum(found) >= 0.9 * len(found)
 
 
 def test_an_unknown_type_is_told_what_it_is_like(tmp_path: Path) -> None:

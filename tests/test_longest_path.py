@@ -114,7 +114,7 @@ def test_a_slower_edge_lengthens_the_longest_path() -> None:
     assert nx_view.longest_path_s(expanded) >= expanded.weights[heaviest] > before
 
 
-@pytest.mark.parametrize("name", ["one stage", "pipeline"])
+@pytest.mark.parametrize("name", spread(["one stage", "pipeline"]))
 def test_steady_state_of_decoding(name: str) -> None:
     """The period of the recurrence against passes chained by the token's return, run until they are steady."""
     result = plan(name, "decode").phases["decode"]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import spec_text
+from tiers import spread
 
 pytest.importorskip("kubernetes_validate", reason="pip install -e '.[test]'")
 
@@ -74,7 +75,7 @@ def made(launcher_name: str, engine: str, plan: str) -> tuple[Deployment, str]:
     return one, content.decode()
 
 
-@cases
+@pytest.mark.parametrize(("launcher_name", "engine", "plan"), spread(CASES, CASES[::3]))
 def test_a_manifest_keeps_its_schemas(launcher_name: str, engine: str, plan: str) -> None:
     _, content = made(launcher_name, engine, plan)
     found = documents(content)

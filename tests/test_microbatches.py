@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import product
 
 import numpy as np
 import pytest
 from conftest import examples, spec_text
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiers import in_turn
+from tiers import spread
 
 import dagc
 from dagc.cost.schedule import microbatches
@@ -70,7 +71,13 @@ SPECS = {
 }
 
 
-@pytest.mark.parametrize(("name", "kind"), in_turn(SPECS, ["prefill", "decode"]))
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    spread(
+        list(product(SPECS, ["prefill", "decode"])),
+        [("two stages", "prefill"), ("uneven", "decode"), ("one stage", "prefill"), ("zipf", "prefill")],
+    ),
+)
 def test_equal_to_the_recurrence(name: str, kind: str) -> None:
     count = 60
     text = spec_text(kind=kind, phase=f"{SPECS[name]}, microbatches = {count}").replace("layers = 4", "layers = 8")

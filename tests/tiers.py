@@ -18,6 +18,8 @@ WHOLE = {
     "test_accuracy.py::test_the_page_states_the_medians_of_its_sample": "it prices a sample of runs for seconds; others of the file price single ones, and compare pages with what the tool wrote",
     "test_cli.py::test_json_of_the_command_is_the_plans": "test_compile_leaves_its_files_and_the_same_bytes compares the same object of a process of its own",
     "test_fit.py::test_an_example": "test_the_command runs it on a small spec, and what it finds is compared with plans above",
+    "test_import.py::test_the_page_is_current": "the page compares models that take seconds; test_presets_are_current reads the same rows",
+    "test_lanes.py::test_more_than_ten_thousand_boxes": "drawing them takes a second; test_unfolded_it_is_the_placed_graph has a box of each op on each GPU",
     "test_notebook.py::test_the_notebook_runs_from_top_to_bottom": "a kernel starts for seconds; test_python_face.py calls what its cells call",
     "test_training_schedules.py::test_orders_are_those_of_pytorch": "importing its schedules takes longer than all other tests of them",
     "test_page.py::test_the_gallery_is_made_by_its_command": "it draws all figures of several examples, which others of the file draw on three, to see that files are current",

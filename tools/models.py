@@ -173,8 +173,11 @@ def _figures(row: Row, index: int, counted: str, stated: str) -> str:
 
 def made(found: list[Row]) -> dict[Path, str]:
     """Every file that this script makes, with its text."""
-    files = {PRESETS / f"{row.name}.moe": preset(row) for row in found if row.imported is not None}
-    return files | {PAGE: page(found)}
+    return presets(found) | {PAGE: page(found)}
+
+
+def presets(found: list[Row]) -> dict[Path, str]:
+    return {PRESETS / f"{row.name}.moe": preset(row) for row in found if row.imported is not None}
 
 
 def main() -> int:
