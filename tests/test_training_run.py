@@ -22,7 +22,7 @@ import jsonschema
 import pytest
 from test_handed_on import SCORED, STEP
 from test_training_schedules import FOR_GOLDENS, sizes
-from tiers import left_out, spread
+from tiers import exhaustive, left_out, spread
 from training_steps import small_step, training_text
 
 import dagc
@@ -284,6 +284,7 @@ def test_a_twin_has_as_few_micro_batches_as_fill_the_pipeline(name: str) -> None
 
 
 @needs_torch
+@exhaustive
 def test_a_step_has_a_trace_and_a_timeline(tmp_path: Path) -> None:
     """Every op of every cell of both stages, once a micro-batch, and of an update once."""
     schema = pytest.importorskip("perfetto.protos.perfetto.trace.perfetto_trace_pb2")
