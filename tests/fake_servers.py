@@ -11,8 +11,9 @@ from typing import Any
 from dagc.export.deploy.deployment import Deployment, Server
 from dagc.export.engines.words import Address, Beside, Fabric, Listen, Parts
 
+# Without http.server, which takes longer to import than all else of it.
 SERVER = f"""#!{sys.executable} -SE
-import http.server, json, os, sys, threading
+import json, os, sys, time
 argv = [os.path.basename(sys.argv[0]), *sys.argv[1:]]
 after = lambda option, other="": argv[argv.index(option) + 1] if option in argv else other
 files = [open(after(option)).read() for option in ("--config", "-c") if after(option)]
@@ -27,15 +28,17 @@ if os.environ.get("FAKE_FAILS", "nothing") in " ".join(argv):
     sys.exit("no GPU here")
 port = after("--port") or next((line[6:] for text in files for line in text.split(chr(10)) if line[:6] == "port: "), "")
 if "--headless" in argv or after("--node-rank", "0") != "0" or not port:
-    threading.Event().wait()
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        sick = os.environ.get("FAKE_SICK", "nothing") in " ".join(argv)
-        self.send_response(404 if self.path != "/health" else 503 if sick else 200)
-        self.end_headers()
-    def log_message(self, *of):
-        pass
-http.server.HTTPServer((at, int(port)), Handler).serve_forever()
+    time.sleep(10**6)
+import socket
+server = socket.create_server((at, int(port)))
+sick = os.environ.get("FAKE_SICK", "nothing") in " ".join(argv)
+while True:
+    asked, (one, _) = b"", server.accept()
+    with one:
+        while b"\\r\\n\\r\\n" not in asked and (more := one.recv(4096)):
+            asked += more
+        code = 404 if asked.split(b" ")[1:2] != [b"/health"] else 503 if sick else 200
+        one.sendall(b"HTTP/1.0 %d said\\r\\n\\r\\n" % code)
 """
 SSH = """#!/usr/bin/env bash
 while [[ $1 == -* ]]; do shift 2; done
