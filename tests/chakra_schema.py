@@ -78,11 +78,18 @@ def read(data: bytes) -> tuple[Any, list[Any]]:
     return messages()["GlobalMetadata"].FromString(first), [messages()["Node"].FromString(r) for r in rest]
 
 
+KNOWN: dict[bytes, tuple[str, tuple[str, Any]]] = {}
+"""Attributes that were read: nodes have few different ones."""
+
+
 def attributes(node: Any) -> dict[str, tuple[str, Any]]:
     """Name -> (type, value)."""
-    found = {}
-    for a in node.attr:
-        kind = a.WhichOneof("value")
-        value = getattr(a, kind)
-        found[a.name] = (kind.removesuffix("_val"), list(value.values) if kind == "string_list" else value)
-    return found
+    return dict(
+        KNOWN.get(data) or KNOWN.setdefault(data, attribute(a)) for a in node.attr for data in (a.SerializeToString(),)
+    )
+
+
+def attribute(a: Any) -> tuple[str, tuple[str, Any]]:
+    kind = a.WhichOneof("value")
+    value = getattr(a, kind)
+    return a.name, (kind.removesuffix("_val"), list(value.values) if kind == "string_list" else value)

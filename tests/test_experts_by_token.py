@@ -76,7 +76,7 @@ def plan() -> CompiledPlan:
     return compiled("exchange")
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", spread(WAYS, ("exchange", "flat", "turns", "zigzag", "stages", "mixed", "exits")))
 def test_ranks_compute_what_the_model_does(way: str) -> None:
     (name,) = (plan := compiled(way)).phases
     assert prove(plan, name).verdict == "equal"
