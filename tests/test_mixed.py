@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -271,12 +272,19 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return dumps(graph_object(plan, "m"))
 
 
+WITH_WORDS = (
+    "engine", "exchange", "quantise", "expert_activations", "drafter", "window_cache", "dispatch_dtype",
+    *(f"strategy/{name}" for name in ("dispatch", "overlap", "sp_method", "sp_layout")),
+)  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    "path",
-    ["engine", "exchange", "quantise", "expert_activations", "drafter", "window_cache", "dispatch_dtype"]
-    + [f"strategy/{name}" for name in ("dispatch", "overlap", "sp_method", "sp_layout")],
+    ("path", "word"),
+    spread(
+        list(product(WITH_WORDS, ["zzz", "../h200_sxm/vllm", "x" * 5000])),
+        lambda case: case[1] == "zzz" or case[0] == "engine",
+    ),
 )
-@pytest.mark.parametrize("word", ["zzz", "../h200_sxm/vllm", "x" * 5000])
 def test_a_file_has_the_words_of_the_language(written: bytes, path: str, word: str) -> None:
     """The name of an engine leads to files of the library."""
     data = json.loads(written)

@@ -12,7 +12,7 @@ from oracles.case import Case, Tensor, collective, count, group_of_zero, wire_B
 from oracles.compare import CHEAPER, DEARER, EQUAL, MISSING, SAME_BYTES, compare, judge
 from oracles.layout import NotExpressible, coordinate
 from oracles.records import case_of, from_json, stored_cases, to_json
-from tiers import spread
+from tiers import exhaustive, spread
 
 CASES = stored_cases()
 OPERATORS = operators.stored_operators()
@@ -48,6 +48,7 @@ def test_no_chain_moves_more_bytes_than_dtensor(row: reshards.Row) -> None:
     assert row.lower_bound_B is None or wire >= row.lower_bound_B
 
 
+@exhaustive
 def test_the_page_is_current() -> None:
     assert page.PAGE.read_text() == page.page(page.stored()), "run `python -m tests.oracles`"
 

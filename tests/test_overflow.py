@@ -69,7 +69,7 @@ def written(strategy: str, words: str) -> str:
     return "\n".join(f"{name} {value}" if value[0] == "{" else f"{name} = {value}" for name, value in found.items())
 
 
-@pytest.mark.parametrize("name", spread(OVERFLOWS, lambda name: name != "two changes"))
+@pytest.mark.parametrize("name", spread(OVERFLOWS, lambda name: name not in ("two changes", "work")))
 def test_every_cure_that_is_named_fits(name: str) -> None:
     plan = dagc.compile_text(overflowing(name))
     assert not plan.fits and not plan.passed

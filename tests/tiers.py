@@ -20,6 +20,7 @@ WHOLE = {
     "test_fit.py::test_an_example": "test_the_command runs it on a small spec, and what it finds is compared with plans above",
     "test_import.py::test_the_page_is_current": "the page compares models that take seconds; test_presets_are_current reads the same rows",
     "test_lanes.py::test_more_than_ten_thousand_boxes": "drawing them takes a second; test_unfolded_it_is_the_placed_graph has a box of each op on each GPU",
+    "test_oracles.py::test_the_page_is_current": "it measures all programs, of which test_a_program_has_the_collectives_of_the_reference_or_cheaper_ones has a third",
     "test_notebook.py::test_the_notebook_runs_from_top_to_bottom": "a kernel starts for seconds; test_python_face.py calls what its cells call",
     "test_training_run.py::test_a_step_has_a_trace_and_a_timeline": "torch writes traces of two ranks for longer than they compute; test_run_trace.py reads those of a phase",
     "test_training_schedules.py::test_orders_are_those_of_pytorch": "importing its schedules takes longer than all other tests of them",
