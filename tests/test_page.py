@@ -273,6 +273,9 @@ def test_layout() -> None:
         assert p.w / 2 <= p.x <= laid.width - p.w / 2 and 0 <= p.y <= laid.height
 
 
+@pytest.mark.parametrize(
+    "example_name", spread([path.stem for path in INFERENCE], {"custom_attention", "plan_a", "residual_streams"})
+)
 def test_boxes_of_every_example_are_apart(example: Plan) -> None:
     for phase in example.phases:
         for _, _, figure in layers.draw(example.phases[phase]):

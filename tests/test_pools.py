@@ -120,7 +120,7 @@ def plans(draw: st.DrawFn) -> str:
     return spec_text(kind="p0", phase=first[head + 1 : -1], model=MODEL.format(tied), extra="\n".join(rest))
 
 
-@settings(max_examples=examples(30), deadline=None)
+@settings(max_examples=examples(30, 5), deadline=None)
 @given(plans())
 def test_every_gpu_holds_what_its_ranks_hold(text: str) -> None:
     check(dagc.compile_text(text))

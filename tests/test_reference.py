@@ -84,15 +84,15 @@ SHOWN = {
         "minimax_m2", "minimax_m3", "ministral3", "mistral4", "mistral_large4", "nemotron_h_latent", "olmo2", "olmo_hybrid_rotated", "olmoe",
         "qwen3_vl_moe",
     ),
-    "tp x sp gather x dp": ("deepseek_v4_attention", "gemma4_per_layer", "glm5_next", "longcat_flash", "mistral_large4", "olmo_hybrid"),
-    "tp beyond KV heads": ("apertus", "deepseek_v4_attention", "gemma4_per_layer", "glm5_next", "longcat_flash", "ministral3"),
-    "ep x tp x sp ring": ("deepseek_v4", "gemma4_per_layer", "longcat_flash", "mistral_large4", "olmo_hybrid"),
-    "ulysses": ("deepseek_v32", "deepseek_v4", "gemma2", "gpt_neox", "longcat_flash", "mistral4", "nemotron_h_latent"),
-    "folded experts": ("deepseek_v4", "gemma4", "longcat_flash", "mistral_large4", "nemotron_h_latent"),
-    "pipeline": ("apertus", "deepseek_v4_attention", "gemma4_per_layer", "glm5_next", "longcat_flash", "mistral_large4"),
+    "tp x sp gather x dp": ("axk2", "olmo_hybrid"),
+    "tp beyond KV heads": ("deepseek_v4_attention", "glm5_next", "ministral3"),
+    "ep x tp x sp ring": ("axk2", "gpt_neox", "olmo_hybrid"),
+    "ulysses": ("deepseek_v32", "gemma2", "longcat_flash", "nemotron_h_latent"),
+    "folded experts": ("minimax_m3", "nemotron_h_latent"),
+    "pipeline": ("axk2", "glm5_next"),
 }  # fmt: skip
-"""Models that the default run has. Whole: one of each set of kinds of ops, those apart that change each element alone. Under a strategy: any kind but
-those, and each kind of collective in prefill and in decode, is in one of them; of the others each is in one under some strategy."""
+"""Models that the default run has. Whole: one of each set of kinds of ops, those apart that change each element alone. Under each strategy: attention,
+caches, states, convolutions and choices, and each kind of collective in prefill and in decode; any other kind of op under one of them."""
 
 
 def split_by(case: Path) -> list[str]:
