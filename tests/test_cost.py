@@ -5,7 +5,7 @@ from __future__ import annotations
 import networkx as nx
 import numpy as np
 import pytest
-from conftest import compiled, spec_text
+from conftest import SOME_EXAMPLES, compiled, spec_text
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiers import in_turn
@@ -145,6 +145,7 @@ def test_the_makespan_over_stages_is_the_longest_path(shape: str, microbatches: 
     )
 
 
+@SOME_EXAMPLES
 def test_counts_match_the_unrolled_graph(example: Plan) -> None:
     for result in example.phases.values():
         nodes = edges = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from conftest import spec_text
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiers import in_turn, spread
+from tiers import spread
 
 import dagc
 from dagc.api import Plan
@@ -83,7 +84,7 @@ def test_flops_that_are_not_stated_so_are_named(monkeypatch: pytest.MonkeyPatch)
         assert proof.verdict == "differs" and set(proof.work_wrong) == named
 
 
-@pytest.mark.parametrize(("case", "what"), in_turn(PLANS, ["weights_B", "kv_cache_B"]))
+@pytest.mark.parametrize(("case", "what"), spread(product(PLANS, ["weights_B", "kv_cache_B"]), of=lambda case: case[1]))
 def test_memory_that_is_not_held_so_is_named(case: tuple[str, str], what: str) -> None:
     kind, phase = case
     plan = compiled(kind, phase)

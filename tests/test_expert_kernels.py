@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 import pytest
 from conftest import ROOT
-from tiers import all_tests, spread
+from tiers import all_tests, in_turn, spread
 
 from dagc.base import dtypes
 from dagc.calib import available, load, moe
@@ -30,10 +30,12 @@ LAWS = ("balanced", "power_law_1.01", "power_law_1.2", "power_law_1.2_eplb")
 # -- draws ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("law", LAWS)
-@pytest.mark.parametrize("tokens", [1, 2, 3, 16, 100, 4096])
-@pytest.mark.parametrize(("experts", "top_k", "ranks"), [(8, 2, 1), (8, 2, 8), (128, 8, 4), (512, 22, 64)])
-def test_draws_are_rows_of_that_many_tokens(law: str, tokens: int, experts: int, top_k: int, ranks: int) -> None:
+@pytest.mark.parametrize(
+    ("law", "tokens", "sizes"),
+    in_turn(LAWS, [1, 2, 3, 16, 100, 4096], [(8, 2, 1), (128, 8, 4), (8, 2, 8), (512, 22, 64)]),
+)
+def test_draws_are_rows_of_that_many_tokens(law: str, tokens: int, sizes: tuple[int, int, int]) -> None:
+    experts, top_k, ranks = sizes
     drawn = busiest_rank(law, tokens, experts, top_k, ranks)
     rows = drawn.rows.sum(axis=1)
     assert drawn.rows.shape[1] == experts // ranks

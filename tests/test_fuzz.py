@@ -8,12 +8,12 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, examples
 from tiers import spread
 
 from tests.fuzz import cases, mutate, seeds
 
-CASES = 100
+CASES = examples(100)
 
 
 def test_short_run() -> None:
