@@ -37,9 +37,9 @@ EXAMPLES = [example for page in PAGES.values() for example in page.examples]
 FIRST = [
     page.examples[0]
     for name, page in PAGES.items()
-    if name not in ("run", "measure", "init", "serve", "survive", "fit")
+    if name not in ("run", "measure", "init", "serve", "survive", "fit", "search", "audit")
 ]
-"""Of each command; tests/test_run.py and tests/test_measure.py import PyTorch."""
+"""Of each command but those that import PyTorch or take long: test_run.py, test_init.py, test_serve_command.py and others run them."""
 REQUESTS = "arrival_s,input_tokens,output_tokens,ttft_ms,tpot_ms\n" + "".join(
     f"{k / 2},3000,500,{900 + k},{20 + k % 3}\n" for k in range(40)
 )

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import compiled, examples, spec_text
+from conftest import compiled, examples, few_examples, spec_text
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -33,6 +33,7 @@ from dagc.spec.unit import Unit
 GOLDEN = Path(__file__).parent / "golden"
 
 
+@few_examples
 def test_the_spec_reads_back_equal(example: Plan) -> None:
     again = load(Source("printed", print_spec(example.spec)), Collector())
     for field in ("hardware", "model", "workload", "phases", "requirements", "constants"):

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from conftest import EXAMPLES, spec_text
+from tiers import spread
 
 from dagc.base import entry_points, said_text, user_cache
 from dagc.cli import kept_metrics, kept_verdicts, main
@@ -216,26 +217,26 @@ def test_what_takes_how_long_is_asked_anew(spec: Path, compilations: list[str], 
     assert len(compilations) == 2 and entries(spec) == []
 
 
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        lambda e: e.pop("state"),
-        lambda e: e.update(passed=1),
-        lambda e: e.update(verdict=None),
-        lambda e: e.update(failing=[["a", "b"]]),
-        lambda e: e.update(failing=[["a", "b", 3]]),
-        lambda e: e.update(diagnostics={}),
-        lambda e: e.update(failing={}),
-        lambda e: e["diagnostics"][0].pop(),
-        lambda e: e["diagnostics"][0].__setitem__(0, "Z99"),
-        lambda e: e["diagnostics"][0].__setitem__(1, 3),
-        lambda e: e["diagnostics"][0].__setitem__(2, [0, 10**9]),
-        lambda e: e["diagnostics"][0].__setitem__(2, [-1, 3]),
-        lambda e: e["diagnostics"][0].__setitem__(2, [True, 3]),
-        lambda e: e["diagnostics"][0].__setitem__(4, [[0, 1, 5]]),
-        lambda e: e["diagnostics"][0].__setitem__(5, [None]),
-    ],
-)
+SPOILS: list[Callable[[dict[str, Any]], Any]] = [
+    lambda e: e.pop("state"),
+    lambda e: e.update(passed=1),
+    lambda e: e.update(verdict=None),
+    lambda e: e.update(failing=[["a", "b"]]),
+    lambda e: e.update(failing=[["a", "b", 3]]),
+    lambda e: e.update(diagnostics={}),
+    lambda e: e.update(failing={}),
+    lambda e: e["diagnostics"][0].pop(),
+    lambda e: e["diagnostics"][0].__setitem__(0, "Z99"),
+    lambda e: e["diagnostics"][0].__setitem__(1, 3),
+    lambda e: e["diagnostics"][0].__setitem__(2, [0, 10**9]),
+    lambda e: e["diagnostics"][0].__setitem__(2, [-1, 3]),
+    lambda e: e["diagnostics"][0].__setitem__(2, [True, 3]),
+    lambda e: e["diagnostics"][0].__setitem__(4, [[0, 1, 5]]),
+    lambda e: e["diagnostics"][0].__setitem__(5, [None]),
+]
+
+
+@pytest.mark.parametrize("spoil", spread(SPOILS, SPOILS[::3]))
 def test_an_entry_of_another_form_counts_as_absent(
     spec: Path, compilations: list[str], capsys: Capture, spoil: Callable[[dict[str, Any]], Any]
 ) -> None:

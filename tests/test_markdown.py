@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from conftest import compiled
+from conftest import compiled, few_examples
 from test_page import EVIL, evil_plan, read
 
 from dagc.api import Plan
@@ -16,6 +16,7 @@ from dagc.view.report.plan_rows import MAKERS
 pytestmark = pytest.mark.usefixtures("shared_servings")
 
 
+@few_examples
 def test_tables_are_whole(example: Plan) -> None:
     """Every row of a table has as many cells as its head."""
     columns = 0
@@ -46,6 +47,7 @@ def test_commands_agree(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == one == compiled("three_link_levels").markdown()
 
 
+@few_examples
 def test_notebook(example: Plan) -> None:
     bundle = example._repr_mimebundle_()
     assert set(bundle) == {"text/plain", "text/markdown", "text/html", "image/svg+xml"}
