@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tiers import spread
 
 from dagc.base.foreign_lines import MOST_LINE_BYTES, TraceError
 from dagc.serving import trace_files
@@ -273,7 +274,7 @@ def test_dates_out_of_order_are_counted_from_the_least(tmp_path: Path, monkeypat
     assert [r.arrival_s for r in found] == pytest.approx([0, 0.31941, 1.8194101], abs=1e-9)
 
 
-@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("ordered", spread([False, True]))
 def test_a_long_trace_is_a_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ordered: bool) -> None:
     """Rows are not kept (a list of them takes 3 MB); where they must be sorted, a few of each run are."""
     monkeypatch.setattr(trace_files, "RUN_ROWS", 500)

@@ -257,7 +257,7 @@ def test_a_pipeline_is_priced_by_rotations() -> None:
     assert alone == pytest.approx(way, rel=0.01) and full == pytest.approx(way, rel=0.05)
 
 
-@pytest.mark.parametrize(("prefill", "decode"), spread([((1, 8), (8, 1)), ((8, 1), (1, 8)), ((2, 4), (4, 2))], 2))
+@pytest.mark.parametrize(("prefill", "decode"), spread([((1, 8), (8, 1)), ((8, 1), (1, 8)), ((2, 4), (4, 2))]))
 def test_phases_of_a_worker_may_have_other_ranks(prefill: tuple[int, int], decode: tuple[int, int]) -> None:
     """(dp, tp) of each: prompts on every rank of the worker, and one alone, cost what the prefill phase compiles to."""
     phases = "".join(
