@@ -31,7 +31,7 @@ SHORTEST = {
 LIBRARIES = {"expand_nx"}
 """Modules of benchmarks that do nothing on their own."""
 SLOW = {
-    "startup", "scale", "searching", "keystrokes", "kept_graphs", "compiled_steps", "requests_per_second", "chakra", "placing", "alternating_layers",
+    "startup", "scale", "searching", "keystrokes", "kept_graphs", "compiled_steps", "requests_per_second", "chakra", "draw", "placing", "alternating_layers",
 }  # fmt: skip
 """Those that install a package, start processes, plan for many GPUs, or take most of a second otherwise."""
 APART = {"startup"}

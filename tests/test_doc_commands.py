@@ -40,8 +40,8 @@ def followed(name: str) -> tuple[list[Ran], dict[str, bytes]]:
         return ran, {path.name: path.read_bytes() for path in folder.glob("*.svg")}
 
 
-SLOW = {"docs/cookbook.md", "docs/fit.md", "docs/serving.md", "docs/training.md"}
-"""Pages whose commands search, survive the loss of a GPU of a large plan, serve it, or train: tests of these commands do so on less."""
+SLOW = {"docs/audit.md", "docs/cookbook.md", "docs/techniques.md", "docs/fit.md", "docs/serving.md", "docs/training.md"}
+"""Pages whose commands compile whole examples, search, survive the loss of a GPU of a large plan, serve it, or train: tests of these commands do so on less."""
 
 
 @pytest.mark.parametrize("name", spread(COMMANDS, lambda name: name not in SLOW))
