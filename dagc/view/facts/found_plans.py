@@ -234,7 +234,7 @@ def counts(space: Space) -> list[tuple[int, str, str]]:
     out += [
         (space.equal, "another plan in other words", ""),
         (space.bounded, "a bound proves them worse", ""),
-        (space.costed, "costed, legal, and every requirement holds", ""),
+        (space.costed, "costed, legal, and every requirement on phases holds", ""),
         (space.left, "not looked at", ""),
     ]
     return [one for one in out if one[0]]
